@@ -1,0 +1,137 @@
+"""Loader of the hand-written C references: each kernel as a function of NumPy arrays.
+
+Input: the shared library that the top-level CMakeLists.txt builds (`cmake -B build && cmake --build build`).
+Output: `KERNELS[name].function(fast)`, which takes the arguments of the workload of the same name and returns
+(value, gradients) with freshly allocated gradients, as every other library does. Invariant: arrays reach C as
+C-contiguous float64, or the call is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+Pytree = Any
+Pointer = ctypes.POINTER(ctypes.c_double)
+SIZE, NUMBER = ctypes.c_size_t, ctypes.c_double
+LIBRARY_NAMES = ("libgraphjit_native.so", "libgraphjit_native.dylib", "graphjit_native.dll")
+STENCIL_SWEEPS = 10
+
+_libraries: dict[Path, ctypes.CDLL] = {}
+
+
+def find() -> Path:
+    """The library under `build/` of the source tree; FileNotFoundError says how to build it."""
+    build = Path(__file__).resolve().parents[2] / "build"
+    for name in LIBRARY_NAMES:
+        for candidate in (build / name, build / "Release" / name):
+            if candidate.exists():
+                return candidate
+    raise FileNotFoundError("native references are not built: cmake -B build && cmake --build build")
+
+
+def load(path: Path | None = None) -> ctypes.CDLL:
+    """The library at `path` (default: `find()`), opened once."""
+    path = (path or find()).resolve()
+    if path not in _libraries:
+        _libraries[path] = ctypes.CDLL(str(path))
+    return _libraries[path]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`call(symbol, *arguments)` runs the C function `name` on the workload's arguments."""
+
+    name: str
+    call: Callable[..., tuple[Any, Pytree]]
+    arguments: tuple[Any, ...]
+
+    def function(self, fast: bool, path: Path | None = None) -> Callable[..., tuple[Any, Pytree]]:
+        """A function of the workload's arguments; `fast` chooses the build with -ffast-math."""
+        symbol = load(path)[f"{self.name}_fast" if fast else self.name]
+        symbol.restype = NUMBER
+        symbol.argtypes = self.arguments
+        call = self.call
+        return lambda *arguments: call(symbol, *arguments)
+
+
+def _pointer(array: numpy.ndarray) -> Any:
+    if array.dtype != numpy.float64 or not array.flags.c_contiguous:
+        raise ValueError(f"native kernels take C-contiguous float64 arrays, got {array.dtype}, {array.strides}")
+    return ctypes.cast(array.ctypes.data, Pointer)
+
+
+def _pointers(*arrays: numpy.ndarray) -> list[Any]:
+    return [_pointer(array) for array in arrays]
+
+
+def _empty_like(*arrays: numpy.ndarray) -> tuple[numpy.ndarray, ...]:
+    return tuple(numpy.empty_like(array) for array in arrays)
+
+
+def _black_scholes(symbol: Any, *inputs: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = _empty_like(*inputs)
+    value = symbol(inputs[0].size, *_pointers(*inputs), *_pointers(*gradients))
+    return numpy.float64(value), gradients
+
+
+def _mlp(symbol: Any, params: Pytree, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
+    def interleaved(tree: Pytree) -> list[numpy.ndarray]:
+        return [leaf for pair in zip(tree["weights"], tree["biases"], strict=True) for leaf in pair]
+
+    gradients = {key: [numpy.empty_like(leaf) for leaf in params[key]] for key in ("weights", "biases")}
+    value = symbol(len(x), *_pointers(*interleaved(params), x, y), *_pointers(*interleaved(gradients)))
+    return numpy.float64(value), gradients
+
+
+def _log_sum_exp(symbol: Any, x: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradient = numpy.empty_like(x)
+    return numpy.float64(symbol(*x.shape, *_pointers(x, gradient))), gradient
+
+
+def _elementwise_chain(symbol: Any, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = _empty_like(x, y)
+    return numpy.float64(symbol(x.size, *_pointers(x, y, *gradients))), gradients
+
+
+def _logistic_regression(
+    symbol: Any, w: numpy.ndarray, b: numpy.ndarray, x: numpy.ndarray, y: numpy.ndarray
+) -> tuple[Any, Pytree]:
+    gradients = _empty_like(w, b)
+    value = symbol(*x.shape, _pointer(w), float(b), *_pointers(x, y, *gradients))
+    return numpy.float64(value), gradients
+
+
+def _small_matrices(symbol: Any, a: numpy.ndarray, v: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = _empty_like(a, v)
+    return numpy.float64(symbol(len(a), *_pointers(a, v, *gradients))), gradients
+
+
+def _stencil(symbol: Any, u: numpy.ndarray, c: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = _empty_like(u, c)
+    return numpy.float64(symbol(*u.shape, STENCIL_SWEEPS, *_pointers(u, c, *gradients))), gradients
+
+
+def _pairwise_energy(symbol: Any, p: numpy.ndarray, q: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = _empty_like(p, q)
+    return numpy.float64(symbol(len(p), *_pointers(p, q, *gradients))), gradients
+
+
+KERNELS: dict[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("black_scholes", _black_scholes, (SIZE, *[Pointer] * 10)),
+        Kernel("mlp_16_32_32_4", _mlp, (SIZE, *[Pointer] * 14)),
+        Kernel("log_sum_exp", _log_sum_exp, (SIZE, SIZE, *[Pointer] * 2)),
+        Kernel("elementwise_chain", _elementwise_chain, (SIZE, *[Pointer] * 4)),
+        Kernel("logistic_regression", _logistic_regression, (SIZE, SIZE, Pointer, NUMBER, *[Pointer] * 4)),
+        Kernel("small_matrices", _small_matrices, (SIZE, *[Pointer] * 4)),
+        Kernel("stencil", _stencil, (SIZE, SIZE, SIZE, *[Pointer] * 4)),
+        Kernel("pairwise_energy", _pairwise_energy, (SIZE, *[Pointer] * 4)),
+    )
+}

@@ -1,0 +1,109 @@
+"""Gradients of every native kernel, both builds, against central differences of its own value, and its value
+against the workload's NumPy source.
+
+Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit status is 1 when any
+difference is above its bound. Run by ctest.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy.special
+
+from benchmarks import native
+from benchmarks.workload import Namespace, Pytree
+from benchmarks.workloads import (
+    black_scholes,
+    elementwise_chain,
+    log_sum_exp,
+    logistic_regression,
+    mlp,
+    pairwise_energy,
+    small_matrices,
+    stencil,
+)
+
+SEED = 7
+STEP = 1e-5
+VALUE_BOUND, GRADIENT_BOUND = 1e-12, 1e-7
+
+# Sizes are no multiples of a vector or block, so that the loops' tails run too.
+CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
+    "black_scholes": (black_scholes.make, black_scholes.inputs(37, SEED, "float64"), (0, 1, 2, 3, 4)),
+    "mlp_16_32_32_4": (
+        partial(mlp.make_classifier, "tanh"),
+        mlp.inputs((16, 32, 32, 4), 5, SEED, "float64"),
+        (0,),
+    ),
+    "log_sum_exp": (log_sum_exp.make, log_sum_exp.inputs(5, 19, SEED, "float64"), (0,)),
+    "elementwise_chain": (elementwise_chain.make, elementwise_chain.inputs(83, SEED, "float64"), (0, 1)),
+    "logistic_regression": (
+        logistic_regression.make,
+        logistic_regression.inputs(101, 7, SEED, "float64"),
+        (0, 1),
+    ),
+    "small_matrices": (small_matrices.make, small_matrices.inputs(13, SEED, "float64"), (0, 1)),
+    "stencil": (stencil.make, stencil.inputs(9, 11, SEED, "float64"), (0, 1)),
+    "pairwise_energy": (pairwise_energy.make, pairwise_energy.inputs(23, SEED, "float64"), (0, 1)),
+}
+
+
+def flat(tree: Pytree) -> list[numpy.ndarray]:
+    if isinstance(tree, dict):
+        return [leaf for key in sorted(tree) for leaf in flat(tree[key])]
+    if isinstance(tree, (list, tuple)):
+        return [leaf for child in tree for leaf in flat(child)]
+    return [tree]
+
+
+def differences(name: str, fast: bool, path: Path | None) -> tuple[float, float]:
+    """Relative error of the value and of the directional derivatives along each differentiated array."""
+    make, arguments, argnums = CASES[name]
+    kernel = native.KERNELS[name].function(fast, path)
+    expected = make(Namespace(numpy, scipy.special))(*arguments)
+    value, gradients = kernel(*arguments)
+    arrays = flat(tuple(arguments[position] for position in argnums))
+    rng = numpy.random.default_rng(SEED)
+    worst = 0.0
+    for array, gradient in zip(arrays, flat(gradients), strict=True):
+        original = array.copy()
+        # A random direction sees every entry; single entries catch errors that could cancel in a sum.
+        directions = [rng.normal(size=array.shape)]
+        for index in rng.integers(array.size, size=3):
+            unit = numpy.zeros(array.size)
+            unit[index] = 1.0
+            directions.append(unit.reshape(array.shape))
+        for direction in directions:
+            sides = []
+            for sign in (1.0, -1.0):
+                array[...] = original + sign * STEP * direction
+                sides.append(kernel(*arguments)[0])
+            array[...] = original
+            slope = (sides[0] - sides[1]) / (2.0 * STEP)
+            # A small slope of a large value carries the value's rounding: bound relative to both.
+            scale = max(abs(slope), abs(float(value)), 1.0)
+            worst = max(worst, abs(slope - float(numpy.sum(gradient * direction))) / scale)
+    return abs(float(value) - float(expected)) / max(abs(float(expected)), 1.0), worst
+
+
+def main(arguments: list[str]) -> int:
+    path = Path(arguments[0]) if arguments else None
+    failed = 0
+    for name in CASES:
+        for fast in (False, True):
+            value_error, gradient_error = differences(name, fast, path)
+            # Written so that NaN fails.
+            good = value_error <= VALUE_BOUND and gradient_error <= GRADIENT_BOUND
+            failed += not good
+            label = f"{name}{' (fast)' if fast else ''}"
+            print(f"{'ok    ' if good else 'FAILED'} {label:28} value {value_error:.1e}  gradient {gradient_error:.1e}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""Fully connected networks: value and gradient of the training loss with respect to all parameters.
+
+Parameters are a dict of lists. Networks with several outputs end in softmax cross-entropy against one-hot
+labels; the 2-3-1 network ends in a sigmoid and a mean squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy
+
+from benchmarks.workload import Namespace, Pytree, Workload
+
+
+def make_classifier(activation: str, ns: Namespace) -> Callable[..., Any]:
+    np, special = ns.np, ns.special
+
+    def f(params: Any, x: Any, y: Any) -> Any:
+        *hidden, last = zip(params["weights"], params["biases"], strict=True)
+        h = x
+        for weights, bias in hidden:
+            z = h @ weights + bias
+            h = np.tanh(z) if activation == "tanh" else np.maximum(z, 0.0)
+        logits = h @ last[0] + last[1]
+        return np.mean(special.logsumexp(logits, axis=1) - np.sum(y * logits, axis=1))
+
+    return f
+
+
+def torch_classifier(activation: str, torch: Any, params: Any, x: Any, y: Any) -> Any:
+    functional = torch.nn.functional
+    *hidden, last = zip(params["weights"], params["biases"], strict=True)
+    h = x
+    for weights, bias in hidden:
+        z = torch.addmm(bias, h, weights)
+        h = torch.tanh(z) if activation == "tanh" else torch.relu(z)
+    return functional.cross_entropy(torch.addmm(last[1], h, last[0]), y)
+
+
+def make_regressor(ns: Namespace) -> Callable[..., Any]:
+    np = ns.np
+
+    def f(params: Any, x: Any, y: Any) -> Any:
+        (w0, w1), (b0, b1) = params["weights"], params["biases"]
+        h = np.maximum(x @ w0 + b0, 0.0)
+        out = 1.0 / (1.0 + np.exp(-(h @ w1 + b1)))
+        return np.mean((out - y) ** 2)
+
+    return f
+
+
+def torch_regressor(torch: Any, params: Any, x: Any, y: Any) -> Any:
+    (w0, w1), (b0, b1) = params["weights"], params["biases"]
+    h = torch.relu(torch.addmm(b0, x, w0))
+    return torch.nn.functional.mse_loss(torch.sigmoid(torch.addmm(b1, h, w1)), y)
+
+
+def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
+    rng = numpy.random.default_rng(seed)
+    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    params = {
+        "weights": [(rng.normal(size=pair) / numpy.sqrt(pair[0])).astype(dtype) for pair in pairs],
+        "biases": [(0.1 * rng.normal(size=pair[1])).astype(dtype) for pair in pairs],
+    }
+    x = rng.normal(size=(batch, sizes[0])).astype(dtype)
+    if sizes[-1] == 1:
+        return params, x, rng.uniform(size=(batch, 1)).astype(dtype)
+    return params, x, numpy.eye(sizes[-1], dtype=dtype)[rng.integers(sizes[-1], size=batch)]
+
+
+WORKLOADS = (
+    Workload("mlp_2_3_1", make_regressor, partial(inputs, (2, 3, 1), 4), torch=torch_regressor),
+    Workload(
+        "mlp_16_32_32_4",
+        partial(make_classifier, "tanh"),
+        partial(inputs, (16, 32, 32, 4), 32),
+        torch=partial(torch_classifier, "tanh"),
+        native="mlp_16_32_32_4",
+    ),
+    Workload(
+        "mlp_784_128_10",
+        partial(make_classifier, "relu"),
+        partial(inputs, (784, 128, 10), 256),
+        dtypes=("float64", "float32"),
+        torch=partial(torch_classifier, "relu"),
+    ),
+)

@@ -1,0 +1,27 @@
+"""graphjit: compiled derivatives of plain NumPy code on CPUs.
+
+Decorate a function written with ``import numpy as np``; it is traced once per signature, differentiated graph to graph, and compiled to one
+native function.
+"""
+
+from __future__ import annotations
+
+from graphjit.api import grad, jit, jvp, value_and_grad, vjp
+from graphjit.errors import DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
+from graphjit.trace.pytree import register_dataclass, register_pytree_node
+
+__all__ = [
+    "DerivativeError",
+    "GraphjitError",
+    "ShapeError",
+    "TraceError",
+    "UnsupportedError",
+    "grad",
+    "jit",
+    "jvp",
+    "register_dataclass",
+    "register_pytree_node",
+    "value_and_grad",
+    "vjp",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,76 @@
+"""A compiled program that can be called.
+
+Job: turn a compiled graph into native code, run it on arrays, raise what it reports.
+Input: `Compiled`.  Output: `Executable`.
+Invariant: native code lives exactly as long as an `Executable` refers to it; the same graph is compiled once per process while it is in use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphjit.backend.llvm.jit import NativeModule
+from graphjit.backend.llvm.program import OUT_OF_MEMORY
+from graphjit.backend.llvm.symbols import provide
+
+if TYPE_CHECKING:
+    from graphjit.backend.llvm.text import Module
+    from graphjit.schedule.program import Program
+
+_PROGRAM = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+_free = ctypes.CDLL(None).free
+_free.argtypes = [ctypes.c_void_p]
+
+
+class Executable:
+    """Native code of one program."""
+
+    def __init__(self, program: Program, module: Module, nanoseconds: int) -> None:
+        self.nanoseconds = nanoseconds
+        self.errors = list(program.errors)
+        self.constants = program.constants  # the code holds their addresses
+        self.inputs = tuple(node.type for node in program.graph.inputs)
+        self.outputs = tuple(node.type for node in program.graph.outputs)
+        self._keeps_arena = "arena" in module.global_names
+        provide(module)
+        self.native = NativeModule(module.render())
+        self.address = self.native.address("program")
+        self._call = _PROGRAM(self.address)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for contiguous arrays of the declared types (the way of calls that the native entry does not take).
+
+        Raises:
+            the exception that the program reports, with the user's line.
+        """
+        outputs = [np.empty(type.shape, type.dtype) for type in self.outputs]
+        status = self._call(_table(arrays), _table(outputs))
+        if status:
+            raise self.error(status)
+        return outputs
+
+    def error(self, status: int) -> Exception:
+        """The exception for a status that the program returned."""
+        if status == OUT_OF_MEMORY:
+            return MemoryError("no memory for the intermediate values of a compiled function")
+        kind, message = self.errors[status - 1]
+        return kind(message)
+
+    def __del__(self) -> None:
+        native = self.__dict__.get("native")
+        if native is not None:
+            if self._keeps_arena:
+                cell = ctypes.c_void_p.from_address(native.address("arena"))
+                _free(cell.value)
+                cell.value = None
+            native.close()
+
+
+def _table(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * max(1, len(arrays)))(*[array.ctypes.data for array in arrays])
+
+

@@ -1,0 +1,250 @@
+"""Makes the record that the native walk follows from the description of a specialisation.
+
+Job: translate an `EntrySpec` and a program's address into the tables of `walk.py`.
+Input: `EntrySpec`, address of ``i64 program(ptr inputs, ptr outputs)``.  Output: `Specialisation`.
+Invariant: everything that the tables point to is referenced by the `Specialisation`, and a running call
+holds the `Specialisation`: dropping it anywhere, at any time, is safe.
+
+Nothing is compiled here: a new signature, another guard or another captured array of an already
+compiled program costs tens of microseconds.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Any
+
+from graphjit.backend.llvm import cpython
+from graphjit.backend.llvm.cpython import WORD
+from graphjit.backend.llvm.walk import OP_WORDS, RECORD, Build, Prepare, Walk
+from graphjit.backend.signature import (
+    MISSING,
+    ArrayIn,
+    ArrayOut,
+    CellGuard,
+    Dict,
+    EntrySpec,
+    HiddenArray,
+    InTree,
+    List,
+    Node,
+    OutTree,
+    ScalarIn,
+    ScalarOut,
+    StaticIn,
+    StaticOut,
+    Tuple,
+    leaves,
+)
+
+
+class Specialisation:
+    """One signature of a compiled function, with all it needs to run.
+
+    ``keep`` is any object that must live as long as the program's code (its `NativeModule`).
+    """
+
+    __slots__ = ("__weakref__", "_kept", "_record", "spec")
+
+    def __init__(self, spec: EntrySpec, program: int, keep: object) -> None:
+        tables = _Tables(spec)
+        self.spec = spec
+        self._record = tables.record(program, id(self))
+        self._kept: tuple[Any, ...] = (keep, *tables.kept)
+
+    @property
+    def address(self) -> int:
+        """Address of the record."""
+        return self._record.buffer_info()[0]
+
+
+class _Tables:
+    """Operations of one specialisation under construction."""
+
+    def __init__(self, spec: EntrySpec) -> None:
+        self.kept: list[Any] = []
+        self._walk = array("q")
+        self._prepare = array("q")
+        self._build = array("q")
+        self._held = array("q")
+        self._shapes: dict[tuple[int, ...], int] = {}
+        self._spec = spec
+
+        inputs, outputs = spec.input_slots, spec.output_slots
+        self._registers = len(spec.inputs) + sum(_items(tree) for tree in spec.inputs)
+        self._inputs = self._registers * WORD
+        self._scalars = self._inputs + inputs * WORD
+        self._outputs = self._scalars + inputs * WORD
+        self._leaves = self._outputs + outputs * WORD
+        self._stack = self._leaves + outputs * WORD
+        self._slot = 0
+        self._free = len(spec.inputs)
+
+        self._emit_inputs(spec)
+        tree = spec.outputs if spec.wrap is None else Tuple(tuple(leaves(spec.outputs)))
+        depth = self._emit_outputs(tree)
+        self._frame = self._stack + max(depth, 1) * WORD
+
+    def record(self, program: int, owner: int) -> array[int]:
+        """The finished record."""
+        spec = self._spec
+        values = {
+            "program": program,
+            "owner": owner,
+            "positional": spec.positional,
+            "keywords": len(spec.keywords),
+            "names": self._address(spec.keywords) if spec.keywords else 0,
+            "frame_bytes": self._frame,
+            "walk": self._table(self._walk),
+            "prepare": self._table(self._prepare),
+            "build": self._table(self._build),
+            "inputs": self._inputs,
+            "outputs": self._outputs,
+            "stack": self._stack,
+            "held": self._table(self._held),
+            "held_count": len(self._held),
+            "release_gil": int(spec.release_gil),
+            "on_error": self._address(spec.on_error),
+            "wrap": 0 if spec.wrap is None else self._address(spec.wrap),
+        }
+        return array("q", [values[name] for name in RECORD])
+
+    def _address(self, value: Any) -> int:
+        self.kept.append(value)
+        return id(value)
+
+    def _table(self, words: array[int]) -> int:
+        self.kept.append(words)
+        return words.buffer_info()[0]
+
+    def _shape(self, shape: tuple[int, ...]) -> int:
+        if shape not in self._shapes:
+            self._shapes[shape] = self._table(array("q", shape or (0,)))
+        return self._shapes[shape]
+
+    def _keys(self, keys: Iterable[Any]) -> int:
+        return self._table(array("q", [self._address(key) for key in keys] or [0]))
+
+    @staticmethod
+    def _op(table: array[int], *words: int) -> None:
+        table.extend(words)
+        table.extend([0] * (OP_WORDS - len(words)))
+
+    def _next_slot(self) -> int:
+        self._slot += 1
+        return self._slot - 1
+
+    def _emit_inputs(self, spec: EntrySpec) -> None:
+        # Depth first, so that input slots follow the order of the leaves. What stands in a list or a
+        # dict can be dropped by another thread while the program runs without the GIL: it is held.
+        pending: list[tuple[InTree, int, bool]] = [(tree, i, False) for i, tree in enumerate(spec.inputs)][::-1]
+        while pending:
+            tree, register, mutable = pending.pop()
+            if not isinstance(tree, Node):
+                self._emit_leaf(tree, register, mutable and spec.release_gil)
+                continue
+            first, count = self._free, len(tree.children)
+            self._free += count
+            source = register * WORD
+            if isinstance(tree, Dict):
+                self._op(self._walk, Walk.DICT, source, first * WORD, count, self._keys(tree.keys))
+            else:
+                code = Walk.TUPLE if isinstance(tree, Tuple) else Walk.LIST
+                self._op(self._walk, code, source, first * WORD, count)
+            inside = mutable or not isinstance(tree, Tuple)
+            pending.extend((child, first + i, inside) for i, child in reversed([*enumerate(tree.children)]))
+        for hidden in spec.hidden:
+            self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+        for guard in spec.guards:
+            if isinstance(guard, CellGuard):
+                self._op(self._walk, Walk.CELL, self._address(guard.cell), self._address(guard.expected))
+            else:
+                expected = 0 if guard.expected is MISSING else self._address(guard.expected)
+                names = self._address(guard.namespace), self._address(guard.name)
+                self._op(self._walk, Walk.GLOBAL, *names, expected)
+        self._op(self._walk, Walk.END)
+
+    def _emit_leaf(self, leaf: ArrayIn | ScalarIn | StaticIn, register: int, hold: bool) -> None:
+        source = register * WORD
+        match leaf:
+            case StaticIn(value):
+                self._op(self._walk, Walk.STATIC, source, 0, self._address(value))
+            case ArrayIn():
+                self._emit_array(Walk.ARRAY, source, leaf)
+                if hold:
+                    self._held.append(source)
+            case ScalarIn(dtype, python):
+                slot = self._next_slot() * WORD
+                places = self._inputs + slot, self._scalars + slot
+                if python and dtype.kind == "i":
+                    self._op(self._walk, Walk.INT, source, places[0], 0, 0, places[1])
+                    return
+                facts = cpython.dtype_facts(dtype.name)
+                types = (id(float), id(float)) if python else (facts.scalar, facts.scalar_twin)
+                self._op(self._walk, Walk.VALUE, source, places[0], *types, places[1])
+
+    def _emit_array(self, code: Walk, source: int, leaf: ArrayIn | HiddenArray) -> None:
+        facts = cpython.dtype_facts(leaf.dtype.name)
+        slot = self._inputs + self._next_slot() * WORD
+        numbers = facts.number | facts.number_twin << 32
+        self._op(
+            self._walk, code, source, slot, facts.descr, len(leaf.shape), self._shape(leaf.shape), numbers
+        )  # fmt: skip
+
+    def _emit_outputs(self, tree: OutTree) -> int:
+        """Emit preparation and construction; return the greatest depth of the stack."""
+        depth = deepest = 0
+        pending: list[tuple[OutTree, bool]] = [(tree, False)]
+        while pending:
+            node, ready = pending.pop()
+            if not isinstance(node, Node):
+                self._emit_result(node)
+                depth += 1
+            elif not ready:
+                pending.append((node, True))
+                pending.extend((child, False) for child in reversed(node.children))
+            else:
+                self._emit_container(node)
+                depth += 1 - len(node.children)
+            deepest = max(deepest, depth)
+        self._op(self._prepare, Prepare.END)
+        self._op(self._build, Build.END)
+        return deepest
+
+    def _emit_container(self, node: Tuple | List | Dict) -> None:
+        count = len(node.children)
+        if isinstance(node, Dict):
+            # Copying a dict with the right keys is cheaper than growing an empty one.
+            template = self._address(dict.fromkeys(node.keys))
+            self._op(self._build, Build.DICT, count, self._keys(node.keys), template)
+        else:
+            self._op(self._build, Build.TUPLE if isinstance(node, Tuple) else Build.LIST, count)
+
+    def _emit_result(self, leaf: ArrayOut | ScalarOut | StaticOut) -> None:
+        if isinstance(leaf, StaticOut):
+            self._op(self._build, Build.STATIC, self._address(leaf.value))
+            return
+        facts = cpython.dtype_facts(leaf.dtype.name)
+        slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
+        if isinstance(leaf, ArrayOut):
+            shape = self._shape(leaf.shape)
+            self._op(self._prepare, Prepare.ARRAY, slot, place, facts.descr, len(leaf.shape), shape)
+            self._op(self._build, Build.ARRAY, place)
+            return
+        self._op(self._prepare, Prepare.SCALAR, slot, place)
+        if leaf.dtype.kind == "b":
+            self._op(self._build, Build.BOOL, place)
+        else:
+            self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate)
+
+
+def _items(tree: InTree) -> int:
+    """Number of nodes below the root of a tree."""
+    count, pending = 0, [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Node):
+            count += len(node.children)
+            pending.extend(node.children)
+    return count

@@ -1,0 +1,74 @@
+"""Native code from LLVM text.
+
+Job: parse, verify and compile one module; give the addresses of its functions; free them again.
+Input: LLVM assembly.  Output: `NativeModule`.
+Invariant: no optimisation pipeline runs unless asked for: the emitters print vector code already,
+so the time to compile is code generation alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+
+import llvmlite.binding as llvm
+
+_lock = threading.RLock()
+
+
+@cache
+def host() -> tuple[llvm.Target, str, str]:
+    """Target, CPU name and feature list of this machine (the name alone can be wrong in a VM)."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return (
+        llvm.Target.from_default_triple(),
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+    )
+
+
+def target_machine() -> llvm.TargetMachine:
+    """A new target machine; an execution engine takes ownership of the one it is given."""
+    target, cpu, features = host()
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=2, reloc="default", codemodel="jitdefault", jit=True
+    )
+
+
+class NativeModule:
+    """Executable code of one module; alive until `close`."""
+
+    def __init__(self, text: str) -> None:
+        with _lock:
+            machine = target_machine()
+            module = llvm.parse_assembly(text)
+            module.triple = machine.triple
+            module.data_layout = str(machine.target_data)
+            self._engine = llvm.create_mcjit_compiler(module, machine)
+            self._engine.finalize_object()
+
+    def address(self, name: str) -> int:
+        """Address of function or global ``name``."""
+        with _lock:
+            found = self._engine.get_function_address(name) or self._engine.get_global_value_address(name)
+        if not found:
+            raise KeyError(f"no symbol {name} in the native module")
+        return int(found)
+
+    def close(self) -> None:
+        """Free the native code; no pointer into it may be used afterwards."""
+        with _lock:
+            self._engine.close()
+
+
+def assembly(text: str) -> str:
+    """Machine code of a module as assembly text, for inspection."""
+    with _lock:
+        module = llvm.parse_assembly(text)
+        return str(target_machine().emit_assembly(module))
+
+
+def add_symbol(name: str, address: int) -> None:
+    """Make ``declare``d function ``name`` resolve to ``address`` in every module compiled later."""
+    llvm.add_symbol(name, address)

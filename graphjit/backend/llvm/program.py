@@ -1,0 +1,92 @@
+"""A whole program as one LLVM module: kernels and the driver that runs them.
+
+Job: emit every step, give the arena, return the status.
+Input: a `Program` and its loop kernels.  Output: module text whose function ``program(inputs, outputs) -> i64`` does everything.
+Invariants: 0 means success, a positive status is a code of ``Program.errors``, -1 is lack of memory; a large arena is kept between calls and taken
+by exchange, so concurrent calls never share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphjit.backend.llvm.emit import ATTRIBUTES, base_pointer, emit_kernel
+from graphjit.backend.llvm.scalar import kind
+from graphjit.backend.llvm.text import Function, Module
+from graphjit.loops.ir import LoopKernel
+from graphjit.schedule.access import storage
+from graphjit.schedule.program import Product, Program
+
+ON_STACK = 16_384
+OUT_OF_MEMORY = -1
+
+
+def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
+    """The module of ``program``; ``kernels`` by step name."""
+    module = Module(program.name)
+    fn = Function(module, "program", "i64", [("ptr", "%inputs"), ("ptr", "%outputs")], ATTRIBUTES)
+    status = fn.alloca("i64")
+    fn.do(f"store i64 0, ptr {status}")
+    arena = _take_arena(module, fn, program.arena)
+    for step in program.steps:
+        if isinstance(step, Product):
+            _product(fn, program, step, arena)
+        elif kernels[step.name].body:
+            name = emit_kernel(module, kernels[step.name], program.constants)
+            fn.do(f"call void @{name}(ptr %inputs, ptr %outputs, ptr {arena}, ptr {status})")
+    if program.arena > ON_STACK:
+        old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
+        fn.do(f"call void @free(ptr {old})")
+    fn.do(f"ret i64 {fn.op(f'load i64, ptr {status}')}")
+    module.add_function(fn)
+    return module
+
+
+def _take_arena(module: Module, fn: Function, size: int) -> str:
+    if size == 0:
+        return "null"
+    if size <= ON_STACK:
+        return fn.alloca(f"[{size} x i8]", 64)
+    module.add_global("arena", "@arena = global ptr null")
+    module.declare("aligned_alloc", "declare ptr @aligned_alloc(i64, i64)")
+    module.declare("free", "declare void @free(ptr)")
+    kept = fn.op("atomicrmw xchg ptr @arena, ptr null seq_cst")
+    fn.do(f"br i1 {fn.op(f'icmp eq ptr {kept}, null')}, label %allocate, label %run")
+    fn.start("allocate")
+    fresh = fn.op(f"call ptr @aligned_alloc(i64 64, i64 {-(-size // 64) * 64})")
+    fn.do(f"br i1 {fn.op(f'icmp eq ptr {fresh}, null')}, label %fail, label %run")
+    fn.start("fail")
+    fn.do(f"ret i64 {OUT_OF_MEMORY}")
+    fn.start("run")
+    return fn.op(f"phi ptr [ {kept}, %entry ], [ {fresh}, %allocate ]")
+
+
+def _product(fn: Function, program: Program, step: Product, arena: str) -> None:
+    """Call the matrix kernel, once per batch element."""
+    x, y = step.node.args
+    element = kind(step.node.dtype)
+    symbol = f"gj_gemm_{'f64' if element == 'double' else 'f32'}"
+    fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
+    bases = [
+        base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)
+    ]
+    start, head, done = fn.current, fn.label("batch"), fn.label("done")
+    if step.batch > 1:
+        fn.do(f"br label %{head}")
+        fn.start(head)
+        counter = fn.phi("i64")
+        counter.add("0", start)
+        for i, stride in enumerate(step.batch_strides):
+            offset = fn.op(f"mul i64 {counter.name}, {stride}")
+            bases[i] = fn.op(f"getelementptr {element}, ptr {bases[i]}, i64 {offset}")
+    (rows_x, cols_x), (rows_y, cols_y) = step.lhs, step.rhs
+    fn.do(
+        f"call void @{symbol}(i64 {step.m}, i64 {step.n}, i64 {step.k}, ptr {bases[0]}, i64 {rows_x}, i64 {cols_x}, "
+        f"ptr {bases[1]}, i64 {rows_y}, i64 {cols_y}, ptr {bases[2]}, i64 {step.n}, i64 0)"
+    )
+    if step.batch > 1:
+        following = fn.op(f"add i64 {counter.name}, 1")
+        counter.add(following, fn.current)
+        more = fn.op(f"icmp slt i64 {following}, {step.batch}")
+        fn.do(f"br i1 {more}, label %{head}, label %{done}")
+        fn.start(done)

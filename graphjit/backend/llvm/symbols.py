@@ -1,0 +1,43 @@
+"""Library code that generated modules call: compiled on first need, once per process.
+
+Job: see to it that every external ``gj_*`` symbol a module declares has an address.
+Input: a module.  Output: registered symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphjit import config
+from graphjit.backend.llvm import gemm, threads
+from graphjit.backend.llvm.text import Module
+
+
+def _threads() -> None:
+    if config.num_threads is not None:
+        threads.configure(config.num_threads)
+    threads.ensure()
+
+
+PROVIDERS: dict[str, Callable[[], object]] = {
+    "gj_parallel_for": _threads,
+    "gj_gemm_f64": lambda: gemm.ensure("f64"),
+    "gj_gemm_f32": lambda: gemm.ensure("f32"),
+}
+_ready: set[str] = set()
+
+
+def provide(module: Module) -> None:
+    """Compile the library code that ``module`` declares."""
+    for name in module.declared_names:
+        provider = PROVIDERS.get(name)
+        if provider is not None and name not in _ready:
+            if name != "gj_parallel_for":
+                _once("gj_parallel_for")
+            _once(name)
+
+
+def _once(name: str) -> None:
+    if name not in _ready:
+        PROVIDERS[name]()
+        _ready.add(name)

@@ -1,0 +1,298 @@
+"""From a call to native code: signatures, specialisations, and the slow path.
+
+Job: find or make the specialisation for a call, run it, and install its native entry.
+Input: a function to be traced.  Output: the callable that users hold.
+Invariants: one trace per signature and state of guards; specialisations are bounded, and dropping one frees its native code; a call that
+the native entry does not recognise comes here and gives the same result.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphjit import config, pipeline
+from graphjit.backend import signature as sig
+from graphjit.backend.executable import Executable
+from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
+from graphjit.errors import TraceError
+from graphjit.ir.node import Graph
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
+from graphjit.trace.stage import Leaf, Staged, classify, stage
+from graphjit.trace.tracer import active_trace
+
+LIMIT = 64
+"""Specialisations kept per function."""
+
+_executables: weakref.WeakValueDictionary[Hashable, Executable] = weakref.WeakValueDictionary()
+_lock = threading.RLock()
+
+
+def executable(graph: Graph, backend: str = "llvm") -> Executable:
+    """Native code of ``graph``; equal graphs share it."""
+    key = (backend, graph.key())
+    with _lock:
+        found = _executables.get(key)
+        if found is None:
+            compiled = pipeline.compile_graph(graph)
+            found = _executables[key] = Executable(compiled.program, compiled.module, compiled.nanoseconds)
+        return found
+
+
+@dataclass(frozen=True)
+class Static:
+    """An argument marked static: compared by equality, never traced."""
+
+    value: Any
+
+
+@dataclass
+class Prepared:
+    """One specialisation: the traced call and its code."""
+
+    staged: Staged
+    code: Executable
+
+    def run(self, leaves: Sequence[Any], kinds: Sequence[Leaf]) -> Any:
+        """Run on concrete leaves."""
+        arrays = [
+            np.require(leaf, kind.type.dtype, ("C", "A"))
+            for leaf, kind in zip(leaves, kinds, strict=True)
+            if kind.type is not None
+        ]
+        for array, node in zip(self.staged.captured, self.staged.graph.inputs[len(arrays) :], strict=True):
+            if array.shape != node.shape or array.dtype != node.dtype:
+                raise TraceError(f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}")
+            arrays.append(np.require(array, array.dtype, ("C", "A")))
+        values = [value[()] if not value.shape else value for value in self.code.run(arrays)]
+        return unflatten(self.staged.result, [values[item] if kind == "value" else item for kind, item in self.staged.outputs])
+
+
+class Dispatcher:
+    """The slow path of one compiled function."""
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        function: Callable[..., Any],
+        static_argnums: Sequence[int] = (),
+        static_argnames: Sequence[str] = (),
+    ) -> None:
+        self.run = run
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.static_nums, self.static_names = resolve_static(function, static_argnums, static_argnames)
+        self.known: OrderedDict[Hashable, list[Prepared]] = OrderedDict()
+        self.lock = threading.RLock()
+        self.native: weakref.ref[Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Trace, compile or reuse, run; inside another trace: become part of it."""
+        trace = active_trace()
+        if trace is not None:
+            trace.fresh = False
+            return self.run(*args, **kwargs)
+        leaves, kinds, spec = self.signature(args, kwargs)
+        prepared = self.find(leaves, kinds, spec, args, kwargs)
+        return prepared.run(leaves, kinds)
+
+    def signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Leaf], TreeSpec]:
+        """Leaves of a call, their parts in the signature, their structure."""
+        count = len(args)
+        nums = {i + count if i < 0 else i for i in self.static_nums}
+        marked = tuple(Static(a) if i in nums else a for i, a in enumerate(args))
+        named = {k: Static(v) if k in self.static_names else v for k, v in kwargs.items()}
+        leaves, spec = flatten((marked, named))
+        return leaves, [self.classify(leaf) for leaf in leaves], spec
+
+    def classify(self, leaf: Any) -> Leaf:
+        """`classify`, and a clear error for unhashable static arguments."""
+        if isinstance(leaf, Static):
+            try:
+                hash(leaf.value)
+            except TypeError:
+                raise TraceError(
+                    f"a static argument of {self.name} is not hashable: {type(leaf.value).__name__}; static values are compiled in, so "
+                    "pass a tuple instead of a list, or leave the argument dynamic"
+                ) from None
+        return classify(leaf)
+
+    def find(self, leaves: list[Any], kinds: list[Leaf], spec: TreeSpec, args: Any, kwargs: Any) -> Prepared:
+        """The specialisation for a signature, traced and compiled if need be."""
+        key = (spec, tuple(kinds))
+        with self.lock:
+            for prepared in self.known.get(key, ()):
+                if prepared.staged.holds():
+                    self.known.move_to_end(key)
+                    self.connect(prepared, args, kwargs)
+                    return prepared
+            self.log(key)
+            staged = self.stage(kinds, spec)
+            prepared = Prepared(staged, executable(staged.graph))
+            entries = self.known.setdefault(key, [])
+            entries.insert(0, prepared)
+            del entries[4:]
+            self.known.move_to_end(key)
+            while len(self.known) > LIMIT:
+                self.known.popitem(last=False)
+            self.connect(prepared, args, kwargs)
+            return prepared
+
+    def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
+        """Trace the function for a signature."""
+
+        def call(values: list[Any]) -> Any:
+            args, kwargs = unflatten(spec, values)
+            plain = [a.value if isinstance(a, Static) else a for a in args]
+            return self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
+
+        return stage(self.function, self.name, kinds, call)
+
+    def staged(self, *args: Any, **kwargs: Any) -> Staged:
+        """The traced call for these arguments, without compiling."""
+        _, kinds, spec = self.signature(args, kwargs)
+        return self.stage(kinds, spec)
+
+    def log(self, key: Hashable) -> None:
+        """Say why another trace is made."""
+        if "retrace" not in config.log_topics or not self.known:
+            return
+        old, new = next(reversed(self.known)), key
+        why = "a captured variable was rebound" if new in self.known else ""
+        if not why and old[0] != new[0]:  # type: ignore[index]
+            why = f"the structure of the arguments changed from {old[0]} to {new[0]}"  # type: ignore[index]
+        if not why:
+            pairs = zip(old[1], new[1], strict=True)  # type: ignore[index]
+            paths = new[0].paths()  # type: ignore[index]
+            why = "; ".join(
+                f"argument {path_text(path)} changed from {leaf_text(a)} to {leaf_text(b)}"
+                for path, (a, b) in zip(paths, pairs, strict=True)
+                if a != b
+            )
+        print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
+
+    def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Install the native entry for calls like this one."""
+        native = self.native() if self.native is not None else None
+        if native is None:
+            return
+        nums = {i + len(args) if i < 0 else i for i in self.static_nums}
+        trees = [sig.StaticIn(a) if i in nums else input_tree(a) for i, a in enumerate(args)]
+        trees += [sig.StaticIn(v) if k in self.static_names else input_tree(v) for k, v in kwargs.items()]
+        if any(tree is None for tree in trees):
+            return
+        staged, code = prepared.staged, prepared.code
+        outs: list[Any] = []
+        for kind, item in staged.outputs:
+            if kind == "static":
+                outs.append(sig.StaticOut(item))
+            else:
+                type = code.outputs[item]
+                outs.append(sig.ArrayOut(type.dtype, type.shape, item) if type.shape else sig.ScalarOut(type.dtype, item))
+        tree = output_tree(unflatten(staged.result, outs))
+        wrap = None
+        if tree is None:
+            result = staged.result
+            tree, wrap = sig.Tuple(tuple(outs)), lambda leaves: unflatten(result, leaves)
+        spec = sig.EntrySpec(
+            positional=len(args),
+            keywords=tuple(kwargs),
+            inputs=tuple(trees),
+            hidden=tuple(sig.HiddenArray(a, a.dtype, a.shape) for a in staged.captured),
+            guards=staged.guards,
+            outputs=tree,
+            on_error=code.error,
+            wrap=wrap,
+            release_gil=code.nanoseconds > 5_000,
+        )
+        install(native, Specialisation(spec, code.address, code))
+
+
+def input_tree(value: Any) -> Any:
+    """The native description of one argument, or None when only the slow path understands it."""
+    kind = type(value)
+    if kind in (tuple, list, dict):
+        parts = [input_tree(v) for v in (value.values() if kind is dict else value)]
+        if any(part is None for part in parts):
+            return None
+        if kind is dict:
+            return sig.Dict(tuple(value), tuple(parts))
+        return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
+    leaf = classify(value) if not isinstance(value, Static) else None
+    if leaf is None or (leaf.type is None and flatten(value)[1].num_nodes != 1):
+        return None
+    if leaf.type is None:
+        return sig.StaticIn(value)
+    if leaf.kind == "array":
+        return sig.ArrayIn(leaf.type.dtype, leaf.type.shape)
+    return sig.ScalarIn(leaf.type.dtype, leaf.kind == "number")
+
+
+def output_tree(value: Any) -> Any:
+    """The native description of a result, or None when it holds other containers than tuples, lists and dicts."""
+    kind = type(value)
+    if kind in (sig.ArrayOut, sig.ScalarOut, sig.StaticOut):
+        return value
+    if kind not in (tuple, list, dict):
+        return None
+    parts = [output_tree(v) for v in (value.values() if kind is dict else value)]
+    if any(part is None for part in parts):
+        return None
+    if kind is dict:
+        return sig.Dict(tuple(value), tuple(parts))
+    return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
+
+
+def resolve_static(
+    function: Callable[..., Any], nums: Sequence[int], names: Sequence[str]
+) -> tuple[tuple[int, ...], frozenset[str]]:
+    """Static positions and names, each completed from the other by the function's signature."""
+    if not nums and not names:
+        return (), frozenset()
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return tuple(nums), frozenset(names)
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    every = {p.name for p in parameters}
+    open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    for name in names:
+        if name not in every and not open_ended:
+            raise ValueError(f"static_argnames names {name!r}, which is no parameter of {function!r}")
+    for i in nums:
+        if not -len(positional) <= i < len(positional) and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+            raise ValueError(f"static_argnums names position {i}, but {function!r} has {len(positional)} positional parameters")
+    by_name = [positional.index(name) for name in names if name in positional]
+    by_num = [positional[i] for i in nums if -len(positional) <= i < len(positional)]
+    return tuple(dict.fromkeys((*nums, *by_name))), frozenset((*names, *by_num))
+
+
+def path_text(path: tuple[Any, ...]) -> str:
+    """``(0, 1, 'w')`` of the flattened (args, kwargs) as a user writes it: ``1['w']``."""
+    where, first, *rest = path if len(path) > 1 else (0, "?")
+    return (str(first) if where == 0 else repr(first)) + "".join(f"[{key!r}]" for key in rest)
+
+
+def leaf_text(leaf: Leaf) -> str:
+    """A leaf of a signature for people."""
+    return f"static {leaf.value[1]!r}" if leaf.type is None else f"{leaf.kind} {leaf.type}"  # type: ignore[index]
+
+
+def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any]) -> Any:
+    """The object users call."""
+    native = NativeFunction(dispatcher)
+    dispatcher.native = weakref.ref(native)
+    for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+        if hasattr(wraps, name):
+            setattr(native, name, getattr(wraps, name))
+    native.__wrapped__ = wraps
+    native.dispatcher = dispatcher
+    return native

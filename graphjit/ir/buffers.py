@@ -1,0 +1,28 @@
+"""Where a value lives: named contiguous storage.
+
+Job: the one description of storage that the scheduler assigns, the loop IR addresses and the back ends allocate.
+Invariant: contiguous, row-major, addressed in elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+BufferKind = Literal["input", "output", "arena", "const", "local"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant or a local."""
+
+    name: str
+    dtype: np.dtype
+    size: int
+    kind: BufferKind
+    slot: int = 0  # position in the argument or result table, byte offset in the arena, or constant number
+
+    def __repr__(self) -> str:
+        return self.name

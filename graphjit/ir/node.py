@@ -1,0 +1,142 @@
+"""Nodes and graphs.
+
+Job: the data structure of the graph IR.
+Invariants: a node never changes after it was made and equals only itself; its arguments were made before it, so ordering by
+``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of a key.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from graphjit.ir.types import Type
+
+if TYPE_CHECKING:
+    from graphjit.ir.opdef import OpDef
+
+_serial = itertools.count()
+
+
+class Location(NamedTuple):
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class ConstValue:
+    """The value of a constant, compared by dtype, shape and bytes (0.0 and -0.0 differ, NaN equals itself)."""
+
+    __slots__ = ("_key", "array")
+
+    def __init__(self, value: np.ndarray) -> None:
+        array = np.array(value, order="C", copy=True)
+        array.flags.writeable = False
+        self.array = array
+        self._key = (array.dtype.str, array.shape, array.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConstValue) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+class Node:
+    """One operation and its one result."""
+
+    __slots__ = ("args", "attrs", "loc", "op", "origin", "serial", "type")
+
+    def __init__(
+        self,
+        op: OpDef,
+        args: tuple[Node, ...],
+        attrs: dict[str, Hashable],
+        type: Type,
+        loc: Location | None = None,
+        origin: str = "",
+    ) -> None:
+        self.op = op
+        self.args = args
+        self.attrs = attrs
+        self.type = type
+        self.loc = loc
+        self.origin = origin
+        self.serial = next(_serial)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the result."""
+        return self.type.dtype
+
+    @property
+    def is_const(self) -> bool:
+        """Whether the value is known."""
+        return self.op.name == "const"
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} #{self.serial} : {self.type}>"
+
+
+class Graph:
+    """A function: inputs in order, outputs in order, and every node they reach."""
+
+    __slots__ = ("inputs", "name", "outputs")
+
+    def __init__(self, name: str, inputs: Iterable[Node], outputs: Iterable[Node]) -> None:
+        self.name = name
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+
+    def nodes(self) -> list[Node]:
+        """Inputs and every node that an output needs, in topological order."""
+        seen = set(self.inputs)
+        return sorted(itertools.chain(seen, reachable(self.outputs, seen)), key=lambda node: node.serial)
+
+    def __len__(self) -> int:
+        return len(self.nodes())
+
+    def key(self) -> tuple[Hashable, ...]:
+        """A hashable value that two graphs share exactly when they compute the same thing in the same order."""
+        number = {node: i for i, node in enumerate(self.inputs)}
+        rows: list[Hashable] = [node.type for node in self.inputs]
+        for node in self.nodes():
+            if node not in number:
+                number[node] = len(number)
+                rows.append((node.op.name, tuple(number[a] for a in node.args), tuple(node.attrs.values()), node.type))
+        rows.append(tuple(number[node] for node in self.outputs))
+        return tuple(rows)
+
+
+def reachable(roots: Iterable[Node], stop: Iterable[Node] = ()) -> Iterator[Node]:
+    """Every node that ``roots`` depend on (themselves included), without entering ``stop``; in no order."""
+    seen = set(stop)
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack.extend(node.args)
+            yield node
+
+
+def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For every argument of ``nodes``: the nodes that read it (once per read)."""
+    found: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for arg in node.args:
+            found.setdefault(arg, []).append(node)
+    return found

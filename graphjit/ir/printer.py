@@ -1,0 +1,139 @@
+"""Graphs as text for people, tests and the command line.
+
+Job: one line a node, in topological order, inputs first.
+Input: a `Graph`.  Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal `Graph.key()`.
+Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for people only.
+
+    graph loss
+      %0 = input name='x' : f64[3]
+      %1 = const value=2.0 : f64[]
+      %2 = broadcast_to %1 shape=(3,) : f64[3]        # model.py:12  return (x * 2).sum()
+      %3 = mul %0 %2 : f64[3]                         # model.py:12  return (x * 2).sum()
+      %4 = sum %3 axes=(0,) : f64[]                   # model.py:12  return (x * 2).sum()
+      return %4
+"""
+
+from __future__ import annotations
+
+import base64
+import linecache
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import IRError
+from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.types import SHORT
+
+LIST_LIMIT = 16
+"""Elements up to which a constant array is written as nested lists; larger ones are base64 of their bytes."""
+
+COMMENT_COLUMN = 56
+"""Column up to which the comments of short lines are aligned."""
+
+
+def print_graph(graph: Graph, *, locations: bool = True) -> str:
+    """The text of ``graph``.
+
+    Args:
+        graph: the graph.
+        locations: whether to add the user's line, its source text and the origin of each node as comments.
+    """
+    numbers = number_nodes(graph)
+    lines = [f"graph {_graph_name(graph.name)}"]
+    for node, number in numbers.items():
+        line = f"  %{number} = {node_text(node, numbers)}"
+        lines.append(_commented(line, comment(node)) if locations else line)
+    lines.append("  return" + "".join(f" %{numbers[node]}" for node in graph.outputs))
+    return "\n".join(lines) + "\n"
+
+
+def number_nodes(graph: Graph) -> dict[Node, int]:
+    """The number of every node: inputs in order, then the rest in topological order."""
+    numbers = {node: i for i, node in enumerate(graph.inputs)}
+    for node in graph.nodes():
+        if node not in numbers:
+            numbers[node] = len(numbers)
+    return numbers
+
+
+def node_text(node: Node, numbers: Mapping[Node, int]) -> str:
+    """``mul %0 %1 : f64[3]``: one node without its own number and without a comment."""
+    parts = [node.op.name]
+    parts += [f"%{numbers[arg]}" for arg in node.args]
+    parts += [f"{name}={value_text(value)}" for name, value in node.attrs.items()]
+    return f"{' '.join(parts)} : {node.type}"
+
+
+def comment(node: Node) -> str:
+    """Where a node comes from: ``model.py:12  a * b  [vjp of mul]``; empty when unknown."""
+    parts = []
+    if node.loc is not None:
+        parts.append(f"{os.path.basename(node.loc.file)}:{node.loc.line}")
+        source = linecache.getline(node.loc.file, node.loc.line).strip()
+        if source:
+            parts.append(source)
+    if node.origin:
+        parts.append(f"[{node.origin}]")
+    return "  ".join(parts)
+
+
+def value_text(value: Any) -> str:
+    """An attribute as text: Python literals, short dtype names, constants.
+
+    Raises:
+        IRError: the value is of a kind that the text form does not know.
+    """
+    if isinstance(value, ConstValue):
+        return _array_text(value.array)
+    if isinstance(value, np.dtype):
+        return SHORT[value.name]
+    if isinstance(value, tuple):
+        inner = ", ".join(value_text(item) for item in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if value is None or isinstance(value, bool | np.bool_):
+        return str(value)
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float):
+        if math.isnan(value) and np.float64(value).tobytes() != np.float64("nan").tobytes():
+            raise IRError("an attribute may be the plain NaN only")
+        return repr(float(value))
+    if isinstance(value, str):
+        return repr(value)
+    raise IRError(f"no text form for an attribute of type {type(value).__name__}: {value!r}")
+
+
+def _array_text(array: np.ndarray) -> str:
+    if array.size <= LIST_LIMIT:
+        texts = [_scalar_text(item) for item in array.reshape(-1)]
+        if None not in texts:
+            return _nested(iter(texts), array.shape)
+    return f"base64:{base64.b64encode(array.tobytes()).decode('ascii')}"
+
+
+def _nested(texts: Any, shape: tuple[int, ...]) -> str:
+    if not shape:
+        return str(next(texts))
+    return f"[{', '.join(_nested(texts, shape[1:]) for _ in range(shape[0]))}]"
+
+
+def _scalar_text(item: Any) -> str | None:
+    """The shortest text that gives exactly these bits back, or None (NaN with other bits than NumPy's)."""
+    if item.dtype.kind in "bui":
+        return str(item.item())
+    for text in (str(item), repr(item.item())):
+        if item.dtype.type(float(text)).tobytes() == item.tobytes():
+            return text
+    return None
+
+
+def _graph_name(name: str) -> str:
+    return name if name.isidentifier() else repr(name)
+
+
+def _commented(line: str, text: str) -> str:
+    return f"{line.ljust(COMMENT_COLUMN)}# {text}" if text else line

@@ -1,0 +1,79 @@
+"""Types of values: a dtype and a static shape.
+
+Job: name, print and parse the type of one array value.
+Invariant: dtypes are NumPy's, native byte order; shapes are tuples of non-negative ints.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from graphjit.errors import IRError
+
+SHORT = {
+    "bool": "bool",
+    "int8": "i8",
+    "int16": "i16",
+    "int32": "i32",
+    "int64": "i64",
+    "uint8": "u8",
+    "uint16": "u16",
+    "uint32": "u32",
+    "uint64": "u64",
+    "float32": "f32",
+    "float64": "f64",
+}
+DTYPES = {short: np.dtype(name) for name, short in SHORT.items()}
+BOOL, I64, F32, F64 = DTYPES["bool"], DTYPES["i64"], DTYPES["f32"], DTYPES["f64"]
+
+_TYPE = re.compile(r"(\w+)\[([\d,\s]*)\]")
+
+
+def short(dtype: np.dtype) -> str:
+    """Short name of a dtype: ``f64`` for float64."""
+    return SHORT[dtype.name]
+
+
+class Type(NamedTuple):
+    """The type of one value."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the contiguous array."""
+        return self.size * self.dtype.itemsize
+
+    def with_shape(self, shape: tuple[int, ...]) -> Type:
+        """The same dtype in another shape."""
+        return Type(self.dtype, shape)
+
+    def with_dtype(self, dtype: np.dtype) -> Type:
+        """The same shape with another dtype."""
+        return Type(dtype, self.shape)
+
+    def __str__(self) -> str:
+        return f"{short(self.dtype)}[{','.join(map(str, self.shape))}]"
+
+
+def parse_type(text: str) -> Type:
+    """Inverse of ``str(Type)``: ``f64[3,4]``, ``f64[]``."""
+    match = _TYPE.fullmatch(text.strip())
+    if match is None or match[1] not in DTYPES:
+        raise IRError(f"not a type: {text!r}; write for example f64[256,784], f32[8] or i64[]")
+    return Type(DTYPES[match[1]], tuple(int(part) for part in match[2].split(",") if part.strip()))

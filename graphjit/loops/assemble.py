@@ -1,0 +1,187 @@
+"""Lower steps that are written piece by piece: concatenate, embed, scatter, cumulative sums, argmax.
+
+Job: loop nests that push values to computed addresses, or carry a value along one axis.
+Input: an `Assembly`.  Output: a `LoopKernel`.
+Invariant: every element of the result is written before the kernel ends; elements added to one place are added in index order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import IRError
+from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.node import Node
+from graphjit.ir.types import BOOL, I64
+from graphjit.loops import ir
+from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Ref, Statement, Store
+from graphjit.loops.lower import Nest
+from graphjit.schedule.access import linear
+from graphjit.schedule.program import Assembly, Program
+
+
+def lower_assembly(program: Program, step: Assembly) -> LoopKernel:
+    """Loop IR of a step that is not a fused kernel."""
+    kind = step.node.op.lower.kind  # type: ignore[union-attr]
+    if kind not in LOWERINGS:
+        raise IRError(f"no loop lowering for {step.node!r}")
+    return LoopKernel(step.name, tuple(LOWERINGS[kind](program, step.node)), comment=step.node.op.name)
+
+
+def _nest(program: Program, shape: tuple[int, ...]) -> tuple[Nest, tuple[Address, ...]]:
+    axes = [Axis(f"i{i}") for i in range(len(shape))]
+    index = tuple(axis_index(a) if n != 1 else Affine() for a, n in zip(axes, shape, strict=True))
+    return Nest(program, [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1]), index
+
+
+def _push(program: Program, value: Node, out: Node, place: Callable[[tuple[Address, ...]], Address]) -> list[Statement]:
+    """Write every element of ``value`` to ``place(index)``."""
+    nest, index = _nest(program, value.shape)
+    ref = nest.value(value, index)
+    nest.lists[-1].append(Store(program.buffers[out], place(index), ref))
+    nest.close(len(nest.axes), len(nest.axes))
+    return nest.lists[0]
+
+
+def _fill(program: Program, out: Node, value: Any) -> list[Statement]:
+    nest, index = _nest(program, out.shape)
+    nest.lists[-1].append(Store(program.buffers[out], linear(out.shape, index), nest.const(value, out.dtype)))
+    nest.close(len(nest.axes), len(nest.axes))
+    return nest.lists[0]
+
+
+def _renumbered(parts: list[list[Statement]]) -> list[Statement]:
+    """Several nests in one kernel: refs made by different nests get different numbers."""
+    counter = itertools.count()
+    statements: list[Statement] = []
+    for part in parts:
+        known: dict[Ref, Ref] = {}
+
+        def fresh(ref: Ref, known: dict[Ref, Ref] = known) -> Ref:
+            if ref not in known:
+                known[ref] = Ref(next(counter), ref.dtype)
+            return known[ref]
+
+        statements += [ir.map_refs(s, fresh) for s in part]
+    return statements
+
+
+def _embed(program: Program, node: Node) -> list[Statement]:
+    starts: Any = node.attrs["starts"]
+    steps: Any = node.attrs["steps"]
+
+    def place(index: tuple[Address, ...]) -> Address:
+        return linear(node.shape, [i * t + s for i, s, t in zip(index, starts, steps, strict=True)])
+
+    return _renumbered([_fill(program, node, 0), _push(program, node.args[0], node, place)])
+
+
+def _concatenate(program: Program, node: Node) -> list[Statement]:
+    axis: Any = node.attrs["axis"]
+    parts = []
+    start = 0
+    for x in node.args:
+
+        def place(index: tuple[Address, ...], start: int = start) -> Address:
+            return linear(node.shape, [i + start if a == axis else i for a, i in enumerate(index)])
+
+        parts.append(_push(program, x, node, place))
+        start += x.shape[axis]
+    return _renumbered(parts)
+
+
+def _scatter(program: Program, node: Node) -> list[Statement]:
+    """Zeros (or a copy), then every update at its data-dependent place, in index order."""
+    axes: Any = node.attrs["axes"]
+    adding = node.op.name == "scatter_add"
+    updates, indices = (node.args[0], node.args[1:]) if adding else (node.args[1], node.args[2:])
+    if adding:
+        first = _fill(program, node, 0)
+    else:
+        first = _push(program, node.args[0], node, lambda index: linear(node.shape, index))
+    if any(node.shape[a] == 0 for a in axes):
+        return first
+    nest, index = _nest(program, updates.shape)
+    depth = len(indices[0].shape)
+    level = nest.level(index[:depth])
+    dynamic, rest = nest.positions(node, indices, axes, node.shape, index, level)
+    value = nest.value(updates, index)
+    nest.lists[-1].append(Store(program.buffers[node], rest, value, dynamic, "add" if adding else ""))
+    nest.close(len(nest.axes), len(nest.axes))
+    return _renumbered([first, nest.lists[0]])
+
+
+def _cumulative(program: Program, node: Node) -> list[Statement]:
+    """A running value along one axis, the other axes outside."""
+    axis: Any = node.attrs["axis"]
+    combine = "add" if node.op.name == "cumsum" else "mul"
+    n = node.shape[axis]
+    order = [i for i in range(len(node.shape)) if i != axis] + [axis]
+    names = [Axis(f"i{i}") for i in range(len(node.shape))]
+    index = [axis_index(names[i]) if m != 1 else Affine() for i, m in enumerate(node.shape)]
+    along = index[axis] if not node.attrs["reverse"] or n == 1 else -index[axis] + (n - 1)
+    place = tuple(along if i == axis else index[i] for i in range(len(node.shape)))
+    nest = Nest(program, [(names[i], node.shape[i]) for i in order if node.shape[i] != 1])
+    outer = len(nest.axes) - (n != 1)
+    running = nest.fresh(node.dtype)
+    nest.lists[outer].append(ir.Init(running, combine))
+    value = nest.value(node.args[0], place)
+    nest.lists[-1].append(ir.Accumulate(running, combine, value))
+    copy = nest.fresh(node.dtype)
+    nest.lists[-1].append(Let(copy, ir.Scalar("copy", (running,))))
+    nest.lists[-1].append(Store(program.buffers[node], linear(node.shape, place), copy))
+    nest.close(len(nest.axes), len(nest.axes))
+    return nest.lists[0]
+
+
+def _argreduce(program: Program, node: Node) -> list[Statement]:
+    """The first position of the extremum (of the first NaN, if there is one) along the reduced axes."""
+    x = node.args[0]
+    axes: Any = node.attrs["axes"]
+    outer = [i for i in range(len(x.shape)) if i not in axes]
+    names = [Axis(f"i{i}") for i in range(len(x.shape))]
+    index = tuple(axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(x.shape))
+    nest = Nest(program, [(names[i], x.shape[i]) for i in (*outer, *axes) if x.shape[i] != 1])
+    inner = sum(1 for i in axes if x.shape[i] != 1)
+    row = len(nest.axes) - inner
+    combine = "max" if node.op.name == "argmax" else "min"
+    best, position = nest.fresh(x.dtype), nest.fresh(I64)
+    last = int(np.prod([x.shape[a] for a in axes], dtype=np.int64)) - 1
+    # First pass: the extremum.  Second pass: the smallest position whose element is it (or is NaN when it is NaN).
+    nest.lists[row].append(ir.Init(best, combine))
+    value = nest.value(x, index)
+    nest.lists[-1].append(ir.Accumulate(best, combine, value))
+    nest.close(len(nest.axes), inner)
+    nest.open(inner)
+    nest.lists[row].append(ir.Init(position, "min"))
+    found = nest.fresh(x.dtype)
+    nest.lists[row].append(Let(found, ir.Scalar("copy", (best,))))
+    again = nest.value(x, index)
+    depth = len(nest.axes)
+    equal = nest.scalar(depth, BOOL, "eq", again, found)
+    if x.dtype.kind == "f":
+        equal = nest.scalar(depth, BOOL, "or", equal, nest.scalar(depth, BOOL, "isnan", again))
+    at = nest.let(depth, I64, ir.Index(linear([x.shape[a] for a in axes], [index[a] for a in axes])))
+    none = nest.const(last, I64)
+    candidate = nest.scalar(depth, I64, "select", equal, at, none)
+    nest.lists[-1].append(ir.Accumulate(position, "min", candidate))
+    nest.close(len(nest.axes), inner)
+    kept = nest.fresh(I64)
+    nest.lists[row].append(Let(kept, ir.Scalar("copy", (position,))))
+    place = linear(node.shape, [index[i] for i in outer])
+    nest.lists[row].append(Store(program.buffers[node], place, kept))
+    nest.close(row, row)
+    return nest.lists[0]
+
+
+LOWERINGS: dict[str, Callable[[Program, Node], list[Statement]]] = {
+    "embed": _embed,
+    "concatenate": _concatenate,
+    "scatter": _scatter,
+    "cumulative": _cumulative,
+    "argreduce": _argreduce,
+}

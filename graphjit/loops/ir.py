@@ -1,0 +1,269 @@
+"""The loop IR: a small closed grammar between scheduled kernels and machine code.
+
+Job: say with explicit loops, loads, scalar operations, accumulators and stores what one kernel does.
+Invariants: three-address form (every value has a `Ref` assigned once); indices are affine data, not text; buffers are contiguous and
+addressed in elements; the closed set of statements is `STATEMENTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from graphjit.ir.affine import Affine
+from graphjit.ir.buffers import Buffer
+
+LoopKind = Literal["parallel", "simd", "serial", "unrolled"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Axis:
+    """A loop variable."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+Address = Affine[Axis]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ref:
+    """A value assigned once."""
+
+    number: int
+    dtype: np.dtype
+
+    def __repr__(self) -> str:
+        return f"t{self.number}"
+
+
+# ------------------------------------------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A number; ``value`` is a NumPy scalar of the dtype."""
+
+    value: np.generic
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One element of a buffer at an affine address plus ``sum(coefficient * ref)`` for data-dependent indices."""
+
+    buffer: Buffer
+    address: Address
+    dynamic: tuple[tuple[Ref, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The number that an affine expression has in this iteration."""
+
+    value: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One operation of the scalar vocabulary; ``check`` is the error code for operations that can fail (0: cannot)."""
+
+    op: str
+    args: tuple[Ref, ...]
+    check: int = 0
+
+
+Expression = Const | Load | Index | Scalar
+
+# -------------------------------------------------------------------------------------------------- statements
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """``ref = expression``."""
+
+    ref: Ref
+    value: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """Open an accumulator at the identity of its combiner; reading the ref gives what was accumulated so far."""
+
+    ref: Ref
+    combine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """``accumulator = combine(accumulator, value)``."""
+
+    ref: Ref
+    combine: str
+    value: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write one element; with ``combine="add"`` add to what is there (serial loops only)."""
+
+    buffer: Buffer
+    address: Address
+    value: Ref
+    dynamic: tuple[tuple[Ref, int], ...] = ()
+    combine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Report error ``code`` unless ``ok`` holds; the kernel goes on with safe values and the call raises at its end."""
+
+    ok: Ref
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Stop a loop early: run while ``start + axis < stop``."""
+
+    start: Address
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """A loop over ``axis`` in ``range(extent)``, or fewer where ``bound`` says so."""
+
+    axis: Axis
+    extent: int
+    body: tuple[Statement, ...]
+    kind: LoopKind = "serial"
+    bound: Bound | None = None
+    unroll: int = 1
+    nanoseconds: int = 0  # estimated work of a parallel loop
+
+
+Statement = Let | Init | Accumulate | Store | Check | For
+STATEMENTS = (Let, Init, Accumulate, Store, Check, For)
+EXPRESSIONS = (Const, Load, Index, Scalar)
+
+
+@dataclass(frozen=True)
+class LoopKernel:
+    """One kernel: statements over buffers."""
+
+    name: str
+    body: tuple[Statement, ...]
+    comment: str = ""
+    locals: tuple[Buffer, ...] = field(default=())
+
+    def with_body(self, body: tuple[Statement, ...]) -> LoopKernel:
+        """The same kernel doing something else."""
+        return replace(self, body=body)
+
+
+def walk(body: tuple[Statement, ...]) -> list[Statement]:
+    """Every statement, loops before their bodies."""
+    found: list[Statement] = []
+    stack: list[Statement] = list(reversed(body))
+    while stack:
+        statement = stack.pop()
+        found.append(statement)
+        if isinstance(statement, For):
+            stack.extend(reversed(statement.body))
+    return found
+
+
+def addresses(body: tuple[Statement, ...]) -> list[Address]:
+    """Every affine expression used in ``body``."""
+    found = []
+    for statement in walk(body):
+        if isinstance(statement, Let):
+            if isinstance(statement.value, Load):
+                found.append(statement.value.address)
+            elif isinstance(statement.value, Index):
+                found.append(statement.value.value)
+        elif isinstance(statement, Store):
+            found.append(statement.address)
+        elif isinstance(statement, For) and statement.bound is not None:
+            found.append(statement.bound.start)
+    return found
+
+
+def buffers(body: tuple[Statement, ...]) -> list[Buffer]:
+    """Every buffer that is read or written, once, in order of first use."""
+    found: dict[Buffer, None] = {}
+    for statement in walk(body):
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            found[statement.value.buffer] = None
+        elif isinstance(statement, Store):
+            found[statement.buffer] = None
+    return list(found)
+
+
+def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
+    """The statement with every ref replaced."""
+
+    def each(dynamic: tuple[tuple[Ref, int], ...]) -> tuple[tuple[Ref, int], ...]:
+        return tuple((fresh(ref), factor) for ref, factor in dynamic)
+
+    if isinstance(statement, For):
+        return replace(statement, body=tuple(map_refs(s, fresh) for s in statement.body))
+    if isinstance(statement, Let):
+        value = statement.value
+        if isinstance(value, Scalar):
+            value = replace(value, args=tuple(map(fresh, value.args)))
+        elif isinstance(value, Load):
+            value = replace(value, dynamic=each(value.dynamic))
+        return Let(fresh(statement.ref), value)
+    if isinstance(statement, Store):
+        return replace(statement, value=fresh(statement.value), dynamic=each(statement.dynamic))
+    if isinstance(statement, Accumulate):
+        return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value))
+    if isinstance(statement, Init):
+        return Init(fresh(statement.ref), statement.combine)
+    return Check(fresh(statement.ok), statement.code)
+
+
+def uses(statement: Statement) -> tuple[Ref, ...]:
+    """Refs that a statement itself reads."""
+    if isinstance(statement, Let):
+        if isinstance(statement.value, Scalar):
+            return statement.value.args
+        return tuple(ref for ref, _ in statement.value.dynamic) if isinstance(statement.value, Load) else ()
+    if isinstance(statement, Store):
+        return (statement.value, *(ref for ref, _ in statement.dynamic))
+    if isinstance(statement, Accumulate):
+        return (statement.value,)
+    return (statement.ok,) if isinstance(statement, Check) else ()
+
+
+def free_refs(loop: For) -> set[Ref]:
+    """Refs that the loop reads and does not define."""
+    defined = {s.ref for s in walk(loop.body) if isinstance(s, Let | Init)}
+    return {ref for s in walk(loop.body) for ref in uses(s)} - defined
+
+
+def open_accumulators(loop: For) -> dict[Ref, str]:
+    """Accumulators that the loop feeds and that live beyond it, with their combiners."""
+    opened = {s.ref for s in walk(loop.body) if isinstance(s, Init)}
+    return {s.ref: s.combine for s in walk(loop.body) if isinstance(s, Accumulate) and s.ref not in opened}
+
+
+IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}
+
+
+def identity(combine: str, dtype: np.dtype) -> np.generic:
+    """The neutral element of a combiner."""
+    if combine == "max":
+        low = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
+        return dtype.type(low)
+    if combine == "min":
+        high = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+        return dtype.type(high)
+    return dtype.type(IDENTITY[combine])

@@ -1,0 +1,128 @@
+"""Choose the loops that run in SIMD lanes.
+
+Job: on each path of nested loops mark one loop ``simd`` and say how many vectors it unrolls.
+Input and output: a loop kernel.
+Invariants: at most one simd loop on a path; a loop is simd only if its iterations are independent but for accumulators; the choice depends on
+shapes alone, so results do not depend on the machine's load or thread count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphjit.loops.ir import (
+    Accumulate,
+    Axis,
+    Check,
+    For,
+    Let,
+    Load,
+    LoopKernel,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    open_accumulators,
+    uses,
+    walk,
+)
+
+HEAVY = frozenset(
+    "exp exp2 expm1 log log2 log10 log1p sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh pow cbrt "
+    "hypot erf erfc erfcx expit log_expit lgamma digamma trigamma fmod logaddexp".split()
+)
+MIN_LANES = 4
+
+
+def vectorize(kernel: LoopKernel) -> LoopKernel:
+    """Mark simd loops."""
+    return kernel.with_body(tuple(_nest(s) if isinstance(s, For) else s for s in kernel.body))
+
+
+def _nest(loop: For) -> For:
+    inner = [s for s in loop.body if isinstance(s, For)]
+    if not inner:
+        return _simd(loop) if _score(loop) > 0 else loop
+    innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
+    if innermost and _can_lane(loop) and _score(loop) > sum(map(_score, inner)) + _score_own(loop):
+        return _simd(loop)
+    return replace(loop, body=tuple(_nest(s) if isinstance(s, For) else s for s in loop.body))
+
+
+def _can_lane(loop: For) -> bool:
+    """Whether lanes of ``loop`` stay independent.
+
+    Inner loops do not stop early because of it, nothing is added to memory, and no running total is read inside.
+    """
+    varying = _varying(loop)
+    running = open_accumulators(loop)
+    for statement in walk(loop.body):
+        if running and running.keys() & set(uses(statement)):
+            return False
+        if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
+            return False
+        if isinstance(statement, Store) and (statement.combine or statement.dynamic) and _scatters(statement, varying):
+            return False
+    return True
+
+
+def _scatters(statement: Store, varying: set[Ref]) -> bool:
+    return any(ref in varying for ref, _ in statement.dynamic) or not statement.dynamic
+
+
+def _varying(loop: For) -> set[Ref]:
+    """Refs that differ from lane to lane of ``loop``."""
+    found: set[Ref] = set()
+    for statement in walk(loop.body):
+        if isinstance(statement, Let):
+            value = statement.value
+            if isinstance(value, Load):
+                differs = bool(value.address[loop.axis]) or any(ref in found for ref, _ in value.dynamic)
+            elif isinstance(value, Scalar):
+                differs = any(ref in found for ref in value.args)
+            else:
+                differs = hasattr(value, "value") and bool(getattr(value.value, "terms", {}).get(loop.axis))
+            if differs:
+                found.add(statement.ref)
+        elif isinstance(statement, Accumulate) and statement.value in found:
+            found.add(statement.ref)
+    return found
+
+
+def _score_own(loop: For) -> float:
+    return _accesses(loop.axis, tuple(s for s in loop.body if not isinstance(s, For)))
+
+
+def _score(loop: For) -> float:
+    """How well the lanes of ``loop`` would be used: unit strides for, strided access and short loops against."""
+    if not _can_lane(loop) or loop.extent < MIN_LANES:
+        return -1.0
+    score = _accesses(loop.axis, loop.body)
+    return score * min(1.0, loop.extent / 8)
+
+
+def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
+    score = 0.01
+    for statement in walk(body):
+        step: int | None = None
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            step = statement.value.address[axis]
+        elif isinstance(statement, Store):
+            step = statement.address[axis]
+        elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            score += 0.2 if statement.value.op in HEAVY else 0.02
+        if step is not None:
+            score += 1.0 if step == 1 else 0.1 if step == 0 else -1.0
+    return score
+
+
+def _simd(loop: For) -> For:
+    work = sum(
+        10 if isinstance(s, Let) and isinstance(s.value, Scalar) and s.value.op in HEAVY else 1
+        for s in walk(loop.body)
+        if not isinstance(s, For | Check)
+    )
+    unroll = 4 if work <= 8 else 2 if work <= 20 else 1
+    while unroll > 1 and loop.extent < 16 * unroll:
+        unroll //= 2
+    return replace(loop, kind="simd", unroll=unroll)

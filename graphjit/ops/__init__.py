@@ -1,0 +1,31 @@
+"""The ops: one file per family, each op declared once with all of its rules.  Importing this package fills the registry."""
+
+from __future__ import annotations
+
+from graphjit.ops import (
+    arithmetic,
+    compare,
+    contraction,
+    creation,
+    powers,
+    reductions,
+    rounding,
+    shapes,
+    special,
+    storage,
+    transcendental,
+)
+
+__all__ = [
+    "arithmetic",
+    "compare",
+    "contraction",
+    "creation",
+    "powers",
+    "reductions",
+    "rounding",
+    "shapes",
+    "special",
+    "storage",
+    "transcendental",
+]

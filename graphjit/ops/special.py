@@ -1,0 +1,342 @@
+"""scipy.special: error functions, logistic functions, entropy terms, normal distribution, gamma functions.
+
+SciPy is loaded by the first reference evaluation and never at import (it costs more than a third of a second), so ``numpy`` names the SciPy
+functions as strings here: ``"scipy.special.erf"``.
+
+Sources: error functions DLMF 7.2, 7.7, 7.12.1 (tail of erfcx); logistic functions and the log of the normal distribution by their definitions;
+gamma functions DLMF 5.2, 5.5 (recurrence, reflection), 5.11 (asymptotic series), 5.15 (polygamma).
+Choices (documented and tested): ``xlogy`` and ``xlog1py`` have derivative 0 in y where x = 0, also at the singularity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import ShapeError
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Node
+from graphjit.ir.opdef import Decompose, Lowering, Partial, Partials, Scalar, op
+from graphjit.ir.types import Type
+from graphjit.ops.infer import floating
+from graphjit.ops.samples import EDGES, Cases, uniform
+
+TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
+SQRT_HALF = math.sqrt(0.5)
+
+
+def _scipy(name: str) -> Callable[..., Any]:
+    """The SciPy function as a reference implementation."""
+
+    def impl(*args: Any) -> Any:
+        import scipy.special  # heavy, and only the interpreter and the tests need it
+
+        return getattr(scipy.special, name)(*args)
+
+    return impl
+
+
+def _declare(
+    name: str,
+    doc: str,
+    partials: tuple[Partial, ...],
+    lower: Lowering,
+    *ranges: tuple[float, float],
+    special: tuple[float, ...] = (),
+    accuracy: str = "",
+) -> None:
+    op(
+        name,
+        doc=doc,
+        arity=len(partials),
+        infer=floating,
+        impl=_scipy(name),
+        grad=Partials(*partials),
+        lower=lower,
+        numpy=[f"scipy.special.{name}"],
+        samples=uniform(*ranges),
+        special=(*EDGES, *special),
+        accuracy=accuracy,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- error functions
+
+
+def _bell(b: Builder, x: Node) -> Node:
+    """2/sqrt(pi) exp(-x*x), the derivative of erf."""
+    return b.mul(b.exp(b.neg(b.mul(x, x))), TWO_OVER_SQRT_PI)
+
+
+def _erfcx_partial(b: Builder, out: Node, x: Node) -> Node:
+    """2x erfcx(x) - 2/sqrt(pi); its two terms cancel for large x, where the asymptotic series takes over."""
+    direct = b.sub(b.mul(b.add(x, x), out), TWO_OVER_SQRT_PI)
+    far = b.gt(x, 30.0)
+    square = b.mul(x, x)
+    step = b.div(-0.5, square)
+    # 2/sqrt(pi) * sum of (2n-1)!! (-1/(2 x*x))**n for n >= 1, by Horner
+    series = b.full(945.0, x.type)
+    for coefficient in (105.0, 15.0, 3.0, 1.0):
+        series = b.add(b.mul(series, step), coefficient)
+    return b.select(far, b.mul(b.mul(series, step), TWO_OVER_SQRT_PI), direct)
+
+
+_declare(
+    "erf",
+    "Error function.",
+    (lambda b, out, x: _bell(b, x),),
+    Scalar("erf", cost=30),
+    (-2, 2),
+    special=(30.0, -30.0),
+    accuracy="2 ULP",
+)
+_declare(
+    "erfc",
+    "1 - erf(x) without cancellation.",
+    (lambda b, out, x: b.neg(_bell(b, x)),),
+    Scalar("erfc", cost=40),
+    (-2, 2),
+    special=(30.0, -30.0),
+    accuracy="2 ULP",
+)
+_declare(
+    "erfcx",
+    "exp(x*x) erfc(x), the scaled complement.",
+    (_erfcx_partial,),
+    Scalar("erfcx", cost=40),
+    (-2, 4),
+    special=(50.0, 1e10, -30.0),
+    accuracy="4 ULP",
+)
+
+# ------------------------------------------------------------------------------------------- logistic functions
+
+
+def _expand_logit(b: Builder, out: Node, x: Node) -> Node:
+    """log(x / (1 - x)), and around 1/2, where that loses digits, log1p(s) - log1p(-s) with s = 2x - 1."""
+    s = b.mul(b.sub(x, 0.5), 2.0)
+    middle = b.sub(b.log1p(s), b.log1p(b.neg(s)))
+    near = b.emit("and", b.ge(x, 0.3), b.le(x, 0.65))
+    return b.select(near, middle, b.log(b.div(x, b.sub(1.0, x))))
+
+
+_declare(
+    "expit",
+    "Logistic function 1 / (1 + exp(-x)).",
+    (lambda b, out, x: b.mul(out, b.sub(1.0, out)),),
+    Scalar("expit", cost=25),
+    (-3, 3),
+    special=(1000.0, -1000.0),
+    accuracy="3 ULP",
+)
+_declare(
+    "log_expit",
+    "Logarithm of the logistic function.",
+    (lambda b, out, x: b.expit(b.neg(x)),),
+    Scalar("log_expit", cost=45),
+    (-3, 3),
+    special=(1000.0, -1000.0),
+    accuracy="3 ULP",
+)
+_declare(
+    "logit",
+    "log(x / (1 - x)), the inverse of expit.",
+    (lambda b, out, x: b.div(1.0, b.mul(x, b.sub(1.0, x))),),
+    Decompose(_expand_logit),
+    (0.1, 0.9),
+    special=(1.0, 0.5, 2.0),
+)
+
+# ------------------------------------------------------------------------------------------------ entropy terms
+
+
+def _times_log(log: str) -> Callable[..., Node]:
+    """x * log(y) that is 0 at x = 0 unless y is NaN."""
+
+    def expand(b: Builder, out: Node, x: Node, y: Node) -> Node:
+        zero = b.full(0.0, x.type)
+        nothing = b.emit("and", b.eq(x, zero), b.emit("not", b.isnan(y)))
+        return b.select(nothing, zero, b.mul(x, b.emit(log, y)))
+
+    return expand
+
+
+def _ratio(b: Builder, x: Node, y: Node) -> Node:
+    """x / y, and 0 where both are 0."""
+    zero = b.full(0.0, x.type)
+    return b.select(b.emit("and", b.eq(x, zero), b.eq(y, zero)), zero, b.div(x, y))
+
+
+_declare(
+    "xlogy",
+    "x log(y), 0 at x = 0.",
+    (lambda b, out, x, y: b.log(y), lambda b, out, x, y: _ratio(b, x, y)),
+    Decompose(_times_log("log")),
+    (-3, 3),
+    (0.2, 3),
+)
+_declare(
+    "xlog1py",
+    "x log1p(y), 0 at x = 0.",
+    (lambda b, out, x, y: b.log1p(y), lambda b, out, x, y: _ratio(b, x, b.add(y, 1.0))),
+    Decompose(_times_log("log1p")),
+    (-3, 3),
+    (-0.7, 3),
+    special=(-1.0,),
+)
+
+# ------------------------------------------------------------------------------------------ normal distribution
+
+
+def _expand_log_ndtr(b: Builder, out: Node, x: Node) -> Node:
+    t = b.mul(x, SQRT_HALF)
+    lower = b.sub(b.log(b.mul(b.erfcx(b.neg(t)), 0.5)), b.mul(t, t))
+    upper = b.log1p(b.mul(b.erfc(t), -0.5))
+    return b.select(b.lt(x, -1.0), lower, upper)
+
+
+def _hazard(b: Builder, out: Node, x: Node) -> Node:
+    """phi(x) / Phi(x) = sqrt(2/pi) / erfcx(-x/sqrt(2)): no cancellation or underflow in either tail."""
+    return b.div(math.sqrt(2.0 / math.pi), b.erfcx(b.mul(x, -SQRT_HALF)))
+
+
+_declare(
+    "ndtr",
+    "Distribution function of the standard normal distribution.",
+    (lambda b, out, x: b.mul(b.exp(b.mul(b.mul(x, x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi)),),
+    Decompose(lambda b, out, x: b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)),
+    (-3, 3),
+    special=(40.0, -40.0),
+)
+_declare(
+    "log_ndtr",
+    "Logarithm of ndtr, accurate far into the lower tail.",
+    (_hazard,),
+    Decompose(_expand_log_ndtr),
+    (-3, 3),
+    special=(40.0, -40.0, -1e5),
+)
+
+# ---------------------------------------------------------------------------------------------- gamma functions
+
+_declare(
+    "gammaln",
+    "log |Gamma(x)|.",
+    (lambda b, out, x: b.digamma(x),),
+    Scalar("lgamma", cost=80),
+    (0.3, 4),
+    special=(-1.0, -2.5, 1e10),
+    accuracy="see docs/accuracy.md",
+)
+op(
+    "digamma",
+    doc="Derivative of gammaln.",
+    infer=floating,
+    impl=_scipy("psi"),
+    grad=Partials(lambda b, out, x: b.trigamma(x)),
+    lower=Scalar("digamma", cost=60),
+    numpy=["scipy.special.psi"],  # scipy.special.digamma is the same object
+    samples=uniform((0.3, 4)),
+    special=(*EDGES, -1.0, -2.5, 1e10),
+    accuracy="see docs/accuracy.md",
+)
+
+
+def _polygamma(x: Any, *, n: int) -> Any:
+    import scipy.special  # as in _scipy
+
+    x = np.asarray(x)
+    return np.asarray(scipy.special.polygamma(n, x)).astype(x.dtype)
+
+
+op(
+    "trigamma",
+    doc="Derivative of digamma.",
+    infer=floating,
+    impl=lambda x: _polygamma(x, n=1),
+    grad=Partials(lambda b, out, x: b.polygamma(x, n=2)),
+    lower=Scalar("trigamma", cost=60),
+    samples=uniform((0.3, 4)),
+    special=(*EDGES, -1.0, -2.5, 1e10),
+    accuracy="see docs/accuracy.md",
+)
+
+_SHIFT = 12  # the asymptotic series starts at x + 12
+_BERNOULLI = tuple(
+    Fraction(*pair)
+    for pair in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510), (43867, 798))
+)
+
+
+def _infer_polygamma(x: Type, *, n: int) -> Type:
+    if n < 2:
+        raise ShapeError("polygamma is declared for n >= 2; n = 0 is digamma and n = 1 is trigamma")
+    return floating(x)
+
+
+def _power(b: Builder, x: Node, n: int) -> Node:
+    """x**n for a small positive integer by repeated squaring."""
+    result: Node | None = None
+    while n:
+        if n & 1:
+            result = x if result is None else b.mul(result, x)
+        x, n = b.mul(x, x), n >> 1
+    assert result is not None
+    return result
+
+
+def _expand_polygamma(b: Builder, out: Node, x: Node) -> Node:
+    """(-1)**(n+1) n! zeta(n+1, x): 12 terms of the sum and the Euler-Maclaurin tail (DLMF 5.15.9); reflection for x < 1/2 (5.15.6)."""
+    n: Any = out.attrs["n"]
+    reflected = b.lt(x, 0.5)
+    y = b.select(reflected, b.sub(1.0, x), x)
+    shifted = b.add(y, float(_SHIFT))
+    # tail: (n-1)!/z**n + n!/(2 z**(n+1)) + sum of B_2k (2k+n-1)!/(2k)! / z**(2k+n)
+    inverse = b.div(1.0, shifted)
+    step = b.mul(inverse, inverse)
+    series = b.full(0.0, x.type)
+    for k in range(len(_BERNOULLI), 0, -1):
+        coefficient = _BERNOULLI[k - 1] * math.factorial(2 * k + n - 1) / math.factorial(2 * k)
+        series = b.mul(b.add(series, float(coefficient)), step)
+    half = b.mul(inverse, math.factorial(n) / 2)
+    tail = b.mul(b.add(b.add(series, half), float(math.factorial(n - 1))), _power(b, inverse, n))
+    total = b.full(0.0, x.type)
+    for k in range(_SHIFT - 1, -1, -1):  # smallest terms first
+        total = b.add(total, _power(b, b.div(1.0, b.add(y, float(k))), n + 1))
+    value = b.add(b.mul(total, float(math.factorial(n))), tail)  # (-1)**(n+1) psi_n(y)
+    # psi_n(1-x) = (-1)**n (psi_n(x) + d^n/dx^n pi cot(pi x)); the derivative is a polynomial in the cotangent
+    polynomial = _cotangent_derivative(n)
+    reduced = b.mul(b.sub(x, b.rint(x)), math.pi)
+    cotangent = b.div(1.0, b.tan(reduced))
+    circle = b.full(polynomial[-1], x.type)
+    for coefficient in reversed(polynomial[:-1]):
+        circle = b.add(b.mul(circle, cotangent), coefficient)
+    sign = -1.0 if n % 2 == 0 else 1.0  # (-1)**(n+1)
+    mirrored = b.sub(b.neg(value), circle)
+    return b.select(reflected, mirrored, b.mul(value, sign))
+
+
+def _cotangent_derivative(n: int) -> list[float]:
+    """Coefficients, lowest first, of d^n/dx^n pi cot(pi x) as a polynomial in c = cot(pi x): each step applies c' = -pi (1 + c*c)."""
+    row = [0, 1]
+    for _ in range(n):
+        slope = [k * a for k, a in enumerate(row)][1:]
+        row = [-a - c for a, c in zip([*slope, 0, 0], [0, 0, *slope], strict=True)]
+    return [a * math.pi ** (n + 1) for a in row]
+
+
+op(
+    "polygamma",
+    doc="n-th derivative of digamma, n >= 2.",
+    attrs=("n",),
+    infer=_infer_polygamma,
+    impl=_polygamma,
+    grad=Partials(lambda b, out, x: b.polygamma(x, n=out.attrs["n"] + 1)),
+    lower=Decompose(_expand_polygamma),
+    samples=Cases(lambda rng, draw: [([np.abs(draw(5)) + draw().dtype.type(0.5)], {"n": n}) for n in (2, 3, 4)]),
+    special=(*EDGES, 1e3, -2.5),
+)

@@ -1,0 +1,23 @@
+"""Composite ops become the ops they consist of.
+
+Job: expand every op whose lowering is `Decompose`, also those that an expansion brings in.  Runs after differentiation, so that derivatives
+come from the composite op's own rule.
+Input and output: a graph.  Invariant: no op with a `Decompose` lowering is left.
+"""
+
+from __future__ import annotations
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.opdef import Decompose
+from graphjit.passes.rewrite import rewrite
+
+
+def decompose(graph: Graph) -> Graph:
+    """``graph`` in terms of primitive ops."""
+    return rewrite(graph, _expand)
+
+
+def _expand(b: Builder, node: Node) -> Node | None:
+    lower = node.op.lower
+    return lower.expand(b, node, *node.args) if isinstance(lower, Decompose) else None

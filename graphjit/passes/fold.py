@@ -1,0 +1,91 @@
+"""Constant folding: what is known while compiling is not computed again at each call.
+
+Job: replace nodes whose arguments are constants by their value, computed by the op's reference implementation; an elementwise op on arrays
+that are each filled with one number is computed once and spread.
+Input and output: a graph.
+Invariants: the value is what the interpreter gives, bit for bit; what could raise when the program runs, or warns of an invalid integer
+operation, is left in place; constants never grow the program by more than `SIZE_LIMIT` elements each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.opdef import Decompose, Scalar
+from graphjit.passes.rewrite import rewrite
+
+SIZE_LIMIT = 1024
+"""Elements up to which a folded constant may be larger than the constants it replaces."""
+
+WORK_LIMIT = 1 << 20
+"""Elements of argument or result above which nothing is folded: compile time counts too."""
+
+NEVER = frozenset(("input", "const", "iota", "broadcast_to"))
+"""Leaves, and the op that only repeats: a spread scalar is cheaper than its array."""
+
+
+def fold(graph: Graph) -> Graph:
+    """``graph`` with constant subexpressions computed."""
+    return rewrite(graph, fold_node)
+
+
+def fold_node(b: Builder, node: Node) -> Node | None:
+    """The constant that ``node`` is, or None."""
+    if not node.args or node.op.name in NEVER or not all(is_known(arg) for arg in node.args):
+        return None
+    if all(arg.is_const for arg in node.args):
+        size = node.type.size
+        if size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
+            return None
+        value = evaluate(node, [known_array(arg) for arg in node.args])
+        return None if value is None else b.const(value, node.dtype)
+    if isinstance(node.op.lower, Scalar) or (isinstance(node.op.lower, Decompose) and _is_elementwise(node)):
+        if not all(arg.type.size == 1 or arg.op.name == "broadcast_to" for arg in node.args):
+            return None
+        value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
+        return None if value is None or value.shape else b.full(value[()], node.type)
+    if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
+        value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
+        return None if value is None else b.const(value, node.dtype)
+    return None
+
+
+def is_known(node: Node) -> bool:
+    """Whether a node is a constant or a constant scalar spread over a shape."""
+    return node.is_const or (node.op.name == "broadcast_to" and node.args[0].is_const and node.args[0].type.size == 1)
+
+
+def known_array(node: Node) -> np.ndarray:
+    """The constant behind a node for which `is_known` holds (one element where it is spread)."""
+    value: Any = (node if node.is_const else node.args[0]).attrs["value"]
+    array: np.ndarray = value.array
+    return array
+
+
+def evaluate(node: Node, args: list[np.ndarray]) -> np.ndarray | None:
+    """The op's reference value on ``args``, or None where the compiled program could report an error."""
+    trouble = "ignore" if node.dtype.kind == "f" else "raise"
+    try:
+        with np.errstate(all="ignore", divide=trouble, invalid=trouble):
+            value = np.asarray(node.op.impl(*args, **node.attrs))
+    except (ArithmeticError, LookupError, ValueError):
+        return None
+    return value if value.dtype == node.dtype else None
+
+
+def _is_elementwise(node: Node) -> bool:
+    return not node.op.attrs and all(arg.shape == node.shape for arg in node.args)
+
+
+def _work(node: Node) -> int:
+    """Elements read and written, and products formed by a contraction."""
+    total = node.type.size + sum(arg.type.size for arg in node.args)
+    if node.op.name == "contract":
+        contracted: Any = node.attrs["contract"]
+        for axis in contracted[0]:
+            total *= node.args[0].shape[axis]
+    return total

@@ -1,0 +1,92 @@
+"""The one way in which passes rebuild a graph.
+
+Job: copy a graph node by node through a fresh builder, replacing nodes by what a step makes of them until nothing changes.
+Input: a graph and ``step(b, node) -> Node | None``.  Output: a graph with the same inputs.
+Invariants: a replacement has the type of what it replaces; order of evaluation is kept; every node that a step makes goes through the
+step itself; work is linear in the number of nodes and firings, nothing recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphjit.errors import IRError
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node
+
+Step = Callable[[Builder, Node], Node | None]
+
+FIRINGS_PER_NODE = 50
+"""Firings after which a rewrite is taken for endless: far above what any terminating set of rules needs."""
+
+
+class Rewriter:
+    """Rebuilds graphs with one step to a fixed point."""
+
+    def __init__(self, step: Step, settled: Callable[[Node, Node], None] | None = None) -> None:
+        """``settled(old, new)`` is called once for every node of the graph, in order, when its replacement is known."""
+        self.step = step
+        self.settled = settled
+        self.builder = Builder()
+        self._final: dict[Node, Node] = {}
+        self._forward: dict[Node, Node] = {}
+        self._firings = 0
+
+    def run(self, graph: Graph) -> Graph:
+        """The rewritten graph."""
+        nodes = graph.nodes()
+        self._firings = FIRINGS_PER_NODE * (len(nodes) + 20)
+        replaced: dict[Node, Node] = {}
+        copy, settle = self.builder.copy, self._settle
+        for node in nodes:
+            args = node.args
+            new = replaced[node] = settle(copy(node, tuple([replaced[arg] for arg in args])))
+            if new.type != node.type:
+                raise IRError(f"a rewrite turned {node!r} into {new!r}")
+            if self.settled is not None:
+                self.settled(node, new)
+        return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+    def _settle(self, start: Node) -> Node:
+        """The final form of a node whose arguments may themselves be unfinished."""
+        final, forward, b = self._final, self._forward, self.builder
+        found = final.get(start)
+        if found is not None:
+            return found
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            if node in final:
+                stack.pop()
+                continue
+            target = forward.get(node)
+            if target is not None:
+                if target in final:
+                    final[node] = final[target]
+                    del forward[node]
+                    stack.pop()
+                else:
+                    stack.append(target)
+                continue
+            pending = [arg for arg in node.args if arg not in final]
+            if pending:
+                if any(arg in forward for arg in pending):
+                    raise IRError(f"a rewrite made {node!r} depend on the node it replaces")
+                stack.extend(pending)
+                continue
+            args = tuple([final[arg] for arg in node.args])
+            made = b.copy(node, args) if args != node.args else self.step(b.like(node), node)
+            if made is None or made is node or made in forward:
+                final[node] = node
+                stack.pop()
+                continue
+            self._firings -= 1
+            if self._firings < 0:
+                raise IRError(f"a rewrite does not come to an end (last: {node!r} into {made!r})")
+            forward[node] = made
+        return final[start]
+
+
+def rewrite(graph: Graph, step: Step) -> Graph:
+    """``graph`` with ``step`` applied to every node until it returns None."""
+    return Rewriter(step).run(graph)

@@ -1,0 +1,57 @@
+"""Simplification: the named rules, to a fixed point.
+
+Job: rebuild a graph, trying on each node constant folding and then the rules for its op; what a rule makes is simplified as well.
+Input and output: a graph.
+Invariants: exact rules keep every bit, the others stay within the bound they state; a rule that consumes an argument fires only when nothing
+else reads that argument.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node, users
+from graphjit.passes.fold import fold_node
+from graphjit.passes.rewrite import Rewriter
+from graphjit.passes.rules import ALL, Rule
+
+
+def simplify(graph: Graph) -> Graph:
+    """``graph`` simplified by every rule."""
+    return simplify_with(graph, ALL)[0]
+
+
+def simplify_with(graph: Graph, rules: Iterable[Rule]) -> tuple[Graph, Counter[str]]:
+    """``graph`` simplified by ``rules`` (and constant folding), and how often each rule fired."""
+    table: dict[str, list[Rule]] = {}
+    for rule in rules:
+        for name in rule.ops:
+            table.setdefault(name, []).append(rule)
+    fired: Counter[str] = Counter()
+    old_reads = users(graph.nodes())
+    reads: dict[Node, int] = {}
+
+    def step(b: Builder, node: Node) -> Node | None:
+        if not node.args:
+            return None
+        made = fold_node(b, node)
+        if made is not None:
+            fired["fold"] += 1
+            return made
+        for rule in table.get(node.op.name, ()):
+            if rule.consumes and any(arg.op.name in rule.consumes and reads.get(arg, 0) > 1 for arg in node.args):
+                continue
+            made = rule.apply(b, node)
+            if made is not None and made is not node:
+                fired[rule.name] += 1
+                return made
+        return None
+
+    outputs = set(graph.outputs)
+
+    def settled(old: Node, new: Node) -> None:
+        reads[new] = reads.get(new, 0) + len(old_reads.get(old, ())) + (1 if old in outputs else 0)
+
+    return Rewriter(step, settled).run(graph), fired

@@ -1,0 +1,84 @@
+"""The pipeline: the file to read first.
+
+A traced graph goes through `GRAPH_PASSES`, is scheduled, lowered through `LOOP_PASSES`, and printed as LLVM.
+Each list is the whole truth about its stage: order is the order in the list, and nothing else runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.backend.llvm.program import emit_program
+from graphjit.backend.llvm.text import Module
+from graphjit.ir.node import Graph
+from graphjit.loops.assemble import lower_assembly
+from graphjit.loops.collapse import collapse
+from graphjit.loops.ir import For, LoopKernel
+from graphjit.loops.lower import lower_kernel
+from graphjit.loops.parallel import estimate, parallelize
+from graphjit.loops.vectorize import vectorize
+from graphjit.passes.cse import cse
+from graphjit.passes.dce import dce
+from graphjit.passes.decompose import decompose
+from graphjit.passes.fold import fold
+from graphjit.passes.simplify import simplify
+from graphjit.schedule.contractions import split_contractions
+from graphjit.schedule.fuse import Fusion, fuse
+from graphjit.schedule.memory import own_outputs, plan
+from graphjit.schedule.program import Kernel, Product, Program
+
+GRAPH_PASSES = (dce, fold, simplify, cse, decompose, simplify, split_contractions, simplify, cse, own_outputs)
+LOOP_PASSES = (collapse, vectorize, parallelize)
+
+
+@dataclass
+class Compiled:
+    """Every stage of one compilation."""
+
+    graph: Graph
+    optimized: Graph
+    fusion: Fusion
+    program: Program
+    kernels: dict[str, LoopKernel]
+    module: Module
+
+    @property
+    def nanoseconds(self) -> int:
+        """Estimated time of one run on one core."""
+        loops = [s for kernel in self.kernels.values() for s in kernel.body if isinstance(s, For)]
+        products = [step for step in self.program.steps if isinstance(step, Product)]
+        return sum(map(estimate, loops)) + sum(p.batch * p.m * p.n * p.k // 40 for p in products)
+
+
+def optimize(graph: Graph) -> Graph:
+    """Run the graph passes."""
+    for step in GRAPH_PASSES:
+        graph = step(graph)
+    return graph
+
+
+def schedule(graph: Graph) -> tuple[Fusion, Program]:
+    """Fuse and place."""
+    fusion = fuse(graph)
+    return fusion, plan(graph, fusion)
+
+
+def lower(program: Program) -> dict[str, LoopKernel]:
+    """Loop IR of every kernel, by name."""
+    kernels = {}
+    for step in program.steps:
+        if isinstance(step, Product):
+            continue
+        kernel = lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
+        for loop_pass in LOOP_PASSES:
+            kernel = loop_pass(kernel)
+        kernels[step.name] = kernel
+    return kernels
+
+
+def compile_graph(graph: Graph) -> Compiled:
+    """All stages up to LLVM text."""
+    optimized = optimize(graph)
+    fusion, program = schedule(optimized)
+    kernels = lower(program)
+    return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels))

@@ -1,0 +1,114 @@
+"""Which elements of which stored values does a node read?
+
+Job: follow inlined nodes (elementwise ops and views) from a root down to values that live in storage.
+Input: a root and the set of stored nodes.  Output: (stored node, element address) pairs over the root's own axes.
+Invariant: an address is affine in the axis numbers of the root's space, or None when it depends on data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.node import Node
+from graphjit.ir.opdef import Reduce, Scalar, Special, View
+
+Address = Affine[int]
+Read = tuple[Node, Address | None]
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    found = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        found[i] = found[i + 1] * shape[i + 1]
+    return tuple(found)
+
+
+def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
+    """Element address of ``index`` in a contiguous array."""
+    total: Affine[Any] = Affine()
+    for i, stride in zip(index, strides(shape), strict=True):
+        total = total + i * stride
+    return total
+
+
+def own_index(shape: Sequence[int]) -> tuple[Address, ...]:
+    """The index of an element of a space over its own axes; axes of length 1 are dropped."""
+    return tuple(axis_index(i) if n != 1 else Affine() for i, n in enumerate(shape))
+
+
+def storage(node: Node) -> Node:
+    """The node whose storage a (chain of) reshape shares."""
+    while node.op.name == "reshape":
+        node = node.args[0]
+    return node
+
+
+def reshape_index(node: Node, index: Sequence[Affine[Any]]) -> tuple[Affine[Any], ...] | None:
+    """Index into the argument of a reshape that only adds or drops axes of length 1; else None."""
+    long_out = [i for i, n in zip(index, node.shape, strict=True) if n != 1]
+    inner = node.args[0].shape
+    if [n for n in node.shape if n != 1] != [n for n in inner if n != 1] or math.prod(inner) == 0:
+        return None
+    rest = iter(long_out)
+    return tuple(Affine() if n == 1 else next(rest) for n in inner)
+
+
+def is_thin_reshape(node: Node) -> bool:
+    """Whether a reshape only adds or drops axes of length 1."""
+    return [n for n in node.shape if n != 1] == [n for n in node.args[0].shape if n != 1]
+
+
+def space(root: Node) -> tuple[int, ...]:
+    """Iteration space of a root: the argument's shape for a reduction, else its own."""
+    return root.args[0].shape if isinstance(root.op.lower, Reduce) else root.shape
+
+
+def start(root: Node) -> list[tuple[Node, tuple[Address, ...]]]:
+    """What a root evaluates at each point of its space."""
+    index = own_index(space(root))
+    if isinstance(root.op.lower, Reduce):
+        return [(root.args[0], index)]
+    return expand(root, index)
+
+
+def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple[Affine[Any], ...]]]:
+    """One step down from a computed node."""
+    lower = node.op.lower
+    if isinstance(lower, Scalar):
+        return [(arg, index) for arg in node.args]
+    if isinstance(lower, View):
+        return [(node.args[0], lower.index_map(node, index))]
+    if isinstance(lower, Special) and lower.kind == "reshape":
+        inner = reshape_index(node, index)
+        assert inner is not None, f"{node!r} must read storage"
+        return [(node.args[0], inner)]
+    if isinstance(lower, Special) and lower.kind == "gather":
+        depth = len(node.args[1].shape)
+        return [(arg, index[:depth]) for arg in node.args[1:]]
+    return []
+
+
+def reads(root: Node, stored: set[Node]) -> list[Read]:
+    """Every stored value that ``root`` reads, with its addresses (a value read twice at one address counts once)."""
+    found: dict[tuple[Node, Address | None], None] = {}
+    seen: set[tuple[Node, tuple[Address, ...]]] = set()
+    stack = start(root)
+    if root.op.name == "gather":
+        found[(storage(root.args[0]), None)] = None
+    while stack:
+        node, index = stack.pop()
+        if (node, index) in seen:
+            continue
+        seen.add((node, index))
+        base = storage(node)
+        if base in stored:
+            found[(base, linear(node.shape, index))] = None
+        elif node.op.name not in ("const", "iota"):
+            if node.op.name == "gather":
+                found[(storage(node.args[0]), None)] = None
+            stack.extend(expand(node, index))
+    return list(found)

@@ -1,0 +1,102 @@
+"""Decide how each contraction runs, and rewrite the graph accordingly.
+
+Job: matrix products large enough for a matrix kernel become contractions whose operands are strided matrices in storage; every other one
+becomes multiply + sum, which fuses with its surroundings.
+Input and output: a graph.  Invariant: afterwards `as_product` succeeds on every remaining contraction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node
+from graphjit.ops.contraction import free_axes
+from graphjit.schedule.access import strides
+from graphjit.schedule.program import Product
+
+SMALL = 1024
+"""Multiply-adds below which a fused loop beats the call of a matrix kernel."""
+
+
+def merged(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int] | None:
+    """(length, stride) of several axes seen as one, or None when they do not lie evenly in storage."""
+    step = strides(shape)
+    used = [a for a in axes if shape[a] != 1]
+    if not used:
+        return math.prod(shape[a] for a in axes), 1
+    if any(step[p] != shape[q] * step[q] for p, q in zip(used, used[1:], strict=False)):
+        return None
+    return math.prod(shape[a] for a in axes), step[used[-1]]
+
+
+def as_product(node: Node) -> Product | None:
+    """The strided matrix product that a contraction is, or None."""
+    x, y = node.args
+    attrs: Any = node.attrs
+    (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
+    order = sorted(range(len(cx)), key=cx.__getitem__)
+    free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
+    parts = [
+        merged(x.shape, free_x),
+        merged(x.shape, [cx[i] for i in order]),
+        merged(y.shape, [cy[i] for i in order]),
+        merged(y.shape, free_y),
+        merged(x.shape, bx),
+        merged(y.shape, by),
+    ]
+    if any(part is None for part in parts):
+        return None
+    (m, row_x), (k, col_x), (_, row_y), (n, col_y), (batch, batch_x), (_, batch_y) = parts  # type: ignore[misc]
+    return Product(node, m, n, k, (row_x, col_x), (row_y, col_y), batch, (batch_x, batch_y, m * n))
+
+
+def split_contractions(graph: Graph) -> Graph:
+    """Rewrite every contraction into a strided product or into multiply + sum."""
+    b = Builder()
+    replaced: dict[Node, Node] = {node: node for node in graph.inputs}
+    for node in graph.nodes():
+        if node in replaced:
+            continue
+        made = b.copy(node, tuple(replaced[arg] for arg in node.args))
+        if made.op.name == "contract":
+            made = _decide(b, made)
+        replaced[node] = made
+    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+
+def _decide(b: Builder, node: Node) -> Node:
+    attrs: Any = node.attrs
+    (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
+    x, y = node.args
+    free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
+    m, n = math.prod(x.shape[a] for a in free_x), math.prod(y.shape[a] for a in free_y)
+    k = math.prod(x.shape[a] for a in cx)
+    if m == 1 or n == 1 or k <= 1 or m * n * k <= SMALL or node.dtype.kind != "f" or node.type.size == 0:
+        return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
+    if as_product(node) is not None:
+        return node
+    x = b.transpose(x, perm=(*bx, *free_x, *cx))
+    y = b.transpose(y, perm=(*by, *cy, *free_y))
+    batch = tuple(range(len(bx)))
+    lead = len(bx)
+    return b.contract(
+        x,
+        y,
+        contract=(tuple(range(lead + len(free_x), len(x.shape))), tuple(range(lead, lead + len(cy)))),
+        batch=(batch, batch),
+    )
+
+
+def _multiply_sum(b: Builder, node: Node, left: Any, right: Any, batch: int, free: int) -> Node:
+    """sum over the contracted axes of x * y, laid out (batch, free x, free y, contracted)."""
+    x, y = b.transpose(node.args[0], perm=left), b.transpose(node.args[1], perm=right)
+    other = len(node.shape) - batch - free
+    lead, rest = x.shape[:batch], x.shape[batch + free :]
+    full = (*node.shape, *rest)
+    x = b.reshape(x, shape=(*lead, *x.shape[batch : batch + free], *(1,) * other, *rest))
+    y = b.reshape(y, shape=(*lead, *(1,) * free, *y.shape[batch:]))
+    product = b.mul(b.broadcast_to(x, shape=full), b.broadcast_to(y, shape=full))
+    return b.sum(product, axes=tuple(range(len(node.shape), len(full))))

@@ -1,0 +1,249 @@
+"""Fusion: which nodes share a loop nest.
+
+Job: choose roots (values computed by a loop nest of their own or kept for several readers), then put roots into kernels greedily.
+Input: a graph without composite ops.  Output: steps in execution order; `Refusal` texts say why a root did not join a kernel.
+Invariants: a root joins a kernel only at or after the last step it depends on, so the order of steps stays valid; between members of one
+kernel every read is at the same point of the loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphjit.ir.node import Graph, Node, users
+from graphjit.ir.opdef import Reduce, Scalar, Special, View
+from graphjit.schedule.access import Read, is_thin_reshape, linear, own_index, reads, space, storage
+from graphjit.schedule.contractions import as_product
+from graphjit.schedule.program import Assembly, Kernel, Member, Step
+
+INLINE_SHARED = 4  # cost up to which a value with several readers is recomputed rather than kept
+INLINE_LIMIT = 200  # cost at which an expression is cut even when it has a single reader
+DEPTH_LIMIT = 150  # inlined steps from a root to storage
+KERNEL_LIMIT = 2500  # cost of one kernel
+LOOK_BACK = 48  # kernels that a root may still join, counted from the last one
+TINY = 4096  # elements below which unrelated loops over one space share a kernel
+
+LEAVES = ("input", "const", "iota")
+
+
+@dataclass
+class Fusion:
+    """The outcome: steps in order, the stored values, and a reason for every refusal that was met."""
+
+    steps: list[Step]
+    stored: set[Node]
+    position: dict[Node, int]
+    reads: dict[Node, list[Read]] = field(default_factory=dict)
+    loads: list[set[Node]] = field(default_factory=list)
+    refusals: dict[tuple[Node, Node], str] = field(default_factory=dict)
+
+
+def own_cost(node: Node) -> int:
+    """Cost of one element in add-like units."""
+    return node.op.lower.cost if isinstance(node.op.lower, Scalar) else 1 if node.op.name == "gather" else 0
+
+
+def is_inline(node: Node) -> bool:
+    """Whether a node can be computed at the point where it is read."""
+    lower = node.op.lower
+    return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES)
+
+
+def choose_roots(graph: Graph) -> set[Node]:
+    """Nodes that get computed as units; everything else is inlined into its readers."""
+    nodes = graph.nodes()
+    readers = users(nodes)
+    roots: set[Node] = set()
+    for node in graph.outputs:
+        roots.add(storage(node))
+    for node in nodes:
+        if isinstance(node.op.lower, Special):
+            kind = node.op.lower.kind
+            if kind in ("contract", "cumulative"):
+                roots.update(storage(arg) for arg in node.args)
+            elif kind == "gather":
+                roots.add(storage(node.args[0]))
+            elif kind == "reshape" and not is_thin_reshape(node):
+                roots.add(storage(node))
+    cost: dict[Node, int] = {}
+    depth: dict[Node, int] = {}
+    fanout: dict[Node, int] = {}
+    grows: dict[Node, bool] = {}
+    for node in reversed(nodes):
+        grows[node] = any(
+            (user.op.name == "broadcast_to" and user.type.size > node.type.size)
+            or ((isinstance(user.op.lower, View) or user.op.name == "reshape") and grows[user])
+            for user in readers.get(node, ())
+        )
+        fanout[node] = sum(
+            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1
+            for user in readers.get(node, ())
+        )
+    for node in nodes:
+        depth[node] = 1 + max((depth[arg] for arg in node.args), default=0)
+        if node.op.name == "reshape" and depth[node] <= DEPTH_LIMIT:
+            cost[node] = cost[storage(node)]
+            continue
+        if not is_inline(node):
+            roots.add(node)
+        total = own_cost(node) + sum(cost[arg] for arg in node.args)
+        shared = fanout[node] > 1 and total > (0 if not node.shape else INLINE_SHARED)
+        amplified = total > INLINE_SHARED and grows[node]
+        if node.op.name not in LEAVES:
+            computes = not isinstance(node.op.lower, View)
+            if (computes and (shared or amplified or total > INLINE_LIMIT)) or depth[node] > DEPTH_LIMIT:
+                roots.add(storage(node))
+        if node in roots:
+            cost[node] = depth[node] = 0
+        else:
+            cost[node] = total
+    return {node for node in roots if node.op.name not in ("input", "const")}
+
+
+def fuse(graph: Graph) -> Fusion:
+    """Group the roots of ``graph`` into steps."""
+    roots = choose_roots(graph)
+    stored = roots | {node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)}
+    result = Fusion([], stored, {})
+    loads = result.loads
+    for node in graph.nodes():
+        if node not in roots:
+            continue
+        step: Step
+        kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
+        if kind == "contract":
+            product = as_product(node)
+            assert product is not None, f"{node!r} was not prepared by split_contractions"
+            step, found = product, {storage(arg) for arg in node.args}
+        elif kind and kind != "gather":
+            step, found = Assembly(node), _assembly_reads(node, stored)
+        else:
+            accesses = result.reads[node] = reads(node, stored)
+            found = {dep for dep, _ in accesses}
+            joined = _join(result, loads, node, accesses, found)
+            if joined is not None:
+                result.position[node] = joined
+                loads[joined] |= found
+                continue
+            step = Kernel(space(node), _axes(node), [Member(node, 0, False)], _cost(node, stored))
+        result.position[node] = len(result.steps)
+        result.steps.append(step)
+        loads.append(found)
+    return result
+
+
+def _is_stored(node: Node) -> bool:
+    return node.op.name == "input" or node.type.size != 1
+
+
+def _axes(node: Node) -> tuple[int, ...] | None:
+    return node.attrs["axes"] if isinstance(node.op.lower, Reduce) else None  # type: ignore[return-value]
+
+
+def _assembly_reads(node: Node, stored: set[Node]) -> set[Node]:
+    found: set[Node] = set()
+    for arg in node.args:
+        base = storage(arg)
+        found |= {base} if base in stored else {dep for dep, _ in reads(arg, stored)}
+    return found
+
+
+def _cost(root: Node, stored: set[Node]) -> int:
+    total = own_cost(root) + 2
+    stack, seen = list(root.args), set()
+    while stack:
+        node = stack.pop()
+        if node not in seen and storage(node) not in stored:
+            seen.add(node)
+            total += own_cost(node)
+            stack.extend(node.args)
+    return total
+
+
+def _join(
+    fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]
+) -> int | None:
+    """Position of the kernel that ``node`` joined, or None."""
+    earliest = max((fusion.position[dep] for dep in found if dep in fusion.position), default=-1)
+    first = max(earliest, len(fusion.steps) - LOOK_BACK, 0)
+    cost = _cost(node, fusion.stored)
+    for i in range(first, len(fusion.steps)):
+        kernel = fusion.steps[i]
+        why = _refusal(kernel, node, accesses, found, loads[i], cost)
+        if isinstance(why, Member):
+            assert isinstance(kernel, Kernel)
+            if kernel.axes is None:
+                kernel.axes = _axes(node)
+            kernel.members.append(why)
+            kernel.cost += cost
+            return i
+        for member in kernel.nodes if len(fusion.steps) < 1000 else ():
+            fusion.refusals[(member, node)] = why
+    return None
+
+
+def _refusal(
+    kernel: Step,
+    node: Node,
+    accesses: list[Read],
+    found: set[Node],
+    loads: set[Node],
+    cost: int,
+) -> Member | str:
+    """The place of ``node`` in ``kernel``, or the reason why it has none."""
+    if not isinstance(kernel, Kernel):
+        return f"{kernel.nodes[0].op.name} runs as a call or loop nest of its own"
+    axes = _axes(node)
+    own = space(node)
+    outer_shape = tuple(kernel.space[i] for i in kernel.outer)
+    outer_level = False
+    if own == kernel.space:
+        if axes is not None and kernel.axes is not None and axes != kernel.axes:
+            return f"they reduce over different axes: {kernel.axes} and {axes}"
+    elif kernel.axes is not None and axes is None and node.shape == outer_shape:
+        outer_level = True
+    else:
+        return f"iteration spaces differ: {kernel.space} and {own}"
+    if kernel.cost + cost > KERNEL_LIMIT:
+        return f"the kernel would cost more than {KERNEL_LIMIT} (register pressure, compile time)"
+    inside = {member.node: member for member in kernel.members}
+    phase = 0
+    new_outer = kernel.outer if kernel.axes is not None or axes is None else tuple(
+        i for i in range(len(own)) if i not in axes
+    )
+    for dep, address in accesses:
+        member = inside.get(dep)
+        if member is None:
+            continue
+        is_row = member.outer or isinstance(dep.op.lower, Reduce)
+        if outer_level:
+            expected = linear(dep.shape, own_index(node.shape)) if is_row else None
+        elif is_row:
+            index = own_index(kernel.space)
+            expected = linear(dep.shape, [index[i] for i in new_outer])
+        else:
+            expected = linear(dep.shape, own_index(dep.shape))
+        if address is None or address != expected:
+            return f"{dep.op.name} is read at another point of the loops ({address!r} instead of {expected!r})"
+        phase = max(phase, member.phase + (1 if is_row and not outer_level else 0))
+    if phase > 0 and not outer_level and not new_outer:
+        return "it needs a whole reduction to be complete first"
+    if outer_level and not any(dep in inside for dep in found):
+        return "it shares nothing with the kernel"
+    size = 1
+    for n in kernel.space:
+        size *= n
+    if size > TINY and not (found & loads) and not any(dep in inside for dep in found):
+        return "it shares no data with the kernel"
+    return Member(node, phase, outer_level)
+
+
+def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:
+    """Why ``second`` does not share a kernel with ``first``; empty when it does or was inlined into it."""
+    if first not in fusion.position or second not in fusion.position:
+        return ""
+    if fusion.position[first] == fusion.position[second]:
+        return ""
+    reason = fusion.refusals.get((first, second)) or fusion.refusals.get((second, first))
+    return reason or "a step that one of them depends on runs in between"
+

@@ -1,0 +1,104 @@
+"""The program: what the scheduler decided, between the graph IR and the loop IR.
+
+Job: hold kernels and library calls in execution order, and where every materialised value lives.
+Invariant: a step reads only inputs, constants and what earlier steps (or earlier phases of itself) wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graphjit.ir.node import Graph, Location, Node
+from graphjit.ir.buffers import Buffer
+
+
+@dataclass(eq=False)
+class Member:
+    """A node computed by a kernel, at the inner (elements) or outer (row) level, in a phase."""
+
+    node: Node
+    phase: int
+    outer: bool
+
+
+@dataclass(eq=False)
+class Kernel:
+    """Loops over ``space``; ``axes`` are the reduced axes, or None when nothing is reduced."""
+
+    space: tuple[int, ...]
+    axes: tuple[int, ...] | None
+    members: list[Member] = field(default_factory=list)
+    cost: int = 0
+    name: str = ""
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        """Positions of the axes that are not reduced."""
+        return tuple(i for i in range(len(self.space)) if self.axes is None or i not in self.axes)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes computed here."""
+        return [member.node for member in self.members]
+
+
+@dataclass(eq=False)
+class Assembly:
+    """A node written piece by piece or serially by a loop nest of its own (concatenate, embed, scatter, cumulative ...)."""
+
+    node: Node
+    name: str = ""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The node computed here."""
+        return [self.node]
+
+
+@dataclass(eq=False)
+class Product:
+    """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n) with element strides."""
+
+    node: Node
+    m: int
+    n: int
+    k: int
+    lhs: tuple[int, int]  # row and column stride of x
+    rhs: tuple[int, int]
+    batch: int = 1
+    batch_strides: tuple[int, int, int] = (0, 0, 0)
+    name: str = ""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The node computed here."""
+        return [self.node]
+
+
+Step = Kernel | Assembly | Product
+
+
+@dataclass
+class Program:
+    """A scheduled graph."""
+
+    graph: Graph
+    steps: list[Step]
+    buffers: dict[Node, Buffer]
+    constants: list[np.ndarray]
+    arena: int
+    errors: list[tuple[type[Exception], str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the graph."""
+        return self.graph.name
+
+    def error(self, kind: type[Exception], message: str, loc: Location | None) -> int:
+        """The status code (1, 2 ...) that a kernel reports for this failure at the user's line ``loc``."""
+        entry = (kind, f"{message} (at {loc})" if loc else message)
+        if entry not in self.errors:
+            self.errors.append(entry)
+        return self.errors.index(entry) + 1

@@ -1,0 +1,1 @@
+"""Arrays made and written while tracing."""

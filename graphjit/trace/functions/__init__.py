@@ -1,0 +1,1 @@
+"""NumPy functions on tracers, one file per family.  ``registry`` imports them all, which fills ``tracer.FUNCTIONS``."""

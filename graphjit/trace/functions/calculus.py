@@ -1,0 +1,230 @@
+"""Differences, sums against a grid, polynomials: diff, ediff1d, gradient, trapezoid, convolve, correlate, polyval, sinc.
+
+Job: NumPy's small numerical functions as compositions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from graphjit.ir.node import Node
+from graphjit.trace.functions.arguments import (
+    ABSENT,
+    axis_number,
+    inexact,
+    node_of,
+    promoted,
+    tracer_of,
+    tracing,
+    wrap,
+)
+from graphjit.trace.functions.joining import concatenate
+from graphjit.trace.functions.reductions import sum_
+from graphjit.trace.functions.shapes import sliced
+from graphjit.trace.tracer import Trace, Tracer, implements
+
+
+def _part(trace: Trace, x: Tracer, axis: int, start: int, stop: int, step: int = 1) -> Tracer:
+    return wrap(trace, sliced(trace, x._node, axis, start, stop, step))
+
+
+@implements(np.diff)
+def diff(a: Any, n: int = 1, axis: Any = -1, prepend: Any = ABSENT, append: Any = ABSENT) -> Tracer:
+    """np.diff."""
+    if n < 0:
+        raise ValueError(f"order must be non-negative but got {n!r}")
+    value = tracer_of(a)
+    if n == 0:
+        return value
+    if not value.ndim:
+        raise ValueError("diff requires input that is at least one dimensional")
+    trace = tracing()
+    number = axis_number(axis, value.ndim)
+    parts: list[Any] = [value]
+    thin = tuple(1 if i == number else size for i, size in enumerate(value.shape))
+    for extra, front in ((prepend, True), (append, False)):
+        if extra is not ABSENT:
+            edge = tracer_of(extra)
+            edge = edge if edge.ndim else wrap(trace, trace.broadcast(edge._node, thin))
+            parts.insert(0 if front else len(parts), edge)
+    value = concatenate(parts, number) if len(parts) > 1 else value
+    for _ in range(n):
+        size = value.shape[number]
+        high, low = _part(trace, value, number, min(1, size), size), _part(trace, value, number, 0, max(size - 1, 0))
+        value = trace.ufunc(np.not_equal if value.dtype.kind == "b" else np.subtract, high, low)
+    return value
+
+
+@implements(np.ediff1d)
+def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
+    """np.ediff1d."""
+    trace = tracing()
+    x = node_of(trace, ary)
+    steps = diff(wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))))
+    ends = []
+    for extra in (to_begin, to_end):
+        if extra is not None:
+            node = node_of(trace, extra)
+            if not np.can_cast(node.dtype, x.dtype, "same_kind"):
+                raise TypeError("dtype of `to_begin` or `to_end` must be compatible with input `ary` under the `same_kind` rule.")
+            node = trace.convert(node, x.dtype)
+            ends.append(wrap(trace, trace.emit("reshape", node, shape=(node.type.size,))))
+        else:
+            ends.append(None)
+    return concatenate([part for part in (ends[0], steps, ends[1]) if part is not None])
+
+
+@implements(np.gradient)
+def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
+    """np.gradient: second-order central differences (on uneven grids as in NumPy), first or second order at the edges."""
+    trace = tracing()
+    value = wrap(trace, inexact(trace, node_of(trace, f)))
+    axes = tuple(range(value.ndim)) if axis is None else normalize_axis_tuple(axis, value.ndim)
+    if edge_order > 2:
+        raise ValueError("'edge_order' greater than 2 not supported")
+    spacing: list[Any] = list(varargs) if varargs else [1.0]
+    if len(spacing) == 1 and np.ndim(spacing[0]) == 0:
+        spacing = spacing * len(axes)
+    if len(spacing) != len(axes):
+        raise TypeError("invalid number of arguments")
+    found = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
+    return found[0] if len(axes) == 1 else tuple(found)
+
+
+def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
+    size = f.shape[axis]
+    if size < edge_order + 1:
+        raise ValueError("Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) elements are required.")
+
+    def at(start: int, stop: int) -> Any:
+        return _part(trace, f, axis, start, stop)
+
+    left, mid, right = at(0, size - 2), at(1, size - 1), at(2, size)
+    if np.ndim(h) == 0:
+        inner = (right - left) / (2.0 * h)
+        if edge_order == 1:
+            first, last = (at(1, 2) - at(0, 1)) / h, (at(size - 1, size) - at(size - 2, size - 1)) / h
+        else:
+            first = -1.5 / h * at(0, 1) + 2.0 / h * at(1, 2) + -0.5 / h * at(2, 3)
+            last = 0.5 / h * at(size - 3, size - 2) + -2.0 / h * at(size - 2, size - 1) + 1.5 / h * at(size - 1, size)
+        return concatenate([first, inner, last], axis)
+    grid = tracer_of(h)
+    if grid.ndim != 1 or grid.shape[0] != size:
+        raise ValueError("when 1d, distances must match the length of the corresponding dimension")
+    steps: Any = diff(wrap(trace, inexact(trace, grid._node)))
+    column = (-1,) + (1,) * (f.ndim - 1 - axis)
+
+    def step(start: int, stop: int) -> Any:
+        return np.reshape(_part(trace, steps, 0, start, stop), column)
+
+    d1, d2 = step(0, size - 2), step(1, size - 1)
+    inner = -d2 / (d1 * (d1 + d2)) * left + (d2 - d1) / (d1 * d2) * mid + d1 / (d2 * (d1 + d2)) * right
+    if edge_order == 1:
+        first = (at(1, 2) - at(0, 1)) / step(0, 1)
+        last = (at(size - 1, size) - at(size - 2, size - 1)) / step(size - 2, size - 1)
+    else:
+        a, b = step(0, 1), step(1, 2)
+        first = -(2.0 * a + b) / (a * (a + b)) * at(0, 1) + (a + b) / (a * b) * at(1, 2) + -a / (b * (a + b)) * at(2, 3)
+        a, b = step(size - 3, size - 2), step(size - 2, size - 1)
+        last = (
+            b / (a * (a + b)) * at(size - 3, size - 2)
+            + -(b + a) / (a * b) * at(size - 2, size - 1)
+            + (2.0 * b + a) / (b * (a + b)) * at(size - 1, size)
+        )
+    return concatenate([first, inner, last], axis)
+
+
+@implements(np.trapezoid)
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: Any = -1) -> Any:
+    """np.trapezoid."""
+    trace = tracing()
+    value = tracer_of(y)
+    number = axis_number(axis, value.ndim)
+    size = value.shape[number]
+    width: Any = dx
+    if x is not None:
+        grid = tracer_of(x)
+        width = diff(grid, axis=0 if grid.ndim == 1 else axis)
+        if grid.ndim == 1:
+            width = np.reshape(width, tuple(-1 if i == number else 1 for i in range(value.ndim)))
+    high: Any = _part(trace, value, number, min(1, size), size)
+    low: Any = _part(trace, value, number, 0, max(size - 1, 0))
+    return sum_(width * (high + low) / 2.0, number)
+
+
+# ------------------------------------------------------------------------------------------------ products of series
+
+
+@implements(np.convolve)
+def convolve(a: Any, v: Any, mode: str = "full") -> Tracer:
+    """np.convolve: one shifted product for each element of the shorter series."""
+    trace = tracing()
+    x, y = promoted(trace, tracer_of(a), tracer_of(v))
+    x, y = (node if node.shape else trace.emit("reshape", node, shape=(1,)) for node in (x, y))
+    if len(x.shape) > 1 or len(y.shape) > 1:
+        raise ValueError("object too deep for desired array")
+    if not x.shape[0] or not y.shape[0]:
+        raise ValueError(f"{'a' if not x.shape[0] else 'v'} cannot be empty")
+    if y.shape[0] > x.shape[0]:
+        x, y = y, x
+    return wrap(trace, _cut(trace, _full_convolution(trace, x, y), x.shape[0], y.shape[0], mode))
+
+
+def _full_convolution(trace: Trace, x: Node, y: Node) -> Node:
+    """windows (n + m - 1, m) of the padded long series times the reversed short one."""
+    n, m = x.shape[0], y.shape[0]
+    total = n + m - 1
+    padded = trace.emit("embed", x, shape=(n + 2 * (m - 1),), starts=(m - 1,), steps=(1,))
+    shifted = [trace.emit("reshape", sliced(trace, padded, 0, m - 1 - k, m - 1 - k + total), shape=(1, total)) for k in range(m)]
+    windows = trace.emit("concatenate", *shifted, axis=0)
+    return trace.emit("contract", y, windows, contract=((0,), (0,)), batch=((), ()))
+
+
+def _cut(trace: Trace, whole: Node, n: int, m: int, mode: str) -> Node:
+    if mode == "full":
+        return whole
+    if mode == "same":
+        return sliced(trace, whole, 0, (m - 1) // 2, (m - 1) // 2 + n)
+    if mode == "valid":
+        return sliced(trace, whole, 0, m - 1, n)
+    raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r})")
+
+
+@implements(np.correlate)
+def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
+    """np.correlate."""
+    trace = tracing()
+    x, y = promoted(trace, tracer_of(a), tracer_of(v))
+    if not x.shape[0] or not y.shape[0]:
+        raise ValueError("first array argument cannot be empty" if not x.shape[0] else "second array argument cannot be empty")
+    swapped = y.shape[0] > x.shape[0]
+    if swapped:
+        x, y = y, x
+    found = _cut(trace, _full_convolution(trace, x, trace.emit("flip", y, axes=(0,))), x.shape[0], y.shape[0], mode)
+    return wrap(trace, trace.emit("flip", found, axes=(0,)) if swapped else found)
+
+
+@implements(np.polyval)
+def polyval(p: Any, x: Any) -> Any:
+    """np.polyval by Horner's rule."""
+    trace = tracing()
+    coefficients = node_of(trace, p)
+    value = tracer_of(x)
+    result: Any = np.zeros_like(value)
+    for i in range(coefficients.shape[0]):
+        term = wrap(trace, trace.emit("reshape", sliced(trace, coefficients, 0, i, i + 1), shape=()))
+        result = result * value + term
+    return result
+
+
+@implements(np.sinc)
+def sinc(x: Any) -> Any:
+    """np.sinc; at 0 the value is 1 and the derivative 0."""
+    value = tracer_of(x)
+    scaled: Any = np.pi * value
+    # NumPy replaces 0 by a tiny number; here the quotient is masked, so its derivatives stay finite
+    safe: Any = np.where(value == 0, scaled.dtype.type(1), scaled)
+    return np.where(value == 0, scaled.dtype.type(1), np.sin(safe) / safe)

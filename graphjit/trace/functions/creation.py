@@ -1,0 +1,178 @@
+"""Creation from a traced prototype, and conversions: zeros_like and kin, copy, astype, real, imag, round, result_type.
+
+Job: functions that need only shape and dtype of a tracer, or change its dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.trace.functions.arguments import (
+    as_dtype,
+    checked_dtype,
+    full,
+    given,
+    node_of,
+    promotion_key,
+    refuse,
+    shape_of,
+    tracer_of,
+    tracing,
+    wrap,
+)
+from graphjit.trace.location import user_location
+from graphjit.trace.tracer import Tracer, implements
+
+
+def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
+    trace = tracing()
+    model = tracer_of(a)
+    wanted = checked_dtype(dtype) if given(dtype) else model.dtype
+    size = shape_of(shape) if given(shape) else model.shape
+    if isinstance(value, Tracer | np.ndarray | list | tuple):
+        return wrap(trace, trace.broadcast(as_dtype(trace, value, wanted), size))
+    return wrap(trace, full(trace, value, wanted, size))
+
+
+@implements(np.zeros_like)
+def zeros_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+    """np.zeros_like."""
+    return _like(a, 0, dtype, shape)
+
+
+@implements(np.empty_like)
+def empty_like(prototype: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+    """np.empty_like, filled with zeros."""
+    return _like(prototype, 0, dtype, shape)
+
+
+@implements(np.ones_like)
+def ones_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+    """np.ones_like."""
+    return _like(a, 1, dtype, shape)
+
+
+@implements(np.full_like)
+def full_like(
+    a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+) -> Tracer:
+    """np.full_like; the value may be traced."""
+    return _like(a, fill_value, dtype, shape)
+
+
+@implements(np.copy)
+def copy(a: Any, order: Any = "K", subok: bool = False) -> Tracer:
+    """np.copy."""
+    trace = tracing()
+    return wrap(trace, node_of(trace, a))
+
+
+@implements(np.astype)
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tracer:
+    """np.astype."""
+    trace = tracing()
+    return wrap(trace, trace.convert(node_of(trace, x), checked_dtype(dtype)))
+
+
+@implements(np.real)
+def real(val: Any) -> Tracer:
+    """np.real: traced values are real."""
+    return tracer_of(val)
+
+
+@implements(np.imag)
+def imag(val: Any) -> Tracer:
+    """np.imag: zeros."""
+    return zeros_like(val)
+
+
+@implements(np.real_if_close)
+def real_if_close(a: Any, tol: float = 100) -> Tracer:
+    """np.real_if_close: real already."""
+    return tracer_of(a)
+
+
+@implements(np.iscomplexobj)
+def iscomplexobj(x: Any) -> bool:
+    """np.iscomplexobj."""
+    return False
+
+
+@implements(np.isrealobj)
+def isrealobj(x: Any) -> bool:
+    """np.isrealobj."""
+    return True
+
+
+@implements(np.isreal)
+def isreal(x: Any) -> Tracer:
+    """np.isreal: all True."""
+    return ones_like(x, bool)
+
+
+@implements(np.iscomplex)
+def iscomplex(x: Any) -> Tracer:
+    """np.iscomplex: all False."""
+    return zeros_like(x, bool)
+
+
+@implements(np.round, np.around)
+def round_(a: Any, decimals: int = 0, out: Any = None) -> Tracer:
+    """np.round, as NumPy does it: scale, rint, scale back."""
+    refuse("round", out=out)
+    trace = tracing()
+    node = node_of(trace, a)
+    kind = node.dtype.kind
+    if kind == "b":
+        raise UnsupportedError(f"np.round of bools is not compiled (at {user_location()})")
+    if kind in "iu":
+        if decimals < 0:
+            raise UnsupportedError(f"np.round of integers to negative decimals is not compiled (at {user_location()})")
+        return wrap(trace, node)
+    if decimals == 0:
+        return wrap(trace, trace.emit("rint", node))
+    factor = full(trace, 10.0 ** abs(decimals), node.dtype, node.shape)
+    scale, unscale = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return wrap(trace, trace.emit(unscale, trace.emit("rint", trace.emit(scale, node, factor)), factor))
+
+
+@implements(np.fix)
+def fix(x: Any, out: Any = None) -> Tracer:
+    """np.fix."""
+    refuse("fix", out=out)
+    return np.trunc(tracer_of(x))  # type: ignore[return-value]
+
+
+@implements(np.result_type)
+def result_type(*arrays_and_dtypes: Any) -> np.dtype:
+    """np.result_type."""
+    return np.result_type(*[promotion_key(a) if isinstance(a, Tracer) else a for a in arrays_and_dtypes])
+
+
+@implements(np.can_cast)
+def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
+    """np.can_cast."""
+    return np.can_cast(from_.dtype if isinstance(from_, Tracer) else from_, to.dtype if isinstance(to, Tracer) else to, casting)  # type: ignore[arg-type]
+
+
+@implements(np.common_type)
+def common_type(*arrays: Any) -> Any:
+    """np.common_type."""
+    return np.common_type(*[np.empty(0, tracer_of(a).dtype) for a in arrays])
+
+
+@implements(np.min_scalar_type)
+def min_scalar_type(a: Any) -> np.dtype:
+    """np.min_scalar_type: the dtype itself (values are unknown)."""
+    if not np.ndim(a):
+        raise TraceError(f"np.min_scalar_type needs the value of a traced scalar at {user_location()}")
+    return tracer_of(a).dtype
+
+
+@implements(np.shares_memory, np.may_share_memory)
+def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
+    """Traced values never share memory with anything."""
+    return False

@@ -1,0 +1,63 @@
+"""Nested arguments and results.
+
+Job: take apart and put together tuples, lists, dicts, named tuples and registered classes, by optree.
+Invariants: dict keys keep their insertion order; None is a leaf.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import optree
+
+NAMESPACE = "graphjit"
+TreeSpec = optree.PyTreeSpec
+Class = TypeVar("Class", bound=type)
+
+# One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning.
+optree.dict_insertion_ordered(True, namespace=NAMESPACE).__enter__()
+
+
+def flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
+    """Leaves and structure."""
+    return optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+
+
+def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
+    """Inverse of `flatten`."""
+    return optree.tree_unflatten(spec, leaves)
+
+
+def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """``function`` on corresponding leaves."""
+    return optree.tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)
+
+
+def register_pytree_node(
+    cls: Class,
+    flatten: Callable[[Any], tuple[Sequence[Any], Any]],
+    unflatten: Callable[[Any, Sequence[Any]], Any],
+) -> Class:
+    """Let instances of ``cls`` be arguments and results.
+
+    Args:
+        cls: the class.
+        flatten: ``(instance) -> (children, static data)``.
+        unflatten: ``(static data, children) -> instance``.
+    """
+    return optree.register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)  # type: ignore[arg-type]
+
+
+def register_dataclass(cls: Class) -> Class:
+    """Let instances of a dataclass be arguments and results; every field is a child.  Usable as a decorator."""
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+    def take(instance: Any) -> tuple[list[Any], None]:
+        return [getattr(instance, name) for name in names], None
+
+    def put(_: None, children: Sequence[Any]) -> Any:
+        return cls(**dict(zip(names, children, strict=True)))
+
+    return register_pytree_node(cls, take, put)

@@ -1,0 +1,295 @@
+"""scipy.special on tracers, without importing SciPy.
+
+Job: bind SciPy's ufuncs by name when one meets a tracer, and let logsumexp, softmax and log_softmax see tracers.
+Input: a ufunc that NumPy does not own; the module object of SciPy's log-sum-exp family once somebody has imported it.
+Output: entries of ``tracer.UFUNCS``; swapped code objects.
+
+The three functions are plain Python functions that user code often imported by name, so replacing a module attribute would miss them.
+``install`` therefore swaps the ``__code__`` of the function objects themselves, once per process and at the first trace, for a trampoline of the
+same signature: outside a trace it calls a copy of the original (about 0.05 us), in a tracing thread it hands calls with tracers to us.
+Name, defaults, documentation, source lines and results for everybody else stay what they were.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import UnsupportedError
+from graphjit.ir.opdef import REGISTRY
+from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
+from graphjit.trace.functions.reductions import finish
+from graphjit.trace.location import user_location
+from graphjit.trace.tracer import UFUNCS, Trace, Tracer, active_trace, any_tracer
+
+# ------------------------------------------------------------------------------------------------------ ufuncs
+
+SAME_NAME = (
+    "erf erfc erfcx expit logit xlogy xlog1py ndtr log_ndtr gammaln log_expit cbrt exp2 expm1 log1p digamma trigamma"
+).split()
+"""SciPy ufuncs whose op has the same name."""
+
+
+def _direct(op: str) -> Callable[[np.ufunc], Callable[..., Tracer]]:
+    """SciPy's dtypes, our op."""
+
+    def make(ufunc: np.ufunc) -> Callable[..., Tracer]:
+        def apply(trace: Trace, *args: Any) -> Tracer:
+            nodes, _ = trace.promoted(ufunc, args)
+            return wrap(trace, trace.emit(op, *nodes))
+
+        return apply
+
+    return make
+
+
+def _composed(compose: Callable[..., Any]) -> Callable[[np.ufunc], Callable[..., Tracer]]:
+    """SciPy's dtypes, then NumPy calls on tracers."""
+
+    def make(ufunc: np.ufunc) -> Callable[..., Tracer]:
+        def apply(trace: Trace, *args: Any) -> Tracer:
+            nodes, _ = trace.promoted(ufunc, args)
+            return compose(*[wrap(trace, node) for node in nodes])  # type: ignore[no-any-return]
+
+        return apply
+
+    return make
+
+
+def _xlogy(x: Any, y: Any) -> Tracer:
+    trace = tracing()
+    return wrap(trace, trace.emit("xlogy", x._node, y._node))
+
+
+def _entr(x: Any) -> Any:
+    return np.where(x < 0, -np.inf, 0 - _xlogy(x, x))
+
+
+def _rel_entr(x: Any, y: Any) -> Any:
+    edge = np.where((x == 0) & (y >= 0), 0.0, np.inf)
+    inside = (x > 0) & (y > 0)
+    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)), edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+
+
+def _kl_div(x: Any, y: Any) -> Any:
+    edge = np.where((x == 0) & (y >= 0), y, np.inf)
+    inside = (x > 0) & (y > 0)
+    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)) - x + y, edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+
+
+def _exprel(x: Any) -> Any:
+    small = x == 0
+    return np.where(small, 1.0, np.expm1(x) / np.where(small, 1.0, x))
+
+
+def _exp10(x: Any) -> Any:
+    return np.power(x.dtype.type(10), x)
+
+
+def _huber(delta: Any, r: Any) -> Any:
+    size = np.abs(r)
+    found = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
+    return np.where(delta < 0, np.inf, found)
+
+
+def _pseudo_huber(delta: Any, r: Any) -> Any:
+    safe = np.where((delta == 0) | (r == 0), 1.0, delta)
+    ratio = r / safe
+    # delta^2 (sqrt(1 + u^2) - 1), written without the cancellation
+    found = delta * delta * (ratio * ratio / (np.sqrt(1 + ratio * ratio) + 1))
+    return np.where(delta < 0, np.inf, np.where((delta == 0) | (r == 0), 0.0, found))
+
+
+def _boxcox(x: Any, power: Any) -> Any:
+    logarithm = np.log(x)
+    zero = np.abs(power) < 1e-19
+    return np.where(zero, logarithm, np.expm1(power * logarithm) / np.where(zero, 1.0, power))
+
+
+BINDINGS: dict[str, Callable[[np.ufunc], Callable[..., Tracer]]] = {
+    **{name: _direct(name) for name in SAME_NAME},
+    "psi": _direct("digamma"),
+    "entr": _composed(_entr),
+    "rel_entr": _composed(_rel_entr),
+    "kl_div": _composed(_kl_div),
+    "exprel": _composed(_exprel),
+    "exp10": _composed(_exp10),
+    "huber": _composed(_huber),
+    "pseudo_huber": _composed(_pseudo_huber),
+    "boxcox": _composed(_boxcox),
+}
+
+
+def bind(ufunc: np.ufunc) -> None:
+    """Enter a ufunc of scipy.special into the table.
+
+    Raises:
+        UnsupportedError: a ufunc that is not compiled.
+    """
+    special = sys.modules.get("scipy.special")
+    name = ufunc.__name__
+    if special is None or (getattr(special, name, None) is not ufunc and name not in ("psi",)):
+        raise UnsupportedError(f"np.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
+    make = BINDINGS.get(name)
+    if make is None or (name in SAME_NAME and name not in REGISTRY):
+        raise UnsupportedError(f"scipy.special.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
+    UFUNCS[ufunc] = make(ufunc)
+
+
+# ----------------------------------------------------------------------------------- log-sum-exp, softmax
+
+
+def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, return_sign: Any = False) -> Any:
+    """scipy.special.logsumexp."""
+    trace = tracing()
+    x = inexact(trace, node_of(trace, a))
+    if b is None and not return_sign:
+        axes = axes_tuple(axis, len(x.shape))
+        return finish(trace, trace.emit("logsumexp", x, axes=axes), x.shape, axes, keepdims)
+    value, weight = (wrap(trace, node) for node in aligned(trace, wrap(trace, x), 1 if b is None else inexact_value(b)))
+    axes = axes_tuple(axis, value.ndim)
+    seen = np.where(weight == 0, -np.inf, value)
+    top = np.max(seen, axis=axes, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.sum(weight * np.exp(np.where(weight == 0, 0.0, value) - top), axis=axes, keepdims=True)
+    size = np.abs(total) if return_sign else total
+    result = np.log(size) + top
+    shape = value.shape
+    out, sign = (
+        each if keepdims else wrap(trace, trace.emit("reshape", each._node, shape=tuple(n for i, n in enumerate(shape) if i not in axes)))
+        for each in (result, np.sign(total))
+    )
+    return (out, sign) if return_sign else out
+
+
+def inexact_value(value: Any) -> Tracer:
+    """Weights as floating point."""
+    trace = tracing()
+    return wrap(trace, inexact(trace, node_of(trace, value)))
+
+
+def _rows(op: str, x: Any, axis: Any) -> Tracer:
+    trace = tracing()
+    node = inexact(trace, node_of(trace, x))
+    return wrap(trace, trace.emit(op, node, axes=axes_tuple(axis, len(node.shape))))
+
+
+def softmax(x: Any, axis: Any = None) -> Tracer:
+    """scipy.special.softmax."""
+    return _rows("softmax", x, axis)
+
+
+def log_softmax(x: Any, axis: Any = None) -> Tracer:
+    """scipy.special.log_softmax."""
+    return _rows("log_softmax", x, axis)
+
+
+# ------------------------------------------------------------------------------------------------- the hook
+
+_MODULE = "scipy.special._logsumexp"
+_IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax}
+_lock = threading.Lock()
+_swapped: set[str] = set()
+_state = {"finder": False}
+
+
+def _dispatch(ours: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """What the trampoline calls."""
+
+    def choose(*args: Any) -> Any:
+        if active_trace() is not None and any_tracer(args):
+            return ours(*args)
+        return original(*args)
+
+    return choose
+
+
+def _trampoline(code: CodeType, target: Callable[..., Any]) -> CodeType:
+    """A code object with the signature of ``code`` that passes every argument to ``target`` (held as a constant: no global is touched)."""
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional = ", ".join(names[: code.co_argcount])
+    keywords = ", ".join(names[code.co_argcount :])
+    signature = positional + (f", *, {keywords}" if keywords else "")
+    space: dict[str, Any] = {}
+    exec(f"def f({signature}): target = 0.5; return target({', '.join(names)})", space)  # noqa: S102
+    made: CodeType = space["f"].__code__
+    return made.replace(
+        co_consts=tuple(target if const == 0.5 else const for const in made.co_consts),
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+        co_filename=code.co_filename,
+        co_firstlineno=code.co_firstlineno,
+    )
+
+
+def _swap(module: ModuleType) -> None:
+    for name, ours in _IMPLEMENTATIONS.items():
+        function = getattr(module, name, None)
+        if name in _swapped or not isinstance(function, FunctionType) or function.__code__.co_freevars:
+            continue
+        original = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
+        original.__kwdefaults__ = function.__kwdefaults__
+        function.__code__ = _trampoline(function.__code__, _dispatch(ours, original))
+        _swapped.add(name)
+
+
+class _Loader(importlib.abc.Loader):
+    """Runs the real loader, then swaps."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the real loader does."""
+        return self.inner.create_module(spec)  # type: ignore[no-any-return]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the real loader does, then swap."""
+        self.inner.exec_module(module)
+        with _lock:
+            _swap(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Catches the one import that matters."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The real spec with our loader around it."""
+        if fullname != _MODULE:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(fullname, path, target)
+                if spec is not None and spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)
+                    return spec
+        return None
+
+
+def install() -> None:
+    """Make the three functions see tracers; called at the start of every trace, works once.
+
+    SciPy is never imported here: when it is not loaded yet, a finder waits for it.
+    """
+    if len(_swapped) == len(_IMPLEMENTATIONS):
+        return
+    with _lock:
+        module = sys.modules.get(_MODULE)
+        if module is not None and hasattr(module, "log_softmax"):
+            _swap(module)
+        elif not _state["finder"]:
+            _state["finder"] = True
+            sys.meta_path.insert(0, _Finder())
+

@@ -1,0 +1,172 @@
+"""From a call to a graph.
+
+Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it captured.
+Input: function, arguments.  Output: `Staged` (graph, structure of the result, captured arrays, guards).
+Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are never written.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import sys
+import types
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.pytree import TreeSpec, flatten
+from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
+
+
+class Leaf(NamedTuple):
+    """How one leaf of the arguments takes part: ``kind`` is array, scalar (NumPy), number (Python) or static."""
+
+    kind: str
+    type: Type | None
+    value: Hashable = None
+
+
+def classify(leaf: Any) -> Leaf:
+    """The part a leaf plays in a signature.
+
+    Raises:
+        UnsupportedError: masked arrays, pandas objects, other array subclasses, unsupported dtypes.
+        TraceError: an unhashable static argument.
+    """
+    kind = type(leaf)
+    if kind is np.ndarray:
+        check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
+        return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape))
+    if kind is float:
+        return Leaf("number", Type(F64, ()))
+    if kind is int:
+        if not -(2**63) <= leaf < 2**63:
+            raise OverflowError(f"the Python int {leaf} does not fit into int64")
+        return Leaf("number", Type(I64, ()))
+    if isinstance(leaf, np.generic):
+        check_dtype(leaf.dtype)
+        return Leaf("scalar", Type(leaf.dtype, ()))
+    if isinstance(leaf, np.ndarray) or hasattr(leaf, "__array__") or hasattr(leaf, "__array_interface__"):
+        name = f"{kind.__module__}.{kind.__name__}"
+        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example np.asarray(x)")
+    try:
+        hash(leaf)
+    except TypeError:
+        raise TraceError(
+            f"an argument of type {kind.__name__} is neither an array, a number, a registered container nor hashable; "
+            "register its class with graphjit.register_pytree_node or pass its arrays"
+        ) from None
+    return Leaf("static", None, (kind, leaf))
+
+
+@dataclass
+class Staged:
+    """A traced call."""
+
+    graph: Graph
+    result: TreeSpec
+    outputs: list[tuple[str, Any]]  # ("value", output number) or ("static", object), one per result leaf
+    captured: list[np.ndarray]
+    guards: tuple[CellGuard | GlobalGuard, ...]
+
+    def holds(self) -> bool:
+        """Whether what the function looked up while it was traced is still the same."""
+        for guard in self.guards:
+            if isinstance(guard, CellGuard):
+                try:
+                    if guard.cell.cell_contents is not guard.expected:
+                        return False
+                except ValueError:
+                    return False
+            elif guard.namespace.get(guard.name, MISSING) is not guard.expected:
+                return False
+        return True
+
+
+def stage(function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any]) -> Staged:
+    """Trace ``call(traced leaves)``; ``function`` is the user's function, for guards."""
+    guards = find_guards(function)
+    with Trace() as trace:
+        inputs: list[Node] = []
+        values: list[Any] = []
+        for i, leaf in enumerate(leaves):
+            if leaf.type is None:
+                values.append(leaf.value[1])  # type: ignore[index]
+            else:
+                tracer = trace.input(leaf.type, f"x{i}", weak=leaf.kind == "number")
+                inputs.append(tracer._node)
+                values.append(tracer)
+        trace.fresh = True
+        result = call(values)
+        flat, spec = flatten(result)
+        outputs: list[tuple[str, Any]] = []
+        nodes: list[Node] = []
+        for item in flat:
+            if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
+                outputs.append(("value", len(nodes)))
+                nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
+            else:
+                outputs.append(("static", item))
+        if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
+            raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
+    captured = []
+    hidden = []
+    constants: dict[Node, Node] = {}
+    for key in list(trace.captured):
+        array, node = trace.captured.pop(key)
+        # Two references: this name and getrefcount's argument.  Nobody else can write to it: a constant.
+        if array.base is None and sys.getrefcount(array) == 2:
+            constants[node] = trace.builder.const(array, array.dtype)
+        else:
+            captured.append(array)
+            hidden.append(node)
+    graph = Graph(name, [*inputs, *hidden], nodes)
+    if constants:
+        used = [node for node in graph.nodes() if node in constants]
+        whole = Graph(name, [*graph.inputs, *used], nodes)
+        outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
+        graph = Graph(name, graph.inputs, outs)
+    return Staged(graph, spec, outputs, captured, guards)
+
+
+def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None:
+    known = set(inputs) | {node for _, node in trace.captured.values()}
+    for node in Graph("", (), nodes).nodes():
+        if node.op.name == "input" and node not in known:
+            return node
+    return None
+
+
+def find_guards(function: Callable[..., Any]) -> tuple[CellGuard | GlobalGuard, ...]:
+    """The function's own cells and globals, to be compared by identity at each call (modules excepted)."""
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):
+        return ()
+    guards: list[CellGuard | GlobalGuard] = []
+    for cell in function.__closure__ or ():
+        try:
+            guards.append(CellGuard(cell, cell.cell_contents))
+        except ValueError:
+            continue
+    namespace = function.__globals__
+    for name in sorted(_global_names(function.__code__)):
+        value = namespace.get(name, MISSING)
+        if isinstance(value, types.ModuleType) or (value is MISSING and not hasattr(builtins, name)):
+            continue
+        guards.append(GlobalGuard(namespace, name, value))
+    return tuple(guards)
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _global_names(constant)
+    return found

@@ -1,0 +1,372 @@
+"""ufuncs on tracers: calls with options, reduce / accumulate / outer, and ufuncs that no op carries alone.
+
+Job: the handler of ``__array_ufunc__`` and the table of composed ufuncs.
+Input: a ufunc, its method, arguments of which one is a tracer.  Output: a tracer or a tuple of them.
+Invariant: dtypes are those of the loop that NumPy would run; every composition gives NumPy's value, special values included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import graphjit.ops  # noqa: F401 (fills the registry)
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.opdef import REGISTRY
+from graphjit.ir.types import BOOL, F64
+from graphjit.trace import scipy_special
+from graphjit.trace.functions import linear, reductions
+from graphjit.trace.functions.arguments import (
+    ABSENT,
+    as_bool,
+    axes_tuple,
+    axis_number,
+    full,
+    given,
+    node_of,
+    refuse,
+    tracing,
+    wrap,
+)
+from graphjit.trace.functions.joining import concatenate
+from graphjit.trace.functions.shapes import sliced
+from graphjit.trace.location import user_location
+from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Trace, Tracer, is_python_number, is_weak, python_kind
+
+BOUND.update(
+    {function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)}
+)
+REDUCTIONS: dict[np.ufunc, Callable[..., Tracer]] = {
+    np.add: reductions.sum_,
+    np.multiply: reductions.prod,
+    np.maximum: reductions.max_,
+    np.minimum: reductions.min_,
+    np.logical_and: reductions.all_,
+    np.logical_or: reductions.any_,
+}
+ACCUMULATIONS: dict[np.ufunc, Callable[..., Tracer]] = {np.add: reductions.cumsum, np.multiply: reductions.cumprod}
+ASSOCIATIVE = {
+    np.fmax,
+    np.fmin,
+    np.maximum,
+    np.minimum,
+    np.logical_and,
+    np.logical_or,
+    np.logical_xor,
+    np.logaddexp,
+    np.logaddexp2,
+    np.bitwise_and,
+    np.bitwise_or,
+    np.bitwise_xor,
+    np.hypot,
+}
+
+
+def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+    """The body of ``Tracer.__array_ufunc__``."""
+    trace = tracing()
+    if method == "__call__":
+        if not kwargs:
+            return call(trace, ufunc, args)
+        return call_with_options(trace, ufunc, args, **kwargs)
+    handler = _METHODS.get(method)
+    if handler is None:
+        advice = "assign with x[i] = ..., or add a term for each index" if method == "at" else "write it with slices"
+        raise UnsupportedError(f"np.{ufunc.__name__}.{method} is not compiled (at {user_location()}): {advice}")
+    return handler(trace, ufunc, *args, **kwargs)
+
+
+def call(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...]) -> Any:
+    """A plain call."""
+    if ufunc not in BOUND and ufunc not in UFUNCS:
+        scipy_special.bind(ufunc)
+    return trace.ufunc(ufunc, *args)
+
+
+def call_with_options(
+    trace: Trace,
+    ufunc: np.ufunc,
+    args: tuple[Any, ...],
+    *,
+    out: Any = None,
+    where: Any = True,
+    dtype: Any = None,
+    casting: str = "same_kind",
+    **options: Any,
+) -> Any:
+    """A call with ``out``, ``where``, ``dtype`` or ``casting``."""
+    for name in ("order", "subok"):  # memory layout and subclasses: nothing to decide for traced arrays
+        options.pop(name, None)
+    refuse(ufunc.__name__, **options)
+    if given(dtype):
+        args = _in_loop_dtype(trace, ufunc, args, np.dtype(dtype), casting)
+    result = call(trace, ufunc, args)
+    targets = out if isinstance(out, tuple) else (out,)
+    if all(target is None for target in targets):
+        if where is not True:
+            raise UnsupportedError(
+                f"np.{ufunc.__name__}(where=...) without out= leaves elements undefined (at {user_location()}): use np.where"
+            )
+        return result
+    results = result if isinstance(result, tuple) else (result,)
+    written = tuple(
+        value if target is None else write_out(trace, ufunc, target, value, where, casting)
+        for target, value in zip(targets, results, strict=True)
+    )
+    return written if isinstance(result, tuple) else written[0]
+
+
+def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: np.dtype, casting: str) -> tuple[Any, ...]:
+    """Arguments in the dtypes of the loop with outputs of ``dtype``."""
+    kinds = tuple(
+        python_kind(a) if is_python_number(a) else {"f": float, "i": int}.get(a.dtype.kind, BOOL) if is_weak(a) else node_of(trace, a).dtype
+        for a in args
+    )
+    loop = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)), signature=(None,) * ufunc.nin + (dtype,) * ufunc.nout, casting=casting)
+    return tuple(wrap(trace, trace.convert(node_of(trace, a), wanted)) for a, wanted in zip(args, loop, strict=False))
+
+
+def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any, casting: str) -> Any:
+    """Store a result into ``out=``; returns the target.
+
+    Raises:
+        TraceError: the target is an array from outside, which compiled code never writes.
+    """
+    if not isinstance(target, Tracer):
+        raise TraceError(
+            f"np.{ufunc.__name__} would write a traced result into an array from outside (out=, or an in-place operator such as +=) at "
+            f"{user_location()}. Make the array inside the function (np.zeros, np.empty), or use the result: a = a + b"
+        )
+    if value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
+        raise ValueError(f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}")
+    if not np.can_cast(value.dtype, target.dtype, casting):
+        raise TypeError(f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'")
+    if where is not True:
+        value = np.where(where, value, target)
+    target[...] = value
+    return target
+
+
+# --------------------------------------------------------------------------------------------- ufunc methods
+
+
+def _reduce(
+    trace: Trace,
+    ufunc: np.ufunc,
+    array: Any,
+    axis: Any = 0,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = ABSENT,
+    where: Any = True,
+) -> Any:
+    """ufunc.reduce: our reductions where there is one, else by halves."""
+    refuse(f"{ufunc.__name__}.reduce", out=out if out != (None,) else None)
+    known = REDUCTIONS.get(ufunc)
+    if known is not None:
+        options: dict[str, Any] = {"keepdims": keepdims, "where": where}
+        if given(initial):
+            options["initial"] = initial
+        if given(dtype):
+            options["dtype"] = dtype
+        return known(array, axis, **options)
+    if ufunc not in ASSOCIATIVE:
+        raise UnsupportedError(f"np.{ufunc.__name__}.reduce is not compiled (at {user_location()}): write it as a loop")
+    refuse(f"{ufunc.__name__}.reduce", dtype=dtype, initial=initial, where=None if where is True else where)
+    x = node_of(trace, array)
+    axes = axes_tuple(axis, len(x.shape))
+    value = wrap(trace, x)
+    for number in axes:
+        if not value.shape[number]:
+            raise ValueError(f"zero-size array to reduction operation {ufunc.__name__} which has no identity")
+        while value.shape[number] > 1:
+            half = value.shape[number] // 2
+            low = wrap(trace, sliced(trace, value._node, number, 0, half))
+            high = wrap(trace, sliced(trace, value._node, number, half, 2 * half))
+            joined = call(trace, ufunc, (low, high))
+            if value.shape[number] % 2:
+                rest = wrap(trace, sliced(trace, value._node, number, 2 * half, 2 * half + 1))
+                joined = concatenate([joined, rest], number)
+            value = joined
+    if ufunc is np.logical_xor:
+        value = wrap(trace, as_bool(trace, value._node))
+    kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    return wrap(trace, trace.emit("reshape", value._node, shape=value.shape if keepdims else kept))
+
+
+def _accumulate(trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+    """ufunc.accumulate: our running sums and products, else by doubling shifts (Hillis and Steele 1986)."""
+    refuse(f"{ufunc.__name__}.accumulate", out=out if out != (None,) else None)
+    known = ACCUMULATIONS.get(ufunc)
+    if known is not None:
+        return known(array, axis, dtype)
+    if ufunc not in ASSOCIATIVE:
+        raise UnsupportedError(f"np.{ufunc.__name__}.accumulate is not compiled (at {user_location()}): write it as a loop")
+    refuse(f"{ufunc.__name__}.accumulate", dtype=dtype)
+    value = wrap(trace, node_of(trace, array))
+    number = axis_number(axis, len(value.shape))
+    if ufunc in (np.logical_and, np.logical_or, np.logical_xor):
+        value = wrap(trace, as_bool(trace, value._node))
+    size, shift = value.shape[number], 1
+    while shift < size:
+        start = wrap(trace, sliced(trace, value._node, number, 0, shift))
+        later = wrap(trace, sliced(trace, value._node, number, shift, size))
+        earlier = wrap(trace, sliced(trace, value._node, number, 0, size - shift))
+        value = concatenate([start, call(trace, ufunc, (earlier, later))], number)
+        shift *= 2
+    return value
+
+
+def _outer(trace: Trace, ufunc: np.ufunc, a: Any, b: Any, **kwargs: Any) -> Any:
+    """ufunc.outer."""
+    x, y = node_of(trace, a), node_of(trace, b)
+    tall = wrap(trace, trace.emit("reshape", x, shape=x.shape + (1,) * len(y.shape)))
+    return call_with_options(trace, ufunc, (tall, wrap(trace, y)), **kwargs)
+
+
+_METHODS: dict[str, Callable[..., Any]] = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer}
+
+# ------------------------------------------------------------------------------------------- composed ufuncs
+
+
+def _bools(op: str) -> Callable[..., Any]:
+    def logical(trace: Trace, *args: Any) -> Tracer:
+        nodes = [as_bool(trace, node_of(trace, a)) for a in args]
+        shape = trace.common_shape(*nodes)
+        return wrap(trace, trace.emit(op, *[trace.broadcast(node, shape) for node in nodes]))
+
+    return logical
+
+
+def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    def scaled(trace: Trace, x: Any) -> Tracer:
+        (node,), dtype = trace.promoted(ufunc, (x,))
+        return wrap(trace, trace.emit("mul", node, full(trace, factor(dtype.type), dtype, node.shape)))
+
+    return scaled
+
+
+def _identity(trace: Trace, x: Any) -> Tracer:
+    return wrap(trace, node_of(trace, x))
+
+
+def _power(trace: Trace, x: Any, y: Any) -> Tracer:
+    """np.power with the scalar exponents that NumPy computes in another way (2, 1, 0.5, -1)."""
+    exponent = y if is_python_number(y) or isinstance(y, np.generic) else None
+    (base, raised), dtype = trace.promoted(np.power, (x, y))
+    if exponent is not None and not isinstance(exponent, bool | np.bool_):
+        if dtype.kind in "iu" and exponent < 0:
+            raise ValueError(f"Integers to negative integer powers are not allowed. (at {user_location()})")
+        if exponent == 2:
+            return wrap(trace, trace.emit("mul", base, base))
+        if exponent == 1:
+            return wrap(trace, base)
+        if exponent == 0.5 and dtype.kind == "f":
+            return wrap(trace, trace.emit("sqrt", base))
+        if exponent == -1 and dtype.kind == "f":
+            return wrap(trace, trace.emit("div", full(trace, 1, dtype, base.shape), base))
+    return wrap(trace, trace.emit("pow", base, raised))
+
+
+def _float_power(trace: Trace, x: Any, y: Any) -> Tracer:
+    nodes, _ = trace.promoted(np.float_power, (x, y))
+    return wrap(trace, trace.emit("pow", *nodes))
+
+
+def _reciprocal(trace: Trace, x: Any) -> Tracer:
+    """1 / x; of integers truncated: only 1 and -1 have one."""
+    (node,), dtype = trace.promoted(np.reciprocal, (x,))
+    if dtype.kind == "f":
+        return wrap(trace, trace.emit("div", full(trace, 1, dtype, node.shape), node))
+    value: Any = wrap(trace, node)
+    unit = value == 1 if dtype.kind == "u" else (value == 1) | (value == -1)
+    return value * unit  # type: ignore[no-any-return]
+
+
+def _divmod(trace: Trace, x: Any, y: Any) -> tuple[Tracer, Tracer]:
+    return trace.ufunc(np.floor_divide, x, y), trace.ufunc(np.remainder, x, y)
+
+
+def _modf(trace: Trace, x: Any) -> tuple[Tracer, Tracer]:
+    """Fraction with the sign of x, and the integral part."""
+    (node,), dtype = trace.promoted(np.trunc, (x,))
+    node = node if dtype.kind == "f" else trace.convert(node, F64)
+    whole = trace.emit("trunc", node)
+    zero = full(trace, 0, node.dtype, node.shape)
+    fraction = trace.emit("select", trace.emit("isinf", node), zero, trace.emit("sub", node, whole))
+    return wrap(trace, trace.emit("copysign", fraction, node)), wrap(trace, whole)
+
+
+def _clip(trace: Trace, x: Any, low: Any, high: Any) -> Any:
+    return trace.ufunc(np.minimum, trace.ufunc(np.maximum, x, low), high)
+
+
+def _ldexp(trace: Trace, x: Any, exponent: Any) -> Any:
+    node = node_of(trace, x)
+    scale = trace.ufunc(np.exp2, wrap(trace, trace.convert(node_of(trace, exponent), node.dtype)))
+    return trace.ufunc(np.multiply, wrap(trace, node), scale)
+
+
+def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
+    """A comparison; a Python int outside the integer dtype's range has a known answer (NEP 50).
+
+    ``below`` / ``above``: the answer for x (ufunc) n where n lies below / above every value of x's dtype.
+    """
+
+    def compare(trace: Trace, x: Any, y: Any) -> Tracer:
+        for value, other, swapped in ((y, x, False), (x, y, True)):
+            if isinstance(value, int) and not isinstance(value, bool | np.bool_) and isinstance(other, Tracer) and not is_weak(other):
+                dtype = other.dtype
+                if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+                    low = value < 0
+                    answer = (above if low else below) if swapped and ufunc not in (np.equal, np.not_equal) else below if low else above
+                    return wrap(trace, full(trace, answer, BOOL, other.shape))
+        nodes, _ = trace.promoted(ufunc, (x, y))
+        return wrap(trace, trace.emit(BOUND[ufunc], *nodes))
+
+    return compare
+
+
+def _refused(advice: str) -> Callable[..., Any]:
+    def refused(trace: Trace, *args: Any) -> Any:
+        raise UnsupportedError(f"this function is not compiled (at {user_location()}): {advice}")
+
+    return refused
+
+
+UFUNCS.update(
+    {
+        np.logical_and: _bools("and"),
+        np.logical_or: _bools("or"),
+        np.logical_xor: _bools("xor"),
+        np.logical_not: _bools("not"),
+        np.positive: _identity,
+        np.conjugate: _identity,
+        np.deg2rad: _scaled(np.deg2rad, lambda number: number(np.pi) / number(180)),
+        np.radians: _scaled(np.radians, lambda number: number(np.pi) / number(180)),
+        np.rad2deg: _scaled(np.rad2deg, lambda number: number(180) / number(np.pi)),
+        np.degrees: _scaled(np.degrees, lambda number: number(180) / number(np.pi)),
+        np.power: _power,
+        np.float_power: _float_power,
+        np.reciprocal: _reciprocal,
+        np.divmod: _divmod,
+        np.modf: _modf,
+        np.ldexp: _ldexp,
+        np._core.umath.clip: _clip,
+        np.matmul: linear.matmul,
+        np.vecdot: linear.vecdot,
+        np.matvec: linear.matvec,
+        np.vecmat: linear.vecmat,
+        np.less: _compare(np.less, False, True),
+        np.less_equal: _compare(np.less_equal, False, True),
+        np.greater: _compare(np.greater, True, False),
+        np.greater_equal: _compare(np.greater_equal, True, False),
+        np.equal: _compare(np.equal, False, False),
+        np.not_equal: _compare(np.not_equal, True, True),
+        np.isnat: _refused("dates are not compiled"),
+    }
+)
+METHODS["__array_ufunc__"] = array_ufunc
