@@ -1,1 +1,4 @@
-"""Benchmarks: workloads written once, run under graphjit, its peers and hand-written C (`python -m benchmarks.spine`)."""
+"""Benchmarks: workloads written once, run under graphjit, its peers and hand-written C.
+
+Begin with `python -m benchmarks.spine`.
+"""

@@ -1,9 +1,9 @@
 """The first call: from a plain Python function to its first gradient, in a process of its own.
 
 Input: `python -m benchmarks.first_call PEER WORKLOAD DTYPE`. Output: one JSON object on standard output with the
-seconds of the first and of the second call, the value, and the sum of squares of each gradient leaf, by which results can
-be compared across processes. Invariant: the peer is imported and has differentiated another, tiny function before the clock
-starts, so start-up of the process and of the library is not counted.
+seconds of the first and of the second call, the value, and the sum of squares of each gradient leaf, by which
+results can be compared across processes. Invariant: the peer is imported and has differentiated another, tiny
+function before the clock starts, so start-up of the process and of the library is not counted.
 """
 
 from __future__ import annotations

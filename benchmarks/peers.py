@@ -90,9 +90,7 @@ class Jax:
     def __init__(self) -> None:
         self._jax = importlib.import_module("jax")
         self._jax.config.update("jax_enable_x64", True)
-        self._namespace = Namespace(
-            importlib.import_module("jax.numpy"), importlib.import_module("jax.scipy.special")
-        )
+        self._namespace = Namespace(importlib.import_module("jax.numpy"), importlib.import_module("jax.scipy.special"))
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
         jax = self._jax

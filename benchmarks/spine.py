@@ -201,9 +201,7 @@ def digits(session: Session) -> Iterator[Row]:
             raise RuntimeError(child.stderr.strip().splitlines()[-1])
         result = json.loads(target.read_text())
     accuracy, difference = result["test_accuracy"], result["gradient_difference"]
-    yield Row(
-        "digits: test accuracy", f"{accuracy:.2%}", "", "", "> 96 %", accuracy > 0.96, raw=result
-    )
+    yield Row("digits: test accuracy", f"{accuracy:.2%}", "", "", "> 96 %", accuracy > 0.96, raw=result)
     yield Row(
         "digits: gradient against backpropagation by hand", f"{difference:.1e}", "", "", "<= 1e-10", difference <= 1e-10
     )
@@ -244,9 +242,9 @@ def op_matrix(session: Session) -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "matrix.xml"
-        command = [sys.executable, "-m", "pytest", OP_MATRIX_TEST, "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         begin = time.perf_counter()
-        subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        subprocess.run([*pytest, OP_MATRIX_TEST, f"--junitxml={report}"], cwd=ROOT, capture_output=True)
         seconds = time.perf_counter() - begin
         cases = list(xml.etree.ElementTree.parse(report).getroot().iter("testcase"))
     failed = sum(case.find("failure") is not None or case.find("error") is not None for case in cases)

@@ -8,12 +8,14 @@ the native entry does not recognise comes here and gives the same result.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,7 @@ from graphjit.backend.executable import Executable
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.pytree import TreeSpec, flatten, unflatten
+from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
 from graphjit.trace.tracer import active_trace
 
@@ -45,6 +47,18 @@ def executable(graph: Graph, backend: str = "llvm") -> Executable:
             compiled = pipeline.compile_graph(graph)
             found = _executables[key] = Executable(compiled.program, compiled.module, compiled.nanoseconds)
         return found
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause the cycle collector: a compilation makes many objects that all stay alive, and scanning them again and again is superlinear."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -135,8 +149,9 @@ class Dispatcher:
                     self.connect(prepared, args, kwargs)
                     return prepared
             self.log(key)
-            staged = self.stage(kinds, spec)
-            prepared = Prepared(staged, executable(staged.graph))
+            with without_collection():
+                staged = self.stage(kinds, spec)
+                prepared = Prepared(staged, executable(staged.graph))
             entries = self.known.setdefault(key, [])
             entries.insert(0, prepared)
             del entries[4:]
@@ -226,9 +241,9 @@ def input_tree(value: Any) -> Any:
         if kind is dict:
             return sig.Dict(tuple(value), tuple(parts))
         return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
-    leaf = classify(value) if not isinstance(value, Static) else None
-    if leaf is None or (leaf.type is None and flatten(value)[1].num_nodes != 1):
+    if not is_leaf(value):
         return None
+    leaf = classify(value)
     if leaf.type is None:
         return sig.StaticIn(value)
     if leaf.kind == "array":

@@ -17,8 +17,6 @@ from graphjit.loops.ir import For, LoopKernel
 from graphjit.loops.lower import lower_kernel
 from graphjit.loops.parallel import estimate, parallelize
 from graphjit.loops.vectorize import vectorize
-from graphjit.passes.cse import cse
-from graphjit.passes.dce import dce
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
@@ -27,7 +25,7 @@ from graphjit.schedule.fuse import Fusion, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.program import Kernel, Product, Program
 
-GRAPH_PASSES = (dce, fold, simplify, cse, decompose, simplify, split_contractions, simplify, cse, own_outputs)
+GRAPH_PASSES = (fold, simplify, decompose, simplify, split_contractions, simplify, own_outputs)
 LOOP_PASSES = (collapse, vectorize, parallelize)
 
 
@@ -51,9 +49,18 @@ class Compiled:
 
 
 def optimize(graph: Graph) -> Graph:
-    """Run the graph passes."""
+    """Run the graph passes.
+
+    Dead nodes never survive (a graph is what its outputs reach) and every rebuild interns, so there is no separate elimination of either.
+    A pass that changes nothing returns its argument; what is simplified already is not simplified again.
+    """
+    simplified: Graph | None = None
     for step in GRAPH_PASSES:
+        if step is simplify and graph is simplified:
+            continue
         graph = step(graph)
+        if step is simplify:
+            simplified = graph
     return graph
 
 

@@ -1,8 +1,8 @@
 """Gradients of every native kernel, both builds, against central differences of its own value, and its value
 against the workload's NumPy source.
 
-Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit status is 1 when any
-difference is above its bound. Run by ctest.
+Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit status
+is 1 when any difference is above its bound. Run by ctest.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ labels; the 2-3-1 network ends in a sigmoid and a mean squared error.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -60,7 +61,7 @@ def torch_regressor(torch: Any, params: Any, x: Any, y: Any) -> Any:
 
 def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = list(itertools.pairwise(sizes))
     params = {
         "weights": [(rng.normal(size=pair) / numpy.sqrt(pair[0])).astype(dtype) for pair in pairs],
         "biases": [(0.1 * rng.normal(size=pair[1])).astype(dtype) for pair in pairs],

@@ -34,7 +34,5 @@ def inputs(points: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
 
 
 WORKLOADS = (
-    Workload(
-        "pairwise_energy", make, partial(inputs, 512), argnums=(0, 1), torch=torch_port, native="pairwise_energy"
-    ),
+    Workload("pairwise_energy", make, partial(inputs, 512), (0, 1), torch=torch_port, native="pairwise_energy"),
 )

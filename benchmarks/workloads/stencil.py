@@ -37,6 +37,4 @@ def inputs(rows: int, columns: int, seed: int, dtype: str) -> tuple[Pytree, ...]
     return rng.normal(size=(rows, columns)).astype(dtype), rng.uniform(0.05, 0.2, (rows, columns)).astype(dtype)
 
 
-WORKLOADS = (
-    Workload("stencil", make, partial(inputs, 512, 512), argnums=(0, 1), torch=torch_port, native="stencil"),
-)
+WORKLOADS = (Workload("stencil", make, partial(inputs, 512, 512), (0, 1), torch=torch_port, native="stencil"),)

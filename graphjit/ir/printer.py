@@ -136,4 +136,4 @@ def _graph_name(name: str) -> str:
 
 
 def _commented(line: str, text: str) -> str:
-    return f"{line.ljust(COMMENT_COLUMN)}# {text}" if text else line
+    return f"{line.ljust(COMMENT_COLUMN - 2)}  # {text}" if text else line

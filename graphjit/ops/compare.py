@@ -155,10 +155,22 @@ op(
     ),
 )
 
-for _name, _function, _doc in (
-    ("and", np.bitwise_and, "Bitwise and; logical for bool."),
-    ("or", np.bitwise_or, "Bitwise or; logical for bool."),
-    ("xor", np.bitwise_xor, "Bitwise exclusive or; logical for bool."),
+
+def _idempotent(b: Builder, x: Node, y: Node) -> Node | None:
+    """x & x -> x, x | x -> x."""
+    return x if x is y else None
+
+
+def _not_not(b: Builder, x: Node) -> Node | None:
+    """~~x -> x."""
+    return x.args[0] if x.op.name == "not" else None
+
+
+_same: tuple[LocalRule, ...] = (_idempotent,)
+for _name, _function, _doc, _rules in (
+    ("and", np.bitwise_and, "Bitwise and; logical for bool.", _same),
+    ("or", np.bitwise_or, "Bitwise or; logical for bool.", _same),
+    ("xor", np.bitwise_xor, "Bitwise exclusive or; logical for bool.", ()),
 ):
     op(
         _name,
@@ -169,6 +181,7 @@ for _name, _function, _doc in (
         grad=_STEP,
         lower=Scalar(_name),
         numpy=[_function],
+        simplify=_rules,
         samples=uniform((0, 9), (0, 9), dtypes=INTS + BOOLS),
     )
 
@@ -180,5 +193,6 @@ op(
     grad=_STEP,
     lower=Scalar("not"),
     numpy=[np.invert],
+    simplify=[_not_not],
     samples=uniform((0, 9), dtypes=INTS + BOOLS),
 )

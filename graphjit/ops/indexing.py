@@ -171,7 +171,7 @@ def _scatter_set(x: Any, updates: Any, *indices: Any, axes: Axes) -> Any:
     positions = _checked(x.shape, indices, axes)
     front = _in_front(out, axes)
     rest = front.shape[len(axes) :]
-    rows = updates.reshape(-1, *rest)
+    rows = updates.reshape(np.size(indices[0]), *rest)
     for k, place in enumerate(zip(*[p.ravel() for p in positions], strict=True)):  # in order: the last write wins
         front[place] = rows[k]
     return out

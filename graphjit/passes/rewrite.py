@@ -37,14 +37,26 @@ class Rewriter:
         nodes = graph.nodes()
         self._firings = FIRINGS_PER_NODE * (len(nodes) + 20)
         replaced: dict[Node, Node] = {}
-        copy, settle = self.builder.copy, self._settle
+        b, step, final, settled = self.builder, self.step, self._final, self.settled
         for node in nodes:
             args = node.args
-            new = replaced[node] = settle(copy(node, tuple([replaced[arg] for arg in args])))
-            if new.type != node.type:
-                raise IRError(f"a rewrite turned {node!r} into {new!r}")
-            if self.settled is not None:
-                self.settled(node, new)
+            new = b.copy(node, tuple([replaced[arg] for arg in args]))
+            found = final.get(new)
+            if found is None:
+                # the common case without the stack of _settle: arguments final, the step has nothing to say
+                if all([arg in final for arg in new.args]):
+                    made = step(b, new)
+                    if made is None or made is new:
+                        found = final[new] = new
+                    else:
+                        self._fired(new, made)
+                if found is None:
+                    found = self._settle(new)
+                    if found.type != node.type:
+                        raise IRError(f"a rewrite turned {node!r} into {found!r}")
+            replaced[node] = found
+            if settled is not None:
+                settled(node, found)
         return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
     def _settle(self, start: Node) -> Node:
@@ -80,11 +92,14 @@ class Rewriter:
                 final[node] = node
                 stack.pop()
                 continue
-            self._firings -= 1
-            if self._firings < 0:
-                raise IRError(f"a rewrite does not come to an end (last: {node!r} into {made!r})")
-            forward[node] = made
+            self._fired(node, made)
         return final[start]
+
+    def _fired(self, node: Node, made: Node) -> None:
+        self._forward[node] = made
+        self._firings -= 1
+        if self._firings < 0:
+            raise IRError(f"a rewrite does not come to an end (last: {node!r} into {made!r})")
 
 
 def rewrite(graph: Graph, step: Step) -> Graph:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
+from graphjit.ir.opdef import OpDef
 from graphjit.passes.fold import fold_node
 from graphjit.passes.rewrite import Rewriter
 from graphjit.passes.rules import ALL, Rule
@@ -25,10 +26,8 @@ def simplify(graph: Graph) -> Graph:
 
 def simplify_with(graph: Graph, rules: Iterable[Rule]) -> tuple[Graph, Counter[str]]:
     """``graph`` simplified by ``rules`` (and constant folding), and how often each rule fired."""
-    table: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for name in rule.ops:
-            table.setdefault(name, []).append(rule)
+    chosen = tuple(rules)
+    table: dict[OpDef, list[Rule]] = {}
     fired: Counter[str] = Counter()
     old_reads = users(graph.nodes())
     reads: dict[Node, int] = {}
@@ -40,7 +39,10 @@ def simplify_with(graph: Graph, rules: Iterable[Rule]) -> tuple[Graph, Counter[s
         if made is not None:
             fired["fold"] += 1
             return made
-        for rule in table.get(node.op.name, ()):
+        tried = table.get(node.op)
+        if tried is None:
+            tried = table[node.op] = [rule for rule in chosen if rule.matches(node.op)]
+        for rule in tried:
             if rule.consumes and any(arg.op.name in rule.consumes and reads.get(arg, 0) > 1 for arg in node.args):
                 continue
             made = rule.apply(b, node)

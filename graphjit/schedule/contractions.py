@@ -55,9 +55,12 @@ def as_product(node: Node) -> Product | None:
 
 def split_contractions(graph: Graph) -> Graph:
     """Rewrite every contraction into a strided product or into multiply + sum."""
+    nodes = graph.nodes()
+    if all(node.op.name != "contract" for node in nodes):
+        return graph
     b = Builder()
     replaced: dict[Node, Node] = {node: node for node in graph.inputs}
-    for node in graph.nodes():
+    for node in nodes:
         if node in replaced:
             continue
         made = b.copy(node, tuple(replaced[arg] for arg in node.args))

@@ -30,9 +30,9 @@ def own_outputs(graph: Graph) -> Graph:
     b = Builder()
     taken: set[Node] = set()
     outputs = []
-    for node in graph.outputs:
+    for slot, node in enumerate(graph.outputs):
         if storage(node).op.name in ("input", "const", "iota") or storage(node) in taken:
-            node = b.like(node).emit("copy", node)
+            node = b.like(node).emit("copy", node, slot=slot)
         taken.add(storage(node))
         outputs.append(node)
     return Graph(graph.name, graph.inputs, outputs)

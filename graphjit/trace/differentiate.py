@@ -155,7 +155,7 @@ def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], give
         tangent = trace.node(leaf)
         if tangent.shape != node.shape or (tangent.dtype != node.dtype and not is_python_number(leaf)):
             if tangent.shape != node.shape or tangent.dtype.kind not in "fi":
-                raise DerivativeError(f"jvp: a tangent of {tangent.type} was given for a primal of {node.type}")
+                raise DerivativeError(f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {node.type}")
         seeds[node] = trace.convert(tangent, node.dtype)
     outs, spec = output_nodes(trace, function(*held.values), "jvp")
     found = tangents(trace.builder, seeds, outs)

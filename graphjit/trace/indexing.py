@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,22 @@ from graphjit.ir.types import I64
 from graphjit.trace.functions.arguments import as_index, node_of, static_array
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, any_tracer
+
+
+
+class Static(NamedTuple):
+    """An index array known while tracing; from a mask: with the length that its axis must have."""
+
+    values: np.ndarray
+    length: int | None = None
+
+
+class Dynamic(NamedTuple):
+    """An index array known at run time; one from outside with the values it has now."""
+
+    node: Node
+    present: np.ndarray | None
+
 
 Index = np.ndarray | Node
 
@@ -136,7 +152,7 @@ def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, An
             items.append(("slice", _checked_slice(each)))
             used += 1
         else:
-            for item in _integer_items(trace, shape, each, used):
+            for item in _integer_items(trace, each):
                 items.append(item)
                 used += item[0] != "new"
     if used > len(shape):
@@ -162,7 +178,7 @@ def _checked_slice(value: slice) -> slice:
     return value
 
 
-def _integer_items(trace: Trace, shape: tuple[int, ...], value: Any, used: int) -> list[tuple[str, Any]]:
+def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
     """An integer, an index array or a mask."""
     if isinstance(value, bool | np.bool_):
         return [_scalar_mask(bool(value))]
@@ -179,14 +195,15 @@ def _integer_items(trace: Trace, shape: tuple[int, ...], value: Any, used: int) 
         known = np.asarray(value)
     if known is not None:
         if known.dtype.kind == "b":
-            return _mask_items(known, shape, used)
+            return _mask_items(known)
         if not known.size and isinstance(value, list | tuple):
             known = known.astype(np.int64)
         if known.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
         if known.ndim == 0:
             return [("int", int(known))]
-        return [("array", known.astype(np.int64))]
+        return [("array", Static(known.astype(np.int64)))]
+    present = None
     if isinstance(value, np.ndarray) and value.dtype != object:
         if value.dtype.kind == "b":
             raise TraceError(
@@ -195,8 +212,7 @@ def _integer_items(trace: Trace, shape: tuple[int, ...], value: Any, used: int) 
             )
         if value.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
-        if used < len(shape) and value.size:
-            _checked(value, used, shape[used])
+        present = value
     node = node_of(trace, value)
     if node.dtype.kind == "b":
         raise TraceError(
@@ -205,7 +221,7 @@ def _integer_items(trace: Trace, shape: tuple[int, ...], value: Any, used: int) 
         )
     if node.dtype.kind not in "iu":
         raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
-    return [("array", as_index(trace, node))]
+    return [("array", Dynamic(as_index(trace, node), present))]
 
 
 def _scalar_mask(value: bool) -> tuple[str, Any]:
@@ -215,16 +231,10 @@ def _scalar_mask(value: bool) -> tuple[str, Any]:
     return ("new", None)
 
 
-def _mask_items(mask: np.ndarray, shape: tuple[int, ...], used: int) -> list[tuple[str, Any]]:
+def _mask_items(mask: np.ndarray) -> list[tuple[str, Any]]:
     if mask.ndim == 0:
         return [_scalar_mask(bool(mask))]
-    for i, n in enumerate(mask.shape):
-        if used + i < len(shape) and shape[used + i] != n:
-            raise IndexError(
-                f"boolean index did not match indexed array along axis {used + i}; size of axis is {shape[used + i]} but size of "
-                f"corresponding boolean axis is {n} (at {user_location()})"
-            )
-    return [("array", index) for index in np.nonzero(mask)]
+    return [("array", Static(index, length)) for index, length in zip(np.nonzero(mask), mask.shape, strict=True)]
 
 
 def _in_range(index: int, axis: int, size: int) -> int:
@@ -233,15 +243,33 @@ def _in_range(index: int, axis: int, size: int) -> int:
     return index % size
 
 
-def _checked(index: Index, axis: int, size: int) -> Index:
-    """Static indices in range and non-negative."""
-    if isinstance(index, np.ndarray) and index.size:
-        low, high = int(index.min()), int(index.max())
-        if low < -size or high >= size:
-            wrong = low if low < -size else high
-            raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {size} (at {user_location()})")
-        return np.where(index < 0, index + size, index) if low < 0 else index
-    return index
+def _checked(index: Static | Dynamic, axis: int, size: int) -> Index:
+    """Index arrays ready for a gather; what is known now is in range, and static indices become non-negative."""
+    if isinstance(index, Dynamic):
+        if index.present is not None:
+            in_range(index.present, axis, size)
+        return index.node
+    if index.length not in (None, size):
+        raise IndexError(
+            f"boolean index did not match indexed array along axis {axis}; size of axis is {size} but size of corresponding boolean "
+            f"axis is {index.length} (at {user_location()})"
+        )
+    return in_range(index.values, axis, size)
+
+
+def in_range(values: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Index values from 0 to size - 1.
+
+    Raises:
+        IndexError: as NumPy.
+    """
+    if not values.size:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if low < -size or high >= size:
+        wrong = low if low < -size else high
+        raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {size} (at {user_location()})")
+    return np.where(values < 0, values + size, values) if low < 0 else values
 
 
 # ----------------------------------------------------------------------------------------------------- reading
@@ -314,7 +342,7 @@ def wrapped_indices(trace: Trace, indices: Any, size: int, axis: int, mode: str)
             raise TypeError(f"Cannot cast array data from {known.dtype!r} to dtype('int64') according to the rule 'safe'")
         known = known.astype(np.int64)
         if mode == "raise":
-            known = _checked(known, axis, size)  # type: ignore[assignment]
+            known = in_range(known, axis, size)
         elif mode == "wrap":
             known = known % size
         else:

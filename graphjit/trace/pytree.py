@@ -30,6 +30,11 @@ def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
     return optree.tree_unflatten(spec, leaves)
 
 
+def is_leaf(value: Any) -> bool:
+    """Whether ``value`` is no container."""
+    return optree.tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
+
+
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """``function`` on corresponding leaves."""
     return optree.tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
@@ -31,10 +32,14 @@ from graphjit.trace.tracer import UFUNCS, Trace, Tracer, active_trace, any_trace
 
 # ------------------------------------------------------------------------------------------------------ ufuncs
 
-SAME_NAME = (
-    "erf erfc erfcx expit logit xlogy xlog1py ndtr log_ndtr gammaln log_expit cbrt exp2 expm1 log1p digamma trigamma"
-).split()
-"""SciPy ufuncs whose op has the same name."""
+_PREFIX = "scipy.special."
+OPS: dict[str, str] = {
+    function.removeprefix(_PREFIX): op.name
+    for op in REGISTRY.values()
+    for function in op.numpy
+    if isinstance(function, str) and function.startswith(_PREFIX)
+} | {name: name for name in ("cbrt", "exp2", "expm1", "log1p")}
+"""SciPy ufunc -> op that computes it."""
 
 
 def _direct(op: str) -> Callable[[np.ufunc], Callable[..., Tracer]]:
@@ -116,8 +121,7 @@ def _boxcox(x: Any, power: Any) -> Any:
 
 
 BINDINGS: dict[str, Callable[[np.ufunc], Callable[..., Tracer]]] = {
-    **{name: _direct(name) for name in SAME_NAME},
-    "psi": _direct("digamma"),
+    **{name: _direct(op) for name, op in OPS.items()},
     "entr": _composed(_entr),
     "rel_entr": _composed(_rel_entr),
     "kl_div": _composed(_kl_div),
@@ -137,10 +141,10 @@ def bind(ufunc: np.ufunc) -> None:
     """
     special = sys.modules.get("scipy.special")
     name = ufunc.__name__
-    if special is None or (getattr(special, name, None) is not ufunc and name not in ("psi",)):
+    if special is None or getattr(special, name, None) is not ufunc:
         raise UnsupportedError(f"np.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
     make = BINDINGS.get(name)
-    if make is None or (name in SAME_NAME and name not in REGISTRY):
+    if make is None:
         raise UnsupportedError(f"scipy.special.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
     UFUNCS[ufunc] = make(ufunc)
 

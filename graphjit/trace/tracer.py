@@ -214,7 +214,7 @@ def is_weak(value: Any) -> bool:
 @lru_cache(maxsize=4096)
 def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     """The dtypes of the loop that NumPy would run: arguments, then result."""
-    if all(kind in (int, float) for kind in kinds):
+    if all(kind is int or kind is float for kind in kinds):  # by identity: a dtype equals the Python type it comes from
         kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
     found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
     for dtype in found:

@@ -249,8 +249,11 @@ def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]
     return scaled
 
 
-def _identity(trace: Trace, x: Any) -> Tracer:
-    return wrap(trace, node_of(trace, x))
+def _identity(ufunc: np.ufunc) -> Callable[..., Any]:
+    def identity(trace: Trace, x: Any) -> Tracer:
+        return wrap(trace, trace.promoted(ufunc, (x,))[0][0])
+
+    return identity
 
 
 def _power(trace: Trace, x: Any, y: Any) -> Tracer:
@@ -343,8 +346,8 @@ UFUNCS.update(
         np.logical_or: _bools("or"),
         np.logical_xor: _bools("xor"),
         np.logical_not: _bools("not"),
-        np.positive: _identity,
-        np.conjugate: _identity,
+        np.positive: _identity(np.positive),
+        np.conjugate: _identity(np.conjugate),
         np.deg2rad: _scaled(np.deg2rad, lambda number: number(np.pi) / number(180)),
         np.radians: _scaled(np.radians, lambda number: number(np.pi) / number(180)),
         np.rad2deg: _scaled(np.rad2deg, lambda number: number(180) / number(np.pi)),

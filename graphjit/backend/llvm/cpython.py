@@ -44,6 +44,7 @@ FUNCTIONS = {
     "PyMem_RawMalloc": "ptr (i64)",
     "PyMethod_New": "ptr (ptr, ptr)",
     "PyObject_CallOneArg": "ptr (ptr, ptr)",
+    "PyObject_CallFinalizerFromDealloc": "i32 (ptr)",
     "PyObject_ClearWeakRefs": "void (ptr)",
     "PyObject_GC_Del": "void (ptr)",
     "PyObject_GC_UnTrack": "void (ptr)",

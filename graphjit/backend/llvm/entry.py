@@ -1,6 +1,6 @@
 """Makes the record that the native walk follows from the description of a specialisation.
 
-Job: translate an `EntrySpec` and a program's address into the tables of `walk.py`.
+Job: translate an `EntrySpec` and a program's address into the tables of `records.py`.
 Input: `EntrySpec`, address of ``i64 program(ptr inputs, ptr outputs)``.  Output: `Specialisation`.
 Invariant: everything that the tables point to is referenced by the `Specialisation`, and a running call
 holds the `Specialisation`: dropping it anywhere, at any time, is safe.
@@ -17,7 +17,7 @@ from typing import Any
 
 from graphjit.backend.llvm import cpython
 from graphjit.backend.llvm.cpython import WORD
-from graphjit.backend.llvm.walk import OP_WORDS, RECORD, Build, Prepare, Walk
+from graphjit.backend.llvm.records import OP_WORDS, RECORD, Build, Prepare, Walk
 from graphjit.backend.signature import (
     MISSING,
     ArrayIn,

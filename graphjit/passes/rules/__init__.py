@@ -1,9 +1,10 @@
-"""Rewrite rules by family; `ALL` is every rule that `simplify` applies, in order of trial per op."""
+"""Rewrite rules by family; `ALL` is every rule that `simplify` applies, in the order in which they are tried."""
 
 from __future__ import annotations
 
+from graphjit.passes.rules import arithmetic, contraction, logic, reductions, shapes
 from graphjit.passes.rules.rule import Rule
 
-ALL: tuple[Rule, ...] = ()
+ALL: tuple[Rule, ...] = (*shapes.RULES, *arithmetic.RULES, *logic.RULES, *reductions.RULES, *contraction.RULES)
 
 __all__ = ["ALL", "Rule"]

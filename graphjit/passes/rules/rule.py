@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
+from graphjit.ir.opdef import OpDef
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Rule:
             value may move.
         consumes: names of argument ops that the rewrite replaces: it fires only when such an argument has no other reader, so that it
             never leaves two computations where there was one.
+        kinds: lowering kinds at whose nodes the rule is tried as well.
     """
 
     name: str
@@ -34,6 +36,11 @@ class Rule:
     doc: str
     bound: str = ""
     consumes: tuple[str, ...] = ()
+    kinds: tuple[type, ...] = ()
+
+    def matches(self, op: OpDef) -> bool:
+        """Whether the rule is tried at nodes of ``op``."""
+        return op.name in self.ops or isinstance(op.lower, self.kinds)
 
     @property
     def exact(self) -> bool:

@@ -281,10 +281,10 @@ def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
     x = node_of(trace, a)
     if axis is None:
         flat = trace.emit("reshape", x, shape=(x.type.size,))
-        found = trace.emit(op, flat, axis=0)
+        found = trace.emit(op, flat, axes=(0,))
         return wrap(trace, trace.emit("reshape", found, shape=(1,) * len(x.shape)) if keepdims else found)
     number = axis_number(axis, len(x.shape))
-    return finish(trace, trace.emit(op, x, axis=number), x.shape, (number,), keepdims)
+    return finish(trace, trace.emit(op, x, axes=(number,)), x.shape, (number,), keepdims)
 
 
 @implements(np.argmax)

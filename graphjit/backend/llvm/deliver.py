@@ -1,0 +1,333 @@
+"""Native code that runs the program and builds the result.
+
+Job: the second half of ``@gj_run``, and the whole function: ``gj_run(record, args, nargs, kwnames)``, one
+function for all signatures; a new signature is a new record and compiles nothing.
+Output: a new reference; null with an exception set; or `MISMATCH` (from the first half).
+Invariant: whatever the program reads is held by someone while it runs, and the `Specialisation` itself
+while its record is in use; a call that fails gives back everything it took.
+"""
+
+from __future__ import annotations
+
+from graphjit.backend.llvm import cpython
+from graphjit.backend.llvm.cpython import WORD, Layout
+from graphjit.backend.llvm.records import Build, Prepare, dispatch, field, following, get, place, register, word
+from graphjit.backend.llvm.text import Module
+from graphjit.backend.llvm.walk import call_shape, static_equal, walk
+
+_ON_ERROR = "graphjit: on_error must return an exception"
+
+
+def _execute(at: Layout) -> str:
+    """Hold what must stay alive, allocate the outputs, run the program."""
+    return f"""walk.end:
+  {field("owner", "ptr", "owner")}
+  call void @Py_IncRef(ptr %owner)
+  {field("held", "ptr", "held")}
+  {field("held.count", "i64", "held_count")}
+  br label %hold.loop
+hold.loop:
+  %h = phi i64 [ 0, %walk.end ], [ %h.next, %hold.one ]
+  %h.done = icmp eq i64 %h, %held.count
+  br i1 %h.done, label %prepare.begin, label %hold.one
+hold.one:
+  %h.at = getelementptr i64, ptr %held, i64 %h
+  %h.offset = load i64, ptr %h.at
+  %h.place = getelementptr i8, ptr %frame, i64 %h.offset
+  %h.object = load ptr, ptr %h.place
+  call void @Py_IncRef(ptr %h.object)
+  %h.next = add i64 %h, 1
+  br label %hold.loop
+
+prepare.begin:
+  {field("prepare.first", "ptr", "prepare")}
+  {field("inputs.offset", "i64", "inputs")}
+  {field("outputs.offset", "i64", "outputs")}
+  {field("stack.offset", "i64", "stack")}
+  %inputs = getelementptr i8, ptr %frame, i64 %inputs.offset
+  %outputs = getelementptr i8, ptr %frame, i64 %outputs.offset
+  %stack = getelementptr i8, ptr %frame, i64 %stack.offset
+  br label %prepare.loop
+prepare.step:
+  {following("prep.next", "%prep")}
+  br label %prepare.loop
+prepare.loop:
+  %prep = phi ptr [ %prepare.first, %prepare.begin ], [ %prep.next, %prepare.step ]
+  {dispatch(Prepare, "%prep", "prepare")}
+prepare.array:
+  {word("fresh.descr", "ptr", 3, "%prep")}
+  {word("fresh.nd", "i32", 4, "%prep")}
+  {word("fresh.dims", "ptr", 5, "%prep")}
+  call void @Py_IncRef(ptr %fresh.descr)
+  %fresh = call ptr @gj_np_new_from_descr(ptr @gj_np_ndarray, ptr %fresh.descr, i32 %fresh.nd, ptr %fresh.dims, \
+ptr null, ptr null, i32 0, ptr null)
+  %fresh.none = icmp eq ptr %fresh, null
+  br i1 %fresh.none, label %clean, label %prepare.keep
+prepare.keep:
+  {get("fresh.data", "ptr", "%fresh", at.array_data)}
+  {place("fresh.slot", 1, "%prep")}
+  {place("fresh.leaf", 2, "%prep")}
+  store ptr %fresh.data, ptr %fresh.slot
+  store ptr %fresh, ptr %fresh.leaf
+  br label %prepare.step
+prepare.scalar:
+  {place("scratch.slot", 1, "%prep")}
+  {place("scratch", 2, "%prep")}
+  store ptr %scratch, ptr %scratch.slot
+  br label %prepare.step
+
+prepare.end:
+  {field("program", "ptr", "program")}
+  {field("release", "i64", "release_gil")}
+  %holding = icmp eq i64 %release, 0
+  br i1 %holding, label %run.holding, label %run.released
+run.holding:
+  %status.holding = call i64 %program(ptr %inputs, ptr %outputs)
+  br label %ran
+run.released:
+  %thread = call ptr @PyEval_SaveThread()
+  %status.released = call i64 %program(ptr %inputs, ptr %outputs)
+  call void @PyEval_RestoreThread(ptr %thread)
+  br label %ran
+ran:
+  %status = phi i64 [ %status.holding, %run.holding ], [ %status.released, %run.released ]
+  %good = icmp eq i64 %status, 0
+  br i1 %good, label %build.begin, label %clean"""
+
+
+def _build(at: Layout) -> str:
+    """Turn the filled outputs into the result; on failure give everything back."""
+    return f"""build.begin:
+  {field("build.first", "ptr", "build")}
+  br label %build.loop
+build.push:
+  %object = phi ptr [ %leaf, %build.array ], [ %number.fresh, %number.fill ], [ %truth, %build.bool ], \
+[ %constant, %build.static ], [ %tuple.new, %tuple.loop ], [ %list.new, %list.loop ], [ %dict.new, %entry.loop ]
+  %object.at = phi ptr [ %top, %build.array ], [ %top, %number.fill ], [ %top, %build.bool ], \
+[ %top, %build.static ], [ %tuple.base, %tuple.loop ], [ %list.base, %list.loop ], [ %dict.base, %entry.loop ]
+  store ptr %object, ptr %object.at
+  %top.next = getelementptr i8, ptr %object.at, i64 {WORD}
+  {following("make.next", "%make")}
+  br label %build.loop
+build.loop:
+  %make = phi ptr [ %build.first, %build.begin ], [ %make.next, %build.push ]
+  %top = phi ptr [ %stack, %build.begin ], [ %top.next, %build.push ]
+  {dispatch(Build, "%make", "build")}
+
+build.array:
+  {register("leaf", 1, "%make")}
+  store ptr null, ptr %leaf.place
+  br label %build.push
+build.scalar:
+  {word("number.type", "ptr", 2, "%make")}
+  {word("number.allocate", "ptr", 3, "%make")}
+  %number.fresh = call ptr %number.allocate(ptr %number.type, i64 0)
+  %number.none = icmp eq ptr %number.fresh, null
+  br i1 %number.none, label %clean, label %number.fill
+number.fill:
+  {place("number.scratch", 1, "%make")}
+  %number.bits = load i64, ptr %number.scratch
+  %number.value = getelementptr i8, ptr %number.fresh, i64 {at.scalar_value}
+  store i64 %number.bits, ptr %number.value
+  br label %build.push
+build.bool:
+  {place("truth.scratch", 1, "%make")}
+  %truth.byte = load i8, ptr %truth.scratch
+  %truth.false = icmp eq i8 %truth.byte, 0
+  %truth = select i1 %truth.false, ptr @gj_np_false, ptr @gj_np_true
+  call void @Py_IncRef(ptr %truth)
+  br label %build.push
+build.static:
+  {word("constant", "ptr", 1, "%make")}
+  call void @Py_IncRef(ptr %constant)
+  br label %build.push
+
+build.tuple:
+  {word("tuple.length", "i64", 1, "%make")}
+  %tuple.new = call ptr @PyTuple_New(i64 %tuple.length)
+  %tuple.none = icmp eq ptr %tuple.new, null
+  br i1 %tuple.none, label %clean, label %tuple.fill
+tuple.fill:
+  %tuple.back = sub i64 0, %tuple.length
+  %tuple.base = getelementptr ptr, ptr %top, i64 %tuple.back
+  %tuple.to = getelementptr i8, ptr %tuple.new, i64 {at.tuple_items}
+  br label %tuple.loop
+tuple.loop:
+  %t = phi i64 [ 0, %tuple.fill ], [ %t.next, %tuple.move ]
+  %t.done = icmp eq i64 %t, %tuple.length
+  br i1 %t.done, label %build.push, label %tuple.move
+tuple.move:
+  %t.from = getelementptr ptr, ptr %tuple.base, i64 %t
+  %t.to = getelementptr ptr, ptr %tuple.to, i64 %t
+  %t.object = load ptr, ptr %t.from
+  store ptr %t.object, ptr %t.to
+  %t.next = add i64 %t, 1
+  br label %tuple.loop
+
+build.list:
+  {word("list.length", "i64", 1, "%make")}
+  %list.new = call ptr @PyList_New(i64 %list.length)
+  %list.none = icmp eq ptr %list.new, null
+  br i1 %list.none, label %clean, label %list.fill
+list.fill:
+  %list.back = sub i64 0, %list.length
+  %list.base = getelementptr ptr, ptr %top, i64 %list.back
+  {get("list.to", "ptr", "%list.new", at.list_items)}
+  br label %list.loop
+list.loop:
+  %l = phi i64 [ 0, %list.fill ], [ %l.next, %list.move ]
+  %l.done = icmp eq i64 %l, %list.length
+  br i1 %l.done, label %build.push, label %list.move
+list.move:
+  %l.from = getelementptr ptr, ptr %list.base, i64 %l
+  %l.to = getelementptr ptr, ptr %list.to, i64 %l
+  %l.object = load ptr, ptr %l.from
+  store ptr %l.object, ptr %l.to
+  %l.next = add i64 %l, 1
+  br label %list.loop
+
+build.dict:
+  {word("entries", "i64", 1, "%make")}
+  {word("entry.keys", "ptr", 2, "%make")}
+  {word("template", "ptr", 3, "%make")}
+  %dict.new = call ptr @PyDict_Copy(ptr %template)
+  %dict.none = icmp eq ptr %dict.new, null
+  br i1 %dict.none, label %clean, label %dict.fill
+dict.fill:
+  %dict.back = sub i64 0, %entries
+  %dict.base = getelementptr ptr, ptr %top, i64 %dict.back
+  br label %entry.loop
+entry.loop:
+  %e = phi i64 [ 0, %dict.fill ], [ %e.next, %entry.stored ]
+  %e.done = icmp eq i64 %e, %entries
+  br i1 %e.done, label %build.push, label %entry.store
+entry.store:
+  %e.from = getelementptr ptr, ptr %dict.base, i64 %e
+  %e.key.at = getelementptr ptr, ptr %entry.keys, i64 %e
+  %e.object = load ptr, ptr %e.from
+  %e.key = load ptr, ptr %e.key.at
+  %e.result = call i32 @PyDict_SetItem(ptr %dict.new, ptr %e.key, ptr %e.object)
+  %e.failed = icmp ne i32 %e.result, 0
+  br i1 %e.failed, label %entry.failed, label %entry.stored
+entry.stored:
+  store ptr null, ptr %e.from
+  call void @Py_DecRef(ptr %e.object)
+  %e.next = add i64 %e, 1
+  br label %entry.loop
+entry.failed:
+  call void @Py_DecRef(ptr %dict.new)
+  br label %clean
+
+build.end:
+  %built = load ptr, ptr %stack
+  {field("wrap", "ptr", "wrap")}
+  %plain = icmp eq ptr %wrap, null
+  br i1 %plain, label %finish, label %wrap.call
+wrap.call:
+  %wrapped = call ptr @PyObject_CallOneArg(ptr %wrap, ptr %built)
+  call void @Py_DecRef(ptr %built)
+  br label %finish
+
+clean:
+  %clean.top = phi ptr [ %stack, %prepare.array ], [ %stack, %ran ], [ %top, %build.scalar ], \
+[ %top, %build.tuple ], [ %top, %build.list ], [ %top, %build.dict ], [ %top, %entry.failed ]
+  %clean.status = phi i64 [ 0, %prepare.array ], [ %status, %ran ], [ 0, %build.scalar ], \
+[ 0, %build.tuple ], [ 0, %build.list ], [ 0, %build.dict ], [ 0, %entry.failed ]
+  br label %clean.leaves
+clean.leaves:
+  %old = phi ptr [ %prepare.first, %clean ], [ %old.next, %clean.next ]
+  %old.done = icmp eq ptr %old, %prep
+  br i1 %old.done, label %clean.stack, label %clean.kind
+clean.kind:
+  {word("old.code", "i64", 0, "%old")}
+  %old.array = icmp eq i64 %old.code, {Prepare.ARRAY.value}
+  br i1 %old.array, label %clean.leaf, label %clean.next
+clean.leaf:
+  {register("old.leaf", 2, "%old")}
+  call void @Py_DecRef(ptr %old.leaf)
+  br label %clean.next
+clean.next:
+  {following("old.next", "%old")}
+  br label %clean.leaves
+clean.stack:
+  %s = phi ptr [ %stack, %clean.leaves ], [ %s.next, %clean.drop ]
+  %s.done = icmp eq ptr %s, %clean.top
+  br i1 %s.done, label %clean.end, label %clean.drop
+clean.drop:
+  %s.object = load ptr, ptr %s
+  call void @Py_DecRef(ptr %s.object)
+  %s.next = getelementptr i8, ptr %s, i64 {WORD}
+  br label %clean.stack
+clean.end:
+  %raised = icmp eq i64 %clean.status, 0
+  br i1 %raised, label %finish, label %raise
+
+raise:
+  {field("on.error", "ptr", "on_error")}
+  %code = call ptr @PyLong_FromLongLong(i64 %clean.status)
+  %code.none = icmp eq ptr %code, null
+  br i1 %code.none, label %finish, label %raise.ask
+raise.ask:
+  %exception = call ptr @PyObject_CallOneArg(ptr %on.error, ptr %code)
+  call void @Py_DecRef(ptr %code)
+  %exception.none = icmp eq ptr %exception, null
+  br i1 %exception.none, label %finish, label %raise.check
+raise.check:
+  {get("exception.type", "ptr", "%exception", at.type)}
+  %exception.kind = call i32 @PyType_IsSubtype(ptr %exception.type, ptr @gj_BaseException)
+  %exception.proper = icmp ne i32 %exception.kind, 0
+  br i1 %exception.proper, label %raise.set, label %raise.wrong
+raise.set:
+  call void @PyErr_SetObject(ptr %exception.type, ptr %exception)
+  br label %raise.drop
+raise.wrong:
+  call void @PyErr_SetString(ptr @gj_TypeError, ptr @gj_text_on_error)
+  br label %raise.drop
+raise.drop:
+  call void @Py_DecRef(ptr %exception)
+  br label %finish
+
+finish:
+  %result = phi ptr [ %built, %build.end ], [ %wrapped, %wrap.call ], [ null, %clean.end ], [ null, %raise ], \
+[ null, %raise.ask ], [ null, %raise.drop ]
+  br label %drop.loop
+drop.loop:
+  %r = phi i64 [ 0, %finish ], [ %r.next, %drop.one ]
+  %r.done = icmp eq i64 %r, %held.count
+  br i1 %r.done, label %drop.owner, label %drop.one
+drop.one:
+  %r.at = getelementptr i64, ptr %held, i64 %r
+  %r.offset = load i64, ptr %r.at
+  %r.place = getelementptr i8, ptr %frame, i64 %r.offset
+  %r.object = load ptr, ptr %r.place
+  call void @Py_DecRef(ptr %r.object)
+  %r.next = add i64 %r, 1
+  br label %drop.loop
+drop.owner:
+  call void @Py_DecRef(ptr %owner)
+  br i1 %on.heap, label %drop.frame, label %leave
+drop.frame:
+  call void @PyMem_RawFree(ptr %frame)
+  br label %leave
+leave:
+  ret ptr %result"""
+
+
+def add_run(module: Module) -> None:
+    """Define ``@gj_static_equal`` and ``@gj_run`` in ``module``."""
+    at = cpython.layout()
+    for name in (*cpython.FUNCTIONS, *cpython.TYPES, *cpython.NUMPY, "gj_np_true", "gj_np_false"):
+        line = cpython.declaration(name)
+        (module.declare if line.startswith("declare") else module.add_global)(name, line)
+    add_message(module, "gj_text_on_error", _ON_ERROR)
+    module.ensure("gj_static_equal", lambda _: static_equal(at))
+    body = "\n".join((call_shape(at), walk(at), _execute(at), _build(at)))
+    module.ensure(
+        "gj_run",
+        lambda _: f"define ptr @gj_run(ptr %record, ptr %args, i64 %nargs, ptr %kwnames) nounwind {{\n{body}\n}}",
+    )
+
+
+def add_message(module: Module, name: str, message: str) -> None:
+    """Define ``@name``, a C string."""
+    module.add_global(name, f'@{name} = private constant [{len(message) + 1} x i8] c"{message}\\00"')

@@ -1,0 +1,261 @@
+"""The matrix product from blocks of register tiles.
+
+Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.
+Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, with its block functions.
+Invariant: block boundaries are functions of the shape alone (and could not change a result if they were not: see gemm_kernel).
+
+Order of work: columns and k in chunks that fit the packing buffer; per chunk B is packed into panels (in parallel); then blocks of rows by groups of
+panels run in parallel, each over blocks of k that keep a group of panels in the second cache, rows of A packed on the way when they are not contiguous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile
+from graphjit.backend.llvm.gemm_text import Writer
+from graphjit.backend.llvm.text import Module
+
+K_BLOCK = 256
+"""Terms of k per block; the actual length lies between 1/2 and 3/2 of it."""
+SCRATCH = 8 << 20
+"""Bytes of the packing buffer."""
+CHUNK_COLUMNS = 1024
+"""Columns of B packed at once at the most."""
+GROUP_BYTES = 512 << 10
+"""Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
+ALONE = 1 << 19
+"""Multiply-adds per block that are worth a fork."""
+MAX_BLOCKS = 64
+BLOCK_TILES = 4
+"""Register tiles of rows per block at the least, where there are enough."""
+DIRECT_ROWS = 3
+"""Register tiles of rows up to which B is read in place: too few to repay packing."""
+DIRECT_BYTES = 16 << 10
+"""Size of B up to which it is read in place."""
+
+CONTEXT = [
+    ("i64", "m"), ("i64", "n"), ("i64", "k"),
+    ("ptr", "a"), ("i64", "rsa"), ("i64", "csa"),
+    ("ptr", "b"), ("i64", "rsb"), ("i64", "csb"),
+    ("ptr", "c"), ("i64", "ldc"), ("i64", "accumulate"),
+    ("ptr", "packed"), ("i64", "packs_a"), ("i64", "kc"), ("i64", "k_blocks"),
+    ("i64", "vectors"), ("i64", "panels"), ("i64", "width"), ("i64", "wider"),
+    ("i64", "row_blocks"), ("i64", "groups"),
+]  # fmt: skip
+"""What a block must know; ``width`` is the number of vectors of a panel, the first ``wider`` panels have one more; ``packed`` is null when B is read in place."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Names of a block function's loaded context."""
+
+    values: dict[str, str]
+
+    def __getattr__(self, name: str) -> str:
+        return self.values[name]
+
+
+def emit_gemm(module: Module, tile: Tile) -> str:
+    """Add the product and everything it calls except tiles and packing; returns its name."""
+    for declaration in (
+        "declare void @gj_parallel_for(ptr, ptr, i64, i64)",
+        "declare ptr @aligned_alloc(i64, i64)",
+        "declare void @free(ptr)",
+        "declare i32 @sched_yield()",
+        "declare ptr @memset(ptr, i32, i64)",
+    ):
+        module.declare(declaration, declaration)
+    tiles = ", ".join(f"ptr @tile{v}" for v in range(1, tile.vectors + 1))
+    module.add_global("tiles", f"@tiles = internal constant [{tile.vectors} x ptr] [{tiles}]")
+    _emit_scratch(module)
+    _emit_pack_block(module, tile)
+    _emit_block(module, tile)
+    _emit_chunk(module, tile)
+    return _emit_entry(module, tile)
+
+
+def _emit_scratch(module: Module) -> None:
+    """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed."""
+    module.add_global("scratch", "@scratch = global ptr null")
+    w = Writer(module, "take", [], "ptr")
+    retry = w.fn.label("retry")
+    w.do(f"br label %{retry}")
+    w.fn.start(retry)
+    kept = w.op("atomicrmw xchg ptr @scratch, ptr null seq_cst")
+    with w.exit_when(w.op(f"icmp ne ptr {kept}, null"), f"ptr {kept}"):
+        pass
+    fresh = w.call("aligned_alloc", ["i64 4096", f"i64 {SCRATCH}"], "ptr")
+    with w.exit_when(w.op(f"icmp ne ptr {fresh}, null"), f"ptr {fresh}"):
+        pass
+    # No memory: some other call holds the buffer made at start-up and will give it back.
+    w.call("sched_yield", [], "i32")
+    w.do(f"br label %{retry}")
+    w.module.add_function(w.fn)
+    w = Writer(module, "give", [("ptr", "buffer")])
+    surplus = w.op("atomicrmw xchg ptr @scratch, ptr %buffer seq_cst")
+    w.call("free", [f"ptr {surplus}"])
+    w.finish()
+
+
+def _load_context(w: Writer) -> Context:
+    values = {}
+    for i, (kind, name) in enumerate(CONTEXT):
+        values[name] = w.load(kind, w.at("%context", 8 * i))
+    return Context(values)
+
+
+def _panel(w: Writer, c: Context, panel: str) -> tuple[str, str]:
+    """First vector and number of vectors of a panel."""
+    first = w.add(w.mul(panel, c.width), w.min(panel, c.wider))
+    return first, w.add(c.width, w.select(w.test("slt", panel, c.wider), 1, 0))
+
+
+def _packed_panel(w: Writer, c: Context, tile: Tile, k0: str, kn: str, first: str) -> str:
+    """Where the panel that begins at vector ``first`` lies in the packed block of k that begins at ``k0``."""
+    vectors = w.add(w.mul(k0, c.vectors), w.mul(kn, first))
+    return w.at(c.packed, w.mul(vectors, tile.lanes * tile.size))
+
+
+def _emit_pack_block(module: Module, tile: Tile) -> None:
+    """``pack_block``: pack one panel of one block of k."""
+    w = Writer(module, "pack_block", [("ptr", "context"), ("i64", "block")])
+    c = _load_context(w)
+    k0 = w.mul(w.div("%block", c.panels), c.kc)
+    kn = w.min(c.kc, w.sub(c.k, k0))
+    first, width = _panel(w, c, w.rem("%block", c.panels))
+    column = w.mul(first, tile.lanes)
+    source = w.at(w.at(c.b, w.mul(k0, c.rsb)), w.mul(column, c.csb))
+    columns = w.mul(width, tile.lanes)
+    valid = w.min(columns, w.sub(c.n, column))
+    target = _packed_panel(w, c, tile, k0, kn, first)
+    w.call("pack", [f"ptr {target}", f"ptr {source}", f"i64 {c.rsb}", f"i64 {c.csb}", f"i64 {kn}", f"i64 {valid}", f"i64 {columns}"])
+    w.finish()
+
+
+def _emit_block(module: Module, tile: Tile) -> None:
+    """``block``: some rows of C by some panels, over all of k."""
+    w = Writer(module, "block", [("ptr", "context"), ("i64", "block")])
+    c = _load_context(w)
+    span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)  # rows of A packed together: whole tiles in whole vectors
+    buffer = w.fn.alloca(f"[{span * (K_BLOCK * 3 // 2) * tile.size} x i8]", 64)
+    group, rows = w.div("%block", c.row_blocks), w.rem("%block", c.row_blocks)
+    tiles = w.div(w.add(c.m, tile.rows - 1), tile.rows)
+    first_row = w.mul(w.div(w.mul(rows, tiles), c.row_blocks), tile.rows)
+    last_row = w.min(w.mul(w.div(w.mul(w.add(rows, 1), tiles), c.row_blocks), tile.rows), c.m)
+    first_panel = w.div(w.mul(group, c.panels), c.groups)
+    last_panel = w.div(w.mul(w.add(group, 1), c.panels), c.groups)
+    packs = w.test("ne", c.packs_a, 0)
+    in_place = w.op(f"icmp eq ptr {c.packed}, null")
+    rs = w.select(packs, tile.size, c.rsa)
+    cs = w.select(packs, span * tile.size, c.csa)
+    signature = ", ".join(kind for kind, _ in TILE_PARAMETERS)
+    with w.loop(0, c.k_blocks) as k_block:
+        k0 = w.mul(k_block, c.kc)
+        kn = w.min(c.kc, w.sub(c.k, k0))
+        goes_on = w.either(w.test("ne", c.accumulate, 0), w.test("ne", k_block, 0))
+        with w.loop(first_row, last_row, span) as start:
+            stop = w.min(w.add(start, span), last_row)
+            source = w.at(w.at(c.a, w.mul(k0, c.csa)), w.mul(start, c.rsa))
+            with w.when(packs):
+                arguments = [f"ptr {buffer}", f"ptr {source}", f"i64 {c.csa}", f"i64 {c.rsa}"]
+                w.call("pack", [*arguments, f"i64 {kn}", f"i64 {w.sub(stop, start)}", f"i64 {span}"])
+            left = w.select(packs, buffer, source, "ptr")
+            with w.loop(start, stop, tile.rows) as row:
+                m = w.min(tile.rows, w.sub(stop, row))
+                a = w.at(left, w.mul(w.sub(row, start), rs))
+                c_row = w.at(c.c, w.mul(row, c.ldc))
+                with w.loop(first_panel, last_panel) as panel:
+                    first, width = _panel(w, c, panel)
+                    column = w.mul(first, tile.lanes * tile.size)
+                    b = w.select(
+                        in_place,
+                        w.at(w.at(c.b, w.mul(k0, c.rsb)), column),
+                        _packed_panel(w, c, tile, k0, kn, first),
+                        "ptr",
+                    )
+                    ldb = w.select(in_place, c.rsb, w.mul(width, tile.lanes * tile.size))
+                    n = w.sub(c.n, w.mul(w.sub(w.add(first, width), 1), tile.lanes))
+                    slot = w.op(f"getelementptr ptr, ptr @tiles, i64 {w.sub(width, 1)}")
+                    values = [m, n, kn, a, rs, cs, b, ldb, w.at(c_row, column), c.ldc, goes_on]
+                    arguments = [f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)]
+                    w.do(f"call void ({signature}) {w.load('ptr', slot)}({', '.join(arguments)})")
+    w.finish()
+
+
+PRODUCT = CONTEXT[:12]
+
+
+def _emit_chunk(module: Module, tile: Tile) -> None:
+    """``chunk``: a product whose B fits the packing buffer; strides in bytes."""
+    w = Writer(module, "chunk", [(kind, label) for kind, label in PRODUCT])
+    context = w.fn.alloca(f"[{len(CONTEXT)} x i64]", 64)
+    given = {label: f"%{label}" for _, label in PRODUCT}
+    vectors = w.ceildiv("%n", tile.lanes)
+    panels = w.ceildiv(vectors, tile.vectors)
+    tiles = w.ceildiv("%m", tile.rows)
+    k_blocks = w.max(w.div(w.add("%k", K_BLOCK // 2), K_BLOCK), 1)
+    kc = w.ceildiv("%k", k_blocks)
+    work = w.mul(w.mul("%m", "%n"), "%k")
+    want = w.min(w.max(w.div(work, ALONE), 1), MAX_BLOCKS)
+    panel_bytes = w.mul(kc, tile.columns * tile.size)
+    groups = w.ceildiv(panels, w.max(w.div(GROUP_BYTES, panel_bytes), 1))
+    row_blocks = w.max(w.min(w.ceildiv(want, groups), w.div(tiles, BLOCK_TILES)), 1)
+    # Few rows: the columns must give the blocks.
+    few = w.test("slt", w.mul(row_blocks, groups), w.min(want, 8))
+    groups = w.select(few, w.min(panels, w.max(w.ceildiv(want, row_blocks), groups)), groups)
+    contiguous = w.test("eq", "%csb", tile.size)
+    low = w.test("sle", "%m", DIRECT_ROWS * tile.rows)
+    little = w.test("sle", w.mul(w.mul("%k", "%n"), tile.size), DIRECT_BYTES)
+    direct = w.both(contiguous, w.either(low, little))
+    packs_a = w.op(f"zext i1 {w.both(w.test('ne', '%csa', tile.size), w.test('sgt', panels, 1))} to i64")
+    values = given | {
+        "packed": "null",
+        "packs_a": packs_a,
+        "kc": kc,
+        "k_blocks": k_blocks,
+        "vectors": vectors,
+        "panels": panels,
+        "width": w.div(vectors, panels),
+        "wider": w.rem(vectors, panels),
+        "row_blocks": row_blocks,
+        "groups": groups,
+    }
+    for i, (kind, name) in enumerate(CONTEXT):
+        w.store(kind, values[name], w.at(context, 8 * i))
+    blocks = w.mul(row_blocks, groups)
+    nanoseconds = w.div(work, 50)
+    with w.exit_when(direct):
+        w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+    buffer = w.call("take", [], "ptr")
+    w.store("ptr", buffer, w.at(context, 8 * [name for _, name in CONTEXT].index("packed")))
+    # Packing moves two bytes for each one of B.
+    moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 8)
+    w.call("gj_parallel_for", ["ptr @pack_block", f"ptr {context}", f"i64 {w.mul(panels, k_blocks)}", f"i64 {moved}"])
+    w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+    w.call("give", [f"ptr {buffer}"])
+    w.finish()
+
+
+def _emit_entry(module: Module, tile: Tile) -> str:
+    """The public function: strides in elements, chunks, and the cases without work."""
+    name = f"gj_gemm_{tile.kind}"
+    labels = ["m", "n", "k", "a", "rsa", "csa", "b", "rsb", "csb", "c", "ldc", "accumulate"]
+    w = Writer(module, name, [("ptr" if label in "abc" else "i64", label) for label in labels])
+    with w.exit_when(w.either(w.test("sle", "%m", 0), w.test("sle", "%n", 0))):
+        pass
+    rsa, csa, rsb, csb, ldc = (w.mul(f"%{label}", tile.size) for label in ("rsa", "csa", "rsb", "csb", "ldc"))
+    with w.exit_when(w.test("sle", "%k", 0)), w.when(w.test("eq", "%accumulate", 0)), w.loop(0, "%m") as row:
+        w.call("memset", [f"ptr {w.at('%c', w.mul(row, ldc))}", "i32 0", f"i64 {w.mul('%n', tile.size)}"], "ptr")
+    wide = w.min(w.mul(w.ceildiv("%n", tile.lanes), tile.lanes), CHUNK_COLUMNS)
+    deep = w.div(SCRATCH // tile.size, wide)
+    with w.loop(0, "%n", CHUNK_COLUMNS) as column, w.loop(0, "%k", deep) as k:
+        n, kn = w.min(CHUNK_COLUMNS, w.sub("%n", column)), w.min(deep, w.sub("%k", k))
+        a = w.at("%a", w.mul(k, csa))
+        b = w.at(w.at("%b", w.mul(k, rsb)), w.mul(column, csb))
+        c = w.at("%c", w.mul(column, tile.size))
+        accumulate = w.op(f"or i64 %accumulate, {k}")
+        values = ["%m", n, kn, a, rsa, csa, b, rsb, csb, c, ldc, accumulate]
+        w.call("chunk", [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)])
+    w.finish()
+    return name

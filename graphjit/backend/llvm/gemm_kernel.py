@@ -1,0 +1,147 @@
+"""The register tile of the matrix product.
+
+Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole block of k.
+Input: strided A, B with contiguous vectors (in place or packed).  Output: functions ``tile1 .. tileV`` in a module, one per width in vectors.
+Invariants: each element of C is one chain of fused multiply-adds in the order of k, started from C itself when it continues a sum: so no element depends on
+tile shape, blocking, packing or the number of threads; nothing outside the matrices is read or written (columns by mask, surplus rows repeat the last one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.backend.llvm import jit
+from graphjit.backend.llvm.gemm_text import Writer
+from graphjit.backend.llvm.text import Module
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Shape of the register tile: what fits this machine's registers."""
+
+    kind: str
+    rows: int
+    vectors: int
+    lanes: int
+    fused: bool
+
+    @property
+    def element(self) -> str:
+        """LLVM's element type."""
+        return "double" if self.kind == "f64" else "float"
+
+    @property
+    def size(self) -> int:
+        """Bytes of an element."""
+        return 8 if self.kind == "f64" else 4
+
+    @property
+    def vector(self) -> str:
+        """LLVM's vector type."""
+        return f"<{self.lanes} x {self.element}>"
+
+    @property
+    def columns(self) -> int:
+        """Columns of the widest tile."""
+        return self.vectors * self.lanes
+
+
+def host_tile(kind: str) -> Tile:
+    """The tile for this machine: 32 registers of 512 bit, 16 of 256 bit, or 128 bit (32 registers on ARM, 16 on x86)."""
+    features = set(jit.host()[2].split(","))
+    size = 8 if kind == "f64" else 4
+    if "+avx512f" in features and "+avx512vl" in features:
+        return Tile(kind, 6, 4, 64 // size, True)
+    if "+avx2" in features and "+fma" in features:
+        return Tile(kind, 6, 2, 32 // size, True)
+    if "+neon" in features:
+        return Tile(kind, 6, 4, 16 // size, True)
+    return Tile(kind, 4, 2, 16 // size, False)
+
+
+def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
+    """Add ``tile<vectors>``: C[m, n] (+)= A[m, k] B[k, n] for m <= rows and n in the last of ``vectors`` vectors; strides in bytes."""
+    vec, elem, size, rows = tile.vector, tile.element, tile.size, tile.rows
+    short = f"v{tile.lanes}{tile.kind}"
+    module.declare(f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{tile.lanes} x i1>, {vec})")
+    module.declare(f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{tile.lanes} x i1>)")
+    module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
+    w = Writer(module, f"tile{vectors}", TILE_PARAMETERS, attributes='nounwind "prefer-vector-width"="512"')
+    fn = w.fn
+    ids = ", ".join(f"i64 {i}" for i in range(tile.lanes))
+    one = w.op(f"insertelement <{tile.lanes} x i64> poison, i64 %n, i32 0")
+    all_n = w.op(f"shufflevector <{tile.lanes} x i64> {one}, <{tile.lanes} x i64> poison, <{tile.lanes} x i32> zeroinitializer")
+    mask = f"<{tile.lanes} x i1> " + w.op(f"icmp ult <{tile.lanes} x i64> <{ids}>, {all_n}")
+
+    def load(pointer: str, v: int) -> str:
+        place = w.at(pointer, v * tile.lanes * size)
+        if v == vectors - 1:
+            return w.op(f"call {vec} @llvm.masked.load.{short}.p0(ptr {place}, i32 {size}, {mask}, {vec} zeroinitializer)")
+        return w.load(vec, place, size)
+
+    def store(value: str, pointer: str, v: int) -> None:
+        place = w.at(pointer, v * tile.lanes * size)
+        if v == vectors - 1:
+            w.do(f"call void @llvm.masked.store.{short}.p0({vec} {value}, ptr {place}, i32 {size}, {mask})")
+        else:
+            w.store(vec, value, place, size)
+
+    a, c = ["%a"], ["%c"]
+    for i in range(1, rows):
+        inside = w.test("slt", i, "%m")
+        a.append(w.at(a[-1], w.select(inside, "%rs", 0)))
+        c.append(w.at(c[-1], w.select(inside, "%ldc", 0)))
+    begin, resume, head, done = fn.current, fn.label("resume"), fn.label("k"), fn.label("done")
+    w.do(f"br i1 %continue, label %{resume}, label %{head}")
+    fn.start(resume)
+    sums = [[load(c[i], v) for v in range(vectors)] for i in range(rows)]
+    w.do(f"br label %{head}")
+    fn.start(head)
+    left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
+    phis = [[fn.phi(vec) for _ in range(vectors)] for _ in range(rows)]
+    for block, initial in ((begin, None), (resume, sums)):
+        left.add("%k", block)
+        offset.add("0", block)
+        b.add("%b", block)
+        for i in range(rows):
+            for v in range(vectors):
+                phis[i][v].add(initial[i][v] if initial else "zeroinitializer", block)
+    right = [load(b.name, v) for v in range(vectors)]
+    totals = []
+    for i in range(rows):
+        value = w.load(elem, w.at(a[i], offset.name), size)
+        value = w.op(f"insertelement {vec} poison, {elem} {value}, i32 0")
+        value = w.op(f"shufflevector {vec} {value}, {vec} poison, <{tile.lanes} x i32> zeroinitializer")
+        totals.append([])
+        for v in range(vectors):
+            if tile.fused:
+                total = w.op(f"call {vec} @llvm.fma.{short}({vec} {value}, {vec} {right[v]}, {vec} {phis[i][v].name})")
+            else:
+                total = w.op(f"fadd {vec} {w.op(f'fmul {vec} {value}, {right[v]}')}, {phis[i][v].name}")
+            phis[i][v].add(total, head)
+            totals[i].append(total)
+    left.add(w.sub(left.name, 1), head)
+    offset.add(w.add(offset.name, "%cs"), head)
+    b.add(w.at(b.name, "%ldb"), head)
+    w.do(f"br i1 {w.test('sgt', left.name, 1)}, label %{head}, label %{done}")
+    fn.start(done)
+    for i in range(rows):
+        for v in range(vectors):
+            store(totals[i][v], c[i], v)
+    w.finish()
+
+
+TILE_PARAMETERS = [
+    ("i64", "m"),
+    ("i64", "n"),
+    ("i64", "k"),
+    ("ptr", "a"),
+    ("i64", "rs"),
+    ("i64", "cs"),
+    ("ptr", "b"),
+    ("i64", "ldb"),
+    ("ptr", "c"),
+    ("i64", "ldc"),
+    ("i1", "continue"),
+]
+"""m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride in bytes; continue: C holds a partial sum."""

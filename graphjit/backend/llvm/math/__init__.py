@@ -1,0 +1,46 @@
+"""Elementary functions as LLVM vector code.
+
+Job: append the code of one function to a function under construction, inline or as a call.
+Input: builder function, name, number of lanes, precision, operands.  Output: the SSA name of the result.
+Invariants: no fast-math flags; every lane gives the bits that the scalar version gives; accuracy as in `FUNCTIONS`
+(measured in docs/accuracy.md); special values as in C99, Annex F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphjit.backend.llvm.math import exponential, logarithm, rounding
+from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
+from graphjit.backend.llvm.text import Function, Module
+from graphjit.backend.llvm.vector import Vector
+
+__all__ = ["FUNCTIONS", "MathFunction", "emit"]
+
+FAMILIES = (exponential, logarithm, rounding)
+ELEMENTS = {"f64": "double", "f32": "float"}
+ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
+
+
+def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], inline: bool = True) -> str:
+    """Append ``name(*args)`` to ``fn``; returns the result's SSA name.
+
+    ``kind`` is "f64" or "f32"; ``args`` are operands of type double/float for one lane, ``<lanes x double/float>`` else.
+    ``inline=False`` calls a function of the module that holds the same code, defined on first use.
+    """
+    entry = FUNCTIONS[name]
+    if inline:
+        return entry.body(Vector(fn, ELEMENTS[kind], lanes), *args)
+    symbol = f"gj_{name}_{kind}_{lanes}"
+    of = Vector(fn, ELEMENTS[kind], lanes).of
+    fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind))
+    return fn.op(f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)})")
+
+
+def _outlined(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str) -> str:
+    element = ELEMENTS[kind]
+    of = element if lanes == 1 else f"<{lanes} x {element}>"
+    names = [f"%a{i}" for i in range(entry.arity)]
+    fn = Function(module, symbol, f"internal {of}", [(of, n) for n in names], ATTRIBUTES)
+    fn.do(f"ret {of} {entry.body(Vector(fn, element, lanes), *names)}")
+    return fn.render()

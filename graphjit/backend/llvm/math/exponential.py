@@ -1,0 +1,152 @@
+"""exp and what is built on it: exp2, expm1, expit, tanh.
+
+Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions", 1980), a polynomial in
+r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need no branch.
+Input and output: as in `function`.
+Invariant: the clamp lets NaN pass and keeps n inside the range of `Vector.scale`.
+Polynomials: weighted least-maximum fits made for this project in 50-digit arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.backend.llvm.math.function import function
+from graphjit.backend.llvm.vector import Vector
+
+COEFFICIENTS = "Cody-Waite reduction, own polynomial"
+LOG2_E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of one precision."""
+
+    ln2_high: float  # few bits: n * ln2_high is exact
+    ln2_low: float
+    least: float  # exp(least) rounds to 0
+    most: float  # exp(most) is inf
+    exp: tuple[float, ...]  # (e**r - 1 - r) / r**2, absolute error against e**r
+    expm1: tuple[float, ...]  # the same, relative error against e**r - 1
+    exp2: tuple[float, ...]  # (2**r - 1) / r
+    flat: float  # tanh(flat) rounds to 1
+
+
+CONSTANTS = {
+    "double": Constants(
+        ln2_high=0.6931471805598903,
+        ln2_low=5.497923018708371e-14,
+        least=-746.0,
+        most=710.0,
+        exp=(
+            0.5000000000000013,
+            0.16666666666666685,
+            0.04166666666651125,
+            0.008333333333315415,
+            0.0013888888948010087,
+            0.00019841269900537864,
+            2.480148897682563e-05,
+            2.755723077146731e-06,
+            2.763160956549312e-07,
+            2.5113415763239496e-08,
+        ),
+        expm1=(
+            0.5000000000000006,
+            0.16666666666666605,
+            0.04166666666657362,
+            0.008333333333379838,
+            0.0013888888932399304,
+            0.00019841269739817938,
+            2.4801504394229124e-05,
+            2.7557389062388375e-06,
+            2.7626357595733857e-07,
+            2.50596164961176e-08,
+        ),
+        exp2=(),
+        flat=20.0,
+    ),
+    "float": Constants(
+        ln2_high=0.693145751953125,
+        ln2_low=1.42860682030941723212e-06,
+        least=-104.0,
+        most=89.0,
+        exp=(0.5, 0.166665181517601, 0.04166645556688309, 0.008368968032300472, 0.0013935815077275038),
+        expm1=(
+            0.5,
+            0.1666666567325592,
+            0.041666485369205475,
+            0.00833357498049736,
+            0.0013933018781244755,
+            0.00019735682872124016,
+        ),
+        exp2=(),
+        flat=10.0,
+    ),
+}
+
+
+def reduce(v: Vector, x: str) -> tuple[str, str, str]:
+    """(n, high, r): x - n ln 2 = r, and high = x - n ln2_high exactly; |r| <= ln(2)/2."""
+    k = CONSTANTS[v.element]
+    n, _ = v.nearest(x, LOG2_E)
+    high = v.fnma(n, k.ln2_high, x)
+    return n, high, v.fnma(n, k.ln2_low, high)
+
+
+def clamp(v: Vector, x: str, least: float, most: float) -> str:
+    """x between two bounds; NaN stays."""
+    return v.min(most, v.max(least, x))
+
+
+@function("exp", 1, 1.0, 1.0, COEFFICIENTS)
+def exp(v: Vector, x: str) -> str:
+    """e**x; gradual underflow, inf above the range."""
+    k = CONSTANTS[v.element]
+    n, _, r = reduce(v, clamp(v, x, k.least, k.most))
+    square = v.mul(r, r)
+    return v.scale(v.add(v.fma(square, v.poly(r, k.exp, square), r), 1.0), n)
+
+
+def expm1_tail(v: Vector, n: str, r: str) -> str:
+    """e**r - 1 - high for the (n, high, r) of `reduce`."""
+    k = CONSTANTS[v.element]
+    square = v.mul(r, r)
+    return v.fnma(n, k.ln2_low, v.mul(square, v.poly(r, k.expm1, square)))
+
+
+@function("expm1", 1, 2.0, 2.0, COEFFICIENTS + "; (2**n - 1) + 2**n (e**r - 1) summed from the exact parts")
+def expm1(v: Vector, x: str) -> str:
+    """e**x - 1 without cancellation; keeps the sign of zero."""
+    k = CONSTANTS[v.element]
+    n, high, r = reduce(v, clamp(v, x, -2.0 * k.flat, k.most))
+    one = v.sub(1.0, v.scale(1.0, v.neg(n)))
+    result = v.scale(v.add(v.add(high, one), expm1_tail(v, n, r)), n)
+    return v.copysign(result, x)
+
+
+@function("tanh", 1, 1.5, 1.5, COEFFICIENTS + "; -E / (2 + E), E = expm1(-2|x|) kept as an unevaluated sum")
+def tanh(v: Vector, x: str) -> str:
+    """Hyperbolic tangent; keeps the sign of zero."""
+    k = CONSTANTS[v.element]
+    doubled = v.mul(v.min(k.flat, v.abs(x)), -2.0)
+    n, high, r = reduce(v, doubled)
+    tail = expm1_tail(v, n, r)
+    power = v.scale(1.0, n)
+    base = v.sub(power, 1.0)
+    lead = v.fma(power, high, base)
+    left = v.fma(power, tail, v.fma(power, high, v.sub(base, lead)))
+    top = v.add(lead, left)  # E = top + rest
+    rest = v.add(v.sub(lead, top), left)
+    bottom = v.add(top, 2.0)  # 2 + E = bottom + lower
+    lower = v.add(v.add(v.sub(2.0, bottom), top), rest)
+    inverse = v.div(1.0, bottom)
+    ratio = v.mul(top, inverse)
+    error = v.add(v.fnma(ratio, bottom, top), v.fnma(ratio, lower, rest))
+    return v.copysign(v.fma(error, inverse, ratio), x)
+
+
+@function("expit", 1, 2.5, 2.5, "exp; e**-|x| never overflows")
+def expit(v: Vector, x: str) -> str:
+    """The logistic function 1 / (1 + e**-x); no overflow, gradual underflow."""
+    small = exp(v, v.neg(v.abs(x)))
+    return v.div(v.select(v.lt(x, 0.0), small, 1.0), v.add(small, 1.0))

@@ -1,0 +1,491 @@
+"""The thread pool: fork and join of blocks, in native code made from LLVM text alone.
+
+Job: run ``fn(context, block)`` for every block of a parallel kernel, on the caller and on idle workers.
+Input: the native call ``gj_parallel_for(fn, context, blocks, estimate_ns)``.  Output: every block has run once when it returns.
+Invariants: a caller never waits for a worker that has claimed nothing, so an absent or descheduled worker costs nothing; at most one job is open at
+a time, and a nested or concurrent call runs its own blocks serially; results cannot depend on the number of threads because blocks do not.
+
+How it works.  One 64-bit word, the ticket, holds (generation, blocks left).  A block is claimed by compare-and-swap of the whole word, so a worker that
+fell asleep between reading the job and claiming a block can never take a block of another job: the generation differs.  The fields of the job are
+written only while no block is left.  Idle workers poll the ticket for some tens of microseconds and then sleep on a futex.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import threading
+from dataclasses import dataclass
+
+from graphjit.backend.llvm import jit
+
+SYMBOL = "gj_parallel_for"
+WORTH_SPINNING_NS = 3_000
+"""Estimated work from which awake workers are asked to help."""
+WORTH_WAKING_NS = 60_000
+"""Estimated work from which sleeping workers are woken."""
+MISSED_NS = 200_000
+"""Work run alone because everybody slept, after which workers are woken all the same: many middle-sized kernels in a row then get help."""
+PER_WORKER_NS = 30_000
+"""Estimated work for which one more sleeping worker is woken."""
+SPIN_NS = 50_000
+"""Time an idle worker polls before it sleeps."""
+
+_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221, "s390x": 238}
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+# Linux numbers of SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: faults of a worker itself must stay deliverable to it.
+_FAULTS = (4, 5, 7, 8, 11, 31)
+
+_STATE = """
+%line = type { i64, [15 x i64] }
+@ticket = internal global %line zeroinitializer, align 128   ; generation << 32 | blocks left
+@finished = internal global %line zeroinitializer, align 128 ; blocks finished by workers
+@awake = internal global %line zeroinitializer, align 128    ; workers that poll or run
+@busy = internal global %line zeroinitializer, align 128     ; 1 while a caller owns the pool
+@fn = internal global ptr null, align 128                    ; the job: written only while no block is left
+@context = internal global ptr null, align 8
+@blocks = internal global i64 0, align 8
+@missed = internal global i64 0, align 128
+@wanted = internal global i64 0, align 8                     ; workers asked for (threads - 1)
+@running = internal global i64 0, align 8                    ; workers started in this process
+@spin = internal global i64 0, align 8
+@process = internal global i32 0, align 8
+@epoch = internal global i32 0, align 128                    ; futex of idle workers
+@parked = internal global i32 0, align 128                   ; futex of workers beyond @wanted
+@mask = internal constant [16 x i64] [i64 MASK, FULL]
+"""
+
+_DECLARATIONS = """
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(i64)
+declare i32 @pthread_sigmask(i32, ptr, ptr)
+declare i32 @sched_yield()
+declare i32 @getpid()
+declare i32 @clock_gettime(i32, ptr)
+declare i64 @syscall(i64, ...)
+"""
+
+_CLOCK = """
+define internal i64 @clock() nounwind {
+  %now = alloca [2 x i64], align 16
+  %ignored = call i32 @clock_gettime(i32 1, ptr %now)
+  %seconds = load i64, ptr %now
+  %rest = getelementptr i64, ptr %now, i64 1
+  %nanoseconds = load i64, ptr %rest
+  %scaled = mul i64 %seconds, 1000000000
+  %sum = add i64 %scaled, %nanoseconds
+  ret i64 %sum
+}
+
+define internal void @sleep_on(ptr %word, i32 %value) nounwind {
+  %ignored = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 128, i32 %value, ptr null)
+  ret void
+}
+
+define internal void @wake(ptr %word, i64 %count) nounwind {
+  %old = atomicrmw add ptr %word, i32 1 seq_cst
+  %ignored = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 129, i64 %count)
+  ret void
+}
+"""
+
+_WORK = """
+; Claim and run blocks until none is left; %counter counts those finished.
+define internal void @work(ptr %counter) nounwind {
+entry:
+  br label %look
+look:
+  %ticket = load atomic i64, ptr @ticket acquire, align 8
+  %left = and i64 %ticket, 4294967295
+  %none = icmp eq i64 %left, 0
+  br i1 %none, label %done, label %read
+read:
+  %fn = load atomic ptr, ptr @fn acquire, align 8
+  %context = load atomic ptr, ptr @context acquire, align 8
+  %blocks = load atomic i64, ptr @blocks acquire, align 8
+  %less = sub i64 %ticket, 1
+  %pair = cmpxchg ptr @ticket, i64 %ticket, i64 %less seq_cst seq_cst
+  %claimed = extractvalue { i64, i1 } %pair, 1
+  br i1 %claimed, label %run, label %look
+run:
+  %block = sub i64 %blocks, %left
+  call void %fn(ptr %context, i64 %block)
+  %old = atomicrmw add ptr %counter, i64 1 acq_rel
+  br label %look
+done:
+  ret void
+}
+"""
+
+_WORKER = """
+define internal ptr @worker(ptr %argument) nounwind {
+entry:
+  %index = ptrtoint ptr %argument to i64
+  br label %top
+top:
+  %wanted = load atomic i64, ptr @wanted seq_cst, align 8
+  %member = icmp slt i64 %index, %wanted
+  br i1 %member, label %begin, label %park
+park:
+  %parked = load atomic i32, ptr @parked seq_cst, align 4
+  %o1 = atomicrmw sub ptr @awake, i64 1 seq_cst
+  %wanted2 = load atomic i64, ptr @wanted seq_cst, align 8
+  %member2 = icmp slt i64 %index, %wanted2
+  br i1 %member2, label %rise, label %lie
+lie:
+  call void @sleep_on(ptr @parked, i32 %parked)
+  br label %rise
+rise:
+  %o2 = atomicrmw add ptr @awake, i64 1 seq_cst
+  br label %top
+begin:
+  %start = call i64 @clock()
+  %span = load atomic i64, ptr @spin monotonic, align 8
+  %deadline = add i64 %start, %span
+  br label %poll
+poll:
+  %turn = phi i64 [ 1, %begin ], [ %next, %again ]
+  %ticket = load atomic i64, ptr @ticket acquire, align 8
+  %left = and i64 %ticket, 4294967295
+  %open = icmp ne i64 %left, 0
+  br i1 %open, label %help, label %idle
+help:
+  call void @work(ptr @finished)
+  br label %top
+idle:
+  PAUSE
+  %next = add i64 %turn, 1
+  %phase = and i64 %next, 31
+  %look = icmp eq i64 %phase, 0
+  br i1 %look, label %time, label %again
+time:
+  %now = call i64 @clock()
+  %early = icmp slt i64 %now, %deadline
+  br i1 %early, label %again, label %rest
+again:
+  br label %poll
+rest:
+  ; The caller opens the ticket and then reads @awake; we lower @awake and then read the ticket: one of the two sees the other.
+  %epoch = load atomic i32, ptr @epoch seq_cst, align 4
+  %o3 = atomicrmw sub ptr @awake, i64 1 seq_cst
+  %ticket2 = load atomic i64, ptr @ticket seq_cst, align 8
+  %left2 = and i64 %ticket2, 4294967295
+  %open2 = icmp ne i64 %left2, 0
+  br i1 %open2, label %rise, label %sleep
+sleep:
+  call void @sleep_on(ptr @epoch, i32 %epoch)
+  br label %rise
+}
+
+; Start the workers that are wanted and not yet there.  Only the owner of @busy calls this.
+define internal void @start() nounwind {
+entry:
+  %thread = alloca i64, align 8
+  %saved = alloca [16 x i64], align 16
+  ; Signals belong to the interpreter's own threads.
+  %o1 = call i32 @pthread_sigmask(i32 2, ptr @mask, ptr %saved)
+  br label %look
+look:
+  %running = load i64, ptr @running
+  %wanted = load atomic i64, ptr @wanted seq_cst, align 8
+  %short = icmp slt i64 %running, %wanted
+  br i1 %short, label %create, label %done
+create:
+  %o2 = atomicrmw add ptr @awake, i64 1 seq_cst
+  %argument = inttoptr i64 %running to ptr
+  %status = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %argument)
+  %good = icmp eq i32 %status, 0
+  br i1 %good, label %created, label %failed
+created:
+  %more = add i64 %running, 1
+  store atomic i64 %more, ptr @running seq_cst, align 8
+  %id = load i64, ptr %thread
+  %o3 = call i32 @pthread_detach(i64 %id)
+  br label %look
+failed:
+  %o4 = atomicrmw sub ptr @awake, i64 1 seq_cst
+  store atomic i64 %running, ptr @wanted seq_cst, align 8
+  br label %done
+done:
+  %o5 = call i32 @pthread_sigmask(i32 2, ptr %saved, ptr null)
+  ret void
+}
+"""
+
+_CALL = """
+define internal void @serial(ptr %fn, ptr %context, i64 %blocks) nounwind {
+entry:
+  %any = icmp sgt i64 %blocks, 0
+  br i1 %any, label %loop, label %done
+loop:
+  %block = phi i64 [ 0, %entry ], [ %next, %loop ]
+  call void %fn(ptr %context, i64 %block)
+  %next = add i64 %block, 1
+  %more = icmp slt i64 %next, %blocks
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+
+; After fork only the calling thread is left: forget workers and any job in flight.
+define void @gj_threads_forget(i32 %process) nounwind {
+  store atomic i64 0, ptr @ticket seq_cst, align 8
+  store atomic i64 0, ptr @finished seq_cst, align 8
+  store atomic i64 0, ptr @awake seq_cst, align 8
+  store atomic i64 0, ptr @running seq_cst, align 8
+  store atomic i64 0, ptr @missed seq_cst, align 8
+  store atomic i64 0, ptr @busy seq_cst, align 8
+  store atomic i32 %process, ptr @process seq_cst, align 8
+  ret void
+}
+
+define void @gj_threads_configure(i64 %workers, i64 %spin) nounwind {
+  store atomic i64 %workers, ptr @wanted seq_cst, align 8
+  store atomic i64 %spin, ptr @spin seq_cst, align 8
+  call void @wake(ptr @epoch, i64 2147483647)
+  call void @wake(ptr @parked, i64 2147483647)
+  ret void
+}
+
+define i64 @gj_threads_running() nounwind {
+  %running = load atomic i64, ptr @running seq_cst, align 8
+  ret i64 %running
+}
+
+define i64 @gj_threads_awake() nounwind {
+  %awake = load atomic i64, ptr @awake seq_cst, align 8
+  ret i64 %awake
+}
+
+define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind {
+entry:
+  %finishedhere = alloca i64, align 8
+  %few = icmp slt i64 %blocks, 2
+  %small = icmp slt i64 %estimate, WORTH_SPINNING
+  %many = icmp sgt i64 %blocks, 2147483647
+  %w0 = load atomic i64, ptr @wanted monotonic, align 8
+  %lonely = icmp slt i64 %w0, 1
+  %b0 = or i1 %few, %small
+  %b1 = or i1 %b0, %many
+  %b2 = or i1 %b1, %lonely
+  br i1 %b2, label %alone, label %worth
+alone:
+  call void @serial(ptr %fn, ptr %context, i64 %blocks)
+  ret void
+worth:
+  %a0 = load atomic i64, ptr @awake monotonic, align 8
+  %company = icmp sgt i64 %a0, 0
+  %large = icmp sge i64 %estimate, WORTH_WAKING
+  %go = or i1 %company, %large
+  br i1 %go, label %check, label %lonesome
+lonesome:
+  %m0 = atomicrmw add ptr @missed, i64 %estimate monotonic
+  %m1 = add i64 %m0, %estimate
+  %patient = icmp slt i64 %m1, MISSED
+  br i1 %patient, label %alone, label %check
+check:
+  %rouse = phi i1 [ %large, %worth ], [ true, %lonesome ]
+  ; A fork by C code runs no hook of Python: the process number tells.
+  %pid = call i32 @getpid()
+  %known = load atomic i32, ptr @process acquire, align 4
+  %same = icmp eq i32 %pid, %known
+  br i1 %same, label %acquire, label %child
+child:
+  %swap = cmpxchg ptr @process, i32 %known, i32 -1 seq_cst seq_cst
+  %first = extractvalue { i32, i1 } %swap, 1
+  br i1 %first, label %forget, label %alone
+forget:
+  call void @gj_threads_forget(i32 %pid)
+  br label %acquire
+acquire:
+  %take = cmpxchg ptr @busy, i64 0, i64 1 seq_cst seq_cst
+  %mine = extractvalue { i64, i1 } %take, 1
+  br i1 %mine, label %own, label %alone
+own:
+  store atomic i64 0, ptr @missed monotonic, align 8
+  %running = load atomic i64, ptr @running monotonic, align 8
+  %wanted = load atomic i64, ptr @wanted monotonic, align 8
+  %short = icmp slt i64 %running, %wanted
+  br i1 %short, label %begin, label %publish
+begin:
+  call void @start()
+  br label %publish
+publish:
+  store atomic i64 0, ptr @finished monotonic, align 8
+  store atomic ptr %fn, ptr @fn release, align 8
+  store atomic ptr %context, ptr @context release, align 8
+  store atomic i64 %blocks, ptr @blocks release, align 8
+  %old = load atomic i64, ptr @ticket monotonic, align 8
+  %generation = lshr i64 %old, 32
+  %newer = add i64 %generation, 1
+  %high = shl i64 %newer, 32
+  %ticket = or i64 %high, %blocks
+  %swapped = atomicrmw xchg ptr @ticket, i64 %ticket seq_cst
+  br i1 %rouse, label %count, label %run
+count:
+  %byblocks = sub i64 %blocks, 1
+  %bywork = udiv i64 %estimate, PER_WORKER
+  %l0 = call i64 @llvm.umin.i64(i64 %byblocks, i64 %wanted)
+  %l1 = call i64 @llvm.umax.i64(i64 %bywork, i64 1)
+  %useful = call i64 @llvm.umin.i64(i64 %l0, i64 %l1)
+  %awake = load atomic i64, ptr @awake seq_cst, align 8
+  %missing = sub i64 %useful, %awake
+  %some = icmp sgt i64 %missing, 0
+  br i1 %some, label %rouseworkers, label %run
+rouseworkers:
+  call void @wake(ptr @epoch, i64 %missing)
+  br label %run
+run:
+  store i64 0, ptr %finishedhere
+  call void @work(ptr %finishedhere)
+  %here = load i64, ptr %finishedhere
+  %elsewhere = sub i64 %blocks, %here
+  br label %join
+join:
+  %turn = phi i64 [ 0, %run ], [ %next, %soon ], [ %next, %late ]
+  %finished = load atomic i64, ptr @finished acquire, align 8
+  %complete = icmp eq i64 %finished, %elsewhere
+  br i1 %complete, label %release, label %wait
+wait:
+  %next = add i64 %turn, 1
+  %long = icmp sgt i64 %next, 500
+  br i1 %long, label %late, label %soon
+soon:
+  PAUSE
+  br label %join
+late:
+  ; Somebody who holds a block may be waiting for this very core.
+  %ignored = call i32 @sched_yield()
+  br label %join
+release:
+  store atomic i64 0, ptr @busy release, align 8
+  ret void
+}
+declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.umax.i64(i64, i64)
+"""
+
+_SERIAL_ONLY = """
+define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind {
+  call void @serial(ptr %fn, ptr %context, i64 %blocks)
+  ret void
+}
+"""
+
+
+def source() -> str:
+    """LLVM text of the pool for this platform; where there is no futex, of a loop over the blocks."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in _FUTEX_NUMBER:
+        return _CALL[: _CALL.index("; After fork")] + _SERIAL_ONLY
+    declaration, pause = _PAUSE.get(machine.replace("arm64", "aarch64"), ("", ""))
+    mask = ~sum(1 << (number - 1) for number in _FAULTS)
+    text = _STATE + _DECLARATIONS + declaration + _CLOCK + _WORK + _WORKER + _CALL
+    values = {
+        "FUTEX": _FUTEX_NUMBER[machine],
+        "PAUSE": pause,
+        "MASK": mask,
+        "FULL": ", ".join(["i64 -1"] * 15),
+        "WORTH_SPINNING": WORTH_SPINNING_NS,
+        "WORTH_WAKING": WORTH_WAKING_NS,
+        "MISSED": MISSED_NS,
+        "PER_WORKER": PER_WORKER_NS,
+    }
+    for name, value in values.items():
+        text = text.replace(name, str(value))
+    return text
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The compiled pool and the entries that Python calls."""
+
+    module: jit.NativeModule
+    address: int
+    configure: ctypes._CFuncPtr | None
+    forget: ctypes._CFuncPtr | None
+    running: ctypes._CFuncPtr | None
+    awake: ctypes._CFuncPtr | None
+
+
+_pool: _Pool | None = None
+_threads: int | None = None
+_lock = threading.Lock()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads() -> int:
+    """Threads that a parallel kernel may use, the caller included."""
+    return cores() if _threads is None else _threads
+
+
+def configure(threads: int) -> None:
+    """Use ``threads`` threads, the caller included, from now on; more than there are cores is allowed."""
+    global _threads
+    if threads < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {threads}")
+    with _lock:
+        _threads = threads
+        if _pool is not None:
+            _apply(_pool)
+
+
+def active_workers() -> int:
+    """Worker threads started in this process so far; they live, mostly asleep, until it ends."""
+    return int(_pool.running()) if _pool is not None and _pool.running is not None else 0
+
+
+def ensure() -> None:
+    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the first job that pays for them."""
+    global _pool
+    if _pool is not None:
+        return
+    with _lock:
+        if _pool is None:
+            _pool = _build()
+
+
+def _build() -> _Pool:
+    module = jit.NativeModule(source())
+    # Workers poll this code until the very end of the process: the interpreter's shutdown must not unmap it.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
+    address = module.address(SYMBOL)
+    jit.add_symbol(SYMBOL, address)
+    if "gj_threads_forget" not in source():
+        return _Pool(module, address, None, None, None, None)
+    pool = _Pool(
+        module,
+        address,
+        ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(module.address("gj_threads_configure")),
+        ctypes.CFUNCTYPE(None, ctypes.c_int32)(module.address("gj_threads_forget")),
+        ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("gj_threads_running")),
+        ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("gj_threads_awake")),
+    )
+    assert pool.forget is not None
+    pool.forget(os.getpid())
+    _apply(pool)
+    os.register_at_fork(after_in_child=_after_fork)
+    return pool
+
+
+def _apply(pool: _Pool) -> None:
+    if pool.configure is not None:
+        threads = num_threads()
+        # With more threads than cores a polling worker would only keep others from working.
+        pool.configure(threads - 1, SPIN_NS if threads <= cores() else 0)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    if _pool is not None and _pool.forget is not None:
+        _pool.forget(os.getpid())

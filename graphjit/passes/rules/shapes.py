@@ -1,0 +1,279 @@
+"""Rules that move views where they cost least.
+
+Broadcasts move outward (towards the results): what is computed before a broadcast is computed on fewer elements.  Slices move inward.
+Every rule here only renames elements, so all are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Node
+from graphjit.ir.opdef import Scalar
+from graphjit.ir.patterns import splat
+from graphjit.passes.rules.rule import Rule
+
+PIECES = 512
+"""Pieces of a concatenation above which its slices are not resolved one by one (the search is linear in them)."""
+
+
+def _hoist_broadcast(b: Builder, node: Node) -> Node | None:
+    if node.op.name == "copy" or any(arg.op.name != "broadcast_to" for arg in node.args):
+        return None
+    inner = [arg.args[0] for arg in node.args]
+    shape = np.broadcast_shapes(*[x.shape for x in inner])
+    if math.prod(shape) >= node.type.size:
+        return None
+    value = b.emit(node.op, *[b.broadcast_to(x, shape=shape) for x in inner], **node.attrs)
+    return b.broadcast_to(value, shape=node.shape)
+
+
+def _broadcast_leading(b: Builder, node: Node) -> Node | None:
+    x = node.args[0]
+    if x.op.name not in ("reshape", "const") or not x.shape or x.shape[0] != 1:
+        return None
+    lead = next((i for i, n in enumerate(x.shape) if n != 1), len(x.shape))
+    return b.broadcast_to(b.reshape(x, shape=x.shape[lead:]), shape=node.shape)
+
+
+def _aligned(node: Node) -> tuple[Node, list[int]] | None:
+    """For a view of a broadcast: (x, length of x along each axis of the broadcast, 1 where it has none)."""
+    inner = node.args[0]
+    if inner.op.name != "broadcast_to" or inner.type.size == 0:
+        return None
+    x = inner.args[0]
+    return x, [1] * (len(inner.shape) - len(x.shape)) + list(x.shape)
+
+
+def _reshape_broadcast(b: Builder, node: Node) -> Node | None:
+    found = _aligned(node)
+    if found is None:
+        return None
+    x, lengths = found
+    if x.type.size == 1:
+        return b.broadcast_to(b.reshape(x, shape=()), shape=node.shape)
+    inner = node.args[0]
+    if [n for n in inner.shape if n != 1] != [n for n in node.shape if n != 1]:
+        return None
+    rest = iter([m for m, n in zip(lengths, inner.shape, strict=True) if n != 1])
+    shape = tuple(1 if n == 1 else next(rest) for n in node.shape)
+    return b.broadcast_to(b.reshape(x, shape=shape), shape=node.shape)
+
+
+def _transpose_broadcast(b: Builder, node: Node) -> Node | None:
+    found = _aligned(node)
+    if found is None:
+        return None
+    x, lengths = found
+    x = b.transpose(b.reshape(x, shape=tuple(lengths)), perm=node.attrs["perm"])  # type: ignore[arg-type]
+    return b.broadcast_to(x, shape=node.shape)
+
+
+def _slice_broadcast(b: Builder, node: Node) -> Node | None:
+    found = _aligned(node)
+    if found is None or node.type.size == 0:
+        return None
+    x, lengths = found
+    attrs: Any = node.attrs
+    inner = node.args[0]
+    real = [m == n for m, n in zip(lengths, inner.shape, strict=True)]
+    x = b.slice(
+        b.reshape(x, shape=tuple(lengths)),
+        starts=tuple(s if r else 0 for s, r in zip(attrs["starts"], real, strict=True)),
+        limits=tuple(u if r else 1 for u, r in zip(attrs["limits"], real, strict=True)),
+        steps=tuple(t if r else 1 for t, r in zip(attrs["steps"], real, strict=True)),
+    )
+    return b.broadcast_to(x, shape=node.shape)
+
+
+def _flip_broadcast(b: Builder, node: Node) -> Node | None:
+    found = _aligned(node)
+    if found is None:
+        return None
+    x, _ = found
+    lead = len(node.shape) - len(x.shape)
+    axes: Any = node.attrs["axes"]
+    x = b.flip(x, axes=tuple(a - lead for a in axes if a >= lead and x.shape[a - lead] != 1))
+    return b.broadcast_to(x, shape=node.shape)
+
+
+def _slice_slice(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if inner.op.name != "slice" or node.type.size == 0:
+        return None
+    outer_attrs: Any = node.attrs
+    inner_attrs: Any = inner.attrs
+    first = zip(inner_attrs["starts"], inner_attrs["steps"], strict=True)
+    second = zip(outer_attrs["starts"], outer_attrs["steps"], strict=True)
+    pairs = [(s + s2 * t, t * t2) for (s, t), (s2, t2) in zip(first, second, strict=True)]
+    return b.slice(
+        inner.args[0],
+        starts=tuple(s for s, _ in pairs),
+        limits=tuple(s + (n - 1) * t + 1 for (s, t), n in zip(pairs, node.shape, strict=True)),
+        steps=tuple(t for _, t in pairs),
+    )
+
+
+def _slice_concatenate(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if inner.op.name != "concatenate" or node.type.size == 0 or len(inner.args) > PIECES:
+        return None
+    axis: Any = inner.attrs["axis"]
+    attrs: Any = node.attrs
+    first = attrs["starts"][axis]
+    last = first + (node.shape[axis] - 1) * attrs["steps"][axis]
+    begin = 0
+    for piece in inner.args:
+        end = begin + piece.shape[axis]
+        if begin <= first < end:
+            if last >= end:
+                return None
+            starts, limits = list(attrs["starts"]), list(attrs["limits"])
+            starts[axis], limits[axis] = first - begin, last + 1 - begin
+            return b.slice(piece, starts=tuple(starts), limits=tuple(limits), steps=attrs["steps"])
+        begin = end
+    return None
+
+
+def _slice_embed(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if inner.op.name != "embed" or node.type.size == 0:
+        return None
+    x = inner.args[0]
+    attrs: Any = node.attrs
+    inner_attrs: Any = inner.attrs
+    if attrs["starts"] == inner_attrs["starts"] and attrs["steps"] == inner_attrs["steps"] and node.shape == x.shape:
+        return x
+    starts, limits, steps = [], [], []
+    rows = zip(attrs["starts"], attrs["steps"], node.shape, inner_attrs["starts"], inner_attrs["steps"], x.shape, strict=True)
+    inside = True
+    for start, step, length, at, spacing, n in rows:
+        last, end = start + (length - 1) * step, at + (n - 1) * spacing
+        if last < at or start > end or n == 0:
+            return b.full(0, node.type)
+        inside = inside and at <= start and last <= end and (spacing == 1 or length == 1)
+        offset = start - at
+        if spacing != 1 and offset % spacing:
+            inside = False
+        starts.append(offset // spacing)
+        limits.append(offset // spacing + (length - 1) * step + 1)
+        steps.append(step)
+    return b.slice(x, starts=tuple(starts), limits=tuple(limits), steps=tuple(steps)) if inside else None
+
+
+def _embed_embed(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if inner.op.name != "embed" or inner.type.size == 0:
+        return None
+    outer_attrs: Any = node.attrs
+    inner_attrs: Any = inner.attrs
+    rows = list(zip(outer_attrs["starts"], outer_attrs["steps"], inner_attrs["starts"], inner_attrs["steps"], strict=True))
+    return b.embed(
+        inner.args[0],
+        shape=node.shape,
+        starts=tuple(s + t * s2 for s, t, s2, _ in rows),
+        steps=tuple(t * t2 for _, t, _, t2 in rows),
+    )
+
+
+def _embed_whole(b: Builder, node: Node) -> Node | None:
+    x = node.args[0]
+    if x.shape == node.shape and node.type.size:
+        return x
+    value = splat(x)
+    if value is not None and value == 0 and not np.signbit(value):
+        return b.full(0, node.type)
+    return None
+
+
+def _flip_flip(b: Builder, node: Node) -> Node | None:
+    axes: Any = node.attrs["axes"]
+    x = node.args[0]
+    left = set(axes)
+    if x.op.name == "flip":
+        inner: Any = x.attrs["axes"]
+        left ^= set(inner)
+        x = x.args[0]
+    wanted = tuple(sorted(a for a in left if x.shape[a] != 1))
+    return None if x is node.args[0] and wanted == tuple(axes) else b.flip(x, axes=wanted)
+
+
+def _concatenate_splat(b: Builder, node: Node) -> Node | None:
+    values = [splat(arg) for arg in node.args]
+    if any(value is None or value.tobytes() != values[0].tobytes() for value in values):
+        return None
+    return b.full(values[0], node.type)
+
+
+def _concatenate_flat(b: Builder, node: Node) -> Node | None:
+    axis = node.attrs["axis"]
+    pieces: list[Node] = []
+    for arg in node.args:
+        if arg.op.name == "concatenate" and arg.attrs["axis"] == axis:
+            pieces.extend(arg.args)
+        elif arg.type.size or not node.type.size:
+            pieces.append(arg)
+    return b.concatenate(*pieces, axis=axis) if tuple(pieces) != node.args else None
+
+
+def _concatenate_slices(b: Builder, node: Node) -> Node | None:
+    axis: Any = node.attrs["axis"]
+    pieces: list[Node] = []
+    for arg in node.args:
+        joined = _join_slices(b, pieces[-1], arg, axis) if pieces else None
+        if joined is None:
+            pieces.append(arg)
+        else:
+            pieces[-1] = joined
+    return b.concatenate(*pieces, axis=axis) if len(pieces) < len(node.args) else None
+
+
+def _join_slices(b: Builder, left: Node, right: Node, axis: int) -> Node | None:
+    """Two slices of one array that lie side by side along ``axis``, as one slice."""
+    if left.op.name != "slice" or right.op.name != "slice" or left.args[0] is not right.args[0]:
+        return None
+    first: Any = left.attrs
+    second: Any = right.attrs
+    if first["steps"] != second["steps"] or first["steps"][axis] != 1 or first["limits"][axis] != second["starts"][axis]:
+        return None
+    for name in ("starts", "limits"):
+        if any(i != axis and p != q for i, (p, q) in enumerate(zip(first[name], second[name], strict=True))):
+            return None
+    limits = list(first["limits"])
+    limits[axis] = second["limits"][axis]
+    return b.slice(left.args[0], starts=first["starts"], limits=tuple(limits), steps=first["steps"])
+
+
+RULES = (
+    Rule(
+        "hoist_broadcast",
+        (),
+        _hoist_broadcast,
+        "f(broadcast(x), broadcast(y)) -> broadcast(f(x, y)) when x and y together are smaller than the result.",
+        kinds=(Scalar,),
+    ),
+    Rule("broadcast_leading", ("broadcast_to",), _broadcast_leading, "broadcast(reshape(x, (1, ...))) -> broadcast(x): leading ones are implied."),
+    Rule("reshape_broadcast", ("reshape",), _reshape_broadcast, "reshape(broadcast(x)) -> broadcast(reshape(x)) where only axes of length 1 come or go."),
+    Rule("transpose_broadcast", ("transpose",), _transpose_broadcast, "transpose(broadcast(x)) -> broadcast(transpose(x))."),
+    Rule("slice_broadcast", ("slice",), _slice_broadcast, "slice(broadcast(x)) -> broadcast(slice(x))."),
+    Rule("flip_broadcast", ("flip",), _flip_broadcast, "flip(broadcast(x)) -> broadcast(flip(x))."),
+    Rule("slice_slice", ("slice",), _slice_slice, "slice(slice(x)) -> one slice."),
+    Rule("slice_concatenate", ("slice",), _slice_concatenate, "slice(concatenate(x, y)) -> slice(x) when it lies inside one piece."),
+    Rule("slice_embed", ("slice",), _slice_embed, "slice(embed(x)) -> x, a slice of x, or zeros, when it reads only what was or was not written."),
+    Rule("embed_embed", ("embed",), _embed_embed, "embed(embed(x)) -> one embed."),
+    Rule("embed_whole", ("embed",), _embed_whole, "embed(x) that fills its shape -> x; of zeros -> zeros."),
+    Rule("flip_flip", ("flip",), _flip_flip, "flip(flip(x)) -> one flip along the axes flipped once; axes of length 1 need none."),
+    Rule("concatenate_splat", ("concatenate",), _concatenate_splat, "Pieces filled with one number -> broadcast of it."),
+    Rule(
+        "concatenate_flat",
+        ("concatenate",),
+        _concatenate_flat,
+        "concatenate(concatenate(x, y), z) -> concatenate(x, y, z) along one axis; empty pieces go.",
+        consumes=("concatenate",),
+    ),
+    Rule("concatenate_slices", ("concatenate",), _concatenate_slices, "concatenate(x[:k], x[k:]) -> x, and any adjacent slices of one array -> one slice."),
+)

@@ -1,0 +1,46 @@
+"""Every snippet of the documents is true: Python blocks run, command blocks print what stands below them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from graphjit.cli.main import app
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [body for kind, body in BLOCK.findall((ROOT / document).read_text()) if kind == language]
+
+
+def test_readme_snippets_run_in_order(capsys):
+    namespace: dict[str, object] = {}
+    snippets = blocks("README.md", "python")
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, str(ROOT / "README.md"), "exec"), namespace)
+
+
+def test_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    assert "pip install '.[examples]' && python examples/digits.py" in text
+    assert "pip install '.[test]' && pytest" in text
+
+
+COMMANDS = [block for name in ("ARCHITECTURE.md", "README.md") for block in blocks(name, "console")]
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0][:70])
+def test_command_blocks_print_what_they_show(block, monkeypatch):
+    first, _, shown = block.partition("\n")
+    assert first.startswith("$ graphjit "), first
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, shlex.split(first)[2:])
+    assert done.exit_code == 0, done.output
+    assert [line.rstrip() for line in done.output.strip().splitlines()] == [line.rstrip() for line in shown.strip().splitlines()]

@@ -1,0 +1,674 @@
+"""Shape, joining, selection, creation, padding, calculus and product functions and ndarray methods on tracers against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy_harness import OPERANDS, check_expression, lines, record, run
+
+from graphjit.errors import TraceError, UnsupportedError
+
+SHAPES = lines(
+    """
+    np.reshape(m, (4, 3))
+    np.reshape(m, -1)
+    np.reshape(m, (2, -1))
+    np.reshape(m, [2, 6])
+    np.reshape(m, (4, 3), order='F')
+    np.reshape(t, (-1, 4), 'F')
+    m.reshape(4, 3)
+    m.reshape((4, 3))
+    m.reshape(-1)
+    m.reshape(2, -1, order='F')
+    m.reshape(())  if m.size == 1 else m
+    z.reshape(3, 0)
+    z.reshape(0, 5)
+    s.reshape(1, 1)
+    np.ravel(m)
+    np.ravel(m, 'F')
+    m.ravel()
+    m.flatten()
+    m.flatten('F')
+    m.flat[2]
+    z.ravel()
+    np.transpose(m)
+    np.transpose(t, (2, 0, 1))
+    np.transpose(t, (-1, 0, 1))
+    np.permute_dims(t, (1, 0, 2))
+    m.T
+    t.T
+    s.T
+    v.T
+    t.mT
+    t.transpose()
+    t.transpose(1, 0, 2)
+    t.transpose((1, 0, 2))
+    t.transpose(None)
+    np.matrix_transpose(t)
+    np.swapaxes(t, 0, -1)
+    t.swapaxes(1, 2)
+    np.moveaxis(t, 0, -1)
+    np.moveaxis(t, [0, 1], [-1, -2])
+    np.moveaxis(t, (2, 0), (0, 1))
+    np.rollaxis(t, 2)
+    np.rollaxis(t, 0, 3)
+    np.rollaxis(t, -1, 1)
+    np.expand_dims(m, 0)
+    np.expand_dims(m, (0, -1))
+    np.expand_dims(s, 0)
+    np.squeeze(one)
+    np.squeeze(one, 0)
+    np.squeeze(one, (0, -1))
+    one.squeeze()
+    np.broadcast_to(v, (3, 4))
+    np.broadcast_to(s, (2, 2))
+    np.broadcast_to(one, (2, 3, 5))
+    np.broadcast_arrays(m, v, s)
+    np.broadcast_arrays(w[:, None], v)
+    np.meshgrid(v, w)
+    np.meshgrid(v, w, indexing='ij')
+    np.meshgrid(v, w, sparse=True)
+    np.meshgrid(v, [1.0, 2.0], w)
+    np.atleast_1d(s)
+    np.atleast_1d(s, v)
+    np.atleast_2d(v)
+    np.atleast_2d(s)
+    np.atleast_3d(s)
+    np.atleast_3d(v)
+    np.atleast_3d(m)
+    np.flip(m)
+    np.flip(m, 0)
+    np.flip(t, (0, 2))
+    np.fliplr(m)
+    np.flipud(m)
+    np.rot90(m)
+    np.rot90(m, 2)
+    np.rot90(m, -1)
+    np.rot90(t, 3, (1, 2))
+    np.roll(v, 1)
+    np.roll(m, 2)
+    np.roll(m, -1, axis=1)
+    np.roll(m, (1, 2), axis=(0, 1))
+    np.roll(m, 7, axis=0)
+    np.roll(m, 1, axis=(0, 1))
+    np.roll(z, 1, axis=0)
+    """
+)
+JOINING = lines(
+    """
+    np.concatenate([m, n])
+    np.concatenate([m, n], axis=1)
+    np.concatenate((m, np.ones((3, 2))), 1)
+    np.concatenate([m, n], axis=None)
+    np.concatenate([v, [1.0, 2.0]])
+    np.concatenate([m, i])
+    np.concatenate([f, m])
+    np.concatenate([i8, u8])
+    np.concatenate([m, n], dtype=np.float32)
+    np.concatenate([v, np.zeros(0)])
+    np.concatenate(m)
+    np.stack([v, v * 2])
+    np.stack([m, n], axis=-1)
+    np.stack([m, n], 1)
+    np.stack((v, [1, 2, 3, 4]))
+    np.stack(m, axis=1)
+    np.vstack([v, v])
+    np.vstack([m, v])
+    np.hstack([v, w])
+    np.hstack([m, n])
+    np.hstack([s, v])
+    np.dstack([v, v])
+    np.dstack([m, n])
+    np.column_stack([v, v])
+    np.column_stack([m, w])
+    np.append(v, w)
+    np.append(m, n, axis=0)
+    np.append(v, 1.0)
+    np.block([[q, m], [n, q]])
+    np.block([v, w])
+    np.block([[s, s], [s, s]])
+    np.split(v, 2)
+    np.split(m, [1, 3], axis=1)
+    np.split(v, [2, 9])
+    np.array_split(v, 3)
+    np.array_split(m, 2, axis=0)
+    np.hsplit(m, 2)
+    np.vsplit(m, 3)
+    np.dsplit(t, 2)
+    np.hsplit(v, 2)
+    np.unstack(m)
+    np.unstack(t, axis=1)
+    np.tile(v, 2)
+    np.tile(v, (2, 1))
+    np.tile(m, (2, 3))
+    np.tile(m, (2, 1, 2))
+    np.tile(s, 3)
+    np.tile(t, 2)
+    np.repeat(v, 2)
+    np.repeat(m, 3, axis=1)
+    np.repeat(m, 2)
+    np.repeat(v, [1, 0, 2, 3])
+    np.repeat(m, [1, 2, 0], axis=0)
+    np.repeat(v, 0)
+    m.repeat(2, axis=0)
+    np.resize(v, (2, 3))
+    np.resize(m, 5)
+    """
+)
+DIAGONALS = lines(
+    """
+    np.diag(v)
+    np.diag(v, 1)
+    np.diag(v, -2)
+    np.diag(m)
+    np.diag(m, 1)
+    np.diag(m, -2)
+    np.diag(m, 9)
+    np.diag(i[0])
+    np.diag(b[0])
+    np.diag(m.T, 2)
+    np.diagflat(m)
+    np.diagflat(v, 1)
+    np.diagonal(m)
+    np.diagonal(t, 1, 1, 2)
+    np.diagonal(t, axis1=2, axis2=0)
+    m.diagonal(1)
+    np.linalg.diagonal(t, offset=1)
+    np.trace(m)
+    np.trace(t, 1, 2, 1)
+    np.trace(i8)
+    np.linalg.trace(t)
+    m.trace()
+    np.tril(m)
+    np.tril(m, 1)
+    np.triu(m, -1)
+    np.triu(t)
+    np.tril(t, -1)
+    np.triu(i)
+    np.tril(v)
+    np.vander(v)
+    np.vander(v, 3, increasing=True)
+    """
+)
+SELECTION = lines(
+    """
+    np.where(b, m, n)
+    np.where(m > 0, m, 0)
+    np.where(m > 0, m, 0.0)
+    np.where(f > 0, f, 0.0)
+    np.where(f > 0, f, 1)
+    np.where(i > 0, i, 2)
+    np.where(i > 0, i, 2.5)
+    np.where(i8 > 0, i8, 3)
+    np.where(b, 1, 0) + m
+    np.where(m, 1.0, n)
+    np.where(b, v, w[:, None])
+    np.where([True, False, True, True], v, 0)
+    np.where(s > 0, m, n)
+    np.clip(m, -1, 1)
+    np.clip(m, None, 0.5)
+    np.clip(m, 0, None)
+    np.clip(m, n, 1.0)
+    np.clip(m, min=0)
+    np.clip(m, max=v)
+    np.clip(i, -1, 2)
+    np.clip(i, -0.5, 2)
+    np.clip(f, 0.0, 1.0)
+    np.clip(nan, -1, 1)
+    np.clip(m, 1, -1)
+    m.clip(0, 1)
+    m.clip(min=0)
+    m.clip(max=0.25)
+    np.nan_to_num(nan)
+    np.nan_to_num(nan, nan=1.0, posinf=9.0, neginf=-9.0)
+    np.nan_to_num(nan.astype(np.float32))
+    np.nan_to_num(i)
+    np.select([m > 1, m > 0], [m, n])
+    np.select([m > 1, b], [m * 2, n], default=-1.0)
+    np.select([b, c], [v, i])
+    np.choose(abs(i) % 3, [m, n, 0.5], mode='clip')
+    np.choose(i, [m, n, p], mode='wrap')
+    np.choose([0, 1, 0, 1], [v, v * 2])
+    np.take(v, [0, 2])
+    np.take(m, [0, -1], axis=1)
+    np.take(m, j, axis=1)
+    np.take(m, [[0, 1], [2, 3]], axis=1)
+    np.take(m, 5)
+    np.take(m, -1, axis=0)
+    np.take(m, [7, -9], axis=1, mode='clip')
+    np.take(m, [7, -9], axis=1, mode='wrap')
+    np.take(m, j * 3, axis=0, mode='wrap')
+    np.take(m, j * 3 - 4, axis=0, mode='clip')
+    m.take([1, 1], axis=0)
+    np.take_along_axis(m, np.argsort([[3, 1, 2, 0]] * 3), axis=1)
+    np.take_along_axis(m, np.argmax(m, axis=1, keepdims=True), axis=1)
+    np.take_along_axis(m, abs(i) % 3, axis=0)
+    np.take_along_axis(v, j, axis=0)
+    np.take_along_axis(m, j, axis=None)
+    np.compress([True, False, True], m, axis=0)
+    np.compress([False, False], v)
+    m.compress([True, False, True, False], axis=1)
+    np.extract([True, False, True, False], v)
+    np.delete(v, 1)
+    np.delete(m, [0, 2], axis=1)
+    np.delete(m, slice(1), axis=0)
+    np.isclose(m, m + 1e-9)
+    np.isclose(nan, nan)
+    np.isclose(nan, nan, equal_nan=True)
+    np.isclose(m, n, rtol=1.0)
+    np.allclose(m, m)
+    np.allclose(m, n)
+    np.array_equal(m, m)
+    np.array_equal(m, v)
+    np.array_equal(nan, nan, equal_nan=True)
+    """
+)
+PRODUCTS = lines(
+    """
+    m @ k
+    m @ v
+    w @ m
+    v @ v
+    t @ k
+    t @ v
+    v @ t.mT
+    t @ u.mT
+    u[0] @ t.mT
+    m[None] @ t.mT
+    t[:1] @ u.mT
+    m @ np.ones((4, 2))
+    np.ones((2, 3)) @ m
+    i @ j
+    b @ b.T
+    f @ fv
+    f @ v
+    i8 @ i8.T
+    np.matmul(m, k)
+    np.matmul(t[:, None], u[None].mT)
+    np.zeros((2, 0)) @ z
+    np.vecdot(m, n)
+    np.vecdot(t, v)
+    np.matvec(t, v)
+    np.vecmat(w, t)
+    np.dot(m, k)
+    np.dot(v, v)
+    np.dot(t, v)
+    np.dot(m, t.mT)
+    np.dot(t, k)
+    np.dot(s, m)
+    np.dot(m, 2)
+    m.dot(k)
+    np.vdot(m, n)
+    np.inner(m, n)
+    np.inner(v, v)
+    np.inner(t, v)
+    np.inner(s, m)
+    np.outer(v, w)
+    np.outer(m, v)
+    np.outer(s, v)
+    np.linalg.outer(v, w)
+    np.tensordot(m, k, 1)
+    np.tensordot(m, n)
+    np.tensordot(t, m, axes=([1, 2], [0, 1]))
+    np.tensordot(t, u, axes=((2, 0), (2, 0)))
+    np.tensordot(v, w, 0)
+    np.tensordot(t, v, axes=(-1, 0))
+    np.linalg.matmul(m, k)
+    np.linalg.vecdot(m, n, axis=0)
+    np.linalg.multi_dot([m, k, k.T])
+    np.linalg.multi_dot([w, m, k])
+    np.linalg.multi_dot([w, m, v])
+    np.linalg.multi_dot([m.T, q, m, k])
+    np.kron(v, w)
+    np.kron(m, q)
+    np.kron(m, v)
+    np.kron(t, v)
+    np.cross(w, [1.0, 2.0, 3.0])
+    np.cross(q, w)
+    np.cross(q, q.T, axis=0)
+    np.cross(m[:, :3], q, axisc=0)
+    np.linalg.cross(q, q.T)
+    np.linalg.norm(v)
+    np.linalg.norm(v, 1)
+    np.linalg.norm(v, np.inf)
+    np.linalg.norm(v, -np.inf)
+    np.linalg.norm(v, 0)
+    np.linalg.norm(v, 3)
+    np.linalg.norm(v, 2.5)
+    np.linalg.norm(m)
+    np.linalg.norm(m, 'fro')
+    np.linalg.norm(m, 1)
+    np.linalg.norm(m, -1)
+    np.linalg.norm(m, np.inf)
+    np.linalg.norm(m, -np.inf, keepdims=True)
+    np.linalg.norm(m, axis=0)
+    np.linalg.norm(m, axis=1, keepdims=True)
+    np.linalg.norm(m, 1, axis=1)
+    np.linalg.norm(t, axis=(1, 2))
+    np.linalg.norm(t, 1, axis=(2, 0))
+    np.linalg.norm(t, np.inf, axis=(2, 0), keepdims=True)
+    np.linalg.norm(t)
+    np.linalg.norm(f)
+    np.linalg.norm(i)
+    np.linalg.vector_norm(m, axis=1, ord=1)
+    np.linalg.matrix_norm(t)
+    np.linalg.matrix_power(q, 5)
+    np.linalg.matrix_power(q, 0)
+    """
+)
+EINSUM = lines(
+    """
+    np.einsum('ij,jk->ik', m, k)
+    np.einsum('ij,jk', m, k)
+    np.einsum('ij->ji', m)
+    np.einsum('ij', m)
+    np.einsum('ji', m)
+    np.einsum('ij->', m)
+    np.einsum('ij->i', m)
+    np.einsum('ii', q)
+    np.einsum('ii->i', q)
+    np.einsum('iij->ij', np.stack([q, q, q]))
+    np.einsum('iii', np.stack([q, q, q]))
+    np.einsum('i,i', v, v)
+    np.einsum('i,i->i', v, v)
+    np.einsum('i,j->ij', v, w)
+    np.einsum('i,j->ji', v, w)
+    np.einsum('i,j->', v, w)
+    np.einsum('ij,ij->', m, n)
+    np.einsum('ij,ij->j', m, n)
+    np.einsum('ij,j->i', m, v)
+    np.einsum('bij,bjk->bik', t, u.mT)
+    np.einsum('bij,bkj->bik', t, u)
+    np.einsum('bij,bij->b', t, u)
+    np.einsum('bij,kj->ikb', t, m)
+    np.einsum('...j,j->...', t, v)
+    np.einsum('...ij,...jk->...ik', t, u.mT)
+    np.einsum('...ij,...jk', m, u.mT)
+    np.einsum('...,...', m, v)
+    np.einsum('i...->...', m)
+    np.einsum('...ii->...i', np.stack([q, q]))
+    np.einsum('ij,jk,kl->il', q, m, k)
+    np.einsum('i,ij,j->', w, m, v)
+    np.einsum('i,ij,j', w, m, v, optimize=True)
+    np.einsum('ij,kj,kl,l->i', m, n, m, v)
+    np.einsum('ij,ij,ij->ij', m, n, m)
+    np.einsum('ij,ij->ij', m, one[0])
+    np.einsum(m, [0, 1], k, [1, 2], [0, 2])
+    np.einsum(m, [0, 1], k, [1, 2])
+    np.einsum(t, [0, Ellipsis], [Ellipsis, 0])
+    np.einsum('ij,jk->ik', i, np.ones((4, 2), int))
+    np.einsum('ij,jk->ik', f, k)
+    np.einsum('ij,kj->ik', b, c)
+    np.einsum('i,->i', v, s)
+    np.einsum(',', s, 2.0)
+    np.einsum('ab,cb,cd->ad', m, n, m, optimize='optimal')
+    np.einsum(' i j , j k -> i k ', m, k)
+    """
+)
+CREATION = lines(
+    """
+    np.zeros_like(m)
+    np.zeros_like(m, dtype=int)
+    np.zeros_like(i, shape=(2, 2))
+    np.ones_like(f)
+    np.ones_like(b)
+    np.full_like(m, 2.5)
+    np.full_like(i, 2.7)
+    np.full_like(m, s)
+    np.full_like(m, v)
+    np.empty_like(m) * 0
+    np.copy(m)
+    m.copy()
+    np.astype(m, np.float32)
+    m.astype(int)
+    m.astype('float32')
+    i.astype(float)
+    b.astype(np.int8)
+    m.astype(bool)
+    np.real(m)
+    np.imag(m)
+    m.real
+    m.imag
+    np.isreal(m)
+    np.iscomplex(m)
+    np.round(m)
+    np.round(m, 2)
+    np.round(m * 100, -1)
+    np.round(f, 1)
+    np.round(i, 2)
+    np.around(m, 1)
+    m.round(1)
+    round(1.5) * m
+    np.fix(m)
+    np.float32(2) * f
+    np.conj(m)
+    m.conj()
+    np.eye(3) @ q
+    np.identity(3) * w
+    np.arange(4) * v
+    np.linspace(0, 1, 4) + v
+    np.tri(3) * q
+    """
+)
+PADDING = lines(
+    """
+    np.pad(v, 2)
+    np.pad(m, 1)
+    np.pad(m, ((1, 0), (2, 3)))
+    np.pad(m, (1, 2))
+    np.pad(v, 2, constant_values=-1)
+    np.pad(m, 1, constant_values=((1, 2), (3, 4)))
+    np.pad(v, (1, 2), constant_values=s)
+    np.pad(i, 1, constant_values=7)
+    np.pad(b, 1)
+    np.pad(f, 1, mode='constant', constant_values=0.1)
+    np.pad(v, 3, mode='edge')
+    np.pad(m, ((2, 1), (0, 3)), 'edge')
+    np.pad(v, 2, mode='reflect')
+    np.pad(v, 9, mode='reflect')
+    np.pad(m, ((2, 0), (1, 3)), mode='reflect')
+    np.pad(v, 3, mode='reflect', reflect_type='odd')
+    np.pad(v, (8, 5), mode='reflect', reflect_type='odd')
+    np.pad(v[:1], 2, mode='reflect')
+    np.pad(v, 2, mode='symmetric')
+    np.pad(v, 11, mode='symmetric')
+    np.pad(m, 1, mode='symmetric', reflect_type='odd')
+    np.pad(v, 2, mode='wrap')
+    np.pad(v, (9, 6), mode='wrap')
+    np.pad(m, 1, mode='wrap')
+    np.pad(v, 3, mode='linear_ramp')
+    np.pad(m, ((1, 2), (0, 3)), mode='linear_ramp', end_values=(5, -4))
+    np.pad(i, 2, mode='linear_ramp', end_values=3)
+    np.pad(v, 2, mode='maximum')
+    np.pad(m, 1, mode='minimum')
+    np.pad(v, 2, mode='mean')
+    np.pad(m, 1, mode='mean')
+    np.pad(m, {1: (1, 2)})
+    np.pad(m, {-1: 2, 0: 1}, mode='edge')
+    """
+)
+CALCULUS = lines(
+    """
+    np.diff(v)
+    np.diff(m)
+    np.diff(m, axis=0)
+    np.diff(m, n=2)
+    np.diff(v, n=9)
+    np.diff(m, n=0)
+    np.diff(b)
+    np.diff(u8)
+    np.diff(m, prepend=0)
+    np.diff(m, axis=0, append=n[:1])
+    np.ediff1d(m)
+    np.ediff1d(v, to_begin=-99, to_end=[1, 2])
+    np.gradient(v)
+    np.gradient(v, 0.5)
+    np.gradient(v, edge_order=2)
+    np.gradient(m)
+    np.gradient(m, 2.0, axis=0)
+    np.gradient(m, 2.0, 3.0)
+    np.gradient(m, axis=1, edge_order=2)
+    np.gradient(v, [0.0, 1.0, 3.0, 7.0])
+    np.gradient(v, np.cumsum(p[0]), edge_order=2)
+    np.gradient(m, [0.0, 1.0, 3.0, 7.0], axis=1)
+    np.gradient(i, axis=0)
+    np.gradient(f, axis=0)
+    np.trapezoid(v)
+    np.trapezoid(m, dx=0.5)
+    np.trapezoid(m, [0.0, 1.0, 3.0, 7.0])
+    np.trapezoid(m, n, axis=0)
+    np.trapezoid(m, w, axis=0)
+    np.convolve(v, w)
+    np.convolve(v, w, 'same')
+    np.convolve(v, w, 'valid')
+    np.convolve(w, v, 'same')
+    np.convolve(w, v, 'valid')
+    np.convolve(v, [1, 2])
+    np.convolve(i[0], j)
+    np.convolve(v, s)
+    np.correlate(v, w)
+    np.correlate(v, w, 'full')
+    np.correlate(w, v, 'full')
+    np.correlate(v, w, 'same')
+    np.correlate(w, v, 'same')
+    np.polyval(w, v)
+    np.polyval([1, 2, 3], m)
+    np.polyval(w, 2.0)
+    np.polyval([1, 2], i)
+    np.sinc(m)
+    np.sinc(i)
+    np.sinc(np.zeros(2) * s)
+    """
+)
+ALL = SHAPES + JOINING + DIAGONALS + SELECTION + PRODUCTS + EINSUM + CREATION + PADDING + CALCULUS
+
+
+@pytest.mark.parametrize("expression", ALL)
+def test_function(expression: str) -> None:
+    check_expression(expression)
+
+
+ERRORS = lines(
+    """
+    np.reshape(m, (5, 5))
+    np.reshape(m, (-1, -1))
+    np.transpose(m, (0, 0))
+    np.transpose(m, (0,))
+    np.squeeze(m, 0)
+    np.broadcast_to(m, (4, 3))
+    np.concatenate([m, v])
+    np.concatenate([m, k])
+    np.concatenate([s, s])
+    np.stack([m, v])
+    np.split(v, 3)
+    np.repeat(v, [1, 2])
+    np.repeat(v, -1)
+    m @ n
+    m @ s
+    np.dot(m, n)
+    np.tensordot(m, n, 1)
+    np.einsum('ij,jk', m, n)
+    np.einsum('ij->k', m)
+    np.einsum('ijk->', m)
+    np.take(v, 9)
+    np.expand_dims(m, 5)
+    np.swapaxes(m, 0, 3)
+    np.moveaxis(m, 0, (0, 1))
+    np.diag(t)
+    np.trace(v)
+    np.cross(v, v)
+    np.pad(v, -1)
+    np.pad(m, 1, mode='edge', constant_values=1)
+    np.convolve(m, v)
+    np.where(b, m)
+    np.linalg.norm(t, 'fro')
+    np.linalg.matrix_power(m, 2)
+    np.linalg.multi_dot([m])
+    np.choose([5, 0], [v[:2], v[2:]])
+    np.atleast_3d(m)[9]
+    m.astype(int, casting='safe')
+    np.subtract(b, c)
+    """
+)
+
+
+@pytest.mark.parametrize("expression", ERRORS)
+def test_errors_are_numpys(expression: str) -> None:
+    from numpy_harness import function_of
+
+    function, names = function_of(expression)
+    arrays = [OPERANDS[name] for name in names]
+    with pytest.raises(Exception) as wanted:
+        function(*arrays)
+    with pytest.raises(wanted.type):
+        record(function, arrays)
+
+
+@pytest.mark.parametrize(
+    ("expression", "kind", "words"),
+    [
+        ("np.nonzero(m)", TraceError, "np.where"),
+        ("np.where(m > 0)", TraceError, "depends on values"),
+        ("m.nonzero()", TraceError, "np.where"),
+        ("np.sort(m)", UnsupportedError, "outside"),
+        ("m.sort()", UnsupportedError, "outside"),
+        ("np.unique(m)", TraceError, "outside"),
+        ("np.linalg.svd(m)", UnsupportedError, "np.linalg.svd"),
+        ("np.linalg.norm(m, 2)", UnsupportedError, "singular"),
+        ("np.pad(v, 1, mode='median')", UnsupportedError, "edge"),
+        ("np.reshape(m, (s, 3))", TraceError, "shape"),
+        ("np.tile(v, j)", TraceError, "reps"),
+        ("np.fft.fft(v)", UnsupportedError, "fft"),
+        ("m.tobytes()", UnsupportedError, "memory"),
+        ("m.strides", TraceError, "memory"),
+        ("m.nothing", AttributeError, "nothing"),
+        ("np.add.at(m, [0], 1)", UnsupportedError, "at"),
+        ("np.frexp(m)", UnsupportedError, "frexp"),
+        ("np.add(m, 1, where=b)", UnsupportedError, "np.where"),
+    ],
+)
+def test_what_is_not_compiled_says_so(expression: str, kind: type[Exception], words: str) -> None:
+    from numpy_harness import function_of
+
+    function, names = function_of(expression)
+    with pytest.raises(kind, match=words):
+        record(function, [OPERANDS[name] for name in names])
+
+
+def test_static_questions_have_python_answers() -> None:
+    def ask(m: np.ndarray, f: np.ndarray) -> np.ndarray:
+        assert np.shape(m) == (3, 4)
+        assert np.ndim(m) == 2
+        assert np.size(m) == 12
+        assert np.size(m, 0) == 3
+        assert np.result_type(m, f) == np.float64
+        assert np.result_type(f, 1.0) == np.float32
+        assert np.can_cast(f, np.float64)
+        assert not np.iscomplexobj(m)
+        assert np.isrealobj(m)
+        assert np.common_type(f) is np.float32
+        assert not np.shares_memory(m, f)
+        assert len(m) == 3
+        assert m.shape == (3, 4)
+        assert m.dtype == np.float64
+        assert np.einsum_path("ij,jk->ik", m, m.T)[0][0] == "einsum_path"
+        return m
+
+    run(ask, OPERANDS["m"], OPERANDS["f"])
+
+
+def test_lists_of_tracers_become_arrays() -> None:
+    s = OPERANDS["s"]
+    for function in (
+        lambda s: np.array([s, s * 2]) * np.ones(2) + s,
+        lambda s: np.sin(np.array([s, s + 1])) + s,
+        lambda s: np.stack([[s, 1.0], [0.0, s]]),
+        lambda s: np.concatenate([[s], [2.0, 3.0]]),
+        lambda s: np.dot(np.array([[s, 1.0], [2.0, s]]), np.stack([s, s])),
+        lambda s: np.sum(np.array([s, s])) + np.array([s, 2 * s])[1],
+        lambda s: np.mean(np.stack([s, s, 1.0])),
+        lambda s: np.where(s > 0, [s, 1.0], [1.0, 2.0]),
+    ):
+        (found,) = run(function, s)
+        wanted = np.asarray(function(float(s)), dtype=np.float64)
+        np.testing.assert_allclose(found, wanted, rtol=1e-13)

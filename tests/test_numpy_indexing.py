@@ -1,0 +1,197 @@
+"""Reading with every kind of index against NumPy."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from numpy_harness import OPERANDS, check, check_expression, lines, record, run, same
+
+from graphjit.errors import TraceError, UnsupportedError
+
+TABLE = lines(
+    """
+    v[0]
+    v[-1]
+    v[np.int64(2)]
+    v[np.array(1)]
+    m[1]
+    m[1, 2]
+    m[-1, -2]
+    m[1][2]
+    m[:]
+    m[...]
+    m[()]
+    s[()]
+    s[...]
+    s[None]
+    m[:, 0]
+    m[1:]
+    m[:-1]
+    m[::2]
+    m[::-1]
+    m[::-2, ::-1]
+    m[5:1]
+    m[1:1]
+    m[2:0:-1]
+    m[-100:100]
+    v[3:0:-2]
+    v[-1::-1]
+    v[1:-1]
+    m[None]
+    m[:, None]
+    m[None, :, None]
+    m[..., None]
+    m[..., 0]
+    m[0, ...]
+    t[..., 1, :]
+    t[1, ..., 0]
+    t[:, 1]
+    t[:, None, 1, ::2]
+    m[np.newaxis, 1]
+    z[:, 0]
+    z[0:0]
+    v[[0, 2]]
+    v[[0, -1, 1]]
+    v[np.array([[0, 1], [2, 3]])]
+    v[[]]
+    v[j]
+    m[j % 3]
+    m[:, j]
+    m[j % 3, j]
+    m[[0, 1], [1, 2]]
+    m[[[0], [2]], [1, 3]]
+    m[[0, 1]]
+    m[:, [0, 3]]
+    m[[0, 1], 2]
+    m[2, [0, 1]]
+    t[0, :, [0, 1]]
+    t[:, 0, [0, 1]]
+    t[:, [0, 1], [1, 2]]
+    t[[0, 1], :, [1, 2]]
+    t[[0, 1], :, 2]
+    t[0, [0, 1], 1:3]
+    t[..., [0, 1]]
+    t[[0, 1], ..., 0]
+    t[None, [0, 1], 1]
+    t[:, None, [0, 1]]
+    t[None, :, [0, 1], None, 1:]
+    t[[0, 1], None, [1, 2]]
+    t[1:, [[0, 1], [2, 2]], ::-1]
+    t[::-1, [0, 2]]
+    t[0, :, j]
+    t[j % 2, :, j]
+    t[:, j % 3, j]
+    t[:, j % 3, None, j]
+    t[1, j % 3]
+    t[s > -9 if False else 1]
+    t[:, [True, False, True]]
+    m[[True, False, True]]
+    m[[True, False, True], 1]
+    m[[True, False, True], [0, 1]]
+    m[:, [True, False, True, False]]
+    t[[[True, False, True], [False, True, True]]]
+    t[1, [[True, False, True, False], [True, True, False, False], [False, False, True, True]]]
+    v[[False, False, False, False]]
+    v[True]
+    v[None, True]
+    m[np.int32(1), np.uint8(2)]
+    m[np.array([0, 1], np.uint8)]
+    m[slice(None), slice(0, 2)]
+    m[(0, 1)]
+    m[:, ::-1][::-1]
+    i[j % 3]
+    b[:, j]
+    f[1:, 1]
+    m[j[0]] if False else m
+    m[-1, j]
+    m[j % 3 - 3]
+    """
+)
+
+
+@pytest.mark.parametrize("expression", TABLE)
+def test_expression(expression: str) -> None:
+    check_expression(expression)
+
+
+def test_every_combination_of_three_kinds() -> None:
+    """1 000 keys on a 4-d array: placement rules of integers, slices, new axes, lists and ellipses in every order."""
+    x = np.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    parts = [0, slice(None), slice(None, None, -1), None, [0, 1], Ellipsis, [[1], [0]], -1, [True, False]]
+    keys = []
+    for key in itertools.product(parts, repeat=3):
+        try:
+            keys.append((key, x[key]))
+        except IndexError:
+            with pytest.raises(IndexError):
+                record(lambda a, key=key: a[key], [x])
+    assert len(keys) > 350
+    found = run(lambda a: [a[key] for key, _ in keys], x)
+    for value, (key, wanted) in zip(found, keys, strict=True):
+        assert value.shape == wanted.shape, key
+        np.testing.assert_array_equal(value, wanted, err_msg=str(key))
+
+
+def test_traced_scalar_index() -> None:
+    m = OPERANDS["m"]
+    for index in (0, 2, -1):
+        same(run(lambda x, k: x[k], m, np.int64(index))[0], m[index], exact=True)
+        same(run(lambda x, k: x[1, k], m, np.int64(index))[0], m[1, index], exact=True)
+        same(run(lambda x, k: x[:, k], m, np.int32(index))[0], m[:, index], exact=True)
+        same(run(lambda x, k: x[k, [0, 1]], m, np.int64(index))[0], m[index, [0, 1]], exact=True)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["v[9]", "v[-5]", "m[0, 4]", "m[[0, 3]]", "m[:, [-5]]", "m[0, 0, 0]", "m[..., ...]", "m[1.5]", "m['a']", "m[[1.5]]", "m[[True, False]]", "m[[0, 1], [0, 1, 2]]", "s[0]", "m[m]", "np.take(m, [5], axis=0)"],
+)
+def test_errors_are_numpys(expression: str) -> None:
+    from numpy_harness import function_of
+
+    function, names = function_of(expression)
+    arrays = [OPERANDS[name] for name in names]
+    with pytest.raises(IndexError):
+        function(*arrays)
+    with pytest.raises(IndexError):
+        record(function, arrays)
+
+
+def test_masks_must_be_known() -> None:
+    m = OPERANDS["m"]
+    with pytest.raises(TraceError, match=r"traced mask.*\n?.*np\.where"):
+        record(lambda x: x[x > 0], [m])
+    writable = m > 0
+    with pytest.raises(TraceError, match="read-only|flags"):
+        record(lambda x: x[writable], [m])
+    frozen = writable.copy()
+    frozen.flags.writeable = False
+    check(lambda x: x[frozen], m)
+    check(lambda x: x[frozen[:, 0].tolist()], m)
+
+
+def test_slice_bounds_must_be_known() -> None:
+    with pytest.raises(TraceError, match="slice bound"):
+        record(lambda x, k: x[:k], [OPERANDS["v"], np.array(2)])
+    with pytest.raises(UnsupportedError, match="False"):
+        record(lambda x: x[False], [OPERANDS["v"]])
+
+
+def test_outside_index_arrays_are_read_at_each_call() -> None:
+    """A writable index array from outside is an input by reference, not a baked constant."""
+    index = np.array([0, 1])
+    graph, captured, _ = record(lambda x: x[index], [OPERANDS["v"]])
+    assert len(captured) == 1
+    assert captured[0] is index
+    assert len(graph.inputs) == 2
+    with pytest.raises(IndexError):
+        record(lambda x: x[np.array([7])], [OPERANDS["v"]])
+
+
+def test_views_are_not_gathers() -> None:
+    """Basic indexing is slices, flips and reshapes; constant index lists are one gather."""
+    graph, _, _ = record(lambda x: x[1, ::-1, None, 2:], [OPERANDS["t"]])
+    assert {node.op.name for node in graph.nodes()} <= {"input", "slice", "flip", "reshape"}
+    graph, _, _ = record(lambda x: x[:, [0, 2]], [OPERANDS["t"]])
+    assert [node.op.name for node in graph.nodes()].count("gather") == 1
