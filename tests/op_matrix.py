@@ -1,8 +1,10 @@
 """Samples and derivative checks for every op, driven by the registry.
 
 Job: turn each op's declaration into concrete arguments, one-op graphs, derived graphs, and numerical references.
-Input: an op.  Output: ``samples_for``, ``special_samples_for``, ``op_graph``, ``jvp_graph``, ``vjp_graph``, ``check_derivative``.
-Invariants: everything is seeded by the op's name; nothing here knows an op by name but the sets below, each with its reason.
+Input: an op.  Output: ``samples_for``, ``special_samples_for``, ``op_graph``, ``jvp_graph``, ``vjp_graph``,
+``check_derivative``.
+Invariants: everything is seeded by the op's name; nothing here knows an op by name but the sets below, each with its
+reason.
 """
 
 from __future__ import annotations

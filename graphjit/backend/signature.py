@@ -210,9 +210,7 @@ class EntrySpec:
 
     def __post_init__(self) -> None:
         if self.positional + len(self.keywords) != len(self.inputs):
-            raise ValueError(
-                f"{len(self.inputs)} inputs for {self.positional} positional and {len(self.keywords)} keyword arguments"
-            )
+            raise ValueError(f"{len(self.inputs)} inputs for {self.positional} positional and {len(self.keywords)} keyword arguments")
         sources = sorted(leaf.source for leaf in leaves(self.outputs) if not isinstance(leaf, StaticOut))
         if sources != list(range(len(sources))):
             raise ValueError(f"every program output needs exactly one leaf, got slots {sources}")

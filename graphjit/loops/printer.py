@@ -2,7 +2,8 @@
 
 Job: one line a statement, indented by loop nesting.
 Input: a `LoopKernel`.  Output: text.
-Invariant: everything that the back ends print from is in the text: loop kinds, extents, bounds, addresses, combiners, error codes.
+Invariant: everything that the back ends print from is in the text: loop kinds, extents, bounds, addresses, combiners,
+error codes.
 
     kernel k0  # tanh mul
       t1 = 2.0 : f64
@@ -53,7 +54,8 @@ def print_kernel(kernel: LoopKernel) -> str:
 def statement_text(statement: Statement) -> str:
     """One statement; of a loop, its head."""
     if isinstance(statement, Let):
-        return f"{statement.ref!r} = {expression_text(statement.value)} : {short(statement.ref.dtype)}" + _failing(statement.value)
+        text = f"{statement.ref!r} = {expression_text(statement.value)} : {short(statement.ref.dtype)}"
+        return text + _failing(statement.value)
     if isinstance(statement, Init):
         return f"{statement.ref!r} = accumulator {statement.combine} : {short(statement.ref.dtype)}"
     if isinstance(statement, Accumulate):

@@ -61,13 +61,15 @@ def _can_lane(loop: For) -> bool:
             return False
         if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
             return False
-        if isinstance(statement, Store) and (statement.combine or statement.dynamic) and _scatters(statement, varying):
-            return False
+        if isinstance(statement, Store) and (statement.combine or statement.dynamic):
+            if _collides(statement, loop.axis, varying):
+                return False
     return True
 
 
-def _scatters(statement: Store, varying: set[Ref]) -> bool:
-    return any(ref in varying for ref, _ in statement.dynamic) or not statement.dynamic
+def _collides(statement: Store, axis: Axis, varying: set[Ref]) -> bool:
+    """Whether two lanes might write to one place."""
+    return any(ref in varying for ref, _ in statement.dynamic) or not statement.address[axis]
 
 
 def _varying(loop: For) -> set[Ref]:

@@ -1,4 +1,7 @@
-"""The ops: one file per family, each op declared once with all of its rules.  Importing this package fills the registry."""
+"""The ops: one file per family, each op declared once with all of its rules.
+
+Importing this package fills the registry.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Arithmetic on elements: add, subtract, multiply, divide, signs, minima and maxima.
 
-Subgradient choices (documented and tested): ``abs`` has derivative 0 at 0, and so has ``copysign``; ties of ``maximum``/``minimum``
-share evenly, and both get 0 where the result is NaN.  Integer division, remainders and rounding are in ``rounding``, powers and roots in ``powers``.
+Subgradient choices (documented and tested): ``abs`` has derivative 0 at 0, and so has ``copysign``; ties of
+``maximum``/``minimum`` share evenly, and both get 0 where the result is NaN.  Integer division, remainders and
+rounding are in ``rounding``, powers and roots in ``powers``.
 """
 
 from __future__ import annotations

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from graphjit.errors import ShapeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Decompose, LocalRule, Linear, Scalar, ZeroDerivative, op
+from graphjit.ir.opdef import Decompose, Linear, LocalRule, Scalar, ZeroDerivative, op
 from graphjit.ir.patterns import splat
 from graphjit.ir.types import BOOL, Type
 from graphjit.ops.infer import integral, predicate
 from graphjit.ops.samples import ALL, BOOLS, EDGES, INTS, SHAPES, Cases, uniform
 
 _STEP = ZeroDerivative("piecewise constant")
+_function: Any
 
 for _name, _function, _sign in (
     ("eq", np.equal, "=="),

@@ -48,13 +48,19 @@ def _impl(x: Any, y: Any, *, contract: tuple[Axes, Axes], batch: tuple[Axes, Axe
     return np.einsum(f"{''.join(left)},{''.join(right)}->{''.join(out)}", x, y, optimize=x.dtype.kind == "f")
 
 
+def _pairs(out: Node) -> tuple[tuple[Axes, Axes], tuple[Axes, Axes]]:
+    contract: Any = out.attrs["contract"]
+    batch: Any = out.attrs["batch"]
+    return contract, batch
+
+
 def _arranged(b: Builder, value: Node, order: Sequence[int]) -> Node:
     """``value`` whose axis k belongs at position ``order[k]``, put in place."""
     return b.transpose(value, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
 
 
 def _lhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
-    (cx, cy), (bx, by) = out.attrs["contract"], out.attrs["batch"]  # type: ignore[misc]
+    (cx, cy), (bx, by) = _pairs(out)
     free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
     lead = len(bx)
     ct_free_y = tuple(range(lead + len(free_x), len(out.shape)))
@@ -64,7 +70,7 @@ def _lhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
 
 
 def _rhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
-    (cx, cy), (bx, by) = out.attrs["contract"], out.attrs["batch"]  # type: ignore[misc]
+    (cx, cy), (bx, by) = _pairs(out)
     free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
     lead = len(bx)
     ct_free_x = tuple(range(lead, lead + len(free_x)))

@@ -1,8 +1,8 @@
 """Running sums and products along one axis.
 
-``cumprod`` has no derivative rule by division, which would fail at zeros: its derivatives are first-order linear recurrences
-y[k] = a[k] y[k-1] + u[k], an op of its own that is closed under differentiation.  With the adjoint s[k] = ct[k] + a[k+1] s[k+1]
-(the same recurrence backwards), u gets s[k] and a gets s[k] y[k-1].
+``cumprod`` has no derivative rule by division, which would fail at zeros: its derivatives are first-order linear
+recurrences y[k] = a[k] y[k-1] + u[k], an op of its own that is closed under differentiation.  With the adjoint s[k] =
+ct[k] + a[k+1] s[k+1] (the same recurrence backwards), u gets s[k] and a gets s[k] y[k-1].
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _recurrence_vjp(b: Builder, ct: Node, out: Node, args: Sequence[Node]) -> Se
 
 
 def _expand_recurrence(b: Builder, out: Node, a: Node, u: Node) -> Node:
-    """Doubling (Hillis & Steele 1986): after the step of width d every element has absorbed the 2d elements before it."""
+    """Doubling (Hillis & Steele 1986): the step of width d joins each element with the d elements before its own d."""
     axis: Any = out.attrs["axis"]
     n = out.shape[axis]
     if out.attrs["reverse"]:

@@ -1,7 +1,7 @@
 """Reading and writing at integer positions that are data: gather, scatter_add, scatter_set.
 
-``indices`` are int64 nodes of one shape B, one for each of ``axes`` (ascending).  Positions wrap once when negative; out of range is a
-run-time IndexError.  The indexed part has shape B + the remaining axes of the array in order.
+``indices`` are int64 nodes of one shape B, one for each of ``axes`` (ascending).  Positions wrap once when negative;
+out of range is a run-time IndexError.  The indexed part has shape B + the remaining axes of the array in order.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _updates(draw: Draw, shape: tuple[int, ...], indices: list[np.ndarray], axes
 
 op(
     "scatter_add",
-    doc="Zeros of `shape` with updates added at integer positions along `axes`, in index order (the transpose of `gather`).",
+    doc="Zeros of `shape` with updates added at integer positions along `axes`, in index order: transpose of gather.",
     arity=None,
     attrs=("shape", "axes"),
     infer=_infer_scatter_add,

@@ -1,8 +1,8 @@
 """Row-wise log-domain functions over ``axes``: logsumexp, softmax, log_softmax (values as in scipy.special).
 
 Derivatives use the output: the weights of logsumexp are exp(x - out), those of log_softmax exp(out).
-Choices (documented and tested): a row of -inf has logsumexp -inf and weights 0; every +inf has weight 1 and its neighbours 0; an empty row
-has logsumexp -inf.
+Choices (documented and tested): a row of -inf has logsumexp -inf and weights 0; every +inf has weight 1 and its
+neighbours 0; an empty row has logsumexp -inf.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.opdef import Custom, Decompose, op
 from graphjit.ir.types import Type
 from graphjit.ops.infer import floating, reduced, reduction
-from graphjit.ops.masking import peel, remask, scale, without_axes
+from graphjit.ops.masking import along_rows, peel, remask, scale
 from graphjit.ops.reductions import one_element, spread
 from graphjit.ops.samples import Case, Cases, Draw
 
@@ -132,7 +132,8 @@ def _row_masked(
     def vjp(b: Builder, ct: Node, out: Node, args: Sequence[Node]) -> Sequence[Node]:
         axes: Any = out.attrs["axes"]
         mask = peel(b, ct)
-        if mask is None or without_axes(b, mask.condition, axes) is None:
+        row = None if mask is None else along_rows(b, mask, axes)
+        if mask is None or row is None or not row.exact:
             return (pull(b, ct, out),)
         return (remask(b, mask.condition, mask.taken, pull(b, mask.value, out)),)
 

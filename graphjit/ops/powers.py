@@ -1,8 +1,8 @@
 """Powers and roots: pow, square, reciprocal, sqrt, cbrt, hypot.
 
-Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` has 0 at the origin.  For ``x**y``: d/dx at
-x = 0 is that of the power function (1 for y = 1, 0 for y > 1 and for y = 0); d/dy at x = 0 is 0 for y >= 0 and NaN for negative x, where the
-power exists for isolated y only.  Formulas: DLMF 4.4.
+Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` has 0 at the origin.  For
+``x**y``: d/dx at x = 0 is that of the power function (1 for y = 1, 0 for y > 1 and for y = 0); d/dy at x = 0 is 0 for
+y >= 0 and NaN for negative x, where the power exists for isolated y only.  Formulas: DLMF 4.7(ii).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reductions over axes: sum, prod, max, min, any, all, argmax, argmin.
 
-Choices (documented and tested): ties of ``max``/``min`` share the derivative evenly, and nobody gets any where the result is NaN.
-The derivative of ``prod`` multiplies the other factors and never divides, so that it holds at zeros, in every order.
+Choices (documented and tested): ties of ``max``/``min`` share the derivative evenly, and nobody gets any where the
+result is NaN. The derivative of ``prod`` multiplies the other factors and never divides, so that it holds at zeros,
+in every order.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def _attained(b: Builder, out: Node, x: Node) -> tuple[Node, Node]:
     return mask, b.maximum(b.sum(b.convert(mask, dtype=x.dtype), axes=axes), 1.0)
 
 
+_function: Any
 for _name, _function, _combine in (("max", np.max, "max"), ("min", np.min, "min")):
     op(
         _name,
@@ -189,7 +191,7 @@ def _position(function: Any) -> Any:
 for _name, _function in (("argmax", np.argmax), ("argmin", np.argmin)):
     op(
         _name,
-        doc=f"Position of the first {_name.removeprefix('arg')}imum in row-major order over `axes`, as int64; the first NaN wins.",
+        doc=f"Position of the first {_name[3:]}imum in row-major order over `axes`, as int64; the first NaN wins.",
         attrs=("axes",),
         infer=reduction("fiub", dtype=I64, nonempty=_name),
         impl=_position(_function),

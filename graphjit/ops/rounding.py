@@ -1,7 +1,8 @@
 """Rounding, division with remainder, shifts of bits.
 
-Floating point ``floor_divide`` and ``remainder`` follow Python's and NumPy's definition: C's exact ``fmod``, then a correction by the sign of
-the divisor.  Integers are operations of their own, guarded at run time: a zero divisor raises ZeroDivisionError.
+Floating point ``floor_divide`` and ``remainder`` follow Python's and NumPy's definition: C's exact ``fmod``, then a
+correction by the sign of the divisor.  Integers are operations of their own, guarded at run time: a zero divisor
+raises ZeroDivisionError.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from graphjit.ops.infer import elementwise, floating, integers, numeric
 from graphjit.ops.samples import EDGES, FLOATS, INTS, Cases, Draw, elementwise_cases, uniform
 
 _STEP = ZeroDerivative("piecewise constant")
+_function: Any
 
 
 def _integer_identity(b: Builder, x: Node) -> Node | None:
@@ -161,7 +163,7 @@ op(
 )
 op(
     "fmod",
-    doc="C's remainder, sign of x, exact; d/dy is minus the whole quotient.  A zero integer divisor is a run-time error.",
+    doc="C's exact remainder, sign of x; d/dy is minus the whole quotient; a zero integer divisor is a run-time error.",
     arity=2,
     infer=numeric,
     impl=_fmod,
@@ -176,7 +178,7 @@ op(
 
 for _name, _scalar, _function, _doc in (
     ("left_shift", "shl", np.left_shift, "x << y; shifting all bits out gives 0."),
-    ("right_shift", "shr", np.right_shift, "x >> y, arithmetic for signed integers; shifting all bits out gives 0 or -1."),
+    ("right_shift", "shr", np.right_shift, "x >> y, arithmetic if signed; shifting all bits out gives 0 or -1."),
 ):
     op(
         _name,

@@ -48,7 +48,7 @@ class Cases:
 
 
 def elementwise_cases(arity: int) -> Callable[[np.random.Generator, Draw], list[Case]]:
-    """``make`` for an elementwise op whose arguments need more care than an interval: start from random values in every shape."""
+    """``make`` for elementwise ops whose arguments need more care than an interval: random values in every shape."""
 
     def make(rng: np.random.Generator, draw: Draw) -> list[Case]:
         return [([draw(*shape) for _ in range(arity)], {}) for shape in SHAPES]

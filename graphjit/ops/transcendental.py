@@ -1,8 +1,8 @@
 """Exponentials, logarithms, trigonometric and hyperbolic functions and their inverses.
 
-Derivatives: DLMF 4.2(iii), 4.20, 4.24(ii), 4.34, 4.38(ii) (Abramowitz & Stegun, 4.2 to 4.6), written so that they neither overflow nor cancel
-where the function itself is finite.  ``arctan2`` has no derivative at the origin: NaN.  ``logaddexp`` at infinities: -inf has weight 0, +inf has
-weight 1.  Accuracy of the compiled code: docs/accuracy.md.
+Derivatives: DLMF 4.7, 4.20, 4.24(ii), 4.34, 4.38(ii) (Abramowitz & Stegun, 4.2 to 4.6), written so that they
+neither overflow nor cancel where the function itself is finite.  ``arctan2`` has no derivative at the origin: NaN.
+``logaddexp`` at infinities: -inf has weight 0, +inf has weight 1.  Accuracy of the compiled code: docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphjit.ir.opdef import Decompose, Partial, Partials, Scalar, op
 from graphjit.ops.infer import floating
 from graphjit.ops.samples import EDGES, uniform
 
-LN2 = math.log(2.0)
+LN2, LN10 = math.log(2.0), math.log(10.0)
 
 
 def _unary(
@@ -41,11 +41,11 @@ def _unary(
 
 _unary("exp", "e**x.", np.exp, lambda b, out, x: out, 20, -3, 3, 710.0, -750.0)
 _unary("exp2", "2**x.", np.exp2, lambda b, out, x: b.mul(out, LN2), 20, -3, 3, 1100.0)
-_unary("expm1", "e**x - 1 without cancellation.", np.expm1, lambda b, out, x: b.add(out, 1.0), 25, -3, 3, 1e-20)
+_unary("expm1", "Accurate e**x - 1.", np.expm1, lambda b, out, x: b.add(out, 1.0), 25, -3, 3, 1e-20)
 _unary("log", "Natural logarithm.", np.log, lambda b, out, x: b.div(1.0, x), 25, 0.1, 4, -1.0)
 _unary("log2", "Logarithm to base 2.", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), 25, 0.1, 4, -1.0)
-_unary("log10", "Logarithm to base 10.", np.log10, lambda b, out, x: b.div(1.0 / math.log(10.0), x), 25, 0.1, 4, -1.0)
-_unary("log1p", "log(1 + x) without cancellation.", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), 25, -0.8, 4, -1.0)
+_unary("log10", "Logarithm to base 10.", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), 25, 0.1, 4, -1.0)
+_unary("log1p", "Accurate log(1 + x).", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), 25, -0.8, 4, -1.0)
 
 # ------------------------------------------------------------------------------------------------ trigonometric
 
@@ -62,7 +62,17 @@ def _one_minus_square(b: Builder, x: Node) -> Node:
 _unary("sin", "Sine of radians.", np.sin, lambda b, out, x: b.cos(x), 30, -3, 3, 1e22)
 _unary("cos", "Cosine of radians.", np.cos, lambda b, out, x: b.neg(b.sin(x)), 30, -3, 3, 1e22)
 _unary("tan", "Tangent of radians.", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), 35, -1.2, 1.2, 1e22)
-_unary("arcsin", "Inverse sine.", np.arcsin, lambda b, out, x: _rsqrt_of(b, _one_minus_square(b, x)), 30, -0.9, 0.9, 1.0, 2.0)
+_unary(
+    "arcsin",
+    "Inverse sine.",
+    np.arcsin,
+    lambda b, out, x: _rsqrt_of(b, _one_minus_square(b, x)),
+    30,
+    -0.9,
+    0.9,
+    1.0,
+    2.0,
+)
 _unary(
     "arccos",
     "Inverse cosine.",

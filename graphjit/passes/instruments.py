@@ -18,6 +18,7 @@ from graphjit.errors import IRError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.printer import print_graph
+from graphjit.ir.types import F32
 from graphjit.ir.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -153,15 +154,13 @@ class StopAfter(Instrument):
 
 @dataclass
 class Compare(Instrument):
-    """Interpret the graph on random inputs before and after each pass and compare.
+    """Interpret the graph on random inputs before and after each pass and compare (see `first_difference`).
 
-    Floats must agree within ``rtol`` of the largest magnitude of the output (rules that are not exact move last bits); everything
-    else must be equal.  ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
+    ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
     """
 
     seed: int = 0
-    rtol: float = 1e-9
-    rtol_f32: float = 1e-3
+    rtol: float | None = None
     draw: Callable[[np.random.Generator, Node], np.ndarray] | None = None
     _inputs: list[np.ndarray] = field(default_factory=list)
     _wanted: list[np.ndarray] = field(default_factory=list)
@@ -172,6 +171,8 @@ class Compare(Instrument):
             rng = np.random.default_rng(self.seed)
             self._inputs = [(self.draw or draw_input)(rng, node) for node in graph.inputs]
             self._wanted = interpret(graph, *self._inputs)
+            if self.rtol is None:
+                self.rtol = rounding(graph)
 
     def after(self, index: int, name: str, before: Graph, graph: Graph) -> None:
         """Compare.
@@ -179,23 +180,33 @@ class Compare(Instrument):
         Raises:
             IRError: an output differs; the message has the pass, the output and both values.
         """
+        assert self.rtol is not None
         for i, (got, wanted) in enumerate(zip(interpret(graph, *self._inputs), self._wanted, strict=True)):
-            where = self._difference(got, wanted)
-            if where is not None:
-                place = f"[{', '.join(map(str, where))}]" if where else ""
-                raise IRError(f"pass {index} ({name}) changed output {i}{place}: {wanted[where]!r} became {got[where]!r}")
+            place = first_difference(got, wanted, self.rtol)
+            if place is not None:
+                raise IRError(f"pass {index} ({name}) changed output {i}{list(place)}: {wanted[place]!r} became {got[place]!r}")
 
-    def _difference(self, got: np.ndarray, wanted: np.ndarray) -> tuple[int, ...] | None:
-        """The first place where two results differ too much."""
-        if wanted.dtype.kind == "f":
-            rtol = self.rtol if wanted.dtype.itemsize == 8 else self.rtol_f32
-            finite = wanted[np.isfinite(wanted)]
-            scale = float(np.max(np.abs(finite), initial=0.0))
-            close = np.isclose(got, wanted, rtol=rtol, atol=rtol * scale, equal_nan=True)
-        else:
-            close = np.asarray(got == wanted)
-        wrong = np.argwhere(~close)
-        return tuple(int(k) for k in wrong[0]) if len(wrong) else None
+
+def rounding(graph: Graph) -> float:
+    """Relative difference that reordered rounding may make in ``graph``: coarse as soon as float32 occurs anywhere."""
+    return 1e-3 if any(node.dtype == F32 for node in graph.nodes()) else 1e-9
+
+
+def first_difference(got: np.ndarray, wanted: np.ndarray, rtol: float) -> tuple[int, ...] | None:
+    """The first index where two results differ; None when they agree.
+
+    Floats agree within ``rtol`` of the largest magnitude in ``wanted`` (rules that are not exact move last bits), NaN with NaN; everything
+    else must be equal.
+    """
+    if got.dtype != wanted.dtype or got.shape != wanted.shape:
+        return ()
+    if wanted.dtype.kind == "f":
+        scale = float(np.max(np.abs(wanted), initial=0.0, where=np.isfinite(wanted)))
+        close = np.isclose(got, wanted, rtol=rtol, atol=rtol * scale, equal_nan=True)
+    else:
+        close = np.asarray(got == wanted)
+    wrong = np.argwhere(~close)
+    return tuple(int(k) for k in wrong[0]) if len(wrong) else None
 
 
 def draw_input(rng: np.random.Generator, node: Node) -> np.ndarray:

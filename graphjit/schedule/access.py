@@ -7,7 +7,6 @@ Invariant: an address is affine in the axis numbers of the root's space, or None
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +50,7 @@ def reshape_index(node: Node, index: Sequence[Affine[Any]]) -> tuple[Affine[Any]
     """Index into the argument of a reshape that only adds or drops axes of length 1; else None."""
     long_out = [i for i, n in zip(index, node.shape, strict=True) if n != 1]
     inner = node.args[0].shape
-    if [n for n in node.shape if n != 1] != [n for n in inner if n != 1] or math.prod(inner) == 0:
+    if not is_thin_reshape(node):
         return None
     rest = iter(long_out)
     return tuple(Affine() if n == 1 else next(rest) for n in inner)

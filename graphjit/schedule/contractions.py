@@ -81,8 +81,9 @@ def _decide(b: Builder, node: Node) -> Node:
         return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
     if as_product(node) is not None:
         return node
-    x = b.transpose(x, perm=(*bx, *free_x, *cx))
-    y = b.transpose(y, perm=(*by, *cy, *free_y))
+    # A copy, or else the rule that lets a contraction absorb transposes would undo this.
+    x = b.emit("copy", b.transpose(x, perm=(*bx, *free_x, *cx)), slot=-1)
+    y = b.emit("copy", b.transpose(y, perm=(*by, *cy, *free_y)), slot=-1)
     batch = tuple(range(len(bx)))
     lead = len(bx)
     return b.contract(

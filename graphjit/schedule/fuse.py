@@ -115,7 +115,7 @@ def fuse(graph: Graph) -> Fusion:
             product = as_product(node)
             assert product is not None, f"{node!r} was not prepared by split_contractions"
             step, found = product, {storage(arg) for arg in node.args}
-        elif kind and kind != "gather":
+        elif kind not in ("", "gather", "iota", "const"):
             step, found = Assembly(node), _assembly_reads(node, stored)
         else:
             accesses = result.reads[node] = reads(node, stored)

@@ -1,16 +1,19 @@
 """Keep the branch that `where` did not take out of every derivative.
 
-Job: carry the selection of a masked cotangent outward past each linear step of reverse mode, so that a local derivative of inf or NaN is
-only ever multiplied where the branch was taken.
+Job: carry the selection of a masked cotangent outward past each linear step of reverse mode, so that a local
+derivative of inf or NaN is only ever multiplied where the branch was taken.
 Input: cotangent nodes as reverse mode builds them.  Output: the same values with one selection outermost.
-Invariants: for a cotangent ``select(c, t, 0)`` every linear step keeps the form ``select(c', t', 0)``; each step adds a bounded number of nodes.
+Invariants: for a cotangent ``select(c, t, 0)`` every linear step keeps the form ``select(c', t', 0)``; each step adds
+a bounded number of nodes.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ops.masking import Masked, holds, masked, peel, remask, scale, without_axes
+from graphjit.ops.masking import Masked, along_rows, holds, masked, peel, remask, scale
 
 __all__ = ["lift_mask", "scale"]
 
@@ -21,8 +24,8 @@ MOVES = ("reshape", "broadcast_to", "transpose", "slice", "flip", "embed")
 def lift_mask(b: Builder, node: Node) -> Node:
     """Push a selection outward past one linear step that was just built on a masked cotangent.
 
-    Covers negation, conversion, moves of elements, sums over axes along which the condition is constant, and additions of two masked
-    cotangents (which are masked where both are).
+    Covers negation, conversion, moves of elements, sums over axes as far as the condition is constant along them, and
+    additions of two masked cotangents (which are masked where both are).
     """
     name = node.op.name
     if name == "select":
@@ -35,16 +38,18 @@ def lift_mask(b: Builder, node: Node) -> Node:
     mask = peel(b, node.args[0])
     if mask is None:
         return node
-    condition: Node | None = mask.condition
     if name == "sum":
-        condition = without_axes(b, mask.condition, node.attrs["axes"])  # type: ignore[arg-type]
-    elif name == "embed" and not mask.taken:
-        condition = b.emit(node.op, holds(b, mask), **node.attrs)  # embed fills with False: outside is not taken
+        axes: Any = node.attrs["axes"]
+        row = along_rows(b, mask, axes)
+        if row is None:
+            return node
+        return remask(b, row.condition, True, b.sum(mask.value, axes=axes) if row.exact else node)
+    if name in POINTWISE:
+        return remask(b, mask.condition, mask.taken, b.emit(node.op, mask.value, **node.attrs))
+    if name == "embed" and not mask.taken:  # it fills with False, and what is outside must count as masked
+        condition = b.emit(node.op, holds(b, mask), **node.attrs)
         return remask(b, condition, True, b.emit(node.op, mask.value, **node.attrs))
-    elif name in MOVES:
-        condition = b.emit(node.op, mask.condition, **node.attrs)
-    if condition is None:
-        return node
+    condition = b.emit(node.op, mask.condition, **node.attrs)
     return remask(b, condition, mask.taken, b.emit(node.op, mask.value, **node.attrs))
 
 
@@ -61,7 +66,7 @@ def _sum_of_two(b: Builder, node: Node) -> Node:
 
 
 def _two_branches(b: Builder, yes: Masked, no: Masked) -> Node:
-    """``select(c, x, 0) + select(c, 0, y)`` is ``select(c, x, y)``; what is masked inside the branches stays masked outside."""
+    """``select(c, x, 0) + select(c, 0, y)`` is ``select(c, x, y)``; masks inside the branches stay outermost."""
     first, second = peel(b, yes.value), peel(b, no.value)
     both = b.select(yes.condition, yes.value, no.value)
     if first is None and second is None:

@@ -278,16 +278,14 @@ def library_text() -> str:
         "gj_swap_chain": _swap_chain(),
     }
     for name, text in functions.items():
-        module.ensure(name, lambda _, text=text: text)
+        module.ensure(name, lambda _, text=text: text)  # type: ignore[misc]
     return module.render()
 
 
 def _engine(text: str) -> llvm.ExecutionEngine:
     """Compile without optimising: 7 ms instead of 34 before the first call, for 8 ns more in each call."""
     target, cpu, features = jit.host()
-    machine = target.create_target_machine(
-        cpu=cpu, features=features, opt=0, reloc="default", codemodel="jitdefault", jit=True
-    )
+    machine = target.create_target_machine(cpu=cpu, features=features, opt=0, reloc="default", codemodel="jitdefault", jit=True)
     module = llvm.parse_assembly(text)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
@@ -305,9 +303,7 @@ class _Library:
         prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)
         self.chain = prototype(address("gj_chain"))
         self.fallback = prototype(address("gj_fallback"))
-        self.swap = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object, ctypes.py_object)(
-            address("gj_swap_chain")
-        )
+        self.swap = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object, ctypes.py_object)(address("gj_swap_chain"))
         self.type = self._make_type()
         # Instances may die after this module's globals at interpreter exit: their code must outlive them.
         ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))(self)
@@ -318,12 +314,8 @@ class _Library:
 
         address = self._engine.get_function_address
         places = {b"__vectorcalloffset__": _VECTORCALL, b"__dictoffset__": _DICT, b"__weaklistoffset__": _WEAKREFS}
-        members = (_Member * (len(places) + 1))(
-            *(_Member(name, _T_PYSSIZET, offset, _READONLY, None) for name, offset in places.items())
-        )
-        dictionary = _GetSet(
-            b"__dict__", function("PyObject_GenericGetDict"), function("PyObject_GenericSetDict"), None, None
-        )
+        members = (_Member * (len(places) + 1))(*(_Member(name, _T_PYSSIZET, offset, _READONLY, None) for name, offset in places.items()))
+        dictionary = _GetSet(b"__dict__", function("PyObject_GenericGetDict"), function("PyObject_GenericSetDict"), None, None)
         getset = (_GetSet * 2)(dictionary)
         doc = ctypes.c_char_p(_DOC)
         pointers = {
@@ -363,7 +355,7 @@ def native_type() -> type:
     return _library().type
 
 
-def NativeFunction(fallback: Callable[..., Any]) -> Any:  # noqa: N802 (it makes an instance of the type of that name)
+def NativeFunction(fallback: Callable[..., Any]) -> Any:
     """A callable without specialisations: every call goes to ``fallback(*args, **kwargs)``."""
     return _library().type(fallback)
 

@@ -139,9 +139,7 @@ def _check(fact: str, holds: bool) -> None:
 def numpy_api() -> ctypes.Array[ctypes.c_void_p]:
     """NumPy's table of C functions."""
     # A prototype of our own: `ctypes.pythonapi.X.restype = ...` would change it for the whole process.
-    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-        ("PyCapsule_GetPointer", ctypes.pythonapi)
-    )
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     table = pointer(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
     return (ctypes.c_void_p * 220).from_address(table)
 

@@ -402,8 +402,10 @@ class KernelEmitter:
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
             else:
-                assert not statement.combine
                 pointers = self.lane_pointers(base, memory, step, varying, u)
+                if statement.combine:
+                    old = self.from_memory(self.gather(pointers, memory, dtype, u), dtype, lanes.count)
+                    name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
 
     def store_row(self, name: str, base: str, memory: str, dtype: np.dtype, u: int) -> None:

@@ -18,7 +18,7 @@ from graphjit.backend.llvm.text import Module
 
 K_BLOCK = 256
 """Terms of k per block; the actual length lies between 1/2 and 3/2 of it."""
-SCRATCH = 8 << 20
+SCRATCH = 4 << 20
 """Bytes of the packing buffer."""
 CHUNK_COLUMNS = 1024
 """Columns of B packed at once at the most."""

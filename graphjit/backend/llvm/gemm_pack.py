@@ -10,7 +10,7 @@ Transposed operands are only another order of packing: blocks of 8 by 8 are tran
 from __future__ import annotations
 
 from graphjit.backend.llvm.gemm_kernel import Tile
-from graphjit.backend.llvm.gemm_text import Writer
+from graphjit.backend.llvm.gemm_text import HOT, Writer
 from graphjit.backend.llvm.text import Module
 
 SIDE = 8
@@ -23,7 +23,7 @@ def emit_pack(module: Module, tile: Tile) -> None:
         module,
         "pack",
         [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")],
-        attributes='nounwind "prefer-vector-width"="512"',
+        attributes=HOT,
     )
     step = w.mul("%width", tile.size)
     with w.exit_when(w.test("eq", "%cs", tile.size)):

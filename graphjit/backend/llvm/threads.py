@@ -71,7 +71,7 @@ declare i64 @syscall(i64, ...)
 """
 
 _CLOCK = """
-define internal i64 @clock() nounwind {
+define internal i64 @clock() nounwind optnone noinline {
   %now = alloca [2 x i64], align 16
   %ignored = call i32 @clock_gettime(i32 1, ptr %now)
   %seconds = load i64, ptr %now
@@ -82,12 +82,12 @@ define internal i64 @clock() nounwind {
   ret i64 %sum
 }
 
-define internal void @sleep_on(ptr %word, i32 %value) nounwind {
+define internal void @sleep_on(ptr %word, i32 %value) nounwind optnone noinline {
   %ignored = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 128, i32 %value, ptr null)
   ret void
 }
 
-define internal void @wake(ptr %word, i64 %count) nounwind {
+define internal void @wake(ptr %word, i64 %count) nounwind optnone noinline {
   %old = atomicrmw add ptr %word, i32 1 seq_cst
   %ignored = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 129, i64 %count)
   ret void
@@ -96,7 +96,7 @@ define internal void @wake(ptr %word, i64 %count) nounwind {
 
 _WORK = """
 ; Claim and run blocks until none is left; %counter counts those finished.
-define internal void @work(ptr %counter) nounwind {
+define internal void @work(ptr %counter) nounwind optnone noinline {
 entry:
   br label %look
 look:
@@ -123,7 +123,7 @@ done:
 """
 
 _WORKER = """
-define internal ptr @worker(ptr %argument) nounwind {
+define internal ptr @worker(ptr %argument) nounwind optnone noinline {
 entry:
   %index = ptrtoint ptr %argument to i64
   br label %top
@@ -183,7 +183,7 @@ sleep:
 }
 
 ; Start the workers that are wanted and not yet there.  Only the owner of @busy calls this.
-define internal void @start() nounwind {
+define internal void @start() nounwind optnone noinline {
 entry:
   %thread = alloca i64, align 8
   %saved = alloca [16 x i64], align 16
@@ -218,7 +218,7 @@ done:
 """
 
 _CALL = """
-define internal void @serial(ptr %fn, ptr %context, i64 %blocks) nounwind {
+define internal void @serial(ptr %fn, ptr %context, i64 %blocks) nounwind optnone noinline {
 entry:
   %any = icmp sgt i64 %blocks, 0
   br i1 %any, label %loop, label %done
@@ -233,7 +233,7 @@ done:
 }
 
 ; After fork only the calling thread is left: forget workers and any job in flight.
-define void @gj_threads_forget(i32 %process) nounwind {
+define void @gj_threads_forget(i32 %process) nounwind optnone noinline {
   store atomic i64 0, ptr @ticket seq_cst, align 8
   store atomic i64 0, ptr @finished seq_cst, align 8
   store atomic i64 0, ptr @awake seq_cst, align 8
@@ -244,7 +244,7 @@ define void @gj_threads_forget(i32 %process) nounwind {
   ret void
 }
 
-define void @gj_threads_configure(i64 %workers, i64 %spin) nounwind {
+define void @gj_threads_configure(i64 %workers, i64 %spin) nounwind optnone noinline {
   store atomic i64 %workers, ptr @wanted seq_cst, align 8
   store atomic i64 %spin, ptr @spin seq_cst, align 8
   call void @wake(ptr @epoch, i64 2147483647)
@@ -252,17 +252,17 @@ define void @gj_threads_configure(i64 %workers, i64 %spin) nounwind {
   ret void
 }
 
-define i64 @gj_threads_running() nounwind {
+define i64 @gj_threads_running() nounwind optnone noinline {
   %running = load atomic i64, ptr @running seq_cst, align 8
   ret i64 %running
 }
 
-define i64 @gj_threads_awake() nounwind {
+define i64 @gj_threads_awake() nounwind optnone noinline {
   %awake = load atomic i64, ptr @awake seq_cst, align 8
   ret i64 %awake
 }
 
-define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind {
+define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind optnone noinline {
 entry:
   %finishedhere = alloca i64, align 8
   %few = icmp slt i64 %blocks, 2
@@ -371,7 +371,7 @@ declare i64 @llvm.umax.i64(i64, i64)
 """
 
 _SERIAL_ONLY = """
-define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind {
+define void @gj_parallel_for(ptr %fn, ptr %context, i64 %blocks, i64 %estimate) nounwind optnone noinline {
   call void @serial(ptr %fn, ptr %context, i64 %blocks)
   ret void
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 from graphjit.backend.llvm.jit import host
@@ -25,6 +26,7 @@ WIDTH = {"double": 64, "float": 32, "i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64
 MANTISSA_BITS = {"double": 52, "float": 23}
 EXPONENT_BIAS = {"double": 1023, "float": 127}
 SMALLEST_NORMAL = {"double": 2.0**-1022, "float": 2.0**-126}
+COLUMNS = 16
 INF = float("inf")
 NAN = float("nan")
 
@@ -49,6 +51,24 @@ def float_bits(value: float) -> int:
 def to_float32(value: float) -> float:
     """Round to float32."""
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of sixteen numbers, of which code picks one column: the size that one permutation instruction reads."""
+
+    name: str
+    rows: tuple[tuple[float, ...], ...]
+
+    def define(self, v: Vector) -> str:
+        """Put the table into the module of ``v`` in its precision, once; gives the pointer's name."""
+        symbol = f"gj_table_{self.name}_{SUFFIX[v.element]}"
+        one = v.like(v.element, 1)
+        numbers = ", ".join(f"{one.of} {one.const(x)}" for row in self.rows for x in row)
+        count = COLUMNS * len(self.rows)
+        text = f"@{symbol} = private unnamed_addr constant [{count} x {one.of}] [{numbers}], align 64"
+        v.fn.module.add_global(symbol, text)
+        return f"@{symbol}"
 
 
 class Vector:
@@ -309,13 +329,13 @@ class Vector:
         return self.fn.op(f"call i1 @{symbol}({self.mask.of} {condition})")
 
     def unlikely(self, condition: str, usual: str, rare: Callable[[], str]) -> str:
-        """``usual``, or the value that ``rare()`` computes when ``condition`` holds in some lane: one test, one branch."""
+        """``usual``; ``rare()`` in the lanes where ``condition`` holds.  One test and one branch while it holds in no lane."""
         fn = self.fn
         some = self.any(condition)
         before, slow, after = fn.current, fn.label("rare"), fn.label("usual")
         fn.do(f"br i1 {some}, label %{slow}, label %{after}")
         fn.start(slow)
-        value = rare()
+        value = self.select(condition, rare(), usual)
         last = fn.current
         fn.do(f"br label %{after}")
         fn.start(after)
@@ -327,16 +347,16 @@ class Vector:
     # ------------------------------------------------------------------------- parts of floating-point numbers
 
     def nearest(self, x: str, factor: float) -> tuple[str, str]:
-        """(n, bits): the integer nearest to x * factor as a number, and an integer that ends in its binary digits.
+        """(n, shifted): the integer nearest to x * factor, and a number whose bit pattern ends in n's binary digits.
 
-        Valid for |x * factor| below 2**51 (2**22 in float32); the sum with 1.5 * 2**52 rounds it.
+        Valid for |x * factor| below 2**51 (2**22 in float32): the sum with 1.5 * 2**52 is what rounds.
         """
         shift = 1.5 * 2.0 ** MANTISSA_BITS[self.element]
         shifted = self.fma(x, factor, shift)
         return self.sub(shifted, shift), shifted
 
     def scale(self, x: Operand, n: str) -> str:
-        """x * 2**n, rounded once, for integral n with |n| <= 2000 (250 in float32) and |x| between 1/8 and 8."""
+        """x * 2**n, rounded once, for integral n with |n| <= 2000 (250 in float32) and |x| between 2**-20 and 2**20."""
         if self.avx512:
             return self._native(lambda v, args: v.x86("scalef", args), [self.name(x), n])
         bits, mantissa, bias = self.bits, MANTISSA_BITS[self.element], EXPONENT_BIAS[self.element]
@@ -371,6 +391,63 @@ class Vector:
         zero, infinite = self.eq(x, 0.0), self.eq(x, INF)
         m = self.select(self.ge(x, 0.0), self.select(self.mask.or_(zero, infinite), 1.0, m), NAN)
         return m, self.select(zero, -INF, self.select(infinite, INF, e))
+
+    def lookup(self, table: Table, index: str) -> list[str]:
+        """One value of every row of ``table``, at the column in the low four bits of the integers ``index``."""
+        bits = self.bits
+        base = table.define(self)
+        if self.lanes == 1:
+            column = bits.and_(index, COLUMNS - 1)
+            row = self.fn.op(f"getelementptr {self.of}, ptr {base}, {bits.of} {column}")
+            return [self.fn.op(f"load {self.of}, ptr {p}, align {self.size}") for p in self._rows(row, len(table.rows))]
+        if not self.avx512:
+            column = bits.and_(index, COLUMNS - 1)
+            row = self.fn.op(f"getelementptr {self.element}, ptr {base}, {bits.of} {column}")
+            return [self._gather(row, k) for k in range(len(table.rows))]
+        width = 512 // WIDTH[self.element]
+        if self.lanes > width:
+            half = self.like(self.element, self.lanes // 2)
+            parts = [half.lookup(table, bits.slice(index, i * half.lanes, half.lanes)) for i in (0, 1)]
+            return [half.join(low, high) for low, high in zip(*parts, strict=True)]
+        full = self.like(self.element, width)
+        chosen = bits.slice(index, 0, width) if self.lanes < width else index
+        found = [full._permute(p, chosen) for p in self._rows(base, len(table.rows))]
+        return found if self.lanes == width else [full.slice(x, 0, self.lanes) for x in found]
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element."""
+        return WIDTH[self.element] // 8
+
+    def _rows(self, base: str, count: int) -> list[str]:
+        """Pointers to consecutive rows of a table."""
+        pitch = COLUMNS * self.size
+        return [base] + [self.fn.op(f"getelementptr i8, ptr {base}, i64 {k * pitch}") for k in range(1, count)]
+
+    def _gather(self, pointers: str, row: int) -> str:
+        """One load a lane."""
+        if row:
+            offset = self.like("i64").const(row * COLUMNS * self.size)
+            pointers = self.fn.op(f"getelementptr i8, <{self.lanes} x ptr> {pointers}, {self.like('i64').of} {offset}")
+        symbol = f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0"
+        types = [f"<{self.lanes} x ptr>", "i32", self.mask.of, self.of]
+        self.fn.module.declare(symbol, f"declare {self.of} @{symbol}({', '.join(types)})")
+        values = [pointers, str(self.size), self.mask.const(1), "zeroinitializer"]
+        typed = ", ".join(f"{of} {x}" for of, x in zip(types, values, strict=True))
+        return self.fn.op(f"call {self.of} @{symbol}({typed})")
+
+    def _permute(self, row: str, index: str) -> str:
+        """One column of a row of sixteen: a permutation of one (float) or two (double) registers."""
+        fn, of, bits = self.fn, self.of, self.bits
+        low = fn.op(f"load {of}, ptr {row}, align 64")
+        if self.element == "float":
+            symbol = "llvm.x86.avx512.permvar.sf.512"
+            fn.module.declare(symbol, f"declare {of} @{symbol}({of}, {bits.of})")
+            return fn.op(f"call {of} @{symbol}({of} {low}, {bits.of} {index})")
+        high = fn.op(f"load {of}, ptr {fn.op(f'getelementptr i8, ptr {row}, i64 64')}, align 64")
+        symbol = "llvm.x86.avx512.vpermi2var.pd.512"
+        fn.module.declare(symbol, f"declare {of} @{symbol}({of}, {bits.of}, {of})")
+        return fn.op(f"call {of} @{symbol}({of} {low}, {bits.of} {index}, {of} {high})")
 
     def _native(self, make: Callable[[Vector, list[str]], str], args: list[str]) -> str:
         """Apply an instruction that exists for 128, 256 and 512 bits: short vectors are padded, long ones cut."""

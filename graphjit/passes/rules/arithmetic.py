@@ -170,12 +170,7 @@ RULES = (
         "x ** -1 -> 1 / x.",
         bound="correctly rounded where the general power is within its own bound",
     ),
-    Rule(
-        "idempotent",
-        ("maximum", "minimum", "fmax", "fmin", "and", "or"),
-        _same_operand,
-        "f(x, x) -> x.",
-    ),
+    Rule("extremum_same", ("maximum", "minimum", "fmax", "fmin"), _same_operand, "max(x, x) -> x."),
     Rule("abs_sign", ("abs",), _abs_sign, "||x|| -> |x| and |-x| -> |x|."),
     Rule("add_negative_zero", ("add",), _add_negative_zero, "x + (-0.0) -> x; for integers x + 0 -> x."),
     Rule("mul_zero_integer", ("mul",), _mul_zero_integer, "x * 0 -> 0 for integers only (0 * inf is NaN)."),

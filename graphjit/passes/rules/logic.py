@@ -35,10 +35,6 @@ def _select_bool(b: Builder, node: Node) -> Node | None:
     return condition if splat(x) else b.emit("not", condition)
 
 
-def _not_not(b: Builder, node: Node) -> Node | None:
-    return node.args[0].args[0] if node.args[0].op.name == "not" else None
-
-
 def _not_comparison(b: Builder, node: Node) -> Node | None:
     inner = node.args[0]
     opposite = OPPOSITE.get(inner.op.name)
@@ -107,7 +103,6 @@ RULES = (
     Rule("select_not", ("select",), _select_not, "select(not c, x, y) -> select(c, y, x)."),
     Rule("select_select", ("select",), _select_select, "select(c, select(c, x, _), y) -> select(c, x, y), and on the other side."),
     Rule("select_bool", ("select",), _select_bool, "select(c, True, False) -> c; select(c, False, True) -> not c."),
-    Rule("not_not", ("not",), _not_not, "not not x -> x."),
     Rule(
         "not_comparison",
         ("not",),

@@ -10,23 +10,19 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.passes.rules.rule import Rule
 
-ORDERED = ("sum", "prod")
-UNORDERED = ("max", "min", "any", "all")
-"""Reductions whose result does not depend on the order."""
+SUMS = ("sum", "prod")
+EXTREMA = ("max", "min")
+TRUTHS = ("any", "all")
+ALL = SUMS + EXTREMA + TRUTHS
+IDEMPOTENT = EXTREMA + TRUTHS
 
-BOUND = "the order of a float sum (product) is the lowering's choice: n * u * sum (product) of absolute values for n elements"
+BOUND = "the order of a float sum or product is the lowering's choice: n * u * sum |x| for n elements; an extremal zero may change sign"
+"""Exact for integers and bools, and for max and min but for the sign of a zero that is as large as a zero of the other sign."""
 
 
 def _axes(node: Node) -> tuple[int, ...]:
     axes: Any = node.attrs["axes"]
     return tuple(axes)
-
-
-def _nothing(b: Builder, node: Node) -> Node | None:
-    x = node.args[0]
-    if x.dtype != node.dtype or any(x.shape[a] != 1 for a in _axes(node)):
-        return None
-    return b.reshape(x, shape=node.shape)
 
 
 def _nested(b: Builder, node: Node) -> Node | None:
@@ -120,25 +116,22 @@ def _extremum_broadcast(b: Builder, node: Node) -> Node | None:
 
 
 RULES = (
-    Rule("reduce_nothing", ORDERED + UNORDERED, _nothing, "A reduction over axes of length 1 -> reshape."),
-    Rule("reduce_reduce_exact", UNORDERED, _nested, "max(max(x)) -> one max over both sets of axes; min, any, all likewise.", consumes=UNORDERED),
-    Rule("reduce_reduce", ORDERED, _nested, "sum(sum(x)) -> one sum over both sets of axes; prod likewise.", bound=BOUND, consumes=ORDERED),
+    Rule("reduce_reduce", ALL, _nested, "sum(sum(x)) -> one sum over both sets of axes; likewise for the others.", bound=BOUND, consumes=ALL),
     Rule(
         "reduce_thin_reshape",
-        ORDERED + UNORDERED,
+        ALL,
         _of_thin_reshape,
         "A reduction of a reshape that only adds or drops axes of length 1 -> reshape of the reduction.",
         bound=BOUND,
     ),
-    Rule("reduce_transpose_exact", UNORDERED, _of_transpose, "max(transpose(x)) -> transpose(max(x)) in x's own axes."),
-    Rule("reduce_transpose", ORDERED, _of_transpose, "sum(transpose(x)) -> transpose(sum(x)) in x's own axes: storage order.", bound=BOUND),
-    Rule("reduce_flip", ORDERED + UNORDERED, _of_flip, "A reduction along flipped axes does not need the flip.", bound=BOUND),
+    Rule("reduce_transpose", ALL, _of_transpose, "sum(transpose(x)) -> transpose(sum(x)) in x's own axes: storage order.", bound=BOUND),
+    Rule("reduce_flip", ALL, _of_flip, "A reduction along flipped axes does not need the flip.", bound=BOUND),
     Rule(
         "sum_broadcast",
         ("sum",),
         _sum_broadcast,
         "sum over n repetitions -> n * x.",
-        bound="half an ULP from the true sum (for n below 2**24 in f32, 2**53 in f64), where a tree of sums has log2(n) roundings; zeros may change sign",
+        bound="half an ULP from the true sum (n exact up to 2**24 in f32, 2**53 in f64), where a tree of sums has log2(n) roundings; a zero may change sign",
     ),
-    Rule("reduce_broadcast", UNORDERED, _extremum_broadcast, "max over repetitions -> the value itself."),
+    Rule("reduce_broadcast", IDEMPOTENT, _extremum_broadcast, "max over repetitions -> the value itself; min, any, all likewise.", bound=BOUND),
 )

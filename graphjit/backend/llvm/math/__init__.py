@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphjit.backend.llvm.math import exponential, logarithm, rounding
+from graphjit.backend.llvm.math import error, exponential, logarithm, rounding, trigonometric
 from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
+from graphjit.backend.llvm.math.library import ATTRIBUTES, ROUTINES
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.backend.llvm.vector import Vector
 
 __all__ = ["FUNCTIONS", "MathFunction", "emit"]
 
-FAMILIES = (exponential, logarithm, rounding)
+FAMILIES = (error, exponential, logarithm, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
-ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 
 
 def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], inline: bool = True) -> str:
@@ -29,10 +29,12 @@ def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], in
     ``inline=False`` calls a function of the module that holds the same code, defined on first use.
     """
     entry = FUNCTIONS[name]
+    v = Vector(fn, ELEMENTS[kind], lanes)
+    if entry.out_of_line:
+        return ROUTINES[name](v, *args)
     if inline:
-        return entry.body(Vector(fn, ELEMENTS[kind], lanes), *args)
-    symbol = f"gj_{name}_{kind}_{lanes}"
-    of = Vector(fn, ELEMENTS[kind], lanes).of
+        return entry.body(v, *args)
+    symbol, of = f"gj_{name}_{kind}_{lanes}", v.of
     fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind))
     return fn.op(f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)})")
 

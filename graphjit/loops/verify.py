@@ -1,0 +1,301 @@
+"""Is a loop kernel well formed?
+
+Job: check every rule of the loop IR that the back ends rely on.
+Input: a kernel.  Output: nothing.
+Invariant: code printed from a kernel that passes defines what it reads, stays inside its buffers, and gives the same
+result for every order in which the blocks of its parallel loops run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NoReturn, get_args
+
+import numpy as np
+
+from graphjit.errors import IRError
+from graphjit.ir.affine import Affine
+from graphjit.ir.buffers import Buffer
+from graphjit.ir.types import BOOL, DTYPES, I64
+from graphjit.loops.ir import (
+    EXPRESSIONS,
+    STATEMENTS,
+    Accumulate,
+    Address,
+    Axis,
+    Bound,
+    Check,
+    Const,
+    For,
+    Index,
+    Init,
+    Let,
+    Load,
+    LoopKernel,
+    LoopKind,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    free_refs,
+    uses,
+)
+from graphjit.loops.printer import statement_text
+
+COMBINERS = frozenset({"add", "mul", "max", "min", "and", "or"})
+
+Interval = tuple[int, int]
+Dynamic = tuple[tuple[Ref, int], ...]
+UNKNOWN: Interval = (-(2**63), 2**63 - 1)
+
+
+def verify_kernel(kernel: LoopKernel, errors: int | None = None) -> None:
+    """Check ``kernel``.
+
+    Args:
+        kernel: the kernel.
+        errors: how many error codes the program has; codes beyond it are refused.  None: any positive code.
+
+    Raises:
+        IRError: what is wrong, with the statement.
+    """
+    _Verifier(kernel, errors).body(kernel.body, _Scope())
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What is known at one point: loops that are open, values and accumulators that are defined."""
+
+    extents: Mapping[Axis, int] = field(default_factory=dict)
+    bounds: tuple[tuple[Axis, Bound], ...] = ()
+    loops: tuple[For, ...] = ()
+    lets: dict[Ref, Let] = field(default_factory=dict)
+    open: dict[Ref, str] = field(default_factory=dict)
+    checked: set[Ref] = field(default_factory=set)
+
+    def inside(self, loop: For) -> _Scope:
+        """The scope at the head of a loop's body; a parallel loop starts anew, since its body becomes a function."""
+        extents = {**self.extents, loop.axis: loop.extent}
+        bounds = self.bounds if loop.bound is None else (*self.bounds, (loop.axis, loop.bound))
+        known = _Scope() if loop.kind == "parallel" else self
+        start = _Scope(lets=dict(known.lets), open=dict(known.open), checked=set(known.checked))
+        return replace(start, extents=extents, bounds=bounds, loops=(*self.loops, loop))
+
+    @property
+    def runs(self) -> bool:
+        """Whether this point is reached at all."""
+        return all(self.extents.values())
+
+
+class _Verifier:
+    def __init__(self, kernel: LoopKernel, errors: int | None) -> None:
+        self.kernel = kernel
+        self.errors = errors
+
+    def fail(self, statement: Statement, what: str) -> NoReturn:
+        raise IRError(f"kernel {self.kernel.name}: {what}\n  in: {statement_text(statement)}")
+
+    # ----------------------------------------------------------------------------------------------- statements
+
+    def body(self, statements: tuple[Statement, ...], scope: _Scope) -> None:
+        for statement in statements:
+            if not isinstance(statement, STATEMENTS):
+                raise IRError(f"kernel {self.kernel.name}: {statement!r} is no statement")
+            for ref in uses(statement):
+                if ref not in scope.lets and ref not in scope.open:
+                    self.fail(statement, f"{ref!r} is read before it is defined")
+            if isinstance(statement, Let):
+                self.let(statement, scope)
+            elif isinstance(statement, Init):
+                if statement.ref in scope.lets or statement.ref in scope.open:
+                    self.fail(statement, f"{statement.ref!r} is defined twice")
+                if statement.combine not in COMBINERS:
+                    self.fail(statement, f"there is no combiner {statement.combine!r}")
+                scope.open[statement.ref] = statement.combine
+            elif isinstance(statement, Accumulate):
+                self.accumulate(statement, scope)
+            elif isinstance(statement, Store):
+                self.store(statement, scope)
+            elif isinstance(statement, Check):
+                if statement.ok.dtype != BOOL:
+                    self.fail(statement, "a condition must be bool")
+                self.code(statement, statement.code)
+                scope.checked.add(statement.ok)
+            else:
+                self.loop(statement, scope)
+
+    def let(self, statement: Let, scope: _Scope) -> None:
+        ref, value = statement.ref, statement.value
+        if not isinstance(value, EXPRESSIONS):
+            raise IRError(f"kernel {self.kernel.name}: {value!r} is no expression")
+        known = scope.lets.get(ref)
+        # A block may compute again what was computed before it, under the same name: the value is the same.
+        if ref in scope.open or (known is not None and known != statement):
+            self.fail(statement, f"{ref!r} is defined twice")
+        if ref.dtype not in DTYPES.values():
+            self.fail(statement, f"there is no dtype {ref.dtype}")
+        if isinstance(value, Const):
+            if value.value.dtype != ref.dtype:
+                self.fail(statement, f"the constant has dtype {value.value.dtype}")
+        elif isinstance(value, Load):
+            if value.buffer.dtype != ref.dtype:
+                self.fail(statement, f"the buffer holds {value.buffer.dtype}")
+            self.place(statement, value.buffer, value.address, value.dynamic, scope)
+        elif isinstance(value, Index):
+            if ref.dtype != I64:
+                self.fail(statement, "an index is an i64")
+            self.axes(statement, value.value, scope)
+        elif value.check:
+            self.code(statement, value.check)
+        scope.lets[ref] = statement
+
+    def accumulate(self, statement: Accumulate, scope: _Scope) -> None:
+        if statement.ref not in scope.open:
+            self.fail(statement, f"{statement.ref!r} is no open accumulator")
+        if scope.open[statement.ref] != statement.combine:
+            self.fail(statement, f"{statement.ref!r} was opened with {scope.open[statement.ref]!r}")
+        if statement.value.dtype != statement.ref.dtype:
+            self.fail(statement, f"{statement.value!r} has another dtype than the accumulator")
+
+    def store(self, statement: Store, scope: _Scope) -> None:
+        buffer = statement.buffer
+        if buffer.kind in ("input", "const"):
+            self.fail(statement, f"{buffer.name} must not be written")
+        if statement.value.dtype != buffer.dtype:
+            self.fail(statement, f"the buffer holds {buffer.dtype}")
+        if statement.combine not in (*COMBINERS, ""):
+            self.fail(statement, f"there is no combiner {statement.combine!r}")
+        self.place(statement, buffer, statement.address, statement.dynamic, scope)
+        for loop in scope.loops:
+            if loop.kind == "parallel" and scope.runs:
+                if statement.dynamic or not _disjoint(statement.address, loop.axis, scope):
+                    self.fail(statement, f"blocks of {loop.axis!r} may write to the same place")
+            if loop.kind == "simd" and statement.combine and not statement.address[loop.axis]:
+                self.fail(statement, f"lanes of {loop.axis!r} may add to the same place")
+
+    def loop(self, loop: For, scope: _Scope) -> None:
+        if loop.kind not in get_args(LoopKind):
+            self.fail(loop, f"there is no loop kind {loop.kind!r}")
+        if loop.extent < 0 or loop.unroll < 1:
+            self.fail(loop, "extent and unroll must not be negative")
+        if loop.axis in scope.extents:
+            self.fail(loop, f"{loop.axis!r} runs already")
+        if loop.bound is not None:
+            self.axes(loop, loop.bound.start, scope)
+        kinds = [outer.kind for outer in scope.loops]
+        if loop.kind == "simd" and "simd" in kinds:
+            self.fail(loop, "a simd loop runs inside another")
+        if loop.kind == "parallel":
+            if kinds:
+                self.fail(loop, "a parallel loop must be outermost")
+            if loop.bound is not None:
+                self.fail(loop, "a parallel loop has no bound")
+            free = free_refs(loop)
+            if free:
+                self.fail(loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}")
+        self.body(loop.body, scope.inside(loop))
+
+    def code(self, statement: Statement, code: int) -> None:
+        if code < 1 or (self.errors is not None and code > self.errors):
+            self.fail(statement, f"the program has no error {code}")
+
+    # ------------------------------------------------------------------------------------------------ addresses
+
+    def axes(self, statement: Statement, address: Address, scope: _Scope) -> None:
+        for axis in address.terms:
+            if axis not in scope.extents:
+                self.fail(statement, f"no loop over {axis!r} is open")
+
+    def place(self, statement: Statement, buffer: Buffer, address: Address, dynamic: Dynamic, scope: _Scope) -> None:
+        self.axes(statement, address, scope)
+        if buffer.kind == "local" and buffer not in self.kernel.locals:
+            self.fail(statement, f"the local {buffer.name} is not declared")
+        if not scope.runs:
+            return
+        low, high = interval(address, scope.extents, scope.bounds)
+        for ref, factor in dynamic:
+            if ref.dtype != I64:
+                self.fail(statement, f"the position {ref!r} is no i64")
+            ends = sorted(factor * end for end in _positions(ref, scope))
+            low, high = low + ends[0], high + ends[1]
+        if low < 0 or high >= buffer.size:
+            reach = "an unchecked position" if max(-low, high) >= 2**62 else f"{low}..{high}"
+            self.fail(statement, f"{buffer.name} has {buffer.size} elements and is accessed at {reach}")
+
+
+def interval(address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[Axis, Bound], ...] = ()) -> Interval:
+    """Smallest and largest value of ``address`` while every loop runs (extents are positive)."""
+    low = high = address.offset
+    for axis, factor in address.terms.items():
+        ends = (0, factor * (extents[axis] - 1))
+        low, high = low + min(ends), high + max(ends)
+    for i, (axis, bound) in enumerate(bounds):
+        factor = address[axis]
+        if factor:
+            # address = factor * (start + axis) + rest, and start + axis <= stop - 1 wherever the loop runs.
+            rest = address - (bound.start + Affine(0, {axis: 1})) * factor
+            below, above = interval(rest, extents, bounds[:i] + bounds[i + 1 :])
+            last = factor * (bound.stop - 1)
+            low, high = (max(low, below + last), high) if factor < 0 else (low, min(high, above + last))
+    return low, high
+
+
+def _disjoint(address: Address, axis: Axis, scope: _Scope) -> bool:
+    """Whether different ``axis`` give different addresses: from its own stride upwards, each steps over all smaller."""
+    below: Address = Affine(0)
+    found = False
+    for term, factor in sorted(address.terms.items(), key=lambda item: (abs(item[1]), item[0] is axis)):
+        found = found or term is axis
+        if found:
+            low, high = interval(below, scope.extents, scope.bounds)
+            if high - low >= abs(factor):
+                return False
+        below = below + Affine(0, {term: factor})
+    return found
+
+
+def _positions(ref: Ref, scope: _Scope) -> Interval:
+    """What is known of a data-dependent position.
+
+    It is a constant, a loop index, or ``ok ? at : safe`` where ``ok`` is a checked range of ``at``.
+    """
+    known = _constant(ref, scope)
+    if known is not None:
+        return known, known
+    let = scope.lets.get(ref)
+    if let is not None and isinstance(let.value, Index):
+        return interval(let.value.value, scope.extents, scope.bounds)
+    if let is None or not isinstance(let.value, Scalar) or let.value.op != "select":
+        return UNKNOWN
+    ok, at, otherwise = let.value.args
+    safe = _constant(otherwise, scope)
+    if ok not in scope.checked or safe is None:
+        return UNKNOWN
+    low, high = _range(ok, at, scope)
+    return min(low, safe), max(high, safe)
+
+
+def _range(ok: Ref, at: Ref, scope: _Scope) -> Interval:
+    """The range of ``at`` where ``ok`` holds, as far as that is a conjunction of comparisons with constants."""
+    low, high = UNKNOWN
+    pending = [ok]
+    while pending:
+        let = scope.lets.get(pending.pop())
+        if let is None or not isinstance(let.value, Scalar):
+            continue
+        op, args = let.value.op, let.value.args
+        if op == "and":
+            pending += args
+        elif op in ("ge", "lt") and args[0] is at:
+            limit = _constant(args[1], scope)
+            if limit is not None:
+                low, high = (max(low, limit), high) if op == "ge" else (low, min(high, limit - 1))
+    return low, high
+
+
+def _constant(ref: Ref, scope: _Scope) -> int | None:
+    let = scope.lets.get(ref)
+    if let is None or not isinstance(let.value, Const) or not np.isfinite(let.value.value):
+        return None
+    return int(let.value.value)
