@@ -17,6 +17,7 @@ import graphjit.trace.functions.registry  # noqa: F401 (fills the tables)
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.types import Type
+from graphjit.trace.patches import recording
 from graphjit.trace.tracer import Trace, any_tracer, assemble
 
 _rng = np.random.default_rng(7)
@@ -63,7 +64,7 @@ def leaves_of(result: Any) -> list[Any]:
 
 def record(function: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Graph, list[np.ndarray], list[Any]]:
     """Graph of ``function``, the arrays it captured, and its raw result leaves."""
-    with Trace() as trace:
+    with Trace() as trace, recording():
         tracers = [trace.input(Type(a.dtype, a.shape), f"x{n}") for n, a in enumerate(arrays)]
         inputs = [tracer._node for tracer in tracers]
         leaves = leaves_of(function(*tracers))

@@ -1,26 +1,18 @@
-"""The native entry point: what it accepts, what it refuses, what it returns, and that it keeps no more than it should."""
+"""What the native entry point accepts, what it refuses, and what it returns."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import gc
-import inspect
 import random
-import resource
 import sys
-import threading
-import time
-import weakref
 
 import numpy as np
 import pytest
+from entry_harness import F64, I64, function, misses, program, specialise
 
 from graphjit.backend.llvm import callable as native
 from graphjit.backend.llvm.cpython import layout
-from graphjit.backend.llvm.entry import Specialisation
-from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.signature import (
     DTYPES,
     MISSING,
@@ -40,94 +32,7 @@ from graphjit.backend.signature import (
     leaves,
 )
 
-F64, I64 = np.dtype("float64"), np.dtype("int64")
 ALL = sorted(DTYPES, key=lambda dtype: dtype.name)
-
-_COPY = """
-define i64 @copy{count}x{size}(ptr %inputs, ptr %outputs) {{
-entry:
-  br label %loop
-loop:
-  %i = phi i64 [ 0, %entry ], [ %next, %body ]
-  %done = icmp eq i64 %i, {count}
-  br i1 %done, label %end, label %body
-body:
-  %from.at = getelementptr ptr, ptr %inputs, i64 %i
-  %to.at = getelementptr ptr, ptr %outputs, i64 %i
-  %from = load ptr, ptr %from.at
-  %to = load ptr, ptr %to.at
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 {size}, i1 false)
-  %next = add i64 %i, 1
-  br label %loop
-end:
-  ret i64 0
-}}
-"""
-_FIXED = """
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-declare i32 @usleep(i32)
-define i64 @nothing(ptr %inputs, ptr %outputs) {
-  ret i64 0
-}
-define i64 @status(ptr %inputs, ptr %outputs) {
-  %from = load ptr, ptr %inputs
-  %status = load i64, ptr %from
-  ret i64 %status
-}
-define i64 @sleep_copy(ptr %inputs, ptr %outputs) {
-  %slept = call i32 @usleep(i32 2000)
-  %from = load ptr, ptr %inputs
-  %to = load ptr, ptr %outputs
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 64, i1 false)
-  ret i64 0
-}
-"""
-
-
-@functools.cache
-def program(count: int = 0, size: int = 0, name: str = "") -> tuple[int, NativeModule]:
-    """A program that copies ``size`` bytes from each of ``count`` inputs to the output of the same number, or a fixed one."""
-    if name:
-        return (fixed := _fixed()).address(name), fixed
-    module = NativeModule("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\n" + _COPY.format(count=count, size=size))
-    return module.address(f"copy{count}x{size}"), module
-
-
-@functools.cache
-def _fixed() -> NativeModule:
-    return NativeModule(_FIXED)
-
-
-class MissError(Exception):
-    """No specialisation matched."""
-
-
-def missed(*args, **kwargs):
-    assert sys.exc_info() == (None, None, None)
-    raise MissError
-
-
-def specialise(inputs, outputs, code=None, *, keywords=(), hidden=(), guards=(), on_error=RuntimeError, wrap=None, release_gil=False):
-    positional = len(inputs) - len(keywords)
-    spec = EntrySpec(positional, tuple(keywords), tuple(inputs), tuple(hidden), tuple(guards), outputs, on_error, wrap, release_gil)
-    return Specialisation(spec, *(code or program(name="nothing")))
-
-
-def function(*args, **options):
-    fn = native.NativeFunction(missed)
-    native.install(fn, specialise(*args, **options))
-    return fn
-
-
-def misses(fn, *args, **kwargs) -> bool:
-    """Whether the call reaches the fallback, which must happen with nothing raised or lost on the way."""
-    before = [sys.getrefcount(arg) for arg in args]
-    matched = False
-    with contextlib.suppress(MissError):
-        fn(*args, **kwargs)
-        matched = True
-    assert before == [sys.getrefcount(arg) for arg in args]
-    return not matched
 
 
 def accepts(leaf, value, **options) -> bool:
@@ -269,7 +174,7 @@ def test_arrays_changed_in_place_are_checked_anew():
         (True, True, [1, False, np.True_]),
         (None, None, [0, False]),
         (0.0, float("0"), [-0.0, 0, False]),
-        (2j, complex("2j"), [-0.0 + 2j, 3j, 2.0]),
+        (2j, complex("2j"), [complex(-0.0, 2), 3j, 2.0]),
         (b"xy", bytes([120, 121]), [b"xz", "xy"]),
         ((1, ("a", None)), (1, ("".join(["a"]), None)), [(1, ("b", None)), (True, ("a", None)), (1,), [1, ("a", None)]]),
         (len, len, [max]),
@@ -347,11 +252,11 @@ def test_hidden_arrays_are_read_by_reference():
     np.testing.assert_array_equal(fn(), weights)
     weights *= 2
     np.testing.assert_array_equal(fn(), 2 * np.arange(8.0))
-    weights.shape = (2, 4)
+    weights.resize((2, 4), refcheck=False)
     assert misses(fn)
-    weights.shape = (8,)
-    assert not misses(fn)
-    weights.dtype = np.int64
+    weights.resize(8, refcheck=False)
+    np.testing.assert_array_equal(fn(), 2 * np.arange(8.0))
+    weights.resize(4, refcheck=False)
     assert misses(fn)
 
 
@@ -497,7 +402,8 @@ def test_many_leaves_and_deep_trees():
         with pytest.raises(ValueError, match="1"):
             failing(values)
         del values[-1]
-        assert sys.getrefcount(values[0]) == before
+        after = sys.getrefcount(values[0])
+        assert after == before
     tree_in, tree_out, value = ArrayIn(F64, (1,)), ArrayOut(F64, (1,), 0), np.array([3.0])
     for _ in range(3_000):
         tree_in, tree_out, value = List((tree_in,)), Tuple((tree_out,)), [value]
@@ -529,33 +435,6 @@ def test_results_are_fresh():
     assert list(fn(array)) == ["a"]
 
 
-# --- errors ---
-
-
-def test_status_raises_what_on_error_returns():
-    fn = function([ScalarIn(I64, python=True)], StaticOut("fine"), program(name="status"), on_error=lambda s: OverflowError(f"status {s}"))
-    assert fn(0) == "fine"
-    with pytest.raises(OverflowError, match="status -7"):
-        fn(-7)
-
-
-def test_on_error_may_fail_itself():
-    inputs = [ScalarIn(I64, python=True)]
-    with pytest.raises(TypeError, match="must return an exception"):
-        function(inputs, StaticOut(None), program(name="status"), on_error=lambda status: status)(1)
-    with pytest.raises(ZeroDivisionError):
-        function(inputs, StaticOut(None), program(name="status"), on_error=lambda status: 1 // 0)(1)
-
-
-def test_no_memory_for_a_result():
-    huge = 1 << 46
-    outputs = Tuple((ArrayOut(F64, (3,), 0), ArrayOut(F64, (huge,), 1), ArrayOut(F64, (3,), 2)))
-    fn = function([], outputs)
-    for _ in range(100):
-        with pytest.raises(MemoryError):
-            fn()
-
-
 # --- specifications that are refused ---
 
 
@@ -572,299 +451,6 @@ def test_inconsistent_specifications_are_refused():
         ScalarIn(np.dtype("float32"), python=True)
     with pytest.raises(ValueError, match="2 keys"):
         Dict(("a", "b"), (StaticIn(1),))
-
-
-# --- the callable as an object ---
-
-
-def test_binds_as_a_method():
-    class Model:
-        method = native.NativeFunction(lambda self, x: (self, x))
-
-    model = Model()
-    assert model.method(3) == (model, 3)
-    bound = model.method
-    assert inspect.ismethod(bound)
-    assert bound(4) == (model, 4)
-    assert Model.method(model, 5) == (model, 5)
-    assert type(Model.method) is native.native_type()
-    native.install(Model.method, specialise([StaticIn(model), StaticIn("x")], StaticOut("native")))
-    assert model.method("x") == bound("x") == "native"
-    Model.static = staticmethod(Model.method)
-    assert model.static(1, 2) == (1, 2)
-
-
-def test_attributes_methods_and_pickle_hook():
-    def documented(x: int) -> int:
-        """Text."""
-
-    fn = functools.update_wrapper(native.NativeFunction(documented), documented)
-    assert (fn.__name__, fn.__doc__, fn.__module__) == ("documented", "Text.", __name__)
-    assert inspect.signature(fn) == inspect.signature(documented)
-    fn.extra = 5
-    assert fn.__dict__["extra"] == 5
-    fn.__dict__ = {"other": 6}
-    assert fn.other == 6
-    assert not hasattr(fn, "extra")
-    kind = native.native_type()
-    assert callable(fn)
-    assert isinstance(fn, kind)
-    assert f"{kind.__module__}.{kind.__qualname__}" == "graphjit.backend.llvm.callable.NativeFunction"
-    saved = kind.__dict__.get("__reduce__")
-    try:
-        kind.__reduce__ = lambda self: (str, ("pickled",))
-        assert fn.__reduce_ex__(4) == (str, ("pickled",))
-    finally:
-        del kind.__reduce__
-        if saved is not None:
-            kind.__reduce__ = saved
-    for arguments, named in [((), {}), ((1, 2), {}), ((), {"fallback": 1}), ((1,), {"more": 2})]:
-        with pytest.raises(TypeError, match="one argument"):
-            kind(*arguments, **named)
-    for use in (native.specialisations, native.clear, native.fallback, lambda f: native.install(f, None)):
-        with pytest.raises(TypeError, match="expected a NativeFunction"):
-            use(len)
-
-
-def test_specialisations_newest_first_and_bounded():
-    fn = native.NativeFunction(missed)
-    made = [specialise([StaticIn(i % 3)], StaticOut(i)) for i in range(5)]
-    for i, one in enumerate(made):
-        dropped = native.install(fn, one, limit=3)
-        assert dropped == ((made[i - 3],) if i >= 3 else ())
-    assert native.specialisations(fn) == (made[4], made[3], made[2])
-    assert [fn(0), fn(1), fn(2)] == [3, 4, 2]
-    native.clear(fn)
-    assert native.specialisations(fn) == ()
-    assert misses(fn, 0)
-
-
-def test_dropped_specialisations_free_their_code():
-    fn = native.NativeFunction(missed)
-    module = NativeModule("define i64 @program(ptr %i, ptr %o) {\n  ret i64 0\n}")
-    died = weakref.ref(module)
-    native.install(fn, specialise([], StaticOut("native"), (module.address("program"), module)))
-    del module
-    assert fn() == "native"
-    native.clear(fn)
-    assert died() is None
-
-
-def test_weak_references_and_cycles():
-    gc.collect()
-    fn = native.NativeFunction(missed)
-    events = []
-    reference = weakref.ref(fn, lambda _: events.append("died"))
-    assert reference() is fn
-    del fn
-    assert events == ["died"]
-
-    class Token:
-        pass
-
-    def cycle():
-        holder, token = {}, Token()
-        fn = native.NativeFunction(lambda: fn)
-        fn.self = fn
-        holder["name"] = fn
-        cell = (lambda: fn).__closure__[0]
-        guards = [GlobalGuard(holder, "name", fn), CellGuard(cell, fn)]
-        native.install(fn, specialise([StaticIn(fn)], StaticOut(token), guards=guards, wrap=lambda leaves: (fn, leaves)))
-        assert fn(fn) == (fn, (token,))
-        return weakref.ref(fn), weakref.ref(token)
-
-    died = cycle()
-    assert died[0]() is not None
-    gc.collect()
-    assert [reference() for reference in died] == [None, None]
-    assert gc.garbage == []
-
-
-def test_fallback_may_call_and_change_its_function():
-    def count(n):
-        if n == 0:
-            return 0
-        native.install(fn, specialise([StaticIn(f"level {n}")], StaticOut(n)), limit=2)
-        inner = fn(n - 1)
-        if n % 3 == 0:
-            native.clear(fn)
-        return inner + 1
-
-    fn = native.NativeFunction(count)
-    assert fn(60) == 60
-    endless = native.NativeFunction(lambda: endless())
-    with pytest.raises(RecursionError):
-        endless()
-
-
-# --- nothing is lost over many calls ---
-
-
-def _memory() -> int:
-    with open("/proc/self/statm") as pages:
-        return int(pages.read().split()[1]) * resource.getpagesize()
-
-
-def test_no_leak_over_many_calls():
-    x, text, static = np.arange(8.0), "".join(["te", "xt"]), object()
-    leaf = ArrayIn(F64, (8,))
-    dtypes = [np.dtype("bool"), I64, F64]
-    inputs = [
-        leaf,
-        Dict(("p", "q"), (List((leaf, ScalarIn(F64, python=True))), Tuple((StaticIn(text), ScalarIn(I64, python=True))))),
-        ScalarIn(np.dtype("bool"), python=False),
-    ]
-    outputs = Dict(
-        ("arrays", "scalars", "static"),
-        (
-            List((ArrayOut(F64, (8,), 0), ArrayOut(F64, (), 1))),
-            Tuple(tuple(ScalarOut(dtype, i + 2) for i, dtype in enumerate(dtypes))),
-            List((StaticOut(static), StaticOut(None), StaticOut(True))),
-        ),
-    )
-    hidden = [HiddenArray(x, F64, (8,))]
-    guard = GlobalGuard(globals(), "native", native)
-    fn = function(inputs, outputs, program(5, 1), hidden=hidden, guards=[guard], release_gil=True)
-    wrapped = function([leaf], ArrayOut(F64, (8,), 0), wrap=lambda flat: flat)
-    failing = function(
-        [leaf, ScalarIn(I64, python=True)],
-        Tuple((ArrayOut(F64, (100,), 0), StaticOut(static))),
-        program(name="status"),
-        on_error=ValueError,
-        release_gil=True,
-    )
-    poison = np.array([3], I64).view(F64).repeat(8)
-    call = (x, {"p": [x, 1.5], "q": (text, 10**6)}, np.True_)
-    unmatched = (x, {"p": [x, 1.5], "q": (text, 1.0)}, np.True_)
-    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.namespace, poison]
-    watched += [native.specialisations(f)[0] for f in (fn, wrapped, failing)]
-
-    def rounds(count):
-        for _ in range(count):
-            fn(*call)
-            wrapped(x)
-            with contextlib.suppress(MissError):
-                fn(*unmatched)
-            with contextlib.suppress(ValueError):
-                failing(poison, 1)
-
-    rounds(5_000)
-    gc.collect()
-    references, memory = [sys.getrefcount(item) for item in watched], _memory()
-    rounds(25_000)
-    gc.collect()
-    assert [sys.getrefcount(item) for item in watched] == references
-    assert _memory() - memory < 1_000_000
-
-
-def test_no_leak_of_specialisations():
-    fn = native.NativeFunction(missed)
-    array = np.zeros(4)
-
-    def rounds(count):
-        for i in range(count):
-            tree = Dict(("a", i), (ArrayIn(F64, (4,)), StaticIn(f"value {i}")))
-            native.install(fn, specialise([tree], List((StaticOut(i), StaticOut(array))), hidden=[HiddenArray(array, F64, (4,))]), limit=2)
-            assert fn({"a": array, i: f"value {i}"})[0] == i
-        native.clear(fn)
-
-    rounds(200)
-    references, memory = sys.getrefcount(array), _memory()
-    rounds(2_000)
-    assert sys.getrefcount(array) == references
-    assert _memory() - memory < 1_000_000
-
-
-# --- threads ---
-
-
-def test_threads_call_while_another_installs_and_clears():
-    leaf = ArrayIn(F64, (8,))
-    inputs = [List((leaf, leaf))]
-    stop, failures, native_calls = threading.Event(), [], [0]
-
-    def slow(pair):
-        return pair[0].copy()
-
-    fn = native.NativeFunction(slow)
-
-    def work(number):
-        try:
-            while not stop.is_set():
-                pair = [np.full(8, float(number)), np.zeros(8)]
-                result = fn(pair)
-                if not (result == number).all():
-                    failures.append(result)
-        except BaseException as error:
-            failures.append(error)
-            raise
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    end = time.monotonic() + 0.6
-    while time.monotonic() < end:
-        for release in (True, False):
-            code = program(name="sleep_copy") if release else program(1, 64)
-            native.install(fn, specialise(inputs, ArrayOut(F64, (8,), 0), code, release_gil=release), limit=2)
-        native_calls[0] += 1
-        native.clear(fn)
-        time.sleep(0.0005)
-    stop.set()
-    for worker in workers:
-        worker.join()
-    assert failures == []
-    assert native_calls[0] > 10
-
-
-def test_a_running_call_keeps_its_code_and_its_arguments():
-    module = NativeModule(_FIXED.replace("i32 2000", "i32 50000"))
-    died = weakref.ref(module)
-    specialisation = specialise(
-        [List((ArrayIn(F64, (8,)),))], ArrayOut(F64, (8,), 0), (module.address("sleep_copy"), module), release_gil=True
-    )
-    fn = native.NativeFunction(missed)
-    native.install(fn, specialisation)
-    del module, specialisation
-    arguments, results = [np.arange(8.0)], []
-    argument = weakref.ref(arguments[0])
-    worker = threading.Thread(target=lambda: results.append(fn(arguments)))
-    worker.start()
-    time.sleep(0.02)
-    arguments.clear()
-    native.clear(fn)
-    assert worker.is_alive()
-    assert argument() is not None
-    assert died() is not None
-    worker.join()
-    assert argument() is None
-    assert died() is None
-    np.testing.assert_array_equal(results[0], np.arange(8.0))
-
-
-def test_the_gil_is_released_only_when_asked():
-    def parallel(release):
-        fn = function([ArrayIn(F64, (8,))], ArrayOut(F64, (8,), 0), program(name="sleep_copy"), release_gil=release)
-        inside, most, count = [0], [0], 8
-
-        def call():
-            for _ in range(count):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                fn(np.arange(8.0))
-                inside[0] -= 1
-
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return time.perf_counter() - start
-
-    # 32 sleeps of 2 ms: one after the other without release (a lower bound that load cannot break).
-    assert parallel(release=False) >= 0.064
-    assert min(parallel(release=True) for _ in range(3)) < 0.064
 
 
 # --- facts ---

@@ -448,6 +448,14 @@ CREATION = lines(
     np.arange(4) * v
     np.linspace(0, 1, 4) + v
     np.tri(3) * q
+    np.linspace(s, 3, 5)
+    np.linspace(0, v, 4)
+    np.linspace(v, 1.0, 3, axis=1)
+    np.linspace(s, 3, 5, endpoint=False)
+    np.linspace(s, 3, 5, retstep=True)
+    np.linspace(s, 3, 1)
+    np.linspace(f[0], 3, 4)
+    np.linspace(s, 9, 5, dtype=int)
     """
 )
 PADDING = lines(
@@ -622,7 +630,7 @@ def test_errors_are_numpys(expression: str) -> None:
         ("m.tobytes()", UnsupportedError, "memory"),
         ("m.strides", TraceError, "memory"),
         ("m.nothing", AttributeError, "nothing"),
-        ("np.add.at(m, [0], 1)", UnsupportedError, "at"),
+        ("np.maximum.at(m, [0], 1)", UnsupportedError, "at"),
         ("np.frexp(m)", UnsupportedError, "frexp"),
         ("np.add(m, 1, where=b)", UnsupportedError, "np.where"),
     ],

@@ -98,7 +98,6 @@ TABLE = lines(
     np.power(f, np.float64(2))
     f ** np.float32(3)
     u8 ** 2
-    b ** 2
     -m
     +m
     abs(m)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -309,6 +311,12 @@ def test_float32_stays_float32() -> None:
             for derived in (jvp_graph(graph), vjp_graph(graph), vjp_graph(vjp_graph(graph))):
                 assert all(node.dtype != np.float64 for node in decompose(derived).nodes()), name
             break
+
+
+def test_declarations_do_not_load_scipy() -> None:
+    """SciPy costs more than the rest of the import together; only reference evaluations need it."""
+    code = "import sys, graphjit.ops; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
 def test_summary(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:

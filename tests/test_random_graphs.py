@@ -127,7 +127,7 @@ def adjoint_defect(graph: Graph, seed: int) -> str | None:
         jtu = interpret(step(reverse), *args, *u)
         left = [np.sum(a.astype(F64) * b, dtype=F64) for a, b in zip(u, jv, strict=True)]
         right = [np.sum(a.astype(F64) * b, dtype=F64) for a, b in zip(v, jtu, strict=True)]
-        scale = sum(map(abs, left)) + sum(map(abs, right)) + sum(float(np.abs(a).sum(dtype=F64)) for a in (*jv, *jtu)) + 1e-300
+        scale = sum(float(np.abs(a).sum(dtype=F64)) for a in (*jv, *jtu, *u, *v))  # derivatives may cancel to rounding noise
         if not np.isfinite(scale):
             return f"{name}: not finite"
         if abs(sum(left) - sum(right)) > rtol * scale:
@@ -202,9 +202,7 @@ def test_shrink_finds_the_broken_op() -> None:
     """A pass that is wrong about one op leaves a graph of little more than that op."""
 
     def broken(graph: Graph) -> Graph:
-        wrong = {
-            node: Node(REGISTRY["sin"], node.args, {}, node.type) for node in graph.nodes() if node.op.name == "exp"
-        }
+        wrong = {node: Node(REGISTRY["sin"], node.args, {}, node.type) for node in graph.nodes() if node.op.name == "exp"}
         return substitute(graph, wrong)
 
     seed = next(seed for seed in range(200) if changed_by(broken, seed)(random_graph(seed)))

@@ -8,6 +8,7 @@ Invariant: native code lives exactly as long as an `Executable` refers to it; th
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ class Executable:
 
     def __del__(self) -> None:
         native = self.__dict__.get("native")
-        if native is not None:
+        if native is not None and not sys.is_finalizing():  # at exit the process frees everything at once
             if self._keeps_arena:
                 cell = ctypes.c_void_p.from_address(native.address("arena"))
                 _free(cell.value)

@@ -47,7 +47,7 @@ def fold_node(b: Builder, node: Node) -> Node | None:
         if not all(arg.type.size == 1 or arg.op.name == "broadcast_to" for arg in node.args):
             return None
         value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
-        return None if value is None or value.shape else b.full(value[()], node.type)
+        return None if value is None or value.shape else b.full(value.item(), node.type)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
         value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
         return None if value is None else b.const(value, node.dtype)
@@ -68,9 +68,9 @@ def known_array(node: Node) -> np.ndarray:
 
 def evaluate(node: Node, args: list[np.ndarray]) -> np.ndarray | None:
     """The op's reference value on ``args``, or None where the compiled program could report an error."""
-    trouble = "ignore" if node.dtype.kind == "f" else "raise"
+    quiet = node.dtype.kind == "f"
     try:
-        with np.errstate(all="ignore", divide=trouble, invalid=trouble):
+        with np.errstate(all="ignore") if quiet else np.errstate(all="ignore", divide="raise", invalid="raise"):
             value = np.asarray(node.op.impl(*args, **node.attrs))
     except (ArithmeticError, LookupError, ValueError):
         return None

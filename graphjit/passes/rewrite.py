@@ -44,7 +44,7 @@ class Rewriter:
             found = final.get(new)
             if found is None:
                 # the common case without the stack of _settle: arguments final, the step has nothing to say
-                if all([arg in final for arg in new.args]):
+                if all(map(final.__contains__, new.args)):
                     made = step(b, new)
                     if made is None or made is new:
                         found = final[new] = new

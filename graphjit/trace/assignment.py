@@ -46,14 +46,19 @@ def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
     if p.basic:
         return _write_box(trace, x, p, trace.emit("reshape", part, shape=tuple(p.counts)))
     kept, axes = kept_axes(p)
-    rest = tuple(p.counts[i] for i in kept if i not in p.axes)
-    moved = (*rest[: p.lead], *p.index_shape, *rest[p.lead :])
-    part = trace.emit("reshape", part, shape=moved)
-    order = placed(p, len(moved))
-    part = trace.emit("transpose", part, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
+    part = _for_scatter(trace, part, p, kept)
     box = trace.emit("reshape", boxed(trace, x, p), shape=tuple(p.counts[i] for i in kept))
     box = trace.emit("scatter_set", box, part, *index_nodes(trace, p.indices, p.index_shape), axes=axes)
     return _write_box(trace, x, p, trace.emit("reshape", box, shape=tuple(p.counts)))
+
+
+def _for_scatter(trace: Trace, part: Node, p: Plan, kept: list[int]) -> Node:
+    """A value in the shape of the indexed part with the index axes in front."""
+    rest = tuple(p.counts[i] for i in kept if i not in p.axes)
+    moved = (*rest[: p.lead], *p.index_shape, *rest[p.lead :])
+    order = placed(p, len(moved))
+    part = trace.emit("reshape", part, shape=moved)
+    return trace.emit("transpose", part, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
 
 
 def _write_box(trace: Trace, x: Node, p: Plan, part: Node) -> Node:
@@ -106,11 +111,7 @@ def add_at(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
         box = trace.emit("reshape", part, shape=tuple(p.counts))
     else:
         kept, axes = kept_axes(p)
-        rest = tuple(p.counts[i] for i in kept if i not in p.axes)
-        moved = (*rest[: p.lead], *p.index_shape, *rest[p.lead :])
-        order = placed(p, len(moved))
-        part = trace.emit("reshape", part, shape=moved)
-        part = trace.emit("transpose", part, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
+        part = _for_scatter(trace, part, p, kept)
         shape = tuple(p.counts[i] for i in kept)
         added = trace.emit("scatter_add", part, *index_nodes(trace, p.indices, p.index_shape), shape=shape, axes=axes)
         box = trace.emit("reshape", added, shape=tuple(p.counts))

@@ -1,17 +1,19 @@
-"""Arrays that are written while tracing: ``x[i] = v``, ``x += y``, ``out=``, and np.zeros / np.empty filled element by element.
+"""Arrays that are written while tracing: ``x[i] = v``, ``x += y``, ``out=``, np.zeros / np.empty filled element by element.
 
-Job: give traced values NumPy's meaning of assignment: views see the writes of their base and write through to it.
-Input: tracers, keys, values.  Output: tracers whose node is always the present value.
+Job: give traced values NumPy's meaning of assignment: a view sees the writes of its base and writes through to it.
+Input: tracers, keys, values.  Output: `Stored` tracers, whose node is always the present value.
 
-A `Stored` tracer keeps a storage object instead of a node:
-  * `Owned`: an array of its own.  As long as everything written to it is known it is a real ndarray (so it can serve as a static index, a size or
-    a mask); the first traced write turns it into nodes.  Writes of single elements or rows are collected and joined at the next whole read, so a
-    loop that fills a buffer costs one node per write and reads of what was just written cost none.
-  * `Lens`: a view (basic index, reshape, transpose) of another tracer.
+A `Stored` tracer keeps a storage in place of its node:
+
+* `Owned`: an array of its own.  While everything in it is known it is a real ndarray (and can serve as a static index, a size or a mask); the
+  first traced write turns it into nodes.  Writes of single elements or rows are collected and joined at the next read of the whole, so a loop that
+  fills a buffer costs one node per write, and reading back what was just written costs none.
+* `Lens`: a view (basic index, reshape, transpose) of another tracer.
+
 A plain tracer that is written becomes `Stored` in place, so every name for it sees the write.
 
-Invariants: arrays of the caller are never written (an argument that is assigned to changes for the traced function only); a known array is
-turned into nodes by value, at the moment it is read.
+Invariants: arrays of the caller are never written (assigning to an argument changes it for the traced function only); known arrays enter the graph
+by value when they are read; computation on known arrays alone happens at once, but never with arrays from outside, which can change between calls.
 """
 
 from __future__ import annotations
@@ -21,13 +23,424 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.errors import TraceError
+from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.assignment import fitted, write, write_mask
-from graphjit.trace.functions.arguments import as_bool, full, node_of, tracing
-from graphjit.trace.functions.joining import runs_joined
+from graphjit.trace.functions.arguments import as_bool, node_of, static_array, tracing, wrap
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Trace, Tracer, active_trace, any_tracer
+from graphjit.trace.tracer import METHODS, Trace, Tracer, active_trace, check_dtype
+
+_NODE: Any = Tracer.__dict__["_node"]
+_TRACE: Any = Tracer.__dict__["_trace"]
+_WEAK: Any = Tracer.__dict__["_weak"]
+
+
+class Unknown(Exception):
+    """Control flow of this package: an argument is traced, or an array from outside that may change."""
+
+
+def constant(trace: Trace, array: np.ndarray) -> Node:
+    """A known array by value; one number everywhere becomes a broadcast."""
+    check_dtype(array.dtype)
+    if array.size > 1:
+        text = array.tobytes()
+        if text == text[: array.itemsize] * array.size:
+            return trace.builder.full(array.reshape(-1)[0], Type(array.dtype, array.shape))
+    return trace.builder.const(array, array.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------- storages
+
+
+class Owned:
+    """An array of its own: known values, or a node with collected writes."""
+
+    __slots__ = ("array", "base", "cells", "grain", "shared", "token", "trace", "type")
+
+    def __init__(self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = "") -> None:
+        self.type = type
+        self.array = array
+        self.trace = trace
+        self.base = node
+        self.cells: dict[int, Node] = {}
+        self.grain = 0  # leading axes that address one cell
+        self.shared = shared  # the function that made it, where NumPy would have returned a view that we do not follow
+        self.token: object = node if node is not None else self
+
+    def known(self) -> np.ndarray | None:
+        """The values, while they are known."""
+        return self.array
+
+    def node(self) -> Node:
+        """The present value."""
+        if self.array is not None:
+            return constant(tracing(), self.array)
+        assert self.base is not None
+        if self.cells:
+            self._join()
+        return self.base
+
+    def _become_traced(self, trace: Trace) -> None:
+        if self.array is not None:
+            self.base = constant(trace, self.array)
+            self.array, self.trace = None, trace
+
+    def replace(self, node: Node) -> None:
+        """A new value of the whole."""
+        self.array, self.trace, self.base = None, tracing(), node
+        self.cells, self.token = {}, object()
+
+    def address(self, p: Plan) -> tuple[int, int] | None:
+        """(grain, number) of the one cell that a key names, or None."""
+        grain = len(p.dropped)
+        if not p.basic or not grain or p.flipped or p.dropped != set(range(grain)) or p.final != p.shape[grain:]:
+            return None
+        if any(count != size for count, size in zip(p.counts[grain:], p.shape[grain:], strict=True)):
+            return None
+        return grain, self._number(p, grain)
+
+    def _number(self, p: Plan, grain: int) -> int:
+        number = 0
+        for start, size in zip(p.starts[:grain], p.shape[:grain], strict=True):
+            number = number * size + start
+        return number
+
+    def write(self, trace: Trace, p: Plan, value: Any) -> None:
+        """Assign to a part."""
+        self._become_traced(trace)
+        place = self.address(p)
+        if place is None:
+            self.replace(write(trace, self.node(), p, value))
+            return
+        grain, number = place
+        if self.cells and grain != self.grain:
+            self._join()
+        self.grain = grain
+        self.cells[number] = fitted(trace, value, self.type.dtype, self.type.shape[grain:])
+        self.token = object()
+
+    def read(self, trace: Trace, p: Plan) -> Node:
+        """A part, without joining collected writes where one cell or none of them is touched."""
+        grain = self.grain
+        if self.cells and p.basic and p.dropped.issuperset(range(grain)):
+            cell = self.cells.get(self._number(p, grain))
+            assert self.base is not None
+            if cell is None:
+                return read(trace, self.base, p)
+            inner = Plan(
+                starts=p.starts[grain:],
+                counts=p.counts[grain:],
+                steps=p.steps[grain:],
+                flipped=[axis - grain for axis in p.flipped],
+                shape=p.shape[grain:],
+                final=p.final,
+            )
+            return read(trace, cell, inner)
+        return read(trace, self.node(), p)
+
+    def _join(self) -> None:
+        """One concatenation of written cells and untouched runs."""
+        trace, base = tracing(), self.base
+        assert base is not None
+        shape, inner = self.type.shape, self.type.shape[self.grain :]
+        total = 1
+        for size in shape[: self.grain]:
+            total *= size
+        flat = trace.emit("reshape", base, shape=(total, *inner))
+        pieces, reached = [], 0
+        for number in sorted(self.cells):
+            if number > reached:
+                pieces.append(sliced(trace, flat, 0, reached, number))
+            pieces.append(trace.emit("reshape", self.cells[number], shape=(1, *inner)))
+            reached = number + 1
+        if reached < total:
+            pieces.append(sliced(trace, flat, 0, reached, total))
+        self.base = trace.emit("reshape", trace.emit("concatenate", *pieces, axis=0), shape=shape)
+        self.cells = {}
+
+
+class Lens:
+    """A view of another tracer."""
+
+    __slots__ = ("base", "inverse", "of_array", "of_node", "plan", "seen", "type", "value")
+
+    def __init__(
+        self,
+        base: Tracer,
+        type: Type,
+        of_array: Callable[[np.ndarray], np.ndarray],
+        of_node: Callable[[Trace, Node], Node] | None = None,
+        inverse: Callable[[Trace, Node], Node] | None = None,
+        plan: Plan | None = None,
+    ) -> None:
+        self.base = base
+        self.type = type
+        self.of_array = of_array
+        self.of_node = of_node
+        self.inverse = inverse
+        self.plan = plan
+        self.seen: object = None
+        self.value: Node | None = None
+
+    shared = ""
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace of the base."""
+        return self.base._trace
+
+    @property
+    def token(self) -> object:
+        """Changes when the base is written."""
+        return token_of(self.base)
+
+    def known(self) -> np.ndarray | None:
+        """The values, while they are known; shares memory with the base."""
+        known = known_array(self.base)
+        return None if known is None else self.of_array(known)
+
+    def node(self) -> Node:
+        """The present value."""
+        known = self.known()
+        if known is not None:
+            return constant(tracing(), known)
+        if self.value is None or self.seen is not self.token:
+            self.value = self._read(tracing())
+            self.seen = self.token
+        return self.value
+
+    def _read(self, trace: Trace) -> Node:
+        if self.plan is None:
+            assert self.of_node is not None
+            return self.of_node(trace, self.base._node)
+        held = storage(self.base) if isinstance(self.base, Stored) else None
+        return held.read(trace, self.plan) if isinstance(held, Owned) else read(trace, self.base._node, self.plan)
+
+    def replace(self, node: Node) -> None:
+        """Write through."""
+        trace = tracing()
+        if self.plan is not None:
+            stored(self.base).write(trace, self.plan, wrap(trace, node))
+        else:
+            assert self.inverse is not None
+            stored(self.base).replace(self.inverse(trace, node))
+
+    def write(self, trace: Trace, p: Plan, value: Any) -> None:
+        """Assign to a part of the view."""
+        self.replace(write(trace, self.node(), p, value))
+
+    def read(self, trace: Trace, p: Plan) -> Node:
+        """A part of the view."""
+        return read(trace, self.node(), p)
+
+
+class Stored(Tracer):
+    """A tracer whose value lives in a storage and can be written."""
+
+    __slots__ = ()
+
+    @property
+    def _node(self) -> Node:  # type: ignore[override]
+        return storage(self).node()
+
+    @_node.setter
+    def _node(self, node: Node) -> None:
+        storage(self).replace(node)
+
+    @property
+    def _trace(self) -> Trace:  # type: ignore[override]
+        return storage(self).trace or tracing()
+
+    def known(self) -> np.ndarray | None:
+        """The values, while they are known."""
+        return storage(self).known()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Static shape."""
+        return storage(self).type.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy dtype."""
+        return storage(self).type.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(storage(self).type.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return storage(self).type.size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return storage(self).type.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return storage(self).type.nbytes
+
+    def __repr__(self) -> str:
+        known = self.known()
+        return f"<traced {storage(self).type}>" if known is None else repr(known)
+
+
+def storage(value: Stored) -> Owned | Lens:
+    """The storage of a stored tracer."""
+    found: Owned | Lens = _NODE.__get__(value)
+    return found
+
+
+def make(held: Owned | Lens) -> Stored:
+    """A stored tracer."""
+    result = Stored.__new__(Stored)
+    _NODE.__set__(result, held)
+    _TRACE.__set__(result, None)
+    _WEAK.__set__(result, False)
+    return result
+
+
+def stored(value: Tracer) -> Owned | Lens:
+    """The storage of a tracer that is about to be written; a plain tracer gets one."""
+    if not isinstance(value, Stored):
+        node, trace = value._node, value._trace
+        value.__class__ = Stored  # type: ignore[assignment]
+        _NODE.__set__(value, Owned(node.type, None, trace, node))
+        _WEAK.__set__(value, False)
+    held = storage(value)  # type: ignore[arg-type]
+    if held.shared:
+        raise UnsupportedError(
+            f"writing into the result of np.{held.shared} at {user_location()} is not compiled: NumPy would write through to the original "
+            "array. Index the original array instead, or take a .copy() first"
+        )
+    return held
+
+
+def token_of(value: Tracer) -> object:
+    """An object that changes whenever the value is written."""
+    return storage(value).token if isinstance(value, Stored) else value._node
+
+
+def known_array(value: Any) -> np.ndarray | None:
+    """The values of a stored tracer, while they are known."""
+    return value.known() if isinstance(value, Stored) else None
+
+
+# ------------------------------------------------------------------------------------------------ known values
+
+
+def known_values(value: Any) -> Any:
+    """Arguments with stored tracers replaced by their arrays.
+
+    Raises:
+        Unknown: something in there is traced, or an array from outside.
+    """
+    if isinstance(value, Stored):
+        known = value.known()
+        if known is None:
+            raise Unknown
+        return known
+    if isinstance(value, Tracer):
+        raise Unknown
+    if isinstance(value, np.ndarray):
+        if static_array(value) is None:
+            raise Unknown
+        return value
+    if isinstance(value, list | tuple):
+        if type(value) in (list, tuple) and any(isinstance(item, Tracer | np.ndarray | list | tuple | slice) for item in value):
+            return type(value)(known_values(item) for item in value)
+        return value
+    if isinstance(value, dict):
+        return {key: known_values(item) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(known_values(value.start), known_values(value.stop), known_values(value.step))
+    return value
+
+
+def local(value: Any, shared: str = "") -> Any:
+    """Arrays computed from known ones, as stored tracers again (outside of a trace: as they are)."""
+    if active_trace() is None:
+        return value
+    if type(value) is np.ndarray and value.dtype != object:
+        return make(Owned(Type(value.dtype, value.shape), value, None, None, shared))
+    if type(value) in (tuple, list):
+        return type(value)(local(item, shared) for item in value)
+    return value
+
+
+# ---------------------------------------------------------------------------------------------- reading, writing
+
+
+def getitem(target: Tracer, key: Any) -> Any:
+    """``x[key]``: a view for basic keys, a copy otherwise."""
+    known = known_array(target)
+    if known is not None:
+        try:
+            found = known[known_values(key)]
+        except Unknown:
+            pass
+        else:
+            if not isinstance(found, np.ndarray) or not np.may_share_memory(found, known) or active_trace() is None:
+                return local(found)
+    trace = tracing()
+    p = plan(trace, target.shape, key)
+    if p.basic and p.final:
+        return index_lens(target, p, key)
+    if isinstance(target, Stored):
+        return wrap(trace, storage(target).read(trace, p))
+    return wrap(trace, read(trace, target._node, p))
+
+
+def index_lens(target: Tracer, p: Plan, key: Any) -> Stored:
+    """A basic index as a view."""
+    held = Lens(target, Type(target.dtype, p.final), lambda array: array[known_values(key)], plan=p)
+    if held.known() is None:
+        held.node()  # now, so that the node carries the line of the index
+    return make(held)
+
+
+def setitem(target: Tracer, key: Any, value: Any) -> None:
+    """``x[key] = value``."""
+    held = stored(target)
+    known = held.known()
+    if known is not None:
+        try:
+            known[known_values(key)] = known_values(value)
+        except Unknown:
+            pass
+        else:
+            return
+    trace = tracing()
+    mask = _run_time_mask(key)
+    if mask is not None:
+        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), value))
+    else:
+        held.write(trace, plan(trace, target.shape, key), value)
+
+
+def _run_time_mask(key: Any) -> Any:
+    """A key that is one mask whose values are not known."""
+    if isinstance(key, tuple) and len(key) == 1:
+        (key,) = key
+    if isinstance(key, Tracer | np.ndarray) and key.dtype.kind == "b" and key.ndim and static_array(key) is None:
+        return key
+    return None
+
+
+def assign(target: Tracer, value: Any) -> None:
+    """A new value of the whole, dtype and shape kept."""
+    trace = tracing()
+    held = stored(target)
+    held.replace(fitted(trace, value, held.type.dtype, held.type.shape))
+
+
+METHODS["__getitem__"] = getitem
+METHODS["__setitem__"] = setitem

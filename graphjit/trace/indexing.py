@@ -323,13 +323,6 @@ def placed(p: Plan, ndim: int) -> tuple[int, ...]:
     return (*range(width, width + p.lead), *range(width), *range(width + p.lead, ndim))
 
 
-def getitem(tracer: Tracer, key: Any) -> Tracer:
-    """``x[key]`` as a plain value."""
-    trace = tracer._trace
-    node = tracer._node
-    return Tracer(trace, read(trace, node, plan(trace, node.shape, key)))
-
-
 def wrapped_indices(trace: Trace, indices: Any, size: int, axis: int, mode: str) -> Node:
     """An index argument of np.take and its kin as an int64 node.
 

@@ -15,7 +15,6 @@ import numpy as np
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.trace.functions import creation, diagonals, joining, linear, reductions, selection, shapes
 from graphjit.trace.functions.arguments import checked_dtype, tracing
-from graphjit.trace.indexing import getitem
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Tracer
 
@@ -180,7 +179,6 @@ def memory(x: Tracer) -> NoReturn:
     raise TraceError(f"a traced array has no memory of its own (at {user_location()}): strides, data, ctypes and flags do not exist")
 
 
-METHODS["__getitem__"] = getitem
 for _name, _function in {
     "sum": reductions.sum_,
     "prod": reductions.prod,

@@ -8,36 +8,47 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import optree
+if TYPE_CHECKING:
+    from optree import PyTreeSpec as TreeSpec
+else:
+    TreeSpec = Any
 
 NAMESPACE = "graphjit"
-TreeSpec = optree.PyTreeSpec
 Class = TypeVar("Class", bound=type)
 
-# One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning.
-optree.dict_insertion_ordered(True, namespace=NAMESPACE).__enter__()
+
+@cache
+def _optree() -> ModuleType:
+    """optree, loaded on first need: importing it would take a third of the time that importing graphjit may take."""
+    import optree
+
+    # One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning.
+    optree.dict_insertion_ordered(True, namespace=NAMESPACE).__enter__()
+    return optree
 
 
 def flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
     """Leaves and structure."""
-    return optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+    return _optree().tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
     """Inverse of `flatten`."""
-    return optree.tree_unflatten(spec, leaves)
+    return _optree().tree_unflatten(spec, leaves)
 
 
 def is_leaf(value: Any) -> bool:
     """Whether ``value`` is no container."""
-    return optree.tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
+    return _optree().tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """``function`` on corresponding leaves."""
-    return optree.tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)
+    return _optree().tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def register_pytree_node(
@@ -52,7 +63,7 @@ def register_pytree_node(
         flatten: ``(instance) -> (children, static data)``.
         unflatten: ``(static data, children) -> instance``.
     """
-    return optree.register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)  # type: ignore[arg-type]
+    return _optree().register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)  # type: ignore[arg-type]
 
 
 def register_dataclass(cls: Class) -> Class:

@@ -21,6 +21,7 @@ from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
 

@@ -71,9 +71,9 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
         if not kwargs:
             return call(trace, ufunc, args)
         return call_with_options(trace, ufunc, args, **kwargs)
-    handler = _METHODS.get(method)
-    if handler is None:
-        advice = "assign with x[i] = ..., or add a term for each index" if method == "at" else "write it with slices"
+    handler = UFUNC_METHODS.get(method)
+    if handler is None or (method == "at" and ufunc not in (np.add, np.subtract)):
+        advice = "np.add.at and np.subtract.at are" if method == "at" else "write it with slices"
         raise UnsupportedError(f"np.{ufunc.__name__}.{method} is not compiled (at {user_location()}): {advice}")
     return handler(trace, ufunc, *args, **kwargs)
 
@@ -227,7 +227,7 @@ def _outer(trace: Trace, ufunc: np.ufunc, a: Any, b: Any, **kwargs: Any) -> Any:
     return call_with_options(trace, ufunc, (tall, wrap(trace, y)), **kwargs)
 
 
-_METHODS: dict[str, Callable[..., Any]] = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer}
+UFUNC_METHODS: dict[str, Callable[..., Any]] = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer}
 
 # ------------------------------------------------------------------------------------------- composed ufuncs
 

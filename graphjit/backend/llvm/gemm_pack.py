@@ -4,7 +4,7 @@ Job: copy a strided block into rows of a fixed width, so that the register tile 
 Input: a block of k rows and n columns with any strides.  Output: the function ``pack`` in a module.
 Invariant: nothing outside the block is read; columns from n to the width hold nothing that anybody reads.
 
-Transposed operands are only another order of packing: blocks of 8 by 8 are transposed in registers.
+Transposed operands are only another order of packing: square blocks are transposed in registers.
 """
 
 from __future__ import annotations
@@ -13,30 +13,26 @@ from graphjit.backend.llvm.gemm_kernel import Tile
 from graphjit.backend.llvm.gemm_text import HOT, Writer
 from graphjit.backend.llvm.text import Module
 
-SIDE = 8
-"""Rows and columns of a block that is transposed in registers."""
+
+PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")]
 
 
 def emit_pack(module: Module, tile: Tile) -> None:
     """Add ``pack(target, source, row stride, column stride, k, n, width)``: strides in bytes, width in elements and whole vectors, k and n at least one."""
-    w = Writer(
-        module,
-        "pack",
-        [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")],
-        attributes=HOT,
-    )
+    side = min(8, tile.lanes)  # rows and columns of a block that is transposed in registers; divides every width
+    _emit_transpose(module, tile, side)
+    w = Writer(module, "pack", PARAMETERS)
     step = w.mul("%width", tile.size)
     with w.exit_when(w.test("eq", "%cs", tile.size)):
         _copy_rows(w, tile, step)
     # A transposed block of few rows is not worth the shuffles.
-    with w.exit_when(w.both(w.test("eq", "%rs", tile.size), w.test("sge", "%k", SIDE))):
-        whole = w.op(f"and i64 %k, {-SIDE}")
-        with w.loop(0, "%n", SIDE) as j:
-            _transpose_columns(w, tile, step, j, whole)
-        with w.loop(whole, "%k") as k, w.loop(0, "%n") as j:
-            _copy_element(w, tile, step, k, j)
-    with w.loop(0, "%k") as k, w.loop(0, "%n") as j:
-        _copy_element(w, tile, step, k, j)
+    whole = w.select(w.test("eq", "%rs", tile.size), w.op(f"and i64 %k, {-side}"), 0)
+    with w.when(w.test("ne", whole, 0)):
+        w.call("transpose", ["ptr %to", "ptr %from", f"i64 {step}", "i64 %cs", f"i64 {whole}", "i64 %n"])
+    with w.loop(whole, "%k") as k, w.loop(0, "%n") as j:
+        source = w.at(w.at("%from", w.mul(k, "%rs")), w.mul(j, "%cs"))
+        target = w.at(w.at("%to", w.mul(k, step)), w.mul(j, tile.size))
+        w.store(tile.element, w.load(tile.element, source, tile.size), target, tile.size)
     w.finish()
 
 
@@ -62,34 +58,34 @@ def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
         w.store(vec, tail, w.at(target, place), tile.size)
 
 
-def _transpose_columns(w: Writer, tile: Tile, step: str, j: str, whole: str) -> None:
-    """Columns j to j + 7, each contiguous in the source, over ``whole`` rows; columns beyond n repeat the last."""
-    vec = f"<{SIDE} x {tile.element}>"
-    columns = []
-    for i in range(SIDE):
-        column = w.min(w.add(j, i), w.sub("%n", 1))
-        columns.append(w.at("%from", w.mul(column, "%cs")))
-    target = w.at("%to", w.mul(j, tile.size))
-    with w.loop(0, whole, SIDE) as k:
-        place = w.mul(k, tile.size)
-        rows = [w.load(vec, w.at(column, place), tile.size) for column in columns]
-        for distance in (1, 2, 4):
-            low = [i if not i & distance else SIDE + i - distance for i in range(SIDE)]
-            high = [i + distance if not i & distance else SIDE + i for i in range(SIDE)]
-            for i in range(SIDE):
-                if not i & distance:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = (_shuffle(w, vec, a, b, order) for order in (low, high))
-        for i in range(SIDE):
-            w.store(vec, rows[i], w.at(target, w.mul(w.add(k, i), step)), tile.size)
+def _emit_transpose(module: Module, tile: Tile, side: int) -> None:
+    """Add ``transpose``: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
+    parameters = [("ptr", "to"), ("ptr", "from"), ("i64", "step"), ("i64", "cs"), ("i64", "k"), ("i64", "n")]
+    w = Writer(module, "transpose", parameters, attributes=HOT)
+    vec = f"<{side} x {tile.element}>"
+    with w.loop(0, "%n", side) as j:
+        columns = []
+        for i in range(side):
+            column = w.min(w.add(j, i), w.sub("%n", 1))
+            columns.append(w.at("%from", w.mul(column, "%cs")))
+        corner = w.at("%to", w.mul(j, tile.size))
+        with w.loop(0, "%k", side) as k:
+            rows = [w.load(vec, w.at(column, w.mul(k, tile.size)), tile.size) for column in columns]
+            for distance in (d for d in (1, 2, 4) if d < side):
+                low = [i if not i & distance else side + i - distance for i in range(side)]
+                high = [i + distance if not i & distance else side + i for i in range(side)]
+                for i in range(side):
+                    if not i & distance:
+                        a, b = rows[i], rows[i + distance]
+                        rows[i], rows[i + distance] = (_shuffle(w, vec, a, b, order) for order in (low, high))
+            target = w.at(corner, w.mul(k, "%step"))
+            for row in rows:
+                w.store(vec, row, target, tile.size)
+                target = w.at(target, "%step")
+    w.finish()
 
 
 def _shuffle(w: Writer, vec: str, a: str, b: str, order: list[int]) -> str:
     lanes = ", ".join(f"i32 {i}" for i in order)
     return w.op(f"shufflevector {vec} {a}, {vec} {b}, <{len(order)} x i32> <{lanes}>")
 
-
-def _copy_element(w: Writer, tile: Tile, step: str, k: str, j: str) -> None:
-    source = w.at(w.at("%from", w.mul(k, "%rs")), w.mul(j, "%cs"))
-    target = w.at(w.at("%to", w.mul(k, step)), w.mul(j, tile.size))
-    w.store(tile.element, w.load(tile.element, source, tile.size), target, tile.size)

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 _lock = threading.RLock()
 
 
 @cache
+def _llvm() -> ModuleType:
+    """LLVM's binding, loaded on first need: it is a library of a hundred megabytes."""
+    import llvmlite.binding
+
+    return llvmlite.binding
+
+
+@cache
 def host() -> tuple[llvm.Target, str, str]:
     """Target, CPU name and feature list of this machine (the name alone can be wrong in a VM)."""
+    llvm = _llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return (
@@ -42,10 +54,10 @@ class NativeModule:
     def __init__(self, text: str) -> None:
         with _lock:
             machine = target_machine()
-            module = llvm.parse_assembly(text)
+            module = _llvm().parse_assembly(text)
             module.triple = machine.triple
             module.data_layout = str(machine.target_data)
-            self._engine = llvm.create_mcjit_compiler(module, machine)
+            self._engine = _llvm().create_mcjit_compiler(module, machine)
             self._engine.finalize_object()
 
     def address(self, name: str) -> int:
@@ -65,10 +77,10 @@ class NativeModule:
 def assembly(text: str) -> str:
     """Machine code of a module as assembly text, for inspection."""
     with _lock:
-        module = llvm.parse_assembly(text)
+        module = _llvm().parse_assembly(text)
         return str(target_machine().emit_assembly(module))
 
 
 def add_symbol(name: str, address: int) -> None:
     """Make ``declare``d function ``name`` resolve to ``address`` in every module compiled later."""
-    llvm.add_symbol(name, address)
+    _llvm().add_symbol(name, address)

@@ -144,7 +144,7 @@ RULES = (
         ("mul",),
         _mul_reciprocal,
         "x * (1 / y) -> x / y: one operation and one rounding less.",
-        bound="1.5 ULP nearer to the true quotient at most; where 1 / y overflows (subnormal y) the quotient is right and the product was not",
+        bound="one rounding where there were two; right where 1 / y overflowed (subnormal y)",
         consumes=("div",),
     ),
     Rule("pow_0", ("pow",), _pow_constant(0, lambda b, x: b.full(1.0, x.type)), "x ** 0 -> 1, also for NaN (C99, NumPy)."),

@@ -65,7 +65,7 @@ RULES = (
         "transpose_contract",
         ("transpose",),
         _result_transpose,
-        "transpose(contract(x, y)) -> contract(y, x) when it swaps the free axes of x and y (products commute exactly), or permutes batch axes.",
+        "transpose(contract(x, y)) -> contract(y, x) when it swaps the free axes of x and y, or permutes batch axes.",
         bound=ORDER,
         consumes=("contract",),
     ),

@@ -104,7 +104,7 @@ def _sum_broadcast(b: Builder, node: Node) -> Node | None:
         return None
     x, axes, times, shape = found
     wrapped = np.asarray(times).astype(node.dtype)  # integers count modulo 2**bits, as their sum does
-    return b.mul(_reduce_rest(b, node, x, axes, shape), b.full(wrapped, node.type))
+    return b.mul(_reduce_rest(b, node, x, axes, shape), b.full(wrapped.item(), node.type))
 
 
 def _extremum_broadcast(b: Builder, node: Node) -> Node | None:
@@ -116,7 +116,7 @@ def _extremum_broadcast(b: Builder, node: Node) -> Node | None:
 
 
 RULES = (
-    Rule("reduce_reduce", ALL, _nested, "sum(sum(x)) -> one sum over both sets of axes; likewise for the others.", bound=BOUND, consumes=ALL),
+    Rule("reduce_reduce", ALL, _nested, "sum(sum(x)) -> one sum over both sets of axes, and so on.", bound=BOUND, consumes=ALL),
     Rule(
         "reduce_thin_reshape",
         ALL,
@@ -131,7 +131,13 @@ RULES = (
         ("sum",),
         _sum_broadcast,
         "sum over n repetitions -> n * x.",
-        bound="half an ULP from the true sum (n exact up to 2**24 in f32, 2**53 in f64), where a tree of sums has log2(n) roundings; a zero may change sign",
+        bound="one rounding where a tree of sums has log2(n) (n is exact up to 2**24 in f32, 2**53 in f64); a zero may change sign",
     ),
-    Rule("reduce_broadcast", IDEMPOTENT, _extremum_broadcast, "max over repetitions -> the value itself; min, any, all likewise.", bound=BOUND),
+    Rule(
+        "reduce_broadcast",
+        IDEMPOTENT,
+        _extremum_broadcast,
+        "max over repetitions -> the value itself; min, any, all likewise.",
+        bound=BOUND,
+    ),
 )

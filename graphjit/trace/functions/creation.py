@@ -11,10 +11,13 @@ import numpy as np
 
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.trace.functions.arguments import (
+    aligned,
     as_dtype,
     checked_dtype,
     full,
     given,
+    inexact,
+    integers,
     node_of,
     promotion_key,
     refuse,
@@ -23,6 +26,8 @@ from graphjit.trace.functions.arguments import (
     tracing,
     wrap,
 )
+from graphjit.trace.functions.joining import concatenate
+from graphjit.trace.functions.shapes import moveaxis, sliced
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Tracer, implements
 
@@ -61,6 +66,34 @@ def full_like(
 ) -> Tracer:
     """np.full_like; the value may be traced."""
     return _like(a, fill_value, dtype, shape)
+
+
+@implements(np.linspace)
+def linspace(
+    start: Any, stop: Any, num: Any = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: Any = 0, *, device: Any = None
+) -> Any:
+    """np.linspace between traced ends."""
+    trace = tracing()
+    first, last = (inexact(trace, node) for node in aligned(trace, start, stop))
+    (count,) = integers(num, "num")
+    if count < 0:
+        raise ValueError(f"Number of samples, {count}, must be non-negative.")
+    low, high = wrap(trace, first), wrap(trace, last)
+    gaps = count - 1 if endpoint else count
+    delta: Any = high - low
+    step = delta / gaps if gaps > 0 else delta * np.nan
+    shape = (count, *first.shape)
+    ramp = trace.emit("iota", dtype=first.dtype, shape=shape, axis=0)
+    line: Any = wrap(trace, ramp) * (step if gaps > 0 else delta) + low
+    if endpoint and count > 1:
+        end = wrap(trace, trace.emit("reshape", last, shape=(1, *last.shape)))
+        line = concatenate([wrap(trace, sliced(trace, line._node, 0, 0, count - 1)), end], 0)
+    line = moveaxis(line, 0, axis) if axis != 0 else line
+    if given(dtype):
+        wanted = checked_dtype(dtype)
+        line = np.floor(line) if wanted.kind in "iu" else line
+        line = wrap(trace, trace.convert(line._node, wanted))
+    return (line, step) if retstep else line
 
 
 @implements(np.copy)

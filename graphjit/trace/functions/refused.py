@@ -46,5 +46,5 @@ _refuse(
     "this decomposition is not there yet",
 )
 _refuse([np.array_str, np.array_repr, np.array2string, np.save, np.savetxt], TraceError, "values are known only when the compiled code runs")
-_refuse([np.copyto, np.put, np.put_along_axis, np.place, np.putmask, np.fill_diagonal], UnsupportedError, "assign with x[index] = value")
+_refuse([np.put, np.put_along_axis, np.place], UnsupportedError, "assign with x[index] = value")
 _refuse([np.apply_along_axis, np.apply_over_axes, np.piecewise], UnsupportedError, "write it with np.where and whole-array functions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace import buffers, indexing, methods, scipy_special, ufuncs
+from graphjit.trace import buffers, indexing, known, methods, scipy_special, ufuncs
 from graphjit.trace.functions import (
     calculus,
     creation,
@@ -27,6 +27,7 @@ FAMILIES = (
     einsum,
     indexing,
     joining,
+    known,
     linear,
     methods,
     padding,

@@ -298,7 +298,7 @@ def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tracer:
         raise ValueError("Axes must be different.")
     turns = k % 4
     if turns == 0:
-        return tracer_of(m)
+        return wrap(tracing(), tracer_of(m)._node)
     if turns == 2:
         return flip(m, (first, second))
     if turns == 1:

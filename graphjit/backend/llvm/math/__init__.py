@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from graphjit.backend.llvm.math import error, exponential, logarithm, rounding, trigonometric
 from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
-from graphjit.backend.llvm.math.library import ATTRIBUTES, ROUTINES
+from graphjit.backend.llvm.math.library import ATTRIBUTES, call, provide
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.backend.llvm.vector import Vector
 
-__all__ = ["FUNCTIONS", "MathFunction", "emit"]
+__all__ = ["FUNCTIONS", "MathFunction", "emit", "provide"]
 
 FAMILIES = (error, exponential, logarithm, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
@@ -31,7 +31,7 @@ def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], in
     entry = FUNCTIONS[name]
     v = Vector(fn, ELEMENTS[kind], lanes)
     if entry.out_of_line:
-        return ROUTINES[name](v, *args)
+        return call(v, name, args)
     if inline:
         return entry.body(v, *args)
     symbol, of = f"gj_{name}_{kind}_{lanes}", v.of

@@ -9,7 +9,7 @@ native code lives as long as the process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.jit import NativeModule, add_symbol
@@ -30,10 +30,7 @@ class Routine:
     body: Body
 
     def __call__(self, v: Vector, *args: str) -> str:
-        symbol = f"{PREFIX}.{self.name}.{SUFFIX[v.element]}.{v.lanes}.{'avx512' if v.avx512 else 'any'}"
-        provide(symbol)
-        v.fn.module.declare(symbol, f"declare {v.of} @{symbol}({', '.join([v.of] * self.arity)})")
-        return v.fn.op(f"call {v.of} @{symbol}({', '.join(f'{v.of} {a}' for a in args)})")
+        return call(v, self.name, args)
 
 
 ROUTINES: dict[str, Routine] = {}
@@ -51,13 +48,21 @@ def routine(name: str, arity: int) -> Callable[[Body], Routine]:
     return register
 
 
+def call(v: Vector, name: str, args: Sequence[str]) -> str:
+    """A call of the compiled routine, or elementary function, ``name``."""
+    symbol = f"{PREFIX}.{name}.{SUFFIX[v.element]}.{v.lanes}.{'avx512' if v.avx512 else 'any'}"
+    provide(symbol)
+    v.fn.module.declare(symbol, f"declare {v.of} @{symbol}({', '.join([v.of] * len(args))})")
+    return v.fn.op(f"call {v.of} @{symbol}({', '.join(f'{v.of} {a}' for a in args)})")
+
+
 def provide(symbol: str) -> None:
     """Compile the routine that ``symbol`` names, unless that happened already, so that modules may refer to it."""
     with _lock:
         if symbol in _compiled:
             return
         _, name, suffix, lanes, processor = symbol.split(".")
-        entry = ROUTINES[name]
+        entry = ROUTINES.get(name) or FUNCTIONS[name]
         module = Module(symbol)
         element = {short: long for long, short in SUFFIX.items()}[suffix]
         of = Vector(Function(module, "", "void", []), element, int(lanes)).of

@@ -1,0 +1,163 @@
+"""Print a program as Python source.
+
+Job: one function per kernel over flat NumPy arrays, one function that runs them in order.
+Input: a `Program` and its loop kernels.  Output: the text of a module.
+Invariants: the text runs as it is under CPython and, function by function, under ``numba.njit(error_model="numpy")``;
+parallel and simd loops are plain loops, so sums are those of the loop IR read line by line.
+
+    def k0(in0, out0, status):
+        t1 = np.float64(2.0)
+        for i0 in range(12):  # simd
+            t0 = in0[i0]
+            t2 = t0 * t1
+            out0[i0] = t2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphjit.backend.numba import scalar
+from graphjit.ir.buffers import Buffer
+from graphjit.ir.types import I64
+from graphjit.loops import ir
+from graphjit.loops.ir import Accumulate, Address, Check, Const, For, Index, Init, Let, Load, LoopKernel, Ref, Statement
+from graphjit.schedule.access import storage
+from graphjit.schedule.program import Product, Program
+
+INDENT = "    "
+
+
+def parameters(program: Program) -> list[Buffer]:
+    """Buffers that the printed ``program`` takes, in order: inputs, constants, outputs."""
+    rank = {"input": 0, "const": 1, "output": 2}
+    found = {buffer for buffer in program.buffers.values() if buffer.kind in rank}
+    return sorted(found, key=lambda buffer: (rank[buffer.kind], buffer.slot))
+
+
+def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
+    """The module of ``program``; ``kernels`` by step name.
+
+    Its function ``program`` takes one flat array for each of `parameters`, the arena (uint8) and the status (one int64).
+    """
+    imports: set[str] = set()
+    functions: list[str] = []
+    calls: list[str] = []
+    used: dict[Buffer, None] = {}
+    for step in program.steps:
+        if isinstance(step, Product):
+            imports.add("product")
+            calls += _product(program, step, used)
+            continue
+        kernel = kernels[step.name]
+        if not kernel.body:
+            continue
+        printer = _Kernel(kernel, imports)
+        functions.append(printer.text())
+        used.update(dict.fromkeys(printer.parameters))
+        calls.append(f"{kernel.name}({', '.join([*(b.name for b in printer.parameters), 'status'])})")
+    views = [
+        f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})"
+        for b in used
+        if b.kind == "arena"
+    ]
+    names = [*(buffer.name for buffer in parameters(program)), "arena", "status"]
+    body = [*views, *calls] or ["pass"]
+    driver = "\n".join([f"def program({', '.join(names)}):", *(INDENT + line for line in body)])
+    header = ["import numpy as np"]
+    if imports:
+        header += ["", f"from graphjit.backend.numba.runtime import {', '.join(sorted(imports))}"]
+    return "\n".join(header) + "\n\n\n" + "\n\n\n".join([*functions, driver]) + "\n"
+
+
+def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[str]:
+    """The call of the matrix product, in a loop over the batch."""
+    x, y = step.node.args
+    buffers = [program.buffers[storage(node)] for node in (x, y, step.node)]
+    used.update(dict.fromkeys(buffers))
+    (x_row, x_column), (y_row, y_column) = step.lhs, step.rhs
+    names = [buffer.name for buffer in buffers]
+    if step.batch > 1:
+        names = [f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)]
+    call = (
+        f"product({names[0]}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, "
+        f"{step.m}, {step.n}, {step.k})"
+    )
+    return [call] if step.batch == 1 else [f"for batch in range({step.batch}):", INDENT + call]
+
+
+class _Kernel:
+    """Prints one kernel; adds the runtime functions that it calls to ``imports``."""
+
+    def __init__(self, kernel: LoopKernel, imports: set[str]) -> None:
+        self.kernel = kernel
+        self.imports = imports
+        self.parameters = [buffer for buffer in ir.buffers(kernel.body) if buffer.kind != "local"]
+
+    def text(self) -> str:
+        """The function."""
+        names = [*(buffer.name for buffer in self.parameters), "status"]
+        lines = [f"def {self.kernel.name}({', '.join(names)}):"]
+        if self.kernel.comment:
+            lines[0] += f"  # {self.kernel.comment}"
+        lines += [f"{INDENT}{b.name} = np.empty({b.size}, np.{b.dtype.name})" for b in self.kernel.locals]
+        self.body(self.kernel.body, 1, lines)
+        return "\n".join(lines)
+
+    def body(self, statements: Sequence[Statement], depth: int, lines: list[str]) -> None:
+        for statement in statements:
+            lines += [INDENT * depth + line for line in self.statement(statement)]
+            if isinstance(statement, For):
+                self.body(statement.body, depth + 1, lines)
+
+    def statement(self, statement: Statement) -> list[str]:
+        """Its lines; of a loop, its head."""
+        if isinstance(statement, Let):
+            return self.let(statement)
+        if isinstance(statement, Init):
+            return [f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype))}"]
+        if isinstance(statement, Accumulate):
+            ref = statement.ref
+            return [f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"]
+        if isinstance(statement, Check):
+            return self.report(f"not {statement.ok!r}", statement.code)
+        if isinstance(statement, For):
+            return [_head(statement)]
+        place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
+        value = repr(statement.value)
+        if statement.combine:
+            value = scalar.combine(statement.combine, statement.buffer.dtype, place, value)
+        return [f"{place} = {value}"]
+
+    def let(self, statement: Let) -> list[str]:
+        ref, value = statement.ref, statement.value
+        if isinstance(value, Const):
+            return [f"{ref!r} = {scalar.literal(value.value)}"]
+        if isinstance(value, Load):
+            return [f"{ref!r} = {value.buffer.name}[{_place(value.address, value.dynamic)}]"]
+        if isinstance(value, Index):
+            return [f"{ref!r} = np.{I64.name}({value.value!r})"]
+        source = value.args[-1].dtype
+        names = [repr(arg) for arg in value.args]
+        self.imports.update(scalar.functions_of(value.op, source))
+        lines = [f"{ref!r} = {scalar.expression(value.op, ref.dtype, source, names)}"]
+        condition = scalar.failing(value.op, source, names) if value.check else ""
+        return [*self.report(condition, value.check), *lines] if condition else lines
+
+    def report(self, condition: str, code: int) -> list[str]:
+        self.imports.add("fail")
+        return [f"if {condition}:", f"{INDENT}fail(status, {code})"]
+
+
+def _head(loop: For) -> str:
+    stop = str(loop.extent)
+    if loop.bound is not None:
+        stop = f"min({loop.extent}, {loop.bound.stop} - ({loop.bound.start!r}))"
+    note = f"  # {loop.kind}" if loop.kind in ("simd", "parallel") else ""
+    return f"for {loop.axis!r} in range({stop}):{note}"
+
+
+def _place(address: Address, dynamic: tuple[tuple[Ref, int], ...]) -> str:
+    moved = [repr(ref) if factor == 1 else f"{factor}*{ref!r}" for ref, factor in dynamic]
+    fixed = [repr(address)] if address.terms or address.offset or not moved else []
+    return " + ".join([*fixed, *moved])

@@ -1,0 +1,248 @@
+"""What tracing changes in NumPy and SciPy, in the tracing thread only.
+
+Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
+  * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be written with traced values,
+  * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the function with a seed is fine),
+  * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
+Input: `recording()` around a trace.  Output: nothing.
+Invariants: the module attributes are replaced while at least one thread traces and put back afterwards; every other thread, and library code called
+by the traced function, gets the original functions' results through them; code that imported a function by name keeps the original.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import TraceError
+from graphjit.ir.types import SHORT
+from graphjit.trace import scipy_special
+from graphjit.trace.buffers import Unknown, known_array, known_values, local
+from graphjit.trace.functions.arguments import as_dtype, checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
+from graphjit.trace.location import user_location
+from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
+
+LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree"})
+"""Packages whose own calls of np.zeros and kin always make plain arrays."""
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.name in SHORT
+
+
+def _created(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Known contents become a stored array; contents that depend on traced values cannot be made here."""
+
+    def create(*args: Any, **kwargs: Any) -> Any:
+        try:
+            found = original(*known_values(args), **known_values(kwargs))
+        except Unknown:
+            return original(*args, **kwargs)
+        return local(found) if _numeric(found) else found
+
+    return create
+
+
+def _like(original: Callable[..., Any]) -> Callable[..., Any]:
+    """zeros_like and kin of a plain array: only its shape and dtype are used."""
+
+    def create(prototype: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(prototype, Tracer):
+            known = known_array(prototype)
+            if known is None:
+                return original(prototype, *args, **kwargs)
+            prototype = known
+        if isinstance(prototype, np.ndarray):
+            prototype = frozen(np.empty(prototype.shape, prototype.dtype))
+        return _created(original)(prototype, *args, **kwargs)
+
+    return create
+
+
+def _full(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.full, whose value may be traced."""
+
+    def create(shape: Any, fill_value: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        try:
+            found = original(shape, known_values(fill_value), dtype, *args, **kwargs)
+        except Unknown:
+            trace = tracing()
+            value = node_of(trace, fill_value)
+            value = trace.convert(value, checked_dtype(dtype)) if given(dtype) else value
+            return wrap(trace, trace.broadcast(value, shape_of(shape)))
+        return local(found) if _numeric(found) else found
+
+    return create
+
+
+def _array(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.array and np.copy: lists of traced values are joined, arrays from outside are read at each call."""
+
+    def create(content: Any, dtype: Any = None, *args: Any, ndmin: int = 0, **kwargs: Any) -> Any:
+        plain = functools.partial(original, dtype=dtype, ndmin=ndmin, **kwargs)
+        try:
+            found = plain(known_values(content), *args)
+        except Unknown:
+            whole = isinstance(content, Tracer) or (isinstance(content, np.ndarray) and not _numeric(content))
+            if whole and not any_tracer(content if isinstance(content, np.ndarray) else []):
+                return plain(content, *args)  # an error for a whole traced array, as with np.asarray
+            trace = tracing()
+            value = trace.capture(content) if isinstance(content, np.ndarray) else assemble(trace, content)._node
+            value = as_dtype(trace, wrap(trace, value), checked_dtype(dtype)) if given(dtype) else value
+            shape = (1,) * (ndmin - len(value.shape)) + value.shape
+            return wrap(trace, trace.emit("reshape", value, shape=shape))
+        return local(found) if _numeric(found) else found
+
+    return create
+
+
+def _copy(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.copy."""
+    create = _array(np.array)
+
+    def copy(a: Any, order: Any = "K", subok: bool = False) -> Any:
+        return original(a) if isinstance(a, Tracer) else create(a)
+
+    return copy
+
+
+def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.asarray of lists, as np.array; of anything else the original."""
+    create = _array(np.array)
+
+    def asarray(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(a, list | tuple) and not args and not kwargs:
+            return create(a, dtype)
+        if isinstance(a, Tracer) and known_array(a) is not None and dtype in (None, a.dtype):
+            return a
+        return original(a, dtype, *args, **kwargs)
+
+    return asarray
+
+
+CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "zeros": _created,
+    "empty": _created,
+    "ones": _created,
+    "eye": _created,
+    "identity": _created,
+    "tri": _created,
+    "arange": _created,
+    "linspace": _created,
+    "full": _full,
+    "array": _array,
+    "copy": _copy,
+    "asarray": _asarray,
+    "zeros_like": _like,
+    "ones_like": _like,
+    "empty_like": _like,
+}
+
+
+def _by_user(depth: int) -> bool:
+    """Whether the caller is not a library."""
+    return sys._getframe(depth + 1).f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES
+
+
+def _switch(original: Callable[..., Any], traced: Callable[..., Any]) -> Callable[..., Any]:
+    """``traced`` for user code in a tracing thread, ``original`` for everybody else."""
+
+    @functools.wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if active_trace() is None or not _by_user(1):
+            return original(*args, **kwargs)
+        return traced(*args, **kwargs)
+
+    return function
+
+
+# ------------------------------------------------------------------------------------------------------ np.random
+
+_STATELESS = {"get_state", "default_rng", "test"}
+
+
+def _refused(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if active_trace() is not None:
+            raise TraceError(
+                f"np.random.{name} while a function is traced at {user_location()}: one draw would be baked into the compiled code and "
+                "come back at every call. Draw outside and pass the numbers as an argument."
+            )
+        return original(*args, **kwargs)
+
+    return function
+
+
+def _seeded(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.random.default_rng: with a seed it gives the same numbers at each call anyway."""
+
+    @functools.wraps(original)
+    def default_rng(seed: Any = None) -> Any:
+        if active_trace() is not None and seed is None:
+            raise TraceError(
+                f"np.random.default_rng() without a seed while a function is traced at {user_location()}: its draws would be baked into the "
+                "compiled code. Draw outside and pass the numbers as an argument, or give a fixed seed."
+            )
+        return original(seed)
+
+    return default_rng
+
+
+def _random_patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
+    for name in np.random.__all__:
+        original = getattr(np.random, name)
+        if callable(original) and not isinstance(original, type) and name not in _STATELESS:
+            yield np.random, name, _refused(name, original)
+    yield np.random, "default_rng", _seeded(np.random.default_rng)
+
+
+# ---------------------------------------------------------------------------------------------------- on and off
+
+_lock = threading.Lock()
+_active = {"traces": 0}
+_replaced: list[tuple[ModuleType, str, Any, Any]] = []
+
+
+def _patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
+    for name, make in CREATORS.items():
+        original = getattr(np, name)
+        yield np, name, _switch(original, make(original))
+    yield from _random_patches()
+
+
+def _begin() -> None:
+    scipy_special.install()
+    with _lock:
+        _active["traces"] += 1
+        if _active["traces"] == 1:
+            for module, name, replacement in list(_patches()):
+                _replaced.append((module, name, getattr(module, name), replacement))
+                setattr(module, name, replacement)
+
+
+def _end() -> None:
+    with _lock:
+        _active["traces"] -= 1
+        if _active["traces"] == 0:
+            for module, name, original, replacement in _replaced:
+                if getattr(module, name) is replacement:  # somebody else may have put something there meanwhile
+                    setattr(module, name, original)
+            _replaced.clear()
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Around every trace: stored arrays, no random numbers, scipy.special."""
+    _begin()
+    try:
+        yield
+    finally:
+        _end()
