@@ -42,6 +42,7 @@ def jit(
     *,
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
+    backend: str = "llvm",
 ) -> Any:
     """Compile a function.
 
@@ -49,6 +50,7 @@ def jit(
         fun: written with NumPy; its arguments and results are arrays, numbers and containers of them.
         static_argnums: positions of arguments that are fixed Python values; each value compiles its own code.
         static_argnames: names of such arguments.
+        backend: "llvm" (native code), or "numba": the same loops as Python source, compiled by Numba; slower, for comparison.
 
     Returns:
         A function of the same arguments.  Results are ndarrays and NumPy scalars with NumPy's dtypes.
@@ -56,13 +58,16 @@ def jit(
     Raises:
         TraceError: Python control flow or a conversion needs the value of an array.
         UnsupportedError: a NumPy function, dtype or array subclass that is not compiled.
+        ValueError: there is no such backend.
     """
     if fun is None:
-        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames)
+        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, backend=backend)
     _require_callable(fun, "jit")
     inner = getattr(fun, "dispatcher", None)
     function = inner.function if isinstance(inner, Dispatcher) else fun
-    return compiled_function(Dispatcher(fun, function, _numbers(static_argnums), _names(static_argnames)), fun)
+    dispatcher = Dispatcher(fun, function, _numbers(static_argnums), _names(static_argnames), backend)
+    recipe = functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, backend=backend)
+    return compiled_function(dispatcher, fun, (recipe, (fun,)))
 
 
 class Gradient:
@@ -121,6 +126,7 @@ def grad(
     argnames: str | Sequence[str] = (),
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
+    backend: str = "llvm",
 ) -> Any:
     """Compiled gradient of a function that returns one floating-point number.
 
@@ -129,7 +135,7 @@ def grad(
         argnums: position or positions of the arguments to differentiate (default 0).
         has_aux: whether the function returns a pair of which only the first is differentiated.
         argnames: names of arguments to differentiate, alone or besides ``argnums``.
-        static_argnums, static_argnames: as in `jit`.
+        static_argnums, static_argnames, backend: as in `jit`.
 
     Returns:
         A function of the same arguments that returns the gradient: a tree like the argument, or a tuple of such trees when several
@@ -138,7 +144,7 @@ def grad(
     Raises:
         DerivativeError: the result is not one floating-point number, or an argument is not floating point.
     """
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, False)
+    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, False)
 
 
 def value_and_grad(
@@ -149,21 +155,34 @@ def value_and_grad(
     argnames: str | Sequence[str] = (),
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
+    backend: str = "llvm",
 ) -> Any:
     """Like `grad`; returns ``(value, gradient)``, or ``((value, aux), gradient)`` with ``has_aux``."""
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, True)
+    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, True)
 
 
-def _gradient(fun: Any, argnums: Any, has_aux: bool, argnames: Any, nums: Any, names: Any, with_value: bool) -> Any:
+def _gradient(
+    fun: Any, argnums: Any, has_aux: bool, argnames: Any, nums: Any, names: Any, backend: str, with_value: bool
+) -> Any:
     if fun is None:
-        return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, with_value)
+        return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, backend, with_value)
     _require_callable(fun, "value_and_grad" if with_value else "grad")
     inner = getattr(fun, "dispatcher", None)
     function = inner.function if isinstance(inner, Dispatcher) else fun
     statics = (_numbers(nums), _names(names))
     if isinstance(inner, Dispatcher):
         statics = (statics[0] or inner.static_nums, statics[1] or tuple(inner.static_names))
-    return compiled_function(Dispatcher(Gradient(fun, argnums, argnames, has_aux, with_value), function, *statics), fun)
+    run = Gradient(fun, argnums, argnames, has_aux, with_value)
+    recipe = functools.partial(
+        value_and_grad if with_value else grad,
+        argnums=argnums,
+        has_aux=has_aux,
+        argnames=argnames,
+        static_argnums=nums,
+        static_argnames=names,
+        backend=backend,
+    )
+    return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -191,7 +210,7 @@ def _compiled_jvp(fun: Callable[..., Any]) -> Any:
     def run(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         return differentiate.jvp(_trace(), fun, primals, tangents)
 
-    return compiled_function(Dispatcher(run, fun), fun)
+    return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_jvp), (fun,)))
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
@@ -262,7 +281,7 @@ def _compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
         backward = Pullback(graph, spec, [node.type for node in outs], primal_spec)
         return out, [Tracer(trace, node) for node in residuals], backward, aux
 
-    return compiled_function(Dispatcher(run, fun), fun)
+    return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_forward), (fun, has_aux)))
 
 
 def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace) -> tuple[list[Node], Graph]:

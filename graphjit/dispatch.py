@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from graphjit import config, pipeline
 from graphjit.backend import signature as sig
 from graphjit.backend.executable import Executable
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
+from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, unflatten
@@ -34,18 +36,26 @@ from graphjit.trace.tracer import active_trace
 LIMIT = 64
 """Specialisations kept per function."""
 
-_executables: weakref.WeakValueDictionary[Hashable, Executable] = weakref.WeakValueDictionary()
+BACKENDS = ("llvm", "numba")
+"""What compiles a program: native code, or Python source run by Numba (readable, and an oracle for the first)."""
+
+_executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 
 
-def executable(graph: Graph, backend: str = "llvm") -> Executable:
-    """Native code of ``graph``; equal graphs share it."""
+def executable(graph: Graph, backend: str = "llvm") -> Executable | NumbaExecutable:
+    """Code of ``graph``; equal graphs share it."""
     key = (backend, graph.key())
     with _lock:
         found = _executables.get(key)
         if found is None:
-            compiled = pipeline.compile_graph(graph)
-            found = _executables[key] = Executable(compiled.program, compiled.module, compiled.nanoseconds)
+            if backend == "llvm":
+                compiled = pipeline.compile_graph(graph)
+                found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
+            else:
+                _, program = pipeline.schedule(pipeline.optimize(graph))
+                found = NumbaExecutable(program, pipeline.lower(program))
+            _executables[key] = found
         return found
 
 
@@ -73,7 +83,7 @@ class Prepared:
     """One specialisation: the traced call and its code."""
 
     staged: Staged
-    code: Executable
+    code: Executable | NumbaExecutable
 
     def run(self, leaves: Sequence[Any], kinds: Sequence[Leaf]) -> Any:
         """Run on concrete leaves."""
@@ -99,7 +109,11 @@ class Dispatcher:
         function: Callable[..., Any],
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
+        backend: str = "llvm",
     ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"there is no backend {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}")
+        self.backend = backend
         self.run = run
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
@@ -151,7 +165,7 @@ class Dispatcher:
             self.log(key)
             with without_collection():
                 staged = self.stage(kinds, spec)
-                prepared = Prepared(staged, executable(staged.graph))
+                prepared = Prepared(staged, executable(staged.graph, self.backend))
             entries = self.known.setdefault(key, [])
             entries.insert(0, prepared)
             del entries[4:]
@@ -197,7 +211,7 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
-        if native is None:
+        if native is None or self.backend != "llvm":
             return
         nums = {i + len(args) if i < 0 else i for i in self.static_nums}
         trees = [sig.StaticIn(a) if i in nums else input_tree(a) for i, a in enumerate(args)]
@@ -205,6 +219,7 @@ class Dispatcher:
         if any(tree is None for tree in trees):
             return
         staged, code = prepared.staged, prepared.code
+        assert isinstance(code, Executable)
         outs: list[Any] = []
         for kind, item in staged.outputs:
             if kind == "static":
@@ -301,13 +316,35 @@ def leaf_text(leaf: Leaf) -> str:
     return f"static {leaf.value[1]!r}" if leaf.type is None else f"{leaf.kind} {leaf.type}"  # type: ignore[index]
 
 
-def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any]) -> Any:
-    """The object users call."""
+def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+    """The object users call; ``recipe`` is a picklable ``(make, args)`` that makes an equal one."""
     native = NativeFunction(dispatcher)
+    _complete_type(type(native))
     dispatcher.native = weakref.ref(native)
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
         if hasattr(wraps, name):
             setattr(native, name, getattr(wraps, name))
     native.__wrapped__ = wraps
     native.dispatcher = dispatcher
+    native.recipe = recipe
     return native
+
+
+@cache
+def _complete_type(kind: type) -> None:
+    """Give the native type the methods that are written in Python."""
+    kind.__reduce__ = _reduce  # type: ignore[method-assign, assignment]
+    kind.__repr__ = _repr  # type: ignore[method-assign, assignment]
+
+
+def _reduce(self: Any) -> Any:
+    """Pickle by name where the name leads back here (a decorated function), else by recipe; native code is never pickled."""
+    found: Any = sys.modules.get(getattr(self, "__module__", ""))
+    name = getattr(self, "__qualname__", "")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is self else self.recipe
+
+
+def _repr(self: Any) -> str:
+    return f"<graphjit.{self.recipe[0].func.__name__} of {getattr(self, '__qualname__', self.__wrapped__)}>"

@@ -460,7 +460,7 @@ SHAPES = (
         ),
         inputs("T[3,1]", "T[3,4]")
         + body("%2 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%3 = mul %2 %1 : T[3,4]", "return %3"),
-        inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = copy %1 : T[3,4]", "return %2"),
+        inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = copy %1 slot=0 : T[3,4]", "return %2"),
     ),
     case(
         "broadcast_leading",

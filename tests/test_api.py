@@ -500,3 +500,25 @@ def test_long_python_loop_is_linear_and_does_not_recurse():
         took.append(time.perf_counter() - start)
     assert graphjit.grad(build(5_000))(1.0) == pytest.approx(1.0001**5000, rel=1e-10)
     assert took[1] < 12 * took[0]
+
+
+@graphjit.value_and_grad
+def module_level(x):
+    return np.sum(x**2)
+
+
+def plain(x):
+    return np.sum(x**3)
+
+
+def test_compiled_functions_pickle_and_print():
+    import copy
+    import pickle
+
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    made = graphjit.grad(plain)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(made))(X), made(X))
+    np.testing.assert_array_equal(copy.deepcopy(made)(X), made(X))
+    assert repr(made) == "<graphjit.grad of plain>"
+    assert made.__wrapped__ is plain
+    assert inspect.signature(made) == inspect.signature(plain)

@@ -125,6 +125,16 @@ def test_specialisations_newest_first_and_bounded():
     assert misses(fn, 0)
 
 
+def test_a_change_behind_ones_back_is_not_overwritten():
+    fn = native.NativeFunction(missed)
+    library = native._library()
+    stale = library.chain(fn)
+    newer = specialise([], StaticOut("newer"))
+    native.install(fn, newer)
+    assert library.swap(fn, stale, None) == 0
+    assert native.specialisations(fn) == (newer,)
+
+
 def test_dropped_specialisations_free_their_code():
     fn = native.NativeFunction(missed)
     module = NativeModule("define i64 @program(ptr %i, ptr %o) {\n  ret i64 0\n}")
@@ -219,10 +229,10 @@ def test_no_leak_over_many_calls():
         on_error=ValueError,
         release_gil=True,
     )
-    poison = np.array([3], I64).view(F64).repeat(8)
+    poison = np.array([10**6], I64).view(F64).repeat(8)
     call = (x, {"p": [x, 1.5], "q": (text, 10**6)}, np.True_)
     unmatched = (x, {"p": [x, 1.5], "q": (text, 1.0)}, np.True_)
-    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.namespace, poison]
+    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.namespace, poison, missed]
     watched += [native.specialisations(f)[0] for f in (fn, wrapped, failing)]
 
     def rounds(count):
@@ -241,6 +251,39 @@ def test_no_leak_over_many_calls():
     gc.collect()
     assert [sys.getrefcount(item) for item in watched] == references
     assert _memory() - memory < 1_000_000
+
+
+def test_no_leak_of_large_frames():
+    leaf, count = ArrayIn(F64, (1,)), 2_000
+    fn = function([List((leaf,) * count)], StaticOut(None), release_gil=True)
+    good = [np.zeros(1)] * count
+    bad = [*good[1:], None]
+
+    def rounds(count):
+        for _ in range(count):
+            fn(good)
+            with contextlib.suppress(MissError):
+                fn(bad)
+
+    rounds(10)
+    memory = _memory()
+    rounds(200)
+    assert _memory() - memory < 1_000_000
+
+
+def test_no_leak_of_functions():
+    kind = native.native_type()
+
+    def rounds(count):
+        for _ in range(count):
+            native.install(native.NativeFunction(missed), specialise([], StaticOut(None)))
+
+    rounds(10)
+    gc.collect()
+    references = sys.getrefcount(kind), sys.getrefcount(missed)
+    rounds(100)
+    gc.collect()
+    assert (sys.getrefcount(kind), sys.getrefcount(missed)) == references
 
 
 def test_no_leak_of_specialisations():

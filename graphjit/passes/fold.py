@@ -16,6 +16,7 @@ import numpy as np
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Decompose, Scalar
+from graphjit.ir.types import Type
 from graphjit.passes.rewrite import rewrite
 
 SIZE_LIMIT = 1024
@@ -35,6 +36,8 @@ def fold(graph: Graph) -> Graph:
 
 def fold_node(b: Builder, node: Node) -> Node | None:
     """The constant that ``node`` is, or None."""
+    if node.is_const:
+        return _spread(b, node)
     if not node.args or node.op.name in NEVER or not all(is_known(arg) for arg in node.args):
         return None
     if all(arg.is_const for arg in node.args):
@@ -42,7 +45,7 @@ def fold_node(b: Builder, node: Node) -> Node | None:
         if size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
             return None
         value = evaluate(node, [known_array(arg) for arg in node.args])
-        return None if value is None else b.const(value, node.dtype)
+        return None if value is None else constant(b, value)
     if isinstance(node.op.lower, Scalar) or (isinstance(node.op.lower, Decompose) and _is_elementwise(node)):
         if not all(arg.type.size == 1 or arg.op.name == "broadcast_to" for arg in node.args):
             return None
@@ -50,8 +53,29 @@ def fold_node(b: Builder, node: Node) -> Node | None:
         return None if value is None or value.shape else b.full(value.item(), node.type)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
         value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
-        return None if value is None else b.const(value, node.dtype)
+        return None if value is None else constant(b, value)
     return None
+
+
+def constant(b: Builder, value: np.ndarray) -> Node:
+    """``value`` as a constant; as a spread scalar when all of its elements have the same bits."""
+    if value.size > 1 and is_uniform(value):
+        return b.full(value.reshape(-1)[0].item(), Type(value.dtype, value.shape))
+    return b.const(value, value.dtype)
+
+
+def is_uniform(value: np.ndarray) -> bool:
+    """Whether all elements have the same bits (NaN counts as different: its payload would not survive)."""
+    flat = value.reshape(-1)
+    if flat[0] != flat[-1] or not (flat == flat[0]).all():
+        return False
+    return flat.dtype.kind != "f" or bool((np.signbit(flat) == np.signbit(flat[0])).all())
+
+
+def _spread(b: Builder, node: Node) -> Node | None:
+    """A constant array filled with one number -> that number, spread."""
+    value = known_array(node)
+    return constant(b, value) if value.size > 1 and is_uniform(value) else None
 
 
 def is_known(node: Node) -> bool:

@@ -38,7 +38,7 @@ def parameters(program: Program) -> list[Buffer]:
 def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
     """The module of ``program``; ``kernels`` by step name.
 
-    Its function ``program`` takes one flat array for each of `parameters`, the arena (uint8) and the status (one int64).
+    Its function ``program`` takes a flat array for each of `parameters`, the arena (uint8) and the status (one int64).
     """
     imports: set[str] = set()
     functions: list[str] = []

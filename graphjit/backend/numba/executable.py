@@ -15,6 +15,8 @@ import numpy as np
 
 from graphjit.backend.numba import runtime
 from graphjit.backend.numba.emit import parameters, print_program
+from graphjit.loops.ir import For
+from graphjit.loops.parallel import estimate
 
 if TYPE_CHECKING:
     from graphjit.loops.ir import LoopKernel
@@ -28,11 +30,9 @@ _runtime: dict[str, Callable[..., Any]] = {}
 class NumbaExecutable:
     """Python code of one program; it has no native address."""
 
-    def __init__(
-        self, program: Program, kernels: Mapping[str, LoopKernel], nanoseconds: int = 0, python: bool = False
-    ) -> None:
+    def __init__(self, program: Program, kernels: Mapping[str, LoopKernel], python: bool = False) -> None:
         """Print and load the program; ``python`` runs it under CPython, without Numba."""
-        self.nanoseconds = nanoseconds
+        self.nanoseconds = sum(map(estimate, (s for kernel in kernels.values() for s in kernel.body if isinstance(s, For))))
         self.errors = list(program.errors)
         self.constants = program.constants
         self.inputs = tuple(node.type for node in program.graph.inputs)
