@@ -331,10 +331,10 @@ def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe:
 
 
 @cache
-def _complete_type(kind: type) -> None:
+def _complete_type(kind: Hashable) -> None:
     """Give the native type the methods that are written in Python."""
-    kind.__reduce__ = _reduce  # type: ignore[method-assign, assignment]
-    kind.__repr__ = _repr  # type: ignore[method-assign, assignment]
+    kind.__reduce__ = _reduce  # type: ignore[assignment, attr-defined, method-assign]
+    kind.__repr__ = _repr  # type: ignore[assignment, attr-defined, method-assign]
 
 
 def _reduce(self: Any) -> Any:

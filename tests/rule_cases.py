@@ -620,8 +620,8 @@ SHAPES = (
     ),
     case(
         "concatenate_splat",
-        inputs("T[1]") + body(*spread(1, "1.5", "2"), *spread(3, "1.5", "3"), "%5 = concatenate %2 %4 axis=0 : T[5]", "return %5"),
-        inputs("T[1]") + body(*spread(1, "1.5", "5"), "return %2"),
+        inputs("T[1]") + body(*spread(1, "1.5", "9"), *spread(3, "1.5", "1991"), "%5 = concatenate %2 %4 axis=0 : T[2000]", "return %5"),
+        inputs("T[1]") + body(*spread(1, "1.5", "2000"), "return %2"),
         inputs("T[1]") + body(*spread(1, "0.0", "2"), *spread(3, "-0.0", "2000"), "%5 = concatenate %2 %4 axis=0 : T[2002]", "return %5"),
         inputs("T[1]") + body(*spread(1, "1.5", "2"), "%3 = concatenate %0 %2 axis=0 : T[3]", "return %3"),
     ),

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from graphjit.backend.llvm import gemm, jit, threads
+from graphjit.backend.llvm import blas, gemm, jit, threads
 from graphjit.backend.llvm.gemm_kernel import Tile, host_tile
 
 DTYPE = {"f64": np.float64, "f32": np.float32}
@@ -48,6 +48,7 @@ def native(kind: str, tile: str = "") -> Callable[..., None]:
     """The product as a Python callable on addresses."""
     if tile:
         module = jit.NativeModule(gemm.source(TILES[tile](kind)))
+        assert ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("prepare"))() == 1
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
         address = module.address(gemm.SYMBOL[kind])
     else:
@@ -119,10 +120,28 @@ def test_random_shapes(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_than_one_packing_buffer(kind: str) -> None:
     rng = np.random.default_rng(3)
-    for m, n, k in [(25, 1100, 1100), (300, 5, 3000), (5, 3, 20_000)]:
+    for m, n, k in [(25, 1100, 1100), (300, 5, 3000)]:
         for layout in ("rows", "columns"):
             a, b = rng.standard_normal((m, k)).astype(DTYPE[kind]), matrix(rng, k, n, kind, layout)
             np.testing.assert_allclose(product(a, b), a @ b, rtol=0, atol=k * np.finfo(DTYPE[kind]).eps * 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_small_result_of_many_terms(kind: str, layout: str) -> None:
+    """k is cut into segments; their number and the order of their sums depend on the shape alone."""
+    rng = np.random.default_rng(12)
+    for m, n, k in [(5, 3, 20_000), (60, 50, 4_100), (1, 1, 33_000), (8, 8, 4_095)]:
+        a, b, start = matrix(rng, m, k, kind, layout), matrix(rng, k, n, kind, layout), matrix(rng, m, n, kind)
+        room = np.full((m + 1, n + 3), 7, DTYPE[kind])
+        threads.configure(1)
+        one = product(a, b, room[:m, :n]).copy()
+        check(a, b, one, kind)
+        assert (room[m] == 7).all() and (room[:, n:] == 7).all()
+        np.testing.assert_allclose(product(a, b, start.copy(), accumulate=True), one + start, rtol=1e-3, atol=1e-3)
+        for count in (2, 3, 8):
+            threads.configure(count)
+            np.testing.assert_array_equal(product(a, b), one)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -303,6 +322,52 @@ def test_many_calls_leave_nothing_behind() -> None:
     for _ in range(5000):
         product(a, b, c)
     assert resident() - before < 64  # pages
+
+
+def test_blas_gives_the_same_and_keeps_the_number_of_its_threads() -> None:
+    control = blas.thread_control()
+    get = ctypes.CFUNCTYPE(ctypes.c_int)(control[0]) if control else lambda: 0
+    before = get()
+    rng = np.random.default_rng(13)
+    word, pointer = ctypes.c_int64, ctypes.c_void_p
+    for kind, left, right in itertools.product(KINDS, (False, True), (False, True)):
+        call = ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(blas.address(kind))
+        for m, n, k in [(3, 4, 5), (1, 1, 1), (200, 130, 160), (7, 5, 0), (0, 3, 2)]:
+            a = matrix(rng, m, k, kind, "columns" if left else "rows")
+            b = matrix(rng, k, n, kind, "columns" if right else "rows")
+            start = matrix(rng, m, n, kind)
+            lda, ldb = a.strides[left] // a.itemsize, b.strides[right] // b.itemsize
+            for accumulate in (False, True):
+                results = []
+                for count in (1, 2, 3):
+                    threads.configure(count)
+                    c = np.array(start)
+                    call(m, n, k, a.ctypes.data, lda, left, b.ctypes.data, ldb, right, c.ctypes.data, n, accumulate)
+                    assert get() == before
+                    results.append(c)
+                np.testing.assert_allclose(results[0] - start * accumulate, a @ b, rtol=0, atol=1e-3 if kind == "f32" else 1e-11)
+                for result in results[1:]:
+                    np.testing.assert_array_equal(result, results[0])
+
+
+def test_blas_runs_one_thread_per_call() -> None:
+    """The native code around a call of BLAS: the first in sets one thread, the last out restores what the user chose."""
+    chosen = [5]
+    get = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: chosen[-1])
+    put = ctypes.CFUNCTYPE(None, ctypes.c_int)(chosen.append)
+    control = tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (get, put))
+    module = jit.NativeModule(blas.control_source((control[0], control[1])))
+    limit, restore, forget = (ctypes.CFUNCTYPE(None)(module.address(f"gj_blas_{name}")) for name in ("limit", "restore", "forget"))
+    limit()
+    limit()
+    restore()
+    assert chosen == [5, 1]
+    restore()
+    assert chosen == [5, 1, 5]
+    limit()
+    forget()
+    limit()
+    assert chosen == [5, 1, 5, 1, 5, 1]
 
 
 def test_one_compile_per_kind() -> None:

@@ -276,9 +276,7 @@ def test_other_platforms_run_blocks_serially(monkeypatch: pytest.MonkeyPatch) ->
         text = threads.source()
     assert "pthread_create" not in text
     module = jit.NativeModule(text)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
-        module.address(threads.SYMBOL)
-    )
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(module.address(threads.SYMBOL))
     cells = np.zeros(5, np.int64)
     call(probe().address("count"), cells.ctypes.data, 5, LARGE)
     np.testing.assert_array_equal(cells, 1)

@@ -17,7 +17,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 
 if TYPE_CHECKING:
-    from graphjit.ir.builder import Builder
+    pass
 
 Partial = Callable[..., Node | None] | int | None
 

@@ -260,10 +260,10 @@ IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}
 
 def identity(combine: str, dtype: np.dtype) -> np.generic:
     """The neutral element of a combiner."""
+    value: float | bool = IDENTITY.get(combine, 0)
     if combine == "max":
-        low = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
-        return dtype.type(low)
+        value = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
     if combine == "min":
-        high = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
-        return dtype.type(high)
-    return dtype.type(IDENTITY[combine])
+        value = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+    made: np.generic = dtype.type(value)
+    return made

@@ -122,7 +122,8 @@ class Nest:
                 if inner is not None:
                     return self.value(node.args[0], inner)
             if lower.kind == "iota":
-                number = self.let(level, I64, Index(index[node.attrs["axis"]]))  # type: ignore[index]
+                axis: Any = node.attrs["axis"]
+                number = self.let(level, I64, Index(index[axis]))
                 return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
             if lower.kind == "gather":
                 return self.gather(node, index, level)

@@ -134,7 +134,7 @@ class _Verifier:
         if ref in scope.open or (known is not None and known != statement):
             self.fail(statement, f"{ref!r} is defined twice")
         if ref.dtype not in DTYPES.values():
-            self.fail(statement, f"there is no dtype {ref.dtype}")
+            raise IRError(f"kernel {self.kernel.name}: {ref!r} has dtype {ref.dtype}, which the loop IR does not know")
         if isinstance(value, Const):
             if value.value.dtype != ref.dtype:
                 self.fail(statement, f"the constant has dtype {value.value.dtype}")

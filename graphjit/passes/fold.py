@@ -25,8 +25,8 @@ SIZE_LIMIT = 1024
 WORK_LIMIT = 1 << 20
 """Elements of argument or result above which nothing is folded: compile time counts too."""
 
-NEVER = frozenset(("input", "const", "iota", "broadcast_to"))
-"""Leaves, and the op that only repeats: a spread scalar is cheaper than its array."""
+NEVER = frozenset(("broadcast_to", "copy"))
+"""The op that only repeats (a spread scalar is cheaper than its array), and the one that is about storage."""
 
 
 def fold(graph: Graph) -> Graph:
@@ -46,9 +46,7 @@ def fold_node(b: Builder, node: Node) -> Node | None:
             return None
         value = evaluate(node, [known_array(arg) for arg in node.args])
         return None if value is None else constant(b, value)
-    if isinstance(node.op.lower, Scalar) or (isinstance(node.op.lower, Decompose) and _is_elementwise(node)):
-        if not all(arg.type.size == 1 or arg.op.name == "broadcast_to" for arg in node.args):
-            return None
+    if _is_elementwise(node) and all(known_array(arg).size == 1 for arg in node.args):
         value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
         return None if value is None or value.shape else b.full(value.item(), node.type)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
@@ -102,7 +100,9 @@ def evaluate(node: Node, args: list[np.ndarray]) -> np.ndarray | None:
 
 
 def _is_elementwise(node: Node) -> bool:
-    return not node.op.attrs and all(arg.shape == node.shape for arg in node.args)
+    if isinstance(node.op.lower, Scalar):
+        return True
+    return isinstance(node.op.lower, Decompose) and not node.op.attrs and all(arg.shape == node.shape for arg in node.args)
 
 
 def _work(node: Node) -> int:

@@ -33,8 +33,6 @@ def simplify_with(graph: Graph, rules: Iterable[Rule]) -> tuple[Graph, Counter[s
     reads: dict[Node, int] = {}
 
     def step(b: Builder, node: Node) -> Node | None:
-        if not node.args:
-            return None
         made = fold_node(b, node)
         if made is not None:
             fired["fold"] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from graphjit.ir.builder import Builder
@@ -27,7 +28,7 @@ def merged(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int] | None:
     used = [a for a in axes if shape[a] != 1]
     if not used:
         return math.prod(shape[a] for a in axes), 1
-    if any(step[p] != shape[q] * step[q] for p, q in zip(used, used[1:], strict=False)):
+    if any(step[p] != shape[q] * step[q] for p, q in pairwise(used)):
         return None
     return math.prod(shape[a] for a in axes), step[used[-1]]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphjit.ir.node import Graph, Location, Node
 from graphjit.ir.buffers import Buffer
+from graphjit.ir.node import Graph, Location, Node
 
 
 @dataclass(eq=False)

@@ -244,11 +244,11 @@ UFUNC_METHODS["at"] = ufunc_at
 # ------------------------------------------------------------------------------------------------------- views
 
 
-def _reshaped(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda node: trace.emit("reshape", node, shape=base)
+def _reshaped(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any], order: str) -> Callable[[Any], Any]:
+    return lambda node: shapes.reshape_node(trace, node, base, order)
 
 
-def _transposed(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _transposed(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any], order: str) -> Callable[[Any], Any]:
     """The inverse permutation, found by sending distinct sizes through the function."""
     moved = numpy(np.broadcast_to(False, tuple(range(2, len(base) + 2)))).shape
     return lambda node: trace.emit("transpose", node, perm=tuple(moved.index(axis + 2) for axis in range(len(base))))
@@ -284,7 +284,8 @@ def view(
         if result is None:
             result = implementation(a, *args, **kwargs)
         lens_base = isinstance(a, Stored) and isinstance(storage(a), Lens)
-        if not always and (lens_base or kwargs.get("order", "C") != "C" or "F" in args):
+        order = "F" if kwargs.get("order") == "F" or "F" in args else "C"
+        if not always and (lens_base or order == "F"):
             model = _model(a)
             if not np.may_share_memory(of_array(model), model):
                 return local(result) if isinstance(result, np.ndarray) else result
@@ -294,7 +295,7 @@ def view(
             Type(a.dtype, result.shape),
             of_array,
             lambda trace, node: implementation(wrap(trace, node), *args, **kwargs)._node,
-            lambda trace, node: inverse(trace, base, of_array)(node),
+            lambda trace, node: inverse(trace, base, of_array, order)(node),
         )
         if isinstance(result, Tracer):
             held.value, held.seen = result._node, held.token

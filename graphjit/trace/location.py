@@ -1,6 +1,6 @@
 """Where in the user's code are we?
 
-Job: the innermost frame that belongs neither to graphjit nor to NumPy/SciPy.
+Job: the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
 Output: a `Location`, cached per code position so that a traced operation pays well below a microsecond for it.
 """
 
@@ -15,8 +15,10 @@ import numpy as np
 import graphjit
 from graphjit.ir.node import Location
 
+_NUMPY = os.path.dirname(os.path.abspath(np.__file__))
 _OWN = tuple(
-    os.path.dirname(os.path.abspath(module.__file__ or "")) + os.sep for module in (graphjit, np)
+    place + os.sep
+    for place in (os.path.dirname(os.path.abspath(graphjit.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
 )
 _skipped: dict[CodeType, bool] = {}
 _known: dict[tuple[CodeType, int], Location] = {}

@@ -11,12 +11,13 @@ by the traced function, gets the original functions' results through them; code 
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -146,17 +147,56 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 
 
-def _by_user(depth: int) -> bool:
-    """Whether the caller is not a library."""
-    return sys._getframe(depth + 1).f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES
+_calls: dict[CodeType, dict[int, str]] = {}
 
 
-def _switch(original: Callable[..., Any], traced: Callable[..., Any]) -> Callable[..., Any]:
+def _call_sites(code: CodeType) -> dict[int, str]:
+    """Offset of a call -> name of the attribute that is called, for the names that we replace.
+
+    A call and the attribute it calls start at the same place of the source; of several (``np.zeros(3).reshape(3)``) the longest belongs to it.
+    """
+    attributes: dict[tuple[Any, Any], list[tuple[Any, str]]] = {}
+    calls = {}
+    instructions = list(dis.get_instructions(code))
+    ends = [instruction.offset for instruction in instructions[1:]] + [len(code.co_code)]
+    for instruction, after in zip(instructions, ends, strict=True):
+        where = instruction.positions
+        if where is None or where.lineno is None:
+            continue
+        start, end = (where.lineno, where.col_offset), (where.end_lineno, where.end_col_offset)
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            attributes.setdefault(start, []).append((end, str(instruction.argval)))
+        elif instruction.opname.startswith("CALL"):
+            inner = [found for found in attributes.get(start, ()) if found[0] < end]
+            if inner and max(inner)[1] in CREATORS:
+                # a frame may point at the call or at one of its inline cache entries
+                calls.update(dict.fromkeys(range(instruction.offset, after, 2), max(inner)[1]))
+    return calls
+
+
+def _by_user(name: str, depth: int) -> bool:
+    """Whether the caller is a line of user code that reads ``np.<name>(...)``.
+
+    Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray without asking: they must get one.
+    """
+    frame = sys._getframe(depth + 1)
+    if frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+        return False
+    code = frame.f_code
+    sites = _calls.get(code)
+    if sites is None:
+        if len(_calls) > 10_000:
+            _calls.clear()
+        sites = _calls[code] = _call_sites(code)
+    return sites.get(frame.f_lasti) == name
+
+
+def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any]) -> Callable[..., Any]:
     """``traced`` for user code in a tracing thread, ``original`` for everybody else."""
 
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if active_trace() is None or not _by_user(1):
+        if active_trace() is None or not _by_user(name, 1):
             return original(*args, **kwargs)
         return traced(*args, **kwargs)
 
@@ -208,14 +248,19 @@ def _random_patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
 
 _lock = threading.Lock()
 _active = {"traces": 0}
-_replaced: list[tuple[ModuleType, str, Any, Any]] = []
 
 
 def _patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
-        yield np, name, _switch(original, make(original))
+        yield np, name, _switch(name, original, make(original))
     yield from _random_patches()
+
+
+@functools.cache
+def _prepared() -> tuple[tuple[ModuleType, str, Any, Any], ...]:
+    """(module, name, original, replacement), made once."""
+    return tuple((module, name, replacement.__wrapped__, replacement) for module, name, replacement in _patches())  # type: ignore[attr-defined]
 
 
 def _begin() -> None:
@@ -223,19 +268,18 @@ def _begin() -> None:
     with _lock:
         _active["traces"] += 1
         if _active["traces"] == 1:
-            for module, name, replacement in list(_patches()):
-                _replaced.append((module, name, getattr(module, name), replacement))
-                setattr(module, name, replacement)
+            for module, name, original, replacement in _prepared():
+                if getattr(module, name) is original:  # what somebody else put there is theirs
+                    setattr(module, name, replacement)
 
 
 def _end() -> None:
     with _lock:
         _active["traces"] -= 1
         if _active["traces"] == 0:
-            for module, name, original, replacement in _replaced:
-                if getattr(module, name) is replacement:  # somebody else may have put something there meanwhile
+            for module, name, original, replacement in _prepared():
+                if getattr(module, name) is replacement:
                     setattr(module, name, original)
-            _replaced.clear()
 
 
 @contextmanager

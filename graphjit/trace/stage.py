@@ -22,6 +22,7 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
+from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
 
@@ -94,7 +95,7 @@ class Staged:
 def stage(function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any]) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function, for guards."""
     guards = find_guards(function)
-    with Trace() as trace:
+    with recording(), Trace() as trace:
         inputs: list[Node] = []
         values: list[Any] = []
         for i, leaf in enumerate(leaves):

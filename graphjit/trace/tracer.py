@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -230,8 +230,8 @@ def assemble(trace: Trace, values: Any) -> Tracer:
         return values if isinstance(values, Tracer) else Tracer(trace, trace.node(values))
     if not any_tracer(values):
         return Tracer(trace, trace.node(np.array(values)))
-    result: Tracer = np.stack([assemble(trace, value) for value in values])  # type: ignore[call-overload]
-    return result
+    result: Any = np.stack([assemble(trace, value) for value in values])  # type: ignore[call-overload]
+    return cast(Tracer, result)
 
 
 def any_tracer(values: Any) -> bool:

@@ -11,6 +11,7 @@ blocks depend on the shape alone.  Every length and leading dimension must be be
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from functools import cache
 
@@ -61,27 +62,16 @@ def thread_control() -> tuple[int, int] | None:
     return None
 
 
-def source(kind: str, control: tuple[int, int] | None) -> str:
-    """LLVM text of the row-major product."""
-    module = Module(f"blas_{kind}")
-    module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-    module.declare("gemm", f"declare void @gj_blas_{_ROUTINE[kind]}({', '.join(['ptr'] * 13)})")
-    module.declare("memset", "declare ptr @memset(ptr, i32, i64)")
-    _emit_threads(module, control)
-    _emit_rows(module, kind)
-    _emit_product(module, kind)
-    return module.render()
-
-
-def _emit_threads(module: Module, control: tuple[int, int] | None) -> None:
-    """``limit`` and ``restore``: the first call in sets one BLAS thread, the last one out sets what was there before."""
+def control_source(control: tuple[int, int] | None) -> str:
+    """``gj_blas_limit`` and ``gj_blas_restore``: the first call in sets one BLAS thread, the last one out sets what was there before;
+    ``gj_blas_forget``: after fork no call is running."""
+    module = Module("blas_threads")
     module.add_global("guard", "@guard = internal global i32 0")
     module.add_global("inside", "@inside = internal global i64 0")
     module.add_global("chosen", "@chosen = internal global i32 0")
-    for name, change in (("limit", 1), ("restore", -1)):
+    for name, change in (("gj_blas_limit", 1), ("gj_blas_restore", -1)):
         w = Writer(module, name, [])
         if control is not None:
-            get, put = (f"inttoptr (i64 {address} to ptr)" for address in control)
             spin, locked = w.fn.label("spin"), w.fn.label("locked")
             w.do(f"br label %{spin}")
             w.fn.start(spin)
@@ -93,12 +83,35 @@ def _emit_threads(module: Module, control: tuple[int, int] | None) -> None:
             w.store("i64", after, "@inside")
             with w.when(w.test("eq", before if change == 1 else after, 0)):
                 if change == 1:
-                    w.store("i32", w.op(f"call i32 {get}()"), "@chosen", 4)
-                    w.do(f"call void {put}(i32 1)")
-                else:
-                    w.do(f"call void {put}(i32 {w.load('i32', '@chosen', 4)})")
+                    w.store("i32", w.op(f"call i32 inttoptr (i64 {control[0]} to ptr)()"), "@chosen", 4)
+                _set_threads(w, control, "1" if change == 1 else w.load("i32", "@chosen", 4))
             w.do("store atomic i32 0, ptr @guard release, align 4")
         w.finish()
+    w = Writer(module, "gj_blas_forget", [])
+    if control is not None:
+        with w.when(w.test("ne", w.load("i64", "@inside"), 0)):
+            _set_threads(w, control, w.load("i32", "@chosen", 4))
+        w.store("i64", 0, "@inside")
+        w.store("i32", 0, "@guard", 4)
+    w.finish()
+    return module.render()
+
+
+def _set_threads(w: Writer, control: tuple[int, int], count: str) -> None:
+    w.do(f"call void inttoptr (i64 {control[1]} to ptr)(i32 {count})")
+
+
+def source(kind: str) -> str:
+    """LLVM text of the row-major product."""
+    module = Module(f"blas_{kind}")
+    module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
+    module.declare("gemm", f"declare void @gj_blas_{_ROUTINE[kind]}({', '.join(['ptr'] * 13)})")
+    module.declare("limit", "declare void @gj_blas_limit()")
+    module.declare("restore", "declare void @gj_blas_restore()")
+    module.declare("memset", "declare ptr @memset(ptr, i32, i64)")
+    _emit_rows(module, kind)
+    _emit_product(module, kind)
+    return module.render()
 
 
 def _emit_rows(module: Module, kind: str) -> None:
@@ -147,9 +160,9 @@ def _emit_product(module: Module, kind: str) -> None:
     blocks = w.max(w.min(w.min(w.div(work, ROW_WORK), MAX_BLOCKS), "%m"), 1)
     for i, name in enumerate(_CONTEXT):
         w.store("ptr" if name in "abc" else "i64", blocks if name == "blocks" else f"%{name}", w.at(context, 8 * i))
-    w.call("limit", [])
+    w.call("gj_blas_limit", [])
     w.call("gj_parallel_for", ["ptr @rows", f"ptr {context}", f"i64 {blocks}", f"i64 {w.div(work, 25)}"])
-    w.call("restore", [])
+    w.call("gj_blas_restore", [])
     w.finish()
 
 
@@ -158,9 +171,20 @@ def ensure(kind: str) -> None:
     with _lock:
         if kind not in _modules:
             threads.ensure()
+            _ensure_control()
             jit.add_symbol(f"gj_blas_{_ROUTINE[kind]}", routine(_ROUTINE[kind]))
-            _modules[kind] = jit.NativeModule(source(kind, thread_control()))
+            _modules[kind] = jit.NativeModule(source(kind))
             jit.add_symbol(SYMBOL[kind], _modules[kind].address(SYMBOL[kind]))
+
+
+@cache
+def _ensure_control() -> jit.NativeModule:
+    module = jit.NativeModule(control_source(thread_control()))
+    for name in ("gj_blas_limit", "gj_blas_restore"):
+        jit.add_symbol(name, module.address(name))
+    forget = ctypes.CFUNCTYPE(None)(module.address("gj_blas_forget"))
+    os.register_at_fork(after_in_child=forget)
+    return module
 
 
 def address(kind: str) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from graphjit.backend.llvm import cpython, jit
+from graphjit.backend.llvm.blocks import Blocks
 from graphjit.backend.llvm.cpython import WORD, Layout
 from graphjit.backend.llvm.deliver import add_message, add_run
 from graphjit.backend.llvm.entry import Specialisation
@@ -304,6 +305,7 @@ class _Library:
         self.chain = prototype(address("gj_chain"))
         self.fallback = prototype(address("gj_fallback"))
         self.swap = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object, ctypes.py_object)(address("gj_swap_chain"))
+        self.blocks = Blocks(address, self._engine.get_global_value_address)
         self.type = self._make_type()
         # Instances may die after this module's globals at interpreter exit: their code must outlive them.
         ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))(self)
@@ -348,6 +350,11 @@ def _make_library() -> _Library:
 def _library() -> _Library:
     with _lock:
         return _make_library()
+
+
+def blocks() -> Blocks:
+    """Free memory that is kept for large results."""
+    return _library().blocks
 
 
 def native_type() -> type:

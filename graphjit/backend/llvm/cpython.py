@@ -77,10 +77,12 @@ TYPES: dict[str, type] = {
 NUMPY = {
     "gj_np_ndarray": (2, None),
     "gj_np_new_from_descr": (94, "ptr (ptr, ptr, i32, ptr, ptr, ptr, i32, ptr)"),
+    "gj_np_set_handler": (304, "ptr (ptr)"),
 }
 """Symbol -> index in NumPy's C API table (NumPy 2 ABI) and the function's type (None: an object)."""
 
 _PY_TP_ALLOC = 47  # slot number of tp_alloc in CPython's typeslots.h (stable ABI)
+_NUMPY_DEFAULT_HANDLER = 306  # index of PyDataMem_DefaultHandler in NumPy's C API table
 _C_CONTIGUOUS = 0x1
 _ALIGNED = 0x100
 
@@ -141,7 +143,7 @@ def numpy_api() -> ctypes.Array[ctypes.c_void_p]:
     # A prototype of our own: `ctypes.pythonapi.X.restype = ...` would change it for the whole process.
     pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
     table = pointer(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
-    return (ctypes.c_void_p * 220).from_address(table)
+    return (ctypes.c_void_p * 307).from_address(table)
 
 
 def _verify_python(at: Layout) -> None:
@@ -226,6 +228,7 @@ def layout() -> Layout:
         jit.add_symbol(name, id(kind))
     for name, (index, _) in NUMPY.items():
         jit.add_symbol(name, api[index] or 0)
+    jit.add_symbol("gj_np_default_handler", _word(api[_NUMPY_DEFAULT_HANDLER] or 0))
     jit.add_symbol("gj_np_true", id(np.True_))
     jit.add_symbol("gj_np_false", id(np.False_))
     jit.add_symbol("gj_py_none", id(None))

@@ -10,12 +10,21 @@ while its record is in use; a call that fails gives back everything it took.
 from __future__ import annotations
 
 from graphjit.backend.llvm import cpython
+from graphjit.backend.llvm.blocks import add_blocks
 from graphjit.backend.llvm.cpython import WORD, Layout
 from graphjit.backend.llvm.records import Build, Prepare, dispatch, field, following, get, place, register, word
 from graphjit.backend.llvm.text import Module
 from graphjit.backend.llvm.walk import call_shape, static_equal, walk
 
 _ON_ERROR = "graphjit: on_error must return an exception"
+
+_POLICY_RESTORE = """define void @gj_policy_restore(ptr %old) nounwind {
+entry:
+  %ours = call ptr @gj_np_set_handler(ptr %old)
+  call void @Py_DecRef(ptr %ours)
+  call void @Py_DecRef(ptr %old)
+  ret void
+}"""
 
 
 def _execute(at: Layout) -> str:
@@ -55,12 +64,32 @@ prepare.loop:
   %prep = phi ptr [ %prepare.first, %prepare.begin ], [ %prep.next, %prepare.step ]
   {dispatch(Prepare, "%prep", "prepare")}
 prepare.array:
+  br label %fresh.make
+prepare.block:
+  %policy = load ptr, ptr @gj_block_policy
+  %policy.old = call ptr @gj_np_set_handler(ptr %policy)
+  %policy.failed = icmp eq ptr %policy.old, null
+  br i1 %policy.failed, label %clean, label %policy.set
+policy.set:
+  %policy.default = icmp eq ptr %policy.old, @gj_np_default_handler
+  br i1 %policy.default, label %fresh.make, label %policy.foreign
+policy.foreign:
+  call void @gj_policy_restore(ptr %policy.old)
+  br label %fresh.make
+fresh.make:
+  %restore = phi ptr [ null, %prepare.array ], [ %policy.old, %policy.set ], [ null, %policy.foreign ]
   {word("fresh.descr", "ptr", 3, "%prep")}
   {word("fresh.nd", "i32", 4, "%prep")}
   {word("fresh.dims", "ptr", 5, "%prep")}
   call void @Py_IncRef(ptr %fresh.descr)
   %fresh = call ptr @gj_np_new_from_descr(ptr @gj_np_ndarray, ptr %fresh.descr, i32 %fresh.nd, ptr %fresh.dims, \
 ptr null, ptr null, i32 0, ptr null)
+  %restored = icmp eq ptr %restore, null
+  br i1 %restored, label %fresh.check, label %policy.restore
+policy.restore:
+  call void @gj_policy_restore(ptr %restore)
+  br label %fresh.check
+fresh.check:
   %fresh.none = icmp eq ptr %fresh, null
   br i1 %fresh.none, label %clean, label %prepare.keep
 prepare.keep:
@@ -229,9 +258,9 @@ wrap.call:
   br label %finish
 
 clean:
-  %clean.top = phi ptr [ %stack, %prepare.array ], [ %stack, %ran ], [ %top, %build.scalar ], \
+  %clean.top = phi ptr [ %stack, %fresh.check ], [ %stack, %prepare.block ], [ %stack, %ran ], [ %top, %build.scalar ], \
 [ %top, %build.tuple ], [ %top, %build.list ], [ %top, %build.dict ], [ %top, %entry.failed ]
-  %clean.status = phi i64 [ 0, %prepare.array ], [ %status, %ran ], [ 0, %build.scalar ], \
+  %clean.status = phi i64 [ 0, %fresh.check ], [ 0, %prepare.block ], [ %status, %ran ], [ 0, %build.scalar ], \
 [ 0, %build.tuple ], [ 0, %build.list ], [ 0, %build.dict ], [ 0, %entry.failed ]
   br label %clean.leaves
 clean.leaves:
@@ -240,7 +269,7 @@ clean.leaves:
   br i1 %old.done, label %clean.stack, label %clean.kind
 clean.kind:
   {word("old.code", "i64", 0, "%old")}
-  %old.array = icmp eq i64 %old.code, {Prepare.ARRAY.value}
+  %old.array = icmp ne i64 %old.code, {Prepare.SCALAR.value}
   br i1 %old.array, label %clean.leaf, label %clean.next
 clean.leaf:
   {register("old.leaf", 2, "%old")}
@@ -316,11 +345,14 @@ leave:
 def add_run(module: Module) -> None:
     """Define ``@gj_static_equal`` and ``@gj_run`` in ``module``."""
     at = cpython.layout()
-    for name in (*cpython.FUNCTIONS, *cpython.TYPES, *cpython.NUMPY, "gj_np_true", "gj_np_false"):
+    add_blocks(module)
+    objects = ("gj_np_true", "gj_np_false", "gj_np_default_handler")
+    for name in (*cpython.FUNCTIONS, *cpython.TYPES, *cpython.NUMPY, *objects):
         line = cpython.declaration(name)
         (module.declare if line.startswith("declare") else module.add_global)(name, line)
     add_message(module, "gj_text_on_error", _ON_ERROR)
     module.ensure("gj_static_equal", lambda _: static_equal(at))
+    module.ensure("gj_policy_restore", lambda _: _POLICY_RESTORE)
     body = "\n".join((call_shape(at), walk(at), _execute(at), _build(at)))
     module.ensure(
         "gj_run",

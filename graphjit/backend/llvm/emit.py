@@ -256,8 +256,7 @@ class KernelEmitter:
 
     def pointer(self, buffer: Buffer, address: Address) -> str:
         """Pointer to the element at ``address`` in the first lane."""
-        terms = {axis: c for axis, c in address.terms.items()}
-        name = self.partial(buffer, frozenset(terms.items()))
+        name = self.partial(buffer, frozenset(address.terms.items()))
         if address.offset:
             name = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {name}, i64 {address.offset}")
         return name

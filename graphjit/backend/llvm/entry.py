@@ -11,11 +11,13 @@ compiled program costs tens of microseconds.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable
 from typing import Any
 
 from graphjit.backend.llvm import cpython
+from graphjit.backend.llvm.blocks import SMALLEST
 from graphjit.backend.llvm.cpython import WORD
 from graphjit.backend.llvm.records import OP_WORDS, RECORD, Build, Prepare, Walk
 from graphjit.backend.signature import (
@@ -229,7 +231,9 @@ class _Tables:
         slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
         if isinstance(leaf, ArrayOut):
             shape = self._shape(leaf.shape)
-            self._op(self._prepare, Prepare.ARRAY, slot, place, facts.descr, len(leaf.shape), shape)
+            nbytes = math.prod(leaf.shape) * leaf.dtype.itemsize
+            kind = Prepare.BLOCK if nbytes >= SMALLEST else Prepare.ARRAY
+            self._op(self._prepare, kind, slot, place, facts.descr, len(leaf.shape), shape)
             self._op(self._build, Build.ARRAY, place)
             return
         self._op(self._prepare, Prepare.SCALAR, slot, place)

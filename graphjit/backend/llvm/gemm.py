@@ -5,7 +5,7 @@ Input: an element kind.  Output: the native function
 ``void (i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``:
 C = A B, or C += A B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K x N with any strides, in elements.
 Invariants: compiled once per process and kind, on first need; each element of C is one chain of fused multiply-adds in the order of k, so results do not
-depend on threads, blocking or strides; C overlaps neither A nor B.
+depend on threads, blocking or strides (a small C with 4096 terms or more is the sum of such chains, cut by shape alone); C overlaps neither A nor B.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ctypes
 import threading
 
 from graphjit.backend.llvm import jit, threads
-from graphjit.backend.llvm.gemm_blocks import SCRATCH, emit_gemm
+from graphjit.backend.llvm.gemm_blocks import emit_gemm
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
 from graphjit.backend.llvm.text import Module
@@ -37,7 +37,10 @@ def source(tile: Tile) -> str:
 
 
 def ensure(kind: str) -> None:
-    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything."""
+    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything.
+
+    Raises MemoryError when there is no room for the packing buffer (4 MB).
+    """
     if kind in _modules:
         return
     with _lock:
@@ -48,6 +51,8 @@ def ensure(kind: str) -> None:
 def _build(kind: str) -> jit.NativeModule:
     threads.ensure()
     module = jit.NativeModule(source(host_tile(kind)))
+    if not ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("prepare"))():
+        raise MemoryError("no memory for the buffer of matrix products")
     jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
     return module
 

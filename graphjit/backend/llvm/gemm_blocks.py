@@ -2,7 +2,7 @@
 
 Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.
 Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, with its block functions.
-Invariant: block boundaries are functions of the shape alone (and could not change a result if they were not: see gemm_kernel).
+Invariant: the order of summation is a function of the shape alone: k in order, except for a small C with a long k, which is cut into segments.
 
 Order of work: columns and k in chunks that fit the packing buffer; per chunk B is packed into panels (in parallel); then blocks of rows by groups of
 panels run in parallel, each over blocks of k that keep a group of panels in the second cache, rows of A packed on the way when they are not contiguous.
@@ -24,8 +24,8 @@ CHUNK_COLUMNS = 1024
 """Columns of B packed at once at the most."""
 GROUP_BYTES = 512 << 10
 """Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
-ALONE = 1 << 19
-"""Multiply-adds per block that are worth a fork."""
+BLOCK_NS = 5_000
+"""Estimated work of a block at the least."""
 MAX_BLOCKS = 64
 BLOCK_TILES = 4
 """Register tiles of rows per block at the least, where there are enough."""
@@ -33,6 +33,11 @@ DIRECT_ROWS = 3
 """Register tiles of rows up to which B is read in place: too few to repay packing."""
 DIRECT_BYTES = 16 << 10
 """Size of B up to which it is read in place."""
+SEGMENT = 2048
+"""Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
+MAX_SEGMENTS = 16
+PARTIAL_BYTES = 64 << 10
+"""Room for the sums of segments, on the stack."""
 
 CONTEXT = [
     ("i64", "m"), ("i64", "n"), ("i64", "k"),
@@ -72,11 +77,13 @@ def emit_gemm(module: Module, tile: Tile) -> str:
     _emit_pack_block(module, tile)
     _emit_block(module, tile)
     _emit_chunk(module, tile)
+    _emit_chunks(module, tile)
+    _emit_split(module, tile)
     return _emit_entry(module, tile)
 
 
 def _emit_scratch(module: Module) -> None:
-    """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed."""
+    """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed; ``prepare`` makes the first, or returns 0."""
     module.add_global("scratch", "@scratch = global ptr null")
     w = Writer(module, "take", [], "ptr")
     retry = w.fn.label("retry")
@@ -92,6 +99,12 @@ def _emit_scratch(module: Module) -> None:
     w.call("sched_yield", [], "i32")
     w.do(f"br label %{retry}")
     w.module.add_function(w.fn)
+    w = Writer(module, "prepare", [], "i64")
+    first = w.call("aligned_alloc", ["i64 4096", f"i64 {SCRATCH}"], "ptr")
+    with w.exit_when(w.op(f"icmp eq ptr {first}, null"), "i64 0"):
+        pass
+    w.call("give", [f"ptr {first}"])
+    w.finish("i64 1")
     w = Writer(module, "give", [("ptr", "buffer")])
     surplus = w.op("atomicrmw xchg ptr @scratch, ptr %buffer seq_cst")
     w.call("free", [f"ptr {surplus}"])
@@ -186,9 +199,14 @@ def _emit_block(module: Module, tile: Tile) -> None:
 PRODUCT = CONTEXT[:12]
 
 
+def _estimate(w: Writer, tile: Tile, tiles: str, vectors: str, k: str) -> str:
+    """Nanoseconds on one core: two vector operations per cycle at 3 GHz, padding included."""
+    return w.div(w.mul(w.mul(tiles, vectors), w.mul(k, tile.rows)), 6)
+
+
 def _emit_chunk(module: Module, tile: Tile) -> None:
     """``chunk``: a product whose B fits the packing buffer; strides in bytes."""
-    w = Writer(module, "chunk", [(kind, label) for kind, label in PRODUCT])
+    w = Writer(module, "chunk", PRODUCT)
     context = w.fn.alloca(f"[{len(CONTEXT)} x i64]", 64)
     given = {label: f"%{label}" for _, label in PRODUCT}
     vectors = w.ceildiv("%n", tile.lanes)
@@ -196,8 +214,8 @@ def _emit_chunk(module: Module, tile: Tile) -> None:
     tiles = w.ceildiv("%m", tile.rows)
     k_blocks = w.max(w.div(w.add("%k", K_BLOCK // 2), K_BLOCK), 1)
     kc = w.ceildiv("%k", k_blocks)
-    work = w.mul(w.mul("%m", "%n"), "%k")
-    want = w.min(w.max(w.div(work, ALONE), 1), MAX_BLOCKS)
+    nanoseconds = _estimate(w, tile, tiles, vectors, "%k")
+    want = w.min(w.max(w.div(nanoseconds, BLOCK_NS), 1), MAX_BLOCKS)
     panel_bytes = w.mul(kc, tile.columns * tile.size)
     groups = w.ceildiv(panels, w.max(w.div(GROUP_BYTES, panel_bytes), 1))
     row_blocks = w.max(w.min(w.ceildiv(want, groups), w.div(tiles, BLOCK_TILES)), 1)
@@ -224,16 +242,68 @@ def _emit_chunk(module: Module, tile: Tile) -> None:
     for i, (kind, name) in enumerate(CONTEXT):
         w.store(kind, values[name], w.at(context, 8 * i))
     blocks = w.mul(row_blocks, groups)
-    nanoseconds = w.div(work, 50)
     with w.exit_when(direct):
         w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
     buffer = w.call("take", [], "ptr")
     w.store("ptr", buffer, w.at(context, 8 * [name for _, name in CONTEXT].index("packed")))
-    # Packing moves two bytes for each one of B.
-    moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 8)
+    # 16 bytes per nanosecond; where blocks follow, workers woken for packing stay for them.
+    moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 16)
+    moved = w.add(moved, w.select(w.test("sgt", blocks, 1), nanoseconds, 0))
     w.call("gj_parallel_for", ["ptr @pack_block", f"ptr {context}", f"i64 {w.mul(panels, k_blocks)}", f"i64 {moved}"])
     w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
     w.call("give", [f"ptr {buffer}"])
+    w.finish()
+
+
+def _emit_chunks(module: Module, tile: Tile) -> None:
+    """``chunks``: any product with k > 0; strides in bytes."""
+    w = Writer(module, "chunks", PRODUCT)
+    wide = w.min(w.mul(w.ceildiv("%n", tile.lanes), tile.lanes), CHUNK_COLUMNS)
+    deep = w.div(SCRATCH // tile.size, wide)
+    with w.loop(0, "%n", CHUNK_COLUMNS) as column, w.loop(0, "%k", deep) as k:
+        n, kn = w.min(CHUNK_COLUMNS, w.sub("%n", column)), w.min(deep, w.sub("%k", k))
+        a = w.at("%a", w.mul(k, "%csa"))
+        b = w.at(w.at("%b", w.mul(k, "%rsb")), w.mul(column, "%csb"))
+        c = w.at("%c", w.mul(column, tile.size))
+        _call_product(w, "chunk", ["%m", n, kn, a, "%rsa", "%csa", b, "%rsb", "%csb", c, "%ldc", w.op(f"or i64 %accumulate, {k}")])
+    w.finish()
+
+
+def _call_product(w: Writer, name: str, values: list[str]) -> None:
+    w.call(name, [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)])
+
+
+def _emit_split(module: Module, tile: Tile) -> None:
+    """``split``: a small C summed over segments of k in parallel; ``segment`` is its block.  The sums are added in the order of the segments."""
+    slots = len(PRODUCT)
+    w = Writer(module, "segment", [("ptr", "context"), ("i64", "block")])
+    c = {label: w.load(kind, w.at("%context", 8 * i)) for i, (kind, label) in enumerate(PRODUCT)}
+    segments, partial = w.load("i64", w.at("%context", 8 * slots)), w.load("ptr", w.at("%context", 8 * slots + 8))
+    first = w.div(w.mul("%block", c["k"]), segments)
+    kn = w.sub(w.div(w.mul(w.add("%block", 1), c["k"]), segments), first)
+    a, b = w.at(c["a"], w.mul(first, c["csa"])), w.at(c["b"], w.mul(first, c["rsb"]))
+    row = w.mul(c["n"], tile.size)
+    begins = w.test("eq", "%block", 0)
+    target = w.select(begins, c["c"], w.at(partial, w.mul(w.sub("%block", 1), w.mul(c["m"], row))), "ptr")
+    ldc, accumulate = w.select(begins, c["ldc"], row), w.select(begins, c["accumulate"], 0)
+    _call_product(w, "chunks", [c["m"], c["n"], kn, a, c["rsa"], c["csa"], b, c["rsb"], c["csb"], target, ldc, accumulate])
+    w.finish()
+
+    w = Writer(module, "split", [*PRODUCT, ("i64", "segments")])
+    context = w.fn.alloca(f"[{slots + 2} x i64]")
+    partial = w.fn.alloca(f"[{PARTIAL_BYTES} x i8]", 64)
+    for i, (kind, label) in enumerate(PRODUCT):
+        w.store(kind, f"%{label}", w.at(context, 8 * i))
+    w.store("i64", "%segments", w.at(context, 8 * slots))
+    w.store("ptr", partial, w.at(context, 8 * slots + 8))
+    nanoseconds = _estimate(w, tile, w.ceildiv("%m", tile.rows), w.ceildiv("%n", tile.lanes), "%k")
+    w.call("gj_parallel_for", ["ptr @segment", f"ptr {context}", "i64 %segments", f"i64 {nanoseconds}"])
+    cells = w.mul("%m", "%n")
+    with w.loop(0, w.sub("%segments", 1)) as s, w.loop(0, "%m") as i, w.loop(0, "%n") as j:
+        source = w.at(partial, w.mul(w.add(w.mul(s, cells), w.add(w.mul(i, "%n"), j)), tile.size))
+        target = w.at(w.at("%c", w.mul(i, "%ldc")), w.mul(j, tile.size))
+        total = w.op(f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}")
+        w.store(tile.element, total, target, tile.size)
     w.finish()
 
 
@@ -247,15 +317,12 @@ def _emit_entry(module: Module, tile: Tile) -> str:
     rsa, csa, rsb, csb, ldc = (w.mul(f"%{label}", tile.size) for label in ("rsa", "csa", "rsb", "csb", "ldc"))
     with w.exit_when(w.test("sle", "%k", 0)), w.when(w.test("eq", "%accumulate", 0)), w.loop(0, "%m") as row:
         w.call("memset", [f"ptr {w.at('%c', w.mul(row, ldc))}", "i32 0", f"i64 {w.mul('%n', tile.size)}"], "ptr")
-    wide = w.min(w.mul(w.ceildiv("%n", tile.lanes), tile.lanes), CHUNK_COLUMNS)
-    deep = w.div(SCRATCH // tile.size, wide)
-    with w.loop(0, "%n", CHUNK_COLUMNS) as column, w.loop(0, "%k", deep) as k:
-        n, kn = w.min(CHUNK_COLUMNS, w.sub("%n", column)), w.min(deep, w.sub("%k", k))
-        a = w.at("%a", w.mul(k, csa))
-        b = w.at(w.at("%b", w.mul(k, rsb)), w.mul(column, csb))
-        c = w.at("%c", w.mul(column, tile.size))
-        accumulate = w.op(f"or i64 %accumulate, {k}")
-        values = ["%m", n, kn, a, rsa, csa, b, rsb, csb, c, ldc, accumulate]
-        w.call("chunk", [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)])
+    values = ["%m", "%n", "%k", "%a", rsa, csa, "%b", rsb, csb, "%c", ldc, "%accumulate"]
+    # A C of more than half the room has blocks enough, and two segments need one partial sum.
+    room = w.div(PARTIAL_BYTES // tile.size, w.mul("%m", "%n"))
+    segments = w.min(w.min(w.div("%k", SEGMENT), room), MAX_SEGMENTS)
+    with w.exit_when(w.test("sge", segments, 2)):
+        w.call("split", [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)] + [f"i64 {segments}"])
+    _call_product(w, "chunks", values)
     w.finish()
     return name

@@ -111,7 +111,7 @@ def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
             for v in range(vectors):
                 phis[i][v].add(initial[i][v] if initial else "zeroinitializer", block)
     right = [load(b.name, v) for v in range(vectors)]
-    totals = []
+    totals: list[list[str]] = []
     for i in range(rows):
         value = w.load(elem, w.at(a[i], offset.name), size)
         value = w.op(f"insertelement {vec} poison, {elem} {value}, i32 0")

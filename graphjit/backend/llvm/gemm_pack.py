@@ -88,4 +88,3 @@ def _emit_transpose(module: Module, tile: Tile, side: int) -> None:
 def _shuffle(w: Writer, vec: str, a: str, b: str, order: list[int]) -> str:
     lanes = ", ".join(f"i32 {i}" for i in order)
     return w.op(f"shufflevector {vec} {a}, {vec} {b}, <{len(order)} x i32> <{lanes}>")
-

@@ -23,7 +23,9 @@ HOT = 'nounwind "prefer-vector-width"="512"'
 class Writer:
     """One library function under construction; integers are i64, strides are in bytes unless said otherwise."""
 
-    def __init__(self, module: Module, name: str, parameters: Sequence[tuple[str, str]], result: str = "void", attributes: str = DRIVER) -> None:
+    def __init__(
+        self, module: Module, name: str, parameters: Sequence[tuple[str, str]], result: str = "void", attributes: str = DRIVER
+    ) -> None:
         self.module = module
         self.fn = Function(module, name, result, [(kind, f"%{label}") for kind, label in parameters], attributes)
         self.op = self.fn.op

@@ -49,6 +49,7 @@ class Prepare(IntEnum):
     END = 0
     ARRAY = 1  # a output slot, b leaf, c descr, d ndim, e shape
     SCALAR = 2  # a output slot, b scalar
+    BLOCK = 3  # as ARRAY, in memory that is used again (`blocks.py`)
 
 
 class Build(IntEnum):

@@ -2,12 +2,14 @@
 
 Job: run ``fn(context, block)`` for every block of a parallel kernel, on the caller and on idle workers.
 Input: the native call ``gj_parallel_for(fn, context, blocks, estimate_ns)``.  Output: every block has run once when it returns.
-Invariants: a caller never waits for a worker that has claimed nothing, so an absent or descheduled worker costs nothing; at most one job is open at
-a time, and a nested or concurrent call runs its own blocks serially; results cannot depend on the number of threads because blocks do not.
+Invariants: a caller never waits for a worker that has claimed nothing, so an absent or descheduled worker costs nothing; at most one
+job is open at a time, and a nested or concurrent call runs its own blocks serially; results cannot depend on the number of threads
+because blocks do not.
 
-How it works.  One 64-bit word, the ticket, holds (generation, blocks left).  A block is claimed by compare-and-swap of the whole word, so a worker that
-fell asleep between reading the job and claiming a block can never take a block of another job: the generation differs.  The fields of the job are
-written only while no block is left.  Idle workers poll the ticket for some tens of microseconds and then sleep on a futex.
+How it works.  One 64-bit word, the ticket, holds (generation, blocks left).  A block is claimed by compare-and-swap of the whole word,
+so a worker that fell asleep between reading the job and claiming a block can never take a block of another job: the generation
+differs.  The fields of the job are written only while no block is left.  Idle workers poll the ticket for some tens of microseconds
+and then sleep on a futex.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import platform
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphjit.backend.llvm import jit
@@ -407,10 +410,10 @@ class _Pool:
 
     module: jit.NativeModule
     address: int
-    configure: ctypes._CFuncPtr | None
-    forget: ctypes._CFuncPtr | None
-    running: ctypes._CFuncPtr | None
-    awake: ctypes._CFuncPtr | None
+    configure: Callable[..., int] | None
+    forget: Callable[..., int] | None
+    running: Callable[..., int] | None
+    awake: Callable[..., int] | None
 
 
 _pool: _Pool | None = None
@@ -445,7 +448,7 @@ def active_workers() -> int:
 
 
 def ensure() -> None:
-    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the first job that pays for them."""
+    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the first job worth it."""
     global _pool
     if _pool is not None:
         return

@@ -32,7 +32,8 @@ class NumbaExecutable:
 
     def __init__(self, program: Program, kernels: Mapping[str, LoopKernel], python: bool = False) -> None:
         """Print and load the program; ``python`` runs it under CPython, without Numba."""
-        self.nanoseconds = sum(map(estimate, (s for kernel in kernels.values() for s in kernel.body if isinstance(s, For))))
+        loops = [s for kernel in kernels.values() for s in kernel.body if isinstance(s, For)]
+        self.nanoseconds = sum(map(estimate, loops))
         self.errors = list(program.errors)
         self.constants = program.constants
         self.inputs = tuple(node.type for node in program.graph.inputs)

@@ -143,9 +143,9 @@ def log_expit(x: Any) -> float:
 
 
 def lgamma(x: Any) -> float:
-    """log |gamma(x)|."""
+    """log |gamma(x)|; inf at 0 and at negative integers, -inf at -inf as in SciPy."""
     if x <= 0.0 and x == np.floor(x):
-        return np.inf
+        return np.inf if x > -np.inf else -np.inf
     return math.lgamma(x)
 
 
@@ -162,7 +162,7 @@ def digamma(x: Any) -> float:
     if x < 0.0:
         if x == np.floor(x):
             return np.nan
-        total = -np.pi / np.tan(np.pi * (x - np.floor(x)))
+        total = -np.pi / np.tan(np.pi * (x - np.rint(x)))
         x = 1.0 - x
     while x < 10.0:
         total -= 1.0 / x
@@ -183,7 +183,7 @@ def trigamma(x: Any) -> float:
         return np.nan
     total, sign = 0.0, 1.0
     if x < 0.0:
-        total = (np.pi / np.sin(np.pi * (x - np.floor(x)))) ** 2
+        total = (np.pi / np.sin(np.pi * (x - np.rint(x)))) ** 2
         sign, x = -1.0, 1.0 - x
     while x < 10.0:
         total += sign / (x * x)

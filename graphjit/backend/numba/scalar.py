@@ -110,7 +110,7 @@ def _floating(op: str, args: Sequence[str]) -> str:
     if op == "abs":
         return f"np.abs({args[0]})"
     if op == "pow":
-        return f"np.power({', '.join(args)})"
+        return f"{args[0]} ** {args[1]}"  # np.power takes roots of -inf by another route and gives NaN
     if op in UFUNCS:
         return f"np.{op}({', '.join(args)})"
     if op in SPECIAL:
