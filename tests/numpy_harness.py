@@ -105,7 +105,7 @@ def function_of(expression: str) -> tuple[Callable[..., Any], list[str]]:
     """``"np.sum(m, axis=0)"`` -> a function of the operands that the expression names, and their names."""
     code = compile(expression, f"<{expression}>", "eval")
     names = [name for name in OPERANDS if name in code.co_names or _inside(code, name)]
-    return eval(f"lambda {', '.join(names)}: {expression}", dict(STATIC)), names  # noqa: S307
+    return eval(f"lambda {', '.join(names)}: {expression}", dict(STATIC)), names
 
 
 def _inside(code: Any, name: str) -> bool:

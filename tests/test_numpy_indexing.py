@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy_harness import OPERANDS, check, check_expression, lines, record, run, same
+from numpy_harness import OPERANDS, check, check_expression, function_of, lines, record, run, same
 
 from graphjit.errors import TraceError, UnsupportedError
 
@@ -145,11 +145,25 @@ def test_traced_scalar_index() -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["v[9]", "v[-5]", "m[0, 4]", "m[[0, 3]]", "m[:, [-5]]", "m[0, 0, 0]", "m[..., ...]", "m[1.5]", "m['a']", "m[[1.5]]", "m[[True, False]]", "m[[0, 1], [0, 1, 2]]", "s[0]", "m[m]", "np.take(m, [5], axis=0)"],
+    [
+        "v[9]",
+        "v[-5]",
+        "m[0, 4]",
+        "m[[0, 3]]",
+        "m[:, [-5]]",
+        "m[0, 0, 0]",
+        "m[..., ...]",
+        "m[1.5]",
+        "m['a']",
+        "m[[1.5]]",
+        "m[[True, False]]",
+        "m[[0, 1], [0, 1, 2]]",
+        "s[0]",
+        "m[m]",
+        "np.take(m, [5], axis=0)",
+    ],
 )
 def test_errors_are_numpys(expression: str) -> None:
-    from numpy_harness import function_of
-
     function, names = function_of(expression)
     arrays = [OPERANDS[name] for name in names]
     with pytest.raises(IndexError):
@@ -163,7 +177,7 @@ def test_masks_must_be_known() -> None:
     with pytest.raises(TraceError, match=r"traced mask.*\n?.*np\.where"):
         record(lambda x: x[x > 0], [m])
     writable = m > 0
-    with pytest.raises(TraceError, match="read-only|flags"):
+    with pytest.raises(TraceError, match=r"read-only|flags"):
         record(lambda x: x[writable], [m])
     frozen = writable.copy()
     frozen.flags.writeable = False

@@ -49,7 +49,9 @@ def test_unary(name: str, dtype: str) -> None:
     check(ufunc, x)
 
 
-@pytest.mark.parametrize("dtypes", [("f8", "f8"), ("f4", "f4"), ("i8", "i8"), ("u1", "u1"), ("b1", "b1"), ("f4", "i8"), ("i4", "u1"), ("f8", "b1"), ("i8", "f4")])
+@pytest.mark.parametrize(
+    "dtypes", [("f8", "f8"), ("f4", "f4"), ("i8", "i8"), ("u1", "u1"), ("b1", "b1"), ("f4", "i8"), ("i4", "u1"), ("f8", "b1"), ("i8", "f4")]
+)
 @pytest.mark.parametrize("name", BINARY)
 def test_binary(name: str, dtypes: tuple[str, str]) -> None:
     ufunc = getattr(np, name)
@@ -238,7 +240,10 @@ def test_expression(expression: str) -> None:
     check_expression(expression)
 
 
-@pytest.mark.parametrize("expression", ["i ** -1", "np.power(i, -2)", "b - c", "-b", "~m", "m & 1", "m << 1", "np.add(m, n, dtype=int)", "np.sqrt(m, dtype=int)", "u8 + 300"])
+@pytest.mark.parametrize(
+    "expression",
+    ["i ** -1", "np.power(i, -2)", "b - c", "-b", "~m", "m & 1", "m << 1", "np.add(m, n, dtype=int)", "np.sqrt(m, dtype=int)", "u8 + 300"],
+)
 def test_errors_are_numpys(expression: str) -> None:
     function, names = function_of(expression)
     arrays = [OPERANDS[name] for name in names]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rule_cases import CASES, Case
+from rule_case import Case
+from rule_cases_arrays import CONTRACTION, REDUCTIONS, SHAPES
+from rule_cases_values import ARITHMETIC, LOGIC
 
 import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import IRError
@@ -24,10 +26,12 @@ from graphjit.passes.dce import dce
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import SIZE_LIMIT, fold
 from graphjit.passes.instruments import Compare, Dump, StopAfter, Time, Verify, run
+from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rewrite import rewrite
 from graphjit.passes.rules import ALL, Rule
 from graphjit.passes.simplify import simplify, simplify_with
 
+CASES = (*ARITHMETIC, *LOGIC, *REDUCTIONS, *CONTRACTION, *SHAPES)
 RULES = {rule.name: rule for rule in ALL}
 SPECIAL = (0.0, -0.0, 1.5, -2.25, float("inf"), float("-inf"), float("nan"))
 EXTREME = (5e-324, -5e-324, 1.7e308, 2.2250738585072014e-308)
@@ -408,6 +412,88 @@ def test_decompose_leaves_no_composite_op() -> None:
     args = np.array([0.3, 0.9, 0.5, 0.1])
     for got, wanted in zip(interpret(made, args), interpret(graph, args), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-13)
+
+
+# --------------------------------------------------------------------------------------------------------- join_embeds
+
+
+def reads_gradient(shape: tuple[int, ...], boxes: list[tuple[slice, ...]], extra: bool = False) -> tuple[Graph, np.ndarray, list[np.ndarray]]:
+    """The sum of embedded pieces as reverse mode leaves it, its value, and its arguments."""
+    rng = np.random.default_rng(len(boxes))
+    b = Builder()
+    wanted, total, args, nodes = np.zeros(shape), None, [], []
+    if extra:
+        nodes.append(b.input(Type(F64, shape), "whole"))
+        args.append(rng.normal(size=shape))
+        total, wanted = b.exp(nodes[0]), np.exp(args[0])
+    for i, box in enumerate(boxes):
+        value = rng.normal(size=np.empty(shape)[box].shape)
+        node = b.input(Type(F64, value.shape), f"g{i}")
+        part = b.embed(node, shape=shape, starts=tuple(s.start for s in box), steps=(1,) * len(shape))
+        total = part if total is None else b.add(total, part)
+        args.append(value)
+        nodes.append(node)
+        wanted[box] += value
+    assert total is not None
+    return Graph("g", nodes, [total]), wanted, args
+
+
+def names(graph: Graph) -> list[str]:
+    return sorted(node.op.name for node in graph.nodes() if node.op.name not in ("input", "const", "broadcast_to"))
+
+
+def rows(*spans: tuple[int, int]) -> list[tuple[slice, ...]]:
+    return [(slice(start, end),) for start, end in spans]
+
+
+@pytest.mark.parametrize(
+    ("shape", "boxes", "extra", "left"),
+    [
+        ((6,), rows((0, 2), (2, 6)), False, ["concatenate"]),
+        ((6,), rows((4, 6), (0, 2)), False, ["concatenate"]),
+        ((6,), rows((1, 2), (3, 4)), False, ["concatenate", "embed"]),
+        ((6,), rows((1, 3), (1, 3), (1, 3)), False, ["add", "add", "embed"]),
+        ((6,), rows((0, 3), (3, 6), (2, 4)), False, ["add", "concatenate", "embed"]),
+        ((6,), rows((0, 2), (2, 6)), True, ["add", "concatenate", "exp"]),
+        ((2, 3), [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(3)], False, ["concatenate"] * 3),
+        ((2, 3), [(slice(0, 2), slice(0, 1)), (slice(0, 1), slice(1, 3)), (slice(1, 2), slice(1, 3))], False, ["concatenate", "concatenate"]),
+        ((4,), rows((1, 3)), True, ["add", "embed", "exp"]),
+    ],
+)
+def test_join_embeds(shape: tuple[int, ...], boxes: list[tuple[slice, ...]], extra: bool, left: list[str]) -> None:
+    graph, wanted, args = reads_gradient(shape, boxes, extra)
+    made = run(graph, [join_embeds, simplify], [Verify()])
+    np.testing.assert_allclose(interpret(made, *args)[0], wanted, rtol=1e-14)
+    assert names(made) == left
+
+
+def test_join_embeds_of_a_loop_is_one_assembly() -> None:
+    """n reads of x[i], and n overlapping windows, cost a number of elements linear in n."""
+    for boxes in (rows(*((i, i + 1) for i in range(300))), rows(*((i, i + 3) for i in range(298)))):
+        graph, wanted, args = reads_gradient((300,), boxes)
+        made = run(graph, [join_embeds, simplify], [Verify()])
+        np.testing.assert_allclose(interpret(made, *args)[0], wanted, rtol=1e-14)
+        work = sum(node.type.size for node in made.nodes() if node.op.name not in ("input", "const"))
+        assert work <= 10 * 300
+
+
+def test_join_embeds_keeps_sums_that_are_read_elsewhere() -> None:
+    b = Builder()
+    x, y, z = (b.input(Type(F64, (2,)), name) for name in "xyz")
+    parts = [b.embed(node, shape=(6,), starts=(2 * i,), steps=(1,)) for i, node in enumerate((x, y, z))]
+    first = b.add(parts[0], parts[1])
+    graph = Graph("g", [x, y, z], [b.add(first, parts[2]), b.exp(first), first])
+    made = run(graph, [join_embeds], [Verify(), Compare()])
+    assert names(made).count("concatenate") == 1
+
+
+def test_join_embeds_leaves_strides_alone() -> None:
+    b = Builder()
+    x, y = b.input(Type(F64, (3,)), "x"), b.input(Type(F64, (3,)), "y")
+    even = b.embed(x, shape=(6,), starts=(0,), steps=(2,))
+    odd = b.embed(y, shape=(6,), starts=(1,), steps=(2,))
+    graph = Graph("g", [x, y], [b.add(even, odd)])
+    assert join_embeds(graph).key() == graph.key()
 
 
 # --------------------------------------------------------------------------------------------------------- instruments

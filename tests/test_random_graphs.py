@@ -25,13 +25,14 @@ from graphjit.passes.dce import dce
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import fold
 from graphjit.passes.instruments import Compare, Verify, first_difference, rounding, run
+from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rules import ALL
 from graphjit.passes.simplify import simplify, simplify_with
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 
 CHUNKS, SEEDS = 10, 12
-CHAIN = (dce, fold, simplify, cse, decompose, simplify, cse)
+CHAIN = (dce, fold, simplify, cse, decompose, join_embeds, simplify, cse)
 
 
 def seeds(chunk: int) -> range:
@@ -70,7 +71,7 @@ def chain(graph: Graph) -> Graph:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-@pytest.mark.parametrize("step", [dce, fold, cse, simplify, decompose, chain])
+@pytest.mark.parametrize("step", [dce, fold, cse, simplify, decompose, join_embeds, chain])
 def test_passes_keep_values(step: Callable[[Graph], Graph], chunk: int) -> None:
     for seed in seeds(chunk):
         graph = random_graph(seed)

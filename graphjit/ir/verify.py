@@ -81,7 +81,9 @@ def fault(node: Any, what: str) -> IRError:
     """The error for one node, with the user's line and what made it."""
     where = f" at {node.loc}" if node.loc is not None else ""
     made = f" ({node.origin})" if node.origin else ""
-    return IRError(f"{node!r}{where}{made} {what}")
+    known = isinstance(node.type, Type) and node.type.dtype in _NATIVE
+    shown = repr(node) if known else f"<{node.op.name} #{node.serial} : {tuple(node.type)}>"
+    return IRError(f"{shown}{where}{made} {what}")
 
 
 def _verify_type(node: Node) -> None:

@@ -56,7 +56,7 @@ class Nest:
 
     def let(self, level: int, dtype: np.dtype, value: ir.Expression) -> Ref:
         """Compute ``value`` at ``level`` unless that was done already."""
-        key = (value.value.tobytes(), dtype) if isinstance(value, Const) else value
+        key = (value.value.tobytes() if isinstance(value, Const) else value, dtype)
         known = self.memo[level].get(key)
         if known is None:
             known = self.memo[level][key] = self.fresh(dtype)

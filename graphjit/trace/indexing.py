@@ -22,7 +22,6 @@ from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, any_tracer
 
 
-
 class Static(NamedTuple):
     """An index array known while tracing; from a mask: with the length that its axis must have."""
 

@@ -296,4 +296,3 @@ def install() -> None:
         elif not _state["finder"]:
             _state["finder"] = True
             sys.meta_path.insert(0, _Finder())
-

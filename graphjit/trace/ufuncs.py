@@ -35,9 +35,7 @@ from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Trace, Tracer, is_python_number, is_weak, python_kind
 
-BOUND.update(
-    {function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)}
-)
+BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
 REDUCTIONS: dict[np.ufunc, Callable[..., Tracer]] = {
     np.add: reductions.sum_,
     np.multiply: reductions.prod,
@@ -142,7 +140,9 @@ def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any
     if value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
         raise ValueError(f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}")
     if not np.can_cast(value.dtype, target.dtype, casting):
-        raise TypeError(f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'")
+        raise TypeError(
+            f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'"
+        )
     if where is not True:
         value = np.where(where, value, target)
     target[...] = value

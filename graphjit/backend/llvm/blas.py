@@ -57,7 +57,8 @@ def thread_control() -> tuple[int, int] | None:
         names = (f"{prefix}get_num_threads", f"{prefix}set_num_threads")
         if all(hasattr(library, name) for name in names):
             get, put = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names)
-            assert get and put
+            assert get
+            assert put
             return get, put
     return None
 

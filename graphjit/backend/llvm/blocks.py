@@ -96,6 +96,7 @@ failed:
 }}"""
 
 
+# Called with room <= limit, so that an empty list is never crowded.
 _EVICT = f"""define void @gj_block_evict(i64 %room) nounwind {{
 entry:
   br label %again
@@ -106,10 +107,8 @@ again:
   %wanted = add i64 %total, %room
   %over = icmp ugt i64 %wanted, %limit
   %full = icmp eq i64 %count, {_ENTRIES}
-  %some = icmp ne i64 %count, 0
   %crowded = or i1 %over, %full
-  %evict = and i1 %crowded, %some
-  br i1 %evict, label %oldest, label %end
+  br i1 %crowded, label %oldest, label %end
 oldest:
   %block = load ptr, ptr @gj_block_table
   %size.at = getelementptr i8, ptr @gj_block_table, i64 {WORD}
@@ -199,9 +198,7 @@ class Blocks:
     def __init__(self, function: Callable[[str], int], variable: Callable[[str], int]) -> None:
         names = ("malloc", "calloc", "realloc", "free")
         self._handler = _Handler(b"graphjit", _VERSION, None, *(function(f"gj_block_{name}") for name in names))
-        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-            ("PyCapsule_New", ctypes.pythonapi)
-        )
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
         # NumPy looks the capsule up by this name; both must live as long as the last array.
         self._name = ctypes.c_char_p(b"mem_handler")
         self.policy = make(ctypes.addressof(self._handler), self._name, None)

@@ -299,9 +299,9 @@ def _emit_split(module: Module, tile: Tile) -> None:
     nanoseconds = _estimate(w, tile, w.ceildiv("%m", tile.rows), w.ceildiv("%n", tile.lanes), "%k")
     w.call("gj_parallel_for", ["ptr @segment", f"ptr {context}", "i64 %segments", f"i64 {nanoseconds}"])
     cells = w.mul("%m", "%n")
-    with w.loop(0, w.sub("%segments", 1)) as s, w.loop(0, "%m") as i, w.loop(0, "%n") as j:
-        source = w.at(partial, w.mul(w.add(w.mul(s, cells), w.add(w.mul(i, "%n"), j)), tile.size))
-        target = w.at(w.at("%c", w.mul(i, "%ldc")), w.mul(j, tile.size))
+    with w.loop(0, w.sub("%segments", 1)) as segment, w.loop(0, "%m") as row, w.loop(0, "%n") as column:
+        source = w.at(partial, w.mul(w.add(w.mul(segment, cells), w.add(w.mul(row, "%n"), column)), tile.size))
+        target = w.at(w.at("%c", w.mul(row, "%ldc")), w.mul(column, tile.size))
         total = w.op(f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}")
         w.store(tile.element, total, target, tile.size)
     w.finish()

@@ -13,7 +13,6 @@ from graphjit.backend.llvm.gemm_kernel import Tile
 from graphjit.backend.llvm.gemm_text import HOT, Writer
 from graphjit.backend.llvm.text import Module
 
-
 PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")]
 
 

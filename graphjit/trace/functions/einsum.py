@@ -158,9 +158,7 @@ def _expanded(nodes: Sequence[Node], labels: list[str], out: str | None) -> tupl
     """Ellipses spelled out with unused letters, implicit output made explicit."""
     used = set("".join(labels) + (out or ""))
     free = [c for c in string.ascii_letters if c not in used]
-    widths = [
-        len(node.shape) - len(own.replace("...", "")) if "..." in own else 0 for node, own in zip(nodes, labels, strict=True)
-    ]
+    widths = [len(node.shape) - len(own.replace("...", "")) if "..." in own else 0 for node, own in zip(nodes, labels, strict=True)]
     widest = max(widths, default=0)
     hidden = "".join(free[:widest])
     result = []

@@ -272,9 +272,7 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Tracer:
         return wrap(trace, trace.emit("reshape", wide, shape=(*before, size * counts[0], *after)))
     if len(counts) != size:
         raise ValueError(f"operands could not be broadcast together with shape ({size},) ({len(counts)},)")
-    pieces = [
-        trace.broadcast(sliced(trace, x, number, i, i + 1), (*before, count, *after)) for i, count in enumerate(counts) if count
-    ]
+    pieces = [trace.broadcast(sliced(trace, x, number, i, i + 1), (*before, count, *after)) for i, count in enumerate(counts) if count]
     return wrap(trace, joined(trace, pieces, number) if pieces else sliced(trace, x, number, 0, 0))
 
 

@@ -71,9 +71,7 @@ def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str,
 def matmul_nodes(trace: Trace, x: Node, y: Node) -> Node:
     """x @ y of one dtype."""
     if not x.shape or not y.shape:
-        raise ValueError(
-            f"matmul: Input operand {0 if not x.shape else 1} does not have enough dimensions (at {user_location()})"
-        )
+        raise ValueError(f"matmul: Input operand {0 if not x.shape else 1} does not have enough dimensions (at {user_location()})")
     if len(x.shape) <= 2 and len(y.shape) <= 2:
         last, first = len(x.shape) - 1, max(len(y.shape) - 2, 0)
         if x.shape[last] != y.shape[first]:
@@ -258,7 +256,9 @@ def cross(a: Any, b: Any, axisa: Any = -1, axisb: Any = -1, axisc: Any = -1, axi
         axisa = axisb = axisc = axis
     x, y = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
     if x.shape[-1] != 3 or y.shape[-1] != 3:
-        raise ValueError(f"Both input arrays must be (arrays of) 3-dimensional vectors, but they are {x.shape[-1]} and {y.shape[-1]} dimensional instead.")
+        raise ValueError(
+            f"Both input arrays must be (arrays of) 3-dimensional vectors, but they are {x.shape[-1]} and {y.shape[-1]} dimensional instead."
+        )
     trace = tracing()
     x_node, y_node = aligned(trace, x, y)
     last = len(x_node.shape) - 1

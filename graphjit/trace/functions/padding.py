@@ -92,9 +92,7 @@ def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values:
             starts = tuple(before if i == axis else 0 for i in range(len(x.shape)))
             shape = _shape_with(x.shape, axis, x.shape[axis] + before + after)
             return trace.emit("embed", x, shape=shape, starts=starts, steps=(1,) * len(shape))
-    left, right = (
-        trace.broadcast(value, _shape_with(x.shape, axis, width)) for value, width in zip(values, (before, after), strict=True)
-    )
+    left, right = (trace.broadcast(value, _shape_with(x.shape, axis, width)) for value, width in zip(values, (before, after), strict=True))
     return _sides(trace, x, axis, left, right)
 
 
@@ -122,7 +120,9 @@ def _linear_ramp(trace: Trace, x: Node, axis: int, before: int, after: int, valu
         shape = _shape_with(x.shape, axis, width)
         ramp = np.arange(width, dtype=float_type).reshape(_shape_with((1,) * len(shape), axis, width))
         start = trace.broadcast(trace.convert(end, float_type), edge.shape)
-        step = trace.emit("div", trace.emit("sub", trace.convert(edge, float_type), start), full(trace, max(width, 1), float_type, edge.shape))
+        step = trace.emit(
+            "div", trace.emit("sub", trace.convert(edge, float_type), start), full(trace, max(width, 1), float_type, edge.shape)
+        )
         position = trace.broadcast(trace.builder.const(ramp, float_type), shape)
         line = trace.emit("add", trace.emit("mul", position, trace.broadcast(step, shape)), trace.broadcast(start, shape))
         if x.dtype.kind in "iu":

@@ -41,10 +41,21 @@ _refuse(
     "compute positions outside and pass them as an integer array, or compare with all edges: np.sum(x[:, None] >= edges, axis=1)",
 )
 _refuse(
-    [np.linalg.eig, np.linalg.eigvals, np.linalg.svd, np.linalg.svdvals, np.linalg.pinv, np.linalg.lstsq, np.linalg.matrix_rank, np.linalg.cond],
+    [
+        np.linalg.eig,
+        np.linalg.eigvals,
+        np.linalg.svd,
+        np.linalg.svdvals,
+        np.linalg.pinv,
+        np.linalg.lstsq,
+        np.linalg.matrix_rank,
+        np.linalg.cond,
+    ],
     UnsupportedError,
     "this decomposition is not there yet",
 )
-_refuse([np.array_str, np.array_repr, np.array2string, np.save, np.savetxt], TraceError, "values are known only when the compiled code runs")
+_refuse(
+    [np.array_str, np.array_repr, np.array2string, np.save, np.savetxt], TraceError, "values are known only when the compiled code runs"
+)
 _refuse([np.put, np.put_along_axis, np.place], UnsupportedError, "assign with x[index] = value")
 _refuse([np.apply_along_axis, np.apply_over_axes, np.piecewise], UnsupportedError, "write it with np.where and whole-array functions")

@@ -60,7 +60,9 @@ def nonzero(a: Any) -> Tracer:
 
 
 @implements(np.clip)
-def clip(a: Any, a_min: Any = ABSENT, a_max: Any = ABSENT, out: Any = None, *, min: Any = ABSENT, max: Any = ABSENT, **kwargs: Any) -> Tracer:
+def clip(
+    a: Any, a_min: Any = ABSENT, a_max: Any = ABSENT, out: Any = None, *, min: Any = ABSENT, max: Any = ABSENT, **kwargs: Any
+) -> Tracer:
     """np.clip: minimum(maximum(a, a_min), a_max); at a bound the derivative is shared as there."""
     refuse("clip", out=out, **kwargs)
     if a_min is ABSENT and a_max is ABSENT:

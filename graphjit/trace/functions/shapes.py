@@ -352,4 +352,3 @@ def size(a: Any, axis: Any = None) -> int:
     if axis is None:
         return math.prod(found)
     return math.prod(found[i] for i in normalize_axis_tuple(axis, len(found)))
-

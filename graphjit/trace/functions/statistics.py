@@ -124,14 +124,18 @@ def _mask(trace: Trace, numbers: Node | None, where: Any) -> Any:
 
 
 @implements(np.nansum)
-def nansum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Tracer:
+def nansum(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Tracer:
     """np.nansum."""
     trace = tracing()
     return sum_(wrap(trace, _without_nans(trace, a, 0)[0]), axis, dtype, out, keepdims, initial, where)
 
 
 @implements(np.nanprod)
-def nanprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Any:
+def nanprod(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Any:
     """np.nanprod."""
     trace = tracing()
     return np.prod(wrap(trace, _without_nans(trace, a, 1)[0]), axis, dtype, out, keepdims, initial, where)  # type: ignore[call-overload]
@@ -219,4 +223,3 @@ def nanargmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = Fals
     """np.nanargmin (a row of NaNs alone gives 0 where NumPy raises)."""
     refuse("nanargmin", out=out)
     return _nan_position(np.argmin, np.inf, a, axis, keepdims)
-

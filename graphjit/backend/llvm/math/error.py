@@ -1,7 +1,7 @@
 """erf, erfc, erfcx.
 
-Job: erf(x) = x Q(x), erfc(x) = e**(-x**2) t G(t) with t = 2 / (2 + x); Q and G are smooth, so each is one polynomial on each
-of sixteen intervals, whose coefficients are picked by a permutation.
+Job: erfc(x) = e**(-x**2) t G(t) with t = 2 / (2 + x); erf and G are smooth, so each is one polynomial on each of sixteen
+intervals, whose coefficients are picked by a permutation.
 Input and output: as in `function`.
 Invariant: relative accuracy everywhere; -x**2 is carried as an unevaluated sum, so erfc keeps it down to its underflow.
 Method: substitution t as in Schonfelder, "Chebyshev expansions for the error and related functions", Math. Comp. 32 (1978);
@@ -60,8 +60,7 @@ def erf(v: Vector, x: str) -> str:
     k = CONSTANTS[v.element]
     size = v.abs(x)
     coefficients, d = piecewise(v, k.erf, k.erf_width, size)
-    inner = v.mul(horner(v, coefficients, d), size)
-    return v.copysign(v.select(v.gt(size, k.one), 1.0, inner), x)
+    return v.copysign(v.select(v.gt(size, k.one), 1.0, horner(v, coefficients, d)), x)
 
 
 def scaled_erfc(v: Vector, size: str) -> tuple[str, str]:
@@ -72,9 +71,10 @@ def scaled_erfc(v: Vector, size: str) -> tuple[str, str]:
     t = v.div(2.0, lower)
     t_rest = v.mul(v.fnma(t, lost, v.fnma(t, lower, 2.0)), v.mul(t, 0.5))
     coefficients, d = piecewise(v, k.erfc, k.erfc_width, t)
-    slope = v.mul(horner(v, coefficients[1:], d), d)
-    shape = v.add(coefficients[0], slope)
-    shape_rest = v.add(v.sub(coefficients[0], shape), slope)
+    constant, constant_rest, first, *others = coefficients
+    slope = v.mul(v.fma(horner(v, others, d), d, first), d)
+    shape = v.add(constant, slope)
+    shape_rest = v.add(v.add(v.sub(constant, shape), slope), v.fma(first, t_rest, constant_rest))
     high = v.mul(shape, t)
     return high, v.fma(shape_rest, t, v.fma(shape, t_rest, v.fma(shape, t, v.neg(high))))
 

@@ -1,0 +1,117 @@
+"""Scheduled programs as text for people and the command line.
+
+Job: what runs in which order, what it reads and writes, where every value lives.
+Input: a `Program` and the `Fusion` it was planned from.  Output: text.
+Invariant: node numbers are those that `graphjit.ir.printer` gives the program's graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphjit.ir.buffers import Buffer
+from graphjit.ir.node import Node
+from graphjit.ir.printer import node_text, number_nodes
+from graphjit.ir.types import short
+from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.program import Kernel, Product, Program, Step
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value in the arena: where it lies and from which step to which it is kept."""
+
+    buffer: Buffer
+    offset: int
+    nbytes: int
+    first: int
+    last: int
+
+
+def print_program(program: Program, fusion: Fusion) -> str:
+    """Steps in execution order, then buffers."""
+    numbers = number_nodes(program.graph)
+    lines = [f"program {program.name}"]
+    for i, step in enumerate(program.steps):
+        lines.append(f"  {step.name} {_head(step)}")
+        lines += [f"    {line}" for line in _members(step, program, numbers)]
+        found = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
+        lines.append(f"    reads {_traffic(program, found)}; writes {_traffic(program, set(step.nodes))}")
+    kept = {interval.buffer: interval for interval in arena_intervals(program, fusion)}
+    lines.append("  buffers")
+    for buffer in buffers(program):
+        place = f"{buffer.kind} {buffer.slot}"
+        if buffer in kept:
+            interval = kept[buffer]
+            place = f"arena at {interval.offset}, {_steps(program, interval)}"
+        lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
+    lines.append(f"  arena {program.arena} bytes")
+    lines += [f"  error {code} = {kind.__name__}: {text}" for code, (kind, text) in enumerate(program.errors, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def print_memory(program: Program, fusion: Fusion) -> str:
+    """The arena as a table: one line a value, ordered by offset, one column a step."""
+    intervals = sorted(arena_intervals(program, fusion), key=lambda interval: (interval.offset, interval.first))
+    lines = [f"arena {program.arena} bytes, {len(intervals)} values, {len(program.steps)} steps"]
+    for interval in intervals:
+        life = "".join("#" if interval.first <= i <= interval.last else "." for i in range(len(program.steps)))
+        place = f"{interval.offset}..{interval.offset + interval.nbytes}"
+        lines.append(f"  {interval.buffer.name:<6} {place:>20}  {life}")
+    return "\n".join(lines) + "\n"
+
+
+def buffers(program: Program) -> list[Buffer]:
+    """Every buffer once: arguments, constants, results, arena."""
+    rank = {"input": 0, "const": 1, "output": 2, "arena": 3, "local": 4}
+    return sorted(set(program.buffers.values()), key=lambda buffer: (rank[buffer.kind], buffer.slot, buffer.name))
+
+
+def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
+    """Where and how long each value of the arena is kept."""
+    last: dict[Node, int] = {}
+    for i, found in enumerate(fusion.loads):
+        last.update(dict.fromkeys(found, i))
+    intervals = []
+    for i, step in enumerate(program.steps):
+        for node in step.nodes:
+            buffer = program.buffers.get(node)
+            if buffer is not None and buffer.kind == "arena":
+                intervals.append(Interval(buffer, buffer.slot, _nbytes(buffer), i, max(i, last.get(node, i))))
+    return intervals
+
+
+def _head(step: Step) -> str:
+    if isinstance(step, Product):
+        batch = f"{step.batch} times " if step.batch > 1 else ""
+        shape = f"({step.m}, {step.k}) by ({step.k}, {step.n})"
+        return f"product, {batch}{shape}, strides {step.lhs} and {step.rhs}"
+    if isinstance(step, Kernel):
+        reduced = f" reducing axes {step.axes}" if step.axes is not None else ""
+        return f"kernel over {step.space}{reduced}, cost {step.cost}"
+    return f"assembly of {step.node.op.name}"
+
+
+def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
+    if not isinstance(step, Kernel):
+        return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
+    lines = []
+    for member in step.members:
+        level = "row" if member.outer else "each"
+        lines.append(f"phase {member.phase} {level:<4} %{numbers[member.node]} = {node_text(member.node, numbers)}")
+    return lines
+
+
+def _traffic(program: Program, nodes: set[Node]) -> str:
+    found = {program.buffers[node] for node in nodes if node in program.buffers}
+    texts = [f"{buffer.name} ({_nbytes(buffer)} B)" for buffer in buffers(program) if buffer in found]
+    return ", ".join(texts) or "nothing"
+
+
+def _steps(program: Program, interval: Interval) -> str:
+    first, last = program.steps[interval.first].name, program.steps[interval.last].name
+    return f"step {first}" if first == last else f"steps {first}..{last}"
+
+
+def _nbytes(buffer: Buffer) -> int:
+    return buffer.size * buffer.dtype.itemsize
