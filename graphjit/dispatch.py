@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import sys
 import threading
 import weakref
@@ -41,6 +42,19 @@ BACKENDS = ("llvm", "numba")
 
 _executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
 _lock = threading.RLock()
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def _fresh_locks() -> None:
+    """A child of fork must not wait for a thread that only its parent has."""
+    _lock.release()
+    for dispatcher in _dispatchers:
+        dispatcher.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # Taken before the lock of `backend.llvm.jit` (hooks run in reverse order), as a compilation takes them.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_fresh_locks)
 
 
 def executable(graph: Graph, backend: str = "llvm") -> Executable | NumbaExecutable:
@@ -121,6 +135,7 @@ class Dispatcher:
         self.known: OrderedDict[Hashable, list[Prepared]] = OrderedDict()
         self.lock = threading.RLock()
         self.native: weakref.ref[Any] | None = None
+        _dispatchers.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Trace, compile or reuse, run; inside another trace: become part of it."""

@@ -22,7 +22,10 @@ REDUCTIONS = (
     ),
     case(
         "reduce_thin_reshape",
-        M + body("%1 = reshape %0 shape=(3, 1, 4) : T[3,1,4]", "%2 = sum %1 axes=(0, 1) : T[4]", "%3 = max %1 axes=(2,) : T[3,1]", "return %2 %3"),
+        M
+        + body(
+            "%1 = reshape %0 shape=(3, 1, 4) : T[3,1,4]", "%2 = sum %1 axes=(0, 1) : T[4]", "%3 = max %1 axes=(2,) : T[3,1]", "return %2 %3"
+        ),
         M + body("%1 = sum %0 axes=(0,) : T[4]", "%2 = max %0 axes=(1,) : T[3]", "%3 = reshape %2 shape=(3, 1) : T[3,1]", "return %1 %3"),
         M + body("%1 = reshape %0 shape=(2, 6) : T[2,6]", "%2 = sum %1 axes=(0,) : T[6]", "return %2"),
     ),
@@ -30,7 +33,8 @@ REDUCTIONS = (
         "reduce_transpose",
         inputs("T[2,3,4]") + body("%1 = transpose %0 perm=(2, 1, 0) : T[4,3,2]", "%2 = sum %1 axes=(1,) : T[4,2]", "return %2"),
         inputs("T[2,3,4]") + body("%1 = sum %0 axes=(1,) : T[2,4]", "%2 = transpose %1 perm=(1, 0) : T[4,2]", "return %2"),
-        inputs("T[2,3,4]") + body("%1 = transpose %0 perm=(2, 1, 0) : T[4,3,2]", "%2 = cumsum %1 axis=1 reverse=False : T[4,3,2]", "return %2"),
+        inputs("T[2,3,4]")
+        + body("%1 = transpose %0 perm=(2, 1, 0) : T[4,3,2]", "%2 = cumsum %1 axis=1 reverse=False : T[4,3,2]", "return %2"),
     ),
     case(
         "reduce_flip",
@@ -94,8 +98,7 @@ CONTRACTION = (
             "%4 = contract %2 %3 contract=((2,), (1,)) batch=((0,), (0,)) : T[2,3,5]",
             "return %4",
         ),
-        inputs("T[4,2,3]", "T[5,4,2]")
-        + body("%2 = contract %0 %1 contract=((0,), (1,)) batch=((1,), (2,)) : T[2,3,5]", "return %2"),
+        inputs("T[4,2,3]", "T[5,4,2]") + body("%2 = contract %0 %1 contract=((0,), (1,)) batch=((1,), (2,)) : T[2,3,5]", "return %2"),
     ),
     case(
         "transpose_contract",
@@ -162,8 +165,7 @@ SHAPES = (
             "%4 = mul %2 %3 : T[3,4]",
             "return %4",
         ),
-        inputs("T[3,1]", "T[3,4]")
-        + body("%2 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%3 = mul %2 %1 : T[3,4]", "return %3"),
+        inputs("T[3,1]", "T[3,4]") + body("%2 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%3 = mul %2 %1 : T[3,4]", "return %3"),
         inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = copy %1 slot=0 : T[3,4]", "return %2"),
     ),
     case(
@@ -175,8 +177,7 @@ SHAPES = (
     ),
     case(
         "reshape_broadcast",
-        inputs("T[3,1]")
-        + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = reshape %1 shape=(3, 1, 4) : T[3,1,4]", "return %2"),
+        inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = reshape %1 shape=(3, 1, 4) : T[3,1,4]", "return %2"),
         inputs("T[3,1]")
         + body("%1 = reshape %0 shape=(3, 1, 1) : T[3,1,1]", "%2 = broadcast_to %1 shape=(3, 1, 4) : T[3,1,4]", "return %2"),
         inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(3, 4) : T[3,4]", "%2 = reshape %1 shape=(12,) : T[12]", "return %2"),
@@ -219,8 +220,7 @@ SHAPES = (
     ),
     case(
         "flip_broadcast",
-        inputs("T[3,1]")
-        + body("%1 = broadcast_to %0 shape=(2, 3, 4) : T[2,3,4]", "%2 = flip %1 axes=(0, 1, 2) : T[2,3,4]", "return %2"),
+        inputs("T[3,1]") + body("%1 = broadcast_to %0 shape=(2, 3, 4) : T[2,3,4]", "%2 = flip %1 axes=(0, 1, 2) : T[2,3,4]", "return %2"),
         inputs("T[3,1]") + body("%1 = flip %0 axes=(0,) : T[3,1]", "%2 = broadcast_to %1 shape=(2, 3, 4) : T[2,3,4]", "return %2"),
         M + body("%1 = exp %0 : T[3,4]", "%2 = flip %1 axes=(0,) : T[3,4]", "return %2"),
     ),
@@ -233,8 +233,7 @@ SHAPES = (
             "return %2",
         ),
         inputs("T[20]") + body("%1 = slice %0 starts=(5,) limits=(18,) steps=(6,) : T[3]", "return %1"),
-        inputs("T[20]")
-        + body("%1 = flip %0 axes=(0,) : T[20]", "%2 = slice %1 starts=(1,) limits=(6,) steps=(2,) : T[3]", "return %2"),
+        inputs("T[20]") + body("%1 = flip %0 axes=(0,) : T[20]", "%2 = slice %1 starts=(1,) limits=(6,) steps=(2,) : T[3]", "return %2"),
     ),
     case(
         "slice_concatenate",
@@ -317,8 +316,7 @@ SHAPES = (
     ),
     case(
         "flip_flip",
-        inputs("T[3,1,4]")
-        + body("%1 = flip %0 axes=(0, 1) : T[3,1,4]", "%2 = flip %1 axes=(0, 2) : T[3,1,4]", "return %2"),
+        inputs("T[3,1,4]") + body("%1 = flip %0 axes=(0, 1) : T[3,1,4]", "%2 = flip %1 axes=(0, 2) : T[3,1,4]", "return %2"),
         inputs("T[3,1,4]") + body("%1 = flip %0 axes=(2,) : T[3,1,4]", "return %1"),
         inputs("T[3,1,4]") + body("%1 = flip %0 axes=(0, 2) : T[3,1,4]", "return %1"),
     ),
@@ -334,8 +332,7 @@ SHAPES = (
         XY + body("%2 = concatenate %0 %1 axis=0 : T[12]", "%3 = concatenate %0 %2 axis=0 : T[18]", "return %3"),
         XY + body("%2 = concatenate %0 %0 %1 axis=0 : T[18]", "return %2"),
         XY + body("%2 = concatenate %0 %1 axis=0 : T[12]", "%3 = concatenate %0 %2 axis=0 : T[18]", "return %3 %2"),
-        inputs("T[2,2]", "T[2,2]")
-        + body("%2 = concatenate %0 %1 axis=0 : T[4,2]", "%3 = concatenate %2 %2 axis=1 : T[4,4]", "return %3"),
+        inputs("T[2,2]", "T[2,2]") + body("%2 = concatenate %0 %1 axis=0 : T[4,2]", "%3 = concatenate %2 %2 axis=1 : T[4,4]", "return %3"),
     ),
     case(
         "concatenate_slices",
@@ -368,5 +365,58 @@ SHAPES = (
             "%3 = concatenate %1 %2 axis=1 : T[1,4]",
             "return %3",
         ),
+    ),
+)
+
+INDEXING = (
+    case(
+        "gather_ramp",
+        inputs("T[7]", "T[2,7]")
+        + body(
+            "%2 = const value=[-2, 3, 1] : i64[3]",
+            "%3 = gather %0 %2 axes=(0,) : T[3]",
+            "%4 = const value=[[1, 2], [3, 4]] : i64[2,2]",
+            "%5 = gather %1 %4 axes=(1,) : T[2,2,2]",
+            "%6 = const value=-1 : i64[]",
+            "%7 = gather %1 %6 axes=(0,) : T[7]",
+            "return %3 %5 %7",
+        ),
+        inputs("T[7]", "T[2,7]")
+        + body(
+            "%2 = slice %0 starts=(1,) limits=(6,) steps=(2,) : T[3]",
+            "%3 = flip %2 axes=(0,) : T[3]",
+            "%4 = slice %1 starts=(0, 1) limits=(2, 5) steps=(1, 1) : T[2,4]",
+            "%5 = transpose %4 perm=(1, 0) : T[4,2]",
+            "%6 = reshape %5 shape=(2, 2, 2) : T[2,2,2]",
+            "%7 = slice %1 starts=(1, 0) limits=(2, 7) steps=(1, 1) : T[1,7]",
+            "%8 = reshape %7 shape=(7,) : T[7]",
+            "return %3 %6 %8",
+        ),
+        inputs("T[7]") + body("%1 = const value=[0, 1, 3] : i64[3]", "%2 = gather %0 %1 axes=(0,) : T[3]", "return %2"),
+        inputs("T[7]") + body("%1 = const value=[2, 2] : i64[2]", "%2 = gather %0 %1 axes=(0,) : T[2]", "return %2"),
+        inputs("T[2,2]") + body("%1 = const value=[0, 1] : i64[2]", "%2 = gather %0 %1 %1 axes=(0, 1) : T[2]", "return %2"),
+        dtypes=("f64", "f32", "i64", "bool"),
+    ),
+    case(
+        "scatter_ramp",
+        inputs("T[3]", "T[2,2]")
+        + body(
+            "%2 = const value=[5, 3, 1] : i64[3]",
+            "%3 = scatter_add %0 %2 shape=(7,) axes=(0,) : T[7]",
+            "%4 = const value=[1, 2] : i64[2]",
+            "%5 = scatter_add %1 %4 shape=(2, 4) axes=(1,) : T[2,4]",
+            "return %3 %5",
+        ),
+        inputs("T[3]", "T[2,2]")
+        + body(
+            "%2 = flip %0 axes=(0,) : T[3]",
+            "%3 = embed %2 shape=(7,) starts=(1,) steps=(2,) : T[7]",
+            "%4 = transpose %1 perm=(1, 0) : T[2,2]",
+            "%5 = embed %4 shape=(2, 4) starts=(0, 1) steps=(1, 1) : T[2,4]",
+            "return %3 %5",
+        ),
+        inputs("T[2]") + body("%1 = const value=[2, 2] : i64[2]", "%2 = scatter_add %0 %1 shape=(7,) axes=(0,) : T[7]", "return %2"),
+        inputs("T[2]") + body("%1 = const value=[2, 7] : i64[2]", "%2 = scatter_add %0 %1 shape=(7,) axes=(0,) : T[7]", "return %2"),
+        dtypes=("f64", "f32", "i64"),
     ),
 )

@@ -21,7 +21,10 @@ ARITHMETIC = (
     ),
     case(
         "neg_into_constant",
-        X + body(*spread(1, "2.5"), "%3 = mul %0 %2 : T[6]", "%4 = neg %3 : T[6]", "%5 = div %2 %0 : T[6]", "%6 = neg %5 : T[6]", "return %4 %6"),
+        X
+        + body(
+            *spread(1, "2.5"), "%3 = mul %0 %2 : T[6]", "%4 = neg %3 : T[6]", "%5 = div %2 %0 : T[6]", "%6 = neg %5 : T[6]", "return %4 %6"
+        ),
         X + body(*spread(1, "-2.5"), "%3 = mul %0 %2 : T[6]", "%4 = div %2 %0 : T[6]", "return %3 %4"),
         X + body(*spread(1, "2.5"), "%3 = mul %0 %2 : T[6]", "%4 = neg %3 : T[6]", "return %3 %4"),
         XY + body("%2 = mul %0 %1 : T[6]", "%3 = neg %2 : T[6]", "return %3"),
@@ -226,7 +229,12 @@ LOGIC = (
     case(
         "convert_convert",
         inputs("f32[6]")
-        + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=f32 : f32[6]", "%3 = convert %1 dtype=bool : bool[6]", "return %2 %3"),
+        + body(
+            "%1 = convert %0 dtype=f64 : f64[6]",
+            "%2 = convert %1 dtype=f32 : f32[6]",
+            "%3 = convert %1 dtype=bool : bool[6]",
+            "return %2 %3",
+        ),
         inputs("f32[6]") + body("%1 = convert %0 dtype=bool : bool[6]", "return %0 %1"),
         inputs("f64[6]") + body("%1 = convert %0 dtype=f32 : f32[6]", "%2 = convert %1 dtype=f64 : f64[6]", "return %2"),
         inputs("i64[6]") + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=i64 : i64[6]", "return %2"),

@@ -522,3 +522,42 @@ def test_compiled_functions_pickle_and_print():
     assert repr(made) == "<graphjit.grad of plain>"
     assert made.__wrapped__ is plain
     assert inspect.signature(made) == inspect.signature(plain)
+
+
+def test_fork_while_another_thread_compiles():
+    code = """
+import os, sys, threading, time, warnings
+import numpy as np, graphjit
+warnings.simplefilter("ignore", DeprecationWarning)
+f = graphjit.grad(lambda x: np.sum(np.tanh(x) ** 2))
+f(np.ones(100_000))
+stop = False
+def compile_all_the_time():
+    n = 1
+    while not stop:
+        n += 1
+        f(np.ones(n % 500 + 1))
+t = threading.Thread(target=compile_all_the_time)
+t.start()
+for _ in range(5):
+    time.sleep(0.02)
+    pid = os.fork()
+    if pid == 0:
+        ok = np.allclose(f(np.ones(100_000)), f(np.ones(100_000))) and f(np.ones(7777)).shape == (7777,)
+        os._exit(0 if ok else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+stop = True
+t.join()
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_compiled_function_called_by_a_traced_one_is_recorded_not_run():
+    W = np.ones(3)
+    double = graphjit.jit(lambda a: a * 2.0)
+    np.testing.assert_array_equal(double(W), [2, 2, 2])  # from now on it has native code for this signature
+    outer = graphjit.jit(lambda x: x * double(W))
+    np.testing.assert_array_equal(outer(1.0), [2, 2, 2])
+    W *= 5
+    np.testing.assert_array_equal(outer(1.0), [10, 10, 10])

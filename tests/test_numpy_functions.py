@@ -20,7 +20,6 @@ SHAPES = lines(
     m.reshape((4, 3))
     m.reshape(-1)
     m.reshape(2, -1, order='F')
-    m.reshape(())  if m.size == 1 else m
     z.reshape(3, 0)
     z.reshape(0, 5)
     s.reshape(1, 1)

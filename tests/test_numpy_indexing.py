@@ -85,7 +85,6 @@ TABLE = lines(
     t[:, j % 3, j]
     t[:, j % 3, None, j]
     t[1, j % 3]
-    t[s > -9 if False else 1]
     t[:, [True, False, True]]
     m[[True, False, True]]
     m[[True, False, True], 1]
@@ -104,7 +103,6 @@ TABLE = lines(
     i[j % 3]
     b[:, j]
     f[1:, 1]
-    m[j[0]] if False else m
     m[-1, j]
     m[j % 3 - 3]
     """

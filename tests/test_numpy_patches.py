@@ -166,3 +166,19 @@ def test_tracers_do_not_survive_their_trace() -> None:
     assert type(known + 1) is np.ndarray
     assert known.sum() == 2.0
     assert known[0] == 1.0
+
+
+def test_asarray_of_a_traced_array_is_refused_and_of_a_list_is_not() -> None:
+    for convert in (
+        lambda x: np.asarray(x),
+        lambda x: np.array(x),
+        lambda x: np.asarray(x * 2, dtype=float),
+        lambda x: np.ascontiguousarray(x),
+    ):
+        with pytest.raises(TraceError, match=r"np\.asarray"):
+            record(convert, [V])
+
+    def f(x: Any, s: Any) -> Any:
+        return np.array([x, x * 2]), np.asarray([s, 1.0]), np.array([[s, 1], [x[0], 0]], dtype=np.float32), np.array([x[0]], ndmin=2)
+
+    check(f, V, np.float64(2.0))

@@ -220,9 +220,11 @@ def test_reduction(expression: str) -> None:
 )
 @pytest.mark.parametrize("operand", ["m", "f", "i", "i8", "u8", "i32", "b"])
 def test_reductions_of_every_dtype(name: str, operand: str) -> None:
-    if name == "ptp" and operand == "b":
-        pytest.skip("NumPy has no ptp of bools: the minus operator is not defined")
     function = getattr(np, name)
+    if name == "ptp" and operand == "b":  # NumPy has no minus for bools
+        with pytest.raises(TypeError):
+            record(function, [OPERANDS[operand]])
+        return
     for axis in (None, 0, 1):
         check(lambda x, axis=axis: function(x, axis=axis), OPERANDS[operand])
 

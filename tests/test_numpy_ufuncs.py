@@ -184,7 +184,6 @@ TABLE = lines(
     np.ones((3, 4)) - m
     np.ones(4, np.float32) * f
     np.arange(4) + f
-    m * [1.0, 2.0, 3.0, 4.0] if False else m
     sp.erf(m)
     sp.erf(f)
     sp.erf(i)

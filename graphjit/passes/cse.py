@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
+from graphjit.passes.rewrite import rewrite
 
 
 def cse(graph: Graph) -> Graph:
     """``graph`` with equal nodes merged."""
-    copy = Builder().copy
-    replaced: dict[Node, Node] = {}
-    for node in graph.nodes():
-        replaced[node] = copy(node, tuple([replaced[arg] for arg in node.args]))
-    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+    return rewrite(graph, _nothing)
+
+
+def _nothing(b: Builder, node: Node) -> Node | None:
+    return None

@@ -15,6 +15,8 @@ from graphjit.passes.rewrite import rewrite
 
 def decompose(graph: Graph) -> Graph:
     """``graph`` in terms of primitive ops."""
+    if not any(isinstance(node.op.lower, Decompose) for node in graph.nodes()):
+        return graph
     return rewrite(graph, _expand)
 
 

@@ -90,8 +90,11 @@ def _joined(b: Builder, node: Node, inner: Any, replaced: dict[Node, Node]) -> N
     if len(boxes) < 2:
         return None
     b.like(node)
-    for axis in reversed(range(len(node.shape))):
-        boxes = _merge(b, boxes, axis)
+    count = len(boxes) + 1
+    while len(boxes) < count:  # columns joined in one round can make rows that join in the next
+        count = len(boxes)
+        for axis in reversed(range(len(node.shape))):
+            boxes = _merge(b, boxes, axis)
     total: Node | None = None
     for part in (*others, *(_embedded(b, box, node.shape) for box in boxes)):
         total = part if total is None else b.add(total, part)

@@ -3,7 +3,7 @@
 Job: copy a graph node by node through a fresh builder, replacing nodes by what a step makes of them until nothing changes.
 Input: a graph and ``step(b, node) -> Node | None``.  Output: a graph with the same inputs.
 Invariants: a replacement has the type of what it replaces; order of evaluation is kept; every node that a step makes goes through the
-step itself; work is linear in the number of nodes and firings, nothing recurses.
+step itself; a graph that does not change is returned as it is; work is linear in the number of nodes and firings, nothing recurses.
 """
 
 from __future__ import annotations
@@ -33,14 +33,19 @@ class Rewriter:
         self._firings = 0
 
     def run(self, graph: Graph) -> Graph:
-        """The rewritten graph."""
+        """The rewritten graph; ``graph`` itself when nothing changed."""
         nodes = graph.nodes()
         self._firings = FIRINGS_PER_NODE * (len(nodes) + 20)
         replaced: dict[Node, Node] = {}
         b, step, final, settled = self.builder, self.step, self._final, self.settled
+        intact = True  # nodes before the first change are kept, not copied: they are older than every copy, so order stays
         for node in nodes:
             args = node.args
-            new = b.copy(node, tuple([replaced[arg] for arg in args]))
+            if intact:
+                b.adopt(node)
+            else:
+                args = tuple([replaced[arg] for arg in args])
+            new = b.copy(node, args)
             found = final.get(new)
             if found is None:
                 # the common case without the stack of _settle: arguments final, the step has nothing to say
@@ -54,10 +59,11 @@ class Rewriter:
                     found = self._settle(new)
                     if found.type != node.type:
                         raise IRError(f"a rewrite turned {node!r} into {found!r}")
+            intact = intact and found is node
             replaced[node] = found
             if settled is not None:
                 settled(node, found)
-        return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+        return graph if intact else Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
     def _settle(self, start: Node) -> Node:
         """The final form of a node whose arguments may themselves be unfinished."""

@@ -16,6 +16,9 @@ from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.program import Kernel, Product, Program, Step
 
+WIDE = 64
+"""Steps up to which the memory table draws one column for each."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -51,11 +54,13 @@ def print_program(program: Program, fusion: Fusion) -> str:
 
 
 def print_memory(program: Program, fusion: Fusion) -> str:
-    """The arena as a table: one line a value, ordered by offset, one column a step."""
+    """The arena as a table: one line a value, ordered by offset; its life as one column a step, or named."""
     intervals = sorted(arena_intervals(program, fusion), key=lambda interval: (interval.offset, interval.first))
     lines = [f"arena {program.arena} bytes, {len(intervals)} values, {len(program.steps)} steps"]
     for interval in intervals:
         life = "".join("#" if interval.first <= i <= interval.last else "." for i in range(len(program.steps)))
+        if len(program.steps) > WIDE:
+            life = _steps(program, interval)
         place = f"{interval.offset}..{interval.offset + interval.nbytes}"
         lines.append(f"  {interval.buffer.name:<6} {place:>20}  {life}")
     return "\n".join(lines) + "\n"

@@ -76,6 +76,11 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
         IndexError: too many indices, out of bounds, wrong kinds.
         TraceError: a mask or a slice bound that is only known at run time.
     """
+    if type(key) is int and shape:  # the usual case in loops
+        rest = shape[1:]
+        start = _in_range(key, 0, shape[0])
+        whole = [0] * len(rest)
+        return Plan([start, *whole], [1, *rest], [1] * len(shape), dropped={0}, shape=shape, final=rest)
     items = _items(trace, shape, key)
     result = Plan(shape=shape)
     final: list[int] = []

@@ -16,13 +16,13 @@ import numpy as np
 from graphjit.ir.types import Type
 from graphjit.trace import methods
 from graphjit.trace.assignment import add_at, write_mask
-from graphjit.trace.buffers import Lens, Stored, Unknown, assign, known_array, known_values, local, make, setitem, storage, stored
+from graphjit.trace.buffers import Lens, Stored, Unknown, assign, getitem, known_array, known_values, local, make, setitem, storage, stored
 from graphjit.trace.functions import diagonals, joining, shapes
-from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, axes_tuple, node_of, tracing, wrap
 from graphjit.trace.indexing import plan
 from graphjit.trace.location import user_location
-from graphjit.trace.ufuncs import UFUNC_METHODS
 from graphjit.trace.tracer import FUNCTIONS, METHODS, Trace, Tracer, active_trace, implements
+from graphjit.trace.ufuncs import UFUNC_METHODS
 
 # --------------------------------------------------------------------------------------- operators, conversions
 
@@ -128,11 +128,15 @@ def _attribute(self: Stored, name: str) -> Any:
     return call
 
 
-Stored.__array__ = property(_array)  # type: ignore[method-assign, assignment]
-Stored.__copy__ = Stored.__deepcopy__ = _copied  # type: ignore[method-assign, assignment]
-Stored.__array_ufunc__ = _array_ufunc  # type: ignore[method-assign]
-Stored.__array_function__ = _array_function  # type: ignore[method-assign]
-Stored.__getattr__ = _attribute  # type: ignore[method-assign]
+for _name, _behaviour in {
+    "__array__": property(_array),
+    "__copy__": _copied,
+    "__deepcopy__": _copied,
+    "__array_ufunc__": _array_ufunc,
+    "__array_function__": _array_function,
+    "__getattr__": _attribute,
+}.items():
+    setattr(Stored, _name, _behaviour)
 
 # -------------------------------------------------------------------------------------------- in-place operators
 
@@ -198,7 +202,7 @@ METHODS["fill"] = fill
 
 
 @implements(np.copyto)
-def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
+def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """np.copyto."""
     value = src if isinstance(src, Tracer) else np.asarray(src)
     if not np.can_cast(value.dtype, dst.dtype, casting):
@@ -334,7 +338,6 @@ VIEWS: dict[Callable[..., Any], Callable[..., Any]] = {
     )
     for function in functions
 }
-FUNCTIONS.update(VIEWS)
 VIEW_METHODS: dict[str, Callable[..., Any]] = {
     "reshape": view(methods.reshape, _method("reshape"), _reshaped),
     "ravel": view(shapes.ravel, _method("ravel"), _reshaped),
@@ -349,16 +352,38 @@ VIEW_METHODS: dict[str, Callable[..., Any]] = {
 for _name in ("T", "mT", "flat"):
     VIEW_METHODS[_name].is_property = True  # type: ignore[attr-defined]
 METHODS.update(VIEW_METHODS)
-for _function, _implementation in {
-    np.flip: shapes.flip,
-    np.fliplr: shapes.fliplr,
-    np.flipud: shapes.flipud,
+
+
+def _at_least(name: str) -> Callable[..., Any]:
+    """np.atleast_1d and kin: reshapes."""
+    implementation, numpy = FUNCTIONS[getattr(np, name)], getattr(np, name)
+    one = view(implementation, numpy, _reshaped)
+
+    def function(*arys: Any) -> Any:
+        found = [one(a) if isinstance(a, Tracer) else implementation(a) for a in arys]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    return function
+
+
+def _flipped(implementation: Callable[..., Tracer], axis: Any) -> Callable[..., Any]:
+    """np.flip and kin: an index with negative steps."""
+
+    def function(m: Any, axis: Any = axis) -> Any:
+        if not isinstance(m, Tracer) or not m.ndim:
+            return implementation(m, axis) if axis is None else implementation(m)
+        axes = axes_tuple(axis, m.ndim)
+        if implementation is not shapes.flip:
+            implementation(m)  # its errors
+        return getitem(m, tuple(slice(None, None, -1 if i in axes else None) for i in range(m.ndim)))
+
+    return function
+
+
+_SHARED: dict[Any, Callable[..., Any]] = {
     np.rot90: shapes.rot90,
     np.broadcast_to: shapes.broadcast_to,
     np.broadcast_arrays: shapes.broadcast_arrays,
-    np.atleast_1d: shapes.atleast_1d,
-    np.atleast_2d: shapes.atleast_2d,
-    np.atleast_3d: shapes.atleast_3d,
     np.split: joining.split,
     np.array_split: joining.array_split,
     np.hsplit: joining.hsplit,
@@ -366,6 +391,10 @@ for _function, _implementation in {
     np.dsplit: joining.dsplit,
     np.unstack: joining.unstack,
     np.diagonal: diagonals.diagonal,
-}.items():
+}
+VIEWS.update({getattr(np, name): _at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")})
+VIEWS.update({np.flip: _flipped(shapes.flip, None), np.fliplr: _flipped(shapes.fliplr, 1), np.flipud: _flipped(shapes.flipud, 0)})
+FUNCTIONS.update(VIEWS)
+for _function, _implementation in _SHARED.items():
     FUNCTIONS[_function] = shared(_implementation, _function.__name__)
 METHODS["diagonal"] = shared(diagonals.diagonal, "diagonal")

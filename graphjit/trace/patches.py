@@ -130,7 +130,7 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
 
 CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "zeros": _created,
-    "empty": _created,
+    "empty": lambda original: _created(np.zeros),  # what NumPy leaves undefined is the same in every trace
     "ones": _created,
     "eye": _created,
     "identity": _created,
@@ -143,7 +143,7 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "asarray": _asarray,
     "zeros_like": _like,
     "ones_like": _like,
-    "empty_like": _like,
+    "empty_like": lambda original: _like(np.zeros_like),
 }
 
 
@@ -180,15 +180,14 @@ def _by_user(name: str, depth: int) -> bool:
     Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray without asking: they must get one.
     """
     frame = sys._getframe(depth + 1)
-    if frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
-        return False
     code = frame.f_code
     sites = _calls.get(code)
     if sites is None:
         if len(_calls) > 10_000:
             _calls.clear()
-        sites = _calls[code] = _call_sites(code)
-    return sites.get(frame.f_lasti) == name
+        library = frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
+        sites = _calls[code] = {} if library else _call_sites(code)
+    return bool(sites) and sites.get(frame.f_lasti) == name
 
 
 def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any]) -> Callable[..., Any]:

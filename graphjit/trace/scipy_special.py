@@ -224,7 +224,7 @@ def _trampoline(code: CodeType, target: Callable[..., Any]) -> CodeType:
     keywords = ", ".join(names[code.co_argcount :])
     signature = positional + (f", *, {keywords}" if keywords else "")
     space: dict[str, Any] = {}
-    exec(f"def f({signature}): target = 0.5; return target({', '.join(names)})", space)  # noqa: S102
+    exec(f"def f({signature}): target = 0.5; return target({', '.join(names)})", space)
     made: CodeType = space["f"].__code__
     return made.replace(
         co_consts=tuple(target if const == 0.5 else const for const in made.co_consts),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphjit.backend.llvm.callable import tracing
 from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
@@ -95,7 +96,7 @@ class Staged:
 def stage(function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any]) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function, for guards."""
     guards = find_guards(function)
-    with recording(), Trace() as trace:
+    with recording(), tracing(), Trace() as trace:
         inputs: list[Node] = []
         values: list[Any] = []
         for i, leaf in enumerate(leaves):

@@ -91,7 +91,7 @@ def call_with_options(
     out: Any = None,
     where: Any = True,
     dtype: Any = None,
-    casting: str = "same_kind",
+    casting: Any = "same_kind",
     **options: Any,
 ) -> Any:
     """A call with ``out``, ``where``, ``dtype`` or ``casting``."""
@@ -116,7 +116,7 @@ def call_with_options(
     return written if isinstance(result, tuple) else written[0]
 
 
-def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: np.dtype, casting: str) -> tuple[Any, ...]:
+def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: np.dtype, casting: Any) -> tuple[Any, ...]:
     """Arguments in the dtypes of the loop with outputs of ``dtype``."""
     kinds = tuple(
         python_kind(a) if is_python_number(a) else {"f": float, "i": int}.get(a.dtype.kind, BOOL) if is_weak(a) else node_of(trace, a).dtype
@@ -126,7 +126,7 @@ def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: 
     return tuple(wrap(trace, trace.convert(node_of(trace, a), wanted)) for a, wanted in zip(args, loop, strict=False))
 
 
-def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any, casting: str) -> Any:
+def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any, casting: Any) -> Any:
     """Store a result into ``out=``; returns the target.
 
     Raises:
@@ -358,7 +358,7 @@ UFUNCS.update(
         np.divmod: _divmod,
         np.modf: _modf,
         np.ldexp: _ldexp,
-        np._core.umath.clip: _clip,
+        np._core.umath.clip: _clip,  # type: ignore[attr-defined]
         np.matmul: linear.matmul,
         np.vecdot: linear.vecdot,
         np.matvec: linear.matvec,

@@ -422,7 +422,14 @@ class Vector:
     def _rows(self, base: str, count: int) -> list[str]:
         """Pointers to consecutive rows of a table."""
         pitch = COLUMNS * self.size
-        return [base] + [self.fn.op(f"getelementptr i8, ptr {base}, i64 {k * pitch}") for k in range(1, count)]
+        return [base] + [self._shifted(base, k * pitch) for k in range(1, count)]
+
+    def _shifted(self, pointer: str, offset: int) -> str:
+        """``pointer`` moved by bytes; a constant expression where the pointer is a constant."""
+        if pointer.startswith("%"):
+            return self.fn.op(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+        name, _, rest = pointer.removeprefix("getelementptr (i8, ptr ").partition(", i64 ")
+        return f"getelementptr (i8, ptr {name}, i64 {offset + int(rest.rstrip(')') or 0)})"
 
     def _gather(self, pointers: str, row: int) -> str:
         """One load a lane."""
@@ -444,7 +451,7 @@ class Vector:
             symbol = "llvm.x86.avx512.permvar.sf.512"
             fn.module.declare(symbol, f"declare {of} @{symbol}({of}, {bits.of})")
             return fn.op(f"call {of} @{symbol}({of} {low}, {bits.of} {index})")
-        high = fn.op(f"load {of}, ptr {fn.op(f'getelementptr i8, ptr {row}, i64 64')}, align 64")
+        high = fn.op(f"load {of}, ptr {self._shifted(row, 64)}, align 64")
         symbol = "llvm.x86.avx512.vpermi2var.pd.512"
         fn.module.declare(symbol, f"declare {of} @{symbol}({of}, {bits.of}, {of})")
         return fn.op(f"call {of} @{symbol}({of} {low}, {bits.of} {index}, {of} {high})")

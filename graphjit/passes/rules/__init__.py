@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphjit.passes.rules import arithmetic, contraction, logic, reductions, shapes
+from graphjit.passes.rules import arithmetic, contraction, indexing, logic, reductions, shapes
 from graphjit.passes.rules.rule import Rule
 
-ALL: tuple[Rule, ...] = (*shapes.RULES, *arithmetic.RULES, *logic.RULES, *reductions.RULES, *contraction.RULES)
+ALL: tuple[Rule, ...] = (*shapes.RULES, *indexing.RULES, *arithmetic.RULES, *logic.RULES, *reductions.RULES, *contraction.RULES)
 
 __all__ = ["ALL", "Rule"]

@@ -64,7 +64,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, ary)
     steps = diff(wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))))
-    ends = []
+    ends: list[Any] = []
     for extra in (to_begin, to_end):
         if extra is not None:
             node = node_of(trace, extra)

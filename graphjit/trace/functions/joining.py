@@ -34,7 +34,7 @@ def sequence(arrays: Any) -> list[Any]:
     return list(arrays)
 
 
-def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: str) -> list[Node]:
+def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[Node]:
     if not arrays:
         raise ValueError("need at least one array to concatenate")
     nodes = [node_of(trace, array) for array in arrays]
@@ -69,7 +69,7 @@ def _concatenated(trace: Trace, nodes: list[Node], axis: Any) -> Node:
 
 
 @implements(np.concatenate)
-def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Tracer:
+def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
     """np.concatenate."""
     refuse("concatenate", out=out)
     trace = tracing()
@@ -77,7 +77,7 @@ def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = 
 
 
 @implements(np.stack)
-def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Tracer:
+def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
     """np.stack."""
     refuse("stack", out=out)
     trace = tracing()
@@ -101,13 +101,13 @@ def _grown(grow: Any, tup: Any) -> list[Any]:
 
 
 @implements(np.vstack)
-def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Tracer:
+def vstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
     """np.vstack."""
     return concatenate(_grown(atleast_2d, tup), 0, dtype=dtype, casting=casting)
 
 
 @implements(np.hstack)
-def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Tracer:
+def hstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
     """np.hstack."""
     items = _grown(atleast_1d, tup)
     return concatenate(items, 0 if items[0].ndim == 1 else 1, dtype=dtype, casting=casting)

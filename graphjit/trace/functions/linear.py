@@ -92,24 +92,24 @@ def matmul(trace: Trace, x1: Any, x2: Any) -> Tracer:
 
 def vecdot(trace: Trace, x1: Any, x2: Any) -> Tracer:
     """np.vecdot (a ufunc)."""
-    return wrap(trace, batched(trace, "vecdot", *_with_axes(trace, "vecdot", x1, x2, 1, 1), "j", "j", ""))
+    return wrap(trace, _vectors(trace, "vecdot", x1, x2, "j", "j", ""))
 
 
 def matvec(trace: Trace, x1: Any, x2: Any) -> Tracer:
     """np.matvec (a ufunc)."""
-    return wrap(trace, batched(trace, "matvec", *_with_axes(trace, "matvec", x1, x2, 2, 1), "ij", "j", "i"))
+    return wrap(trace, _vectors(trace, "matvec", x1, x2, "ij", "j", "i"))
 
 
 def vecmat(trace: Trace, x1: Any, x2: Any) -> Tracer:
     """np.vecmat (a ufunc)."""
-    return wrap(trace, batched(trace, "vecmat", *_with_axes(trace, "vecmat", x1, x2, 1, 2), "i", "ij", "j"))
+    return wrap(trace, _vectors(trace, "vecmat", x1, x2, "i", "ij", "j"))
 
 
-def _with_axes(trace: Trace, name: str, x1: Any, x2: Any, least1: int, least2: int) -> list[Node]:
-    nodes = promoted(trace, x1, x2)
-    if len(nodes[0].shape) < least1 or len(nodes[1].shape) < least2:
+def _vectors(trace: Trace, name: str, x1: Any, x2: Any, x_core: str, y_core: str, out_core: str) -> Node:
+    x, y = promoted(trace, x1, x2)
+    if len(x.shape) < len(x_core) or len(y.shape) < len(y_core):
         raise ValueError(f"{name}: an input operand does not have enough dimensions (at {user_location()})")
-    return nodes
+    return batched(trace, name, x, y, x_core, y_core, out_core)
 
 
 @implements(np.linalg.matmul)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphjit.backend.llvm.math import error, exponential, logarithm, rounding, trigonometric
+from graphjit.backend.llvm.math import error, exponential, inverse, logarithm, power, rounding, trigonometric
 from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
 from graphjit.backend.llvm.math.library import ATTRIBUTES, call, provide
 from graphjit.backend.llvm.text import Function, Module
@@ -18,7 +18,7 @@ from graphjit.backend.llvm.vector import Vector
 
 __all__ = ["FUNCTIONS", "MathFunction", "emit", "provide"]
 
-FAMILIES = (error, exponential, logarithm, rounding, trigonometric)
+FAMILIES = (error, exponential, inverse, logarithm, power, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
 
 

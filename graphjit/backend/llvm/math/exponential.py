@@ -1,4 +1,4 @@
-"""exp and what is built on it: exp2, expm1, expit, tanh.
+"""exp and what is built on it: exp2, expm1, sinh, cosh, tanh, expit.
 
 Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions", 1980), a polynomial in
 r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need no branch.
@@ -15,6 +15,7 @@ from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.vector import Vector
 
 COEFFICIENTS = "Cody-Waite reduction, own polynomial"
+LN2 = 0.6931471805599453
 LOG2_E = 1.4426950408889634
 
 
@@ -30,6 +31,8 @@ class Constants:
     expm1: tuple[float, ...]  # the same, relative error against e**r - 1
     exp2: tuple[float, ...]  # (2**r - 1) / r
     flat: float  # tanh(flat) rounds to 1
+    sinh: tuple[float, ...]  # (sinh(r) - r) / r**3 in r**2
+    cosh: tuple[float, ...]  # (cosh(r) - 1) / r**2 in r**2
 
 
 CONSTANTS = {
@@ -62,8 +65,34 @@ CONSTANTS = {
             2.7626357595733857e-07,
             2.50596164961176e-08,
         ),
-        exp2=(),
+        exp2=(
+            0.6931471805599453,
+            0.2402265069591011,
+            0.05550410866482174,
+            0.009618129107600562,
+            0.0013333558146538247,
+            0.0001540353045029208,
+            1.5252733643798605e-05,
+            1.3215438230417157e-06,
+            1.0178155305644903e-07,
+            7.073334568668241e-09,
+            4.439654255171881e-10,
+        ),
         flat=20.0,
+        sinh=(
+            0.16666666666666677,
+            0.008333333333321426,
+            0.00019841269886637503,
+            2.75572436954675e-06,
+            2.5109216928606997e-08,
+        ),
+        cosh=(
+            0.5000000000000013,
+            0.04166666666651125,
+            0.0013888888948010078,
+            2.4801488976839303e-05,
+            2.763160955992576e-07,
+        ),
     ),
     "float": Constants(
         ln2_high=0.693145751953125,
@@ -79,8 +108,17 @@ CONSTANTS = {
             0.0013933018781244755,
             0.00019735682872124016,
         ),
-        exp2=(),
+        exp2=(
+            0.6931471824645996,
+            0.24022647738456726,
+            0.055503591895103455,
+            0.00961849745362997,
+            0.0013391162501648068,
+            0.00015330291353166103,
+        ),
         flat=10.0,
+        sinh=(0.1666666716337204, 0.008333177305758, 0.00019971960864495486),
+        cosh=(0.5, 0.041666459292173386, 0.0013935437891632318),
     ),
 }
 
@@ -105,6 +143,16 @@ def exp(v: Vector, x: str) -> str:
     n, _, r = reduce(v, clamp(v, x, k.least, k.most))
     square = v.mul(r, r)
     return v.scale(v.add(v.fma(square, v.poly(r, k.exp, square), r), 1.0), n)
+
+
+@function("exp2", 1, 1.0, 1.0, "own polynomial")
+def exp2(v: Vector, x: str) -> str:
+    """2**x; exact for integers."""
+    k = CONSTANTS[v.element]
+    x = clamp(v, x, k.least / LN2, k.most / LN2)
+    n, _ = v.nearest(x, 1.0)
+    r = v.sub(x, n)
+    return v.scale(v.fma(v.poly(r, k.exp2, v.mul(r, r)), r, 1.0), n)
 
 
 def expm1_tail(v: Vector, n: str, r: str) -> str:
@@ -143,6 +191,38 @@ def tanh(v: Vector, x: str) -> str:
     ratio = v.mul(top, inverse)
     error = v.add(v.fnma(ratio, bottom, top), v.fnma(ratio, lower, rest))
     return v.copysign(v.fma(error, inverse, ratio), x)
+
+
+def half_exponentials(v: Vector, x: str) -> tuple[str, str, str, str, str, str]:
+    """(n, plus, minus, high, sinh_tail, cosh_tail) for |x| = n ln 2 + r, n >= 0.
+
+    plus, minus = (1 + 4**-n)/2, (1 - 4**-n)/2; sinh(r) = high + sinh_tail, cosh(r) = 1 + cosh_tail, so that
+    sinh|x| = 2**n (minus cosh(r) + plus sinh(r)) and cosh|x| = 2**n (plus cosh(r) + minus sinh(r)).
+    """
+    k = CONSTANTS[v.element]
+    n, high, r = reduce(v, v.min(k.most + 1.0, v.abs(x)))
+    power = v.scale(1.0, v.neg(n))
+    quarter = v.mul(power, power)
+    plus, minus = v.fma(quarter, 0.5, 0.5), v.fma(quarter, -0.5, 0.5)
+    square = v.mul(r, r)
+    sinh_tail = v.fma(v.mul(v.poly(square, k.sinh), square), r, v.mul(n, -k.ln2_low))
+    return n, plus, minus, high, sinh_tail, v.mul(v.poly(square, k.cosh), square)
+
+
+@function("sinh", 1, 1.5, 1.5, COEFFICIENTS + "s for sinh and cosh; no division")
+def sinh(v: Vector, x: str) -> str:
+    """Hyperbolic sine; keeps the sign of zero."""
+    n, plus, minus, high, sinh_tail, cosh_tail = half_exponentials(v, x)
+    tail = v.fma(plus, sinh_tail, v.mul(minus, cosh_tail))
+    return v.copysign(v.scale(v.add(v.fma(plus, high, minus), tail), n), x)
+
+
+@function("cosh", 1, 1.5, 1.5, COEFFICIENTS + "s for sinh and cosh; no division")
+def cosh(v: Vector, x: str) -> str:
+    """Hyperbolic cosine."""
+    n, plus, minus, high, sinh_tail, cosh_tail = half_exponentials(v, x)
+    tail = v.fma(plus, cosh_tail, v.mul(minus, sinh_tail))
+    return v.scale(v.add(v.fma(minus, high, plus), tail), n)
 
 
 @function("expit", 1, 2.5, 2.5, "exp; e**-|x| never overflows")

@@ -1,0 +1,23 @@
+"""The command line: ``graphjit inspect``, ``graphjit ops``, ``graphjit flags``.
+
+Job: collect the commands, one file each.
+Input: arguments.  Output: text on stdout; a mistake is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from graphjit.cli.flags import flags
+from graphjit.cli.inspect import inspect
+from graphjit.cli.ops import ops
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Compiled derivatives of plain NumPy code: look at a function at every stage of its compilation.",
+)
+app.command()(inspect)
+app.command()(ops)
+app.command()(flags)

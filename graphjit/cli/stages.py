@@ -1,0 +1,200 @@
+"""Every stage of the compilation of one function, computed when asked for.
+
+Job: run the pipeline step by step, keep what each step made, and time it.
+Input: a function, example arguments, the derivative asked for.  Output: graphs, text.
+Invariant: the lists of passes are those of `graphjit.pipeline`.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+import graphjit
+from graphjit import pipeline
+from graphjit.backend.executable import Executable
+from graphjit.backend.llvm.jit import assembly
+from graphjit.backend.llvm.program import emit_program
+from graphjit.backend.llvm.text import Module
+from graphjit.backend.numba.emit import print_program as print_python
+from graphjit.cli.report import UsageError
+from graphjit.errors import GraphjitError
+from graphjit.ir.node import Graph
+from graphjit.ir.printer import print_graph
+from graphjit.loops.assemble import lower_assembly
+from graphjit.loops.ir import LoopKernel
+from graphjit.loops.lower import lower_kernel
+from graphjit.loops.printer import print_kernel
+from graphjit.passes.fold import fold
+from graphjit.passes.simplify import simplify
+from graphjit.schedule.fuse import Fusion, fuse
+from graphjit.schedule.memory import plan
+from graphjit.schedule.printer import print_program
+from graphjit.schedule.program import Kernel, Product, Program
+from graphjit.trace.pytree import flatten, unflatten
+
+GRAPH_STAGES = ("trace", "simplified", "gradient", "optimized")
+STAGES = (*GRAPH_STAGES, "program", "loops", "numba", "llvm", "asm")
+
+T = TypeVar("T")
+
+
+@dataclass
+class Stages:
+    """One function on its way to machine code; ``derivative`` is "", "grad", "value_and_grad" or "jvp"."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    derivative: str = ""
+    argnums: Sequence[int] = (0,)
+    times: list[tuple[str, str, float]] = field(default_factory=list)
+
+    # ------------------------------------------------------------------------------------------------- the steps
+
+    @cached_property
+    def trace(self) -> Graph:
+        """The function's own graph."""
+        return self._timed("trace", "function", lambda: self._staged(self.function, self.args))
+
+    @cached_property
+    def simplified(self) -> Graph:
+        """The function's own graph, simplified."""
+        return simplify(fold(self.trace))
+
+    @cached_property
+    def gradient(self) -> Graph:
+        """The traced graph with the derivative, before any pass."""
+        if not self.derivative:
+            raise UsageError("the stage gradient needs --grad, --value-and-grad or --jvp")
+        function, args = self._derived()
+        return self._timed("trace", self.derivative, lambda: self._staged(function, args))
+
+    @cached_property
+    def optimized(self) -> Graph:
+        """The whole graph after the graph passes."""
+        graph = self.gradient if self.derivative else self.trace
+        simplified: Graph | None = None
+        for step in pipeline.GRAPH_PASSES:
+            if step is not simplify or graph is not simplified:
+                graph = self._timed("graph", step.__name__, partial(step, graph))
+            if step is simplify:
+                simplified = graph
+        return graph
+
+    @cached_property
+    def fusion(self) -> Fusion:
+        """Which nodes share a kernel."""
+        graph = self.optimized
+        return self._timed("schedule", "fuse", lambda: fuse(graph))
+
+    @cached_property
+    def program(self) -> Program:
+        """Steps and storage."""
+        fusion = self.fusion
+        return self._timed("schedule", "plan", lambda: plan(self.optimized, fusion))
+
+    @cached_property
+    def kernels(self) -> dict[str, LoopKernel]:
+        """Loop IR by step name."""
+        program = self.program
+        steps = [step for step in program.steps if not isinstance(step, Product)]
+
+        def lowered() -> list[LoopKernel]:
+            return [lower_kernel(program, s) if isinstance(s, Kernel) else lower_assembly(program, s) for s in steps]
+
+        kernels = self._timed("loops", "lower", lowered)
+        for loop_pass in pipeline.LOOP_PASSES:
+            kernels = self._timed("loops", loop_pass.__name__, partial(_each, loop_pass, kernels))
+        return {kernel.name: kernel for kernel in kernels}
+
+    @cached_property
+    def module(self) -> Module:
+        """LLVM text, in pieces."""
+        kernels = self.kernels
+        return self._timed("llvm", "emit", lambda: emit_program(self.program, kernels))
+
+    # ------------------------------------------------------------------------------------------------------ text
+
+    def graph(self, stage: str) -> Graph:
+        """The graph of a graph stage."""
+        if stage not in GRAPH_STAGES:
+            raise UsageError(f"the stage {stage} is no graph; the graph stages are {', '.join(GRAPH_STAGES)}")
+        found: Graph = getattr(self, stage)
+        return found
+
+    def text(self, stage: str) -> str:
+        """A stage as people read it."""
+        if stage in GRAPH_STAGES:
+            return print_graph(self.graph(stage))
+        kernels = self.kernels  # lowering also fills the program's table of errors
+        if stage == "program":
+            return print_program(self.program, self.fusion)
+        if stage == "loops":
+            return "\n".join(map(print_kernel, kernels.values()))
+        if stage == "numba":
+            return print_python(self.program, kernels)
+        text = self.module.render()
+        return assembly(text) if stage == "asm" else text
+
+    def timings(self) -> list[tuple[str, str, float]]:
+        """(stage, step, milliseconds) of everything up to native code."""
+        trace, module, kernels = self.trace, self.module, self.kernels
+        compiled = pipeline.Compiled(trace, self.optimized, self.fusion, self.program, kernels, module)
+        nanoseconds = compiled.nanoseconds
+        self._timed("llvm", "machine code", lambda: Executable(self.program, module, nanoseconds))
+        return self.times
+
+    # ---------------------------------------------------------------------------------------------------- inside
+
+    def _timed(self, stage: str, step: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        self.times.append((stage, step, 1e3 * (time.perf_counter() - start)))
+        return result
+
+    def _staged(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Graph:
+        compiled = function if hasattr(function, "dispatcher") else graphjit.jit(function)
+        try:
+            graph: Graph = compiled.dispatcher.staged(*args).graph
+        except GraphjitError:
+            raise
+        except Exception as error:  # the user's code runs here, and may raise anything
+            raise UsageError(f"tracing failed: {type(error).__name__}: {error}{_where(error)}") from None
+        return graph
+
+    def _derived(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        argnums = self.argnums[0] if len(self.argnums) == 1 else tuple(self.argnums)
+        if self.derivative == "grad":
+            return graphjit.grad(self.function, argnums), self.args
+        if self.derivative == "value_and_grad":
+            return graphjit.value_and_grad(self.function, argnums), self.args
+        function = self.function
+
+        def jvp(primals: Any, tangents: Any) -> Any:
+            return graphjit.jvp(function, primals, tangents)
+
+        leaves, spec = flatten(self.args)
+        return jvp, (self.args, unflatten(spec, list(_ones(leaves))))
+
+
+def _each(step: Callable[[LoopKernel], LoopKernel], kernels: list[LoopKernel]) -> list[LoopKernel]:
+    return [step(kernel) for kernel in kernels]
+
+
+def _where(error: Exception) -> str:
+    """The innermost line of the user's code that an exception came through, as far as there is one."""
+    library = str(Path(graphjit.__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(library)]
+    return f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def _ones(leaves: Iterable[Any]) -> Iterable[Any]:
+    for leaf in leaves:
+        yield np.ones_like(leaf) if isinstance(leaf, np.ndarray | np.generic) else type(leaf)(1)
