@@ -30,9 +30,9 @@ from graphjit.backend.llvm.callable import NativeFunction, Specialisation, insta
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, unflatten
+from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
-from graphjit.trace.tracer import active_trace
+from graphjit.trace.tracer import Trace, active_trace
 
 LIMIT = 64
 """Specialisations kept per function."""
@@ -142,6 +142,8 @@ class Dispatcher:
         trace = active_trace()
         if trace is not None:
             trace.fresh = False
+            marked, named = self.mark(args, kwargs)
+            args, kwargs = tree_map(lambda leaf: lifted(trace, leaf), (marked, named))
             return self.run(*args, **kwargs)
         leaves, kinds, spec = self.signature(args, kwargs)
         prepared = self.find(leaves, kinds, spec, args, kwargs)
@@ -149,12 +151,14 @@ class Dispatcher:
 
     def signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Leaf], TreeSpec]:
         """Leaves of a call, their parts in the signature, their structure."""
-        count = len(args)
-        nums = {i + count if i < 0 else i for i in self.static_nums}
-        marked = tuple(Static(a) if i in nums else a for i, a in enumerate(args))
-        named = {k: Static(v) if k in self.static_names else v for k, v in kwargs.items()}
-        leaves, spec = flatten((marked, named))
+        leaves, spec = flatten(self.mark(args, kwargs))
         return leaves, [self.classify(leaf) for leaf in leaves], spec
+
+    def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with static ones wrapped, so that they are leaves whatever they hold."""
+        nums = {i + len(args) if i < 0 else i for i in self.static_nums}
+        marked = tuple(Static(a) if i in nums else a for i, a in enumerate(args))
+        return marked, {k: Static(v) if k in self.static_names else v for k, v in kwargs.items()}
 
     def classify(self, leaf: Any) -> Leaf:
         """`classify`, and a clear error for unhashable static arguments."""
@@ -259,6 +263,13 @@ class Dispatcher:
             release_gil=code.nanoseconds > 5_000,
         )
         install(native, Specialisation(spec, code.address, code))
+
+
+def lifted(trace: Trace, leaf: Any) -> Any:
+    """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
+    if isinstance(leaf, Static):
+        return leaf.value
+    return trace.tracer(trace.capture(leaf)) if type(leaf) is np.ndarray and leaf.dtype != object else leaf
 
 
 def input_tree(value: Any) -> Any:
