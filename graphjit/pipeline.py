@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphjit import config
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.text import Module
 from graphjit.ir.node import Graph
+from graphjit.ir.verify import verify
 from graphjit.loops.assemble import lower_assembly
 from graphjit.loops.collapse import collapse
 from graphjit.loops.ir import For, LoopKernel
 from graphjit.loops.lower import lower_kernel
 from graphjit.loops.parallel import estimate, parallelize
 from graphjit.loops.vectorize import vectorize
+from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
@@ -61,6 +64,8 @@ def optimize(graph: Graph) -> Graph:
         graph = step(graph)
         if step is simplify:
             simplified = graph
+        if config.verify_passes:
+            verify(graph)
     return graph
 
 
@@ -79,6 +84,8 @@ def lower(program: Program) -> dict[str, LoopKernel]:
         kernel = lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
         for loop_pass in LOOP_PASSES:
             kernel = loop_pass(kernel)
+        if config.verify_passes:
+            verify_kernel(kernel, len(program.errors))
         kernels[step.name] = kernel
     return kernels
 

@@ -33,14 +33,20 @@ def test_readme_names_the_two_commands():
     assert "pip install '.[test]' && pytest" in text
 
 
-COMMANDS = [block for name in ("ARCHITECTURE.md", "README.md") for block in blocks(name, "console")]
+COMMANDS = [(name, block) for name in ("ARCHITECTURE.md", "README.md") for block in blocks(name, "console")]
 
 
-@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.split("\n")[0][:70])
-def test_command_blocks_print_what_they_show(block, monkeypatch):
+@pytest.mark.parametrize(("document", "block"), COMMANDS, ids=[block.split("\n")[0][19:] for _, block in COMMANDS])
+def test_command_blocks_print_what_they_show(document, block, monkeypatch, request):
     first, _, shown = block.partition("\n")
     assert first.startswith("$ graphjit "), first
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "160")
     done = CliRunner().invoke(app, shlex.split(first)[2:])
     assert done.exit_code == 0, done.output
-    assert [line.rstrip() for line in done.output.strip().splitlines()] == [line.rstrip() for line in shown.strip().splitlines()]
+    printed = "\n".join(line.rstrip() for line in done.output.strip().splitlines()) + "\n"
+    if request.config.getoption("--update-golden"):
+        path = ROOT / document
+        path.write_text(path.read_text().replace(f"```console\n{block}```", f"```console\n{first}\n{printed}```"))
+    else:
+        assert printed.splitlines() == [line.rstrip() for line in shown.strip().splitlines()]

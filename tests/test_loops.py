@@ -300,16 +300,11 @@ LARGE: dict[str, tuple[Callable[..., Node], tuple[Type, ...]]] = {
 }
 
 
-WRONG_BLOCKS = pytest.mark.xfail(raises=IRError, strict=True, reason="parallelize splits loops that depend on their order")
-
-
-@WRONG_BLOCKS
 def test_long_running_sum_passes():
     for made in lowered(lambda b, x: b.cumsum(x, axis=0, reverse=False), Type(F64, (20_000,)))[0]:
         verify_kernel(made)
 
 
-@WRONG_BLOCKS
 def test_long_scatter_passes():
     shape = (9, 300)
     types = (Type(F64, (8000, 300)), Type(I64, (8000,)))

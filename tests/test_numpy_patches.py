@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -182,3 +183,48 @@ def test_asarray_of_a_traced_array_is_refused_and_of_a_list_is_not() -> None:
         return np.array([x, x * 2]), np.asarray([s, 1.0]), np.array([[s, 1], [x[0], 0]], dtype=np.float32), np.array([x[0]], ndmin=2)
 
     check(f, V, np.float64(2.0))
+
+
+_FORK = """
+import os, signal, threading, time, warnings
+import numpy as np
+import graphjit.trace.functions.registry
+from graphjit.ir.types import Type, F64
+from graphjit.trace.patches import recording
+from graphjit.trace.tracer import Trace
+warnings.simplefilter("ignore", DeprecationWarning)
+original = np.zeros
+
+def trace():
+    with recording(), Trace() as t:
+        y = np.zeros(3) + t.input(Type(F64, (3,)), "x")
+        assert y.shape == (3,)
+
+def all_the_time():
+    while not stop:
+        trace()
+
+stop = False
+thread = threading.Thread(target=all_the_time)
+thread.start()
+for _ in range(20):
+    time.sleep(0.002)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        well = np.zeros is original
+        trace()
+        os._exit(0 if well and np.zeros is original else 1)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, status
+stop = True
+thread.join()
+assert np.zeros is original
+print("well")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_child_of_a_process_whose_other_thread_traces_is_clean() -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", _FORK], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "well", done.stderr

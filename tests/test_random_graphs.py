@@ -31,7 +31,7 @@ from graphjit.passes.simplify import simplify, simplify_with
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 
-CHUNKS, SEEDS = 10, 12
+CHUNKS, SEEDS = 10, 8
 CHAIN = (dce, fold, simplify, cse, decompose, join_embeds, simplify, cse)
 
 

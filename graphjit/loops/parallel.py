@@ -52,6 +52,9 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             body.append(statement)
             continue
         sums = open_accumulators(statement)
+        if not _can_cut(statement, sums):
+            body.append(statement)
+            continue
         work = estimate(statement)
         if not sums and work >= WORTH_NS and statement.extent > 1:
             lets = _free_lets(statement, kernel.body[:i])
@@ -65,6 +68,16 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
                 continue
         body.append(statement)
     return replace(kernel, body=tuple(body), locals=(*kernel.locals, *extra))
+
+
+def _can_cut(loop: For, sums: Mapping[Ref, str]) -> bool:
+    """Whether blocks of ``loop`` are independent: they write different places, and nobody reads a running total."""
+    for statement in walk(loop.body):
+        if isinstance(statement, Store) and (statement.combine or statement.dynamic or not statement.address[loop.axis]):
+            return False
+        if sums and sums.keys() & set(uses(statement)):
+            return False
+    return True
 
 
 def estimate(loop: For) -> int:

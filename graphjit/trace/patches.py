@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -245,8 +246,14 @@ def _random_patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
 
 # ---------------------------------------------------------------------------------------------------- on and off
 
+
+class _Depth(threading.local):
+    traces = 0
+
+
 _lock = threading.Lock()
 _active = {"traces": 0}
+_depth = _Depth()
 
 
 def _patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
@@ -262,23 +269,41 @@ def _prepared() -> tuple[tuple[ModuleType, str, Any, Any], ...]:
     return tuple((module, name, replacement.__wrapped__, replacement) for module, name, replacement in _patches())  # type: ignore[attr-defined]
 
 
+def _put(on: bool) -> None:
+    """Replacements in or out; what somebody else put there is theirs."""
+    for module, name, original, replacement in _prepared():
+        old, new = (original, replacement) if on else (replacement, original)
+        if getattr(module, name) is old:
+            setattr(module, name, new)
+
+
 def _begin() -> None:
     scipy_special.install()
     with _lock:
+        _depth.traces += 1
         _active["traces"] += 1
         if _active["traces"] == 1:
-            for module, name, original, replacement in _prepared():
-                if getattr(module, name) is original:  # what somebody else put there is theirs
-                    setattr(module, name, replacement)
+            _put(True)
 
 
 def _end() -> None:
     with _lock:
+        _depth.traces -= 1
         _active["traces"] -= 1
         if _active["traces"] == 0:
-            for module, name, original, replacement in _prepared():
-                if getattr(module, name) is replacement:
-                    setattr(module, name, original)
+            _put(False)
+
+
+def _after_fork() -> None:
+    """Only the forking thread lives on in the child: a fresh lock, and its traces alone count."""
+    global _lock
+    _lock = threading.Lock()
+    _active["traces"] = _depth.traces
+    _put(_depth.traces > 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ Name, defaults, documentation, source lines and results for everybody else stay 
 from __future__ import annotations
 
 import importlib.abc
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -280,6 +281,15 @@ class _Finder(importlib.abc.MetaPathFinder):
                     spec.loader = _Loader(spec.loader)
                     return spec
         return None
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def install() -> None:

@@ -193,26 +193,22 @@ def tanh(v: Vector, x: str) -> str:
     return v.copysign(v.fma(error, inverse, ratio), x)
 
 
-def half_exponentials(v: Vector, x: str) -> tuple[str, str, str, str, str, str]:
-    """(n, plus, minus, high, sinh_tail, cosh_tail) for |x| = n ln 2 + r, n >= 0.
-
-    plus, minus = (1 + 4**-n)/2, (1 - 4**-n)/2; sinh(r) = high + sinh_tail, cosh(r) = 1 + cosh_tail, so that
-    sinh|x| = 2**n (minus cosh(r) + plus sinh(r)) and cosh|x| = 2**n (plus cosh(r) + minus sinh(r)).
-    """
+def half_exponentials(v: Vector, x: str) -> tuple[str, str, str, str, str]:
+    """(n, quarter, high, sinh_tail, cosh_tail) for |x| = n ln 2 + r: quarter = 4**-n, sinh(r) = high + sinh_tail, cosh(r) =
+    1 + cosh_tail, so that e**|x| and e**-|x| are 2**n (cosh(r) + sinh(r)) and 2**n quarter (cosh(r) - sinh(r))."""
     k = CONSTANTS[v.element]
     n, high, r = reduce(v, v.min(k.most + 1.0, v.abs(x)))
     power = v.scale(1.0, v.neg(n))
-    quarter = v.mul(power, power)
-    plus, minus = v.fma(quarter, 0.5, 0.5), v.fma(quarter, -0.5, 0.5)
     square = v.mul(r, r)
     sinh_tail = v.fma(v.mul(v.poly(square, k.sinh), square), r, v.mul(n, -k.ln2_low))
-    return n, plus, minus, high, sinh_tail, v.mul(v.poly(square, k.cosh), square)
+    return n, v.mul(power, power), high, sinh_tail, v.mul(v.poly(square, k.cosh), square)
 
 
 @function("sinh", 1, 1.5, 1.5, COEFFICIENTS + "s for sinh and cosh; no division")
 def sinh(v: Vector, x: str) -> str:
     """Hyperbolic sine; keeps the sign of zero."""
-    n, plus, minus, high, sinh_tail, cosh_tail = half_exponentials(v, x)
+    n, quarter, high, sinh_tail, cosh_tail = half_exponentials(v, x)
+    plus, minus = v.fma(quarter, 0.5, 0.5), v.fma(quarter, -0.5, 0.5)
     tail = v.fma(plus, sinh_tail, v.mul(minus, cosh_tail))
     return v.copysign(v.scale(v.add(v.fma(plus, high, minus), tail), n), x)
 
@@ -220,9 +216,10 @@ def sinh(v: Vector, x: str) -> str:
 @function("cosh", 1, 1.5, 1.5, COEFFICIENTS + "s for sinh and cosh; no division")
 def cosh(v: Vector, x: str) -> str:
     """Hyperbolic cosine."""
-    n, plus, minus, high, sinh_tail, cosh_tail = half_exponentials(v, x)
-    tail = v.fma(plus, cosh_tail, v.mul(minus, sinh_tail))
-    return v.scale(v.add(v.fma(minus, high, plus), tail), n)
+    n, quarter, high, sinh_tail, cosh_tail = half_exponentials(v, x)
+    tail = v.fma(quarter, v.sub(cosh_tail, sinh_tail), v.add(cosh_tail, sinh_tail))
+    tail = v.add(tail, v.fnma(quarter, high, quarter))
+    return v.scale(v.add(v.add(high, tail), 1.0), v.sub(n, 1.0))
 
 
 @function("expit", 1, 2.5, 2.5, "exp; e**-|x| never overflows")

@@ -96,7 +96,8 @@ def asin(v: Vector, x: str) -> str:
     high, low, _ = TRIGONOMETRIC[v.element].parts
     small, s, shape = _asin_parts(v, x)
     q = v.select(small, s, v.mul(s, -2.0))
-    value = _quarter_turns(v, q, shape, v.select(small, 0.0, high), v.select(small, 0.0, low))
+    # pi/2 + q is exact where the result is below pi/4
+    value = v.add(v.add(v.select(small, 0.0, high), q), v.fma(q, shape, v.select(small, 0.0, low)))
     return v.copysign(value, x)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
-from graphjit.backend.llvm.math.exponential import LN2, exp
+from graphjit.backend.llvm.math.exponential import exp
 from graphjit.backend.llvm.math.function import function
-from graphjit.backend.llvm.vector import Operand, Vector
+from graphjit.backend.llvm.vector import NAN, Operand, Vector
 
 FDLIBM = "fdlibm's e_log.c, own polynomial"
 BEYOND = 2000.0  # larger than any exponent
@@ -80,7 +80,7 @@ def log1p_sum(v: Vector, high: str, low: Operand, extra: Operand = 0.0) -> str:
     lost = v.sub(v.select(above, 1.0, high), v.sub(total, v.select(above, high, 1.0)))
     lost = lost if low == 0.0 else v.add(lost, low)
     m, e = v.split(total)
-    near = v.eq(e, 0.0)
+    near = v.eq(m, total)  # e = 0, and not so for a negative total
     f = v.select(near, high, v.sub(m, 1.0))
     inside = v.lt(v.abs(e), BEYOND)
     rest = v.select(near, low, v.select(inside, v.scale(lost, v.neg(e)), 0.0))
@@ -129,7 +129,7 @@ def log10(v: Vector, x: str) -> str:
 @function("log_expit", 1, 2.5, 2.5, "min(x, 0) - log1p(exp(-|x|))")
 def log_expit(v: Vector, x: str) -> str:
     """Logarithm of the logistic function, -log(1 + e**-x); no overflow."""
-    return v.sub(v.min(0.0, x), log1p_sum(v, exp(v, v.neg(v.abs(x))), 0.0))
+    return v.sub(v.min(-0.0, x), log1p_sum(v, exp(v, v.neg(v.abs(x))), 0.0))
 
 
 @function("logaddexp", 2, 2.0, 2.0, "max + log1p(exp(-|x - y|)); error relative to max(|result|, ln 2)")
@@ -156,6 +156,7 @@ def acosh(v: Vector, x: str) -> str:
     huge = v.gt(x, HUGE[v.element])
     w = v.sub(x, 1.0)
     inner = v.select(huge, x, v.add(w, v.sqrt(v.fma(w, w, v.add(w, w)))))
+    inner = v.select(v.lt(w, 0.0), NAN, inner)
     return log1p_sum(v, inner, 0.0, v.select(huge, 1.0, 0.0))
 
 
