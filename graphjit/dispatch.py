@@ -18,7 +18,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -356,11 +355,10 @@ def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe:
     return native
 
 
-@cache
-def _complete_type(kind: Hashable) -> None:
+def _complete_type(kind: Any) -> None:
     """Give the native type the methods that are written in Python."""
-    kind.__reduce__ = _reduce  # type: ignore[assignment, attr-defined, method-assign]
-    kind.__repr__ = _repr  # type: ignore[assignment, attr-defined, method-assign]
+    kind.__reduce__ = _reduce
+    kind.__repr__ = _repr
 
 
 def _reduce(self: Any) -> Any:

@@ -21,14 +21,14 @@ from graphjit.loops.parallel import estimate, parallelize
 from graphjit.loops.vectorize import vectorize
 from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
-from graphjit.passes.fold import fold
+from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
 from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.program import Kernel, Product, Program
 
-GRAPH_PASSES = (fold, simplify, decompose, simplify, split_contractions, simplify, own_outputs)
+GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, own_outputs)
 LOOP_PASSES = (collapse, vectorize, parallelize)
 
 

@@ -12,13 +12,13 @@ from types import CodeType
 
 import numpy as np
 
-import graphjit
+from graphjit import errors
 from graphjit.ir.node import Location
 
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__))
 _OWN = tuple(
     place + os.sep
-    for place in (os.path.dirname(os.path.abspath(graphjit.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
+    for place in (os.path.dirname(os.path.abspath(errors.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
 )
 _skipped: dict[CodeType, bool] = {}
 _known: dict[tuple[CodeType, int], Location] = {}

@@ -431,8 +431,8 @@ class Tracer:
     item = concrete(".item()", "Return the array and call .item() outside.")
     tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
     __round__ = concrete("round()", "Use np.round.")
-    __copy__ = lambda self: self  # noqa: E731
-    __deepcopy__ = lambda self, memo: self  # noqa: E731
+    __copy__ = lambda self: self
+    __deepcopy__ = lambda self, memo: self
     __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
 
 

@@ -9,16 +9,15 @@ pointers are computed at the outermost loop that their address depends on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphjit.backend.llvm.jit import host
-from graphjit.backend.llvm.scalar import Scalars, constant, kind, literal, stored, vector
+from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
+from graphjit.backend.llvm.scalar import constant, kind, literal, vector
 from graphjit.backend.llvm.text import Function, Module, Phi
-from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
-from graphjit.loops.ir import Accumulate, Address, Axis, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
+from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 CONTEXT = "ptr %inputs, ptr %outputs, ptr %arena, ptr %status"
@@ -30,59 +29,8 @@ def vector_bytes() -> int:
     return 64 if "+avx512f" in features and "+avx512dq" in features else 32 if "+avx2" in features else 16
 
 
-@dataclass
-class Value:
-    """A value in registers: one name where it is the same in all lanes, else one vector per unrolled copy."""
-
-    parts: list[str]
-    dtype: np.dtype
-    uniform: bool
-
-
-@dataclass
-class Accumulator:
-    """What an accumulator has collected; ``widened``: lanes of an inner simd loop that still have to be combined."""
-
-    combine: str
-    dtype: np.dtype
-    parts: list[str]
-    lanes: int
-    widened: bool
-
-
-@dataclass
-class Lanes:
-    """The simd loop we are in."""
-
-    axis: Axis
-    count: int
-    unroll: int
-    masks: list[str] | None = None
-
-
-@dataclass
-class Scope:
-    """Pointers and index values known in one loop body."""
-
-    pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
-
-
-class KernelEmitter:
+class KernelEmitter(Registers):
     """Prints the body of one function."""
-
-    def __init__(self, module: Module, fn: Function, constants: Sequence[np.ndarray], name: str) -> None:
-        self.module = module
-        self.fn = fn
-        self.constants = constants
-        self.name = name
-        self.scalars = Scalars(fn, True)
-        self.values: dict[Ref, Value] = {}
-        self.accumulators: dict[Ref, Accumulator] = {}
-        self.lanes: Lanes | None = None
-        self.bound: dict[Axis, str] = {}  # value of each loop variable
-        self.scopes: list[Scope] = [Scope()]
-        self.bases: dict[Buffer, str] = {}
-        self.parallel = 0
 
     # ------------------------------------------------------------------------------------------------ statements
 
@@ -129,17 +77,6 @@ class KernelEmitter:
                 mask = self.lanes.masks[u]
                 value = self.fn.op(f"select {vector('i1', acc.lanes)} {mask}, {of} {value}, {of} {rest}")
             acc.parts[u] = self.scalars.combine(acc.combine, acc.dtype, acc.lanes, acc.parts[u], value)
-
-    def settle(self, acc: Accumulator) -> None:
-        """Combine unrolled copies and lanes of an accumulator in a fixed tree."""
-        parts = acc.parts
-        while len(parts) > 1:
-            parts = [
-                self.scalars.combine(acc.combine, acc.dtype, acc.lanes, x, y)
-                for x, y in zip(parts[::2], parts[1::2], strict=True)
-            ]
-        acc.parts = [self.scalars.horizontal(acc.combine, acc.dtype, acc.lanes, parts[0])]
-        acc.lanes, acc.widened = 1, False
 
     def check(self, statement: Check) -> None:
         """Remember the first error code."""
@@ -198,238 +135,6 @@ class KernelEmitter:
         bad = self.scalars.failing(value.op, source, lanes, names)
         if bad:
             self.report(bad, lanes, u, value.check)
-
-    def value(self, ref: Ref) -> Value:
-        """What a ref holds; reading a finished accumulator combines its lanes."""
-        acc = self.accumulators.get(ref)
-        if acc is None:
-            return self.values[ref]
-        if acc.widened:
-            self.settle(acc)
-        return Value(acc.parts, acc.dtype, acc.lanes == 1)
-
-    def scalar(self, ref: Ref) -> str:
-        """A value that is the same in all lanes."""
-        value = self.value(ref)
-        assert value.uniform, f"{ref!r} differs between lanes"
-        return value.parts[0]
-
-    def vectors(self, ref: Ref) -> list[str]:
-        """One vector per unrolled copy; uniform values are repeated in every lane."""
-        value = self.value(ref)
-        assert self.lanes is not None
-        if not value.uniform:
-            return value.parts
-        return [self.splat(value.parts[0], kind(value.dtype), self.lanes.count)] * self.lanes.unroll
-
-    def splat(self, name: str, element: str, lanes: int) -> str:
-        """A scalar in every lane."""
-        if lanes == 1:
-            return name
-        if not name.startswith("%"):
-            return f"splat ({element} {name})"
-        of = vector(element, lanes)
-        first = self.fn.op(f"insertelement {of} poison, {element} {name}, i32 0")
-        return self.fn.op(f"shufflevector {of} {first}, {of} poison, <{lanes} x i32> zeroinitializer")
-
-    def index(self, address: Address) -> Value:
-        """An affine expression as a number."""
-        i64 = np.dtype(np.int64)
-        total = str(address.offset)
-        for axis, factor in address.terms.items():
-            name = self.bound[axis]
-            term = name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
-            total = term if total == "0" else self.fn.op(f"add i64 {total}, {term}")
-        step = address[self.lanes.axis] if self.lanes else 0
-        if not step:
-            return Value([total], i64, True)
-        assert self.lanes is not None
-        count = self.lanes.count
-        base = self.splat(total, "i64", count)
-        parts = [
-            self.fn.op(f"add <{count} x i64> {base}, {_ramp(count, step, u * count * step)}")
-            for u in range(self.lanes.unroll)
-        ]
-        return Value(parts, i64, False)
-
-    # ---------------------------------------------------------------------------------------------------- memory
-
-    def pointer(self, buffer: Buffer, address: Address) -> str:
-        """Pointer to the element at ``address`` in the first lane."""
-        name = self.partial(buffer, frozenset(address.terms.items()))
-        if address.offset:
-            name = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {name}, i64 {address.offset}")
-        return name
-
-    def partial(self, buffer: Buffer, terms: frozenset[tuple[Axis, int]]) -> str:
-        """Pointer with the contribution of loops that are open, from the innermost scope that has it."""
-        if not terms:
-            return self.bases[buffer]
-        for scope in reversed(self.scopes):
-            if (buffer, terms) in scope.pointers:
-                return scope.pointers[buffer, terms]
-        depth = {axis: i for i, axis in enumerate(self.bound)}
-        axis, factor = max(terms, key=lambda term: depth[term[0]])
-        parent = self.partial(buffer, terms - {(axis, factor)})
-        name = self.bound[axis]
-        step = name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
-        found = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {parent}, i64 {step}")
-        self.scopes[-1].pointers[buffer, terms] = found
-        return found
-
-    def prepare(self, statements: Sequence[Statement]) -> None:
-        """Compute, at the head of a loop body, pointers whose address depends on no deeper loop."""
-        for statement in ir.walk(tuple(statements)):
-            buffer_address = _accessed(statement)
-            if buffer_address is not None:
-                buffer, address = buffer_address
-                known = frozenset((axis, c) for axis, c in address.terms.items() if axis in self.bound)
-                if known:
-                    self.partial(buffer, known)
-
-    def load(self, value: Load, dtype: np.dtype) -> Value:
-        """Load one element per lane."""
-        buffer, lanes = value.buffer, self.lanes
-        step = value.address[lanes.axis] if lanes else 0
-        dynamic = [(self.value(ref), factor) for ref, factor in value.dynamic]
-        base = self.pointer(buffer, value.address)
-        for part, factor in dynamic:
-            if part.uniform:
-                base = self.advance(buffer, base, part.parts[0], factor)
-        varying = [(part, factor) for part, factor in dynamic if not part.uniform]
-        memory = stored(dtype)
-        if not varying and not step:
-            raw = self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}")
-            return Value([self.from_memory(raw, dtype, 1)], dtype, True)
-        assert lanes is not None
-        parts = []
-        for u in range(lanes.unroll):
-            if not varying and step == 1:
-                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, u)
-            else:
-                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, u)
-            parts.append(self.from_memory(raw, dtype, lanes.count))
-        return Value(parts, dtype, False)
-
-    def advance(self, buffer: Buffer, base: str, index: str, factor: int) -> str:
-        """``base`` moved by ``index * factor`` elements."""
-        step = index if factor == 1 else self.fn.op(f"mul i64 {index}, {factor}")
-        return self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {base}, i64 {step}")
-
-    def shifted(self, base: str, memory: str, by: int) -> str:
-        """``base`` moved by a number of elements."""
-        return self.fn.op(f"getelementptr {memory}, ptr {base}, i64 {by}") if by else base
-
-    def load_row(self, base: str, memory: str, dtype: np.dtype, u: int) -> str:
-        """Neighbouring elements."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        if masks is None:
-            return self.fn.op(f"load {of}, ptr {base}, align {dtype.itemsize}")
-        symbol = f"llvm.masked.load.v{count}{_suffix(memory)}.p0"
-        self.module.declare(symbol, f"declare {of} @{symbol}(ptr, i32, <{count} x i1>, {of})")
-        one = _ones(dtype, count)
-        return self.fn.op(
-            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]}, {of} {one})"
-        )
-
-    def lane_pointers(
-        self, base: str, memory: str, step: int, varying: list[tuple[Value, int]], u: int
-    ) -> str:
-        """One pointer per lane."""
-        assert self.lanes is not None
-        count = self.lanes.count
-        offsets = _ramp(count, step, u * count * step) if step else ""
-        for part, factor in varying:
-            name = part.parts[u]
-            if factor != 1:
-                name = self.fn.op(f"mul <{count} x i64> {name}, splat (i64 {factor})")
-            offsets = self.fn.op(f"add <{count} x i64> {name}, {offsets}") if offsets else name
-        return self.fn.op(f"getelementptr {memory}, ptr {base}, <{count} x i64> {offsets}")
-
-    def gather(self, pointers: str, memory: str, dtype: np.dtype, u: int) -> str:
-        """Elements from anywhere."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        symbol = f"llvm.masked.gather.v{count}{_suffix(memory)}.v{count}p0"
-        self.module.declare(symbol, f"declare {of} @{symbol}(<{count} x ptr>, i32, <{count} x i1>, {of})")
-        mask = masks[u] if masks is not None else "splat (i1 true)"
-        return self.fn.op(
-            f"call {of} @{symbol}(<{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask}, "
-            f"{of} {_ones(dtype, count)})"
-        )
-
-    def from_memory(self, raw: str, dtype: np.dtype, lanes: int) -> str:
-        """bool: byte to bit."""
-        if dtype.kind != "b":
-            return raw
-        return self.fn.op(f"icmp ne {vector('i8', lanes)} {raw}, {constant(np.int8(0), lanes)}")
-
-    def to_memory(self, name: str, dtype: np.dtype, lanes: int) -> str:
-        """bool: bit to byte."""
-        if dtype.kind != "b":
-            return name
-        return self.fn.op(f"zext {vector('i1', lanes)} {name} to {vector('i8', lanes)}")
-
-    def store(self, statement: Store) -> None:
-        """Store one element per lane."""
-        buffer, lanes = statement.buffer, self.lanes
-        dtype = buffer.dtype
-        memory = stored(dtype)
-        step = statement.address[lanes.axis] if lanes else 0
-        dynamic = [(self.value(ref), factor) for ref, factor in statement.dynamic]
-        base = self.pointer(buffer, statement.address)
-        for part, factor in dynamic:
-            if part.uniform:
-                base = self.advance(buffer, base, part.parts[0], factor)
-        varying = [(part, factor) for part, factor in dynamic if not part.uniform]
-        if not varying and not step:
-            name = self.scalar(statement.value)
-            if statement.combine:
-                old = self.from_memory(self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}"), dtype, 1)
-                name = self.scalars.combine(statement.combine, dtype, 1, old, name)
-            self.fn.do(f"store {memory} {self.to_memory(name, dtype, 1)}, ptr {base}, align {dtype.itemsize}")
-            return
-        assert lanes is not None
-        for u, name in enumerate(self.vectors(statement.value)):
-            if not varying and step == 1:
-                where = self.shifted(base, memory, u * lanes.count)
-                if statement.combine:
-                    old = self.from_memory(self.load_row(where, memory, dtype, u), dtype, lanes.count)
-                    name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
-                self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
-            else:
-                pointers = self.lane_pointers(base, memory, step, varying, u)
-                if statement.combine:
-                    old = self.from_memory(self.gather(pointers, memory, dtype, u), dtype, lanes.count)
-                    name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
-                self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
-
-    def store_row(self, name: str, base: str, memory: str, dtype: np.dtype, u: int) -> None:
-        """Neighbouring elements."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        if masks is None:
-            self.fn.do(f"store {of} {name}, ptr {base}, align {dtype.itemsize}")
-            return
-        symbol = f"llvm.masked.store.v{count}{_suffix(memory)}.p0"
-        self.module.declare(symbol, f"declare void @{symbol}({of}, ptr, i32, <{count} x i1>)")
-        self.fn.do(f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})")
-
-    def scatter(self, name: str, pointers: str, memory: str, dtype: np.dtype, u: int) -> None:
-        """Elements to anywhere, in lane order."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        symbol = f"llvm.masked.scatter.v{count}{_suffix(memory)}.v{count}p0"
-        self.module.declare(symbol, f"declare void @{symbol}({of}, <{count} x ptr>, i32, <{count} x i1>)")
-        mask = masks[u] if masks is not None else "splat (i1 true)"
-        self.fn.do(
-            f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})"
-        )
 
     # ----------------------------------------------------------------------------------------------------- loops
 
@@ -506,7 +211,7 @@ class KernelEmitter:
         count = self.lanes.count
         left = self.splat(self.fn.op(f"sub i64 {stop}, {counter}"), "i64", count)
         return [
-            self.fn.op(f"icmp slt <{count} x i64> {_ramp(count, 1, u * count)}, {left}") for u in range(self.lanes.unroll)
+            self.fn.op(f"icmp slt <{count} x i64> {ramp(count, 1, u * count)}, {left}") for u in range(self.lanes.unroll)
         ]
 
     def carry(self, loop: For, start: str) -> list[tuple[Accumulator, list[Phi]]]:
@@ -557,23 +262,6 @@ class KernelEmitter:
             f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})"
         )
 
-    def open_buffers(self, buffers: Sequence[Buffer]) -> None:
-        """Base pointers of everything that the function touches."""
-        for buffer in buffers:
-            self.bases[buffer] = base_pointer(self.fn, buffer, self.constants)
-
-
-def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], arena: str = "%arena") -> str:
-    """Pointer to the first element of a buffer."""
-    if buffer.kind == "const":
-        return f"inttoptr (i64 {constants[buffer.slot].ctypes.data} to ptr)"
-    if buffer.kind == "arena":
-        return fn.op(f"getelementptr i8, ptr {arena}, i64 {buffer.slot}")
-    if buffer.kind == "local":
-        return fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", 64)
-    table = "%inputs" if buffer.kind == "input" else "%outputs"
-    return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")
-
 
 def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.ndarray]) -> str:
     """Add the function of a kernel; returns its name."""
@@ -592,12 +280,6 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.nd
     return kernel.name
 
 
-def _accessed(statement: Statement) -> tuple[Buffer, Address] | None:
-    if isinstance(statement, Let) and isinstance(statement.value, Load):
-        return statement.value.buffer, statement.value.address
-    return (statement.buffer, statement.address) if isinstance(statement, Store) else None
-
-
 def _feeding_simd(ref: Ref, statements: Sequence[Statement]) -> For | None:
     """The simd loop inside ``statements`` whose lanes feed an accumulator opened outside."""
     for statement in statements:
@@ -612,15 +294,3 @@ def _feeding_simd(ref: Ref, statements: Sequence[Statement]) -> For | None:
     return None
 
 
-def _ramp(count: int, step: int, start: int = 0) -> str:
-    return f"<{', '.join(f'i64 {start + i * step}' for i in range(count))}>"
-
-
-def _suffix(memory: str) -> str:
-    return {"double": "f64", "float": "f32"}.get(memory, memory)
-
-
-def _ones(dtype: np.dtype, count: int) -> str:
-    if dtype.kind == "b":
-        return "splat (i8 1)"
-    return constant(dtype.type(1), count)

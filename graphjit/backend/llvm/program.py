@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphjit.backend.llvm.emit import ATTRIBUTES, base_pointer, emit_kernel
+from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel
+from graphjit.backend.llvm.registers import base_pointer
 from graphjit.backend.llvm.scalar import kind
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.loops.ir import LoopKernel

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphjit.backend.llvm.math import error, exponential, inverse, logarithm, power, rounding, trigonometric
+from graphjit.backend.llvm.math import (
+    error,
+    exponential,
+    gamma,
+    inverse,
+    logarithm,
+    power,
+    remainder,
+    rounding,
+    trigonometric,
+)
 from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
 from graphjit.backend.llvm.math.library import ATTRIBUTES, call, provide
 from graphjit.backend.llvm.text import Function, Module
@@ -18,7 +28,7 @@ from graphjit.backend.llvm.vector import Vector
 
 __all__ = ["FUNCTIONS", "MathFunction", "emit", "provide"]
 
-FAMILIES = (error, exponential, inverse, logarithm, power, rounding, trigonometric)
+FAMILIES = (error, exponential, gamma, inverse, logarithm, power, remainder, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
 
 

@@ -16,6 +16,7 @@ from graphjit.backend.llvm.math import tables
 from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
 from graphjit.backend.llvm.math.exponential import LOG2_E
 from graphjit.backend.llvm.math.function import function
+from graphjit.backend.llvm.math.tables import horner, piecewise
 from graphjit.backend.llvm.vector import INF, Table, Vector
 
 SOURCE = "own piecewise polynomials, sixteen intervals"
@@ -38,20 +39,6 @@ CONSTANTS = {
     "double": Constants(tables.ERF_F64, 49 / 128, 5.922, tables.ERFC_F64, 67 / 1024, 27.3, -26.7),
     "float": Constants(tables.ERF_F32, 33 / 128, 3.92, tables.ERFC_F32, 67 / 1024, 10.1, -9.5),
 }
-
-
-def piecewise(v: Vector, table: Table, width: float, x: str) -> tuple[list[str], str]:
-    """(coefficients, d): those of the interval of ``x``, and x relative to the interval's centre."""
-    n, shifted = v.nearest(x, 1.0 / width)
-    return v.lookup(table, v.to_bits(shifted)), v.fnma(n, width, x)
-
-
-def horner(v: Vector, coefficients: list[str], d: str) -> str:
-    """Polynomial whose coefficients differ from lane to lane."""
-    result = coefficients[-1]
-    for c in reversed(coefficients[:-1]):
-        result = v.fma(result, d, c)
-    return result
 
 
 @function("erf", 1, 2.0, 2.0, SOURCE)

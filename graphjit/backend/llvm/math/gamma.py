@@ -1,483 +1,164 @@
-"""Logarithm of the gamma function and its first two derivatives: lgamma, digamma, trigamma.
+"""lgamma, digamma, trigamma.
 
-Job: on [1/2, 8) a polynomial on each of sixteen intervals, four an octave, whose coefficients are picked by a permutation;
-beyond it the asymptotic series in 1/x**2; one recurrence step below 1/2; reflection at and below -1/2.
-Input and output: as in `function`; float32 is computed in float64.
-Invariants: the factors that vanish (lgamma at 1 and 2, digamma at 1.46...) stand outside the polynomials, so results keep
-their relative accuracy on the positive axis; at negative arguments the error is relative to max(1, |result|).
-Formulas: DLMF, chapter 5 (recurrence 5.5.1, 5.5.2; reflection 5.5.3, 5.5.4; series 5.11.1, 5.11.2); special values as in
-SciPy's gammaln, digamma and polygamma(1, x); polynomials made for this project (interpolation at Chebyshev points).
+Job: sixteen polynomials on [1, 8.75), one recurrence below 1, Stirling's series above, reflection for negative arguments.
+Input and output: as in `function`.
+Invariant: relative accuracy for positive arguments, the zeros at 1, 2 and 1.4616 included; for negative ones the error is
+relative to the largest term of the reflection formula.  Poles: lgamma and trigamma give inf, digamma gives NaN at negative
+integers and an infinity of the other sign at a signed zero, as SciPy does.
+Formulas: Abramowitz & Stegun 6.1.17, 6.1.40, 6.3.5, 6.3.7, 6.3.18, 6.4.6, 6.4.7, 6.4.12; polynomials made for this project.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 
-from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
+from graphjit.backend.llvm.math import gamma_tables
 from graphjit.backend.llvm.math.function import function, through_float64
-from graphjit.backend.llvm.math.logarithm import log, log_parts
-from graphjit.backend.llvm.math.trigonometric import cos_tail, sin_tail
-from graphjit.backend.llvm.vector import INF, NAN, Table, Vector
+from graphjit.backend.llvm.math.logarithm import log
+from graphjit.backend.llvm.math.power import long_log
+from graphjit.backend.llvm.math.tables import horner, piecewise
+from graphjit.backend.llvm.math.trigonometric import cos_tail, is_odd, sin_tail
+from graphjit.backend.llvm.vector import INF, NAN, SMALLEST_NORMAL, Vector
 
-SOURCE = "own piecewise polynomials, asymptotic series, reflection"
+SOURCE = "own piecewise polynomials, Stirling's series, reflection (Abramowitz & Stegun, chapter 6)"
+STIRLING = 8.5  # the series is used from here on
+WIDTH = 0.5
 
-PI, PI_LOW = 3.141592653589793, 1.2246467991473532e-16
-PI_SQUARED = 9.869604401089358
-LOG_PI = 1.1447298858494002
-STIRLING = 0.4189385332046727  # log(2 pi)/2 - 1/2
-LARGEST = 2.5563481638716906e305  # lgamma overflows beyond it
-ROOT, ROOT_LOW = 1.4616321449683622, 9.549995429965697e-17  # the positive zero of digamma
-
-FAR = 8.0  # the series holds from here on
-# in u = 1/x**2: (lgamma(x) - (x - 1/2) (log(x) - 1) - STIRLING) x
-LGAMMA_FAR = (
-    0.08333333333333333,
-    -0.002777777777773988,
-    0.0007936507897524059,
-    -0.0005952365845057049,
-    0.0008414700852503147,
-    -0.001890382993887715,
-    0.005065905360156132,
+# The series' tails in 1 / x**2: lgamma's times x, digamma's times x**2, trigamma's times x**3
+LGAMMA_TAIL = (
+    0.08333333333333331,
+    -0.0027777777776825216,
+    0.0007936507130679288,
+    -0.0005952130053390523,
+    0.0008381894510790462,
+    -0.0016798960410519292,
 )
-# (log(x) - 1/(2 x) - digamma(x)) x**2
-DIGAMMA_FAR = (
-    0.08333333333333333,
-    -0.008333333333278636,
-    0.0039682539119537084,
-    -0.0041666448230497,
-    0.007571689620283902,
-    -0.020697987372370493,
-    0.06362150587634356,
+DIGAMMA_TAIL = (
+    0.0833333333333331,
+    -0.0083333333321447,
+    0.0039682529557816286,
+    -0.004166349922622108,
+    0.007530581548014201,
+    -0.018057045088830385,
 )
-# (trigamma(x) x - 1 - 1/(2 x)) x**2
-TRIGAMMA_FAR = (
-    0.16666666666666655,
-    -0.03333333333249287,
-    0.023809522943893217,
-    -0.03333299706371194,
-    0.07569481310235808,
-    -0.24699740954161503,
-    0.8586880107331692,
+TRIGAMMA_TAIL = (
+    0.1666666666666666,
+    -0.033333333332904405,
+    0.0238095233171503,
+    -0.03333311836321373,
+    0.07571240590566987,
+    -0.24816264929970877,
+    0.8874245174985229,
 )
-
-# lgamma(x) / ((x - 1) (x - 2)) in x - centre; columns 8 ... 15, 0 ... 7 are the intervals in ascending order
-LGAMMA = Table(
-    "lgamma",
-    (
-        (
-            0.3995894876556691, 0.3620683176494759, 0.33272957550532456, 0.308948691655775, 0.2804270366677077,
-            0.25128977572182326, 0.22879038625685422, 0.21075144718206246, 0.7292906717372345, 0.6737458528710984,
-            0.6295592020730181, 0.5931806378854746, 0.5487833977237905, 0.5024224884952695, 0.46580963736232694,
-            0.43586455222115017,
-        ),
-        (
-            -0.08588084755126084, -0.06572934792248165, -0.05246670336016247, -0.04316503352502673,
-            -0.033564719273910464, -0.02534762267891015, -0.01999969826943875, -0.016286989704577978,
-            -0.5040595289745979, -0.3928343530578919, -0.318708373166188, -0.26612640940481946, -0.21115323425817553,
-            -0.1632991558201363, -0.13157899128683392, -0.10918086531277577,
-        ),
-        (
-            0.025268354959288763, 0.016030995033290377, 0.010952188945789879, 0.007888599595214933,
-            0.005179866342315496, 0.0032484062986839236, 0.0021959137095964617, 0.00156644412926504,
-            0.5543824376904409, 0.3563924654729358, 0.24636240090481337, 0.17939140482925073, 0.11960320844256102,
-            0.0764331376004486, 0.05257942622043391, 0.038122502984276094,
-        ),
-        (
-            -0.008464024993647044, -0.004419488380419885, -0.0025690485830955276, -0.0016120632532136603,
-            -0.0008884513143111378, -0.00045975358502350477, -0.00026494642199354125, -0.00016488247839749,
-            -0.7216867370607926, -0.38127657718307756, -0.22375936821977901, -0.14158683088020385,
-            -0.07892681966523822, -0.04142369437392771, -0.02419443643070551, -0.015252472846050963,
-        ),
-        (
-            0.003041118657920341, 0.001302906333823672, 0.0006426800237879615, 0.0003504909247385704,
-            0.0001616319313657808, 6.878711595743909e-05, 3.3701811031151114e-05, 1.825633022458419e-05,
-            1.017855294108336, 0.441685787431703, 0.21995226230968598, 0.12087569751363765, 0.05628216876935787,
-            0.024222189281306157, 0.011991915956997145, 0.006561971241562896,
-        ),
-        (
-            -0.0011409865808348538, -0.0004005636048696561, -0.00016744207392412218, -7.926468914908615e-05,
-            -3.053484388642323e-05, -1.0666564616209016e-05, -4.43586965413989e-06, -2.088741516046067e-06,
-            -1.5029081641977706, -0.5355058931564087, -0.22625907323935213, -0.10798579805385809,
-            -0.041994855689663706, -0.014816926979204038, -0.00621545041098882, -0.0029506372006568244,
-        ),
-        (
-            0.0004406567286554176, 0.0001266990591686493, 4.4854565471140284e-05, 1.841921573065893e-05,
-            5.921554195027923e-06, 1.6959144185515922e-06, 5.98023486697089e-07, 2.4455620025230035e-07,
-            2.2863375537755335, 0.6686499570931239, 0.23965668080865418, 0.09932941577862746, 0.03226388690043447,
-            0.00933310609018753, 0.0033172708582194063, 0.0013661088720631463,
-        ),
-        (
-            -0.00017370981964198135, -4.0898728467011255e-05, -1.2259280949487635e-05, -4.365496792672107e-06,
-            -1.1706058951834796e-06, -2.746638795896924e-07, -8.206954254717479e-08, -2.912938884732747e-08,
-            -3.5527028981636115, -0.8524056499457596, -0.25910351482248767, -0.09324672462110285,
-            -0.025296617973335114, -0.005999893841503446, -0.0018070645825291297, -0.0006455971396959693,
-        ),
-        (
-            6.95229985273081e-05, 1.3403863439421214e-05, 3.4014860704563018e-06, 1.0502056406099982e-06,
-            2.3481813190693298e-07, 4.5118021292648696e-08, 1.1418298950590167e-08, 3.5160540711889243e-09,
-            5.609393727620774, 1.103691532245573, 0.2844377945355719, 0.08886744939043355, 0.020132898935918356,
-            0.003915194032269773, 0.0009992730733731062, 0.00030973238506191097,
-        ),
-        (
-            -2.813595099440223e-05, -4.443490666368522e-06, -9.547563923037487e-07, -2.555830523842142e-07,
-            -4.762334996543577e-08, -7.493130577537315e-09, -1.605834153857023e-09, -4.288950498648235e-10,
-            -8.964359112972124, -1.4462570341662249, -0.315952956184969, -0.0856858775209866, -0.016201532928678576,
-            -0.0025837232846627214, -0.0005588902551839677, -0.0001503090614536026,
-        ),
-        (
-            1.149642998124051e-05, 1.4869972256106404e-06, 2.705096913168113e-07, 6.278213426296438e-08,
-            9.752258724504349e-09, 1.256003016899162e-09, 2.2786815635302e-10, 5.2773883887478307e-11,
-            14.478167025740703, 1.9142332973264296, 0.3543741734630303, 0.08340280701639183, 0.013164427584110617,
-            0.001720961739310633, 0.0003154601419150187, 7.36118249415437e-05,
-        ),
-        (
-            -4.904052844196203e-06, -5.134015451556513e-07, -7.854341193205564e-08, -1.5737827457143804e-08,
-            -2.085599097398163e-09, -2.172275715046857e-10, -3.3131438386387156e-11, -6.62438408814606e-12,
-            -24.419323463794033, -2.6145691972813494, -0.40736139527490345, -0.08284248438807909,
-            -0.011164994302930963, -0.0011823467399620239, -0.00018241941402939794, -3.677835908082623e-05,
-        ),
-        (
-            2.0316270951167083e-06, 1.741944195158755e-07, 2.2563784540510693e-08, 3.91987473946821e-09,
-            4.331558133617611e-10, 3.692044734605585e-11, 4.765719959504933e-12, 8.260237640740641e-13,
-            40.06654918476839, 3.513568009721898, 0.4636814560769098, 0.08180270943573974, 0.00920222648002204,
-            0.0007984965105456597, 0.0001043754953345027, 1.8256915408247806e-05,
-        ),
-    ),
-)
-
-# digamma(x) / (x - root)
-DIGAMMA = Table(
-    "digamma",
-    (
-        (
-            0.7262427849760034, 0.6356111895971849, 0.5686698674474819, 0.5167601817215035, 0.45711085445414806,
-            0.3989466057616312, 0.3558516134564126, 0.32239796100264034, 1.8733911439800273, 1.6224109594212306,
-            1.442859241100797, 1.3069236090014014, 1.154056940499151, 1.0080828832111486, 0.9015925158282158,
-            0.8197059040391854,
-        ),
-        (
-            -0.21425737920543955, -0.15371381020942262, -0.11679452666867969, -0.09238913602390532,
-            -0.06858476700576066, -0.049426953149724846, -0.037624699736272825, -0.029773287852300705,
-            -2.4164663728412776, -1.6717373080344993, -1.236135742352259, -0.9578643739062814, -0.6953480467852611,
-            -0.49154547027318196, -0.3697749644574109, -0.2905097569443759,
-        ),
-        (
-            0.0791348988150635, 0.046071076255091964, 0.0294771866709657, 0.020152339871649747, 0.012442981939345232,
-            0.0073352602963510085, 0.004729854006002263, 0.0032493319478091934, 3.9768718586362617, 2.213224117853964,
-            1.3644348893126441, 0.9046718496915206, 0.5386324954190401, 0.30647763934072314, 0.19272012460146237,
-            0.130023439701586,
-        ),
-        (
-            -0.031767188955204397, -0.014981530001802029, -0.008054808602712358, -0.004749293136381289,
-            -0.0024319736345883103, -0.0011688290137205025, -0.000636630124588716, -0.0003787876503427697,
-            -6.910942600632489, -3.1199895992282607, -1.6138258307724611, -0.9198865598436655, -0.45134533579054037,
-            -0.20743227574845274, -0.10919698588596102, -0.06328917065603364,
-        ),
-        (
-            0.013283979437175518, 0.005077523927513715, 0.002293606388885251, 0.0011657724033134823,
-            0.0004945996155701828, 0.00019353208772832014, 8.892754739909796e-05, 4.5772720778430174e-05,
-            12.19601173353018, 4.486696203904602, 1.9549683489270042, 0.9612615013654747, 0.3902804901579384,
-            0.1454465475442058, 0.06426251743366883, 0.03204852080225831,
-        ),
-        (
-            -0.005682519140491775, -0.00176252838481545, -0.0006692633196288065, -0.0002932739185349968,
-            -0.00010307534612678869, -3.2820333937623235e-05, -1.271490581927612e-05, -5.658287879329555e-06,
-            -21.627731856118565, -6.4977365631833015, -2.3901896386800074, -1.0159143832092947, -0.3422614278116736,
-            -0.10374091729749495, -0.03855782679608956, -0.01657378439467978,
-        ),
-        (
-            0.0024639760546057076, 0.0006209871929010564, 0.0001983658659893349, 7.497209682397008e-05,
-            2.1833206618908312e-05, 5.656721608397943e-06, 1.8472090298923508e-06, 7.104882672304993e-07,
-            38.41591302278914, 9.435123619432051, 2.933387969146156, 1.0790227416238716, 0.3021704897188625,
-            0.0746482704436973, 0.023380439903781757, 0.008674309738414427,
-        ),
-        (
-            -0.0010774501702687862, -0.000220921488334237, -5.941489539672006e-05, -1.937770751821018e-05,
-            -4.677666704297443e-06, -9.862929376690532e-07, -2.714688650641538e-07, -9.023436576718835e-08,
-            -68.2740208735816, -13.71448695708273, -3.60582659250687, -1.148648926562427, -0.267662036531546,
-            -0.05396811100286526, -0.014262521318805073, -0.004572288025621806,
-        ),
-        (
-            0.0004737083876174851, 7.910805372799699e-05, 1.7926020414239724e-05, 5.047682074902026e-06,
-            1.010499117284958e-06, 1.7344598034922704e-07, 4.0241503739602946e-08, 1.1559131094016809e-08,
-            121.36357931110477, 19.94293391638844, 4.435504853578001, 1.2240580743821872, 0.2374945043587144,
-            0.03911830666739954, 0.008730873697286895, 0.002420549823086735,
-        ),
-        (
-            -0.00020900661601605918, -2.845393534585967e-05, -5.436421225986323e-06, -1.3223332406354665e-06,
-            -2.1964142754468455e-07, -3.0700653827638126e-08, -6.005072615427851e-09, -1.490684923020787e-09,
-            -215.74905982997643, -29.00470328366273, -5.45775180405761, -1.305066868226017, -0.21090763580049549,
-            -0.028395521196625008, -0.0053557345329645146, -0.001284882894581032,
-        ),
-        (
-            9.236332584291805e-05, 1.0262924597785683e-05, 1.6545703305676166e-06, 3.4782991659441916e-07,
-            4.7929366216989e-08, 5.459887990150538e-09, 9.00672034140343e-10, 1.9324941217401463e-10,
-            383.25471026863323, 42.17249827467925, 6.715348162823557, 1.391632342609167, 0.18723751596190807,
-            0.020621832423311042, 0.0032888682640936605, 0.0006831363816922947,
-        ),
-        (
-            -4.0912185769809174e-05, -3.711055353166957e-06, -5.050217110430018e-07, -9.178991173500995e-08,
-            -1.0504288049549082e-08, -9.751783087627267e-10, -1.3567597463367167e-10, -2.516262140442484e-11,
-            -681.338283601074, -61.34070149783422, -8.264643141765474, -1.484251436303606, -0.16639014006791497,
-            -0.014988320268391385, -0.0020215096258403014, -0.0003636308698073367,
-        ),
-        (
-            1.8958364258322927e-05, 1.3838365849618611e-06, 1.5769617376961904e-07, 2.465962820808064e-08,
-            2.411144366481988e-09, 1.7981588214153977e-10, 2.0929236223171395e-11, 3.3382208676493136e-12,
-            1265.968153086365, 91.87985030611017, 10.386755321595862, 1.6081356327255167, 0.15455990994732857,
-            0.011221149528568813, 0.0012693659340579533, 0.0001967492404393227,
-        ),
-        (
-            -8.412930348210953e-06, -5.017558862812426e-07, -4.83036187721785e-08, -6.535031078946741e-09,
-            -5.311488492903561e-10, -3.2304296203495555e-11, -3.1725303442045947e-12, -4.3749869978335326e-13,
-            -2250.6086431752747, -133.64302679352073, -12.783576901372484, -1.7153030977719559, -0.13737697713966654,
-            -0.008159176397684273, -0.0007808011361734784, -0.00010484829867252403,
-        ),
-    ),
-)
-
-# trigamma(x)
-TRIGAMMA = Table(
-    "trigamma",
-    (
-        (
-            0.5573291545071107, 0.43757125764893073, 0.3597982903095799, 0.3053398526902531, 0.24872510303901038,
-            0.19934238698962767, 0.16628453574995825, 0.1426158966967038, 4.046113737036723, 2.9165565475136135,
-            2.2452746870059777, 1.808971117885678, 1.3881334449880345, 1.0506665216503968, 0.8411831730404085,
-            0.6996185089453263,
-        ),
-        (
-            -0.3037399375369204, -0.18871463303130123, -0.12815694713911513, -0.09254633851589927, -0.0615568213210277,
-            -0.03960894752130204, -0.0275879107068768, -0.020305252536644666, -11.984399394722745, -6.770130483369012,
-            -4.243668577442892, -2.864063941955188, -1.753338118135683, -1.036192571108218, -0.6765813821596801,
-            -0.4735244931421917,
-        ),
-        (
-            0.16227200459419805, 0.08030806374473469, 0.04521667766232787, 0.027852630372697255, 0.015161254271183295,
-            0.007845296337941409, 0.00456683175218907, 0.002886218328289347, 30.572167508689883, 13.885525075750607,
-            7.2360633373419665, 4.160441896289847, 2.07170953178311, 0.9733438269734446, 0.5246425417240589,
-            0.3115851929423104,
-        ),
-        (
-            -0.08517810632225349, -0.03375924556192769, -0.015811986658958405, -0.008326308169425846,
-            -0.003716792246380662, -0.0015491010069026907, -0.0007543217133870078, -0.0004095804982280923,
-            -71.50707516010505, -26.373141421407496, -11.531434513819647, -5.694858449718768, -2.3309051772965,
-            -0.8801304885614007, -0.39479422501561134, -0.20016536942028548,
-        ),
-        (
-            0.04402032005381853, 0.014033695064594438, 0.005483586907540526, 0.0024732689770935196,
-            0.0009070939862252026, 0.0003049575308146088, 0.00012432587319740696, 5.802948566684621e-05,
-            158.2110033315024, 47.58401473464388, 17.532586379797845, 7.468674430703377, 2.5274834435682205,
-            0.7721692286477194, 0.289817039876165, 0.12598725548632458,
-        ),
-        (
-            -0.022439997436168802, -0.005774810658069015, -0.0018870730853719677, -0.0007302610924157801,
-            -0.00022042818823623294, -5.985846674563268e-05, -2.044792326396678e-05, -8.208590181312102e-06,
-            -337.01229065170304, -82.81061453646102, -25.76607639523435, -9.48878932502928, -2.663890384984778,
-            -0.6612471427368312, -0.2084292868448282, -0.07792862149600273,
-        ),
-        (
-            0.011301843124799803, 0.0023545133538655605, 0.000644771239485106, 0.00021440141692928466,
-            5.334514249478658e-05, 1.171595544277604e-05, 3.3561431891187136e-06, 1.1593398153103374e-06,
-            698.6229786039772, 140.3636425501058, 36.918321489839, 11.767465976584319, 2.7459190230208588,
-            0.5552655086559138, 0.1473528169278906, 0.04748990993366961,
-        ),
-        (
-            -0.005631968195226384, -0.0009520112117943289, -0.0002188527829219152, -6.26140583057243e-05,
-            -1.285933477933733e-05, -2.2868437396801643e-06, -5.497399242727334e-07, -1.6348878333213297e-07,
-            -1419.1616190502427, -233.2233872164118, -51.8804268429564, -14.321735371343545, -2.7808782907165743,
-            -0.45885605385352546, -0.10268942523933444, -0.02857368658517095,
-        ),
-        (
-            0.00278039096578311, 0.00038203956023130523, 7.383324665768197e-05, 1.8195269823880952e-05,
-            3.0883110605609523e-06, 4.4518828797752654e-07, 8.98715981265263e-08, 2.3020439101144255e-08,
-            2838.1359970917456, 381.5669323012987, 71.80471288365342, 17.172765106326302, 2.7764171283173784,
-            0.3742037297670064, 0.07070322064452603, 0.01700477990985014,
-        ),
-        (
-            -0.0013613593845787863, -0.00015227134497364334, -2.4769446685337982e-05, -5.26295994817373e-06,
-            -7.390775046642722e-07, -8.644569905223697e-08, -1.4664261051519391e-08, -3.2366958088559277e-09,
-            -5606.1386386737495, -616.629698933637, -98.17657641596603, -20.34537187104179, -2.73988051323493,
-            -0.3018270200160126, -0.04818350638242409, -0.010024694490008996,
-        ),
-        (
-            0.0006617105157439401, 6.03190761419494e-05, 8.266850656445405e-06, 1.515730204024816e-06,
-            1.76276755831516e-07, 1.6744611034764357e-08, 2.3883254053882375e-09, 4.544298453552886e-10,
-            10963.017599042225, 986.5771441404975, 132.90508807407545, 23.867649888580083, 2.6778158607741744,
-            0.24120531722793268, 0.03255041171300425, 0.005861618649492078,
-        ),
-        (
-            -0.0003191847404351208, -2.3749279718509056e-05, -2.745310753794117e-06, -4.3471002835674863e-07,
-            -4.18620630070349e-08, -3.2342029385135706e-09, -3.881861306336506e-10, -6.370364995134972e-11,
-            -21235.926977055806, -1564.62765394316, -178.39141501775322, -27.766690231909706, -2.592942365062393,
-            -0.19115150894897592, -0.02181902858211652, -0.0034025905050502603,
-        ),
-        (
-            0.0001532712353080941, 9.308847530142055e-06, 9.079649756484971e-07, 1.2422612546240584e-07,
-            9.923100759169688e-09, 6.235847476678804e-10, 6.299994513616351e-11, 8.919251160009052e-12,
-            40899.72911947285, 2465.486608785368, 237.85256235363423, 32.08471839429832, 2.4966609201060486,
-            0.15055292731154307, 0.014534999181765542, 0.001963230622304357,
-        ),
-        (
-            -7.730487235177689e-05, -3.764859019617976e-06, -3.0681394334903077e-07, -3.6054905035125464e-08,
-            -2.4740518606993065e-09, -1.2425759774679587e-10, -1.0463526867192268e-11, -1.2703319597018813e-12,
-            -82676.05314089144, -4003.7784322044254, -323.4586729734727, -37.571063107112515, -2.523247578901491,
-            -0.12221845938878627, -0.009878478321534366, -0.0011484409660555634,
-        ),
-        (
-            3.675021438054548e-05, 1.4625843611246476e-06, 1.0068187213631271e-07, 1.0233101738543727e-08,
-            5.830810354869098e-10, 2.3853549701857916e-11, 1.6924281902291326e-12, 1.7738703662634066e-13,
-            157408.55550704303, 6237.804652596017, 426.4472857334387, 42.93112721333488, 2.4019520001530204,
-            0.09519615749925336, 0.006510049490408135, 0.0006557711914115368,
-        ),
-    ),
-)
+DIGAMMA_ZERO = (0.46163214496836236, -1.5522348162858677e-17)  # the positive zero minus 1
 
 
-def piecewise(v: Vector, table: Table, x: str) -> str:
-    """The polynomial of x's interval; x in [1/2, 8): exponent and two bits of the fraction name the interval."""
-    bits = v.bits
-    pattern = v.to_bits(x)
-    centre = v.from_bits(bits.or_(bits.and_(pattern, -(1 << 50)), 1 << 49))
-    d = v.sub(x, centre)
-    coefficients = v.lookup(table, bits.lshr(pattern, 50))
-    result = coefficients[-1]
-    for c in reversed(coefficients[:-1]):
-        result = v.fma(result, d, c)
-    return result
+def _log_of_any(v: Vector, size: str) -> tuple[str, str]:
+    """log of a positive finite number, subnormal or not, as a sum."""
+    subnormal = v.lt(size, SMALLEST_NORMAL["double"])
+    pattern = v.to_bits(v.select(subnormal, v.mul(size, 2.0**54), size))
+    return long_log(v, pattern, v.select(subnormal, -54.0, 0.0))
 
 
-@dataclass(frozen=True)
-class Angle:
-    """x's distance to the nearest integer or half: cos(pi x) / sin(pi x) is cosine/sine, or -sine/cosine where ``odd``."""
-
-    sine: str
-    cosine: str
-    odd: str  # the nearest is a half
-    whole: str  # x is an integer
-
-
-def angle(v: Vector, x: str) -> Angle:
-    """Sine and cosine of pi times the distance from x to the nearest multiple of 1/2; exact reduction at any size."""
-    n = v.rint(v.mul(x, 2.0))
-    r = v.fma(n, -0.5, x)
-    half = v.mul(n, 0.5)
-    odd = v.ne(v.rint(half), half)
-    a = v.mul(r, PI)
-    rest = v.fma(r, PI_LOW, v.fma(r, PI, v.neg(a)))
-    square = v.mul(a, a)
+def _half_turns(v: Vector, size: str) -> tuple[str, str]:
+    """(|sin(pi size)|, |cos(pi size)|)."""
+    twice = v.rint(v.add(size, size))
+    r = v.mul(v.fnma(twice, 0.5, size), math.pi)
+    square = v.mul(r, r)
+    sine = v.abs(v.add(r, sin_tail(v, r, "", square)))
     cosine = v.add(cos_tail(v, square), 1.0)
-    whole = v.mask.and_(v.eq(r, 0.0), v.mask.not_(odd))
-    return Angle(v.add(a, sin_tail(v, a, rest, square)), cosine, odd, whole)
+    wide = v.add(v.abs(twice), 1.5 * 2.0**52)
+    odd = is_odd(v, v.to_bits(wide))
+    return v.select(odd, cosine, sine), v.select(odd, sine, cosine)
 
 
-Part = Callable[[str], str]
+def _is_integer(v: Vector, x: str) -> str:
+    return v.eq(v.trunc(x), x)
 
 
-def assemble(
-    v: Vector, x: str, middle: Part, far: Part, near: Callable[[str, str], str], left: Callable[[str, str], str]
-) -> str:
-    """The function from its pieces.
-
-    ``middle(y)`` on [1/2, 8), ``far(y)`` from 8 on; ``near(x, value)`` on |x| < 1/2 from the value at x + 1,
-    ``left(x, value)`` at x <= -1/2 from the value at |x|.
-    """
-    size = v.abs(x)
-    small = v.lt(size, 0.5)
-    y = v.select(small, v.add(x, 1.0), size)
-    value = v.unlikely(v.ge(y, FAR), middle(y), lambda: far(y))
-    value = v.unlikely(small, value, lambda: near(x, value))
-    positive = value
-    return v.unlikely(v.le(x, -0.5), positive, lambda: left(x, positive))
-
-
-@function("lgamma", 1, 3.0, 1.0, SOURCE + "; " + "below 0 relative to max(1, |f|)", out_of_line=True)
+@function("lgamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
 @through_float64
 def lgamma(v: Vector, x: str) -> str:
-    """log |gamma(x)|; inf at 0 and the negative integers."""
+    """log|Gamma(x)|; inf at the poles, -inf at -inf (scipy.special.gammaln)."""
+    size = v.abs(x)
+    log_high, log_low = _log_of_any(v, size)
+    below = v.lt(size, 1.0)
+    w = v.select(below, size, v.sub(size, 1.0))
+    coefficients, d = piecewise(v, gamma_tables.LGAMMA_F64, WIDTH, w)
+    factor = v.mul(w, v.sub(w, 1.0))
+    shifted = v.mul(horner(v, coefficients, d), factor)
+    middle = v.select(below, v.sub(v.sub(shifted, log_low), log_high), shifted)
 
-    def middle(y: str) -> str:
-        return v.mul(v.mul(piecewise(v, LGAMMA, y), v.sub(y, 1.0)), v.sub(y, 2.0))
+    base, power = v.sub(size, 0.5), v.sub(log_high, 1.0)
+    product = v.mul(base, power)
+    rest = v.fma(base, log_low, v.fma(base, power, v.neg(product)))
+    inverse = v.div(1.0, size)
+    series = v.mul(v.poly(v.mul(inverse, inverse), LGAMMA_TAIL), inverse)
+    constant = 0.5 * math.log(2.0 * math.pi) - 0.5
+    large = v.add(product, v.add(v.add(rest, series), constant))
+    large = v.select(v.lt(product, INF), large, product)
+    value = v.select(v.ge(size, STIRLING), large, middle)
+    value = v.select(v.eq(size, 0.0), INF, v.select(v.eq(size, INF), x, value))
 
-    def far(y: str) -> str:
-        # (y - 1/2) (log(y) - 1) with the logarithm as an unevaluated sum, whose error the factor would enlarge
-        k = EXPONENTIAL[v.element]
-        m, e = v.split(y)
-        f = v.sub(m, 1.0)
-        half, tail = log_parts(v, f)
-        lead = v.mul(e, k.ln2_high)
-        total = v.add(lead, f)
-        rest = v.add(v.add(v.sub(lead, total), f), v.sub(v.fma(e, k.ln2_low, tail), half))
-        high = v.add(total, rest)
-        low = v.add(v.sub(total, high), rest)
-        factor, less = v.sub(y, 0.5), v.sub(high, 1.0)
-        product = v.mul(factor, less)
-        w = v.div(1.0, y)
-        series = v.fma(w, v.poly(v.mul(w, w), LGAMMA_FAR), STIRLING)
-        result = v.add(product, v.add(v.fma(factor, less, v.neg(product)), v.fma(factor, low, series)))
-        return v.select(v.gt(y, LARGEST), INF, result)
+    def reflected() -> str:
+        sine, _ = _half_turns(v, size)
+        mirrored = v.sub(v.sub(math.log(math.pi), log(v, v.mul(size, sine))), value)
+        mirrored = v.select(_is_integer(v, size), INF, mirrored)
+        return v.select(v.eq(size, INF), x, mirrored)
 
-    def near(x: str, value: str) -> str:
-        return v.sub(value, log(v, v.abs(x)))
-
-    def left(x: str, value: str) -> str:
-        # gamma(x) gamma(-x) = -pi / (x sin(pi x))
-        at = angle(v, x)
-        sine = v.abs(v.select(at.odd, at.cosine, at.sine))
-        reflected = v.sub(v.sub(LOG_PI, log(v, v.mul(v.abs(x), sine))), value)
-        return v.select(v.eq(x, -INF), -INF, v.select(at.whole, INF, reflected))
-
-    return assemble(v, x, middle, far, near, left)
+    return v.unlikely(v.lt(x, 0.0), value, reflected)
 
 
-@function("digamma", 1, 3.0, 1.0, SOURCE + "; " + "below 0 relative to max(1, |f|)", out_of_line=True)
+@function("digamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
 @through_float64
 def digamma(v: Vector, x: str) -> str:
-    """Derivative of lgamma; -inf at 0, inf at -0, NaN at the negative integers and -inf."""
+    """The logarithmic derivative of Gamma (scipy.special.digamma)."""
+    size = v.abs(x)
+    below = v.lt(size, 1.0)
+    w = v.select(below, size, v.sub(size, 1.0))
+    coefficients, d = piecewise(v, gamma_tables.DIGAMMA_F64, WIDTH, w)
+    distance = v.sub(v.sub(w, DIGAMMA_ZERO[0]), DIGAMMA_ZERO[1])
+    shifted = v.mul(horner(v, coefficients, d), distance)
+    inverse = v.div(1.0, size)
+    middle = v.select(below, v.sub(shifted, inverse), shifted)
+    square = v.mul(inverse, inverse)
+    tail = v.fma(inverse, 0.5, v.mul(v.poly(square, DIGAMMA_TAIL), square))
+    value = v.select(v.ge(size, STIRLING), v.sub(log(v, size), tail), middle)
+    value = v.select(v.eq(size, 0.0), v.copysign(INF, v.neg(x)), value)
 
-    def middle(y: str) -> str:
-        return v.mul(piecewise(v, DIGAMMA, y), v.sub(v.sub(y, ROOT), ROOT_LOW))
+    def reflected() -> str:
+        sine, cosine = _half_turns(v, size)
+        # the sign of cot(pi size): positive in the first half of each unit interval
+        fraction = v.sub(size, v.floor(size))
+        cotangent = v.div(v.mul(cosine, math.pi), sine)
+        cotangent = v.select(v.gt(fraction, 0.5), v.neg(cotangent), cotangent)
+        following = v.select(below, shifted, v.add(value, inverse))  # digamma(size + 1)
+        mirrored = v.add(following, cotangent)
+        return v.select(_is_integer(v, size), NAN, mirrored)
 
-    def far(y: str) -> str:
-        w = v.div(1.0, y)
-        u = v.mul(w, w)
-        return v.sub(log(v, y), v.fma(u, v.poly(u, DIGAMMA_FAR), v.mul(w, 0.5)))
-
-    def near(x: str, value: str) -> str:
-        return v.sub(value, v.div(1.0, x))
-
-    def left(x: str, value: str) -> str:
-        at = angle(v, x)
-        top = v.select(at.odd, v.neg(at.sine), at.cosine)
-        bottom = v.select(at.odd, at.cosine, at.sine)
-        cotangent = v.mul(v.div(top, bottom), PI)
-        reflected = v.sub(v.sub(value, v.div(1.0, x)), cotangent)
-        return v.select(at.whole, NAN, reflected)
-
-    return assemble(v, x, middle, far, near, left)
+    return v.unlikely(v.lt(x, 0.0), value, reflected)
 
 
-@function("trigamma", 1, 3.0, 1.0, SOURCE, out_of_line=True)
+@function("trigamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
 @through_float64
 def trigamma(v: Vector, x: str) -> str:
-    """Derivative of digamma; inf at 0, the negative integers and -inf."""
+    """The derivative of digamma (scipy.special.polygamma(1, x)); inf at the poles."""
+    size = v.abs(x)
+    below = v.lt(size, 1.0)
+    w = v.select(below, size, v.sub(size, 1.0))
+    coefficients, d = piecewise(v, gamma_tables.TRIGAMMA_F64, WIDTH, w)
+    shifted = horner(v, coefficients, d)
+    inverse = v.div(1.0, size)
+    square = v.mul(inverse, inverse)
+    middle = v.select(below, v.add(shifted, square), shifted)
+    series = v.mul(v.mul(v.poly(square, TRIGAMMA_TAIL), square), inverse)
+    value = v.select(v.ge(size, STIRLING), v.add(inverse, v.fma(square, 0.5, series)), middle)
 
-    def middle(y: str) -> str:
-        return piecewise(v, TRIGAMMA, y)
+    def reflected() -> str:
+        sine, _ = _half_turns(v, size)
+        ratio = v.div(math.pi, sine)
+        following = v.select(below, shifted, v.sub(value, square))  # trigamma(size + 1)
+        mirrored = v.sub(v.mul(ratio, ratio), following)
+        return v.select(_is_integer(v, size), INF, mirrored)
 
-    def far(y: str) -> str:
-        w = v.div(1.0, y)
-        u = v.mul(w, w)
-        return v.fma(v.fma(u, v.poly(u, TRIGAMMA_FAR), v.mul(w, 0.5)), w, w)
-
-    def near(x: str, value: str) -> str:
-        return v.add(value, v.div(1.0, v.mul(x, x)))
-
-    def left(x: str, value: str) -> str:
-        at = angle(v, x)
-        sine = v.select(at.odd, at.cosine, at.sine)
-        reflected = v.add(v.sub(v.div(PI_SQUARED, v.mul(sine, sine)), value), v.div(1.0, v.mul(x, x)))
-        return v.select(v.eq(x, -INF), INF, reflected)
-
-    return assemble(v, x, middle, far, near, left)
+    return v.unlikely(v.lt(x, 0.0), value, reflected)

@@ -96,9 +96,10 @@ def asin(v: Vector, x: str) -> str:
     high, low, _ = TRIGONOMETRIC[v.element].parts
     small, s, shape = _asin_parts(v, x)
     q = v.select(small, s, v.mul(s, -2.0))
-    # pi/2 + q is exact where the result is below pi/4
-    value = v.add(v.add(v.select(small, 0.0, high), q), v.fma(q, shape, v.select(small, 0.0, low)))
-    return v.copysign(value, x)
+    base = v.select(small, 0.0, high)
+    lead = v.add(base, q)
+    rest = v.add(v.sub(base, lead), q)
+    return v.copysign(v.add(lead, v.add(rest, v.fma(q, shape, v.select(small, 0.0, low)))), x)
 
 
 @function("acos", 1, 1.5, 1.5, "fdlibm's e_acos.c, own polynomial")
