@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Before anything imports graphjit, which reads its settings once: every pass and every kernel is verified in tests.
+os.environ.setdefault("GRAPHJIT_VERIFY", "1")
 
 GOLDEN = Path(__file__).parent / "golden"
 

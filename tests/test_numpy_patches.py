@@ -205,7 +205,7 @@ def all_the_time():
         trace()
 
 stop = False
-thread = threading.Thread(target=all_the_time)
+thread = threading.Thread(target=all_the_time, daemon=True)
 thread.start()
 for _ in range(20):
     time.sleep(0.002)

@@ -21,13 +21,19 @@ NAMESPACE = "graphjit"
 Class = TypeVar("Class", bound=type)
 
 
+_kept: list[Any] = []
+
+
 @cache
 def _optree() -> ModuleType:
     """optree, loaded on first need: importing it would take a third of the time that importing graphjit may take."""
     import optree
 
-    # One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning.
-    optree.dict_insertion_ordered(True, namespace=NAMESPACE).__enter__()
+    # One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning (and the native entry
+    # walks dicts in that order).  The context manager is kept: collected, it would undo the switch.
+    order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
+    order.__enter__()
+    _kept.append(order)
     return optree
 
 

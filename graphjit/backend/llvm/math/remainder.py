@@ -63,7 +63,9 @@ def _long_division(v: Vector, a: str, b: str) -> str:
     # remainder * 2**(exponent_b - 1075): the power itself may be subnormal
     normal = bits.gt(exponent_b, MANTISSA_BITS["double"])
     power = bits.select(
-        normal, bits.shl(bits.sub(exponent_b, MANTISSA_BITS["double"]), 52), bits.shl(1, bits.and_(bits.sub(exponent_b, 1), 63))
+        normal,
+        bits.shl(bits.sub(exponent_b, MANTISSA_BITS["double"]), 52),
+        bits.shl(1, bits.and_(bits.sub(exponent_b, 1), 63)),
     )
     result = v.mul(bits.convert("uitofp", remainder.name, v), v.from_bits(power))
     return v.select(valid, result, NAN)
