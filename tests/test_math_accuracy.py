@@ -153,7 +153,12 @@ def samples(name: str, d: Draw) -> Samples:
     ]
     unit = [d.between(-1, 1), d.tiny, np.clip(d.near([1.0, -1.0, 0.5, -0.5]), -1, 1)]
     exponential = [d.between(low, top), d.between(-1, 1), d.tiny, d.between(-40, 40)]
-    gamma = [d.between(0, 3), d.between(0.5, 12), d.decades(-300, 300) if d.double else d.positive, d.near([1.0, 2.0, 1.4616321449683622, 8.5])]
+    gamma = [
+        d.between(0, 3),
+        d.between(0.5, 12),
+        d.decades(-300, 300) if d.double else d.positive,
+        d.near([1.0, 2.0, 1.4616321449683622, 8.5]),
+    ]
     table: dict[str, Samples] = {
         "exp": exponential,
         "expm1": [*exponential, d.near([0.34, -0.34, 0.69, -0.69])],
@@ -188,8 +193,9 @@ def samples(name: str, d: Draw) -> Samples:
         return table[name]
     if name == "pow":
         bases = (np.exp(d.between(-0.98 * top, 0.98 * top)), d.between(0.5, 2), d.between(0.95, 1.06))
+        away = [x[x != 1].astype(d.dtype) for x in bases]
         return [
-            *((x.astype(d.dtype), (d.between(low, top) / np.log(x.astype(np.float64))).astype(d.dtype)) for x in bases),
+            *((x, (d.between(low, top)[: len(x)] / np.log(x.astype(np.float64))).astype(d.dtype)) for x in away),
             (d.between(0, 9), d.between(-4, 4)),
             (d.between(-9, 0), np.round(d.between(-40, 40))),
             (d.positive, d.decades(-20, 1, True)),
@@ -314,7 +320,7 @@ SPECIAL_F64 = [5e-324, -5e-324, 1e-310, -1e-310, 2.2250738585072014e-308, 1.7976
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", APPROXIMATE)
 def test_error_is_within_the_bound(name: str, kind: str) -> None:
-    found, where = worst(name, kind, 250 if kind == "f64" else 5000)
+    found, where = worst(name, kind, 20_000 if kind == "f32" else 150 if "gamma" in name else 600)
     assert found <= bound(name, kind), where
 
 
@@ -350,12 +356,16 @@ def test_special_values(name: str, kind: str) -> None:
     args = (values,) if FUNCTIONS[name].arity == 1 else tuple(np.array(list(itertools.product(values, values)), dtype).T.copy())
     with np.errstate(all="ignore"):
         expected = reference(name)(*args).astype(dtype)
-        scale = np.spacing(np.maximum(np.abs(expected), 0.5 if name == "logaddexp" else 0.0))
+        if name in ("erfc", "expit", "lgamma"):  # SciPy's lose subnormal results and arguments
+            pole = (args[0] <= 0) & (np.trunc(args[0]) == args[0]) if name == "lgamma" else args[0] == 0
+            for i in np.flatnonzero((np.abs(args[0]) < 1000) & ~pole):
+                expected[i] = float((EXACT.get(name) or mpmath.erfc)(mpmath.mpf(float(args[0][i]))))
+        scale = np.spacing(np.maximum(np.abs(expected), {"logaddexp": 0.5, "lgamma": 1.0}.get(name, 0.0)))
         for lanes, variant in ((LANES[kind][1], "inline"), (1, "inline"), (LANES[kind][1], "generic")):
             got = run(name, kind, *args, lanes=lanes, variant=variant)
             plain = np.isfinite(expected) & (expected != 0)
             # NumPy's and SciPy's own results are a few units off
-            close = plain & (np.abs(got - expected) <= (bound(name, kind) + (4 if name != "lgamma" else 30)) * scale)
+            close = plain & (np.abs(got - expected) <= (bound(name, kind) + 4) * scale)
             good = close | (~plain & (got == expected) & (np.signbit(got) == np.signbit(expected))) | (np.isnan(got) & np.isnan(expected))
             assert good.all(), [(*(a[i] for a in args), got[i], expected[i]) for i in np.flatnonzero(~good)[:5]]
 
@@ -397,7 +407,9 @@ def test_routines_can_be_provided_by_symbol() -> None:
     """A module that was compiled elsewhere names the library's routines; they can be made available before it is linked."""
     symbol = f"gj_math.erfcx.f64.1.{'avx512' if has_avx512() else 'any'}"
     provide(symbol)
-    text = f"declare double @{symbol}(double)\ndefine double @f(double %x) {{\n  %y = call double @{symbol}(double %x)\n  ret double %y\n}}\n"
+    text = (
+        f"declare double @{symbol}(double)\ndefine double @f(double %x) {{\n  %y = call double @{symbol}(double %x)\n  ret double %y\n}}\n"
+    )
     native = NativeModule(text)
     assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(native.address("f"))(2.0) == pytest.approx(special.erfcx(2.0), rel=1e-15)
     native.close()
@@ -416,8 +428,11 @@ def measure(count_f64: int = 4000, count_f32: int = 200_000) -> str:
     """The table of docs/accuracy.md: the largest errors found."""
     lines = ["| function | promised f64 | measured f64 | promised f32 | measured f32 | method |", "|---|---|---|---|---|---|"]
     for name, entry in sorted(FUNCTIONS.items()):
-        found = ["exact" if name in EXACT_RESULTS else f"{worst(name, k, n, 7)[0]:.2f}" for k, n in (("f64", count_f64), ("f32", count_f32))]
-        lines.append(f"| `{name}` | {entry.ulp_f64:g} | {found[0]} | {entry.ulp_f32:g} | {found[1]} | {entry.source} |")
+        found = [
+            "exact" if name in EXACT_RESULTS else f"{worst(name, k, n, 7)[0]:.2f}" for k, n in (("f64", count_f64), ("f32", count_f32))
+        ]
+        source = entry.source.replace("|", r"\|")
+        lines.append(f"| `{name}` | {entry.ulp_f64:g} | {found[0]} | {entry.ulp_f32:g} | {found[1]} | {source} |")
         print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
 

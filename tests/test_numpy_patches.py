@@ -228,3 +228,32 @@ print("well")
 def test_a_child_of_a_process_whose_other_thread_traces_is_clean() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", _FORK], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "well", done.stderr
+
+
+_LATE = """
+import sys
+import numpy as np
+import graphjit
+import graphjit.trace.functions.registry
+assert "numpy.random" not in sys.modules
+assert not any(name == "scipy" or name.startswith("scipy.") for name in sys.modules)
+from graphjit.errors import TraceError
+from graphjit.trace.patches import recording
+from graphjit.trace.tracer import Trace
+for _ in range(2):
+    with recording(), Trace():
+        try:
+            np.random.rand(3)
+        except TraceError:
+            pass
+        else:
+            raise SystemExit("one draw was baked in")
+assert np.random.rand(3).shape == (3,)
+print("well")
+"""
+
+
+def test_numpy_random_may_be_imported_by_the_traced_function() -> None:
+    """NumPy loads it on first use, and graphjit loads neither it nor SciPy."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", _LATE], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "well", done.stderr

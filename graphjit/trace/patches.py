@@ -28,8 +28,11 @@ from graphjit.ir.types import SHORT
 from graphjit.trace import scipy_special
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.functions.arguments import as_dtype, checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
+from graphjit.trace.imports import when_imported
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
+
+Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
 
 LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree"})
 """Packages whose own calls of np.zeros and kin always make plain arrays."""
@@ -236,12 +239,12 @@ def _seeded(original: Callable[..., Any]) -> Callable[..., Any]:
     return default_rng
 
 
-def _random_patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
-    for name in np.random.__all__:
-        original = getattr(np.random, name)
+def _random_patches(module: ModuleType) -> Iterator[Replacement]:
+    for name in module.__all__:
+        original = getattr(module, name)
         if callable(original) and not isinstance(original, type) and name not in _STATELESS:
-            yield np.random, name, _refused(name, original)
-    yield np.random, "default_rng", _seeded(np.random.default_rng)
+            yield module, name, original, _refused(name, original)
+    yield module, "default_rng", module.default_rng, _seeded(module.default_rng)
 
 
 # ---------------------------------------------------------------------------------------------------- on and off
@@ -256,34 +259,41 @@ _active = {"traces": 0}
 _depth = _Depth()
 
 
-def _patches() -> Iterator[tuple[ModuleType, str, Callable[..., Any]]]:
+_replacements: list[Replacement] = []
+
+
+def _creator_patches() -> Iterator[Replacement]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
-        yield np, name, _switch(name, original, make(original))
-    yield from _random_patches()
+        yield np, name, original, _switch(name, original, make(original))
 
 
-@functools.cache
-def _prepared() -> tuple[tuple[ModuleType, str, Any, Any], ...]:
-    """(module, name, original, replacement), made once."""
-    return tuple((module, name, replacement.__wrapped__, replacement) for module, name, replacement in _patches())  # type: ignore[attr-defined]
-
-
-def _put(on: bool) -> None:
+def _put(replacements: list[Replacement], on: bool) -> None:
     """Replacements in or out; what somebody else put there is theirs."""
-    for module, name, original, replacement in _prepared():
+    for module, name, original, replacement in replacements:
         old, new = (original, replacement) if on else (replacement, original)
         if getattr(module, name) is old:
             setattr(module, name, new)
 
 
+def _add_random(module: ModuleType) -> None:
+    """numpy.random has been imported, perhaps by the function that is being traced."""
+    found = list(_random_patches(module))
+    _replacements.extend(found)
+    if _active["traces"]:
+        _put(found, True)
+
+
 def _begin() -> None:
-    scipy_special.install()
     with _lock:
+        if not _replacements:
+            _replacements.extend(_creator_patches())
+            scipy_special.install()
+            when_imported("numpy.random", _add_random)
         _depth.traces += 1
         _active["traces"] += 1
         if _active["traces"] == 1:
-            _put(True)
+            _put(_replacements, True)
 
 
 def _end() -> None:
@@ -291,7 +301,7 @@ def _end() -> None:
         _depth.traces -= 1
         _active["traces"] -= 1
         if _active["traces"] == 0:
-            _put(False)
+            _put(_replacements, False)
 
 
 def _after_fork() -> None:
@@ -299,7 +309,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _active["traces"] = _depth.traces
-    _put(_depth.traces > 0)
+    _put(_replacements, _depth.traces > 0)
 
 
 if hasattr(os, "register_at_fork"):

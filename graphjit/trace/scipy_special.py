@@ -12,12 +12,8 @@ Name, defaults, documentation, source lines and results for everybody else stay 
 
 from __future__ import annotations
 
-import importlib.abc
-import os
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -28,6 +24,7 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
 from graphjit.trace.functions.reductions import finish
+from graphjit.trace.imports import when_imported
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import UFUNCS, Trace, Tracer, active_trace, any_tracer
 
@@ -202,9 +199,8 @@ def log_softmax(x: Any, axis: Any = None) -> Tracer:
 
 _MODULE = "scipy.special._logsumexp"
 _IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax}
-_lock = threading.Lock()
 _swapped: set[str] = set()
-_state = {"finder": False}
+_installed = False
 
 
 def _dispatch(ours: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,62 +243,12 @@ def _swap(module: ModuleType) -> None:
         _swapped.add(name)
 
 
-class _Loader(importlib.abc.Loader):
-    """Runs the real loader, then swaps."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the real loader does."""
-        return self.inner.create_module(spec)  # type: ignore[no-any-return]
-
-    def exec_module(self, module: ModuleType) -> None:
-        """As the real loader does, then swap."""
-        self.inner.exec_module(module)
-        with _lock:
-            _swap(module)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Catches the one import that matters."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The real spec with our loader around it."""
-        if fullname != _MODULE:
-            return None
-        for finder in sys.meta_path:
-            if finder is not self and hasattr(finder, "find_spec"):
-                spec = finder.find_spec(fullname, path, target)
-                if spec is not None and spec.loader is not None:
-                    spec.loader = _Loader(spec.loader)
-                    return spec
-        return None
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def install() -> None:
     """Make the three functions see tracers; called at the start of every trace, works once.
 
-    SciPy is never imported here: when it is not loaded yet, a finder waits for it.
+    SciPy is never imported here: when it is not loaded yet, the swap waits for its import.
     """
-    if len(_swapped) == len(_IMPLEMENTATIONS):
-        return
-    with _lock:
-        module = sys.modules.get(_MODULE)
-        if module is not None and hasattr(module, "log_softmax"):
-            _swap(module)
-        elif not _state["finder"]:
-            _state["finder"] = True
-            sys.meta_path.insert(0, _Finder())
+    global _installed
+    if not _installed:
+        _installed = True
+        when_imported(_MODULE, _swap)

@@ -80,7 +80,7 @@ def exp_of_square(v: Vector, size: str, sign: float) -> tuple[str, str, str]:
     return n, high, v.add(v.sub(1.0, high), tail)
 
 
-@function("erfc", 1, 2.0, 2.0, SOURCE + ", exp")
+@function("erfc", 1, 1.5, 1.5, SOURCE + ", exp")
 def erfc(v: Vector, x: str) -> str:
     """The complementary error function 1 - erf(x), accurate down to its underflow."""
     k = CONSTANTS[v.element]
@@ -93,7 +93,7 @@ def erfc(v: Vector, x: str) -> str:
     return v.select(v.lt(x, 0.0), v.sub(2.0, value), value)
 
 
-@function("erfcx", 1, 2.0, 2.0, SOURCE + ", exp", out_of_line=True)
+@function("erfcx", 1, 1.5, 1.75, SOURCE + ", exp", out_of_line=True)
 def erfcx(v: Vector, x: str) -> str:
     """The scaled complementary error function e**(x**2) erfc(x); inf where it overflows."""
     k = CONSTANTS[v.element]

@@ -136,7 +136,7 @@ def clamp(v: Vector, x: str, least: float, most: float) -> str:
     return v.min(most, v.max(least, x))
 
 
-@function("exp", 1, 1.0, 1.0, COEFFICIENTS)
+@function("exp", 1, 1.25, 1.25, COEFFICIENTS)
 def exp(v: Vector, x: str) -> str:
     """e**x; gradual underflow, inf above the range."""
     k = CONSTANTS[v.element]
@@ -145,7 +145,7 @@ def exp(v: Vector, x: str) -> str:
     return v.scale(v.add(v.fma(square, v.poly(r, k.exp, square), r), 1.0), n)
 
 
-@function("exp2", 1, 1.0, 1.0, "own polynomial")
+@function("exp2", 1, 1.25, 1.25, "own polynomial")
 def exp2(v: Vector, x: str) -> str:
     """2**x; exact for integers."""
     k = CONSTANTS[v.element]
@@ -162,7 +162,7 @@ def expm1_tail(v: Vector, n: str, r: str) -> str:
     return v.fnma(n, k.ln2_low, v.mul(square, v.poly(r, k.expm1, square)))
 
 
-@function("expm1", 1, 2.0, 2.0, COEFFICIENTS + "; (2**n - 1) + 2**n (e**r - 1) summed from the exact parts")
+@function("expm1", 1, 1.5, 1.5, COEFFICIENTS + "; (2**n - 1) + 2**n (e**r - 1) summed from the exact parts")
 def expm1(v: Vector, x: str) -> str:
     """e**x - 1 without cancellation; keeps the sign of zero."""
     k = CONSTANTS[v.element]
@@ -172,7 +172,7 @@ def expm1(v: Vector, x: str) -> str:
     return v.copysign(result, x)
 
 
-@function("tanh", 1, 1.5, 1.5, COEFFICIENTS + "; -E / (2 + E), E = expm1(-2|x|) kept as an unevaluated sum")
+@function("tanh", 1, 1.75, 1.75, COEFFICIENTS + "; -E / (2 + E), E = expm1(-2|x|) kept as an unevaluated sum")
 def tanh(v: Vector, x: str) -> str:
     """Hyperbolic tangent; keeps the sign of zero."""
     k = CONSTANTS[v.element]

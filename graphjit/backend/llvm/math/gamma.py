@@ -76,7 +76,7 @@ def _is_integer(v: Vector, x: str) -> str:
     return v.eq(v.trunc(x), x)
 
 
-@function("lgamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
+@function("lgamma", 1, 3.0, 0.75, SOURCE, out_of_line=True)
 @through_float64
 def lgamma(v: Vector, x: str) -> str:
     """log|Gamma(x)|; inf at the poles, -inf at -inf (scipy.special.gammaln)."""
@@ -86,7 +86,7 @@ def lgamma(v: Vector, x: str) -> str:
     w = v.select(below, size, v.sub(size, 1.0))
     coefficients, d = piecewise(v, gamma_tables.LGAMMA_F64, WIDTH, w)
     factor = v.mul(w, v.sub(w, 1.0))
-    shifted = v.mul(horner(v, coefficients, d), factor)
+    shifted = v.add(v.mul(horner(v, coefficients, d), factor), 0.0)  # no -0 at 1
     middle = v.select(below, v.sub(v.sub(shifted, log_low), log_high), shifted)
 
     base, power = v.sub(size, 0.5), v.sub(log_high, 1.0)
@@ -103,13 +103,14 @@ def lgamma(v: Vector, x: str) -> str:
     def reflected() -> str:
         sine, _ = _half_turns(v, size)
         mirrored = v.sub(v.sub(math.log(math.pi), log(v, v.mul(size, sine))), value)
+        mirrored = v.select(v.lt(size, 2.0**-60), value, mirrored)  # size * sine would underflow
         mirrored = v.select(_is_integer(v, size), INF, mirrored)
         return v.select(v.eq(size, INF), x, mirrored)
 
     return v.unlikely(v.lt(x, 0.0), value, reflected)
 
 
-@function("digamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
+@function("digamma", 1, 3.0, 0.75, SOURCE, out_of_line=True)
 @through_float64
 def digamma(v: Vector, x: str) -> str:
     """The logarithmic derivative of Gamma (scipy.special.digamma)."""
@@ -139,7 +140,7 @@ def digamma(v: Vector, x: str) -> str:
     return v.unlikely(v.lt(x, 0.0), value, reflected)
 
 
-@function("trigamma", 1, 4.0, 1.0, SOURCE, out_of_line=True)
+@function("trigamma", 1, 3.0, 0.75, SOURCE, out_of_line=True)
 @through_float64
 def trigamma(v: Vector, x: str) -> str:
     """The derivative of digamma (scipy.special.polygamma(1, x)); inf at the poles."""

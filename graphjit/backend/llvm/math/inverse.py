@@ -115,9 +115,18 @@ def acos(v: Vector, x: str) -> str:
 
 
 def _atan_shape(v: Vector, t: str) -> str:
-    """atan(t) / t - 1."""
+    """atan(t) / t - 1.
+
+    Two chains that run side by side: the lower and the upper half.  Even and odd powers would cancel near t = 1.
+    """
     square = v.mul(t, t)
-    return v.mul(v.poly(square, ATAN[v.element], v.mul(square, square)), square)
+    coefficients = ATAN[v.element]
+    half = 8 if v.element == "double" else 4
+    power = square
+    for _ in range(half.bit_length() - 1):
+        power = v.mul(power, power)
+    lower, upper = v.poly(square, coefficients[:half]), v.poly(square, coefficients[half:])
+    return v.mul(v.fma(upper, power, lower), square)
 
 
 @function("atan", 1, 1.5, 1.5, "own polynomial on [0, 1], pi/2 - atan(1/x) beyond")

@@ -91,7 +91,7 @@ def log1p_sum(v: Vector, high: str, low: Operand, extra: Operand = 0.0) -> str:
     return v.fma(e, k.ln2_high, v.sub(f, v.sub(half, v.fma(e, k.ln2_low, tail))))
 
 
-@function("log1p", 1, 1.5, 1.5, FDLIBM + "; the rounding error of 1 + x is carried")
+@function("log1p", 1, 1.25, 1.25, FDLIBM + "; the rounding error of 1 + x is carried")
 def log1p(v: Vector, x: str) -> str:
     """log(1 + x) without cancellation; keeps the sign of zero."""
     return v.copysign(log1p_sum(v, x, 0.0), x)
@@ -126,7 +126,7 @@ def log10(v: Vector, x: str) -> str:
     return _log_in_base(v, x, LOG10[v.element])
 
 
-@function("log_expit", 1, 2.5, 2.5, "min(x, 0) - log1p(exp(-|x|))")
+@function("log_expit", 1, 2.0, 2.0, "min(x, 0) - log1p(exp(-|x|))")
 def log_expit(v: Vector, x: str) -> str:
     """Logarithm of the logistic function, -log(1 + e**-x); no overflow."""
     return v.sub(v.min(-0.0, x), log1p_sum(v, exp(v, v.neg(v.abs(x))), 0.0))
@@ -139,7 +139,7 @@ def logaddexp(v: Vector, x: str, y: str) -> str:
     return v.add(v.select(v.gt(x, y), x, y), log1p_sum(v, exp(v, distance), 0.0))
 
 
-@function("asinh", 1, 2.5, 2.5, "log1p(x + x**2 / (1 + sqrt(x**2 + 1))), as fdlibm's s_asinh.c")
+@function("asinh", 1, 2.0, 2.0, "log1p(x + x**2 / (1 + sqrt(x**2 + 1))), as fdlibm's s_asinh.c")
 def asinh(v: Vector, x: str) -> str:
     """Inverse hyperbolic sine; keeps the sign of zero."""
     size = v.abs(x)
@@ -150,7 +150,7 @@ def asinh(v: Vector, x: str) -> str:
     return v.copysign(log1p_sum(v, inner, 0.0, v.select(huge, 1.0, 0.0)), x)
 
 
-@function("acosh", 1, 2.5, 2.5, "log1p(w + sqrt(w**2 + 2 w)), w = x - 1, as fdlibm's e_acosh.c")
+@function("acosh", 1, 2.0, 2.5, "log1p(w + sqrt(w**2 + 2 w)), w = x - 1, as fdlibm's e_acosh.c")
 def acosh(v: Vector, x: str) -> str:
     """Inverse hyperbolic cosine; NaN below 1."""
     huge = v.gt(x, HUGE[v.element])
@@ -160,7 +160,7 @@ def acosh(v: Vector, x: str) -> str:
     return log1p_sum(v, inner, 0.0, v.select(huge, 1.0, 0.0))
 
 
-@function("atanh", 1, 2.0, 2.0, "log1p(2 x / (1 - x)) / 2, the quotient as an unevaluated sum")
+@function("atanh", 1, 1.25, 1.25, "log1p(2 x / (1 - x)) / 2, the quotient as an unevaluated sum")
 def atanh(v: Vector, x: str) -> str:
     """Inverse hyperbolic tangent; keeps the sign of zero, infinite at -1 and 1, NaN beyond."""
     size = v.abs(x)

@@ -156,7 +156,7 @@ def _short_pow(v: Vector, x: str, y: str) -> str:
     return v.unlikely(v.mask.not_(usual), value, lambda: pow_complete(v, x, y))
 
 
-@function("cbrt", 1, 1.0, 1.0, "polynomial for m**(-1/3), one step of fourth order, one of Newton's with an exact remainder")
+@function("cbrt", 1, 0.75, 0.75, "polynomial for m**(-1/3), one step of fourth order, one of Newton's with an exact remainder")
 def cbrt(v: Vector, x: str) -> str:
     """Cube root; of negative numbers too; exact for exact cubes."""
     m, e = v.split(v.abs(x))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.library import Routine, lane_by_lane, routine
@@ -205,13 +206,11 @@ def _huge(v: Vector, x: str, final: Final) -> str:
     start = bits.add(exponent, 64 - 2 - 1075)
     symbol = "gj_two_over_pi"
     words = ", ".join(f"i64 {w}" for w in TWO_OVER_PI_WORDS)
-    fn.module.add_global(
-        symbol, f"@{symbol} = private unnamed_addr constant [{len(TWO_OVER_PI_WORDS)} x i64] [{words}], align 8"
-    )
+    fn.module.add_global(symbol, f"@{symbol} = private unnamed_addr constant [{len(TWO_OVER_PI_WORDS)} x i64] [{words}], align 8")
     base = fn.op(f"getelementptr i64, ptr @{symbol}, i64 {bits.lshr(start, 6)}")
     places = [base] + [fn.op(f"getelementptr i64, ptr {base}, i64 {i}") for i in (1, 2, 3)]
     raw = [fn.op(f"load i64, ptr {place}, align 8") for place in places]
-    high, middle, low = (bits.call("fshl", a, b, start) for a, b in zip(raw[:-1], raw[1:], strict=True))
+    high, middle, low = (bits.call("fshl", a, b, start) for a, b in pairwise(raw))
 
     def product(word: str) -> str:
         return long.mul(bits.convert("zext", word, long), bits.convert("zext", integer, long))
@@ -221,9 +220,7 @@ def _huge(v: Vector, x: str, final: Final) -> str:
     # top . second: two bits of quadrant, then the fraction
     n = bits.lshr(bits.add(top, 1 << 61), 62)
     nearest = bits.sub(top, bits.shl(n, 62))
-    whole = long.or_(
-        long.shl(bits.convert("zext", nearest, long), 64), bits.convert("zext", long.convert("trunc", second, bits), long)
-    )
+    whole = long.or_(long.shl(bits.convert("zext", nearest, long), 64), bits.convert("zext", long.convert("trunc", second, bits), long))
     sign = long.ashr(whole, 127)
     size = long.sub(long.xor(whole, sign), sign)
     fn.module.declare("llvm.ctlz.i128", "declare i128 @llvm.ctlz.i128(i128, i1)")
@@ -263,19 +260,19 @@ def tan_anywhere(v: Vector, x: str) -> str:
     return _anywhere(v, x, tan_of)
 
 
-@function("sin", 1, 1.5, 1.5, SOURCE)
+@function("sin", 1, 2.0, 2.0, SOURCE)
 def sin(v: Vector, x: str) -> str:
     """Sine of an angle in radians, any size; NaN at infinity."""
     return _common(v, x, sin_of, sin_anywhere)
 
 
-@function("cos", 1, 1.5, 1.5, SOURCE)
+@function("cos", 1, 2.0, 2.0, SOURCE)
 def cos(v: Vector, x: str) -> str:
     """Cosine of an angle in radians, any size; NaN at infinity."""
     return _common(v, x, cos_of, cos_anywhere)
 
 
-@function("tan", 1, 1.5, 1.5, SOURCE)
+@function("tan", 1, 2.0, 2.0, SOURCE)
 def tan(v: Vector, x: str) -> str:
     """Tangent of an angle in radians, any size; NaN at infinity."""
     return _common(v, x, tan_of, tan_anywhere)

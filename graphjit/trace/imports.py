@@ -1,0 +1,70 @@
+"""Something to do once a module has been imported, without importing it.
+
+Job: hooks on SciPy and numpy.random, which load late or never.
+Input: a module's name and what to do with it.  Output: the call, at once or right after the import that somebody else does.
+Invariant: the finder on ``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_waiting: dict[str, Callable[[ModuleType], None]] = {}
+
+
+def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
+    """Run ``action(module)`` now if the module is there, else after its import.  A second request for the same name replaces the first."""
+    module = sys.modules.get(name)
+    if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
+        action(module)
+        return
+    _waiting[name] = action
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+class _Loader(importlib.abc.Loader):
+    """Runs the real loader, then the action."""
+
+    def __init__(self, inner: Any, action: Callable[[ModuleType], None]) -> None:
+        self.inner = inner
+        self.action = action
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the real loader does."""
+        return self.inner.create_module(spec)  # type: ignore[no-any-return]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the real loader does, then the action."""
+        self.inner.exec_module(module)
+        self.action(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Catches the imports that are waited for."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The real spec with our loader around the real one."""
+        action = _waiting.pop(fullname, None)
+        if action is None:
+            return None
+        if not _waiting and self in sys.meta_path:
+            sys.meta_path.remove(self)
+        for finder in list(sys.meta_path):
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(fullname, path, target)
+                if spec is not None and spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, action)
+                    return spec
+        return None
+
+
+_finder = _Finder()
