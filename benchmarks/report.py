@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,28 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+BUSY_LIMIT = 0.1
+"""Share of the processor that others may use before a warning is printed."""
+
+
+def busy_share(seconds: float = 1.0) -> float | None:
+    """Share of all processor time used by others while this process sleeps; None where /proc/stat is missing."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+
+    def ticks() -> tuple[int, int]:
+        fields = [int(part) for part in stat.read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # all, and idle with waiting for devices
+
+    total, idle = ticks()
+    time.sleep(seconds)
+    total_after, idle_after = ticks()
+    return 1.0 - (idle_after - idle) / max(1, total_after - total)
+
+
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, load and versions: what a figure is worth nothing without."""
+    """Processor, usable cores, what others use of it, and versions: what a figure is worth nothing without."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -55,14 +76,14 @@ def machine() -> dict[str, Any]:
     return {
         "processor": name,
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "busy": busy_share(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: found for name in DISTRIBUTIONS if (found := version(name))},
     }
 
 
-def print_table(title: str, rows: list[Row], missing: dict[str, str], console: Console) -> None:
+def print_table(title: str, rows: list[Row], missing: dict[str, str], facts: dict[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left")
     for column in ("what", "figure", "beside", "ratio", "target", "", "spread"):
         table.add_column(column, justify="left" if column in ("what", "beside") else "right", overflow="fold")
@@ -70,19 +91,23 @@ def print_table(title: str, rows: list[Row], missing: dict[str, str], console: C
     for row in rows:
         table.add_row(row.what, row.figure, row.beside, row.ratio, row.target, verdict[row.met], row.noise)
     console.print(table)
-    facts = machine()
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     console.print(
-        f"{facts['processor']}, {facts['cores']} cores, load {facts['load']}, {facts['system']}, "
-        f"Python {facts['python']}; {versions}",
+        f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, Python {facts['python']}; {versions}",
         soft_wrap=True,
     )
+    if facts["busy"] is not None and facts["busy"] > BUSY_LIMIT:
+        console.print(
+            f"[bold red]other processes used {facts['busy']:.0%} of this machine when the run began: no figure of a "
+            "library with threads, and no ratio to one, can be trusted[/]",
+            soft_wrap=True,
+        )
     for name, reason in missing.items():
         console.print(f"skipped: {name} ({reason})", soft_wrap=True)
     judged = [row for row in rows if row.met is not None]
     console.print(f"{sum(bool(row.met) for row in judged)} of {len(judged)} targets met")
 
 
-def write_json(path: Path, rows: list[Row], missing: dict[str, str]) -> None:
-    record = {"machine": machine(), "missing": missing, "rows": [asdict(row) for row in rows]}
+def write_json(path: Path, rows: list[Row], missing: dict[str, str], facts: dict[str, Any]) -> None:
+    record = {"machine": facts, "missing": missing, "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from rich.console import Console
 
 from benchmarks import first_call
 from benchmarks.peers import PEERS, Peer, available, largest_difference
-from benchmarks.report import Row, duration, print_table, write_json
+from benchmarks.report import Row, duration, machine, print_table, write_json
 from benchmarks.timing import Contestant, Samples, race
 from benchmarks.workloads import WORKLOADS
 
@@ -196,7 +197,10 @@ def digits(session: Session) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "digits.json"
         command = [sys.executable, "examples/digits.py", "--no-progress", "--json", str(target)]
-        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        # A script finds its own folder, not this tree: in a checkout graphjit need not be installed.
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
         if child.returncode:
             raise RuntimeError(child.stderr.strip().splitlines()[-1])
         result = json.loads(target.read_text())
@@ -285,6 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
     if "graphjit" not in peers:
         console.print(f"graphjit cannot be imported: {missing['graphjit']}")
         return 1
+    # Before anything runs here: what is busy now is others.
+    facts = machine()
     session = Session(peers, options.quick, console, missing)
     rows: list[Row] = []
     for name, section in SECTIONS.items():
@@ -297,9 +303,9 @@ def main(arguments: list[str] | None = None) -> int:
                 # One broken section must not hide the figures of the others; it counts as missed.
                 message = f"{type(error).__name__}: {error}".splitlines()[0]
                 rows.append(Row(f"{name}: measurement failed", message, met=False))
-    print_table("graphjit, the spine", rows, missing, console)
+    print_table("graphjit, the spine", rows, missing, facts, console)
     if options.json:
-        write_json(options.json, rows, missing)
+        write_json(options.json, rows, missing, facts)
     return 0 if all(row.met is not False for row in rows) else 1
 
 

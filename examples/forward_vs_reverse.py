@@ -4,7 +4,7 @@ Input: none (`--quick` for fewer sizes). Output: tables on the terminal and a PN
 
 - Time of a whole Jacobian of a map from n to m numbers: forward mode takes n products with a basis tangent,
   reverse mode m products with a basis cotangent, numerical differentiation n + 1 evaluations.
-- Memory: reverse mode keeps what the way back needs, so it grows with depth; forward mode does not.
+- Memory: reverse mode must keep what the way back needs, forward mode need not.
 - Error of numerical differentiation over its step: truncation on one side, rounding on the other.
 - Expression swell: nodes of the symbolic derivative beside nodes of the compiled graph.
 """

@@ -178,11 +178,15 @@ class Trace:
         first = nodes[0].shape
         if all(n.shape == first for n in nodes):
             return first
-        try:
-            return np.broadcast_shapes(*[n.shape for n in nodes])
-        except ValueError:
-            shapes = " ".join(str(n.shape) for n in nodes)
-            raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})") from None
+        result = [1] * max(len(n.shape) for n in nodes)
+        for shape in {n.shape for n in nodes}:
+            for i, n in enumerate(reversed(shape), 1):
+                if n != 1:
+                    if result[-i] not in (1, n):
+                        shapes = " ".join(str(n.shape) for n in nodes)
+                        raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})")
+                    result[-i] = n
+        return tuple(result)
 
 
 def check_dtype(dtype: np.dtype) -> None:
@@ -260,7 +264,7 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
     """An operator method."""
 
     def method(self: Tracer, other: Any) -> Any:
-        if not isinstance(other, Tracer | int | float | np.ndarray | np.generic):
+        if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
             return NotImplemented
         result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
         if self._weak and (is_weak(other) or is_python_number(other)):

@@ -8,6 +8,7 @@ native code lives as long as the process.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class Routine:
 ROUTINES: dict[str, Routine] = {}
 _compiled: dict[str, NativeModule] = {}
 _lock = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for a routine that another thread is compiling: a lock held by it would stay taken in the child.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def routine(name: str, arity: int) -> Callable[[Body], Routine]:
