@@ -24,12 +24,18 @@ from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
 from graphjit.schedule.contractions import split_contractions
-from graphjit.schedule.fuse import Fusion, fuse
+from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.program import Kernel, Product, Program
 
 GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, own_outputs)
 LOOP_PASSES = (collapse, vectorize, parallelize)
+
+SMALL_ARENA = 32_768
+"""Bytes of intermediate values up to which the order of steps does not matter."""
+
+MANY_STEPS = 1_000
+"""Steps above which a second schedule would cost more time than it can save."""
 
 
 @dataclass
@@ -70,9 +76,19 @@ def optimize(graph: Graph) -> Graph:
 
 
 def schedule(graph: Graph) -> tuple[Fusion, Program]:
-    """Fuse and place."""
+    """Fuse and place.
+
+    Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
+    mode forget each layer behind it; the order that needs the smaller arena is taken.
+    """
     fusion = fuse(graph)
-    return fusion, plan(graph, fusion)
+    program = plan(graph, fusion)
+    if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
+        other = fuse(graph, by_level(graph))
+        placed = plan(graph, other)
+        if placed.arena < program.arena:
+            return other, placed
+    return fusion, program
 
 
 def lower(program: Program) -> dict[str, LoopKernel]:

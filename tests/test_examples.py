@@ -172,8 +172,5 @@ def test_reverse_mode_keeps_every_layer(memory: dict[tuple[int, int], dict[str, 
     assert memory[8, 64]["reverse"] >= 3 * memory[8, 16]["reverse"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="steps run in emission order: all primal layers before any tangent"
-)
 def test_forward_mode_keeps_no_layer(memory: dict[tuple[int, int], dict[str, int]]) -> None:
     assert memory[8, 64]["forward"] <= 1.5 * memory[2, 64]["forward"]

@@ -108,6 +108,8 @@ SAMPLES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 def test_accuracy(name: str, kind: str, sample: str) -> None:
     dtype = DTYPES[kind]
     bound = FUNCTIONS[name].ulp_f64 if kind == "f64" else FUNCTIONS[name].ulp_f32
+    if name == "trigamma" and sample.startswith("to -"):
+        bound += 1.0  # the reflection formula adds the error of pi**2 / sin(pi x)**2; docs/accuracy.md states the bound for x > 0
     with np.errstate(over="ignore", under="ignore"):
         x = SAMPLES[sample](np.random.default_rng(7)).astype(dtype)
     x = x[np.isfinite(x) & (x != 0) & ((x > 0) | (x != np.floor(x)))]

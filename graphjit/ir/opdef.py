@@ -191,8 +191,9 @@ def op(
         IRError: the declaration is incomplete, contradicts itself or takes a name twice.
     """
     frame = sys._getframe(1)
-    while frame.f_code.co_name != "<module>" and frame.f_back is not None:
-        frame = frame.f_back  # a family's own shorthand: the declaration is where the module uses it
+    # A family may have a shorthand of its own: the declaration is where the module uses it.
+    while frame.f_back is not None and frame.f_back.f_code.co_filename == frame.f_code.co_filename:
+        frame = frame.f_back
 
     def refuse(why: str) -> None:
         raise IRError(f"op {name!r} ({frame.f_code.co_filename}:{frame.f_lineno}) refused: {why}")

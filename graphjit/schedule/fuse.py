@@ -8,6 +8,7 @@ kernel every read is at the same point of the loops.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graphjit.ir.node import Graph, Node, users
@@ -100,13 +101,22 @@ def choose_roots(graph: Graph) -> set[Node]:
     return {node for node in roots if node.op.name not in ("input", "const")}
 
 
-def fuse(graph: Graph) -> Fusion:
-    """Group the roots of ``graph`` into steps."""
+def by_level(graph: Graph) -> list[Node]:
+    """The nodes of ``graph`` ordered by their distance from the inputs."""
+    level: dict[Node, int] = {}
+    nodes = graph.nodes()
+    for node in nodes:
+        level[node] = 1 + max((level[arg] for arg in node.args), default=-1)
+    return sorted(nodes, key=lambda node: (level[node], node.serial))
+
+
+def fuse(graph: Graph, order: Sequence[Node] | None = None) -> Fusion:
+    """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another topological order."""
     roots = choose_roots(graph)
     stored = roots | {node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)}
     result = Fusion([], stored, {})
     loads = result.loads
-    for node in graph.nodes():
+    for node in order or graph.nodes():
         if node not in roots:
             continue
         step: Step

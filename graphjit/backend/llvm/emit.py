@@ -14,13 +14,18 @@ import numpy as np
 
 from graphjit.backend.llvm.jit import host
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
-from graphjit.backend.llvm.scalar import constant, kind, literal, vector
+from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
 from graphjit.backend.llvm.text import Function, Module, Phi
 from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 CONTEXT = "ptr %inputs, ptr %outputs, ptr %arena, ptr %status"
+
+# Inlined elementary functions are fast but long (a millisecond of code generation each): beyond these counts they are calls.
+INLINE_CALLS = 16  # in one loop body
+INLINE_CALLS_SHORT = 2  # in a body that runs for at most SHORT elements
+SHORT = 256
 
 
 def vector_bytes() -> int:
@@ -176,12 +181,13 @@ class KernelEmitter(Registers):
         carried = self.carry(loop, start)
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
-        straight, self.scalars.straight = self.scalars.straight, False
+        outer, self.elements = self.elements, self.elements * loop.extent
+        straight, self.scalars.straight = self.scalars.straight, self.many_calls(loop)
         if simd and ragged and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
         self.prepare(loop.body)
         self.body(loop.body)
-        self.scalars.straight = straight
+        self.scalars.straight, self.elements = straight, outer
         following = fn.op(f"add i64 {counter.name}, {step}")
         more = fn.op(f"icmp slt i64 {following}, {stop}")
         fn.do(f"br i1 {more}, label %{head}, label %{done}")
@@ -194,6 +200,13 @@ class KernelEmitter(Registers):
         del self.bound[loop.axis]
         if simd:
             self.lanes = None
+
+    def many_calls(self, loop: For) -> bool:
+        """Whether inlining every elementary function of a loop body would take longer to compile than it is worth."""
+        calls = sum(
+            isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH for s in ir.walk(loop.body)
+        )
+        return calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
 
     def stop(self, loop: For, step: int) -> tuple[str, bool]:
         """Number of iterations, and whether the last vector can be incomplete."""
