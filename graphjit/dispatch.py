@@ -18,20 +18,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from graphjit import config, pipeline
+from graphjit import config
 from graphjit.backend import signature as sig
-from graphjit.backend.executable import Executable
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
-from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
 from graphjit.trace.tracer import Trace, active_trace
+
+if TYPE_CHECKING:
+    from graphjit.backend.executable import Executable
+    from graphjit.backend.numba.executable import NumbaExecutable
 
 LIMIT = 64
 """Specialisations kept per function."""
@@ -39,37 +41,24 @@ LIMIT = 64
 BACKENDS = ("llvm", "numba")
 """What compiles a program: native code, or Python source run by Numba (readable, and an oracle for the first)."""
 
-_executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
-_lock = threading.RLock()
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
 
 def _fresh_locks() -> None:
     """A child of fork must not wait for a thread that only its parent has."""
-    _lock.release()
     for dispatcher in _dispatchers:
         dispatcher.lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    # Taken before the lock of `backend.llvm.jit` (hooks run in reverse order), as a compilation takes them.
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_fresh_locks)
+    os.register_at_fork(after_in_child=_fresh_locks)
 
 
 def executable(graph: Graph, backend: str = "llvm") -> Executable | NumbaExecutable:
-    """Code of ``graph``; equal graphs share it."""
-    key = (backend, graph.key())
-    with _lock:
-        found = _executables.get(key)
-        if found is None:
-            if backend == "llvm":
-                compiled = pipeline.compile_graph(graph)
-                found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
-            else:
-                _, program = pipeline.schedule(pipeline.optimize(graph))
-                found = NumbaExecutable(program, pipeline.lower(program))
-            _executables[key] = found
-        return found
+    """Code of ``graph``; equal graphs share it.  The first call loads the compiler, so that importing graphjit stays quick."""
+    from graphjit.compilation import executable as compiled
+
+    return compiled(graph, backend)
 
 
 @contextmanager
@@ -236,8 +225,7 @@ class Dispatcher:
         trees += [sig.StaticIn(v) if k in self.static_names else input_tree(v) for k, v in kwargs.items()]
         if any(tree is None for tree in trees):
             return
-        staged, code = prepared.staged, prepared.code
-        assert isinstance(code, Executable)
+        staged, code = prepared.staged, cast("Executable", prepared.code)
         outs: list[Any] = []
         for kind, item in staged.outputs:
             if kind == "static":

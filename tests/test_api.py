@@ -375,19 +375,19 @@ def test_one_trace_per_signature_and_bounded_specialisations():
 
 
 def test_equal_graphs_share_code_and_code_is_freed():
-    from graphjit import dispatch
+    from graphjit import compilation
 
     first, second = graphjit.jit(lambda x: x * 3.25 + 1), graphjit.jit(lambda x: x * 3.25 + 1)
     first(X)
     gc.collect()
-    before = len(dispatch._executables)
+    before = len(compilation._executables)
     second(X)
-    assert len(dispatch._executables) == before
+    assert len(compilation._executables) == before
     died = weakref.ref(first.dispatcher)
     del first, second
     gc.collect()
     assert died() is None
-    assert len(dispatch._executables) == before - 1
+    assert len(compilation._executables) == before - 1
 
 
 def test_runtime_errors_raise_numpys_exception_with_the_users_line():

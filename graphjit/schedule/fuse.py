@@ -21,6 +21,7 @@ INLINE_SHARED = 4  # cost up to which a value with several readers is recomputed
 INLINE_LIMIT = 200  # cost at which an expression is cut even when it has a single reader
 DEPTH_LIMIT = 150  # inlined steps from a root to storage
 KERNEL_LIMIT = 2500  # cost of one kernel
+BUFFER_LIMIT = 192  # values that one kernel reads and writes: code generation is superlinear in their number
 LOOK_BACK = 48  # kernels that a root may still join, counted from the last one
 TINY = 4096  # elements below which unrelated loops over one space share a kernel
 
@@ -36,7 +37,7 @@ class Fusion:
     position: dict[Node, int]
     reads: dict[Node, list[Read]] = field(default_factory=dict)
     loads: list[set[Node]] = field(default_factory=list)
-    refusals: dict[tuple[Node, Node], str] = field(default_factory=dict)
+    refusals: dict[tuple[int, Node], str] = field(default_factory=dict)  # (number of a step, node that did not join it)
 
 
 def own_cost(node: Node) -> int:
@@ -187,8 +188,8 @@ def _join(
             kernel.members.append(why)
             kernel.cost += cost
             return i
-        for member in kernel.nodes if len(fusion.steps) < 1000 else ():
-            fusion.refusals[(member, node)] = why
+        if len(fusion.steps) < 1000:
+            fusion.refusals[i, node] = why
     return None
 
 
@@ -216,6 +217,8 @@ def _refusal(
         return f"iteration spaces differ: {kernel.space} and {own}"
     if kernel.cost + cost > KERNEL_LIMIT:
         return f"the kernel would cost more than {KERNEL_LIMIT} (register pressure, compile time)"
+    if len(kernel.members) + len(loads) + len(found) > BUFFER_LIMIT:
+        return f"the kernel would read and write more than {BUFFER_LIMIT} values (compile time)"
     inside = {member.node: member for member in kernel.members}
     phase = 0
     new_outer = kernel.outer if kernel.axes is not None or axes is None else tuple(
@@ -254,6 +257,7 @@ def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:
         return ""
     if fusion.position[first] == fusion.position[second]:
         return ""
-    reason = fusion.refusals.get((first, second)) or fusion.refusals.get((second, first))
+    there = fusion.position
+    reason = fusion.refusals.get((there[first], second)) or fusion.refusals.get((there[second], first))
     return reason or "a step that one of them depends on runs in between"
 

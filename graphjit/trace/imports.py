@@ -2,17 +2,18 @@
 
 Job: hooks on SciPy and numpy.random, which load late or never.
 Input: a module's name and what to do with it.  Output: the call, at once or right after the import that somebody else does.
-Invariant: the finder on ``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
+Invariants: ``importlib.abc`` is not imported, it would bring half of the standard library; the finder on ``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
 """
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 _waiting: dict[str, Callable[[ModuleType], None]] = {}
 
@@ -28,7 +29,7 @@ def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
         sys.meta_path.insert(0, _finder)
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """Runs the real loader, then the action."""
 
     def __init__(self, inner: Any, action: Callable[[ModuleType], None]) -> None:
@@ -48,7 +49,7 @@ class _Loader(importlib.abc.Loader):
         return getattr(self.inner, name)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Catches the imports that are waited for."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -62,7 +63,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(fullname, path, target)
                 if spec is not None and spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, action)
+                    spec.loader = _Loader(spec.loader, action)  # type: ignore[assignment]
                     return spec
         return None
 

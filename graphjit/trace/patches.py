@@ -2,6 +2,7 @@
 
 Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
   * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be written with traced values,
+  * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
   * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the function with a seed is fine),
   * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
 Input: `recording()` around a trace.  Output: nothing.
@@ -132,6 +133,18 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
     return asarray
 
 
+def _reduction(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.mean and kin of a list that holds traced values: of the array that the list makes."""
+
+    @functools.wraps(original)
+    def reduce(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(a, list | tuple) and any_tracer(a):
+            a = assemble(tracing(), a)
+        return original(a, *args, **kwargs)
+
+    return reduce
+
+
 CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "zeros": _created,
     "empty": lambda original: _created(np.zeros),  # what NumPy leaves undefined is the same in every trace
@@ -148,6 +161,7 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "zeros_like": _like,
     "ones_like": _like,
     "empty_like": lambda original: _like(np.zeros_like),
+    **dict.fromkeys("sum prod mean var std max min amax amin ptp any all argmax argmin count_nonzero average".split(), _reduction),
 }
 
 

@@ -261,6 +261,7 @@ class KernelEmitter(Registers):
             slot = inner.op(f"getelementptr ptr, ptr %context, i64 {4 + i}")
             emitter.bases[buffer] = inner.op(f"load ptr, ptr {slot}")
         emitter.bound[loop.axis] = "%block"
+        emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
         emitter.body(loop.body)
         inner.do("ret void")

@@ -70,6 +70,7 @@ class Registers:
         self.lanes: Lanes | None = None
         self.bound: dict[Axis, str] = {}  # value of each loop variable
         self.scopes: list[Scope] = [Scope()]
+        self.elements = 1  # iterations of all open loops together
         self.bases: dict[Buffer, str] = {}
         self.parallel = 0
 

@@ -1,0 +1,42 @@
+"""From a graph to code, once per process and graph.
+
+Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
+Input: a graph and the name of a back end.  Output: an executable.
+Invariants: equal graphs share one executable; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
+`dispatch` does it at the first compilation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Hashable
+
+from graphjit import pipeline
+from graphjit.backend.executable import Executable
+from graphjit.backend.numba.executable import NumbaExecutable
+from graphjit.ir.node import Graph
+
+_executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
+_lock = threading.RLock()
+
+if hasattr(os, "register_at_fork"):
+    # Taken before the lock of `backend.llvm.jit` (hooks run in reverse order), as a compilation takes them.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def executable(graph: Graph, backend: str) -> Executable | NumbaExecutable:
+    """Code of ``graph``; equal graphs share it."""
+    key = (backend, graph.key())
+    with _lock:
+        found = _executables.get(key)
+        if found is None:
+            if backend == "llvm":
+                compiled = pipeline.compile_graph(graph)
+                found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
+            else:
+                _, program = pipeline.schedule(pipeline.optimize(graph))
+                found = NumbaExecutable(program, pipeline.lower(program))
+            _executables[key] = found
+        return found
