@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loops",),
     ("backend",),
     ("pipeline",),
+    ("compilation",),
     ("trace", "dispatch", "api"),
     ("interop", "aot", "cli", "__main__"),
 )
