@@ -190,7 +190,8 @@ class Dispatcher:
             plain = [a.value if isinstance(a, Static) else a for a in args]
             return self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
 
-        return stage(self.function, self.name, kinds, call)
+        static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
+        return stage(self.function, self.name, kinds, call, [v.value if isinstance(v, Static) else v for v in static])
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -202,7 +203,7 @@ class Dispatcher:
         if "retrace" not in config.log_topics or not self.known:
             return
         old, new = next(reversed(self.known)), key
-        why = "a captured variable was rebound" if new in self.known else ""
+        why = self.known[new][0].staged.changed() or "" if new in self.known else ""
         if not why and old[0] != new[0]:  # type: ignore[index]
             why = f"the structure of the arguments changed from {old[0]} to {new[0]}"  # type: ignore[index]
         if not why:

@@ -137,9 +137,30 @@ class CellGuard:
 class GlobalGuard:
     """``namespace[name]`` must be this very object (or absent, for `MISSING`)."""
 
-    namespace: dict[str, Any]
-    name: str
+    namespace: dict[Any, Any]
+    name: Any
     expected: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGuard:
+    """A list must have this length, and this very object as item ``index``."""
+
+    items: list[Any]
+    length: int
+    index: int
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SizeGuard:
+    """A dict must have this number of entries."""
+
+    items: dict[Any, Any]
+    size: int
+
+
+Guard = CellGuard | GlobalGuard | ItemGuard | SizeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +223,7 @@ class EntrySpec:
     keywords: tuple[str, ...]
     inputs: tuple[InTree, ...]
     hidden: tuple[HiddenArray, ...]
-    guards: tuple[CellGuard | GlobalGuard, ...]
+    guards: tuple[Guard, ...]
     outputs: OutTree
     on_error: Callable[[int], BaseException]
     wrap: Callable[[tuple[Any, ...]], Any] | None = None

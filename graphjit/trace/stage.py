@@ -7,10 +7,7 @@ Invariants: which leaves are dynamic, static or refused stands here and nowhere 
 
 from __future__ import annotations
 
-import builtins
-import dis
 import sys
-import types
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.backend.llvm.callable import tracing
-from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard
+from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
+from graphjit.trace.guards import find_guards, guard_text, holds
 from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
@@ -77,25 +75,26 @@ class Staged:
     result: TreeSpec
     outputs: list[tuple[str, Any]]  # ("value", output number) or ("static", object), one per result leaf
     captured: list[np.ndarray]
-    guards: tuple[CellGuard | GlobalGuard, ...]
+    guards: tuple[Guard, ...]
 
     def holds(self) -> bool:
         """Whether what the function looked up while it was traced is still the same."""
-        for guard in self.guards:
-            if isinstance(guard, CellGuard):
-                try:
-                    if guard.cell.cell_contents is not guard.expected:
-                        return False
-                except ValueError:
-                    return False
-            elif guard.namespace.get(guard.name, MISSING) is not guard.expected:
-                return False
-        return True
+        return self.changed() is None
+
+    def changed(self) -> str | None:
+        """What was changed since, for people; None when nothing was."""
+        nodes = self.graph.inputs[len(self.graph.inputs) - len(self.captured) :]
+        for array, node in zip(self.captured, nodes, strict=True):
+            if array.shape != node.shape or array.dtype != node.dtype:
+                return f"a captured array of type {node.type} has become {array.dtype}{list(array.shape)}"
+        return next((f"{guard_text(guard)} was changed" for guard in self.guards if not holds(guard)), None)
 
 
-def stage(function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any]) -> Staged:
-    """Trace ``call(traced leaves)``; ``function`` is the user's function, for guards."""
-    guards = find_guards(function)
+def stage(
+    function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any], static: Sequence[Any] = ()
+) -> Staged:
+    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards."""
+    guards = find_guards(function, static)
     with recording(), tracing(), Trace() as trace:
         inputs: list[Node] = []
         values: list[Any] = []
@@ -145,31 +144,3 @@ def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None
         if node.op.name == "input" and node not in known:
             return node
     return None
-
-
-def find_guards(function: Callable[..., Any]) -> tuple[CellGuard | GlobalGuard, ...]:
-    """The function's own cells and globals, to be compared by identity at each call (modules excepted)."""
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, types.FunctionType):
-        return ()
-    guards: list[CellGuard | GlobalGuard] = []
-    for cell in function.__closure__ or ():
-        try:
-            guards.append(CellGuard(cell, cell.cell_contents))
-        except ValueError:
-            continue
-    namespace = function.__globals__
-    for name in sorted(_global_names(function.__code__)):
-        value = namespace.get(name, MISSING)
-        if isinstance(value, types.ModuleType) or (value is MISSING and not hasattr(builtins, name)):
-            continue
-        guards.append(GlobalGuard(namespace, name, value))
-    return tuple(guards)
-
-
-def _global_names(code: types.CodeType) -> set[str]:
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= _global_names(constant)
-    return found

@@ -327,8 +327,15 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
                     low = value < 0
                     answer = (above if low else below) if swapped and ufunc not in (np.equal, np.not_equal) else below if low else above
                     return wrap(trace, full(trace, answer, BOOL, other.shape))
-        nodes, _ = trace.promoted(ufunc, (x, y))
-        return wrap(trace, trace.emit(BOUND[ufunc], *nodes))
+        (first, second), _ = trace.promoted(ufunc, (x, y))
+        if first.dtype == second.dtype:
+            return wrap(trace, trace.emit(BOUND[ufunc], first, second))
+        # int64 beside uint64, compared exactly as in NumPy: a negative number has a known answer, the others fit into uint64
+        signed = first if first.dtype.kind == "i" else second
+        negative = trace.emit("lt", signed, full(trace, 0, signed.dtype, signed.shape))
+        known = ufunc in ({np.less, np.less_equal, np.not_equal} if signed is first else {np.greater, np.greater_equal, np.not_equal})
+        fitting = trace.emit(BOUND[ufunc], *(trace.convert(node, np.dtype(np.uint64)) for node in (first, second)))
+        return wrap(trace, trace.emit("select", negative, full(trace, known, BOOL, signed.shape), fitting))
 
     return compare
 

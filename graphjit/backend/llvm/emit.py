@@ -20,7 +20,11 @@ from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
-CONTEXT = "ptr %inputs, ptr %outputs, ptr %arena, ptr %status"
+QUICK = " noinline optnone"
+"""Attributes that halve the time of code generation; a single block without loops runs as fast."""
+
+STRAIGHT_LINE = 200
+"""Statements from which a kernel without loops is compiled that way."""
 
 # Inlined elementary functions are fast but long (a millisecond of code generation each): beyond these counts they are calls.
 INLINE_CALLS = 16  # in one loop body
@@ -277,6 +281,11 @@ class KernelEmitter(Registers):
         )
 
 
+def is_long_straight_line(kernel: ir.LoopKernel) -> bool:
+    """Whether a kernel is a long run of scalar operations: compiling it takes far longer than running it ever will."""
+    return len(kernel.body) > STRAIGHT_LINE and not any(isinstance(s, For) for s in kernel.body)
+
+
 def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.ndarray]) -> str:
     """Add the function of a kernel; returns its name."""
     fn = Function(
@@ -284,7 +293,7 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.nd
         kernel.name,
         "void",
         [("ptr", "%inputs"), ("ptr", "%outputs"), ("ptr", "%arena"), ("ptr", "%status")],
-        ATTRIBUTES,
+        ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""),
     )
     emitter = KernelEmitter(module, fn, constants, kernel.name)
     emitter.open_buffers(ir.buffers(kernel.body))

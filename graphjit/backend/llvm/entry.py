@@ -29,11 +29,13 @@ from graphjit.backend.signature import (
     EntrySpec,
     HiddenArray,
     InTree,
+    ItemGuard,
     List,
     Node,
     OutTree,
     ScalarIn,
     ScalarOut,
+    SizeGuard,
     StaticIn,
     StaticOut,
     Tuple,
@@ -161,6 +163,11 @@ class _Tables:
         for guard in spec.guards:
             if isinstance(guard, CellGuard):
                 self._op(self._walk, Walk.CELL, self._address(guard.cell), self._address(guard.expected))
+            elif isinstance(guard, ItemGuard):
+                words = self._address(guard.items), guard.length, guard.index, self._address(guard.expected)
+                self._op(self._walk, Walk.ITEM, *words)
+            elif isinstance(guard, SizeGuard):
+                self._op(self._walk, Walk.SIZE, self._address(guard.items), guard.size)
             else:
                 expected = 0 if guard.expected is MISSING else self._address(guard.expected)
                 names = self._address(guard.namespace), self._address(guard.name)

@@ -41,6 +41,8 @@ class Walk(IntEnum):
     DICT = 8  # as TUPLE, d keys
     CELL = 9  # a cell, b expected object
     GLOBAL = 10  # a dict, b name, c expected object or 0
+    ITEM = 11  # a list, b its length, c index, d expected object
+    SIZE = 12  # a dict, b its number of entries
 
 
 class Prepare(IntEnum):

@@ -360,6 +360,26 @@ walk.global:
   %global.now = call ptr @PyDict_GetItemWithError(ptr %namespace, ptr %global.name)
   %global.same = icmp eq ptr %global.now, %global.want
   br i1 %global.same, label %walk.step, label %mismatch
+walk.item:
+  {word("guarded", "ptr", 1)}
+  {get("guarded.size", "i64", "%guarded", at.size)}
+  {word("guarded.length", "i64", 2)}
+  %guarded.same = icmp eq i64 %guarded.size, %guarded.length
+  br i1 %guarded.same, label %guarded.item, label %mismatch
+guarded.item:
+  {get("guarded.items", "ptr", "%guarded", at.list_items)}
+  {word("guarded.index", "i64", 3)}
+  %guarded.place = getelementptr ptr, ptr %guarded.items, i64 %guarded.index
+  %guarded.now = load ptr, ptr %guarded.place
+  {word("guarded.want", "ptr", 4)}
+  %guarded.hit = icmp eq ptr %guarded.now, %guarded.want
+  br i1 %guarded.hit, label %walk.step, label %mismatch
+walk.size:
+  {word("sized", "ptr", 1)}
+  {word("sized.want", "i64", 2)}
+  %sized.now = call i64 @PyDict_Size(ptr %sized)
+  %sized.same = icmp eq i64 %sized.now, %sized.want
+  br i1 %sized.same, label %walk.step, label %mismatch
 
 mismatch:
   br i1 %on.heap, label %mismatch.free, label %mismatch.early

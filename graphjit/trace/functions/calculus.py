@@ -5,6 +5,7 @@ Job: NumPy's small numerical functions as compositions.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -220,11 +221,23 @@ def polyval(p: Any, x: Any) -> Any:
     return result
 
 
+_SINC_SERIES = [(-1) ** k / math.factorial(2 * k + 1) for k in range(11)]
+"""Taylor coefficients of sin(t) / t in t**2: the first ten derivatives, too, are right to the last few bits for t < 1."""
+
+
 @implements(np.sinc)
 def sinc(x: Any) -> Any:
-    """np.sinc; at 0 the value is 1 and the derivative 0."""
+    """np.sinc; at 0 the value is 1 and the derivative 0.
+
+    Near 0 it is a series: the derivative of the quotient is a difference of two terms of size 1/x, which leaves nothing of it there.
+    """
     value = tracer_of(x)
     scaled: Any = np.pi * value
-    # NumPy replaces 0 by a tiny number; here the quotient is masked, so its derivatives stay finite
-    safe: Any = np.where(value == 0, scaled.dtype.type(1), scaled)
-    return np.where(value == 0, scaled.dtype.type(1), np.sin(safe) / safe)
+    one = scaled.dtype.type(1)
+    near: Any = np.abs(scaled) < one
+    square = scaled * scaled
+    series: Any = scaled.dtype.type(_SINC_SERIES[-1])
+    for coefficient in reversed(_SINC_SERIES[:-1]):
+        series = series * square + scaled.dtype.type(coefficient)
+    safe: Any = np.where(near, one, scaled)
+    return np.where(near, series, np.sin(safe) / safe)
