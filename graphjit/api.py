@@ -30,7 +30,11 @@ def _trace() -> Trace:
 
 
 def _numbers(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+    if isinstance(value, int | np.integer):
+        return (int(value),)
+    if isinstance(value, str) or not all(isinstance(number, int | np.integer) for number in value):
+        raise TypeError(f"positions of arguments are integers, not {value!r}")
+    return tuple(map(int, value))
 
 
 def _names(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ class Gradient:
 
     def __init__(self, fun: Callable[..., Any], argnums: Any, argnames: Any, has_aux: bool, with_value: bool) -> None:
         self.fun = fun
-        self.single = isinstance(argnums, int) if not argnames else isinstance(argnames, str) and argnums is None
+        self.single = isinstance(argnums, int | np.integer) if not argnames else isinstance(argnames, str) and argnums is None
         self.argnames = _names(argnames)
         self.argnums = _numbers(argnums if argnums is not None else () if self.argnames else 0)
         if argnums is None and not self.argnames:
@@ -245,7 +249,10 @@ class Pullback:
         """Gradients of the primals."""
         if active_trace() is not None:
             return self._traced(residuals, cotangent)
-        arrays = [np.asarray(ct, dtype=type.dtype) for ct, type in zip(self._leaves(cotangent), self.outputs, strict=True)]
+        leaves = self._leaves(cotangent)
+        for leaf in leaves:
+            differentiate.check_cotangent(leaf)
+        arrays = [np.asarray(ct, dtype=type.dtype) for ct, type in zip(leaves, self.outputs, strict=True)]
         for array, type in zip(arrays, self.outputs, strict=True):
             if array.shape != type.shape:
                 raise DerivativeError(f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}")

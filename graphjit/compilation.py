@@ -2,7 +2,7 @@
 
 Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
 Input: a graph and the name of a back end.  Output: an executable.
-Invariants: equal graphs share one executable; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
+Invariants: equal graphs share one executable; what nobody uses is freed, except the latest small ones; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
 `dispatch` does it at the first compilation.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Hashable
 
 from graphjit import pipeline
@@ -19,6 +20,12 @@ from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.ir.node import Graph
 
 _executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
+_recent: OrderedDict[Hashable, Executable | NumbaExecutable] = OrderedDict()
+RECENT = 64
+"""Executables kept though nobody uses them now: ``grad(lambda ...)`` in a loop makes the same graph again and again."""
+SMALL = 1_000
+"""Nodes up to which a graph's code is kept so: it takes some hundred kilobytes at most."""
+
 _lock = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
@@ -39,4 +46,9 @@ def executable(graph: Graph, backend: str) -> Executable | NumbaExecutable:
                 _, program = pipeline.schedule(pipeline.optimize(graph))
                 found = NumbaExecutable(program, pipeline.lower(program))
             _executables[key] = found
+        if len(graph.nodes()) <= SMALL:
+            _recent[key] = found
+            _recent.move_to_end(key)
+            while len(_recent) > RECENT:
+                _recent.popitem(last=False)
         return found

@@ -226,6 +226,11 @@ class Dispatcher:
         trees += [sig.StaticIn(v) if k in self.static_names else input_tree(v) for k, v in kwargs.items()]
         if any(tree is None for tree in trees):
             return
+        # The native entry walks containers by itself: it must meet the leaves in the order of the trace.
+        found = [leaf for tree in trees for leaf in sig.leaves(tree) if not isinstance(leaf, sig.StaticIn)]
+        native_types = [(leaf.dtype, getattr(leaf, "shape", ())) for leaf in found]
+        if native_types != [(node.dtype, node.shape) for node in prepared.staged.graph.inputs[: len(native_types)]]:
+            return
         staged, code = prepared.staged, cast("Executable", prepared.code)
         outs: list[Any] = []
         for kind, item in staged.outputs:

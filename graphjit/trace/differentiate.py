@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
@@ -51,8 +53,12 @@ class Placeholders:
             self.values.append(unflatten(spec, tracers))
 
     def _differentiable(self, leaf: Any, name: str, what: str) -> Node:
-        if isinstance(leaf, str) or leaf is None or callable(leaf):
-            raise DerivativeError(f"{what} with respect to {name}: it holds {leaf!r}, which is not an array")
+        if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float | complex):
+            plain = isinstance(leaf, str) or leaf is None
+            raise DerivativeError(
+                f"{what} with respect to {name}: it holds {leaf!r}, which is not an array"
+                + ("" if plain else "; choose other arguments with argnums (of a method, self is argument 0)")
+            )
         node = self.trace.node(leaf)
         if node.dtype.kind == "f":
             return node
@@ -164,6 +170,16 @@ def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], give
     return unflatten(spec, resolved[: len(outs)]), unflatten(spec, resolved[len(outs) :])
 
 
+def check_cotangent(leaf: Any) -> None:
+    """Refuse what NumPy would convert to NaN or to a string.
+
+    Raises:
+        DerivativeError: a cotangent that is neither an array nor a number.
+    """
+    if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float):
+        raise DerivativeError(f"pullback: a cotangent must be an array or a number like the result, not {leaf!r}")
+
+
 def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> tuple[Any, Callable[[Any], Any], Any]:
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
     held = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
@@ -184,6 +200,7 @@ def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_
             raise DerivativeError(f"pullback: the cotangent has structure {given}, the result {spec}")
         seeds: dict[Node, Node] = {}
         for out, leaf in zip(outs, leaves, strict=True):
+            check_cotangent(leaf)
             ct = trace.node(leaf)
             if ct.shape != out.shape:
                 raise DerivativeError(f"pullback: a cotangent of shape {ct.shape} was given for a result of shape {out.shape}")

@@ -192,8 +192,6 @@ class _Reach:
             self.value(inner)
             return
         kind = value if isinstance(value, type) else type(value)
-        if not _by_user(kind.__module__):
-            return
         namespace = getattr(value, "__dict__", None)
         namespace = namespace if type(namespace) is dict else {}
         self.attributes(value, namespace)

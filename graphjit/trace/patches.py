@@ -336,5 +336,10 @@ def recording() -> Iterator[None]:
     _begin()
     try:
         yield
+    except ValueError as error:
+        # NumPy's C code (np.float64(x), W[0] = x for an array W from outside) hides our error, which names the user's line, behind its own
+        if isinstance(error.__cause__, TraceError):
+            raise TraceError(str(error.__cause__)) from error
+        raise
     finally:
         _end()

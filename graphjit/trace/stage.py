@@ -56,7 +56,12 @@ def classify(leaf: Any) -> Leaf:
         return Leaf("scalar", Type(leaf.dtype, ()))
     if isinstance(leaf, np.ndarray) or hasattr(leaf, "__array__") or hasattr(leaf, "__array_interface__"):
         name = f"{kind.__module__}.{kind.__name__}"
-        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example np.asarray(x)")
+        advice = "x.filled(value), or x.data and x.mask as two arguments" if isinstance(leaf, np.ma.MaskedArray) else "np.asarray(x)"
+        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {advice}")
+    if hasattr(leaf, "__next__"):
+        raise TraceError(
+            f"an argument of type {kind.__name__} can be read only once, so its values would be compiled in; pass a list, a tuple or an array"
+        )
     try:
         hash(leaf)
     except TypeError:
@@ -115,6 +120,7 @@ def stage(
                 outputs.append(("value", len(nodes)))
                 nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
             else:
+                check_static_result(item)
                 outputs.append(("static", item))
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
@@ -136,6 +142,23 @@ def stage(
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
     return Staged(graph, spec, outputs, captured, guards)
+
+
+def check_static_result(item: Any) -> None:
+    """A result that is no array and no number is returned as it is: it must not hold anything traced.
+
+    Raises:
+        TraceError: iterators, and objects of unregistered classes that hold traced values.
+    """
+    kind = type(item).__name__
+    if hasattr(item, "__next__"):
+        raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
+    parts = item if isinstance(item, set | frozenset) else getattr(item, "__dict__", {}).values() if not isinstance(item, type) else ()
+    if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
+        raise TraceError(
+            f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
+            "the class with graphjit.register_dataclass or graphjit.register_pytree_node"
+        )
 
 
 def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None:

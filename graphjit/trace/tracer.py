@@ -435,6 +435,15 @@ class Tracer:
     item = concrete(".item()", "Return the array and call .item() outside.")
     tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
     __round__ = concrete("round()", "Use np.round.")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise TraceError(
+                f"formatting with {spec!r} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
+                "compiled code runs. Return the value and format it outside."
+            )
+        return repr(self)
+
     __copy__ = lambda self: self
     __deepcopy__ = lambda self, memo: self
     __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
