@@ -24,6 +24,7 @@ from graphjit.ir.types import BOOL, F32, F64, I64, Type
 from graphjit.passes.instruments import draw_input
 
 EXCLUDED = {
+    "narrow": "made by tracing from a Python integer; out of range is a run-time error",
     "input": "made first",
     "const": "made on demand",
     "copy": "inserted by the scheduler",

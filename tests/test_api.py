@@ -577,3 +577,15 @@ def test_dict_order_is_the_callers_in_every_kind_of_call():
         found = gradient({"z": np.ones(2), "a": np.ones(2)})
         assert list(found) == ["z", "a"]
         assert found["z"].tolist() == [2, 2]
+
+
+def test_a_python_integer_that_does_not_fit_is_an_error():
+    f = graphjit.jit(lambda a, k: a * k)
+    small = np.ones(3, np.int8)
+    for _ in range(2):
+        np.testing.assert_array_equal(f(small, 100), small * 100)
+        with pytest.raises(OverflowError, match=f"out of bounds for int8 .*{__file__}"):
+            f(small, 300)
+    with pytest.raises(OverflowError, match="uint16"):
+        f(np.ones(2, np.uint16), -1)
+    assert f(np.ones(2, np.uint64), 3).dtype == np.uint64

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import signal
 import sys
 import types
 
@@ -13,6 +15,7 @@ import pytest
 import graphjit
 from graphjit import compilation, pipeline
 from graphjit.backend.llvm import callable as entry
+from graphjit.backend.llvm import jit
 from graphjit.trace.guards import find_guards
 
 X = np.arange(1.0, 5.0)
@@ -286,3 +289,26 @@ def test_many_leaves_are_split_over_kernels():
     _, program = pipeline.schedule(pipeline.optimize(graph))
     assert max(len(step.nodes) for step in program.steps) <= 192
     assert len(program.steps) <= 20
+
+
+def test_a_signal_during_code_generation_waits(monkeypatch):
+    """An exception raised inside of llvmlite would leave an LLVM object with two owners."""
+    state = []
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    original = jit.target_machine
+
+    def interrupted(opt):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        state.append(list(seen))
+        return original(opt)
+
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    monkeypatch.setattr(jit, "target_machine", interrupted)
+    try:
+        assert graphjit.jit(lambda x: x * 1.03125)(2.0) == 2.0625
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert state == [[]]
+    assert seen == [1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked

@@ -111,7 +111,10 @@ class Nest:
             check = 0
             if node.dtype.kind in "iu" and lower.name in CHECKED:
                 check = self.program.error(*CHECKED[lower.name], node.loc)
-            return self.scalar(level, node.dtype, lower.name, *args, check=check)
+            result = self.scalar(level, node.dtype, lower.name, *args, check=check)
+            if node.op.name == "narrow":
+                self.check_narrow(node, args[0], result, level)
+            return result
         if isinstance(lower, View):
             return self.value(node.args[0], lower.index_map(node, index))
         if isinstance(lower, Special):
@@ -128,6 +131,15 @@ class Nest:
             if lower.kind == "gather":
                 return self.gather(node, index, level)
         raise IRError(f"{node!r} cannot be computed inside a loop nest")
+
+    def check_narrow(self, node: Node, wide: Ref, result: Ref, level: int) -> None:
+        """Report an integer that changed when it was made smaller."""
+        back = self.scalar(level, I64, "convert", result)
+        ok = self.scalar(level, BOOL, "eq", back, wide)
+        if node.dtype.kind == "u":
+            ok = self.scalar(level, BOOL, "and", ok, self.scalar(level, BOOL, "ge", wide, self.const(0, I64)))
+        code = self.program.error(OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc)
+        self.lists[level].append(ir.Check(ok, code))
 
     def gather(self, node: Node, index: Index_, level: int) -> Ref:
         """One element at data-dependent positions along some axes."""

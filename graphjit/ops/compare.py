@@ -12,7 +12,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Decompose, Linear, LocalRule, Scalar, ZeroDerivative, op
 from graphjit.ir.patterns import splat
-from graphjit.ir.types import BOOL, Type
+from graphjit.ir.types import BOOL, I64, Type
 from graphjit.ops.infer import integral, predicate
 from graphjit.ops.samples import ALL, BOOLS, EDGES, INTS, SHAPES, Cases, uniform
 
@@ -155,6 +155,32 @@ op(
         ],
         ALL,
     ),
+)
+
+
+def _infer_narrow(x: Type, *, dtype: np.dtype) -> Type:
+    if x.dtype != I64 or np.dtype(dtype).kind not in "iu":
+        raise ShapeError(f"narrow takes int64 to another integer dtype, not {x} to {dtype}")
+    return x.with_dtype(np.dtype(dtype))
+
+
+def _narrow(x: np.ndarray, *, dtype: np.dtype) -> np.ndarray:
+    bounds = np.iinfo(dtype)
+    if np.any(x < bounds.min) or np.any(x > bounds.max):
+        raise OverflowError(f"Python integer out of bounds for {np.dtype(dtype).name}")
+    return np.asarray(x).astype(dtype)
+
+
+op(
+    "narrow",
+    doc="A Python integer as a smaller integer dtype; one that does not fit is a run-time error, as in NumPy.",
+    attrs=("dtype",),
+    infer=_infer_narrow,
+    impl=_narrow,
+    grad=ZeroDerivative("integers do not vary"),
+    lower=Scalar("convert"),
+    simplify=[_convert_same],
+    samples=Cases(lambda rng, draw: [([np.abs(draw(4))], {"dtype": np.dtype(name)}) for name in ("int8", "int32", "uint16")], ("i64",)),
 )
 
 

@@ -139,6 +139,12 @@ class Trace:
         """``node`` as ``dtype``."""
         return node if node.dtype == dtype else self.emit("convert", node, dtype=dtype)
 
+    def narrow(self, node: Node, dtype: np.dtype) -> Node:
+        """A Python number as ``dtype``: an integer that does not fit is an error when the code runs."""
+        if node.dtype.kind == "i" and dtype.kind in "iu" and dtype != node.dtype:
+            return self.emit("narrow", node, dtype=dtype)
+        return self.convert(node, dtype)
+
     def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
         """``node`` in ``shape`` by NumPy's rule."""
         return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
@@ -163,7 +169,7 @@ class Trace:
         )
         dtypes = resolve(ufunc, kinds)
         ready = [
-            self.number(a, dtype) if n is None else self.convert(n, dtype)
+            self.number(a, dtype) if n is None else self.narrow(n, dtype) if is_weak(a) else self.convert(n, dtype)
             for a, n, dtype in zip(args, nodes, dtypes, strict=False)
         ]
         shape = self.common_shape(*ready)

@@ -9,7 +9,10 @@ so the time to compile is code generation alone.
 from __future__ import annotations
 
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -54,12 +57,32 @@ def target_machine(opt: int = 2) -> llvm.TargetMachine:
     )
 
 
+@cache
+def _interrupts() -> set[int]:
+    """Signals that people and timers send; not those that tell of a fault."""
+    faults = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"}
+    return {number for number in signal.valid_signals() if getattr(number, "name", "") not in faults}
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signal handlers wait: an exception between LLVM's taking an object over and llvmlite's noting it would free the object twice."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _interrupts())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
     def __init__(self, text: str, opt: int = 2) -> None:
         """Compile ``text``; ``opt`` is the level of code generation: 0 is three times faster to compile, for code that is not a loop."""
-        with _lock:
+        with _lock, _undisturbed():
             machine = target_machine(opt)
             module = _llvm().parse_assembly(text)
             module.triple = machine.triple
