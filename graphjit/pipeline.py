@@ -34,7 +34,7 @@ LOOP_PASSES = (collapse, vectorize, parallelize)
 SMALL_ARENA = 32_768
 """Bytes of intermediate values up to which the order of steps does not matter."""
 
-MANY_STEPS = 1_000
+MANY_STEPS = 200
 """Steps above which a second schedule would cost more time than it can save."""
 
 
