@@ -66,7 +66,10 @@ def _interrupts() -> set[int]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Signal handlers wait: an exception between LLVM's taking an object over and llvmlite's noting it would free the object twice."""
+    """Signal handlers wait: an exception between LLVM's taking an object over and llvmlite's noting it would free the object twice.
+
+    Where another thread of the program takes signals, Python runs the handler all the same: then this is no protection.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
