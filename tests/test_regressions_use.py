@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import subprocess
 import sys
 import types
@@ -316,6 +317,7 @@ assert state and not any(state), state
 assert seen, seen
 assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # NumPy's own threads take signals too
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=env)
     assert done.returncode == 0, done.stderr
 
