@@ -46,7 +46,7 @@ def executable(graph: Graph, backend: str) -> Executable | NumbaExecutable:
                 _, program = pipeline.schedule(pipeline.optimize(graph))
                 found = NumbaExecutable(program, pipeline.lower(program))
             _executables[key] = found
-        if len(graph.nodes()) <= SMALL:
+        if len(key[1]) <= SMALL:
             _recent[key] = found
             _recent.move_to_end(key)
             while len(_recent) > RECENT:

@@ -221,9 +221,8 @@ class Dispatcher:
         native = self.native() if self.native is not None else None
         if native is None or self.backend != "llvm":
             return
-        nums = {i + len(args) if i < 0 else i for i in self.static_nums}
-        trees = [sig.StaticIn(a) if i in nums else input_tree(a) for i, a in enumerate(args)]
-        trees += [sig.StaticIn(v) if k in self.static_names else input_tree(v) for k, v in kwargs.items()]
+        marked, named = self.mark(args, kwargs)
+        trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]
         if any(tree is None for tree in trees):
             return
         # The native entry walks containers by itself: it must meet the leaves in the order of the trace.
