@@ -55,6 +55,41 @@ define i64 @sleep_copy(ptr %inputs, ptr %outputs) {
 }
 """
 
+# A program that tells when it has begun and goes on (to copy 64 bytes) when it is let.
+GATED = """
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare i32 @usleep(i32)
+@begun = internal global i64 0
+@let = internal global i64 0
+define i64 @has_begun() {
+  %begun = load atomic i64, ptr @begun seq_cst, align 8
+  ret i64 %begun
+}
+define i64 @go_on() {
+  %old = atomicrmw xchg ptr @let, i64 1 seq_cst
+  ret i64 %old
+}
+define i64 @gated_copy(ptr %inputs, ptr %outputs) {
+entry:
+  %old = atomicrmw xchg ptr @begun, i64 1 seq_cst
+  br label %wait
+wait:
+  %turn = phi i64 [ 0, %entry ], [ %next, %wait ]
+  %next = add i64 %turn, 1
+  %slept = call i32 @usleep(i32 200)
+  %let = load atomic i64, ptr @let seq_cst, align 8
+  %open = icmp ne i64 %let, 0
+  %late = icmp sgt i64 %turn, 100000
+  %leave = or i1 %open, %late
+  br i1 %leave, label %copy, label %wait
+copy:
+  %from = load ptr, ptr %inputs
+  %to = load ptr, ptr %outputs
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 64, i1 false)
+  ret i64 0
+}
+"""
+
 
 @functools.cache
 def program(count: int = 0, size: int = 0, name: str = "") -> tuple[int, NativeModule]:

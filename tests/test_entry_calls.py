@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import inspect
@@ -14,7 +15,7 @@ import weakref
 
 import numpy as np
 import pytest
-from entry_harness import F64, FIXED, I64, MissError, function, missed, misses, program, specialise
+from entry_harness import F64, FIXED, GATED, I64, MissError, function, missed, misses, program, specialise
 
 from graphjit.backend.llvm import callable as native
 from graphjit.backend.llvm.jit import NativeModule
@@ -354,10 +355,11 @@ def test_threads_call_while_another_installs_and_clears():
 
 
 def test_a_running_call_keeps_its_code_and_its_arguments():
-    module = NativeModule(FIXED.replace("i32 2000", "i32 50000"))
+    module = NativeModule(GATED)
+    has_begun, go_on = (ctypes.CFUNCTYPE(ctypes.c_int64)(module.address(name)) for name in ("has_begun", "go_on"))
     died = weakref.ref(module)
     specialisation = specialise(
-        [List((ArrayIn(F64, (8,)),))], ArrayOut(F64, (8,), 0), (module.address("sleep_copy"), module), release_gil=True
+        [List((ArrayIn(F64, (8,)),))], ArrayOut(F64, (8,), 0), (module.address("gated_copy"), module), release_gil=True
     )
     fn = native.NativeFunction(missed)
     native.install(fn, specialisation)
@@ -366,12 +368,14 @@ def test_a_running_call_keeps_its_code_and_its_arguments():
     argument = weakref.ref(arguments[0])
     worker = threading.Thread(target=lambda: results.append(fn(arguments)))
     worker.start()
-    time.sleep(0.02)
+    while worker.is_alive() and not has_begun():
+        time.sleep(0.001)
     arguments.clear()
     native.clear(fn)
     assert worker.is_alive()
     assert argument() is not None
     assert died() is not None
+    go_on()
     worker.join()
     assert argument() is None
     assert died() is None

@@ -41,6 +41,32 @@ define void @who(ptr %context, i64 %block) {
   ret void
 }
 
+; Cells: arrived, expected, one for each block.  A block waits until as many threads as expected are inside a block at the same time.
+define void @meet(ptr %context, i64 %block) {
+entry:
+  %slot = add i64 %block, 2
+  %cell = getelementptr i64, ptr %context, i64 %slot
+  %self = call i64 @pthread_self()
+  store i64 %self, ptr %cell
+  %expectation = getelementptr i64, ptr %context, i64 1
+  %expected = load i64, ptr %expectation
+  %before = atomicrmw add ptr %context, i64 1 seq_cst
+  br label %look
+look:
+  %turn = phi i32 [ 0, %entry ], [ %next, %wait ]
+  %arrived = load atomic i64, ptr %context seq_cst, align 8
+  %all = icmp sge i64 %arrived, %expected
+  %late = icmp sgt i32 %turn, 100000
+  %leave = or i1 %all, %late
+  br i1 %leave, label %done, label %wait
+wait:
+  %ignored = call i32 @usleep(i32 100)
+  %next = add i32 %turn, 1
+  br label %look
+done:
+  ret void
+}
+
 define void @nest(ptr %context, i64 %block) {
   %start = mul i64 %block, 16
   %row = getelementptr i64, ptr %context, i64 %start
@@ -81,6 +107,22 @@ def counts(blocks: int, estimate: int = LARGE, times: int = 1) -> np.ndarray:
     return cells
 
 
+def meeting(expected: int) -> int:
+    """Number of threads that took part in a job whose blocks wait for ``expected`` threads, however late the machine schedules them."""
+    cells = np.zeros(2 + FEW, np.int64)
+    cells[1] = expected
+    run("meet", cells, FEW)
+    return len(set(cells[2:]))
+
+
+def rest() -> None:
+    """Wait until no worker polls or runs: all sleep, surplus ones for good."""
+    deadline = time.monotonic() + 30
+    while threads.awake_workers() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert threads.awake_workers() == 0
+
+
 @pytest.fixture(autouse=True)
 def restore_threads() -> Iterator[None]:
     before = threads.num_threads()
@@ -102,9 +144,8 @@ def test_no_block_is_no_call() -> None:
 
 def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
     threads.configure(3)
+    assert meeting(3) == 3
     cells = np.zeros(FEW, np.int64)
-    run("who", cells, FEW)
-    assert 2 <= len(set(cells)) <= 3
     run("who", cells, 4, estimate=threads.WORTH_SPINNING_NS - 1)
     assert set(cells[:4]) == {threading.get_ident()}
     threads.configure(1)
@@ -114,12 +155,13 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
 
 def test_middle_sized_jobs_in_a_row_wake_the_workers() -> None:
     threads.configure(2)
-    time.sleep(0.01)
-    cells = np.zeros(FEW, np.int64)
+    rest()
+    cells = np.zeros(4, np.int64)
     seen: set[int] = set()
-    for _ in range(2 + threads.MISSED_NS // threads.WORTH_SPINNING_NS):
+    deadline = time.monotonic() + 30
+    while len(seen) < 2 and time.monotonic() < deadline:
         run("who", cells, 4, estimate=threads.WORTH_SPINNING_NS)
-        seen |= set(cells[:4])
+        seen |= set(cells)
     assert len(seen) == 2
 
 
@@ -166,20 +208,17 @@ def test_number_of_threads_may_change_at_any_time() -> None:
 
 def test_surplus_workers_rest() -> None:
     threads.configure(4)
-    cells = np.zeros(FEW, np.int64)
-    run("who", cells, FEW)
+    assert meeting(4) == 4
     threads.configure(2)
+    rest()
     for _ in range(5):
-        run("who", cells, FEW)
-        assert len(set(cells)) <= 2
+        assert meeting(2) == 2
 
 
 def _in_child() -> None:
     assert threads.active_workers() == 0
     np.testing.assert_array_equal(counts(50, times=10), 10)
-    cells = np.zeros(FEW, np.int64)
-    run("who", cells, FEW)
-    assert len(set(cells)) == 2
+    assert meeting(2) == 2
     assert threads.active_workers() == 1
 
 
@@ -231,7 +270,7 @@ def test_process_ends_with_a_live_pool(ending: str) -> None:
 def test_idle_workers_sleep() -> None:
     threads.configure(2)
     counts(8, times=10)
-    time.sleep(0.02)
+    rest()
     start = time.process_time()
     time.sleep(0.1)
     assert time.process_time() - start < 0.05

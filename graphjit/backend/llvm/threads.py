@@ -447,6 +447,11 @@ def active_workers() -> int:
     return int(_pool.running()) if _pool is not None and _pool.running is not None else 0
 
 
+def awake_workers() -> int:
+    """Worker threads that run or poll for work at this moment."""
+    return int(_pool.awake()) if _pool is not None and _pool.awake is not None else 0
+
+
 def ensure() -> None:
     """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the first job worth it."""
     global _pool
