@@ -42,7 +42,7 @@ def vectorize(kernel: LoopKernel) -> LoopKernel:
 def _nest(loop: For) -> For:
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
-        return _simd(loop) if _score(loop) > 0 else loop
+        return _simd(loop) if _pays(loop) else loop
     innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
     if innermost and _can_lane(loop) and _score(loop) > sum(map(_score, inner)) + _score_own(loop):
         return _simd(loop)
@@ -89,6 +89,14 @@ def _varying(loop: For) -> set[Ref]:
         elif isinstance(statement, Accumulate) and statement.value in found:
             found.add(statement.ref)
     return found
+
+
+def _pays(loop: For) -> bool:
+    """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps, operations a fraction."""
+    if not _can_lane(loop) or loop.extent < MIN_LANES:
+        return False
+    operations = sum(isinstance(s, Let) and isinstance(s.value, Scalar) or isinstance(s, Accumulate) for s in loop.body)
+    return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
 
 def _score_own(loop: For) -> float:

@@ -171,39 +171,73 @@ class KernelEmitter(Registers):
         if loop.kind == "parallel":
             self.parallel_loop(loop)
             return
-        fn = self.fn
         simd = loop.kind == "simd" and self.lanes is None
-        if simd:
-            self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
-        step = self.lanes.count * self.lanes.unroll if simd and self.lanes else 1
+        if not simd:
+            self.run(loop, "0", self.stop(loop, 1)[0], 1)
+            return
+        self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
+        step = self.lanes.count * self.lanes.unroll
         stop, ragged = self.stop(loop, step)
-        start, head, done = fn.current, fn.label("loop"), fn.label("done")
-        fn.do(f"br label %{head}")
+        if ragged and has_strided(loop):
+            # Strided access is much faster without masks, so only the last, incomplete vector has them.
+            whole = str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
+            if whole != "0":
+                self.run(loop, "0", whole, step, guard=not whole.isdigit())
+            self.run(loop, whole, stop, step, masked=True, guard=not whole.isdigit())
+        else:
+            self.run(loop, "0", stop, step, masked=ragged)
+        self.lanes = None
+
+    def run(self, loop: For, begin: str, stop: str, step: int, *, masked: bool = False, guard: bool = False) -> None:
+        """The loop over part of its range; at least one iteration, unless ``guard`` asks for the test."""
+        fn = self.fn
+        before = fn.current
+        head, done = fn.label("loop"), fn.label("done")
+        held = {ref: list(acc.parts) for ref, acc in self.accumulators.items()} if guard else {}
+        if guard:
+            fn.do(f"br i1 {fn.op(f'icmp slt i64 {begin}, {stop}')}, label %{head}, label %{done}")
+        else:
+            fn.do(f"br label %{head}")
         fn.start(head)
         counter = fn.phi("i64")
-        counter.add("0", start)
-        carried = self.carry(loop, start)
+        counter.add(begin, before)
+        carried = self.carry(loop, before)
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
         outer, self.elements = self.elements, self.elements * loop.extent
         straight, self.scalars.straight = self.scalars.straight, self.many_calls(loop)
-        if simd and ragged and self.lanes is not None:
+        if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
         self.prepare(loop.body)
         self.body(loop.body)
+        if masked and self.lanes is not None:
+            self.lanes.masks = None
         self.scalars.straight, self.elements = straight, outer
         following = fn.op(f"add i64 {counter.name}, {step}")
         more = fn.op(f"icmp slt i64 {following}, {stop}")
         fn.do(f"br i1 {more}, label %{head}, label %{done}")
         counter.add(following, fn.current)
+        last = fn.current
         for acc, phis in carried:
             for phi, part in zip(phis, acc.parts, strict=True):
                 phi.add(part, fn.current)
         fn.start(done)
+        if guard:
+            self.merge(carried, held, before, last)
         self.scopes.pop()
         del self.bound[loop.axis]
-        if simd:
-            self.lanes = None
+
+    def merge(self, carried: list[tuple[Accumulator, list[Phi]]], held: dict[Ref, list[str]], before: str, last: str) -> None:
+        """What accumulators hold after a loop that may not have run."""
+        refs = {id(acc): ref for ref, acc in self.accumulators.items()}
+        for acc, _ in carried:
+            parts = []
+            for old, new in zip(held[refs[id(acc)]], acc.parts, strict=True):
+                phi = self.fn.phi(vector(kind(acc.dtype), acc.lanes))
+                phi.add(old, before)
+                phi.add(new, last)
+                parts.append(phi.name)
+            acc.parts = parts
 
     def many_calls(self, loop: For) -> bool:
         """Whether inlining every elementary function of a loop body would take longer to compile than it is worth."""
@@ -279,6 +313,13 @@ class KernelEmitter(Registers):
         fn.do(
             f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})"
         )
+
+
+def has_strided(loop: For) -> bool:
+    """Whether a loop in lanes reads or writes elements that are neither neighbours nor one and the same."""
+    found = [s.value.address for s in ir.walk(loop.body) if isinstance(s, Let) and isinstance(s.value, Load)]
+    found += [s.address for s in ir.walk(loop.body) if isinstance(s, Store)]
+    return any(address[loop.axis] not in (0, 1) for address in found)
 
 
 def is_long_straight_line(kernel: ir.LoopKernel) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphjit.backend.llvm.scalar import Scalars, constant, kind, stored, vector
+from graphjit.backend.llvm.strided import RECORD, component, load_elements, load_records, store_elements
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
@@ -51,9 +52,10 @@ class Lanes:
 
 @dataclass
 class Scope:
-    """Pointers and index values known in one loop body."""
+    """Pointers and whole records known in one loop body."""
 
     pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
+    records: dict[tuple[Buffer, Address, int], list[str]] = field(default_factory=dict)
 
 
 class Registers:
@@ -194,10 +196,26 @@ class Registers:
         for u in range(lanes.unroll):
             if not varying and step == 1:
                 raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, u)
+            elif not varying and lanes.masks is None:
+                raw = self.load_strided(value, base, memory, dtype, u)
             else:
                 raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, u)
             parts.append(self.from_memory(raw, dtype, lanes.count))
         return Value(parts, dtype, False)
+
+    def load_strided(self, value: Load, base: str, memory: str, dtype: np.dtype, u: int) -> str:
+        """Elements at equal distances; components of short records come from the same vectors."""
+        assert self.lanes is not None
+        count, step = self.lanes.count, value.address[self.lanes.axis]
+        whole = 1 < step <= RECORD and count >= 4 and not value.dynamic and value.buffer.size % step == 0
+        if whole and all(c % step == 0 for c in value.address.terms.values()):
+            first = value.address - value.address.offset % step
+            known = self.scopes[-1].records
+            if (value.buffer, first, u) not in known:
+                start = self.shifted(self.pointer(value.buffer, first), memory, u * count * step)
+                known[value.buffer, first, u] = load_records(self.fn, start, memory, dtype.itemsize, step, count)
+            return component(self.fn, known[value.buffer, first, u], memory, count, value.address.offset % step)
+        return load_elements(self.fn, self.shifted(base, memory, u * count * step), memory, dtype.itemsize, step, count)
 
     def advance(self, buffer: Buffer, base: str, index: str, factor: int) -> str:
         """``base`` moved by ``index * factor`` elements."""
@@ -288,6 +306,10 @@ class Registers:
                     old = self.from_memory(self.load_row(where, memory, dtype, u), dtype, lanes.count)
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
+            elif not varying and lanes.masks is None and not statement.combine:
+                where = self.shifted(base, memory, u * lanes.count * step)
+                name = self.to_memory(name, dtype, lanes.count)
+                store_elements(self.fn, name, where, memory, dtype.itemsize, step, lanes.count)
             else:
                 pointers = self.lane_pointers(base, memory, step, varying, u)
                 if statement.combine:

@@ -1,0 +1,73 @@
+"""Elements at equal distances, for all lanes at once.
+
+Job: load and store what lies ``step`` elements apart without gather and scatter instructions, which take a cycle or more for each lane.
+Input: a base pointer, a step, a number of lanes.  Output: LLVM text in the function under construction.
+Invariants: nothing outside the elements asked for is touched, except that records of few elements are read whole where the buffer is known
+to hold whole records; components of one record share their loads.
+"""
+
+from __future__ import annotations
+
+from graphjit.backend.llvm.scalar import vector
+from graphjit.backend.llvm.text import Function
+
+RECORD = 4
+"""Longest record read by whole vectors and shuffles; longer ones element by element."""
+
+
+def load_elements(fn: Function, base: str, memory: str, size: int, step: int, lanes: int) -> str:
+    """``base[0], base[step], ...`` as one vector, built from single loads."""
+    of = vector(memory, lanes)
+    if step == -1:
+        first = fn.op(f"getelementptr {memory}, ptr {base}, i64 {1 - lanes}")
+        row = fn.op(f"load {of}, ptr {first}, align {size}")
+        return _shuffle(fn, of, row, row, list(range(lanes - 1, -1, -1)))
+    found = "poison"
+    for lane in range(lanes):
+        place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {lane * step}") if lane else base
+        element = fn.op(f"load {memory}, ptr {place}, align {size}")
+        found = fn.op(f"insertelement {of} {found}, {memory} {element}, i32 {lane}")
+    return found
+
+
+def store_elements(fn: Function, value: str, base: str, memory: str, size: int, step: int, lanes: int) -> None:
+    """``base[0] = value[0], base[step] = value[1] ...`` by single stores."""
+    of = vector(memory, lanes)
+    if step == -1:
+        first = fn.op(f"getelementptr {memory}, ptr {base}, i64 {1 - lanes}")
+        fn.do(f"store {of} {_shuffle(fn, of, value, value, list(range(lanes - 1, -1, -1)))}, ptr {first}, align {size}")
+        return
+    for lane in range(lanes):
+        place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {lane * step}") if lane else base
+        fn.do(f"store {memory} {fn.op(f'extractelement {of} {value}, i32 {lane}')}, ptr {place}, align {size}")
+
+
+def load_records(fn: Function, base: str, memory: str, size: int, step: int, lanes: int) -> list[str]:
+    """``lanes`` whole records of ``step`` elements as ``step`` vectors in storage order."""
+    of = vector(memory, lanes)
+    rows = []
+    for k in range(step):
+        place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {k * lanes}") if k else base
+        rows.append(fn.op(f"load {of}, ptr {place}, align {size}"))
+    return rows
+
+
+def component(fn: Function, rows: list[str], memory: str, lanes: int, which: int) -> str:
+    """Element ``which`` of every record."""
+    step = len(rows)
+    of = vector(memory, lanes)
+    at = [which + lane * step for lane in range(lanes)]
+    found = rows[0]
+    for k in range(1, step):
+        # Lanes collected so far stay where they are; those that lie in row k come from there.
+        order = []
+        for lane, place in enumerate(at):
+            row, column = divmod(place, lanes)
+            order.append(lanes + column if row == k else (column if k == 1 and row == 0 else lane))
+        found = _shuffle(fn, of, found, rows[k], order)
+    return found
+
+
+def _shuffle(fn: Function, of: str, a: str, b: str, order: list[int]) -> str:
+    lanes = ", ".join(f"i32 {i}" for i in order)
+    return fn.op(f"shufflevector {of} {a}, {of} {b}, <{len(order)} x i32> <{lanes}>")
