@@ -55,11 +55,21 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One element of a buffer at an affine address plus ``sum(coefficient * ref)`` for data-dependent indices."""
+    """One element of a buffer at an affine address plus ``sum(coefficient * ref)`` for data-dependent indices.
+
+    Where ``guard`` is there and false, memory is not touched and the value is 1.
+    """
 
     buffer: Buffer
     address: Address
     dynamic: tuple[tuple[Ref, int], ...] = ()
+    guard: Ref | None = None
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """What it reads besides memory."""
+        positions = tuple(ref for ref, _ in self.dynamic)
+        return positions if self.guard is None else (*positions, self.guard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +229,7 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
         if isinstance(value, Scalar):
             value = replace(value, args=tuple(map(fresh, value.args)))
         elif isinstance(value, Load):
-            value = replace(value, dynamic=each(value.dynamic))
+            value = replace(value, dynamic=each(value.dynamic), guard=value.guard and fresh(value.guard))
         return Let(fresh(statement.ref), value)
     if isinstance(statement, Store):
         return replace(statement, value=fresh(statement.value), dynamic=each(statement.dynamic))
@@ -235,7 +245,7 @@ def uses(statement: Statement) -> tuple[Ref, ...]:
     if isinstance(statement, Let):
         if isinstance(statement.value, Scalar):
             return statement.value.args
-        return tuple(ref for ref, _ in statement.value.dynamic) if isinstance(statement.value, Load) else ()
+        return statement.value.refs if isinstance(statement.value, Load) else ()
     if isinstance(statement, Store):
         return (statement.value, *(ref for ref, _ in statement.dynamic))
     if isinstance(statement, Accumulate):

@@ -8,7 +8,7 @@ Invariants: a value is computed once per level; loops over axes of length 1 do n
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,21 @@ from graphjit.ir.opdef import Reduce, Scalar, Special, View
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
-from graphjit.schedule.access import linear, reshape_index, storage, strides
+from graphjit.schedule.access import is_window, linear, reshape_index, storage, strides
 from graphjit.schedule.program import Kernel, Member, Program
 
 Index_ = tuple[Address, ...]
+
+
+class Limit(NamedTuple):
+    """``index >= low`` or ``index < high``; the other one is None."""
+
+    index: Address
+    low: int | None
+    high: int | None
+
+
+Where = tuple[Limit, ...]
 
 CHECKED: dict[str, tuple[type[Exception], str]] = {
     "floor_divide": (ZeroDivisionError, "integer division by zero"),
@@ -88,49 +99,94 @@ class Nest:
 
     # ------------------------------------------------------------------------------------------------- values
 
-    def value(self, node: Node, index: Index_) -> Ref:
-        """The element of ``node`` at ``index``."""
+    def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
+        """The element of ``node`` at ``index``; of no interest outside ``where``, and memory is not read there."""
         base = storage(node)
         if base in self.registers:
             return self.registers[base]
+        level = max(self.level(index), self.level(tuple(limit.index for limit in where)))
         buffer = self.program.buffers.get(base)
         if buffer is not None:
-            return self.let(self.level(index), node.dtype, Load(buffer, linear(node.shape, index)))
-        level = self.level(index)
-        key = (node, index)
+            if where and not buffer.size:
+                return self.const(0, node.dtype)
+            guard = self.holds(where) if where else None
+            return self.let(level, node.dtype, Load(buffer, linear(node.shape, index), guard=guard))
+        key = (node, index, where)
         known = self.memo[level].get(key)
         if known is None:
-            known = self.memo[level][key] = self.compute(node, index, level)
+            known = self.memo[level][key] = self.compute(node, index, level, where)
         return known
 
-    def compute(self, node: Node, index: Index_, level: int) -> Ref:
+    def compute(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
         """Evaluate ``node`` itself at ``index``."""
         lower = node.op.lower
         if isinstance(lower, Scalar):
-            args = [self.value(arg, index) for arg in node.args]
+            args = [self.value(arg, index, where) for arg in node.args]
             check = 0
             if node.dtype.kind in "iu" and lower.name in CHECKED:
                 check = self.program.error(*CHECKED[lower.name], node.loc)
+                if where:  # what is not there must not fail
+                    args[1] = self.scalar(level, args[1].dtype, "select", self.holds(where), args[1], self.const(1, args[1].dtype))
             result = self.scalar(level, node.dtype, lower.name, *args, check=check)
             if node.op.name == "narrow":
                 self.check_narrow(node, args[0], result, level)
             return result
         if isinstance(lower, View):
-            return self.value(node.args[0], lower.index_map(node, index))
+            return self.value(node.args[0], lower.index_map(node, index), where)
+        if is_window(node):
+            return self.window(node, index, level, where)
         if isinstance(lower, Special):
             if lower.kind == "const":
                 return self.const(node.attrs["value"].array.reshape(())[()], node.dtype)  # type: ignore[attr-defined]
             if lower.kind == "reshape":
                 inner = reshape_index(node, index)
                 if inner is not None:
-                    return self.value(node.args[0], inner)
+                    return self.value(node.args[0], inner, where)
             if lower.kind == "iota":
                 axis: Any = node.attrs["axis"]
                 number = self.let(level, I64, Index(index[axis]))
                 return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
             if lower.kind == "gather":
-                return self.gather(node, index, level)
+                return self.gather(node, index, level, where)
         raise IRError(f"{node!r} cannot be computed inside a loop nest")
+
+    def holds(self, where: Where) -> Ref:
+        """Whether all of ``where`` holds; ``where`` is not empty."""
+        found: Ref | None = None
+        for limit in sorted(where, key=lambda limit: self.level((limit.index,))):
+            level = self.level((limit.index,))
+            at = self.let(level, I64, Index(limit.index))
+            op = "ge" if limit.low is not None else "lt"
+            bound = limit.low if limit.low is not None else limit.high
+            test = self.scalar(level, BOOL, op, at, self.const(bound, I64))
+            found = test if found is None else self.scalar(level, BOOL, "and", found, test)
+        assert found is not None
+        return found
+
+    def window(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
+        """An element of an embed: of its argument, or zero outside."""
+        x = node.args[0]
+        starts: Any = node.attrs["starts"]
+        inner = tuple(i - s for i, s in zip(index, starts, strict=True))
+        limits: list[Limit] = []
+        for i, n in zip(inner, x.shape, strict=True):
+            low, high = self.span(i)
+            if high < 0 or low >= n:
+                return self.const(0, node.dtype)
+            limits += [Limit(i, 0, None)] if low < 0 else []
+            limits += [Limit(i, None, n)] if high >= n else []
+        if not limits:
+            return self.value(x, inner, where)
+        value = self.value(x, inner, (*where, *(limit for limit in limits if limit not in where)))
+        return self.scalar(level, node.dtype, "select", self.holds(tuple(limits)), value, self.const(0, node.dtype))
+
+    def span(self, index: Address) -> tuple[int, int]:
+        """Smallest and largest value of an index over the whole nest."""
+        low = high = index.offset
+        for axis, factor in index.terms.items():
+            last = factor * (self.axes[self.depth[axis] - 1][1] - 1)
+            low, high = low + min(0, last), high + max(0, last)
+        return low, high
 
     def check_narrow(self, node: Node, wide: Ref, result: Ref, level: int) -> None:
         """Report an integer that changed when it was made smaller."""
@@ -141,24 +197,34 @@ class Nest:
         code = self.program.error(OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc)
         self.lists[level].append(ir.Check(ok, code))
 
-    def gather(self, node: Node, index: Index_, level: int) -> Ref:
+    def gather(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
         """One element at data-dependent positions along some axes."""
         x = node.args[0]
         axes: Any = node.attrs["axes"]
         if any(x.shape[a] == 0 for a in axes):
             return self.const(0, node.dtype)
-        dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, level)
-        return self.let(level, node.dtype, Load(self.program.buffers[storage(x)], rest, dynamic))
+        dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, level, where)
+        guard = self.holds(where) if where else None
+        return self.let(level, node.dtype, Load(self.program.buffers[storage(x)], rest, dynamic, guard))
 
     def positions(
-        self, node: Node, indices: tuple[Node, ...], axes: tuple[int, ...], shape: tuple[int, ...], index: Index_, level: int
+        self,
+        node: Node,
+        indices: tuple[Node, ...],
+        axes: tuple[int, ...],
+        shape: tuple[int, ...],
+        index: Index_,
+        level: int,
+        where: Where = (),
     ) -> tuple[tuple[tuple[Ref, int], ...], Address]:
         """Checked, wrapped positions along ``axes`` and the affine address along the other axes of ``shape``."""
         depth = len(indices[0].shape)
         step = strides(shape)
         dynamic = []
         for axis, positions in zip(axes, indices, strict=True):
-            at = self.value(positions, index[:depth])
+            at = self.value(positions, index[:depth], where)
+            if where:
+                at = self.scalar(level, I64, "select", self.holds(where), at, self.const(0, I64))
             n = shape[axis]
             code = self.program.error(IndexError, f"index is out of bounds for axis {axis} with size {n}", node.loc)
             zero, length = self.const(0, I64), self.const(n, I64)

@@ -73,7 +73,8 @@ def expression_text(value: Expression) -> str:
     if isinstance(value, Const):
         return _number(value.value)
     if isinstance(value, Load):
-        return f"load {value.buffer.name}[{_place(value.address, value.dynamic)}]"
+        text = f"load {value.buffer.name}[{_place(value.address, value.dynamic)}]"
+        return text if value.guard is None else f"{text} where {value.guard!r}"
     if isinstance(value, Index):
         return f"index {value.value!r}"
     return " ".join([value.op, *map(repr, value.args)])

@@ -79,7 +79,7 @@ def _varying(loop: For) -> set[Ref]:
         if isinstance(statement, Let):
             value = statement.value
             if isinstance(value, Load):
-                differs = bool(value.address[loop.axis]) or any(ref in found for ref, _ in value.dynamic)
+                differs = bool(value.address[loop.axis]) or any(ref in found for ref in value.refs)
             elif isinstance(value, Scalar):
                 differs = any(ref in found for ref in value.args)
             else:

@@ -141,7 +141,7 @@ class _Verifier:
         elif isinstance(value, Load):
             if value.buffer.dtype != ref.dtype:
                 self.fail(statement, f"the buffer holds {value.buffer.dtype}")
-            self.place(statement, value.buffer, value.address, value.dynamic, scope)
+            self.place(statement, value.buffer, value.address, value.dynamic, scope, value.guard)
         elif isinstance(value, Index):
             if ref.dtype != I64:
                 self.fail(statement, "an index is an i64")
@@ -207,13 +207,19 @@ class _Verifier:
             if axis not in scope.extents:
                 self.fail(statement, f"no loop over {axis!r} is open")
 
-    def place(self, statement: Statement, buffer: Buffer, address: Address, dynamic: Dynamic, scope: _Scope) -> None:
+    def place(
+        self, statement: Statement, buffer: Buffer, address: Address, dynamic: Dynamic, scope: _Scope, guard: Ref | None = None
+    ) -> None:
         self.axes(statement, address, scope)
         if buffer.kind == "local" and buffer not in self.kernel.locals:
             self.fail(statement, f"the local {buffer.name} is not declared")
         if not scope.runs:
             return
-        low, high = interval(address, scope.extents, scope.bounds)
+        if guard is not None and guard.dtype != BOOL:
+            self.fail(statement, "a guard must be bool")
+        inside, around = _within(address, guard, scope)
+        low, high = interval(inside, scope.extents, scope.bounds)
+        low, high = low + around[0], high + around[1]
         for ref, factor in dynamic:
             if ref.dtype != I64:
                 self.fail(statement, f"the position {ref!r} is no i64")
@@ -239,6 +245,33 @@ def interval(address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[
             last = factor * (bound.stop - 1)
             low, high = (max(low, below + last), high) if factor < 0 else (low, min(high, above + last))
     return low, high
+
+
+def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address, Interval]:
+    """What is left of ``address`` when the index expressions that ``guard`` confines are taken out, and what those contribute."""
+    limits: dict[Address, Interval] = {}
+    pending = [guard] if guard is not None else []
+    while pending:
+        let = scope.lets.get(pending.pop())
+        if let is None or not isinstance(let.value, Scalar):
+            continue
+        if let.value.op == "and":
+            pending += let.value.args
+        elif let.value.op in ("ge", "lt"):
+            index, limit = scope.lets.get(let.value.args[0]), _constant(let.value.args[1], scope)
+            if index is not None and isinstance(index.value, Index) and limit is not None:
+                low, high = limits.get(index.value.value) or interval(index.value.value, scope.extents, scope.bounds)
+                tighter = (max(low, limit), high) if let.value.op == "ge" else (low, min(high, limit - 1))
+                limits[index.value.value] = tighter
+    low = high = 0
+    for expression, (least, most) in limits.items():
+        axis = next(iter(expression.terms), None)
+        factor, odd = divmod(address[axis], expression[axis]) if axis is not None else (0, 0)
+        if factor and not odd:
+            address = address - expression * factor
+            ends = sorted((factor * least, factor * most))
+            low, high = low + ends[0], high + ends[1]
+    return address, (low, high)
 
 
 def _disjoint(address: Address, axis: Axis, scope: _Scope) -> bool:

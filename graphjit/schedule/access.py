@@ -61,6 +61,14 @@ def is_thin_reshape(node: Node) -> bool:
     return [n for n in node.shape if n != 1] == [n for n in node.args[0].shape if n != 1]
 
 
+def is_window(node: Node) -> bool:
+    """Whether a node is an embed without gaps: reading it is reading its argument, or zero outside."""
+    if node.op.name != "embed":
+        return False
+    steps: Any = node.attrs["steps"]
+    return all(step == 1 or n <= 1 for step, n in zip(steps, node.args[0].shape, strict=True))
+
+
 def space(root: Node) -> tuple[int, ...]:
     """Iteration space of a root: the argument's shape for a reduction, else its own."""
     return root.args[0].shape if isinstance(root.op.lower, Reduce) else root.shape
@@ -85,6 +93,9 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
         inner = reshape_index(node, index)
         assert inner is not None, f"{node!r} must read storage"
         return [(node.args[0], inner)]
+    if is_window(node):
+        starts: Any = node.attrs["starts"]
+        return [(node.args[0], tuple(i - s for i, s in zip(index, starts, strict=True)))]
     if isinstance(lower, Special) and lower.kind == "gather":
         depth = len(node.args[1].shape)
         return [(arg, index[:depth]) for arg in node.args[1:]]

@@ -13,17 +13,21 @@ from dataclasses import dataclass, field
 
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Special, View
-from graphjit.schedule.access import Read, is_thin_reshape, linear, own_index, reads, space, storage
+from graphjit.schedule.access import Read, is_thin_reshape, is_window, linear, own_index, reads, space, storage
 from graphjit.schedule.contractions import as_product
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
 
 INLINE_SHARED = 4  # cost up to which a value with several readers is recomputed rather than kept
 INLINE_LIMIT = 200  # cost at which an expression is cut even when it has a single reader
+GROWTH = 1.5  # repetition of a value (by broadcasting, or as part of a larger array) from which it is kept unless it is cheap
 DEPTH_LIMIT = 150  # inlined steps from a root to storage
 KERNEL_LIMIT = 2500  # cost of one kernel
 BUFFER_LIMIT = 192  # values that one kernel reads and writes: code generation is superlinear in their number
 LOOK_BACK = 48  # kernels that a root may still join, counted from the last one
 TINY = 4096  # elements below which unrelated loops over one space share a kernel
+
+SHIFTS = ("slice", "embed", "flip")
+MANY_SHIFTS = 2  # readers at other points up to which what is cheap is computed for each of them
 
 LEAVES = ("input", "const", "iota")
 
@@ -42,13 +46,13 @@ class Fusion:
 
 def own_cost(node: Node) -> int:
     """Cost of one element in add-like units."""
-    return node.op.lower.cost if isinstance(node.op.lower, Scalar) else 1 if node.op.name == "gather" else 0
+    return node.op.lower.cost if isinstance(node.op.lower, Scalar) else 1 if node.op.name in ("gather", "embed") else 0
 
 
 def is_inline(node: Node) -> bool:
     """Whether a node can be computed at the point where it is read."""
     lower = node.op.lower
-    return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES)
+    return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
 
 
 def choose_roots(graph: Graph) -> set[Node]:
@@ -71,14 +75,19 @@ def choose_roots(graph: Graph) -> set[Node]:
     depth: dict[Node, int] = {}
     fanout: dict[Node, int] = {}
     grows: dict[Node, bool] = {}
+    shifts: dict[Node, int] = {}
     for node in reversed(nodes):
         grows[node] = any(
-            (user.op.name == "broadcast_to" and user.type.size > node.type.size)
+            (user.op.name in ("broadcast_to", "embed") and user.type.size > GROWTH * node.type.size)
             or ((isinstance(user.op.lower, View) or user.op.name == "reshape") and grows[user])
             for user in readers.get(node, ())
         )
         fanout[node] = sum(
             fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1
+            for user in readers.get(node, ())
+        )
+        shifts[node] = sum(
+            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0
             for user in readers.get(node, ())
         )
     for node in nodes:
@@ -90,11 +99,17 @@ def choose_roots(graph: Graph) -> set[Node]:
             roots.add(node)
         total = own_cost(node) + sum(cost[arg] for arg in node.args)
         shared = fanout[node] > 1 and total > (0 if not node.shape else INLINE_SHARED)
+        shared = shared or (shifts[node] > MANY_SHIFTS and total > 1)
         amplified = total > INLINE_SHARED and grows[node]
         if node.op.name not in LEAVES:
             computes = not isinstance(node.op.lower, View)
             if (computes and (shared or amplified or total > INLINE_LIMIT)) or depth[node] > DEPTH_LIMIT:
-                roots.add(storage(node))
+                # Of a value in a frame of zeros, the value is kept, not the frame.
+                kept = storage(node.args[0] if is_window(node) else node)
+                if kept.op.name not in LEAVES and not is_window(kept):
+                    roots.add(kept)
+                    cost[kept] = depth[kept] = 0
+                    total = total if kept is node or node in roots else own_cost(node)
         if node in roots:
             cost[node] = depth[node] = 0
         else:
@@ -126,7 +141,7 @@ def fuse(graph: Graph, order: Sequence[Node] | None = None) -> Fusion:
             product = as_product(node)
             assert product is not None, f"{node!r} was not prepared by split_contractions"
             step, found = product, {storage(arg) for arg in node.args}
-        elif kind not in ("", "gather", "iota", "const"):
+        elif kind not in ("", "gather", "iota", "const") and not is_window(node):
             step, found = Assembly(node), _assembly_reads(node, stored)
         else:
             accesses = result.reads[node] = reads(node, stored)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphjit.backend.llvm.scalar import Scalars, constant, kind, stored, vector
+from graphjit.backend.llvm.scalar import Scalars, constant, kind, literal, stored, vector
 from graphjit.backend.llvm.strided import RECORD, component, load_elements, load_records, store_elements
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
@@ -188,6 +188,8 @@ class Registers:
                 base = self.advance(buffer, base, part.parts[0], factor)
         varying = [(part, factor) for part, factor in dynamic if not part.uniform]
         memory = stored(dtype)
+        if value.guard is not None:
+            return self.load_guarded(value, base, step, varying, dtype)
         if not varying and not step:
             raw = self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}")
             return Value([self.from_memory(raw, dtype, 1)], dtype, True)
@@ -195,11 +197,36 @@ class Registers:
         parts = []
         for u in range(lanes.unroll):
             if not varying and step == 1:
-                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, u)
+                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, self.mask(u))
             elif not varying and lanes.masks is None:
                 raw = self.load_strided(value, base, memory, dtype, u)
             else:
-                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, u)
+                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, self.mask(u))
+            parts.append(self.from_memory(raw, dtype, lanes.count))
+        return Value(parts, dtype, False)
+
+    def load_guarded(
+        self, value: Load, base: str, step: int, varying: list[tuple[Value, int]], dtype: np.dtype
+    ) -> Value:
+        """Load where the guard holds; 1 elsewhere."""
+        assert value.guard is not None
+        guard, memory, lanes = self.value(value.guard), stored(dtype), self.lanes
+        if guard.uniform and not varying and not step:
+            ok = guard.parts[0]
+            safe = self.fn.alloca(memory, dtype.itemsize)
+            one = literal(dtype.type(1)) if dtype.kind != "b" else "1"
+            self.fn.do(f"store {memory} {one}, ptr {safe}")
+            place = self.fn.op(f"select i1 {ok}, ptr {base}, ptr {safe}")
+            return Value([self.from_memory(self.fn.op(f"load {memory}, ptr {place}, align {dtype.itemsize}"), dtype, 1)], dtype, True)
+        assert lanes is not None
+        tail, parts = lanes.masks, []
+        for u, mask in enumerate(self.vectors(value.guard)):
+            if tail is not None:
+                mask = self.fn.op(f"and <{lanes.count} x i1> {mask}, {tail[u]}")
+            if not varying and step == 1:
+                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, mask)
+            else:
+                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, mask)
             parts.append(self.from_memory(raw, dtype, lanes.count))
         return Value(parts, dtype, False)
 
@@ -226,18 +253,23 @@ class Registers:
         """``base`` moved by a number of elements."""
         return self.fn.op(f"getelementptr {memory}, ptr {base}, i64 {by}") if by else base
 
-    def load_row(self, base: str, memory: str, dtype: np.dtype, u: int) -> str:
-        """Neighbouring elements."""
+    def mask(self, u: int) -> str | None:
+        """Lanes inside the loop, where there may be others."""
         assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
+        return self.lanes.masks[u] if self.lanes.masks is not None else None
+
+    def load_row(self, base: str, memory: str, dtype: np.dtype, mask: str | None) -> str:
+        """Neighbouring elements; 1 in lanes that the mask leaves out."""
+        assert self.lanes is not None
+        count = self.lanes.count
         of = f"<{count} x {memory}>"
-        if masks is None:
+        if mask is None:
             return self.fn.op(f"load {of}, ptr {base}, align {dtype.itemsize}")
         symbol = f"llvm.masked.load.v{count}{_suffix(memory)}.p0"
         self.module.declare(symbol, f"declare {of} @{symbol}(ptr, i32, <{count} x i1>, {of})")
         one = _ones(dtype, count)
         return self.fn.op(
-            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]}, {of} {one})"
+            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {mask}, {of} {one})"
         )
 
     def lane_pointers(
@@ -246,7 +278,7 @@ class Registers:
         """One pointer per lane."""
         assert self.lanes is not None
         count = self.lanes.count
-        offsets = ramp(count, step, u * count * step) if step else ""
+        offsets = ramp(count, step, u * count * step) if step or not varying else ""
         for part, factor in varying:
             name = part.parts[u]
             if factor != 1:
@@ -254,16 +286,15 @@ class Registers:
             offsets = self.fn.op(f"add <{count} x i64> {name}, {offsets}") if offsets else name
         return self.fn.op(f"getelementptr {memory}, ptr {base}, <{count} x i64> {offsets}")
 
-    def gather(self, pointers: str, memory: str, dtype: np.dtype, u: int) -> str:
-        """Elements from anywhere."""
+    def gather(self, pointers: str, memory: str, dtype: np.dtype, mask: str | None) -> str:
+        """Elements from anywhere; 1 in lanes that the mask leaves out."""
         assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
+        count = self.lanes.count
         of = f"<{count} x {memory}>"
         symbol = f"llvm.masked.gather.v{count}{_suffix(memory)}.v{count}p0"
         self.module.declare(symbol, f"declare {of} @{symbol}(<{count} x ptr>, i32, <{count} x i1>, {of})")
-        mask = masks[u] if masks is not None else "splat (i1 true)"
         return self.fn.op(
-            f"call {of} @{symbol}(<{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask}, "
+            f"call {of} @{symbol}(<{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask or 'splat (i1 true)'}, "
             f"{of} {_ones(dtype, count)})"
         )
 
@@ -303,7 +334,7 @@ class Registers:
             if not varying and step == 1:
                 where = self.shifted(base, memory, u * lanes.count)
                 if statement.combine:
-                    old = self.from_memory(self.load_row(where, memory, dtype, u), dtype, lanes.count)
+                    old = self.from_memory(self.load_row(where, memory, dtype, self.mask(u)), dtype, lanes.count)
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
             elif not varying and lanes.masks is None and not statement.combine:
@@ -313,7 +344,7 @@ class Registers:
             else:
                 pointers = self.lane_pointers(base, memory, step, varying, u)
                 if statement.combine:
-                    old = self.from_memory(self.gather(pointers, memory, dtype, u), dtype, lanes.count)
+                    old = self.from_memory(self.gather(pointers, memory, dtype, self.mask(u)), dtype, lanes.count)
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
 

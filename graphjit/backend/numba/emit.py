@@ -134,7 +134,10 @@ class _Kernel:
         if isinstance(value, Const):
             return [f"{ref!r} = {scalar.literal(value.value)}"]
         if isinstance(value, Load):
-            return [f"{ref!r} = {value.buffer.name}[{_place(value.address, value.dynamic)}]"]
+            element = f"{value.buffer.name}[{_place(value.address, value.dynamic)}]"
+            if value.guard is not None:
+                element = f"{element} if {value.guard!r} else {scalar.literal(ref.dtype.type(1))}"
+            return [f"{ref!r} = {element}"]
         if isinstance(value, Index):
             return [f"{ref!r} = np.{I64.name}({value.value!r})"]
         source = value.args[-1].dtype
