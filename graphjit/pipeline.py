@@ -26,9 +26,10 @@ from graphjit.passes.simplify import simplify
 from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
+from graphjit.schedule.places import own_pieces
 from graphjit.schedule.program import Kernel, Product, Program
 
-GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, own_outputs)
+GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, own_outputs, own_pieces)
 LOOP_PASSES = (collapse, vectorize, parallelize)
 
 SMALL_ARENA = 32_768

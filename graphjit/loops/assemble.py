@@ -1,4 +1,4 @@
-"""Lower steps that are written piece by piece: concatenate, embed, scatter, cumulative sums, argmax.
+"""Lower steps that are written piece by piece: embed with gaps, scatter, cumulative sums, argmax.
 
 Job: loop nests that push values to computed addresses, or carry a value along one axis.
 Input: an `Assembly`.  Output: a `LoopKernel`.
@@ -78,20 +78,6 @@ def _embed(program: Program, node: Node) -> list[Statement]:
         return linear(node.shape, [i * t + s for i, s, t in zip(index, starts, steps, strict=True)])
 
     return _renumbered([_fill(program, node, 0), _push(program, node.args[0], node, place)])
-
-
-def _concatenate(program: Program, node: Node) -> list[Statement]:
-    axis: Any = node.attrs["axis"]
-    parts = []
-    start = 0
-    for x in node.args:
-
-        def place(index: tuple[Address, ...], start: int = start) -> Address:
-            return linear(node.shape, [i + start if a == axis else i for a, i in enumerate(index)])
-
-        parts.append(_push(program, x, node, place))
-        start += x.shape[axis]
-    return _renumbered(parts)
 
 
 def _scatter(program: Program, node: Node) -> list[Statement]:
@@ -180,7 +166,6 @@ def _argreduce(program: Program, node: Node) -> list[Statement]:
 
 LOWERINGS: dict[str, Callable[[Program, Node], list[Statement]]] = {
     "embed": _embed,
-    "concatenate": _concatenate,
     "scatter": _scatter,
     "cumulative": _cumulative,
     "argreduce": _argreduce,

@@ -150,6 +150,17 @@ class Nest:
                 return self.gather(node, index, level, where)
         raise IRError(f"{node!r} cannot be computed inside a loop nest")
 
+    def keep(self, node: Node, index: Index_, ref: Ref, level: int) -> None:
+        """Store an element of a root in its own storage, if it has any, and at its places in others'."""
+        buffer = self.program.buffers.get(node)
+        if buffer is not None:
+            self.lists[level].append(Store(buffer, linear(node.shape, index), ref))
+        for place in self.program.places.get(node, ()):
+            address: Address = Affine(place.offset)
+            for i, factor in zip(index, place.factors, strict=True):
+                address = address + i * factor
+            self.lists[level].append(Store(self.program.buffers[place.owner], address, ref))
+
     def holds(self, where: Where) -> Ref:
         """Whether all of ``where`` holds; ``where`` is not empty."""
         found: Ref | None = None
@@ -267,16 +278,11 @@ def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
             if not isinstance(member.node.op.lower, Reduce) and not member.outer:
                 nest.registers.pop(member.node, None)
         for member in sums:
-            buffer = program.buffers.get(member.node)
-            if buffer is not None:
-                address = linear(member.node.shape, outer_index)
-                nest.lists[row].append(Store(buffer, address, nest.registers[member.node]))
+            nest.keep(member.node, outer_index, nest.registers[member.node], row)
         for member in here:
             if member.outer:
                 ref = nest.registers[member.node] = nest.compute(member.node, outer_index, row)
-                buffer = program.buffers.get(member.node)
-                if buffer is not None:
-                    nest.lists[row].append(Store(buffer, linear(member.node.shape, outer_index), ref))
+                nest.keep(member.node, outer_index, ref, row)
     nest.close(row, row)
     return LoopKernel(kernel.name, tuple(nest.lists[0]), comment=" ".join(n.op.name for n in kernel.nodes))
 
@@ -293,6 +299,4 @@ def _inner_member(nest: Nest, member: Member, index: Index_, row: int, depth: in
         return
     ref = nest.compute(node, index, nest.level(index))
     nest.registers[node] = ref
-    buffer = nest.program.buffers.get(node)
-    if buffer is not None:
-        nest.lists[depth].append(Store(buffer, linear(node.shape, index), ref))
+    nest.keep(node, index, ref, depth)

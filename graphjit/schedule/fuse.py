@@ -15,6 +15,7 @@ from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Special, View
 from graphjit.schedule.access import Read, is_thin_reshape, is_window, linear, own_index, reads, space, storage
 from graphjit.schedule.contractions import as_product
+from graphjit.schedule.places import Place, find_places
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
 
 INLINE_SHARED = 4  # cost up to which a value with several readers is recomputed rather than kept
@@ -41,6 +42,7 @@ class Fusion:
     position: dict[Node, int]
     reads: dict[Node, list[Read]] = field(default_factory=dict)
     loads: list[set[Node]] = field(default_factory=list)
+    places: dict[Node, list[Place]] = field(default_factory=dict)  # where else a root is written
     refusals: dict[tuple[int, Node], str] = field(default_factory=dict)  # (number of a step, node that did not join it)
 
 
@@ -69,6 +71,8 @@ def choose_roots(graph: Graph) -> set[Node]:
                 roots.update(storage(arg) for arg in node.args)
             elif kind == "gather":
                 roots.add(storage(node.args[0]))
+            elif kind == "concatenate":
+                roots.update(storage(arg) for arg in node.args)
             elif kind == "reshape" and not is_thin_reshape(node):
                 roots.add(storage(node))
     cost: dict[Node, int] = {}
@@ -130,10 +134,13 @@ def fuse(graph: Graph, order: Sequence[Node] | None = None) -> Fusion:
     """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another topological order."""
     roots = choose_roots(graph)
     stored = roots | {node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)}
-    result = Fusion([], stored, {})
+    result = Fusion([], stored, {}, places=find_places(graph))
     loads = result.loads
     for node in order or graph.nodes():
         if node not in roots:
+            continue
+        if node.op.name == "concatenate":  # complete with the last of its pieces
+            result.position[node] = max(result.position[storage(arg)] for arg in node.args)
             continue
         step: Step
         kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
@@ -190,7 +197,8 @@ def _join(
     fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]
 ) -> int | None:
     """Position of the kernel that ``node`` joined, or None."""
-    earliest = max((fusion.position[dep] for dep in found if dep in fusion.position), default=-1)
+    known = [dep for dep in found if dep in fusion.position]
+    earliest = max((fusion.position[dep] + (dep.op.name == "concatenate") for dep in known), default=-1)
     first = max(earliest, len(fusion.steps) - LOOK_BACK, 0)
     cost = _cost(node, fusion.stored)
     for i in range(first, len(fusion.steps)):

@@ -57,6 +57,12 @@ def plan(graph: Graph, fusion: Fusion) -> Program:
     expiring: dict[int, list[Node]] = {}
     for i, step in enumerate(fusion.steps):
         for node in step.nodes:
+            for place in fusion.places.get(node, ()):
+                owner = place.owner
+                if owner not in buffers:
+                    offset = arena.take(owner.type.nbytes)
+                    buffers[owner] = Buffer(f"a{len(buffers)}", owner.dtype, owner.type.size, "arena", offset)
+                    expiring.setdefault(max(last.get(owner, i), fusion.position[owner]), []).append(owner)
             if node not in needed or node in buffers:
                 continue
             reused = _dying_twin(fusion, step, node, last, i, buffers) if isinstance(step, Kernel) else None
@@ -71,7 +77,7 @@ def plan(graph: Graph, fusion: Fusion) -> Program:
             arena.give(buffers[node].slot, node.type.nbytes)
     for i, step in enumerate(fusion.steps):
         step.name = f"k{i}"
-    return Program(graph, fusion.steps, buffers, constants, arena.peak)
+    return Program(graph, fusion.steps, buffers, constants, arena.peak, fusion.places)
 
 
 def _last_reads(fusion: Fusion) -> dict[Node, int]:

@@ -39,7 +39,7 @@ def print_program(program: Program, fusion: Fusion) -> str:
         lines.append(f"  {step.name} {_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
         found = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
-        lines.append(f"    reads {_traffic(program, found)}; writes {_traffic(program, set(step.nodes))}")
+        lines.append(f"    reads {_traffic(program, found)}; writes {_traffic(program, written(program, step))}")
     kept = {interval.buffer: interval for interval in arena_intervals(program, fusion)}
     lines.append("  buffers")
     for buffer in buffers(program):
@@ -78,8 +78,10 @@ def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
     for i, found in enumerate(fusion.loads):
         last.update(dict.fromkeys(found, i))
     intervals = []
+    seen: set[Node] = set()
     for i, step in enumerate(program.steps):
-        for node in step.nodes:
+        for node in written(program, step) - seen:
+            seen.add(node)
             buffer = program.buffers.get(node)
             if buffer is not None and buffer.kind == "arena":
                 intervals.append(Interval(buffer, buffer.slot, _nbytes(buffer), i, max(i, last.get(node, i))))
@@ -111,6 +113,11 @@ def _traffic(program: Program, nodes: set[Node]) -> str:
     found = {program.buffers[node] for node in nodes if node in program.buffers}
     texts = [f"{buffer.name} ({_nbytes(buffer)} B)" for buffer in buffers(program) if buffer in found]
     return ", ".join(texts) or "nothing"
+
+
+def written(program: Program, step: Step) -> set[Node]:
+    """Values that a step writes, whole or in part."""
+    return {*step.nodes, *(place.owner for node in step.nodes for place in program.places.get(node, ()))}
 
 
 def _steps(program: Program, interval: Interval) -> str:

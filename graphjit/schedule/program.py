@@ -12,6 +12,7 @@ import numpy as np
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Graph, Location, Node
+from graphjit.schedule.places import Place
 
 
 @dataclass(eq=False)
@@ -89,6 +90,7 @@ class Program:
     buffers: dict[Node, Buffer]
     constants: list[np.ndarray]
     arena: int
+    places: dict[Node, list[Place]] = field(default_factory=dict)
     errors: list[tuple[type[Exception], str]] = field(default_factory=list)
 
     @property
