@@ -23,13 +23,15 @@ from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
+from graphjit.schedule.align import align
 from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.places import own_pieces
 from graphjit.schedule.program import Kernel, Product, Program
+from graphjit.schedule.unstack import unstack
 
-GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, own_outputs, own_pieces)
+GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, align, own_outputs, own_pieces)
 LOOP_PASSES = (collapse, vectorize, parallelize)
 
 SMALL_ARENA = 32_768

@@ -8,7 +8,8 @@ Invariants: a value is computed once per level; loops over axes of length 1 do n
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from graphjit.schedule.program import Kernel, Member, Program
 Index_ = tuple[Address, ...]
 
 
-class Limit(NamedTuple):
+@dataclass(frozen=True)
+class Limit:
     """``index >= low`` or ``index < high``; the other one is None."""
 
     index: Address

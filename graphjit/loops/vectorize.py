@@ -95,7 +95,7 @@ def _pays(loop: For) -> bool:
     """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps, operations a fraction."""
     if not _can_lane(loop) or loop.extent < MIN_LANES:
         return False
-    operations = sum(isinstance(s, Let) and isinstance(s.value, Scalar) or isinstance(s, Accumulate) for s in loop.body)
+    operations = sum((isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body)
     return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
 
