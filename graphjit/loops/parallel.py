@@ -57,9 +57,9 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             continue
         work = estimate(statement)
         if not sums and work >= WORTH_NS and statement.extent > 1:
-            lets = _free_lets(statement, kernel.body[:i])
-            if lets is not None:
-                body.append(_blocks(statement, lets, _length(statement, work), work))
+            lets, length = _free_lets(statement, kernel.body[:i]), _length(statement, work)
+            if lets is not None and length < statement.extent:
+                body.append(_blocks(statement, lets, length, work))
                 continue
         if sums and statement.extent >= 2 * SUM_BLOCK:
             lets = _free_lets(statement, kernel.body[:i], set(sums))

@@ -8,6 +8,7 @@ Invariants: the same terms are combined, in another order; nothing is computed t
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -101,19 +102,33 @@ class _Mirror:
         pairs = [pair for pair in found if pair is not None]
         if len(pairs) < len(found):
             return None
-        args, signs = [arg for arg, _ in pairs], [sign for _, sign in pairs]
         name = node.op.name
         if name == "neg":
-            return args[0], -signs[0]
-        sign = 1
-        if name in ("mul", "div") and node.dtype.kind == "f":
-            sign = signs[0] * signs[1]
-        elif name in ("add", "sub") and node.dtype.kind == "f" and signs[0] == signs[1]:
-            sign = signs[0]
-        elif name == "abs":
-            sign = 1
-        elif any(s < 0 for s in signs):
+            return pairs[0][0], -pairs[0][1]
+        if name in ("add", "sub") and node.dtype.kind == "f":
+            for left, right in itertools.product(*(self.forms(pair) for pair in pairs)):
+                if left[1] == right[1]:
+                    found_sum = self.lookup(node, [left[0], right[0]], left[1])
+                    if found_sum is not None:
+                        return found_sum
             return None
+        args, signs = [arg for arg, _ in pairs], [sign for _, sign in pairs]
+        if name in ("mul", "div") and node.dtype.kind == "f":
+            return self.lookup(node, args, signs[0] * signs[1])
+        positive = pairs if name == "abs" else [max(self.forms(pair), key=lambda form: form[1]) for pair in pairs]
+        if name != "abs" and any(s < 0 for _, s in positive):
+            return None
+        return self.lookup(node, [arg for arg, _ in positive], 1)
+
+    def forms(self, pair: Signed) -> list[Signed]:
+        """The same value as known nodes with either sign."""
+        node, sign = pair
+        other = node.args[0] if node.op.name == "neg" else self.b.neg(node)
+        return [pair, (other, -sign)] if other in self.known else [pair]
+
+    def lookup(self, node: Node, args: list[Node], sign: int) -> Signed | None:
+        """``sign * op(args)``, if that or its mirror image is known."""
+        name = node.op.name
         made = self.b.emit(node.op, *args, **node.attrs)
         if made in self.known:
             return made, sign

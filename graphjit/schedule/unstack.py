@@ -148,9 +148,12 @@ class _Unstacker:
 
     def split(self, node: Node) -> bool:
         """Compute the components of ``node``, if it is in the region or reduces something that is."""
-        if isinstance(node.op.lower, Reduce) and node.args[0] in self.apart:
-            self.reduction(node)
-            return True
+        if isinstance(node.op.lower, Reduce):
+            x = node.args[0]
+            apart = self.apart.get(x) or (short_axes(x) if x in self.region else ())
+            if apart:
+                self.reduction(node, apart)
+            return bool(apart)
         if node not in self.region or not _follows(node):
             return False
         axes = short_axes(node)
@@ -175,8 +178,6 @@ class _Unstacker:
             return self.b.transpose(part, perm=tuple(kept.index(perm[a]) for a in range(len(perm)) if a not in axes))
         if node.op.name == "concatenate":
             return self.piece(node, axes, point)
-        if isinstance(node.op.lower, Reduce):
-            raise AssertionError("a reduction of something whole has no components")
         inner_axes = _same_axes(node.shape, x.shape, axes)
         return self.b.reshape(self.at(x, inner_axes, point), shape=shape)
 
@@ -191,17 +192,18 @@ class _Unstacker:
             left -= arg.shape[axis]
         raise AssertionError("a component lies in no piece")
 
-    def reduction(self, node: Node) -> None:
-        """A reduction over apart axes, long axes, or both."""
+    def reduction(self, node: Node, apart: Axes) -> None:
+        """A reduction over axes of its argument that are apart, over others, or both."""
         x = node.args[0]
         assert isinstance(node.op.lower, Reduce)
         combine = COMBINE[node.op.lower.combine]
-        axes, apart = _axes(node), self.apart[x]
+        axes = _axes(node)
         long = [a for a in axes if a not in apart]
         kept = [a for a in range(len(x.shape)) if a not in apart]
         inner = tuple(kept.index(a) for a in long)
         totals: dict[Point, Node] = {}
-        for point, part in sorted(self.components[x].items()):
+        for point in itertools.product(*(range(x.shape[a]) for a in apart)):
+            part = self.at(x, apart, point)
             key = tuple(p for a, p in zip(apart, point, strict=True) if a not in axes)
             totals[key] = self.b.emit(combine, totals[key], part) if key in totals else part
         if inner:

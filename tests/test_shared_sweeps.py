@@ -1,0 +1,289 @@
+"""Windows, pieces in place, short axes in registers, sums brought into line: what lets a program run in few sweeps over memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from random_graphs import random_graph
+from test_backend import Make, check, run
+from test_backend_random import examine, with_gradient
+
+import graphjit
+from graphjit import compilation, pipeline
+from graphjit.interpret import interpret
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.types import F32, F64
+from graphjit.loops.ir import For, Let, Load, Store, walk
+from graphjit.schedule import align, unstack
+from graphjit.schedule.program import Assembly, Kernel
+
+
+def steps(graph: Graph) -> list:
+    return pipeline.schedule(pipeline.optimize(graph))[1].steps
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch):
+    """No size is too small for the mechanisms; code made so is not kept."""
+    monkeypatch.setattr(unstack, "BATCH", 1)
+    monkeypatch.setattr(align, "BATCH", 1)
+    compilation._recent.clear()
+    yield
+    compilation._recent.clear()
+
+
+# ---------------------------------------------------------------------------------------------------- random graphs
+
+
+@pytest.mark.parametrize("chunk", range(6))
+def test_random_graphs_with_every_threshold_off(everywhere, chunk):
+    for seed in range(20_000 + chunk * 12, 20_000 + chunk * 12 + 12):
+        examine(random_graph(seed, 25), seed)
+    for seed in range(30_000 + chunk * 8, 30_000 + chunk * 8 + 8):
+        examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed)
+
+
+# ---------------------------------------------------------------------------------------------------------- strides
+
+
+@pytest.mark.parametrize("dtype", [F64, F32])
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 9, 17])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 31, 64, 100])
+def test_components_of_records(n, step, dtype):
+    make = Make()
+    b = make.b
+    x = make.input(n, step, dtype=dtype)
+    columns = [b.reshape(b.slice(x, starts=(0, c), limits=(n, c + 1), steps=(1, 1)), shape=(n,)) for c in range(step)]
+    total = columns[0]
+    for column in columns[1:]:
+        total = b.add(b.mul(total, 0.5), b.mul(column, column))
+    check(make, total, 100)
+
+
+@pytest.mark.parametrize("n", [1, 5, 8, 16, 37, 100])
+def test_backwards(n):
+    make = Make()
+    b = make.b
+    x, y = make.input(n), make.input(n)
+    check(make, b.exp(b.mul(b.flip(x, axes=(0,)), b.flip(b.tanh(y), axes=(0,)))))
+
+
+# ---------------------------------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (5, 9), (16, 16), (30, 33)])
+@pytest.mark.parametrize("margins", [((0, 0), (1, 2)), ((1, 1), (1, 1)), ((3, 0), (0, 5)), ((2, 2), (40, 0))])
+def test_a_frame_of_zeros_is_read_where_it_is_used(shape, margins):
+    make = Make()
+    b = make.b
+    x, y = make.input(*shape), make.input(*shape)
+    full = tuple(n + before + after for n, (before, after) in zip(shape, margins, strict=True))
+    starts = tuple(before for before, _ in margins)
+    framed = b.embed(b.mul(x, b.exp(y)), shape=full, starts=starts, steps=(1, 1))
+    other = make.input(*full)
+    check(make, b.add(b.mul(framed, other), 1.0), 100)
+
+
+def test_windows_take_no_step_of_their_own():
+    make = Make()
+    b = make.b
+    u = make.input(40, 40)
+    framed = b.embed(u, shape=(42, 42), starts=(1, 1), steps=(1, 1))
+    parts = [b.slice(framed, starts=s, limits=(s[0] + 40, s[1] + 40), steps=(1, 1)) for s in ((0, 1), (2, 1), (1, 0), (1, 2))]
+    out = b.add(b.add(parts[0], parts[1]), b.add(parts[2], parts[3]))
+    found = steps(make.graph(out))
+    assert len(found) == 1
+    kernel = pipeline.lower(pipeline.schedule(pipeline.optimize(make.graph(out)))[1])["k0"]
+    guarded = [s for s in walk(kernel.body) if isinstance(s, Let) and isinstance(s.value, Load) and s.value.guard is not None]
+    assert len(guarded) == 4
+    check(make, out)
+
+
+def test_what_is_outside_a_window_cannot_fail():
+    make = Make()
+    b = make.b
+    x, y, i = make.input(5, dtype=np.dtype("int64")), make.input(5, dtype=np.dtype("int64")), make.input(5, dtype=np.dtype("int64"))
+    quotient = b.floor_divide(x, y)
+    picked = b.gather(x, i, axes=(0,))
+    out = b.embed(b.add(quotient, picked), shape=(9,), starts=(2,), steps=(1,))
+    values = [np.arange(5) + 10, np.full(5, 3), np.array([4, 3, 2, 1, 0])]
+    (found,) = run(make.graph(out), values)
+    np.testing.assert_array_equal(found, [0, 0, 17, 16, 16, 15, 14, 0, 0])
+    values[1][2] = 0
+    with pytest.raises(ZeroDivisionError):
+        run(make.graph(out), values)
+
+
+# ----------------------------------------------------------------------------------------------------------- pieces
+
+
+def split_columns(make: Make, x: Node) -> list[Node]:
+    n, k = x.shape
+    return [make.b.slice(x, starts=(0, c), limits=(n, c + 1), steps=(1, 1)) for c in range(k)]
+
+
+def test_pieces_of_a_result_are_written_in_place_by_one_kernel():
+    make = Make()
+    b = make.b
+    x, y, z = split_columns(make, make.input(50, 3))
+    out = b.concatenate(b.mul(y, z), b.sub(x, y), b.exp(z), axis=1)
+    found = steps(make.graph(out))
+    assert len(found) == 1
+    assert isinstance(found[0], Kernel)
+    program = pipeline.schedule(pipeline.optimize(make.graph(out)))[1]
+    assert program.arena == 0
+    check(make, out)
+
+
+def test_nested_pieces_go_to_the_outermost():
+    make = Make()
+    b = make.b
+    x, y = split_columns(make, make.input(20, 2))
+    rows = [b.reshape(b.concatenate(b.mul(x, f), b.add(y, f), axis=1), shape=(20, 1, 2)) for f in (2.0, 3.0, 4.0)]
+    out = b.concatenate(*rows, axis=1)
+    assert len(steps(make.graph(out))) == 1
+    check(make, out)
+
+
+def test_arguments_constants_products_and_repeated_pieces():
+    make = Make()
+    b = make.b
+    x = make.input(40, 40)
+    product = b.contract(x, x, contract=((1,), (0,)), batch=((), ()))
+    e = b.exp(x)
+    first = b.concatenate(x, e, product, e, b.full(2.5, e.type), b.broadcast_to(b.sum(x, axes=(0,)), shape=(3, 40)), axis=0)
+    check(make, first, 100)
+    # Read by a kernel, by a product, and as a result; its pieces are used elsewhere as well.
+    second = b.concatenate(e, b.mul(e, 2.0), axis=1)
+    out = b.add(b.contract(second, second, contract=((1,), (1,)), batch=((), ())), b.mul(e, make.spread(b.sum(second, axes=(0, 1)), (40, 40), (0, 1))))
+    values = [np.random.default_rng(3).normal(size=(40, 40))]
+    graph = make.graph(out, second, first)
+    for got, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11)
+
+
+def test_a_value_joined_in_a_kernel_is_not_read_in_it():
+    make = Make()
+    b = make.b
+    x = make.input(64)
+    joined = b.concatenate(b.exp(x), b.sin(x), axis=0)
+    even = b.slice(joined, starts=(0,), limits=(127,), steps=(2,))
+    out = b.add(b.mul(even, x), b.slice(joined, starts=(32,), limits=(96,), steps=(1,)))
+    graph = make.graph(out, joined)
+    values = [np.random.default_rng(3).normal(size=64)]
+    for got, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------- short axes
+
+
+def test_a_norm_over_three_components_is_one_loop_in_lanes():
+    make = Make()
+    b = make.b
+    x = make.input(1000, 3)
+    out = b.sqrt(b.sum(b.mul(x, x), axes=(1,)))
+    program = pipeline.schedule(pipeline.optimize(make.graph(out)))[1]
+    assert [step.space for step in program.steps] == [(1000,)]
+    loops = [s for s in walk(pipeline.lower(program)["k0"].body) if isinstance(s, For)]
+    assert [loop.kind for loop in loops] == ["simd"]
+    check(make, out, 100)
+
+
+def test_few_rows_stay_as_they_are():
+    make = Make()
+    x = make.input(5, 3)
+    out = make.b.sum(make.b.mul(x, x), axes=(1,))
+    graph = pipeline.optimize(make.graph(out))
+    assert unstack.unstack(graph) is graph
+
+
+@pytest.mark.parametrize("combine", ["sum", "prod", "max", "min"])
+def test_every_reduction_over_a_short_axis(combine):
+    make = Make()
+    b = make.b
+    x = make.input(600, 4, 2)
+    y = b.emit(combine, b.mul(x, 1.5), axes=(1,))
+    check(make, b.mul(y, b.sum(x, axes=(1,))), 100)
+
+
+def test_batches_of_small_matrix_products():
+    rng = np.random.default_rng(0)
+
+    def f(r, s, v):
+        turned = np.einsum("nij,njk->nik", r, s)
+        return np.sum(np.tanh(np.einsum("nij,nj->ni", turned, v)))
+
+    r, s, v = rng.normal(size=(300, 3, 3)), rng.normal(size=(300, 3, 3)), rng.normal(size=(300, 3))
+    value, found = graphjit.value_and_grad(f, argnums=(0, 1, 2))(r, s, v)
+    np.testing.assert_allclose(value, f(r, s, v), rtol=1e-12)
+    step = 1e-6
+    for which, gradient in enumerate(found):
+        direction = rng.normal(size=gradient.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = [r, s, v]
+            moved[which] = moved[which] + sign * step * direction
+            ends.append(f(*moved))
+        assert np.sum(gradient * direction) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- symmetric sums
+
+
+def pairwise(p, q):
+    between = p[:, None, :] - p[None, :, :]
+    return np.sum(q[:, None] * q[None, :] * np.exp(-np.sum(between * between, axis=2)))
+
+
+def test_a_pairwise_energy_and_its_gradient_are_one_sweep_without_a_matrix():
+    rng = np.random.default_rng(1)
+    p, q = rng.normal(size=(300, 3)), rng.normal(size=300)
+    f = graphjit.value_and_grad(pairwise, argnums=(0, 1))
+    graph = f.dispatcher.staged(p, q).graph
+    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    assert len(program.steps) == 2
+    assert program.arena < 8 * 300 * 2
+    value, (d_p, d_q) = f(p, q)
+    reference = interpret(graph, p, q)
+    np.testing.assert_allclose(value, reference[0], rtol=1e-12)
+    for got, want in zip((d_p, d_q), reference[1:], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)
+
+
+def test_sums_of_what_is_not_symmetric_keep_their_axis():
+    make = Make()
+    b = make.b
+    x, y = make.input(64), make.input(64)
+    left = b.broadcast_to(b.reshape(x, shape=(64, 1)), shape=(64, 64))
+    right = b.broadcast_to(y, shape=(64, 64))
+    e = b.exp(b.sub(left, right))
+    out = b.add(b.sum(e, axes=(0,)), b.sum(b.mul(e, right), axes=(1,)))
+    graph = pipeline.optimize(make.graph(out))
+    assert {node.attrs["axes"] for node in graph.nodes() if node.op.name == "sum"} == {(0,), (1,)}
+    check(make, out, 100)
+
+
+def test_antisymmetric_sums_change_their_sign():
+    make = Make()
+    b = make.b
+    x = make.input(64)
+    left = b.broadcast_to(b.reshape(x, shape=(64, 1)), shape=(64, 64))
+    e = b.sub(left, b.broadcast_to(x, shape=(64, 64)))
+    cube = b.mul(e, b.mul(e, e))
+    out = b.add(b.sum(cube, axes=(0,)), b.mul(b.sum(b.tanh(b.abs(cube)), axes=(1,)), b.sum(cube, axes=(1,))))
+    graph = pipeline.optimize(make.graph(out))
+    assert {node.attrs["axes"] for node in graph.nodes() if node.op.name == "sum"} == {(1,)}
+    check(make, out, 1000)
+
+
+def test_no_assembly_is_left_but_for_gaps_scatters_and_running_sums():
+    make = Make()
+    b = make.b
+    x = make.input(12)
+    dense = b.embed(x, shape=(20,), starts=(3,), steps=(1,))
+    gaps = b.embed(x, shape=(40,), starts=(3,), steps=(3,))
+    kinds = [step.node.op.name for step in steps(make.graph(dense, gaps, b.cumsum(x, axis=0, reverse=False))) if isinstance(step, Assembly)]
+    assert sorted(kinds) == ["cumsum", "embed"]
+    stores = [s for s in walk(pipeline.lower(pipeline.schedule(pipeline.optimize(make.graph(dense)))[1])["k0"].body) if isinstance(s, Store)]
+    assert len(stores) == 1
