@@ -268,8 +268,7 @@ class KernelEmitter(Registers):
     def carry(self, loop: For, start: str) -> list[tuple[Accumulator, list[Phi]]]:
         """Phis for accumulators that the loop feeds and that were opened before it."""
         carried = []
-        fed = {s.ref for s in ir.walk(loop.body) if isinstance(s, Accumulate)}
-        for ref in sorted(fed & set(self.accumulators), key=lambda ref: ref.number):
+        for ref in sorted(ir.open_accumulators(loop).keys() & self.accumulators.keys(), key=lambda ref: ref.number):
             acc = self.accumulators[ref]
             inner = self.lanes is not None or _feeding_simd(ref, (loop,)) is not None
             if acc.widened and not inner:
