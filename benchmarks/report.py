@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.peers import version
 
-DISTRIBUTIONS = ("graphjit", "numpy", "scipy", "llvmlite", "numba", "jax", "jaxlib", "torch", "autograd")
+DISTRIBUTIONS = ("graphjit", "numpy", "scipy", "llvmlite", "numba", "jax", "jaxlib", "torch", "autograd", "pytensor")
 
 
 @dataclass
@@ -85,11 +85,12 @@ def machine() -> dict[str, Any]:
 
 def print_table(title: str, rows: list[Row], missing: dict[str, str], facts: dict[str, Any], console: Console) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("what", "figure", "beside", "ratio", "target", "", "spread"):
+    noisy = any(row.noise for row in rows)
+    for column in ("what", "figure", "beside", "ratio", "target", "", *(("spread",) if noisy else ())):
         table.add_column(column, justify="left" if column in ("what", "beside") else "right", overflow="fold")
     verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
     for row in rows:
-        table.add_row(row.what, row.figure, row.beside, row.ratio, row.target, verdict[row.met], row.noise)
+        table.add_row(row.what, row.figure, row.beside, row.ratio, row.target, verdict[row.met], *((row.noise,) if noisy else ()))
     console.print(table)
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     console.print(

@@ -26,15 +26,18 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import contest as contests
 from benchmarks import first_call
-from benchmarks.peers import PEERS, Peer, available, largest_difference
+from benchmarks.contest import SEED
+from benchmarks.peers import Peer, available
 from benchmarks.report import Row, duration, machine, print_table, write_json
-from benchmarks.timing import Contestant, Samples, race
-from benchmarks.workloads import WORKLOADS
+from benchmarks.timing import Contestant, Samples
+from benchmarks.workloads import WORKLOADS, suite
 
 ROOT = Path(__file__).resolve().parents[1]
 OP_MATRIX_TESTS = ("tests/test_ops.py", "tests/test_derivatives.py", "tests/test_backend.py", "tests/test_numba_backend.py")
-SEED = 1
+PEERS = ("graphjit", "numpy", "autograd", "jax", "torch", "native")
+TOLERANCE = 1e-10
 
 
 @dataclass
@@ -55,34 +58,12 @@ class Session:
 
 
 def contest(session: Session, name: str, dtype: str, names: tuple[str, ...], extra: tuple[Contestant, ...] = ()):
-    """Race graphjit and the peers `names` on one workload after checking them.
-
-    Returns samples by name and, for peers whose results differ, the reason why they were not timed.
-    """
-    workload = WORKLOADS[name]
-    arguments = workload.inputs(SEED, dtype)
-    ours = session.peers["graphjit"].prepare(workload, arguments)
-    expected = ours.fn(*ours.arguments)
-    contestants, refused = [Contestant("graphjit", ours.fn, ours.arguments, ours.wait), *extra], {}
-    for peer_name in names:
-        peer = session.peers.get(peer_name)
-        if peer is None:
-            continue
-        try:
-            prepared = peer.prepare(workload, arguments)
-        except LookupError as error:
-            refused[peer_name] = str(error)
-            continue
-        try:
-            difference = largest_difference(expected, prepared.fn(*prepared.arguments))
-        except ValueError as error:
-            refused[peer_name] = str(error)
-            continue
-        if not difference <= workload.tolerance(dtype):
-            refused[peer_name] = f"differs from graphjit by {difference:.1e}"
-            continue
-        contestants.append(Contestant(peer_name, prepared.fn, prepared.arguments, prepared.wait))
-    return race(contestants, session.budget), refused
+    """Samples of graphjit and of those of the peers `names` that agree with it, and why the others were refused."""
+    peers = {peer: session.peers[peer] for peer in ("graphjit", *names) if peer in session.peers}
+    outcome = contests.contest(WORKLOADS[name], dtype, peers, session.budget, extra)
+    if "graphjit" in outcome.refused:
+        raise RuntimeError(outcome.refused["graphjit"])
+    return outcome.samples, outcome.refused | outcome.absent
 
 
 def compared(
@@ -123,7 +104,7 @@ def call_overhead(session: Session) -> Iterator[Row]:
 
 def first_calls(session: Session) -> Iterator[Row]:
     ratios = []
-    for name in ("mlp_784_128_10", "mlp_16_32_32_4", "mlp_2_3_1", "black_scholes_1e3", "log_sum_exp"):
+    for name in ("mlp_784_128_10", "mlp_16_32_32_4", "mlp_2_3_1", "black_scholes_1e3", "log_sum_exp_512x200"):
         seconds: dict[str, list[float]] = {}
         results: dict[str, dict[str, Any]] = {}
         for _ in range(session.processes(5)):
@@ -132,7 +113,7 @@ def first_calls(session: Session) -> Iterator[Row]:
                     results[peer] = first_call.in_fresh_process(peer, WORKLOADS[name], "float64")
                     seconds.setdefault(peer, []).append(results[peer]["first"])
         refused = {}
-        if "jax" in results and not _same(results["graphjit"], results["jax"]):
+        if "jax" in results and not first_call.same(results["graphjit"], results["jax"], TOLERANCE):
             refused["jax"] = "differs from graphjit"
         row = compared(
             f"first call, {name}", {peer: Samples(times) for peer, times in seconds.items()}, refused, ("jax",), None
@@ -145,15 +126,8 @@ def first_calls(session: Session) -> Iterator[Row]:
         yield Row("first call, geometric mean", "", "", f"{mean:.3g}x jax", "<= 0.5x jax", mean <= 0.5)
 
 
-def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    left, right = [ours["value"], *ours["squares"]], [theirs["value"], *theirs["squares"]]
-    return len(left) == len(right) and all(
-        math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-30) for a, b in zip(left, right, strict=True)
-    )
-
-
 def kernels(session: Session) -> Iterator[Row]:
-    everyone = ("jax", "torch", "autograd", "native C")
+    everyone = ("jax", "torch", "autograd", "native")
     samples, refused = contest(session, "black_scholes_1e6", "float64", everyone)
     yield compared("Black-Scholes + 5 gradients, 1e6 rows", samples, refused, ("jax",), 0.3)
     for dtype in WORKLOADS["mlp_784_128_10"].dtypes:
@@ -163,12 +137,12 @@ def kernels(session: Session) -> Iterator[Row]:
 
 def beside_native(session: Session) -> Iterator[Row]:
     """No target yet: how far each workload is from hand-written C."""
-    if "native C" not in session.peers:
+    if "native" not in session.peers:
         return
-    for name, workload in WORKLOADS.items():
-        if workload.native and name not in ("black_scholes_1e6", "black_scholes_1e3"):
-            samples, refused = contest(session, name, "float64", ("jax", "native C"))
-            yield compared(f"beside C: {name}", samples, refused, ("native C",), None)
+    for workload in suite("spine"):
+        if workload.native and workload.family != "black_scholes":
+            samples, refused = contest(session, workload.name, "float64", ("jax", "native"))
+            yield compared(f"beside C: {workload.name}", samples, refused, ("native",), None)
 
 
 def python_loop(session: Session) -> Iterator[Row]:
@@ -290,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Into a file or pipe the table needs a width of its own.
     console = Console() if sys.stdout.isatty() else Console(width=180)
-    peers, missing = available(list(PEERS))
+    peers, missing = available(PEERS)
     if "graphjit" not in peers:
         console.print(f"graphjit cannot be imported: {missing['graphjit']}")
         return 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from typing import Any
 BATCH_SECONDS = 200e-6
 PAUSE_SECONDS = 0.005
 MIN_ROUNDS, MAX_ROUNDS = 7, 151
+MIN_SLOW_ROUNDS = 3
+SLOW_SECONDS = 0.05
 
 _LOOP = """
 def batch(turns, clock):
@@ -66,30 +69,69 @@ class Samples:
         return (high - low) / self.median
 
 
+@dataclass
+class _Plan:
+    """How one contestant runs: `count` timed calls after `untimed` ones, in every `stride`-th round."""
+
+    batch: Callable[[Iterator[None], Callable[[], float]], float]
+    count: int
+    untimed: int
+    seconds: float
+    stride: int = 1
+
+
+def _plan(contestant: Contestant) -> _Plan:
+    batch = contestant.batch()
+    once = batch(itertools.repeat(None, 1), time.perf_counter)
+    if once > SLOW_SECONDS:
+        # Such a call fills the caches itself: an untimed one before it would only double the cost.
+        return _Plan(batch, 1, 0, once + PAUSE_SECONDS)
+    batch(itertools.repeat(None, 2), time.perf_counter)
+    once = min(batch(itertools.repeat(None, 1), time.perf_counter) for _ in range(3))
+    # Above the batch length a call stands alone, so that no asynchronous library overlaps two of them.
+    count = max(1, int(BATCH_SECONDS / max(once, 1e-9)))
+    untimed = max(1, count // 4)
+    return _Plan(batch, count, untimed, once * (count + untimed) + PAUSE_SECONDS)
+
+
 def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, Samples]:
-    """Time all `contestants` in rounds until about `budget_seconds` are used, at least MIN_ROUNDS times."""
-    batches = {contestant.name: contestant.batch() for contestant in contestants}
-    counts: dict[str, int] = {}
-    round_seconds = 0.0
-    for name, batch in batches.items():
-        batch(itertools.repeat(None, 3), time.perf_counter)
-        once = min(batch(itertools.repeat(None, 1), time.perf_counter) for _ in range(3))
-        # Above the batch length a call stands alone, so that no asynchronous library overlaps two of them.
-        counts[name] = max(1, int(BATCH_SECONDS / max(once, 1e-9)))
-        round_seconds += 1.3 * once * counts[name] + PAUSE_SECONDS
+    """Time all `contestants` in rounds until about `budget_seconds` are used, at least MIN_ROUNDS times.
+
+    One that is so slow that it would use up the budget alone runs in every second or third round only, at least in
+    MIN_SLOW_ROUNDS of them: it stays interleaved, and the others are not cut short.
+    """
+    plans = {contestant.name: _plan(contestant) for contestant in contestants}
+    for plan in plans.values():
+        plan.stride = max(1, min(MIN_ROUNDS // MIN_SLOW_ROUNDS, math.ceil(plan.seconds * MIN_ROUNDS / budget_seconds)))
+    round_seconds = sum(plan.seconds / plan.stride for plan in plans.values())
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / round_seconds)))
-    samples = {name: Samples() for name in batches}
-    order = list(batches)
+    samples = {name: Samples() for name in plans}
+    order = list(plans)
     gc.collect()
     gc.disable()
     try:
         for turn in range(rounds):
             shift = turn % len(order)
             for name in order[shift:] + order[:shift]:
-                batch, count = batches[name], counts[name]
+                plan = plans[name]
+                if turn % plan.stride:
+                    continue
                 time.sleep(PAUSE_SECONDS)
-                batch(itertools.repeat(None, max(1, count // 4)), time.perf_counter)
-                samples[name].seconds.append(batch(itertools.repeat(None, count), time.perf_counter) / count)
+                if plan.untimed:
+                    plan.batch(itertools.repeat(None, plan.untimed), time.perf_counter)
+                seconds = plan.batch(itertools.repeat(None, plan.count), time.perf_counter)
+                samples[name].seconds.append(seconds / plan.count)
     finally:
         gc.enable()
     return samples
+
+
+def cores_used(contestant: Contestant, seconds: float = 0.02) -> float:
+    """Processor time over wall time of calls in a row: how many cores the contestant keeps busy."""
+    batch = contestant.batch()
+    once = batch(itertools.repeat(None, 2), time.perf_counter) / 2
+    turns = max(3, int(seconds / max(once, 1e-9)))
+    time.sleep(PAUSE_SECONDS)
+    before = time.process_time()
+    elapsed = batch(itertools.repeat(None, turns), time.perf_counter)
+    return (time.process_time() - before) / elapsed

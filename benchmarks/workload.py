@@ -1,4 +1,4 @@
-"""What a workload is: one differentiable function, written once, with its inputs.
+"""What a workload is: one function, written once, with its inputs and what is asked of it.
 
 Input of every `make`: a `Namespace`, the array library to write against. Output: a plain function of pytrees
 of arrays. Invariant: the same source runs under every library whose namespace looks like NumPy's; only where a
@@ -8,41 +8,100 @@ library does not (PyTorch) does a workload carry a port, which must compute the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Pytree = Any
+
+Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "minimize"]
+"""What is timed, given the workload's function `f` and its arguments:
+
+- `jit`: `f(*arguments)` itself;
+- `grad`, `value_and_grad`: its derivative with respect to `argnums`;
+- `jvp`: arguments are `(x, tangent, *rest)`; the pair `f(x, *rest)`, Jacobian times tangent;
+- `vjp`: arguments are `(x, cotangent, *rest)`; the pair `f(x, *rest)`, cotangent times Jacobian;
+- `hvp`: arguments are `(x, direction, *rest)`; Hessian of `f` in `x` times direction;
+- `minimize`: argument is the starting point; SciPy's L-BFGS-B from there, with value and gradient from the library.
+"""
+
+DIRECTIONAL = ("jvp", "vjp", "hvp")
+
+ELEMENTARY = 20
+"""Additions and multiplications that exp, log, tanh or erf costs in double precision, as a lower bound: a polynomial
+of degree eight or more, and the reduction of its argument."""
+
+# The suites a workload can belong to. Both full and quick runs are made of the sizes that people wait for; "test" holds
+# sizes at which every loop has a tail and nothing takes time; "spine" is what `benchmarks.spine` asks for.
+FULL, QUICK, BOTH, TEST = ("full",), ("quick",), ("full", "quick"), ("test",)
+
+
+def no_derivative(*_: Any, **__: Any) -> Any:
+    """Stands for `value_and_grad` in libraries without derivatives."""
+    raise LookupError("the function takes derivatives, which this library has not")
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """An array library seen as NumPy (`np`) and as `scipy.special` (`special`)."""
+    """An array library seen as NumPy (`np`), as `scipy.special` (`special`), and as a source of derivatives.
+
+    `value_and_grad(f)` differentiates with respect to the first argument; a function may use it in its body.
+    """
 
     np: Any
     special: Any
+    value_and_grad: Callable[..., Any] = no_derivative
 
 
 @dataclass(frozen=True)
 class Workload:
     """One benchmark.
 
-    `inputs(seed, dtype)` gives the positional arguments as NumPy pytrees; `argnums` says which of them are
-    differentiated. With `with_value` the derivative asked for is value_and_grad, without it grad alone.
-    `torch(torch, *arguments)` is the port: the value from tensors. `native` names a kernel of
-    `benchmarks.native`.
+    `family` and `size` place it on a scaling curve. `inputs(seed, dtype)` gives the positional arguments as NumPy
+    pytrees; `argnums` says which of them are differentiated. `torch(torch, *arguments)` is the port: what `f` returns,
+    from tensors. `native` and `numba` name kernels of `benchmarks.native` and `benchmarks.numba_kernels`; `pytensor`
+    says that the source runs under PyTensor's namespace. `flops` is the least number of additions and multiplications
+    that the result takes, 0 where that is not natural to say; `moved` the numbers that must be read or written, None
+    where that is all of the arguments and results. `same_as` holds results together where equality to rounding is
+    not to be expected: the largest relative difference.
     """
 
     name: str
     make: Callable[[Namespace], Callable[..., Any]]
     inputs: Callable[[int, str], tuple[Pytree, ...]]
     argnums: int | tuple[int, ...] = 0
-    with_value: bool = True
+    transform: Transform = "value_and_grad"
     dtypes: Sequence[str] = ("float64",)
+    family: str = ""
+    size: float | None = None
+    suites: Sequence[str] = field(default=BOTH)
     torch: Callable[..., Any] | None = None
     native: str | None = None
+    numba: str | None = None
+    pytensor: bool = False
+    flops: float = 0.0
+    moved: float | None = None
+    same_as: float | None = None
 
-    @staticmethod
-    def tolerance(dtype: str) -> float:
+    def tolerance(self, dtype: str) -> float:
         """Bound on the difference between two libraries, relative to the largest entry of an array: far above
         what summing in another order costs, far below what a wrong derivative would show."""
+        if self.same_as is not None:
+            return self.same_as
         return 1e-10 if dtype == "float64" else 1e-4
+
+    def forward_arguments(self, arguments: tuple[Pytree, ...]) -> tuple[Pytree, ...]:
+        """Those of `arguments` that the function itself takes: without the direction, where there is one."""
+        return (arguments[0], *arguments[2:]) if self.transform in DIRECTIONAL else arguments
+
+    def forward_value(self, result: Pytree) -> Pytree:
+        """What the function itself returned, from the result of the transformed one; None where it is not in it."""
+        if self.transform == "jit":
+            return result
+        return result[0] if self.transform in ("value_and_grad", "jvp", "vjp") else None
+
+
+def label(size: float) -> str:
+    """A size in a name: 1000 -> 1e3, 512 -> 512."""
+    text = f"{int(size)}"
+    zeros = len(text) - len(text.rstrip("0"))
+    return f"{text[:-zeros]}e{zeros}" if zeros >= 3 else text

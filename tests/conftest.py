@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 # Before anything imports graphjit, which reads its settings once: every pass and every kernel is verified in tests.
 os.environ.setdefault("GRAPHJIT_VERIFY", "1")
+
+# The benchmarks are no part of the installed package. At the end of the path: what is installed is what gets tested.
+sys.path.append(str(Path(__file__).parent.parent))
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -2,8 +2,8 @@
 
 Input: the shared library that the top-level CMakeLists.txt builds (`cmake -B build && cmake --build build`).
 Output: `KERNELS[name].function(fast)`, which takes the arguments of the workload of the same name and returns
-(value, gradients) with freshly allocated gradients, as every other library does. Invariant: arrays reach C as
-C-contiguous float64, or the call is refused.
+(value, gradients) with freshly allocated gradients, as every other library does; with `reuse` into the arrays of the
+first call. Invariant: arrays reach C as C-contiguous float64, or the call is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 
 Pytree = Any
+Empty = Callable[[numpy.ndarray], numpy.ndarray]
 Pointer = ctypes.POINTER(ctypes.c_double)
 SIZE, NUMBER = ctypes.c_size_t, ctypes.c_double
 LIBRARY_NAMES = ("libgraphjit_native.so", "libgraphjit_native.dylib", "graphjit_native.dll")
@@ -43,21 +44,48 @@ def load(path: Path | None = None) -> ctypes.CDLL:
     return _libraries[path]
 
 
+class Recycled:
+    """Like `numpy.empty_like`, but the n-th array asked for in one call is the n-th of the call before."""
+
+    def __init__(self) -> None:
+        self._arrays: list[numpy.ndarray] = []
+        self._next = 0
+
+    def begin(self) -> None:
+        """The next array asked for is the first again."""
+        self._next = 0
+
+    def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
+        if self._next == len(self._arrays):
+            self._arrays.append(numpy.empty_like(array))
+        self._next += 1
+        return self._arrays[self._next - 1]
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """`call(symbol, *arguments)` runs the C function `name` on the workload's arguments."""
+    """`call(symbol, empty, *arguments)` runs the C function `name`; gradients lie in what `empty` gives."""
 
     name: str
     call: Callable[..., tuple[Any, Pytree]]
     arguments: tuple[Any, ...]
 
-    def function(self, fast: bool, path: Path | None = None) -> Callable[..., tuple[Any, Pytree]]:
-        """A function of the workload's arguments; `fast` chooses the build with -ffast-math."""
+    def function(self, fast: bool, path: Path | None = None, reuse: bool = False) -> Callable[..., tuple[Any, Pytree]]:
+        """A function of the workload's arguments; `fast` chooses the build with -ffast-math. With `reuse` every call
+        overwrites the gradients of the call before."""
         symbol = load(path)[f"{self.name}_fast" if fast else self.name]
         symbol.restype = NUMBER
         symbol.argtypes = self.arguments
         call = self.call
-        return lambda *arguments: call(symbol, *arguments)
+        if not reuse:
+            return lambda *arguments: call(symbol, numpy.empty_like, *arguments)
+        empty = Recycled()
+
+        def recycling(*arguments: Pytree) -> tuple[Any, Pytree]:
+            empty.begin()
+            return call(symbol, empty, *arguments)
+
+        return recycling
 
 
 def _pointer(array: numpy.ndarray) -> Any:
@@ -70,55 +98,51 @@ def _pointers(*arrays: numpy.ndarray) -> list[Any]:
     return [_pointer(array) for array in arrays]
 
 
-def _empty_like(*arrays: numpy.ndarray) -> tuple[numpy.ndarray, ...]:
-    return tuple(numpy.empty_like(array) for array in arrays)
-
-
-def _black_scholes(symbol: Any, *inputs: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradients = _empty_like(*inputs)
+def _black_scholes(symbol: Any, empty: Empty, *inputs: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, inputs))
     value = symbol(inputs[0].size, *_pointers(*inputs), *_pointers(*gradients))
     return numpy.float64(value), gradients
 
 
-def _mlp(symbol: Any, params: Pytree, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
+def _mlp(symbol: Any, empty: Empty, params: Pytree, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
     def interleaved(tree: Pytree) -> list[numpy.ndarray]:
         return [leaf for pair in zip(tree["weights"], tree["biases"], strict=True) for leaf in pair]
 
-    gradients = {key: [numpy.empty_like(leaf) for leaf in params[key]] for key in ("weights", "biases")}
+    gradients = {key: [empty(leaf) for leaf in params[key]] for key in ("weights", "biases")}
     value = symbol(len(x), *_pointers(*interleaved(params), x, y), *_pointers(*interleaved(gradients)))
     return numpy.float64(value), gradients
 
 
-def _log_sum_exp(symbol: Any, x: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradient = numpy.empty_like(x)
+def _log_sum_exp(symbol: Any, empty: Empty, x: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradient = empty(x)
     return numpy.float64(symbol(*x.shape, *_pointers(x, gradient))), gradient
 
 
-def _elementwise_chain(symbol: Any, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradients = _empty_like(x, y)
+def _elementwise_chain(symbol: Any, empty: Empty, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, (x, y)))
     return numpy.float64(symbol(x.size, *_pointers(x, y, *gradients))), gradients
 
 
 def _logistic_regression(
-    symbol: Any, w: numpy.ndarray, b: numpy.ndarray, x: numpy.ndarray, y: numpy.ndarray
+    symbol: Any, empty: Empty, w: numpy.ndarray, b: numpy.ndarray, x: numpy.ndarray, y: numpy.ndarray
 ) -> tuple[Any, Pytree]:
-    gradients = _empty_like(w, b)
+    gradients = tuple(map(empty, (w, b)))
     value = symbol(*x.shape, _pointer(w), float(b), *_pointers(x, y, *gradients))
     return numpy.float64(value), gradients
 
 
-def _small_matrices(symbol: Any, a: numpy.ndarray, v: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradients = _empty_like(a, v)
+def _small_matrices(symbol: Any, empty: Empty, a: numpy.ndarray, v: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, (a, v)))
     return numpy.float64(symbol(len(a), *_pointers(a, v, *gradients))), gradients
 
 
-def _stencil(symbol: Any, u: numpy.ndarray, c: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradients = _empty_like(u, c)
+def _stencil(symbol: Any, empty: Empty, u: numpy.ndarray, c: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, (u, c)))
     return numpy.float64(symbol(*u.shape, STENCIL_SWEEPS, *_pointers(u, c, *gradients))), gradients
 
 
-def _pairwise_energy(symbol: Any, p: numpy.ndarray, q: numpy.ndarray) -> tuple[Any, Pytree]:
-    gradients = _empty_like(p, q)
+def _pairwise_energy(symbol: Any, empty: Empty, p: numpy.ndarray, q: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, (p, q)))
     return numpy.float64(symbol(len(p), *_pointers(p, q, *gradients))), gradients
 
 

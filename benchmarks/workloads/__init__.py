@@ -4,29 +4,60 @@ from __future__ import annotations
 
 from benchmarks.workload import Workload
 from benchmarks.workloads import (
+    attention,
     black_scholes,
     call_overhead,
+    cumulative,
+    determinants,
     elementwise_chain,
+    embedding,
+    hessian_product,
+    jacobian_products,
+    linear_regression,
     log_sum_exp,
     logistic_regression,
+    matmul,
     mlp,
     pairwise_energy,
     python_loop,
+    rosenbrock,
+    rotations,
+    row_norms,
     small_matrices,
+    softmax_cross_entropy,
     stencil,
+    train_step,
 )
 
 _FAMILIES = (
     call_overhead,
     black_scholes,
-    mlp,
-    log_sum_exp,
     elementwise_chain,
+    log_sum_exp,
+    softmax_cross_entropy,
+    row_norms,
     logistic_regression,
-    small_matrices,
-    stencil,
+    linear_regression,
+    matmul,
     pairwise_energy,
+    rosenbrock,
+    mlp,
+    train_step,
+    attention,
+    small_matrices,
+    rotations,
+    determinants,
+    stencil,
+    embedding,
+    cumulative,
+    hessian_product,
+    jacobian_products,
     python_loop,
 )
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for family in _FAMILIES for workload in family.WORKLOADS}
+
+
+def suite(name: str) -> list[Workload]:
+    """The workloads of one suite (see `benchmarks.workload`), in the order of the families."""
+    return [workload for workload in WORKLOADS.values() if name in workload.suites]

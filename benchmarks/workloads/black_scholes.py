@@ -3,13 +3,13 @@ row's greeks. Formula: F. Black and M. Scholes, 1973."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import BOTH, ELEMENTARY, FULL, TEST, Namespace, Pytree, Workload, label
 
 SQRT_HALF = 0.7071067811865476
 
@@ -42,15 +42,28 @@ def torch_port(torch: Any, spot: Any, strike: Any, expiry: Any, rate: Any, vol: 
     return torch.sum(spot * cdf1 - strike * torch.exp(-rate * expiry) * cdf2)
 
 
-def _workload(name: str, rows: int) -> Workload:
+def _workload(rows: int, suites: Sequence[str]) -> Workload:
     return Workload(
-        name,
+        f"black_scholes_{label(rows)}",
         make,
         partial(inputs, rows),
         argnums=(0, 1, 2, 3, 4),
+        family="black_scholes",
+        size=rows,
+        suites=suites,
         torch=torch_port,
         native="black_scholes",
+        numba="black_scholes",
+        pytensor=True,
+        # log, sqrt, two erf, two exp (one of them the density), and the arithmetic between them.
+        flops=rows * (6 * ELEMENTARY + 40),
     )
 
 
-WORKLOADS = (_workload("black_scholes_1e3", 1_000), _workload("black_scholes_1e6", 1_000_000))
+WORKLOADS = (
+    _workload(37, TEST),
+    _workload(1_000, ("full", "quick", "spine")),
+    _workload(100_000, BOTH),
+    _workload(1_000_000, ("spine",)),
+    _workload(10_000_000, FULL),
+)

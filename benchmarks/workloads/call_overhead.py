@@ -1,12 +1,14 @@
 """Calls whose work is next to nothing, so that what is measured is the way in and out.
 
-`vector8`: gradient of a function of one 8-vector, an 8-vector. `pytree6`: the gradient of a function of a dict
-of lists of six small arrays, the same tree.
+`scalar`: derivative of a function of one Python number. `vector8`: gradient of a function of one 8-vector, an
+8-vector. `pytree6` and `pytree60`: the gradient of a function of a dict of lists of 6 or 60 small arrays, the same
+tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy
@@ -14,7 +16,24 @@ import numpy
 from benchmarks.workload import Namespace, Pytree, Workload
 
 
-def make_vector8(ns: Namespace) -> Callable[..., Any]:
+def make_scalar(ns: Namespace) -> Callable[..., Any]:
+    np = ns.np
+
+    def f(x: Any) -> Any:
+        return x * np.sin(x)
+
+    return f
+
+
+def scalar_inputs(seed: int, dtype: str) -> tuple[Pytree, ...]:
+    return (float(numpy.random.default_rng(seed).normal()),)
+
+
+def torch_scalar(torch: Any, x: Any) -> Any:
+    return x * torch.sin(x)
+
+
+def make_vector(ns: Namespace) -> Callable[..., Any]:
     np = ns.np
 
     def f(x: Any) -> Any:
@@ -23,15 +42,15 @@ def make_vector8(ns: Namespace) -> Callable[..., Any]:
     return f
 
 
-def vector8_inputs(seed: int, dtype: str) -> tuple[Pytree, ...]:
+def vector_inputs(seed: int, dtype: str) -> tuple[Pytree, ...]:
     return (numpy.random.default_rng(seed).normal(size=8).astype(dtype),)
 
 
-def torch_vector8(torch: Any, x: Any) -> Any:
+def torch_vector(torch: Any, x: Any) -> Any:
     return torch.sum(x * x)
 
 
-def make_pytree6(ns: Namespace) -> Callable[..., Any]:
+def make_pytree(ns: Namespace) -> Callable[..., Any]:
     np = ns.np
 
     def f(tree: Any) -> Any:
@@ -43,21 +62,37 @@ def make_pytree6(ns: Namespace) -> Callable[..., Any]:
     return f
 
 
-def pytree6_inputs(seed: int, dtype: str) -> tuple[Pytree, ...]:
+def pytree_inputs(leaves: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
     return (
         {
-            "weights": [rng.normal(size=(3, 4)).astype(dtype) for _ in range(3)],
-            "biases": [rng.normal(size=4).astype(dtype) for _ in range(3)],
+            "weights": [rng.normal(size=(3, 4)).astype(dtype) for _ in range(leaves // 2)],
+            "biases": [rng.normal(size=4).astype(dtype) for _ in range(leaves // 2)],
         },
     )
 
 
-def torch_pytree6(torch: Any, tree: Any) -> Any:
+def torch_pytree(torch: Any, tree: Any) -> Any:
     return sum(torch.sum(leaf * leaf) for leaf in [*tree["weights"], *tree["biases"]])
 
 
+def _workload(name: str, make: Any, inputs: Any, torch: Any, numba: str | None = None) -> Workload:
+    return Workload(
+        name,
+        make,
+        inputs,
+        transform="grad",
+        family="call_overhead",
+        suites=("full", "quick", "test"),
+        torch=torch,
+        numba=numba,
+        pytensor=True,
+    )
+
+
 WORKLOADS = (
-    Workload("vector8", make_vector8, vector8_inputs, with_value=False, torch=torch_vector8),
-    Workload("pytree6", make_pytree6, pytree6_inputs, with_value=False, torch=torch_pytree6),
+    _workload("scalar", make_scalar, scalar_inputs, torch_scalar, "scalar"),
+    _workload("vector8", make_vector, vector_inputs, torch_vector, "vector8"),
+    _workload("pytree6", make_pytree, partial(pytree_inputs, 6), torch_pytree),
+    _workload("pytree60", make_pytree, partial(pytree_inputs, 60), torch_pytree),
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import BOTH, ELEMENTARY, FULL, TEST, Namespace, Pytree, Workload, label
 
 
 def make(ns: Namespace) -> Callable[..., Any]:
@@ -35,13 +35,27 @@ def inputs(size: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     return rng.normal(size=size).astype(dtype), rng.normal(size=size).astype(dtype)
 
 
-WORKLOADS = (
-    Workload(
-        "elementwise_chain",
+def _workload(size: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"elementwise_chain_{label(size)}",
         make,
-        partial(inputs, 200_000),
+        partial(inputs, size),
         argnums=(0, 1),
+        family="elementwise_chain",
+        size=size,
+        suites=suites,
         torch=torch_port,
         native="elementwise_chain",
-    ),
+        numba="elementwise_chain",
+        pytensor=True,
+        # A turn is a tanh and three operations forward, and seven more backward.
+        flops=size * 10 * (ELEMENTARY + 10),
+    )
+
+
+WORKLOADS = (
+    _workload(83, TEST),
+    _workload(1_000, BOTH),
+    _workload(100_000, ("full", "quick", "spine")),
+    _workload(5_000_000, FULL),
 )

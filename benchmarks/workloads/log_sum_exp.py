@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import ELEMENTARY, FULL, TEST, Namespace, Pytree, Workload
 
 
 def make(ns: Namespace) -> Callable[..., Any]:
@@ -29,4 +29,24 @@ def inputs(rows: int, columns: int, seed: int, dtype: str) -> tuple[Pytree, ...]
     return (3.0 * numpy.random.default_rng(seed).normal(size=(rows, columns)).astype(dtype),)
 
 
-WORKLOADS = (Workload("log_sum_exp", make, partial(inputs, 512, 200), torch=torch_port, native="log_sum_exp"),)
+def _workload(rows: int, columns: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"log_sum_exp_{rows}x{columns}",
+        make,
+        partial(inputs, rows, columns),
+        family="log_sum_exp",
+        size=rows * columns,
+        suites=suites,
+        torch=torch_port,
+        native="log_sum_exp",
+        numba="log_sum_exp",
+        pytensor=True,
+        flops=rows * columns * (ELEMENTARY + 4),
+    )
+
+
+WORKLOADS = (
+    _workload(5, 19, TEST),
+    _workload(512, 200, ("full", "quick", "spine")),
+    _workload(8192, 1024, FULL),
+)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import ELEMENTARY, QUICK, TEST, Namespace, Pytree, Workload, label
 
 
 def make(ns: Namespace) -> Callable[..., Any]:
@@ -33,13 +33,20 @@ def inputs(rows: int, columns: int, seed: int, dtype: str) -> tuple[Pytree, ...]
     return 0.5 * w, numpy.array(0.1, dtype), x, y
 
 
-WORKLOADS = (
-    Workload(
-        "logistic_regression",
+def _workload(rows: int, columns: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"logistic_regression_{label(rows)}x{columns}",
         make,
-        partial(inputs, 100_000, 32),
+        partial(inputs, rows, columns),
         argnums=(0, 1),
+        family="logistic_regression",
+        size=rows,
+        suites=suites,
         torch=torch_port,
         native="logistic_regression",
-    ),
-)
+        pytensor=True,
+        flops=rows * (4 * columns + 2 * ELEMENTARY),
+    )
+
+
+WORKLOADS = (_workload(101, 7, TEST), _workload(2_000, 32, QUICK), _workload(100_000, 32, ("full", "spine")))

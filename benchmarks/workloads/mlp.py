@@ -7,13 +7,13 @@ labels; the 2-3-1 network ends in a sigmoid and a mean squared error.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import FULL, TEST, Namespace, Pytree, Workload
 
 
 def make_classifier(activation: str, ns: Namespace) -> Callable[..., Any]:
@@ -72,20 +72,35 @@ def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[P
     return params, x, numpy.eye(sizes[-1], dtype=dtype)[rng.integers(sizes[-1], size=batch)]
 
 
-WORKLOADS = (
-    Workload("mlp_2_3_1", make_regressor, partial(inputs, (2, 3, 1), 4), torch=torch_regressor),
-    Workload(
-        "mlp_16_32_32_4",
-        partial(make_classifier, "tanh"),
-        partial(inputs, (16, 32, 32, 4), 32),
-        torch=partial(torch_classifier, "tanh"),
-        native="mlp_16_32_32_4",
-    ),
-    Workload(
-        "mlp_784_128_10",
-        partial(make_classifier, "relu"),
-        partial(inputs, (784, 128, 10), 256),
+def products(sizes: Sequence[int], batch: int) -> float:
+    """Additions and multiplications of the matrix products of forward and backward pass; the first layer's input
+    needs no gradient."""
+    pairs = [a * b for a, b in itertools.pairwise(sizes)]
+    return 2.0 * batch * (3 * sum(pairs) - pairs[0])
+
+
+def _workload(sizes: tuple[int, ...], batch: int, activation: str, suites: Sequence[str]) -> Workload:
+    name = "mlp_" + "_".join(map(str, sizes))
+    regressor = sizes[-1] == 1
+    return Workload(
+        name,
+        make_regressor if regressor else partial(make_classifier, activation),
+        partial(inputs, sizes, batch),
         dtypes=("float64", "float32"),
-        torch=partial(torch_classifier, "relu"),
-    ),
+        family="mlp",
+        size=products(sizes, batch),
+        suites=suites,
+        torch=torch_regressor if regressor else partial(torch_classifier, activation),
+        native="mlp_16_32_32_4" if sizes == (16, 32, 32, 4) else None,
+        pytensor=True,
+        flops=products(sizes, batch),
+    )
+
+
+WORKLOADS = (
+    _workload((2, 3, 1), 4, "relu", ("full", "quick", "test", "spine")),
+    _workload((5, 7, 3), 6, "tanh", TEST),
+    _workload((16, 32, 32, 4), 32, "tanh", ("full", "quick", "spine")),
+    _workload((784, 128, 10), 256, "relu", ("full", "quick", "spine")),
+    _workload((784, 512, 512, 10), 1024, "relu", FULL),
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import ELEMENTARY, FULL, TEST, Namespace, Pytree, Workload
 
 
 def make(ns: Namespace) -> Callable[..., Any]:
@@ -33,6 +33,22 @@ def inputs(points: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     return rng.normal(size=(points, 3)).astype(dtype), rng.normal(size=points).astype(dtype)
 
 
-WORKLOADS = (
-    Workload("pairwise_energy", make, partial(inputs, 512), (0, 1), torch=torch_port, native="pairwise_energy"),
-)
+def _workload(points: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"pairwise_energy_{points}",
+        make,
+        partial(inputs, points),
+        argnums=(0, 1),
+        family="pairwise_energy",
+        size=points,
+        suites=suites,
+        torch=torch_port,
+        native="pairwise_energy",
+        numba="pairwise_energy",
+        pytensor=True,
+        # Every pair once: three differences, an exponential, and what three components of force cost.
+        flops=points * points / 2 * (ELEMENTARY + 20),
+    )
+
+
+WORKLOADS = (_workload(23, TEST), _workload(512, ("full", "quick", "spine")), _workload(2048, FULL))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import TEST, Namespace, Pytree, Workload, label
 
 OPERATIONS_A_TURN = 5
 
@@ -31,6 +31,14 @@ def inputs(seed: int, dtype: str) -> tuple[Pytree, ...]:
 
 
 WORKLOADS = tuple(
-    Workload(f"python_loop_{label}", partial(make, operations), inputs, argnums=(0, 1))
-    for label, operations in (("1e3", 1_000), ("1e4", 10_000), ("1e5", 100_000))
+    Workload(
+        f"python_loop_{label(operations)}",
+        partial(make, operations),
+        inputs,
+        argnums=(0, 1),
+        family="python_loop",
+        size=operations,
+        suites=suites,
+    )
+    for operations, suites in ((100, TEST), (1_000, ("spine",)), (10_000, ("spine",)), (100_000, ("spine",)))
 )

@@ -1,14 +1,14 @@
-"""A batch of 3x3 systems solved by cofactors, written out by components as one does in NumPy."""
+"""A batch of 3x3 systems solved by cofactors (inverses and determinants), written out by components as one does in NumPy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import ELEMENTARY, QUICK, TEST, Namespace, Pytree, Workload, label
 
 
 def make(ns: Namespace) -> Callable[..., Any]:
@@ -47,13 +47,21 @@ def inputs(count: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     return a.astype(dtype), rng.normal(size=(count, 3)).astype(dtype)
 
 
-WORKLOADS = (
-    Workload(
-        "small_matrices",
+def _workload(count: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"small_matrices_{label(count)}",
         make,
-        partial(inputs, 100_000),
+        partial(inputs, count),
         argnums=(0, 1),
+        family="small_matrices",
+        size=count,
+        suites=suites,
         torch=torch_port,
         native="small_matrices",
-    ),
-)
+        numba="small_matrices",
+        pytensor=True,
+        flops=count * (100 + 2 * ELEMENTARY),
+    )
+
+
+WORKLOADS = (_workload(13, TEST), _workload(2_000, QUICK), _workload(100_000, ("full", "spine")))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy
 
-from benchmarks.workload import Namespace, Pytree, Workload
+from benchmarks.workload import FULL, QUICK, TEST, Namespace, Pytree, Workload
 
 SWEEPS = 10
 
@@ -37,4 +37,28 @@ def inputs(rows: int, columns: int, seed: int, dtype: str) -> tuple[Pytree, ...]
     return rng.normal(size=(rows, columns)).astype(dtype), rng.uniform(0.05, 0.2, (rows, columns)).astype(dtype)
 
 
-WORKLOADS = (Workload("stencil", make, partial(inputs, 512, 512), (0, 1), torch=torch_port, native="stencil"),)
+def _workload(rows: int, columns: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"stencil_{rows}x{columns}",
+        make,
+        partial(inputs, rows, columns),
+        argnums=(0, 1),
+        family="stencil",
+        size=rows * columns,
+        suites=suites,
+        torch=torch_port,
+        native="stencil",
+        # Forward seven operations a point and sweep, backward sixteen.
+        flops=rows * columns * SWEEPS * 23,
+        # The state of every sweep is written once and read once on the way back: more than that is not needed even when
+        # no two sweeps share a visit to memory.
+        moved=rows * columns * (4 + 2 * SWEEPS),
+    )
+
+
+WORKLOADS = (
+    _workload(9, 11, TEST),
+    _workload(256, 256, QUICK),
+    _workload(512, 512, ("spine",)),
+    _workload(1024, 1024, FULL),
+)

@@ -1,4 +1,4 @@
-"""The command line: ``graphjit inspect``, ``graphjit ops``, ``graphjit flags``.
+"""The command line: ``graphjit inspect``, ``graphjit ops``, ``graphjit flags``, ``graphjit bench``.
 
 Job: collect the commands, one file each.
 Input: arguments.  Output: text on stdout; a mistake is one line on stderr and exit code 2.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from graphjit.cli.bench import bench
 from graphjit.cli.flags import flags
 from graphjit.cli.inspect import inspect
 from graphjit.cli.ops import ops
@@ -21,3 +22,4 @@ app = typer.Typer(
 app.command()(inspect)
 app.command()(ops)
 app.command()(flags)
+app.command()(bench)
