@@ -15,9 +15,10 @@ from graphjit.ir.node import Graph
 from graphjit.ir.verify import verify
 from graphjit.loops.assemble import lower_assembly
 from graphjit.loops.collapse import collapse
-from graphjit.loops.ir import For, LoopKernel
+from graphjit.loops.cost import nanoseconds
+from graphjit.loops.ir import LoopKernel
 from graphjit.loops.lower import lower_kernel
-from graphjit.loops.parallel import estimate, parallelize
+from graphjit.loops.parallel import parallelize
 from graphjit.loops.vectorize import vectorize
 from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
@@ -52,9 +53,7 @@ class Compiled:
     @property
     def nanoseconds(self) -> int:
         """Estimated time of one run on one core."""
-        loops = [s for kernel in self.kernels.values() for s in kernel.body if isinstance(s, For)]
-        products = [step for step in self.program.steps if isinstance(step, Product)]
-        return sum(map(estimate, loops)) + sum(p.batch * p.m * p.n * p.k // 40 for p in products)
+        return sum(nanoseconds(step, self.kernels.get(step.name)) for step in self.program.steps)
 
 
 def optimize(graph: Graph) -> Graph:

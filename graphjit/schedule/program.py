@@ -80,6 +80,18 @@ class Product:
 Step = Kernel | Assembly | Product
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a step does: bytes it must move, floating-point operations, estimated nanoseconds on one core."""
+
+    nbytes: int = 0
+    flops: int = 0
+    nanoseconds: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds)
+
+
 @dataclass
 class Program:
     """A scheduled graph."""
