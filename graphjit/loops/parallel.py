@@ -56,7 +56,8 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             body.append(statement)
             continue
         work = estimate(statement)
-        if not sums and work >= WORTH_NS and statement.extent > 1:
+        # One block would be no split: few lanes with long loops inside (the sum of a tall matrix over its rows).
+        if not sums and work >= WORTH_NS and _length(statement, work) < statement.extent:
             lets = _free_lets(statement, kernel.body[:i])
             if lets is not None:
                 body.append(_blocks(statement, lets, _length(statement, work), work))
