@@ -50,6 +50,8 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
         if buffer in kept:
             interval = kept[buffer]
             place = f"arena at {interval.offset}, {_steps(program, interval)}"
+        if buffer.kind == "output" and buffer.slot in program.in_place:
+            place += f", in place of in{program.in_place[buffer.slot]} (donated)"
         lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
     lines.append(f"  arena {program.arena} bytes")
     lines += [f"  error {code} = {kind.__name__}: {text}" for code, (kind, text) in enumerate(program.errors, 1)]

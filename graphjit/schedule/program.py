@@ -101,6 +101,7 @@ class Program:
     buffers: dict[Node, Buffer]
     constants: list[np.ndarray]
     arena: int
+    in_place: dict[int, int] = field(default_factory=dict)  # number of an output -> of the donated input it may be written into
     errors: list[tuple[type[Exception], str]] = field(default_factory=list)
 
     @property
