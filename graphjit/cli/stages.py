@@ -92,7 +92,7 @@ class Stages:
     def scheduled(self) -> tuple[Fusion, Program]:
         """Fusion and storage, with the order of steps that the pipeline takes."""
         graph = self.optimized
-        return self._timed("schedule", "fuse and place", lambda: pipeline.schedule(graph))
+        return self._timed("schedule", "fuse and place", lambda: pipeline.schedule(graph, self._donated()))
 
     @property
     def fusion(self) -> Fusion:
@@ -172,6 +172,11 @@ class Stages:
         except Exception as error:  # the user's code runs here, and may raise anything
             raise UsageError(f"tracing failed: {type(error).__name__}: {error}{_where(error)}") from None
         return graph
+
+    def _donated(self) -> tuple[int, ...]:
+        """Inputs that the function itself declares as donated."""
+        dispatcher = getattr(self.function, "dispatcher", None)
+        return () if self.derivative or dispatcher is None else dispatcher.donated(self.args, {})
 
     def _derived(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         argnums = self.argnums[0] if len(self.argnums) == 1 else tuple(self.argnums)
