@@ -46,6 +46,8 @@ def jit(
     *,
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
+    donate_argnums: int | Sequence[int] = (),
+    donate_argnames: str | Sequence[str] = (),
     backend: str = "llvm",
 ) -> Any:
     """Compile a function.
@@ -54,6 +56,12 @@ def jit(
         fun: written with NumPy; its arguments and results are arrays, numbers and containers of them.
         static_argnums: positions of arguments that are fixed Python values; each value compiles its own code.
         static_argnames: names of such arguments.
+        donate_argnums: positions of arguments whose contents the caller gives up: a result of the same dtype and shape as one of their
+            arrays may be that very array, overwritten.  After the call, and also when it raised, use only the results.  An array is
+            overwritten if it owns contiguous, writable memory that no other array of the call touches, and if the program reads each of its
+            elements before it writes it; otherwise it stays as it was and the result is a new array.  Values never differ.  Inside another
+            traced function donation means nothing.
+        donate_argnames: names of such arguments.
         backend: "llvm" (native code), or "numba": the same loops as Python source, compiled by Numba; slower, for comparison.
 
     Returns:
@@ -62,15 +70,23 @@ def jit(
     Raises:
         TraceError: Python control flow or a conversion needs the value of an array.
         UnsupportedError: a NumPy function, dtype or array subclass that is not compiled.
-        ValueError: there is no such backend.
+        ValueError: there is no such backend or parameter, or one is both static and donated.
     """
+    recipe = functools.partial(
+        jit,
+        static_argnums=static_argnums,
+        static_argnames=static_argnames,
+        donate_argnums=donate_argnums,
+        donate_argnames=donate_argnames,
+        backend=backend,
+    )
     if fun is None:
-        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, backend=backend)
+        return recipe
     _require_callable(fun, "jit")
     inner = getattr(fun, "dispatcher", None)
     function = inner.function if isinstance(inner, Dispatcher) else fun
-    dispatcher = Dispatcher(fun, function, _numbers(static_argnums), _names(static_argnames), backend)
-    recipe = functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, backend=backend)
+    statics, donated = (_numbers(static_argnums), _names(static_argnames)), (_numbers(donate_argnums), _names(donate_argnames))
+    dispatcher = Dispatcher(fun, function, *statics, backend, *donated)
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
 
 

@@ -1,7 +1,7 @@
 """From a graph to code, once per process and graph.
 
 Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
-Input: a graph and the name of a back end.  Output: an executable.
+Input: a graph, the name of a back end, the inputs that the caller gives up.  Output: an executable.
 Invariants: equal graphs share one executable; what nobody uses is freed, except the latest small ones; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
 `dispatch` does it at the first compilation.
 """
@@ -33,17 +33,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def executable(graph: Graph, backend: str) -> Executable | NumbaExecutable:
-    """Code of ``graph``; equal graphs share it."""
-    key = (backend, graph.key())
+def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Executable | NumbaExecutable:
+    """Code of ``graph``; equal graphs share it.  Results may take over the memory of the inputs numbered in ``donated``."""
+    key = (backend, graph.key(), donated)
     with _lock:
         found = _executables.get(key)
         if found is None:
             if backend == "llvm":
-                compiled = pipeline.compile_graph(graph)
+                compiled = pipeline.compile_graph(graph, donated)
                 found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
             else:
-                _, program = pipeline.schedule(pipeline.optimize(graph))
+                _, program = pipeline.schedule(pipeline.optimize(graph), donated)
                 found = NumbaExecutable(program, pipeline.lower(program))
             _executables[key] = found
         if len(key[1]) <= SMALL:

@@ -32,7 +32,7 @@ def _count(text: str) -> int | None:
 
 
 SETTINGS = (
-    Setting("GRAPHJIT_LOG", _words, frozenset(), "comma-separated topics printed to stderr: retrace, grad, compile"),
+    Setting("GRAPHJIT_LOG", _words, frozenset(), "comma-separated topics printed to stderr: retrace, grad, compile, donate"),
     Setting("GRAPHJIT_NUM_THREADS", _count, None, "threads of compiled code; default: all cores of the affinity mask"),
     Setting("OMP_NUM_THREADS", _count, None, "threads of compiled code when GRAPHJIT_NUM_THREADS is not set"),
     Setting("GRAPHJIT_VERIFY", lambda text: text not in ("", "0"), False, "verify every graph after every pass"),

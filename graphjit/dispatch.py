@@ -9,7 +9,6 @@ the native entry does not recognise comes here and gives the same result.
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import sys
 import threading
@@ -24,9 +23,11 @@ import numpy as np
 
 from graphjit import config
 from graphjit.backend import signature as sig
+from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
+from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
 from graphjit.trace.tracer import Trace, active_trace
@@ -54,11 +55,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_fresh_locks)
 
 
-def executable(graph: Graph, backend: str = "llvm") -> Executable | NumbaExecutable:
-    """Code of ``graph``; equal graphs share it.  The first call loads the compiler, so that importing graphjit stays quick."""
+def executable(graph: Graph, backend: str = "llvm", donated: tuple[int, ...] = ()) -> Executable | NumbaExecutable:
+    """Code of ``graph``; equal graphs share it; results may be written into the inputs numbered in ``donated``.  The first call loads the compiler, so that importing graphjit stays quick."""
     from graphjit.compilation import executable as compiled
 
-    return compiled(graph, backend)
+    return compiled(graph, backend, donated)
 
 
 @contextmanager
@@ -89,16 +90,15 @@ class Prepared:
 
     def run(self, leaves: Sequence[Any], kinds: Sequence[Leaf]) -> Any:
         """Run on concrete leaves."""
-        arrays = [
-            np.require(leaf, kind.type.dtype, ("C", "A"))
-            for leaf, kind in zip(leaves, kinds, strict=True)
-            if kind.type is not None
-        ]
+        types = [kind.type for kind in kinds if kind.type is not None]
+        given = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind.type is not None]
+        arrays = [np.require(leaf, type.dtype, ("C", "A")) for leaf, type in zip(given, types, strict=True)]
         for array, node in zip(self.staged.captured, self.staged.graph.inputs[len(arrays) :], strict=True):
             if array.shape != node.shape or array.dtype != node.dtype:
                 raise TraceError(f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}")
             arrays.append(np.require(array, array.dtype, ("C", "A")))
-        values = [value[()] if not value.shape else value for value in self.code.run(arrays)]
+        outputs = self.code.run(arrays, results_in_place(self.code.in_place, given, arrays))
+        values = [value[()] if not value.shape else value for value in outputs]
         return unflatten(self.staged.result, [values[item] if kind == "value" else item for kind, item in self.staged.outputs])
 
 
@@ -112,6 +112,8 @@ class Dispatcher:
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
         backend: str = "llvm",
+        donate_argnums: Sequence[int] = (),
+        donate_argnames: Sequence[str] = (),
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(f"there is no backend {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}")
@@ -119,7 +121,11 @@ class Dispatcher:
         self.run = run
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
-        self.static_nums, self.static_names = resolve_static(function, static_argnums, static_argnames)
+        self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
+        self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
+        both = {*self.static_nums, *self.static_names} & {*self.donate_nums, *self.donate_names}
+        if both:
+            raise ValueError(f"an argument cannot be static and donated: {', '.join(sorted(map(str, both)))}")
         self.known: OrderedDict[Hashable, list[Prepared]] = OrderedDict()
         self.lock = threading.RLock()
         self.native: weakref.ref[Any] | None = None
@@ -144,9 +150,19 @@ class Dispatcher:
 
     def mark(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with static ones wrapped, so that they are leaves whatever they hold."""
-        nums = {i + len(args) if i < 0 else i for i in self.static_nums}
+        nums = positions(self.static_nums, len(args))
         marked = tuple(Static(a) if i in nums else a for i, a in enumerate(args))
         return marked, {k: Static(v) if k in self.static_names else v for k, v in kwargs.items()}
+
+    def donated(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+        """Numbers of the graph's inputs that belong to donated arguments."""
+        if not self.donate_nums and not self.donate_names:
+            return ()
+        nums = positions(self.donate_nums, len(args))
+        marked, named = self.mark(args, kwargs)
+        parts = [(arg, i in nums) for i, arg in enumerate(marked)] + [(arg, k in self.donate_names) for k, arg in named.items()]
+        given_up = [donated for arg, donated in parts for leaf in flatten(arg)[0] if self.classify(leaf).type is not None]
+        return tuple(i for i, donated in enumerate(given_up) if donated)
 
     def classify(self, leaf: Any) -> Leaf:
         """`classify`, and a clear error for unhashable static arguments."""
@@ -172,7 +188,9 @@ class Dispatcher:
             self.log(key)
             with without_collection():
                 staged = self.stage(kinds, spec)
-                prepared = Prepared(staged, executable(staged.graph, self.backend))
+                donated = self.donated(args, kwargs)
+                prepared = Prepared(staged, executable(staged.graph, self.backend, donated))
+            self.log_donation(prepared, donated, key)
             entries = self.known.setdefault(key, [])
             entries.insert(0, prepared)
             del entries[4:]
@@ -216,6 +234,21 @@ class Dispatcher:
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
+    def log_donation(self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...]]) -> None:
+        """Say which donated arrays no result can take over."""
+        if "donate" not in config.log_topics:
+            return
+        taken = set(prepared.code.in_place.values())
+        paths = [path for path, kind in zip(key[0].paths(), key[1], strict=True) if kind.type is not None]
+        for i in donated:
+            type = prepared.staged.graph.inputs[i].type
+            if i not in taken and type.shape:
+                print(
+                    f"graphjit: {self.name}: the donated argument {path_text(paths[i])} of type {type} is not reused: no result has its type, "
+                    "or it is read after that result must be written",
+                    file=sys.stderr,
+                )
+
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
@@ -237,7 +270,7 @@ class Dispatcher:
                 outs.append(sig.StaticOut(item))
             else:
                 type = code.outputs[item]
-                outs.append(sig.ArrayOut(type.dtype, type.shape, item) if type.shape else sig.ScalarOut(type.dtype, item))
+                outs.append(sig.ArrayOut(type.dtype, type.shape, item, code.in_place.get(item)) if type.shape else sig.ScalarOut(type.dtype, item))
         tree = output_tree(unflatten(staged.result, outs))
         wrap = None
         if tree is None:
@@ -297,41 +330,6 @@ def output_tree(value: Any) -> Any:
     if kind is dict:
         return sig.Dict(tuple(value), tuple(parts))
     return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
-
-
-def resolve_static(
-    function: Callable[..., Any], nums: Sequence[int], names: Sequence[str]
-) -> tuple[tuple[int, ...], frozenset[str]]:
-    """Static positions and names, each completed from the other by the function's signature."""
-    if not nums and not names:
-        return (), frozenset()
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return tuple(nums), frozenset(names)
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    every = {p.name for p in parameters}
-    open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    for name in names:
-        if name not in every and not open_ended:
-            raise ValueError(f"static_argnames names {name!r}, which is no parameter of {function!r}")
-    for i in nums:
-        if not -len(positional) <= i < len(positional) and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
-            raise ValueError(f"static_argnums names position {i}, but {function!r} has {len(positional)} positional parameters")
-    by_name = [positional.index(name) for name in names if name in positional]
-    by_num = [positional[i] for i in nums if -len(positional) <= i < len(positional)]
-    return tuple(dict.fromkeys((*nums, *by_name))), frozenset((*names, *by_num))
-
-
-def path_text(path: tuple[Any, ...]) -> str:
-    """``(0, 1, 'w')`` of the flattened (args, kwargs) as a user writes it: ``1['w']``."""
-    where, first, *rest = path if len(path) > 1 else (0, "?")
-    return (str(first) if where == 0 else repr(first)) + "".join(f"[{key!r}]" for key in rest)
-
-
-def leaf_text(leaf: Leaf) -> str:
-    """A leaf of a signature for people."""
-    return f"static {leaf.value[1]!r}" if leaf.type is None else f"{leaf.kind} {leaf.type}"  # type: ignore[index]
 
 
 def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:

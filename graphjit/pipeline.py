@@ -6,6 +6,7 @@ Each list is the whole truth about its stage: order is the order in the list, an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from graphjit import config
@@ -15,9 +16,10 @@ from graphjit.ir.node import Graph
 from graphjit.ir.verify import verify
 from graphjit.loops.assemble import lower_assembly
 from graphjit.loops.collapse import collapse
-from graphjit.loops.ir import For, LoopKernel
+from graphjit.loops.cost import nanoseconds
+from graphjit.loops.ir import LoopKernel
 from graphjit.loops.lower import lower_kernel
-from graphjit.loops.parallel import estimate, parallelize
+from graphjit.loops.parallel import parallelize
 from graphjit.loops.vectorize import vectorize
 from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
@@ -55,9 +57,7 @@ class Compiled:
     @property
     def nanoseconds(self) -> int:
         """Estimated time of one run on one core."""
-        loops = [s for kernel in self.kernels.values() for s in kernel.body if isinstance(s, For)]
-        products = [step for step in self.program.steps if isinstance(step, Product)]
-        return sum(map(estimate, loops)) + sum(p.batch * p.m * p.n * p.k // 40 for p in products)
+        return sum(nanoseconds(step, self.kernels.get(step.name)) for step in self.program.steps)
 
 
 def optimize(graph: Graph) -> Graph:
@@ -78,20 +78,26 @@ def optimize(graph: Graph) -> Graph:
     return graph
 
 
-def schedule(graph: Graph) -> tuple[Fusion, Program]:
-    """Fuse and place.
+def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Program]:
+    """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
     Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
     fusion = fuse(graph)
-    program = plan(graph, fusion)
+    program = plan(graph, fusion, donated)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
         other = fuse(graph, by_level(graph))
-        placed = plan(graph, other)
-        if placed.arena < program.arena:
+        placed = plan(graph, other, donated)
+        if _fresh_bytes(placed) < _fresh_bytes(program):
             return other, placed
     return fusion, program
+
+
+def _fresh_bytes(program: Program) -> int:
+    """Memory that one run needs besides its arguments."""
+    outputs = enumerate(program.graph.outputs)
+    return program.arena + sum(out.type.nbytes for slot, out in outputs if slot not in program.in_place)
 
 
 def lower(program: Program) -> dict[str, LoopKernel]:
@@ -109,9 +115,9 @@ def lower(program: Program) -> dict[str, LoopKernel]:
     return kernels
 
 
-def compile_graph(graph: Graph) -> Compiled:
+def compile_graph(graph: Graph, donated: Collection[int] = ()) -> Compiled:
     """All stages up to LLVM text."""
     optimized = optimize(graph)
-    fusion, program = schedule(optimized)
+    fusion, program = schedule(optimized, donated)
     kernels = lower(program)
     return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,12 +223,43 @@ def test_timings(model):
     assert sum(numbers[:-1]) == pytest.approx(numbers[-1], abs=0.1)
 
 
+def test_program_tells_costs(model):
+    lines = run("inspect", model + "softmax_loss", "--grad", "--stage", "program").splitlines()
+    costs = [[int(word) for word in re.findall(r"\d+", line)] for line in lines if line.startswith(("    moves", "  total moves"))]
+    steps = [line for line in lines if line.startswith("  k")]
+    assert len(costs) == len(steps) + 1
+    assert [sum(column) for column in zip(*costs[:-1], strict=True)] == costs[-1]
+    product = lines.index("  k0 product, (20, 12) by (12, 16), strides (12, 1) and (16, 1)")
+    assert lines[product + 3] == f"    moves {8 * (20 * 12 + 12 * 16 + 20 * 16)} B, {2 * 20 * 12 * 16} flops, about 96 ns"
+
+
 def test_memory(model):
     lines = run("inspect", model + "softmax_loss", "--grad", "--memory").splitlines()
     assert lines[0].startswith("arena ")
-    size, values = int(lines[0].split()[1]), len(lines) - 1
-    assert f" {values} values" in lines[0]
-    assert max(int(line.split()[1].split("..")[1]) for line in lines[1:]) <= size
+    size, steps = int(lines[0].split()[1]), int(lines[0].split()[5])
+    rows = [line.split() for line in lines[2:-2]]
+    assert f" {len(rows)} values" in lines[0]
+    for name, nbytes, place, life, *_ in rows:
+        start, end = map(int, place.split(".."))
+        assert name.startswith("a")
+        assert end - start == int(nbytes)
+        assert end <= size
+        assert len(life) == steps
+        assert re.fullmatch(r"\.*o#*\.*", life)
+    assert len(lines[-2].split()[-1]) == steps
+    peak = int(lines[-1].split()[1])
+    assert max(sum(int(row[1]) for row in rows if row[3][i] != ".") for i in range(steps)) >= peak > 0
+    assert run("inspect", model + "nothing", "--memory") == "arena 0 bytes, 0 values, 1 steps"
+
+
+def test_memory_of_many_steps_shares_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    body = "import numpy as np\n\ndef deep(x, w):\n    for _ in range(60):\n        x = np.cumsum(x @ w, axis=0)\n    return x\n"
+    Path("deep_model.py").write_text(body)
+    lines = run("inspect", "deep_model.py:deep", "--memory", "--arg", "f64[20,20]", "--arg", "f64[20,20]").splitlines()
+    assert lines[0].endswith("120 steps")
+    assert lines[1].endswith("(2 steps a column)")
+    assert {len(line.split()[3]) for line in lines[2:-2]} == {60}
 
 
 MISTAKES = {

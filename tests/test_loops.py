@@ -305,6 +305,17 @@ def test_long_running_sum_passes():
         verify_kernel(made)
 
 
+@pytest.mark.parametrize("shape", [(2000, 17), (500, 64)])
+def test_few_columns_are_not_cut_into_a_single_block(shape):
+    b = Builder()
+    x = b.input(Type(F64, shape), "x")
+    y = b.tanh(x)
+    _, program = pipeline.schedule(pipeline.optimize(Graph("g", [x], [y, b.sum(y, axes=(0,))])))
+    (made,) = pipeline.lower(program).values()
+    verify_kernel(made)
+    assert not [s for s in walk(made.body) if isinstance(s, For) and s.kind == "parallel" and s.extent == 1]
+
+
 def test_long_scatter_passes():
     shape = (9, 300)
     types = (Type(F64, (8000, 300)), Type(I64, (8000,)))

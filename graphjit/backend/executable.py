@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphjit.backend.donation import allocate
 from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.llvm.program import OUT_OF_MEMORY
 from graphjit.backend.llvm.symbols import provide
@@ -36,19 +37,22 @@ class Executable:
         self.constants = program.constants  # the code holds their addresses
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
+        self.in_place = program.in_place
         self._keeps_arena = "arena" in module.global_names
         provide(module)
         self.native = NativeModule(module.render())
         self.address = self.native.address("program")
         self._call = _PROGRAM(self.address)
 
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
         """Outputs for contiguous arrays of the declared types (the way of calls that the native entry does not take).
+
+        ``into`` holds arrays that serve as outputs, by output number (`graphjit.backend.donation`).
 
         Raises:
             the exception that the program reports, with the user's line.
         """
-        outputs = [np.empty(type.shape, type.dtype) for type in self.outputs]
+        outputs = allocate(self.outputs, into or {})
         status = self._call(_table(arrays), _table(outputs))
         if status:
             raise self.error(status)

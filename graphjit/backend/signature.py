@@ -165,11 +165,16 @@ Guard = CellGuard | GlobalGuard | ItemGuard | SizeGuard
 
 @dataclass(frozen=True, slots=True)
 class ArrayOut:
-    """A fresh C-contiguous ndarray that the program fills through its output slot ``source``."""
+    """A C-contiguous ndarray that the program fills through its output slot ``source``: a fresh one, or its donor.
+
+    ``donor`` is the input slot of a donated `ArrayIn` of the same type that the program may overwrite with this output. Its array itself is
+    the result when it owns writable memory and no array of the call overlaps with a donor.
+    """
 
     dtype: np.dtype
     shape: tuple[int, ...]
     source: int
+    donor: int | None = None
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
@@ -235,6 +240,14 @@ class EntrySpec:
         sources = sorted(leaf.source for leaf in leaves(self.outputs) if not isinstance(leaf, StaticOut))
         if sources != list(range(len(sources))):
             raise ValueError(f"every program output needs exactly one leaf, got slots {sources}")
+        donated = [leaf for leaf in leaves(self.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None]
+        if donated:
+            arguments = [leaf for tree in self.inputs for leaf in leaves(tree) if not isinstance(leaf, StaticIn)]
+            if len({leaf.donor for leaf in donated}) < len(donated):
+                raise ValueError("two results want the memory of one argument")
+            for leaf in donated:
+                if leaf.donor is None or ArrayIn(leaf.dtype, leaf.shape) not in arguments[leaf.donor : leaf.donor + 1]:
+                    raise ValueError(f"input slot {leaf.donor} is no argument of the type of {leaf}")
 
     @property
     def input_slots(self) -> int:

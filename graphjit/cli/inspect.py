@@ -36,7 +36,7 @@ def inspect(
     dot: Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Time of every stage and pass.")] = False,
-    memory: Annotated[bool, typer.Option("--memory", help="What lies where in the arena, and how long.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is.")] = False,
 ) -> None:
     """Show a function at one stage of its compilation.
 

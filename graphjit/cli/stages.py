@@ -29,13 +29,13 @@ from graphjit.errors import GraphjitError
 from graphjit.ir.node import Graph
 from graphjit.ir.printer import print_graph
 from graphjit.loops.assemble import lower_assembly
+from graphjit.loops.cost import costs
 from graphjit.loops.ir import LoopKernel
 from graphjit.loops.lower import lower_kernel
 from graphjit.loops.printer import print_kernel
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
-from graphjit.schedule.fuse import Fusion, fuse
-from graphjit.schedule.memory import plan
+from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.printer import print_program
 from graphjit.schedule.program import Kernel, Product, Program
 from graphjit.trace.pytree import flatten, unflatten
@@ -89,16 +89,20 @@ class Stages:
         return graph
 
     @cached_property
+    def scheduled(self) -> tuple[Fusion, Program]:
+        """Fusion and storage, with the order of steps that the pipeline takes."""
+        graph = self.optimized
+        return self._timed("schedule", "fuse and place", lambda: pipeline.schedule(graph, self._donated()))
+
+    @property
     def fusion(self) -> Fusion:
         """Which nodes share a kernel."""
-        graph = self.optimized
-        return self._timed("schedule", "fuse", lambda: fuse(graph))
+        return self.scheduled[0]
 
-    @cached_property
+    @property
     def program(self) -> Program:
         """Steps and storage."""
-        fusion = self.fusion
-        return self._timed("schedule", "plan", lambda: plan(self.optimized, fusion))
+        return self.scheduled[1]
 
     @cached_property
     def kernels(self) -> dict[str, LoopKernel]:
@@ -135,7 +139,7 @@ class Stages:
             return print_graph(self.graph(stage))
         kernels = self.kernels  # lowering also fills the program's table of errors
         if stage == "program":
-            return print_program(self.program, self.fusion)
+            return print_program(self.program, self.fusion, costs(self.program, kernels))
         if stage == "loops":
             return "\n".join(map(print_kernel, kernels.values()))
         if stage == "numba":
@@ -168,6 +172,11 @@ class Stages:
         except Exception as error:  # the user's code runs here, and may raise anything
             raise UsageError(f"tracing failed: {type(error).__name__}: {error}{_where(error)}") from None
         return graph
+
+    def _donated(self) -> tuple[int, ...]:
+        """Inputs that the function itself declares as donated."""
+        dispatcher = getattr(self.function, "dispatcher", None)
+        return () if self.derivative or dispatcher is None else dispatcher.donated(self.args, {})
 
     def _derived(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         argnums = self.argnums[0] if len(self.argnums) == 1 else tuple(self.argnums)

@@ -56,9 +56,10 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             body.append(statement)
             continue
         work = estimate(statement)
-        if not sums and work >= WORTH_NS and statement.extent > 1:
-            lets, length = _free_lets(statement, kernel.body[:i]), _length(statement, work)
-            if lets is not None and length < statement.extent:
+        lets, length = _free_lets(statement, kernel.body[:i]), _length(statement, work)
+        # One block would be no split: few lanes with long loops inside (the sum of a tall matrix over its rows).
+        if not sums and work >= WORTH_NS and length < statement.extent:
+            if lets is not None:
                 body.append(_blocks(statement, lets, length, work))
                 continue
         if sums and statement.extent >= 2 * SUM_BLOCK:

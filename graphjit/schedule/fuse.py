@@ -45,6 +45,11 @@ class Fusion:
     places: dict[Node, list[Place]] = field(default_factory=dict)  # where else a root is written
     refusals: dict[tuple[int, Node], str] = field(default_factory=dict)  # (number of a step, node that did not join it)
 
+    def first_write(self, node: Node) -> int:
+        """The step in which the storage of a stored value is written for the first time."""
+        pieces = [self.position[root] for root, places in self.places.items() if any(place.owner is node for place in places)]
+        return min(pieces, default=self.position[node])
+
 
 def own_cost(node: Node) -> int:
     """Cost of one element in add-like units."""

@@ -9,17 +9,18 @@ written at each point right after the first was read there for the last time.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Reduce
-from graphjit.schedule.access import linear, own_index, storage
+from graphjit.schedule.access import storage
 from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.inplace import last_reads, read_only_here, take_over
 from graphjit.schedule.program import Kernel, Program
 
 ALIGN = 64
@@ -38,9 +39,9 @@ def own_outputs(graph: Graph) -> Graph:
     return Graph(graph.name, graph.inputs, outputs)
 
 
-def plan(graph: Graph, fusion: Fusion) -> Program:
-    """Assign storage."""
-    last = _last_reads(fusion)
+def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program:
+    """Assign storage; ``donated`` are the numbers of the inputs whose memory results may take over."""
+    last = last_reads(fusion)
     needed = _needed(graph, fusion)
     buffers: dict[Node, Buffer] = {}
     constants: list[np.ndarray] = []
@@ -77,15 +78,8 @@ def plan(graph: Graph, fusion: Fusion) -> Program:
             arena.give(buffers[node].slot, node.type.nbytes)
     for i, step in enumerate(fusion.steps):
         step.name = f"k{i}"
-    return Program(graph, fusion.steps, buffers, constants, arena.peak, fusion.places)
-
-
-def _last_reads(fusion: Fusion) -> dict[Node, int]:
-    last: dict[Node, int] = {}
-    for i, found in enumerate(fusion.loads):
-        for node in found:
-            last[node] = i
-    return last
+    in_place = take_over(graph, fusion, donated)
+    return Program(graph, fusion.steps, buffers, constants, arena.peak, fusion.places, in_place)
 
 
 def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
@@ -108,10 +102,8 @@ def _dying_twin(
     fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int], i: int, buffers: dict[Node, Buffer]
 ) -> Node | None:
     """A value that ``node`` may overwrite: same bytes, read for the last time in this kernel, only at the point being written."""
-    member = next(m for m in step.members if m.node is node)
-    if member.outer or isinstance(node.op.lower, Reduce):
+    if node.shape != step.space:
         return None
-    here = linear(node.shape, own_index(node.shape))
     for dep, _ in fusion.reads[node]:
         buffer = buffers.get(dep)
         if buffer is None or buffer.kind != "arena" or last.get(dep) != i or fusion.position.get(dep) == i:
@@ -120,13 +112,9 @@ def _dying_twin(
             continue
         if any(buffers[other].slot == buffer.slot and buffers[other].kind == "arena" for other in step.nodes if other in buffers):
             continue
-        if all(_only_here(m.phase, fusion.reads[m.node], dep, here, member.phase) for m in step.members):
+        if read_only_here(fusion, step, node, dep):
             return dep
     return None
-
-
-def _only_here(phase: int, found: list[tuple[Node, Affine[int] | None]], dep: Node, here: Affine[int], until: int) -> bool:
-    return all(node is not dep or (address == here and phase <= until) for node, address in found)
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """Scheduled programs as text for people and the command line.
 
 Job: what runs in which order, what it reads and writes, where every value lives.
-Input: a `Program` and the `Fusion` it was planned from.  Output: text.
+Input: a `Program`, the `Fusion` it was planned from, and what each step costs (counted by `graphjit.loops.cost`).  Output: text.
 Invariant: node numbers are those that `graphjit.ir.printer` gives the program's graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphjit.ir.buffers import Buffer
@@ -14,10 +15,10 @@ from graphjit.ir.node import Node
 from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
-from graphjit.schedule.program import Kernel, Product, Program, Step
+from graphjit.schedule.program import Cost, Kernel, Product, Program, Step
 
 WIDE = 64
-"""Steps up to which the memory table draws one column for each."""
+"""Columns of the memory chart: with more steps than this, a column stands for several."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Interval:
     last: int
 
 
-def print_program(program: Program, fusion: Fusion) -> str:
-    """Steps in execution order, then buffers."""
+def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -> str:
+    """Steps in execution order with their costs, the total, then buffers."""
     numbers = number_nodes(program.graph)
     lines = [f"program {program.name}"]
     for i, step in enumerate(program.steps):
@@ -40,6 +41,8 @@ def print_program(program: Program, fusion: Fusion) -> str:
         lines += [f"    {line}" for line in _members(step, program, numbers)]
         found = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
         lines.append(f"    reads {_traffic(program, found)}; writes {_traffic(program, written(program, step))}")
+        lines.append(f"    {_cost(costs[step.name])}")
+    lines.append(f"  total {_cost(sum((costs[step.name] for step in program.steps), Cost()))}")
     kept = {interval.buffer: interval for interval in arena_intervals(program, fusion)}
     lines.append("  buffers")
     for buffer in buffers(program):
@@ -47,6 +50,8 @@ def print_program(program: Program, fusion: Fusion) -> str:
         if buffer in kept:
             interval = kept[buffer]
             place = f"arena at {interval.offset}, {_steps(program, interval)}"
+        if buffer.kind == "output" and buffer.slot in program.in_place:
+            place += f", in place of in{program.in_place[buffer.slot]} (donated)"
         lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
     lines.append(f"  arena {program.arena} bytes")
     lines += [f"  error {code} = {kind.__name__}: {text}" for code, (kind, text) in enumerate(program.errors, 1)]
@@ -54,16 +59,57 @@ def print_program(program: Program, fusion: Fusion) -> str:
 
 
 def print_memory(program: Program, fusion: Fusion) -> str:
-    """The arena as a table: one line a value, ordered by offset; its life as one column a step, or named."""
+    """The arena over time: one column a step (or a few steps), one row a value in order of offset, and how full it is.
+
+    ``o`` is the step that writes the value, ``#`` a step over which it is kept.  The last row is the share of the arena, in tenths, that is
+    taken at the fullest step of the column; ``X`` is all of it.
+    """
     intervals = sorted(arena_intervals(program, fusion), key=lambda interval: (interval.offset, interval.first))
-    lines = [f"arena {program.arena} bytes, {len(intervals)} values, {len(program.steps)} steps"]
+    count = len(program.steps)
+    lines = [f"arena {program.arena} bytes, {len(intervals)} values, {count} steps"]
+    if not intervals:
+        return lines[0] + "\n"
+    width = -(-count // WIDE)
+    columns = [range(i, min(i + width, count)) for i in range(0, count, width)]
+    head = f"{'value':<6} {'bytes':>12}  {'from..to':>24}"
+    lines.append(f"  {head}  {_ruler(program, width)}")
     for interval in intervals:
-        life = "".join("#" if interval.first <= i <= interval.last else "." for i in range(len(program.steps)))
-        if len(program.steps) > WIDE:
-            life = _steps(program, interval)
+        life = "".join(_mark(interval, column) for column in columns)
         place = f"{interval.offset}..{interval.offset + interval.nbytes}"
-        lines.append(f"  {interval.buffer.name:<6} {place:>20}  {life}")
+        lines.append(f"  {interval.buffer.name:<6} {interval.nbytes:>12}  {place:>24}  {life}  {_steps(program, interval)}")
+    taken = _taken(intervals, count)
+    shares = [max(taken[i] for i in column) for column in columns]
+    full = "".join("X" if share >= program.arena else str(10 * share // program.arena) for share in shares)
+    peak = max(range(count), key=taken.__getitem__)
+    lines.append(f"  {'':<6} {'':>12}  {'tenths taken':>24}  {full}")
+    lines.append(f"peak {taken[peak]} bytes in {program.steps[peak].name}, {100 * taken[peak] // program.arena} % of the arena")
     return "\n".join(lines) + "\n"
+
+
+def _ruler(program: Program, width: int) -> str:
+    """The columns' heading: every tenth column has the number of its first step, as far as there is room."""
+    count = -(-len(program.steps) // width)
+    marks = "".join(f"{'k' + str(i * width):<10}" for i in range(0, count, 10)).rstrip()
+    return marks + (f"  ({width} steps a column)" if width > 1 else "")
+
+
+def _mark(interval: Interval, column: range) -> str:
+    if interval.first in column:
+        return "o"
+    return "#" if interval.first < column[-1] and interval.last >= column[0] else "."
+
+
+def _taken(intervals: list[Interval], count: int) -> list[int]:
+    """Bytes of the arena that hold a value, step by step; a value written in place of another counts once with it."""
+    taken = []
+    for i in range(count):
+        live = sorted((v.offset, v.offset + v.nbytes) for v in intervals if v.first <= i <= v.last)
+        total = reach = 0
+        for start, end in live:
+            total += max(0, end - max(start, reach))
+            reach = max(reach, end)
+        taken.append(total)
+    return taken
 
 
 def buffers(program: Program) -> list[Buffer]:
@@ -118,6 +164,10 @@ def _traffic(program: Program, nodes: set[Node]) -> str:
 def written(program: Program, step: Step) -> set[Node]:
     """Values that a step writes, whole or in part."""
     return {*step.nodes, *(place.owner for node in step.nodes for place in program.places.get(node, ()))}
+
+
+def _cost(cost: Cost) -> str:
+    return f"moves {cost.nbytes} B, {cost.flops} flops, about {cost.nanoseconds} ns"
 
 
 def _steps(program: Program, interval: Interval) -> str:

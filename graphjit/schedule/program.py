@@ -81,6 +81,18 @@ class Product:
 Step = Kernel | Assembly | Product
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a step does: bytes it must move, floating-point operations, estimated nanoseconds on one core."""
+
+    nbytes: int = 0
+    flops: int = 0
+    nanoseconds: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds)
+
+
 @dataclass
 class Program:
     """A scheduled graph."""
@@ -91,6 +103,7 @@ class Program:
     constants: list[np.ndarray]
     arena: int
     places: dict[Node, list[Place]] = field(default_factory=dict)
+    in_place: dict[int, int] = field(default_factory=dict)  # number of an output -> of the donated input it may be written into
     errors: list[tuple[type[Exception], str]] = field(default_factory=list)
 
     @property

@@ -85,6 +85,8 @@ _PY_TP_ALLOC = 47  # slot number of tp_alloc in CPython's typeslots.h (stable AB
 _NUMPY_DEFAULT_HANDLER = 306  # index of PyDataMem_DefaultHandler in NumPy's C API table
 _C_CONTIGUOUS = 0x1
 _ALIGNED = 0x100
+_OWNS_DATA = 0x4
+_WRITEABLE = 0x400
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Layout:
     descr_byteorder: int
     descr_number: int
     array_flag_mask: int
+    array_own_mask: int
     swapped: int
 
 
@@ -165,7 +168,9 @@ def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
     _check("ndarray type in the C API", api[2] == id(np.ndarray))
     plain, turned = np.zeros((3, 5), np.float32), np.zeros((2, 3, 4)).T
     shifted, swapped = np.zeros(33, np.uint8)[1:].view(np.float64), np.zeros(3, ">f8" if at.swapped == 62 else "<f8")
-    for array in (plain, turned, shifted, swapped, np.zeros(()), np.zeros((0, 2), np.bool_)):
+    fixed = np.zeros(3)
+    fixed.flags.writeable = False
+    for array in (plain, turned, shifted, swapped, fixed, np.zeros(()), np.zeros((0, 2), np.bool_)):
         here = id(array)
         dims = _word(here + at.array_dims)
         flags = _int(here + at.array_flags)
@@ -176,6 +181,8 @@ def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
         _check("array dtype", descr == id(array.dtype) and _int(descr + at.descr_number) == array.dtype.num)
         _check("array flags", bool(flags & _C_CONTIGUOUS) == array.flags.c_contiguous)
         _check("array alignment flag", bool(flags & _ALIGNED) == array.flags.aligned)
+        _check("array ownership flag", bool(flags & _OWNS_DATA) == array.flags.owndata)
+        _check("array writing flag", bool(flags & _WRITEABLE) == array.flags.writeable)
         order = ctypes.string_at(descr + at.descr_byteorder, 1)
         _check("dtype byte order", order.decode() == array.dtype.byteorder)
 
@@ -217,6 +224,7 @@ def layout() -> Layout:
         descr_byteorder=head + WORD + 2,
         descr_number=head + WORD + 4,
         array_flag_mask=_C_CONTIGUOUS | _ALIGNED,
+        array_own_mask=_OWNS_DATA | _WRITEABLE,
         swapped=ord(">" if sys.byteorder == "little" else "<"),
     )
     api = numpy_api()

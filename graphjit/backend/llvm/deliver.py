@@ -12,6 +12,7 @@ from __future__ import annotations
 from graphjit.backend.llvm import cpython
 from graphjit.backend.llvm.blocks import add_blocks
 from graphjit.backend.llvm.cpython import WORD, Layout
+from graphjit.backend.llvm.donation import APART
 from graphjit.backend.llvm.records import Build, Prepare, dispatch, field, following, get, place, register, word
 from graphjit.backend.llvm.text import Module
 from graphjit.backend.llvm.walk import call_shape, static_equal, walk
@@ -28,7 +29,7 @@ entry:
 
 
 def _execute(at: Layout) -> str:
-    """Hold what must stay alive, allocate the outputs, run the program."""
+    """Hold what must stay alive, allocate the outputs (or take donated arrays), run the program."""
     return f"""walk.end:
   {field("owner", "ptr", "owner")}
   call void @Py_IncRef(ptr %owner)
@@ -98,6 +99,32 @@ prepare.keep:
   {place("fresh.leaf", 2, "%prep")}
   store ptr %fresh.data, ptr %fresh.slot
   store ptr %fresh, ptr %fresh.leaf
+  br label %prepare.step
+prepare.apart:
+  {word("apart.entries", "ptr", 1, "%prep")}
+  {word("apart.count", "i64", 2, "%prep")}
+  %apart.now = call i1 @gj_apart(ptr %apart.entries, i64 %apart.count, ptr %frame)
+  store i1 %apart.now, ptr %apart
+  br label %prepare.step
+prepare.donor:
+  {register("donor", 6, "%prep")}
+  {get("donor.flags", "i32", "%donor", at.array_flags)}
+  %donor.apart = load i1, ptr %apart
+  %donor.flags.own = and i32 %donor.flags, {at.array_own_mask}
+  %donor.owns = icmp eq i32 %donor.flags.own, {at.array_own_mask}
+  %donor.good = and i1 %donor.owns, %donor.apart
+  br i1 %donor.good, label %donor.take, label %donor.refused
+donor.refused:
+  {word("donor.large", "i64", 7, "%prep")}
+  %donor.block = icmp ne i64 %donor.large, 0
+  br i1 %donor.block, label %prepare.block, label %prepare.array
+donor.take:
+  call void @Py_IncRef(ptr %donor)
+  {get("donor.data", "ptr", "%donor", at.array_data)}
+  {place("donor.slot", 1, "%prep")}
+  {place("donor.leaf", 2, "%prep")}
+  store ptr %donor.data, ptr %donor.slot
+  store ptr %donor, ptr %donor.leaf
   br label %prepare.step
 prepare.scalar:
   {place("scratch.slot", 1, "%prep")}
@@ -269,8 +296,7 @@ clean.leaves:
   br i1 %old.done, label %clean.stack, label %clean.kind
 clean.kind:
   {word("old.code", "i64", 0, "%old")}
-  %old.array = icmp ne i64 %old.code, {Prepare.SCALAR.value}
-  br i1 %old.array, label %clean.leaf, label %clean.next
+  switch i64 %old.code, label %clean.leaf [i64 {Prepare.SCALAR.value}, label %clean.next i64 {Prepare.APART.value}, label %clean.next]
 clean.leaf:
   {register("old.leaf", 2, "%old")}
   call void @Py_DecRef(ptr %old.leaf)
@@ -352,6 +378,7 @@ def add_run(module: Module) -> None:
         (module.declare if line.startswith("declare") else module.add_global)(name, line)
     add_message(module, "gj_text_on_error", _ON_ERROR)
     module.ensure("gj_static_equal", lambda _: static_equal(at))
+    module.ensure("gj_apart", lambda _: APART)
     module.ensure("gj_policy_restore", lambda _: _POLICY_RESTORE)
     body = "\n".join((call_shape(at), walk(at), _execute(at), _build(at)))
     module.ensure(

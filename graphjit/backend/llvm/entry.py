@@ -19,6 +19,7 @@ from typing import Any
 from graphjit.backend.llvm import cpython
 from graphjit.backend.llvm.blocks import SMALLEST
 from graphjit.backend.llvm.cpython import WORD
+from graphjit.backend.llvm.donation import ENTRY_WORDS
 from graphjit.backend.llvm.records import OP_WORDS, RECORD, Build, Prepare, Walk
 from graphjit.backend.signature import (
     MISSING,
@@ -84,8 +85,13 @@ class _Tables:
         self._stack = self._leaves + outputs * WORD
         self._slot = 0
         self._free = len(spec.inputs)
+        self._donors = {leaf.donor for leaf in leaves(spec.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None}
+        self._arrays = array("q")  # the table of `donation.py`
+        self._sources: dict[int, int] = {}  # register of each argument that is an array, by input slot
 
         self._emit_inputs(spec)
+        if self._donors:
+            self._op(self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS)
         tree = spec.outputs if spec.wrap is None else Tuple(tuple(leaves(spec.outputs)))
         depth = self._emit_outputs(tree)
         self._frame = self._stack + max(depth, 1) * WORD
@@ -180,6 +186,7 @@ class _Tables:
             case StaticIn(value):
                 self._op(self._walk, Walk.STATIC, source, 0, self._address(value))
             case ArrayIn():
+                self._sources[self._slot] = source
                 self._emit_array(Walk.ARRAY, source, leaf)
                 if hold:
                     self._held.append(source)
@@ -195,7 +202,11 @@ class _Tables:
 
     def _emit_array(self, code: Walk, source: int, leaf: ArrayIn | HiddenArray) -> None:
         facts = cpython.dtype_facts(leaf.dtype.name)
-        slot = self._inputs + self._next_slot() * WORD
+        number = self._next_slot()
+        slot = self._inputs + number * WORD
+        nbytes = _nbytes(leaf)
+        if self._donors and nbytes:
+            self._arrays.extend((slot, nbytes, int(number in self._donors)))
         numbers = facts.number | facts.number_twin << 32
         self._op(
             self._walk, code, source, slot, facts.descr, len(leaf.shape), self._shape(leaf.shape), numbers
@@ -238,9 +249,12 @@ class _Tables:
         slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
         if isinstance(leaf, ArrayOut):
             shape = self._shape(leaf.shape)
-            nbytes = math.prod(leaf.shape) * leaf.dtype.itemsize
-            kind = Prepare.BLOCK if nbytes >= SMALLEST else Prepare.ARRAY
-            self._op(self._prepare, kind, slot, place, facts.descr, len(leaf.shape), shape)
+            fresh = Prepare.BLOCK if _nbytes(leaf) >= SMALLEST else Prepare.ARRAY
+            words = slot, place, facts.descr, len(leaf.shape), shape
+            if leaf.donor is None:
+                self._op(self._prepare, fresh, *words)
+            else:
+                self._op(self._prepare, Prepare.DONOR, *words, self._sources[leaf.donor], int(fresh is Prepare.BLOCK))
             self._op(self._build, Build.ARRAY, place)
             return
         self._op(self._prepare, Prepare.SCALAR, slot, place)
@@ -248,6 +262,10 @@ class _Tables:
             self._op(self._build, Build.BOOL, place)
         else:
             self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate)
+
+
+def _nbytes(leaf: ArrayIn | HiddenArray | ArrayOut) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 def _items(tree: InTree) -> int:

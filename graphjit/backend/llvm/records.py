@@ -28,7 +28,7 @@ STACK_LIMIT = 1 << 14
 
 
 class Walk(IntEnum):
-    """Operations on arguments; ``a`` ... ``f`` are words 1 ... 6."""
+    """Operations on arguments; ``a`` ... ``g`` are words 1 ... 7."""
 
     END = 0
     ARRAY = 1  # a register, b input slot, c descr, d ndim, e shape, f type numbers
@@ -52,6 +52,8 @@ class Prepare(IntEnum):
     ARRAY = 1  # a output slot, b leaf, c descr, d ndim, e shape
     SCALAR = 2  # a output slot, b scalar
     BLOCK = 3  # as ARRAY, in memory that is used again (`blocks.py`)
+    APART = 4  # a table of arrays, b its length: whether donors may be used (`donation.py`)
+    DONOR = 5  # as ARRAY, f register of the donated array, g whether a fresh one would be BLOCK
 
 
 class Build(IntEnum):

@@ -99,6 +99,7 @@ def call_shape(at: Layout) -> str:
   %key = alloca ptr
   %value = alloca ptr
   %overflow = alloca i32
+  %apart = alloca i1
   {field("positional", "i64", "positional")}
   {field("keywords", "i64", "keywords")}
   {field("names", "ptr", "names")}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphjit.backend.donation import allocate
 from graphjit.backend.numba import runtime
 from graphjit.backend.numba.emit import parameters, print_program
 from graphjit.loops.ir import For
@@ -38,18 +39,19 @@ class NumbaExecutable:
         self.constants = program.constants
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
+        self.in_place = program.in_place
         self.source = print_program(program, kernels)
         self._parameters = parameters(program)
         self._arena = program.arena
         self._call = load(self.source, not python)
 
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for contiguous arrays of the declared types.
+    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
+        """Outputs for contiguous arrays of the declared types; ``into`` holds arrays that serve as outputs, by output number.
 
         Raises:
             the exception that the program reports, with the user's line.
         """
-        outputs = [np.empty(type.shape, type.dtype) for type in self.outputs]
+        outputs = allocate(self.outputs, into or {})
         tables: dict[str, Sequence[np.ndarray]] = {"input": arrays, "const": self.constants, "output": outputs}
         given = [tables[buffer.kind][buffer.slot].reshape(-1) for buffer in self._parameters]
         status = np.zeros(1, np.int64)

@@ -1,0 +1,120 @@
+"""What each step of a program costs: memory traffic, arithmetic, estimated time.
+
+Job: count, in the loop IR that runs, what people compare with the limits of their machine.
+Input: a `Program` and its loop kernels by step name.  Output: one `Cost` per step name.
+Invariants: traffic is compulsory, each element of a buffer that a step touches counting once when read and once when written, as if the
+caches were perfect inside a step and empty between steps; nanoseconds are the very numbers that decide about threads and the GIL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from graphjit.ir.buffers import Buffer
+from graphjit.loops.ir import Accumulate, Address, Axis, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store
+from graphjit.loops.parallel import estimate
+from graphjit.schedule.access import storage
+from graphjit.schedule.program import Cost, Product, Program, Step
+
+PER_NS = 40
+"""Multiply-adds of a matrix product per nanosecond of the estimate."""
+
+MOVES = ("copy", "convert")
+"""Scalar operations that compute nothing."""
+
+
+def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost]:
+    """The cost of every step, in execution order."""
+    return {
+        step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name])
+        for step in program.steps
+    }
+
+
+def kernel_cost(kernel: LoopKernel) -> Cost:
+    """The cost of one loop kernel; buffers of its own (partial sums) are no traffic."""
+    count = _Count(set(kernel.locals))
+    count.block(kernel.body, {}, Fraction(1))
+    return Cost(_bytes(count.read) + _bytes(count.written), round(count.flops), _loops(kernel))
+
+
+def nanoseconds(step: Step, kernel: LoopKernel | None) -> int:
+    """The estimate of one step alone: compilation needs no more, and counting costs time."""
+    if isinstance(step, Product):
+        return step.batch * step.m * step.n * step.k // PER_NS
+    return 0 if kernel is None else _loops(kernel)
+
+
+def _loops(kernel: LoopKernel) -> int:
+    return sum(estimate(statement) for statement in kernel.body if isinstance(statement, For))
+
+
+def _product(program: Program, step: Product) -> Cost:
+    x, y = (program.buffers[storage(arg)] for arg in step.node.args)
+    out = program.buffers[step.node]
+    m, n, k = step.m, step.n, step.k
+    touched: dict[Buffer, Fraction] = {}
+    for buffer, size in ((x, m * k), (y, k * n)):
+        touched[buffer] = touched.get(buffer, Fraction(0)) + step.batch * size
+    nbytes = _bytes(touched) + step.batch * m * n * out.dtype.itemsize
+    return Cost(nbytes, 2 * step.batch * m * n * k, nanoseconds(step, None))
+
+
+def _bytes(touched: Mapping[Buffer, Fraction]) -> int:
+    """Bytes of the elements touched; different accesses may touch the same ones, but never more than there are."""
+    return sum(min(buffer.size, round(elements)) * buffer.dtype.itemsize for buffer, elements in touched.items())
+
+
+class _Count:
+    """Sums over a loop nest; trip counts are fractions because the last block of a split loop is shorter."""
+
+    def __init__(self, own: set[Buffer]) -> None:
+        self.own = own
+        self.flops = Fraction(0)
+        self.read: dict[Buffer, Fraction] = {}
+        self.written: dict[Buffer, Fraction] = {}
+        self._seen: set[tuple[bool, Buffer, Address, tuple[tuple[Ref, int], ...]]] = set()
+
+    def block(self, body: tuple[Statement, ...], trips: dict[Axis, Fraction], times: Fraction) -> None:
+        """Count statements that run ``times`` times in all, inside loops with these trip counts."""
+        for statement in body:
+            if isinstance(statement, For):
+                trip = Fraction(statement.extent)
+                if statement.bound is not None:
+                    (block,) = statement.bound.start.terms
+                    trip = Fraction(statement.bound.stop) / trips[block]
+                self.block(statement.body, {**trips, statement.axis: trip}, times * trip)
+            elif isinstance(statement, Accumulate):
+                self.flops += times if statement.value.dtype.kind == "f" else 0
+            elif isinstance(statement, Store):
+                # Adding to memory in place reads what is there: that was written by this kernel itself, and counts once.
+                self.touch(self.written, statement.buffer, statement.address, statement.dynamic, trips, times)
+                self.flops += times if statement.combine and statement.buffer.dtype.kind == "f" else 0
+            elif isinstance(statement, Let) and isinstance(statement.value, Load):
+                load = statement.value
+                self.touch(self.read, load.buffer, load.address, load.dynamic, trips, times)
+            elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+                counts = statement.ref.dtype.kind == "f" and statement.value.op not in MOVES
+                self.flops += times if counts else 0
+
+    def touch(
+        self,
+        into: dict[Buffer, Fraction],
+        buffer: Buffer,
+        address: Address,
+        dynamic: tuple[tuple[Ref, int], ...],
+        trips: dict[Axis, Fraction],
+        times: Fraction,
+    ) -> None:
+        """Count the elements of one access; the same access again, or of what this kernel wrote before, is no new traffic."""
+        access = (into is self.written, buffer, address, dynamic)
+        if buffer in self.own or access in self._seen or (into is self.read and buffer in self.written):
+            return
+        self._seen.add(access)
+        elements = times
+        if not dynamic:
+            elements = Fraction(1)
+            for axis in address.terms:
+                elements *= trips[axis]
+        into[buffer] = into.get(buffer, Fraction(0)) + elements
