@@ -31,9 +31,10 @@ from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.places import own_pieces
 from graphjit.schedule.program import Kernel, Product, Program
+from graphjit.schedule.squeeze import squeeze
 from graphjit.schedule.unstack import unstack
 
-GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, align, own_outputs, own_pieces)
+GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, squeeze, align, own_outputs, own_pieces)
 LOOP_PASSES = (collapse, vectorize, parallelize)
 
 SMALL_ARENA = 32_768

@@ -15,6 +15,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar
 from graphjit.schedule.access import is_window, storage, strides
+from graphjit.schedule.squeeze import squeezed
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ def own_pieces(graph: Graph) -> Graph:
             if not node.type.size:
                 replaced[node] = b.full(0, node.type)
                 continue
-            args = [arg if _is_piece(arg) else b.emit("copy", arg, slot=-1) for arg in args if arg.type.size]
+            args = [arg if _is_piece(arg) else _copied(b, arg) for arg in args if arg.type.size]
         replaced[node] = b.copy(node, tuple(args))
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+
+def _copied(b: Builder, node: Node) -> Node:
+    return b.reshape(b.emit("copy", squeezed(b, node), slot=-1), shape=node.shape)
 
 
 def _is_piece(node: Node) -> bool:

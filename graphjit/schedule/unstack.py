@@ -23,7 +23,7 @@ SMALL_AXIS = 4
 """Longest axis that is taken apart."""
 BATCH = 256
 """Elements along the other axes from which it pays: one instruction for each component must run often."""
-COMPONENTS = 16
+COMPONENTS = 64
 """Components of one value at most: they live in registers together, and each is code of its own."""
 
 COMBINE = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "and": "and", "or": "or"}
