@@ -1,4 +1,4 @@
 """Benchmarks: workloads written once, run under graphjit, its peers and hand-written C.
 
-Begin with `python -m benchmarks.spine`.
+Begin with `graphjit bench --quick`, or `python -m benchmarks` for the same.
 """

@@ -33,6 +33,15 @@ class Limits:
     bandwidth: dict[int, float] = field(default_factory=dict)
     arithmetic: dict[str, dict[int, float]] = field(default_factory=dict)
 
+    def raise_to(self, other: Limits) -> None:
+        """Take over what `other` found to be more: a disturbed probe shows less than there is."""
+        for threads, found in other.bandwidth.items():
+            self.bandwidth[threads] = max(found, self.bandwidth.get(threads, 0.0))
+        for dtype, by_threads in other.arithmetic.items():
+            mine = self.arithmetic.setdefault(dtype, {})
+            for threads, found in by_threads.items():
+                mine[threads] = max(found, mine.get(threads, 0.0))
+
     def best_bandwidth(self) -> float:
         """With as many threads as serve best."""
         return max(self.bandwidth.values())

@@ -45,7 +45,8 @@ def _best(row: Measurement) -> str:
 
 
 def _memory(row: Measurement) -> str:
-    return amount(row.memory[OURS]["peak"], "B") if OURS in row.memory else ""
+    peak = row.peak()
+    return "" if peak is None else amount(peak, "B")
 
 
 def columns(limits: Limits) -> Sequence[Column]:

@@ -7,7 +7,7 @@ library does not (PyTorch) does a workload carry a port, which must compute the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,8 +61,8 @@ class Workload:
     from tensors. `native` and `numba` name kernels of `benchmarks.native` and `benchmarks.numba_kernels`; `pytensor`
     says that the source runs under PyTensor's namespace. `flops` is the least number of additions and multiplications
     that the result takes, 0 where that is not natural to say; `moved` the numbers that must be read or written, None
-    where that is all of the arguments and results. `same_as` holds results together where equality to rounding is
-    not to be expected: the largest relative difference.
+    where that is all of the arguments and results. `same_as` gives, by dtype, the largest relative difference where
+    equality to rounding is not to be expected.
     """
 
     name: str
@@ -80,14 +80,12 @@ class Workload:
     pytensor: bool = False
     flops: float = 0.0
     moved: float | None = None
-    same_as: float | None = None
+    same_as: Mapping[str, float] = field(default_factory=dict)
 
     def tolerance(self, dtype: str) -> float:
         """Bound on the difference between two libraries, relative to the largest entry of an array: far above
         what summing in another order costs, far below what a wrong derivative would show."""
-        if self.same_as is not None:
-            return self.same_as
-        return 1e-10 if dtype == "float64" else 1e-4
+        return self.same_as.get(dtype, 1e-10 if dtype == "float64" else 1e-4)
 
     def forward_arguments(self, arguments: tuple[Pytree, ...]) -> tuple[Pytree, ...]:
         """Those of `arguments` that the function itself takes: without the direction, where there is one."""

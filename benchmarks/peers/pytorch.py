@@ -125,5 +125,6 @@ class TorchCompile(Torch):
             func = self._torch.func
             return func.jvp(func.grad(lambda at: f(at, *rest)), (x,), (direction,))[1]
 
-        return self.compiled(fn)
+        # Its own transformations need no tape outside of them.
+        return self._torch.no_grad()(self.compiled(fn))
 

@@ -79,6 +79,11 @@ def products(sizes: Sequence[int], batch: int) -> float:
     return 2.0 * batch * (3 * sum(pairs) - pairs[0])
 
 
+KINKS = {"float32": 2e-3}
+"""Among a million of relu's inputs some lie so close to zero that libraries round them to different sides: one unit of
+one sample then counts or does not."""
+
+
 def _workload(sizes: tuple[int, ...], batch: int, activation: str, suites: Sequence[str]) -> Workload:
     name = "mlp_" + "_".join(map(str, sizes))
     regressor = sizes[-1] == 1
@@ -94,6 +99,7 @@ def _workload(sizes: tuple[int, ...], batch: int, activation: str, suites: Seque
         native="mlp_16_32_32_4" if sizes == (16, 32, 32, 4) else None,
         pytensor=True,
         flops=products(sizes, batch),
+        same_as=KINKS if activation == "relu" else {},
     )
 
 

@@ -72,6 +72,7 @@ def _workload(sizes: tuple[int, ...], batch: int, suites: Sequence[str]) -> Work
         suites=suites,
         torch=torch_port,
         flops=mlp.products(sizes, batch),
+        same_as=mlp.KINKS,
     )
 
 
