@@ -1,0 +1,259 @@
+"""Products that need no packing buffer, written out for their shape.
+
+Job: the loops around the register tiles for a product whose B is read in place (or packed on the stack, when small), over the whole batch.
+Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
+Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
+one chain of fused multiply-adds in the order of k, except for a small C of many terms: the sum of such chains over fixed segments of k.
+
+Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and those of few rows cannot repay them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
+from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_text import DRIVER, Value, Writer
+from graphjit.backend.llvm.gemm_tiling import Kind, Tiling, tiling
+from graphjit.backend.llvm.text import Module
+
+IN_PLACE_BYTES = 128 << 10
+"""Size of B up to which many rows read it in place: it stays in the second-level cache, far from filling it."""
+PACKED_BYTES = 32 << 10
+"""Size of B up to which it is packed on the stack when its rows are not contiguous."""
+FEW_TILES = 3
+"""Register tiles of rows up to which B is read in place whatever its size: too few to repay packing."""
+K_BLOCK = 256
+"""Terms of k per block where B stays in the second-level cache."""
+K_STREAM = 32
+"""Terms of k per block where B comes from memory: that many rows of B are read side by side."""
+BLOCK_NS = 5_000
+"""Estimated work of a block at the least."""
+MAX_BLOCKS = 64
+SEGMENT = 2048
+"""Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
+MAX_SEGMENTS = 16
+PARTIAL_BYTES = 64 << 10
+"""Room for the sums of segments, on the stack."""
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """``batch`` products C = A B; strides in elements, C's rows are contiguous and lie end to end."""
+
+    m: int
+    n: int
+    k: int
+    lhs: tuple[int, int]
+    rhs: tuple[int, int]
+    batch: int = 1
+    batch_strides: tuple[int, int] = (0, 0)
+
+    @cached_property
+    def swapped(self) -> bool:
+        """Whether C = B^T A^T is computed instead: a column is a row then, and A may be what is read in vectors."""
+        return self.n == 1 and self.m > 1 and self.lhs[0] == 1
+
+    def oriented(self) -> Matrices:
+        """The product to compute, with operands exchanged when `swapped`."""
+        if not self.swapped:
+            return self
+        return Matrices(1, self.m, self.k, self.rhs[::-1], self.lhs[::-1], self.batch, self.batch_strides[::-1])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a product runs."""
+
+    product: Matrices
+    tile: Tile
+    tiling: Tiling
+    packs: bool
+    k_block: int
+    segments: int
+    nanoseconds: int
+    order: tuple[int, int, int]
+
+    @cached_property
+    def splits(self) -> tuple[int, int, int, int]:
+        """Blocks along the batch, k, panels and tiles of rows."""
+        want = min(max(self.nanoseconds // BLOCK_NS, 1), MAX_BLOCKS)
+        batch = min(self.product.batch, want)
+        want = -(-want // (batch * self.segments))
+        panels = min(len(self.tiling.panels), want)
+        rows = min(self.tiling.tiles, -(-want // panels))
+        return batch, self.segments, panels, rows
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        batch, segments, panels, rows = self.splits
+        return batch * segments * panels * rows
+
+
+def plan(product: Matrices, tile: Tile) -> Plan | None:
+    """How to run ``product`` here, or None when the library's product is better."""
+    p = product.oriented()
+    if min(p.m, p.n, p.k, p.batch) < 1:
+        return None
+    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK))
+    nbytes = p.k * p.n * tile.size
+    contiguous = p.rhs[1] == 1 or p.n == 1
+    if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
+        return None
+    if not contiguous and nbytes > PACKED_BYTES:
+        return None
+    nanoseconds = p.batch * p.k * chosen.multiplications // 6
+    segments = 1
+    if p.batch == 1:
+        room = PARTIAL_BYTES // (tile.size * p.m * p.n) + 1
+        segments = max(1, min(p.k // SEGMENT, room, MAX_SEGMENTS))
+    step = K_BLOCK if nbytes <= IN_PLACE_BYTES else K_STREAM
+    length = -(-p.k // segments)
+    k_block = -(-length // max(1, round(length / step)))
+    return Plan(p, tile, chosen, not contiguous, k_block, segments, nanoseconds, (1, 0, 2) if product.swapped else (0, 1, 2))
+
+
+def emit_direct(module: Module, name: str, plan: Plan) -> None:
+    """Add ``name(context, block)``: context holds A, B, C (of the oriented product) and the room for partial sums."""
+    p, tile, shape = plan.product, plan.tile, plan.tiling
+    size = tile.size
+    w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=DRIVER)
+    a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
+    buffer = w.fn.alloca(f"[{plan.k_block * shape.vectors * tile.lanes * size} x i8]", 64) if plan.packs else ""
+    counts = (p.batch, p.k, len(shape.panels), shape.tiles)
+    batches, terms, panels, tiles = _ranges(w, counts, plan.splits)
+    if plan.segments > 1:
+        segment = w.rem(w.div("%block", plan.splits[2] * plan.splits[3]), plan.segments)
+        other = w.at(partial, w.mul(w.sub(segment, 1), p.m * p.n * size))
+        c = w.select(w.test("eq", segment, 0), c, other, "ptr")
+    with (
+        _span(w, *batches) as element,
+        _span(w, *terms, plan.k_block) as k0,
+    ):
+        kn = _least(w, plan.k_block, terms[1], k0)
+        a_k = w.at(w.at(a, _times(w, element, p.batch_strides[0] * size)), _times(w, k0, p.lhs[1] * size))
+        b_k = w.at(w.at(b, _times(w, element, p.batch_strides[1] * size)), _times(w, k0, p.rhs[0] * size))
+        c_k = w.at(c, _times(w, element, p.m * p.n * size))
+        goes_on = "0" if k0 == 0 else w.test("ne", k0, terms[0])
+
+        def each_panel() -> Iterator[tuple[Kind, Value]]:
+            """Panels of this block with their first vectors, kind by kind."""
+            for kind in shape.kinds():
+                with _span(w, *_clip(w, panels, kind.first, kind.last)) as panel:
+                    yield kind, _plus(w, _times(w, _plus(w, panel, -kind.first), kind.width), kind.vector)
+
+        def right(kind: Kind, vector: Value) -> tuple[str, int]:
+            """Where a panel of B lies, and the distance of its rows."""
+            if not plan.packs:
+                return w.at(b_k, _times(w, vector, p.rhs[1] * tile.lanes * size)), p.rhs[0] * size
+            return w.at(buffer, _times(w, vector, plan.k_block * tile.lanes * size)), kind.width * tile.lanes * size
+
+        def one(kind: Kind, vector: Value, index: Value) -> None:
+            """One register tile."""
+            row = _times(w, index, shape.rows)
+            place, step = right(kind, vector)
+            target = w.at(w.at(c_k, _times(w, row, p.n * size)), _times(w, vector, tile.lanes * size))
+            values = [
+                _least(w, shape.rows, p.m, row),
+                _minus(w, p.n - (kind.width - 1) * tile.lanes, _times(w, vector, tile.lanes)),
+                *(kn, w.at(a_k, _times(w, row, p.lhs[0] * size)), p.lhs[0] * size, p.lhs[1] * size),
+                *(place, step, target, p.n * size, goes_on),
+            ]
+            function = declare(module, tile, shape.rows, kind.width, kind.half)
+            w.call(function, [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)])
+
+        if plan.packs:
+            for kind, vector in each_panel():
+                columns = kind.width * tile.lanes
+                rest = _minus(w, p.n, _times(w, vector, tile.lanes))
+                valid = min(columns, rest) if isinstance(rest, int) else w.min(columns, rest)
+                source = w.at(b_k, _times(w, vector, p.rhs[1] * tile.lanes * size))
+                call_pack(w, tile, [right(kind, vector)[0], source, p.rhs[0] * size, p.rhs[1] * size, kn, valid, columns])
+            with _span(w, *tiles) as index:
+                for kind, vector in each_panel():
+                    one(kind, vector, index)
+        else:
+            for kind, vector in each_panel():
+                with _span(w, *tiles) as index:
+                    one(kind, vector, index)
+    w.finish()
+
+
+def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
+    """Call the function that `emit_direct` made, in blocks; ``bases`` are the addresses of A, B and C in the `Plan.order`."""
+    p, tile = plan.product, plan.tile
+    cells = p.m * p.n
+    partial = w.fn.alloca(f"[{(plan.segments - 1) * cells * tile.size} x i8]", 64) if plan.segments > 1 else "null"
+    context = w.fn.alloca("[4 x ptr]")
+    for i, pointer in enumerate([*bases, partial]):
+        w.store("ptr", pointer, w.at(context, 8 * i))
+    if plan.blocks == 1:
+        w.call(name, [f"ptr {context}", "i64 0"])
+        return
+    w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
+    w.call("gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {plan.blocks}", f"i64 {plan.nanoseconds}"])
+    if plan.segments > 1:
+        target = bases[2]
+        with w.loop(0, cells) as cell:
+            place = w.at(target, w.mul(cell, tile.size))
+            total = w.load(tile.element, place, tile.size)
+            for segment in range(plan.segments - 1):
+                part = w.at(w.at(partial, segment * cells * tile.size), w.mul(cell, tile.size))
+                total = w.op(f"fadd {tile.element} {total}, {w.load(tile.element, part, tile.size)}")
+            w.store(tile.element, total, place, tile.size)
+
+
+def _ranges(w: Writer, counts: tuple[int, ...], splits: tuple[int, ...]) -> list[tuple[Value, Value]]:
+    """First and last + 1 of each axis for this block; the last axis varies fastest."""
+    found: list[tuple[Value, Value]] = []
+    rest = "%block"
+    for count, split in reversed(list(zip(counts, splits, strict=True))):
+        if split == 1:
+            found.append((0, count))
+            continue
+        mine, rest = w.rem(rest, split), w.div(rest, split)
+        found.append((w.div(w.mul(mine, count), split), w.div(w.mul(w.add(mine, 1), count), split)))
+    return found[::-1]
+
+
+@contextmanager
+def _span(w: Writer, start: Value, stop: Value, step: int = 1) -> Iterator[Value]:
+    """A loop, or nothing around its body when it has one turn."""
+    if isinstance(start, int) and isinstance(stop, int) and start < stop <= start + step:
+        yield start
+    else:
+        with w.loop(start, stop, step) as index:
+            yield index
+
+
+def _clip(w: Writer, span: tuple[Value, Value], first: int, last: int) -> tuple[Value, Value]:
+    start, stop = span
+    if isinstance(start, int) and isinstance(stop, int):
+        return max(start, first), min(stop, last)
+    return w.max(start, first), w.min(stop, last)
+
+
+def _least(w: Writer, step: int, stop: Value, index: Value) -> Value:
+    """min(step, stop - index), where ``index`` is a multiple of ``step`` from a start that divides evenly when both are numbers."""
+    if isinstance(stop, int) and isinstance(index, int):
+        return min(step, stop - index)
+    if isinstance(stop, int) and stop % step == 0 and step == 1:
+        return 1
+    return w.min(step, w.sub(stop, index))
+
+
+def _times(w: Writer, value: Value, factor: int) -> Value:
+    return value * factor if isinstance(value, int) else w.mul(value, factor) if factor else 0
+
+
+def _plus(w: Writer, value: Value, number: int) -> Value:
+    return value + number if isinstance(value, int) else w.add(value, number) if number else value
+
+
+def _minus(w: Writer, number: int, value: Value) -> Value:
+    return number - value if isinstance(value, int) else w.sub(number, value)
