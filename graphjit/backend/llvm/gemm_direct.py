@@ -17,8 +17,11 @@ from functools import cached_property
 
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
+from graphjit.backend.llvm.gemm_rows import ROWS
+from graphjit.backend.llvm.gemm_rows import declare as declare_rows
 from graphjit.backend.llvm.gemm_text import DRIVER, Value, Writer
-from graphjit.backend.llvm.gemm_tiling import Kind, Tiling, tiling
+from graphjit.backend.llvm.gemm_tiling import Kind, Tiling, even_panels, tiling
 from graphjit.backend.llvm.text import Module
 
 IN_PLACE_BYTES = 128 << 10
@@ -31,6 +34,14 @@ K_BLOCK = 256
 """Terms of k per block where B stays in the second-level cache."""
 K_STREAM = 32
 """Terms of k per block where B comes from memory: that many rows of B are read side by side."""
+BYTES_PER_NS = 16
+"""What memory delivers."""
+WIDE = 32
+"""Vectors in a row from which a row vector times a large matrix streams whole rows."""
+CHUNK = 128
+"""Vectors of the result at a time then, at the most: they stay in the first-level cache."""
+STREAM_SEGMENTS = 4
+"""Segments of k then, at the most: long rows are worth more than a short sum of segments costs."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least."""
 MAX_BLOCKS = 64
@@ -77,6 +88,7 @@ class Plan:
     segments: int
     nanoseconds: int
     order: tuple[int, int, int]
+    streams: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, int, int, int]:
@@ -100,14 +112,22 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     p = product.oriented()
     if min(p.m, p.n, p.k, p.batch) < 1:
         return None
-    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK))
     nbytes = p.k * p.n * tile.size
     contiguous = p.rhs[1] == 1 or p.n == 1
+    order = (1, 0, 2) if product.swapped else (0, 1, 2)
+    if p.m == 1 and contiguous and nbytes > IN_PLACE_BYTES and p.n >= WIDE * tile.lanes:
+        chunks = Tiling(1, 1, even_panels(-(-p.n // tile.lanes), CHUNK))
+        nanoseconds = p.batch * nbytes // BYTES_PER_NS
+        parts = max(1, min(STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS))
+        return Plan(p, tile, chunks, False, ROWS, parts if p.batch == 1 else 1, nanoseconds, order, True)
+    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK))
     if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
         return None
     if not contiguous and nbytes > PACKED_BYTES:
         return None
     nanoseconds = p.batch * p.k * chosen.multiplications // 6
+    if nbytes > IN_PLACE_BYTES:
+        nanoseconds = max(nanoseconds, p.batch * nbytes // BYTES_PER_NS)
     segments = 1
     if p.batch == 1:
         room = PARTIAL_BYTES // (tile.size * p.m * p.n) + 1
@@ -115,7 +135,7 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     step = K_BLOCK if nbytes <= IN_PLACE_BYTES else K_STREAM
     length = -(-p.k // segments)
     k_block = -(-length // max(1, round(length / step)))
-    return Plan(p, tile, chosen, not contiguous, k_block, segments, nanoseconds, (1, 0, 2) if product.swapped else (0, 1, 2))
+    return Plan(p, tile, chosen, not contiguous, k_block, segments, nanoseconds, order)
 
 
 def emit_direct(module: Module, name: str, plan: Plan) -> None:
@@ -125,12 +145,15 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
     w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=DRIVER)
     a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
     buffer = w.fn.alloca(f"[{plan.k_block * shape.vectors * tile.lanes * size} x i8]", 64) if plan.packs else ""
-    counts = (p.batch, p.k, len(shape.panels), shape.tiles)
+    counts = (p.batch, p.k // ROWS if plan.streams else p.k, len(shape.panels), shape.tiles)
     batches, terms, panels, tiles = _ranges(w, counts, plan.splits)
     if plan.segments > 1:
         segment = w.rem(w.div("%block", plan.splits[2] * plan.splits[3]), plan.segments)
         other = w.at(partial, w.mul(w.sub(segment, 1), p.m * p.n * size))
         c = w.select(w.test("eq", segment, 0), c, other, "ptr")
+    if plan.streams:
+        _emit_stream(w, plan, (a, b, c), batches, terms, panels)
+        return
     with (
         _span(w, *batches) as element,
         _span(w, *terms, plan.k_block) as k0,
@@ -181,6 +204,40 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
             for kind, vector in each_panel():
                 with _span(w, *tiles) as index:
                     one(kind, vector, index)
+    w.finish()
+
+
+Span = tuple[Value, Value]
+
+
+def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span, terms: Span, panels: Span) -> None:
+    """The loops of a row vector times a matrix that streams: chunks of columns, then `ROWS` terms at a time; ``terms`` counts those."""
+    p, tile, size = plan.product, plan.tile, plan.tile.size
+    groups, rest = divmod(p.k, ROWS)
+
+    def rows(count: int, group: Value, a: str, b: str, c: str, columns: str, goes_on: str) -> None:
+        """``count`` terms for one chunk of columns."""
+        left = w.at(a, _times(w, group, ROWS * p.lhs[1] * size))
+        right = w.at(b, _times(w, group, ROWS * p.rhs[0] * size))
+        values = [columns, left, p.lhs[1] * size, right, p.rhs[0] * size, c, goes_on]
+        typed = [f"{of} {value}" for (of, _), value in zip(ROWS_PARAMETERS, values, strict=True)]
+        w.call(declare_rows(w.module, tile, count), typed)
+
+    with _span(w, *batches) as element:
+        a = w.at(bases[0], _times(w, element, p.batch_strides[0] * size))
+        for kind in plan.tiling.kinds():
+            with _span(w, *_clip(w, panels, kind.first, kind.last)) as panel:
+                vector = _plus(w, _times(w, _plus(w, panel, -kind.first), kind.width), kind.vector)
+                place = _times(w, vector, tile.lanes * size)
+                b = w.at(w.at(bases[1], _times(w, element, p.batch_strides[1] * size)), place)
+                c = w.at(w.at(bases[2], _times(w, element, p.n * size)), place)
+                columns = w.min(kind.width * tile.lanes, _minus(w, p.n, _times(w, vector, tile.lanes)))
+                if groups:
+                    with _span(w, *terms) as group:
+                        rows(ROWS, group, a, b, c, columns, "0" if group == 0 else w.test("ne", group, terms[0]))
+                if rest:
+                    with w.when(w.test("eq", terms[1], groups)):
+                        rows(rest, groups, a, b, c, columns, "1" if groups else "0")
     w.finish()
 
 
@@ -239,11 +296,11 @@ def _clip(w: Writer, span: tuple[Value, Value], first: int, last: int) -> tuple[
 
 
 def _least(w: Writer, step: int, stop: Value, index: Value) -> Value:
-    """min(step, stop - index), where ``index`` is a multiple of ``step`` from a start that divides evenly when both are numbers."""
+    """min(step, stop - index), for an index before the stop."""
+    if step == 1:
+        return 1
     if isinstance(stop, int) and isinstance(index, int):
         return min(step, stop - index)
-    if isinstance(stop, int) and stop % step == 0 and step == 1:
-        return 1
     return w.min(step, w.sub(stop, index))
 
 

@@ -96,11 +96,11 @@ def tiling(tile: Tile, m: int, n: int, k: int) -> Tiling:
             if width > vectors or (rows * width + width > tile.rows * tile.vectors + tile.vectors and rows * width > 1):
                 continue
             for narrow in {False, half}:
-                candidates.append(Tiling(rows, -(-m // rows), _panels(vectors, width, narrow)))
+                candidates.append(Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow)))
     return min(candidates, key=lambda t: t.cycles(k))
 
 
-def _panels(vectors: int, width: int, half: bool) -> tuple[Panel, ...]:
+def even_panels(vectors: int, width: int, half: bool = False) -> tuple[Panel, ...]:
     """Panels of ``width`` vectors or one less, the wider ones first."""
     count = -(-vectors // width)
     low, more = divmod(vectors, count)
