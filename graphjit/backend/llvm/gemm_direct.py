@@ -30,6 +30,8 @@ PACKED_BYTES = 32 << 10
 """Size of B up to which it is packed on the stack when its rows are not contiguous."""
 FEW_TILES = 3
 """Register tiles of rows up to which B is read in place whatever its size: too few to repay packing."""
+CACHE_BYTES = 1 << 20
+"""Size from which the matrices of a batch come from memory: about the second-level cache."""
 K_BLOCK = 256
 """Terms of k per block where B stays in the second-level cache."""
 K_STREAM = 32
@@ -120,7 +122,8 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
         nanoseconds = p.batch * nbytes // BYTES_PER_NS
         parts = max(1, min(STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS))
         return Plan(p, tile, chunks, False, ROWS, parts if p.batch == 1 else 1, nanoseconds, order, True)
-    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK))
+    everything = p.batch * (p.m * p.k + p.k * p.n + p.m * p.n) * tile.size
+    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK), p.batch > 1 and everything > CACHE_BYTES)
     if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
         return None
     if not contiguous and nbytes > PACKED_BYTES:

@@ -85,8 +85,8 @@ class Tiling:
 
 
 @lru_cache(maxsize=1024)
-def tiling(tile: Tile, m: int, n: int, k: int) -> Tiling:
-    """The tiles for C of m by n with k terms at a time."""
+def tiling(tile: Tile, m: int, n: int, k: int, cold: bool = False) -> Tiling:
+    """The tiles for C of m by n with k terms at a time; ``cold``: operands come from memory, so B is read in rows as long as possible."""
     vectors = -(-n // tile.lanes)
     half = tile.lanes >= 4 and (n - 1) % tile.lanes < tile.lanes // 2
     candidates = []
@@ -97,6 +97,9 @@ def tiling(tile: Tile, m: int, n: int, k: int) -> Tiling:
                 continue
             for narrow in {False, half}:
                 candidates.append(Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow)))
+    if cold:
+        fewest = min(len(t.panels) for t in candidates)
+        candidates = [t for t in candidates if len(t.panels) == fewest]
     return min(candidates, key=lambda t: t.cycles(k))
 
 
