@@ -106,6 +106,21 @@ def test_every_small_shape_and_storage_order(kind: str, tile: str) -> None:
         assert (room[m * n :] == 7).all()
 
 
+@pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
+    """Lengths that end inside a vector and between vectors, rows that end inside a group, both storage orders of B, a batch."""
+    used = 0
+    for m, n, k, right, batch in itertools.product((9, 64, 101), (2, 3, 5), (64, 127, 300), (False, True), (0, 3)):
+        a, b = operands(kind, m, n, k, False, right, batch)
+        found = planned(a, b, tile)
+        assert found is not None
+        used += found.dots
+        if found.dots:
+            check(a, b, multiply(a, b, tile=tile, counts=(1, 3)))
+    assert bool(used) == (TILES[tile](kind).lanes >= 8)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_of_columns_and_rows(kind: str) -> None:
     for n in range(1, 40):
@@ -141,6 +156,8 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
         ((1, 40_001, 20), "streams"),
         ((1, 9001, 5), "streams"),
         ((600, 1, 515), "streams"),
+        ((130, 2, 300), "dots"),
+        ((1003, 3, 517), "dots"),
     ],
 )
 def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path: str) -> None:
@@ -148,8 +165,9 @@ def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path
     a, b = operands(kind, m, n, k, left=n == 1, right=path == "packed")
     found = planned(a, b)
     assert found is not None
-    assert found.packs == (path == "packed")
+    assert found.packs == (path in ("packed", "dots"))
     assert found.streams == (path == "streams")
+    assert found.dots == (path == "dots")
     if path in ("segments", "swapped"):
         assert found.segments > 1
     check(a, b, multiply(a, b, counts=(1, 2, 3, 8)))
@@ -195,7 +213,7 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
     try:
         rng = np.random.default_rng(7)
         dtype = DTYPE[kind]
-        shapes = [*itertools.product((1, 5, 24), (1, 3, 9, 23), (1, 7)), (1, 1003, 67)]
+        shapes = [*itertools.product((1, 5, 24), (1, 3, 9, 23), (1, 7)), (1, 1003, 67), (45, 2, 131)]
         for (m, n, k), left, right in itertools.product(shapes, (False, True), (False, True)):
             views = []
             for (rows, columns), turned, fence in zip([(m, k), (k, n), (m, n)], [left, right, False], fences, strict=True):

@@ -1,6 +1,6 @@
 """Our own matrix product, a library of native code.
 
-Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing, rows), known to generated modules.
+Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to generated modules.
 Input: an element kind, or names of parts.  Output: those parts, and the native function
 ``void (i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``:
 C = A B, or C += A B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K x N with any strides, in elements.
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 from graphjit.backend.llvm import jit, threads
 from graphjit.backend.llvm.gemm_blocks import emit_gemm
+from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
 from graphjit.backend.llvm.gemm_rows import emit_rows
@@ -25,7 +26,7 @@ from graphjit.backend.llvm.text import Module
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 """Native name of the product per element kind."""
 
-_PART = re.compile(r"gj_(?:pack|rows|tile)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
+_PART = re.compile(r"gj_(pack|rows|dots|tile)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
 
@@ -37,12 +38,12 @@ def _product(tile: Tile) -> Module:
 
 
 def is_part(name: str) -> bool:
-    """Whether ``name`` is that of a register tile, of packing or of rows."""
+    """Whether ``name`` is that of a register tile, packing, or products by rows or dots."""
     return _PART.fullmatch(name) is not None
 
 
 def ensure_parts(names: Iterable[str]) -> None:
-    """Compile the register tiles, packing and row functions that have these names, where they are missing; a name says all of a part's shape."""
+    """Compile the register tiles and other parts that have these names, where they are missing; a name says all of a part's shape."""
     with _lock:
         missing = [name for name in names if name not in _modules]
         if not missing:
@@ -51,12 +52,14 @@ def ensure_parts(names: Iterable[str]) -> None:
         for name in missing:
             found = _PART.fullmatch(name)
             assert found is not None, name
-            kind, lanes, separate, rows, vectors, half = found.groups()
+            what, kind, lanes, separate, rows, vectors, half = found.groups()
             tile = Tile(kind, 0, 0, int(lanes), not separate)
-            if vectors:
+            if what == "tile":
                 emit_tile(module, tile, int(rows), int(vectors), bool(half))
-            elif rows:
+            elif what == "rows":
                 emit_rows(module, tile, int(rows))
+            elif what == "dots":
+                emit_dots(module, tile, int(rows))
             else:
                 emit_pack(module, tile)
         native = jit.NativeModule(module.render())

@@ -3,7 +3,8 @@
 Job: the loops around the register tiles for a product whose B is read in place (or packed on the stack, when small), over the whole batch.
 Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
-one chain of fused multiply-adds in the order of k, except for a small C of many terms: the sum of such chains over fixed segments of k.
+one chain of fused multiply-adds in the order of k, except that a small C of many terms is the sum of such chains over fixed segments of k, and that
+few columns are dot products (`gemm_dots`).
 
 Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and those of few rows cannot repay them.
 """
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+from graphjit.backend.llvm.gemm_dots import PARAMETERS as DOTS_PARAMETERS
+from graphjit.backend.llvm.gemm_dots import declare as declare_dots
+from graphjit.backend.llvm.gemm_dots import rows_for
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
@@ -44,6 +48,12 @@ CHUNK = 128
 """Vectors of the result at a time then, at the most: they stay in the first-level cache."""
 STREAM_SEGMENTS = 4
 """Segments of k then, at the most: long rows are worth more than a short sum of segments costs."""
+ADD_LANES = 5
+"""Cycles to add the lanes of a dot product."""
+COPY = 5
+"""Cycles to copy an element of B that does not lie next to the one before."""
+NARROW = 0.55
+"""Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least."""
 MAX_BLOCKS = 64
@@ -91,6 +101,7 @@ class Plan:
     nanoseconds: int
     order: tuple[int, int, int]
     streams: bool = False
+    dots: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, int, int, int]:
@@ -122,6 +133,10 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
         nanoseconds = p.batch * nbytes // BYTES_PER_NS
         parts = max(1, min(STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS))
         return Plan(p, tile, chunks, False, ROWS, parts if p.batch == 1 else 1, nanoseconds, order, True)
+    if p.lhs[1] == 1 and 1 < p.n < tile.lanes // 2 and nbytes <= PACKED_BYTES and _dots_pay(p, tile):
+        rows = Tiling(rows_for(p.n), -(-p.m // rows_for(p.n)), even_panels(1, 1))
+        nanoseconds = p.batch * max(p.m * p.n * p.k // (6 * tile.lanes), p.m * p.k * tile.size // BYTES_PER_NS // 2)
+        return Plan(p, tile, rows, p.rhs[0] != 1, p.k, 1, nanoseconds, order, dots=True)
     everything = p.batch * (p.m * p.k + p.k * p.n + p.m * p.n) * tile.size
     chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK), p.batch > 1 and everything > CACHE_BYTES)
     if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
@@ -141,13 +156,19 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     return Plan(p, tile, chosen, not contiguous, k_block, segments, nanoseconds, order)
 
 
+def _dots_pay(p: Matrices, tile: Tile) -> bool:
+    """Whether a product of few columns is faster with vectors along k than with vectors along its columns."""
+    dots = p.m * p.n * (p.k / tile.lanes + ADD_LANES) + (COPY * p.n * p.k if p.rhs[0] != 1 else 0)
+    return dots < NARROW * p.m * p.k
+
+
 def emit_direct(module: Module, name: str, plan: Plan) -> None:
     """Add ``name(context, block)``: context holds A, B, C (of the oriented product) and the room for partial sums."""
     p, tile, shape = plan.product, plan.tile, plan.tiling
     size = tile.size
     w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=DRIVER)
     a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
-    buffer = w.fn.alloca(f"[{plan.k_block * shape.vectors * tile.lanes * size} x i8]", 64) if plan.packs else ""
+    buffer = w.fn.alloca(f"[{plan.k_block * (p.n if plan.dots else shape.vectors * tile.lanes) * size} x i8]", 64) if plan.packs else ""
     counts = (p.batch, p.k // ROWS if plan.streams else p.k, len(shape.panels), shape.tiles)
     batches, terms, panels, tiles = _ranges(w, counts, plan.splits)
     if plan.segments > 1:
@@ -156,6 +177,9 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
         c = w.select(w.test("eq", segment, 0), c, other, "ptr")
     if plan.streams:
         _emit_stream(w, plan, (a, b, c), batches, terms, panels)
+        return
+    if plan.dots:
+        _emit_dots(w, plan, (a, b, c, buffer), batches, tiles)
         return
     with (
         _span(w, *batches) as element,
@@ -211,6 +235,24 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
 
 
 Span = tuple[Value, Value]
+
+
+def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches: Span, tiles: Span) -> None:
+    """The loops of a product with few columns, as dot products; columns of B that are not contiguous are copied first."""
+    p, tile, size, rows = plan.product, plan.tile, plan.tile.size, plan.tiling.rows
+    with _span(w, *batches) as element:
+        a, b = (w.at(bases[i], _times(w, element, p.batch_strides[i] * size)) for i in range(2))
+        c, step = w.at(bases[2], _times(w, element, p.m * p.n * size)), p.rhs[1] * size
+        if plan.packs:
+            call_pack(w, tile, [bases[3], b, p.rhs[1] * size, p.rhs[0] * size, p.n, p.k, p.k])
+            b, step = bases[3], p.k * size
+        with _span(w, *tiles) as index:
+            row = _times(w, index, rows)
+            left, target = w.at(a, _times(w, row, p.lhs[0] * size)), w.at(c, _times(w, row, p.n * size))
+            values = [_least(w, rows, p.m, row), p.k, left, p.lhs[0] * size, b, step, target, p.n * size]
+            typed = [f"{of} {value}" for (of, _), value in zip(DOTS_PARAMETERS, values, strict=True)]
+            w.call(declare_dots(w.module, tile, p.n), typed)
+    w.finish()
 
 
 def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span, terms: Span, panels: Span) -> None:
