@@ -36,10 +36,10 @@ FEW_TILES = 3
 """Register tiles of rows up to which B is read in place whatever its size: too few to repay packing."""
 CACHE_BYTES = 1 << 20
 """Size from which the matrices of a batch come from memory: about the second-level cache."""
+FAR_BYTES = 4 << 20
+"""Size from which B comes from memory, or from a cache so far away that it is the same."""
 K_BLOCK = 256
-"""Terms of k per block where B stays in the second-level cache."""
-K_STREAM = 32
-"""Terms of k per block where B comes from memory: that many rows of B are read side by side."""
+"""Terms of k per block, about: a panel then stays in the second-level cache."""
 BYTES_PER_NS = 16
 """What memory delivers."""
 WIDE = 32
@@ -138,7 +138,9 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
         nanoseconds = p.batch * max(p.m * p.n * p.k // (6 * tile.lanes), p.m * p.k * tile.size // BYTES_PER_NS // 2)
         return Plan(p, tile, rows, p.rhs[0] != 1, p.k, 1, nanoseconds, order, dots=True)
     everything = p.batch * (p.m * p.k + p.k * p.n + p.m * p.n) * tile.size
-    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK), p.batch > 1 and everything > CACHE_BYTES)
+    # Operands from memory are read in long pieces of their rows: a narrow panel jumps from page to page.
+    least = 2 * tile.vectors if p.batch > 1 and everything > CACHE_BYTES else tile.vectors if nbytes > FAR_BYTES else 1
+    chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK), least)
     if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
         return None
     if not contiguous and nbytes > PACKED_BYTES:
@@ -150,9 +152,8 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     if p.batch == 1:
         room = PARTIAL_BYTES // (tile.size * p.m * p.n) + 1
         segments = max(1, min(p.k // SEGMENT, room, MAX_SEGMENTS))
-    step = K_BLOCK if nbytes <= IN_PLACE_BYTES else K_STREAM
     length = -(-p.k // segments)
-    k_block = -(-length // max(1, round(length / step)))
+    k_block = -(-length // max(1, round(length / K_BLOCK)))
     return Plan(p, tile, chosen, not contiguous, k_block, segments, nanoseconds, order)
 
 

@@ -85,21 +85,18 @@ class Tiling:
 
 
 @lru_cache(maxsize=1024)
-def tiling(tile: Tile, m: int, n: int, k: int, cold: bool = False) -> Tiling:
-    """The tiles for C of m by n with k terms at a time; ``cold``: operands come from memory, so B is read in rows as long as possible."""
+def tiling(tile: Tile, m: int, n: int, k: int, least: int = 1) -> Tiling:
+    """The tiles for C of m by n with k terms at a time; panels are made for ``least`` vectors or more, where C has so many."""
     vectors = -(-n // tile.lanes)
     half = tile.lanes >= 4 and (n - 1) % tile.lanes < tile.lanes // 2
     candidates = []
     for rows in range(1, min(m, MAX_ROWS) + 1):
-        for width in range(1, 2 * tile.vectors + 1):
+        for width in range(min(least, vectors), 2 * tile.vectors + 1):
             # Accumulators and one row of B must leave a register for A.
             if width > vectors or (rows * width + width > tile.rows * tile.vectors + tile.vectors and rows * width > 1):
                 continue
             for narrow in {False, half}:
                 candidates.append(Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow)))
-    if cold:
-        fewest = min(len(t.panels) for t in candidates)
-        candidates = [t for t in candidates if len(t.panels) == fewest]
     return min(candidates, key=lambda t: t.cycles(k))
 
 
