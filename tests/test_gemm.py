@@ -47,8 +47,7 @@ SHAPES = [
 def native(kind: str, tile: str = "") -> Callable[..., None]:
     """The product as a Python callable on addresses."""
     if tile:
-        module = jit.NativeModule(gemm.source(TILES[tile](kind)))
-        assert ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("prepare"))() == 1
+        module = gemm.build(TILES[tile](kind))
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
         address = module.address(gemm.SYMBOL[kind])
     else:

@@ -15,11 +15,17 @@ from typing import Any
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ops.contraction import free_axes
-from graphjit.schedule.access import strides
+from graphjit.schedule.access import storage, strides
 from graphjit.schedule.program import Product
 
-SMALL = 1024
-"""Multiply-adds below which a fused loop beats the call of a matrix kernel."""
+SMALL = 400
+"""Multiply-adds up to which a fused loop is as good as the call of a matrix kernel, and compiled sooner."""
+SMALL_IN_BATCH = 20
+"""The same for one of many products: they run back to back in one call."""
+BATCH = 8
+"""How many are many."""
+LONG = 4096
+"""Elements of a matrix from which its product with a vector may be a matrix kernel."""
 
 
 def merged(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int] | None:
@@ -78,9 +84,15 @@ def _decide(b: Builder, node: Node) -> Node:
     free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
     m, n = math.prod(x.shape[a] for a in free_x), math.prod(y.shape[a] for a in free_y)
     k = math.prod(x.shape[a] for a in cx)
-    if m == 1 or n == 1 or k <= 1 or m * n * k <= SMALL or node.dtype.kind != "f" or node.type.size == 0:
+    small = SMALL if math.prod(x.shape[a] for a in bx) < BATCH else SMALL_IN_BATCH
+    product = as_product(node)
+    if m == 1 or n == 1:
+        fused = product is None or not _streams(product)
+    else:
+        fused = m * n * k <= small
+    if fused or k <= 1 or node.dtype.kind != "f" or node.type.size == 0:
         return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
-    if as_product(node) is not None:
+    if product is not None:
         return node
     # A copy, or else the rule that lets a contraction absorb transposes would undo this.
     x = b.emit("copy", b.transpose(x, perm=(*bx, *free_x, *cx)), slot=-1)
@@ -93,6 +105,18 @@ def _decide(b: Builder, node: Node) -> Node:
         contract=(tuple(range(lead + len(free_x), len(x.shape))), tuple(range(lead, lead + len(cy)))),
         batch=(batch, batch),
     )
+
+
+def _streams(product: Product) -> bool:
+    """Whether a product with a vector is better run by a matrix kernel.
+
+    So it is where the terms of a sum lie far apart in a large matrix: the kernel reads whole rows side by side, a fused loop would go down the columns.
+    A matrix that is computed on the way stays in the loops that compute it.
+    """
+    x, y = product.node.args
+    matrix, step = (y, product.rhs[1]) if product.m == 1 else (x, product.lhs[0])
+    stored = storage(matrix).op.name in ("input", "const", "contract")
+    return stored and step == 1 and max(product.m, product.n) > 1 and product.m * product.n * product.k >= LONG
 
 
 def _multiply_sum(b: Builder, node: Node, left: Any, right: Any, batch: int, free: int) -> Node:

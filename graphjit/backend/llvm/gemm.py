@@ -1,7 +1,7 @@
 """Our own matrix product, a library of native code.
 
-Job: make ``gj_gemm_f64`` and ``gj_gemm_f32`` known to generated modules.
-Input: an element kind.  Output: the native function
+Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to generated modules.
+Input: an element kind, or names of parts.  Output: those parts, and the native function
 ``void (i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``:
 C = A B, or C += A B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K x N with any strides, in elements.
 Invariants: compiled once per process and kind, on first need; each element of C is one chain of fused multiply-adds in the order of k, so results do not
@@ -11,29 +11,61 @@ depend on threads, blocking or strides (a small C with 4096 terms or more is the
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
+from collections.abc import Iterable
 
 from graphjit.backend.llvm import jit, threads
 from graphjit.backend.llvm.gemm_blocks import emit_gemm
+from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
+from graphjit.backend.llvm.gemm_rows import emit_rows
 from graphjit.backend.llvm.text import Module
 
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 """Native name of the product per element kind."""
 
+_PART = re.compile(r"gj_(pack|rows|dots|tile)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
-def source(tile: Tile) -> str:
-    """LLVM text of the library for one tile shape."""
+def _product(tile: Tile) -> Module:
     module = Module(f"gemm_{tile.kind}")
-    for vectors in range(1, tile.vectors + 1):
-        emit_tile(module, tile, vectors)
-    emit_pack(module, tile)
     emit_gemm(module, tile)
-    return module.render()
+    return module
+
+
+def is_part(name: str) -> bool:
+    """Whether ``name`` is that of a register tile, packing, or products by rows or dots."""
+    return _PART.fullmatch(name) is not None
+
+
+def ensure_parts(names: Iterable[str]) -> None:
+    """Compile the register tiles and other parts that have these names, where they are missing; a name says all of a part's shape."""
+    with _lock:
+        missing = [name for name in names if name not in _modules]
+        if not missing:
+            return
+        module = Module("gemm_parts")
+        for name in missing:
+            found = _PART.fullmatch(name)
+            assert found is not None, name
+            what, kind, lanes, separate, rows, vectors, half = found.groups()
+            tile = Tile(kind, 0, 0, int(lanes), not separate)
+            if what == "tile":
+                emit_tile(module, tile, int(rows), int(vectors), bool(half))
+            elif what == "rows":
+                emit_rows(module, tile, int(rows))
+            elif what == "dots":
+                emit_dots(module, tile, int(rows))
+            else:
+                emit_pack(module, tile)
+        native = jit.NativeModule(module.render())
+        for name in missing:
+            jit.add_symbol(name, native.address(name))
+            _modules[name] = native
 
 
 def ensure(kind: str) -> None:
@@ -45,15 +77,22 @@ def ensure(kind: str) -> None:
         return
     with _lock:
         if kind not in _modules:
-            _modules[kind] = _build(kind)
+            module = build(host_tile(kind))
+            jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
+            _modules[kind] = module
 
 
-def _build(kind: str) -> jit.NativeModule:
+def build(tile: Tile) -> jit.NativeModule:
+    """The product for one tile shape as native code, ready to be called.
+
+    Raises MemoryError when there is no room for the packing buffer.
+    """
     threads.ensure()
-    module = jit.NativeModule(source(host_tile(kind)))
+    text = _product(tile)
+    ensure_parts(name for name in text.declared_names if is_part(name))
+    module = jit.NativeModule(text.render())
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("prepare"))():
         raise MemoryError("no memory for the buffer of matrix products")
-    jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
     return module
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile
+from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
+from graphjit.backend.llvm.gemm_pack import call_pack
 from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.text import Module
 
@@ -71,7 +72,7 @@ def emit_gemm(module: Module, tile: Tile) -> str:
         "declare ptr @memset(ptr, i32, i64)",
     ):
         module.declare(declaration, declaration)
-    tiles = ", ".join(f"ptr @tile{v}" for v in range(1, tile.vectors + 1))
+    tiles = ", ".join(f"ptr @{declare(module, tile, tile.rows, v)}" for v in range(1, tile.vectors + 1))
     module.add_global("tiles", f"@tiles = internal constant [{tile.vectors} x ptr] [{tiles}]")
     _emit_scratch(module)
     _emit_pack_block(module, tile)
@@ -142,7 +143,7 @@ def _emit_pack_block(module: Module, tile: Tile) -> None:
     columns = w.mul(width, tile.lanes)
     valid = w.min(columns, w.sub(c.n, column))
     target = _packed_panel(w, c, tile, k0, kn, first)
-    w.call("pack", [f"ptr {target}", f"ptr {source}", f"i64 {c.rsb}", f"i64 {c.csb}", f"i64 {kn}", f"i64 {valid}", f"i64 {columns}"])
+    call_pack(w, tile, [target, source, c.rsb, c.csb, kn, valid, columns])
     w.finish()
 
 
@@ -171,8 +172,7 @@ def _emit_block(module: Module, tile: Tile) -> None:
             stop = w.min(w.add(start, span), last_row)
             source = w.at(w.at(c.a, w.mul(k0, c.csa)), w.mul(start, c.rsa))
             with w.when(packs):
-                arguments = [f"ptr {buffer}", f"ptr {source}", f"i64 {c.csa}", f"i64 {c.rsa}"]
-                w.call("pack", [*arguments, f"i64 {kn}", f"i64 {w.sub(stop, start)}", f"i64 {span}"])
+                call_pack(w, tile, [buffer, source, c.csa, c.rsa, kn, w.sub(stop, start), span])
             left = w.select(packs, buffer, source, "ptr")
             with w.loop(start, stop, tile.rows) as row:
                 m = w.min(tile.rows, w.sub(stop, row))

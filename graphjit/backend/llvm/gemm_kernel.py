@@ -1,7 +1,7 @@
 """The register tile of the matrix product.
 
 Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole block of k.
-Input: strided A, B with contiguous vectors (in place or packed).  Output: functions ``tile1 .. tileV`` in a module, one per width in vectors.
+Input: strided A, B with contiguous vectors (in place or packed).  Output: one function per height and width, named by `symbol`.
 Invariants: each element of C is one chain of fused multiply-adds in the order of k, started from C itself when it continues a sum: so no element depends on
 tile shape, blocking, packing or the number of threads; nothing outside the matrices is read or written (columns by mask, surplus rows repeat the last one).
 """
@@ -45,6 +45,11 @@ class Tile:
         """Columns of the widest tile."""
         return self.vectors * self.lanes
 
+    @property
+    def family(self) -> str:
+        """What the names of native functions say of vectors and arithmetic: ``f64x8``, ``f64x2m`` without fused multiply-add."""
+        return f"{self.kind}x{self.lanes}{'' if self.fused else 'm'}"
+
 
 def host_tile(kind: str) -> Tile:
     """The tile for this machine: 32 registers of 512 bit, 16 of 256 bit, or 128 bit (32 registers on ARM, 16 on x86)."""
@@ -59,32 +64,48 @@ def host_tile(kind: str) -> Tile:
     return Tile(kind, 4, 2, 16 // size, False)
 
 
-def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
-    """Add ``tile<vectors>``: C[m, n] (+)= A[m, k] B[k, n] for m <= rows and n in the last of ``vectors`` vectors; strides in bytes."""
-    vec, elem, size, rows = tile.vector, tile.element, tile.size, tile.rows
-    short = f"v{tile.lanes}{tile.kind}"
-    module.declare(f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{tile.lanes} x i1>, {vec})")
-    module.declare(f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{tile.lanes} x i1>)")
-    module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
-    w = Writer(module, f"tile{vectors}", TILE_PARAMETERS, attributes=HOT)
+def symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+    """Native name of the tile of ``rows`` rows and ``vectors`` vectors; ``half``: the last vector is half as wide."""
+    return f"gj_tile_{tile.family}_{rows}x{vectors}{'h' if half else ''}"
+
+
+def declare(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+    """Declare a tile in ``module``; returns its name."""
+    name = symbol(tile, rows, vectors, half)
+    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in TILE_PARAMETERS)})")
+    return name
+
+
+def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> None:
+    """Add a tile: C[m, n] (+)= A[m, k] B[k, n] for 1 <= m <= rows and n in the last of ``vectors`` vectors; strides in bytes."""
+    elem, size = tile.element, tile.size
+    widths = [tile.lanes] * (vectors - 1) + [tile.lanes // 2 if half else tile.lanes]
+    types = [f"<{lanes} x {elem}>" for lanes in widths]
+    shorts = [f"v{lanes}{tile.kind}" for lanes in widths]
+    for vec, short in zip(types, shorts, strict=True):
+        module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
+    last, vec, short = widths[-1], types[-1], shorts[-1]
+    module.declare(f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{last} x i1>, {vec})")
+    module.declare(f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{last} x i1>)")
+    w = Writer(module, symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
     fn = w.fn
-    ids = ", ".join(f"i64 {i}" for i in range(tile.lanes))
-    one = w.op(f"insertelement <{tile.lanes} x i64> poison, i64 %n, i32 0")
-    all_n = w.op(f"shufflevector <{tile.lanes} x i64> {one}, <{tile.lanes} x i64> poison, <{tile.lanes} x i32> zeroinitializer")
-    mask = f"<{tile.lanes} x i1> " + w.op(f"icmp ult <{tile.lanes} x i64> <{ids}>, {all_n}")
+    ids = ", ".join(f"i64 {i}" for i in range(last))
+    one = w.op(f"insertelement <{last} x i64> poison, i64 %n, i32 0")
+    all_n = w.op(f"shufflevector <{last} x i64> {one}, <{last} x i64> poison, <{last} x i32> zeroinitializer")
+    mask = f"<{last} x i1> " + w.op(f"icmp ult <{last} x i64> <{ids}>, {all_n}")
 
     def load(pointer: str, v: int) -> str:
         place = w.at(pointer, v * tile.lanes * size)
         if v == vectors - 1:
             return w.op(f"call {vec} @llvm.masked.load.{short}.p0(ptr {place}, i32 {size}, {mask}, {vec} zeroinitializer)")
-        return w.load(vec, place, size)
+        return w.load(types[v], place, size)
 
     def store(value: str, pointer: str, v: int) -> None:
         place = w.at(pointer, v * tile.lanes * size)
         if v == vectors - 1:
             w.do(f"call void @llvm.masked.store.{short}.p0({vec} {value}, ptr {place}, i32 {size}, {mask})")
         else:
-            w.store(vec, value, place, size)
+            w.store(types[v], value, place, size)
 
     # Steps are read from memory in each turn: strength reduction then finds nothing to ponder, which saves a quarter of the time to compile.
     steps = [fn.alloca("i64"), fn.alloca("i64")]
@@ -102,7 +123,7 @@ def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
     w.do(f"br label %{head}")
     fn.start(head)
     left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
-    phis = [[fn.phi(vec) for _ in range(vectors)] for _ in range(rows)]
+    phis = [[fn.phi(kind) for kind in types] for _ in range(rows)]
     for block, initial in ((begin, None), (resume, sums)):
         left.add("%k", block)
         offset.add("0", block)
@@ -114,14 +135,14 @@ def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
     totals: list[list[str]] = []
     for i in range(rows):
         value = w.load(elem, w.at(a[i], offset.name), size)
-        value = w.op(f"insertelement {vec} poison, {elem} {value}, i32 0")
-        value = w.op(f"shufflevector {vec} {value}, {vec} poison, <{tile.lanes} x i32> zeroinitializer")
+        spread = {lanes: _spread(w, value, lanes, elem) for lanes in dict.fromkeys(widths)}
         totals.append([])
-        for v in range(vectors):
+        for v, kind in enumerate(types):
+            many = spread[widths[v]]
             if tile.fused:
-                total = w.op(f"call {vec} @llvm.fma.{short}({vec} {value}, {vec} {right[v]}, {vec} {phis[i][v].name})")
+                total = w.op(f"call {kind} @llvm.fma.{shorts[v]}({kind} {many}, {kind} {right[v]}, {kind} {phis[i][v].name})")
             else:
-                total = w.op(f"fadd {vec} {w.op(f'fmul {vec} {value}, {right[v]}')}, {phis[i][v].name}")
+                total = w.op(f"fadd {kind} {w.op(f'fmul {kind} {many}, {right[v]}')}, {phis[i][v].name}")
             phis[i][v].add(total, head)
             totals[i].append(total)
     left.add(w.sub(left.name, 1), head)
@@ -133,6 +154,12 @@ def emit_tile(module: Module, tile: Tile, vectors: int) -> None:
         for v in range(vectors):
             store(totals[i][v], c[i], v)
     w.finish()
+
+
+def _spread(w: Writer, value: str, lanes: int, element: str) -> str:
+    """``value`` in every lane."""
+    one = w.op(f"insertelement <{lanes} x {element}> poison, {element} {value}, i32 0")
+    return w.op(f"shufflevector <{lanes} x {element}> {one}, <{lanes} x {element}> poison, <{lanes} x i32> zeroinitializer")
 
 
 TILE_PARAMETERS = [

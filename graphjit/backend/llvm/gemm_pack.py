@@ -1,7 +1,7 @@
 """Packing of matrix operands.
 
 Job: copy a strided block into rows of a fixed width, so that the register tile reads it forwards and from few cache lines.
-Input: a block of k rows and n columns with any strides.  Output: the function ``pack`` in a module.
+Input: a block of k rows and n columns with any strides.  Output: the function `symbol` names.
 Invariant: nothing outside the block is read; columns from n to the width hold nothing that anybody reads.
 
 Transposed operands are only another order of packing: square blocks are transposed in registers.
@@ -9,18 +9,32 @@ Transposed operands are only another order of packing: square blocks are transpo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphjit.backend.llvm.gemm_kernel import Tile
-from graphjit.backend.llvm.gemm_text import HOT, Writer
+from graphjit.backend.llvm.gemm_text import HOT, Value, Writer
 from graphjit.backend.llvm.text import Module
 
 PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")]
 
 
+def symbol(tile: Tile) -> str:
+    """Native name of the packing of this family of tiles."""
+    return f"gj_pack_{tile.family}"
+
+
+def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
+    """Declare packing and call it: target, source, row stride, column stride, k, n, width as in `emit_pack`."""
+    name = symbol(tile)
+    w.module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PARAMETERS)})")
+    w.call(name, [f"{kind} {value}" for (kind, _), value in zip(PARAMETERS, values, strict=True)])
+
+
 def emit_pack(module: Module, tile: Tile) -> None:
-    """Add ``pack(target, source, row stride, column stride, k, n, width)``: strides in bytes, width in elements and whole vectors, k and n at least one."""
+    """Add packing (target, source, row stride, column stride, k, n, width): strides in bytes, width in elements and whole vectors, k and n at least one."""
     side = min(8, tile.lanes)  # rows and columns of a block that is transposed in registers; divides every width
     _emit_transpose(module, tile, side)
-    w = Writer(module, "pack", PARAMETERS)
+    w = Writer(module, symbol(tile), PARAMETERS)
     step = w.mul("%width", tile.size)
     with w.exit_when(w.test("eq", "%cs", tile.size)):
         _copy_rows(w, tile, step)

@@ -31,6 +31,13 @@ class Writer:
         self.op = self.fn.op
         self.do = self.fn.do
 
+    @classmethod
+    def within(cls, fn: Function) -> Writer:
+        """A writer that goes on with a function begun elsewhere."""
+        writer = cls.__new__(cls)
+        writer.module, writer.fn, writer.op, writer.do = fn.module, fn, fn.op, fn.do
+        return writer
+
     def finish(self, value: str = "void") -> None:
         """Return and hand the function to the module."""
         self.do(f"ret {value}")

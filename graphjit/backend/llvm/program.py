@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel
+from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
+from graphjit.backend.llvm.gemm_kernel import host_tile
+from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.registers import base_pointer
 from graphjit.backend.llvm.scalar import kind
 from graphjit.backend.llvm.text import Function, Module
@@ -66,7 +69,15 @@ def _product(fn: Function, program: Program, step: Product, arena: str) -> None:
     """Call the matrix kernel, once per batch element."""
     x, y = step.node.args
     element = kind(step.node.dtype)
-    symbol = f"gj_gemm_{'f64' if element == 'double' else 'f32'}"
+    short = "f64" if element == "double" else "f32"
+    symbol = f"gj_gemm_{short}"
+    direct = plan(Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]), host_tile(short))
+    if direct is not None:
+        w = Writer.within(fn)
+        emit_direct(fn.module, f"product_{step.name}", direct)
+        operands = [base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)]
+        call_direct(w, f"product_{step.name}", direct, [operands[i] for i in direct.order])
+        return
     fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
     bases = [
         base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)

@@ -29,6 +29,7 @@ _ready: set[str] = set()
 
 def provide(module: Module) -> None:
     """Compile the library code that ``module`` declares."""
+    gemm.ensure_parts(name for name in module.declared_names if gemm.is_part(name))
     for name in module.declared_names:
         provider = PROVIDERS.get(name)
         if provider is not None and name not in _ready:
