@@ -17,6 +17,8 @@ from graphjit.ir.node import Graph, Node
 from graphjit.ops.contraction import free_axes
 from graphjit.schedule.access import storage, strides
 from graphjit.schedule.program import Product
+from graphjit.schedule.unstack import BATCH as BATCH_IN_LANES
+from graphjit.schedule.unstack import SMALL_AXIS
 
 SMALL = 400
 """Multiply-adds up to which a fused loop is as good as the call of a matrix kernel, and compiled sooner."""
@@ -72,12 +74,13 @@ def split_contractions(graph: Graph) -> Graph:
             continue
         made = b.copy(node, tuple(replaced[arg] for arg in node.args))
         if made.op.name == "contract":
-            made = _decide(b, made)
+            made = _decide(b, made, alone=node in graph.outputs and all(arg.op.name in ("input", "const") for arg in made.args))
         replaced[node] = made
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
 
-def _decide(b: Builder, node: Node) -> Node:
+def _decide(b: Builder, node: Node, alone: bool) -> Node:
+    """What a contraction becomes; ``alone``: nothing else is computed from or for it."""
     attrs: Any = node.attrs
     (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
     x, y = node.args
@@ -89,7 +92,8 @@ def _decide(b: Builder, node: Node) -> Node:
     if m == 1 or n == 1:
         fused = product is None or not _streams(product)
     else:
-        fused = m * n * k <= small
+        # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is anything.
+        fused = m * n * k <= small or (not alone and max(m, n, k) <= SMALL_AXIS and node.type.size >= BATCH_IN_LANES * m * n)
     if fused or k <= 1 or node.dtype.kind != "f" or node.type.size == 0:
         return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
     if product is not None:
