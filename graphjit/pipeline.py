@@ -20,6 +20,7 @@ from graphjit.loops.cost import nanoseconds
 from graphjit.loops.ir import LoopKernel
 from graphjit.loops.lower import lower_kernel
 from graphjit.loops.parallel import parallelize
+from graphjit.loops.sweep import lower_sweep
 from graphjit.loops.vectorize import vectorize
 from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
@@ -30,8 +31,9 @@ from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.places import own_pieces
-from graphjit.schedule.program import Kernel, Product, Program
+from graphjit.schedule.program import Assembly, Kernel, Product, Program, Sweep
 from graphjit.schedule.squeeze import squeeze
+from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
 
 GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, squeeze, align, own_outputs, own_pieces)
@@ -85,10 +87,10 @@ def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Progr
     Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
-    fusion = fuse(graph)
+    fusion = join_sweeps(fuse(graph))
     program = plan(graph, fusion, donated)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
-        other = fuse(graph, by_level(graph))
+        other = join_sweeps(fuse(graph, by_level(graph)))
         placed = plan(graph, other, donated)
         if _fresh_bytes(placed) < _fresh_bytes(program):
             return other, placed
@@ -101,13 +103,20 @@ def _fresh_bytes(program: Program) -> int:
     return program.arena + sum(out.type.nbytes for slot, out in outputs if slot not in program.in_place)
 
 
+def lower_step(program: Program, step: Kernel | Assembly | Sweep) -> LoopKernel:
+    """Loop IR of one step, before the loop passes."""
+    if isinstance(step, Sweep):
+        return lower_sweep(program, step)
+    return lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
+
+
 def lower(program: Program) -> dict[str, LoopKernel]:
     """Loop IR of every kernel, by name."""
     kernels = {}
     for step in program.steps:
         if isinstance(step, Product):
             continue
-        kernel = lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
+        kernel = lower_step(program, step)
         for loop_pass in LOOP_PASSES:
             kernel = loop_pass(kernel)
         if config.verify_passes:

@@ -28,16 +28,14 @@ from graphjit.cli.report import UsageError
 from graphjit.errors import GraphjitError
 from graphjit.ir.node import Graph
 from graphjit.ir.printer import print_graph
-from graphjit.loops.assemble import lower_assembly
 from graphjit.loops.cost import costs
 from graphjit.loops.ir import LoopKernel
-from graphjit.loops.lower import lower_kernel
 from graphjit.loops.printer import print_kernel
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.printer import print_program
-from graphjit.schedule.program import Kernel, Product, Program
+from graphjit.schedule.program import Product, Program
 from graphjit.trace.pytree import flatten, unflatten
 
 GRAPH_STAGES = ("trace", "simplified", "gradient", "optimized")
@@ -111,7 +109,7 @@ class Stages:
         steps = [step for step in program.steps if not isinstance(step, Product)]
 
         def lowered() -> list[LoopKernel]:
-            return [lower_kernel(program, s) if isinstance(s, Kernel) else lower_assembly(program, s) for s in steps]
+            return [pipeline.lower_step(program, step) for step in steps]
 
         kernels = self._timed("loops", "lower", lowered)
         for loop_pass in pipeline.LOOP_PASSES:

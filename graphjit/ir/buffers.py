@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-BufferKind = Literal["input", "output", "arena", "const", "local"]
+BufferKind = Literal["input", "output", "arena", "const", "local", "scratch"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
-    """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant or a local."""
+    """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant, a local of a kernel, or scratch of one task."""
 
     name: str
     dtype: np.dtype

@@ -18,7 +18,7 @@ from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
-from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Ref, Statement, Store
+from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lower import Nest
 from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program
@@ -55,19 +55,9 @@ def _fill(program: Program, out: Node, value: Any) -> list[Statement]:
 
 
 def _renumbered(parts: list[list[Statement]]) -> list[Statement]:
-    """Several nests in one kernel: refs made by different nests get different numbers."""
+    """Several nests in one kernel."""
     counter = itertools.count()
-    statements: list[Statement] = []
-    for part in parts:
-        known: dict[Ref, Ref] = {}
-
-        def fresh(ref: Ref, known: dict[Ref, Ref] = known) -> Ref:
-            if ref not in known:
-                known[ref] = Ref(next(counter), ref.dtype)
-            return known[ref]
-
-        statements += [ir.map_refs(s, fresh) for s in part]
-    return statements
+    return [statement for part in parts for statement in ir.renumbered(tuple(part), counter)]
 
 
 def _embed(program: Program, node: Node) -> list[Statement]:

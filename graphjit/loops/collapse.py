@@ -20,7 +20,7 @@ def _statement(statement: Statement) -> Statement:
     if not isinstance(statement, For):
         return statement
     body = tuple(_statement(s) for s in statement.body)
-    if len(body) == 1 and isinstance(body[0], For) and statement.bound is None and body[0].bound is None:
+    if statement.kind == "serial" and len(body) == 1 and isinstance(body[0], For) and statement.bound is None and body[0].bound is None:
         inner = body[0]
         if all(a[statement.axis] == inner.extent * a[inner.axis] for a in addresses(inner.body)):
             axis = Axis(f"{statement.axis.name}{inner.axis.name}")

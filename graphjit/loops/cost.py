@@ -82,8 +82,9 @@ class _Count:
             if isinstance(statement, For):
                 trip = Fraction(statement.extent)
                 if statement.bound is not None:
-                    (block,) = statement.bound.start.terms
-                    trip = Fraction(statement.bound.stop) / trips[block]
+                    trip = Fraction(statement.bound.stop)
+                    for axis in statement.bound.start.terms:
+                        trip /= trips[axis]
                 self.block(statement.body, {**trips, statement.axis: trip}, times * trip)
             elif isinstance(statement, Accumulate):
                 self.flops += times if statement.value.dtype.kind == "f" else 0

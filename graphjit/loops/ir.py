@@ -7,7 +7,7 @@ addressed in elements; the closed set of statements is `STATEMENTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -238,6 +238,18 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     if isinstance(statement, Init):
         return Init(fresh(statement.ref), statement.combine)
     return Check(fresh(statement.ok), statement.code)
+
+
+def renumbered(body: tuple[Statement, ...], numbers: Iterator[int]) -> tuple[Statement, ...]:
+    """The same statements with refs numbered from ``numbers``: nests made apart can then stand in one kernel."""
+    known: dict[Ref, Ref] = {}
+
+    def fresh(ref: Ref) -> Ref:
+        if ref not in known:
+            known[ref] = Ref(next(numbers), ref.dtype)
+        return known[ref]
+
+    return tuple(map_refs(statement, fresh) for statement in body)
 
 
 def uses(statement: Statement) -> tuple[Ref, ...]:

@@ -45,6 +45,10 @@ CHECKED: dict[str, tuple[type[Exception], str]] = {
 }
 
 
+ROWS = "i0"
+"""Name of the loop over the first axis of a kernel's space."""
+
+
 class Nest:
     """A loop nest being filled: one statement list per level, values remembered per level."""
 
@@ -258,7 +262,7 @@ class Nest:
 def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
     """Loop IR of a fused kernel."""
     order = [*kernel.outer, *(kernel.axes or ())]
-    names = {i: Axis(f"i{i}") for i in order}
+    names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
     index = tuple(axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space))
     loops = [i for i in order if kernel.space[i] != 1]
     inner = sum(1 for i in loops if kernel.axes is not None and i in kernel.axes)

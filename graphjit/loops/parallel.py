@@ -51,6 +51,10 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
         if not isinstance(statement, For):
             body.append(statement)
             continue
+        if statement.kind == "parallel":  # a sweep: cut into tasks already
+            work = estimate(statement)
+            body.append(replace(statement, nanoseconds=work) if work >= WORTH_NS else replace(statement, kind="serial"))
+            continue
         sums = open_accumulators(statement)
         if not _can_cut(statement, sums):
             body.append(statement)

@@ -44,7 +44,7 @@ def _nest(loop: For) -> For:
     if not inner:
         return _simd(loop) if _pays(loop) else loop
     innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
-    if innermost and _can_lane(loop) and _score(loop) > sum(map(_score, inner)) + _score_own(loop):
+    if loop.kind == "serial" and innermost and _can_lane(loop) and _score(loop) > sum(map(_score, inner)) + _score_own(loop):
         return _simd(loop)
     return replace(loop, body=tuple(_nest(s) if isinstance(s, For) else s for s in loop.body))
 

@@ -168,7 +168,7 @@ class _Verifier:
             self.fail(statement, f"there is no combiner {statement.combine!r}")
         self.place(statement, buffer, statement.address, statement.dynamic, scope)
         for loop in scope.loops:
-            if loop.kind == "parallel" and scope.runs:
+            if loop.kind == "parallel" and scope.runs and buffer.kind != "scratch":
                 if statement.dynamic or not _disjoint(statement.address, loop.axis, scope):
                     self.fail(statement, f"blocks of {loop.axis!r} may write to the same place")
             if loop.kind == "simd" and statement.combine and not statement.address[loop.axis]:
@@ -211,7 +211,7 @@ class _Verifier:
         self, statement: Statement, buffer: Buffer, address: Address, dynamic: Dynamic, scope: _Scope, guard: Ref | None = None
     ) -> None:
         self.axes(statement, address, scope)
-        if buffer.kind == "local" and buffer not in self.kernel.locals:
+        if buffer.kind in ("local", "scratch") and buffer not in self.kernel.locals:
             self.fail(statement, f"the local {buffer.name} is not declared")
         if not scope.runs:
             return

@@ -115,16 +115,29 @@ def _streams(product: Product) -> bool:
     """Whether a product with a vector is better run by a matrix kernel.
 
     So it is where the terms of a sum lie far apart in a large matrix: the kernel reads whole rows side by side, a fused loop would go down the columns.
-    A matrix that is computed on the way stays in the loops that compute it.
+    A matrix that is computed on the way stays in the loops that compute it, and a vector that is, may share a sweep over the matrix with them.
     """
     x, y = product.node.args
-    matrix, step = (y, product.rhs[1]) if product.m == 1 else (x, product.lhs[0])
-    stored = storage(matrix).op.name in ("input", "const", "contract")
+    step = product.rhs[1] if product.m == 1 else product.lhs[0]
+    stored = all(storage(node).op.name in ("input", "const", "contract") for node in (x, y))
     return stored and step == 1 and max(product.m, product.n) > 1 and product.m * product.n * product.k >= LONG
 
 
+def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int) -> Node:
+    """sum of x * y without moving an axis of x: y has only batch and contracted axes."""
+    place = {**dict(zip(order[:batch], other[:batch], strict=True))}
+    place |= dict(zip(order[kept:], other[batch:], strict=True))
+    y = b.transpose(y, perm=tuple(place[a] for a in sorted(place)))
+    y = b.reshape(y, shape=tuple(n if a in place else 1 for a, n in enumerate(x.shape)))
+    return b.sum(b.mul(x, b.broadcast_to(y, shape=x.shape)), axes=tuple(sorted(order[kept:])))
+
+
 def _multiply_sum(b: Builder, node: Node, left: Any, right: Any, batch: int, free: int) -> Node:
-    """sum over the contracted axes of x * y, laid out (batch, free x, free y, contracted)."""
+    """sum over the contracted axes of x * y: in the order of x or y where the other has no free axes, else (batch, free x, free y, contracted)."""
+    for which, (order, other_order) in enumerate(((left, right), (right, left))):
+        kept = len(node.shape)
+        if len(other_order) - batch == len(order) - kept and list(order[:kept]) == sorted(order[:kept]):
+            return _in_order(b, node.args[which], node.args[1 - which], order, other_order, batch, kept)
     x, y = b.transpose(node.args[0], perm=left), b.transpose(node.args[1], perm=right)
     other = len(node.shape) - batch - free
     lead, rest = x.shape[:batch], x.shape[batch + free :]

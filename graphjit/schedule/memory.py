@@ -21,7 +21,7 @@ from graphjit.ir.opdef import Reduce
 from graphjit.schedule.access import storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads, read_only_here, take_over
-from graphjit.schedule.program import Kernel, Program
+from graphjit.schedule.program import Kernel, Program, Sweep, kernels_of
 
 ALIGN = 64
 
@@ -66,6 +66,11 @@ def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program
                     expiring.setdefault(max(last.get(owner, i), fusion.position[owner]), []).append(owner)
             if node not in needed or node in buffers:
                 continue
+            if isinstance(step, Sweep) and node in step.row_by_row and last.get(node) == i:
+                # Nobody else reads it: it need not outlive the block of rows.
+                size = node.type.size // step.rows * step.block
+                buffers[node] = Buffer(f"s{len(buffers)}", node.dtype, size, "scratch")
+                continue
             reused = _dying_twin(fusion, step, node, last, i, buffers) if isinstance(step, Kernel) else None
             if reused is not None:
                 offset = buffers[reused].slot
@@ -87,14 +92,17 @@ def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
     needed = {storage(node) for node in graph.outputs}
     for i, (step, found) in enumerate(zip(fusion.steps, fusion.loads, strict=True)):
         needed |= {node for node in found if fusion.position.get(node, i) != i}
-        if isinstance(step, Kernel):
-            phase = {member.node: member.phase for member in step.members if not member.outer}
-            for member in step.members:
-                for dep, _ in fusion.reads[member.node]:
-                    if dep in phase and not isinstance(dep.op.lower, Reduce) and phase[dep] != member.phase:
-                        needed.add(dep)
-        else:
+        kernels = kernels_of(step)
+        if not kernels:
             needed.update(step.nodes)
+        for kernel in kernels:
+            own = set(kernel.nodes)
+            phase = {member.node: member.phase for member in kernel.members if not member.outer}
+            for member in kernel.members:
+                for dep, _ in fusion.reads[member.node]:
+                    later = dep in phase and not isinstance(dep.op.lower, Reduce) and phase[dep] != member.phase
+                    if later or (dep not in own and fusion.position.get(dep) == i):
+                        needed.add(dep)
     return needed
 
 

@@ -15,7 +15,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
-from graphjit.schedule.program import Cost, Kernel, Product, Program, Step
+from graphjit.schedule.program import Cost, Kernel, Product, Program, Step, Sweep
 
 WIDE = 64
 """Columns of the memory chart: with more steps than this, a column stands for several."""
@@ -114,7 +114,7 @@ def _taken(intervals: list[Interval], count: int) -> list[int]:
 
 def buffers(program: Program) -> list[Buffer]:
     """Every buffer once: arguments, constants, results, arena."""
-    rank = {"input": 0, "const": 1, "output": 2, "arena": 3, "local": 4}
+    rank = {"input": 0, "const": 1, "output": 2, "arena": 3, "local": 4, "scratch": 5}
     return sorted(set(program.buffers.values()), key=lambda buffer: (rank[buffer.kind], buffer.slot, buffer.name))
 
 
@@ -142,10 +142,14 @@ def _head(step: Step) -> str:
     if isinstance(step, Kernel):
         reduced = f" reducing axes {step.axes}" if step.axes is not None else ""
         return f"kernel over {step.space}{reduced}, cost {step.cost}"
+    if isinstance(step, Sweep):
+        return f"sweep over {step.rows} rows, {step.block} at a time, in up to {step.tasks} tasks"
     return f"assembly of {step.node.op.name}"
 
 
 def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
+    if isinstance(step, Sweep):
+        return [line for kernel in step.kernels for line in (_head(kernel), *(f"  {m}" for m in _members(kernel, program, numbers)))]
     if not isinstance(step, Kernel):
         return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
     lines = []

@@ -78,7 +78,29 @@ class Product:
         return [self.node]
 
 
-Step = Kernel | Assembly | Product
+@dataclass(eq=False)
+class Sweep:
+    """Kernels over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks."""
+
+    kernels: list[Kernel]
+    rows: int
+    block: int
+    tasks: int
+    row_by_row: set[Node]  # the nodes that have a value for each row: all but sums over rows
+    name: str = ""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes computed here."""
+        return [node for kernel in self.kernels for node in kernel.nodes]
+
+
+Step = Kernel | Assembly | Product | Sweep
+
+
+def kernels_of(step: Step) -> list[Kernel]:
+    """The fused kernels of a step."""
+    return step.kernels if isinstance(step, Sweep) else [step] if isinstance(step, Kernel) else []
 
 
 @dataclass(frozen=True)

@@ -336,7 +336,10 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.nd
         ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""),
     )
     emitter = KernelEmitter(module, fn, constants, kernel.name)
-    emitter.open_buffers(ir.buffers(kernel.body))
+    # Scratch of a parallel loop is on the stack of the thread that runs a task.
+    tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
+    scratch = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
+    emitter.open_buffers([buffer for buffer in ir.buffers(kernel.body) if buffer not in scratch])
     emitter.body(kernel.body)
     fn.do("ret void")
     module.add_function(fn)

@@ -384,7 +384,7 @@ def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], 
         return f"inttoptr (i64 {constants[buffer.slot].ctypes.data} to ptr)"
     if buffer.kind == "arena":
         return fn.op(f"getelementptr i8, ptr {arena}, i64 {buffer.slot}")
-    if buffer.kind == "local":
+    if buffer.kind in ("local", "scratch"):
         return fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", 64)
     table = "%inputs" if buffer.kind == "input" else "%outputs"
     return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")

@@ -92,7 +92,7 @@ class _Kernel:
     def __init__(self, kernel: LoopKernel, imports: set[str]) -> None:
         self.kernel = kernel
         self.imports = imports
-        self.parameters = [buffer for buffer in ir.buffers(kernel.body) if buffer.kind != "local"]
+        self.parameters = [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
 
     def text(self) -> str:
         """The function."""

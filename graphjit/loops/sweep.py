@@ -1,0 +1,172 @@
+"""Lower sweeps: several kernels over the same rows, block by block.
+
+Job: cut the loop over rows of each kernel to one block, put the kernels one after another into a loop over blocks, and finish sums over rows
+from the partial sums of the tasks.
+Input: the kernels of a `Sweep`, lowered.  Output: one loop kernel.
+Invariants: each row is computed once; a task adds up its blocks in order and tasks are combined in order, so results depend on shapes only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphjit.ir.affine import Affine
+from graphjit.ir.buffers import Buffer
+from graphjit.loops import ir
+from graphjit.loops.collapse import map_addresses
+from graphjit.loops.ir import (
+    Accumulate,
+    Address,
+    Axis,
+    Bound,
+    For,
+    Init,
+    Let,
+    Load,
+    LoopKernel,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    walk,
+)
+from graphjit.loops.lower import ROWS, lower_kernel
+from graphjit.schedule.program import Program, Sweep
+
+Body = tuple[Statement, ...]
+
+
+def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
+    """Loop IR of a sweep."""
+    blocks = -(-sweep.rows // sweep.block)
+    each = -(-blocks // min(sweep.tasks, blocks))  # blocks of a task
+    tasks = -(-blocks // each)
+    numbers = itertools.count()
+    maker = _Maker(sweep, numbers, each, tasks)
+    inside: list[Statement] = []
+    last: list[Statement] = []
+    for kernel in sweep.kernels:
+        block, final = maker.split(ir.renumbered(lower_kernel(program, kernel).body, numbers), ())
+        inside += block
+        last += final
+    if each > 1:
+        bound = Bound(Affine(0, {maker.task: each}), blocks) if blocks % each else None
+        inside = [For(maker.block, each, tuple(inside), bound=bound)]
+    task = For(maker.task, tasks, (*maker.opening(), *inside), kind="parallel")
+    body = (task, *last)
+    scratch = [buffer for buffer in ir.buffers(body) if buffer.kind == "scratch"]
+    return LoopKernel(sweep.name, body, maker.comment, (*maker.partial, *scratch))
+
+
+@dataclass
+class _Partial:
+    """Where the tasks keep a sum over rows: ``size`` elements for each."""
+
+    size: int
+    combine: str
+
+
+class _Maker:
+    """Splits kernels into what a block does and what remains for the end."""
+
+    def __init__(self, sweep: Sweep, numbers: Iterator[int], each: int, tasks: int) -> None:
+        self.rows, self.length = sweep.rows, sweep.block
+        self.task, self.block, self.each, self.tasks = Axis("task"), Axis("block"), each, tasks
+        self.numbers = numbers
+        self.name = sweep.name
+        self.comment = "; ".join(" ".join(node.op.name for node in kernel.nodes) for kernel in sweep.kernels)
+        self.partial: dict[Buffer, _Partial] = {}
+
+    @property
+    def start(self) -> Address:
+        """The first row of the block."""
+        blocks = {self.block: self.length} if self.each > 1 else {}
+        return Affine(0, {self.task: self.each * self.length, **blocks})
+
+    def fresh(self, dtype: np.dtype) -> Ref:
+        """A new name."""
+        return Ref(next(self.numbers), dtype)
+
+    def split(self, body: Body, around: tuple[tuple[Axis, int], ...]) -> tuple[list[Statement], list[Statement]]:
+        """What each block does, and what is done once after the last; ``around`` are the loops outside of the one over rows."""
+        at = next((i for i, s in enumerate(body) if isinstance(s, For) and _has_rows(s)), None)
+        assert at is not None, "a kernel of a sweep has no loop over its rows"
+        loop = body[at]
+        assert isinstance(loop, For)
+        before, after = body[:at], body[at + 1 :]
+        sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
+        if loop.axis.name != ROWS:
+            inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
+            block: list[Statement] = [*before, replace(loop, body=tuple(inner))]
+            rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
+            return block, rest
+        if not sums:
+            assert all(isinstance(s, For) and s.axis.name == ROWS for s in after), "only sums over rows are finished later"
+            return [*before, self.cut(loop), *(self.cut(s) for s in after if isinstance(s, For))], []
+        block = [*before, self.cut(loop)]
+        rest = list(before)
+        for ref, combine in sums.items():
+            buffer, place = self.place(ref, combine, around)
+            old, total, part = (self.fresh(ref.dtype) for _ in range(3))
+            here = place + Affine(0, {self.task: self.partial[buffer].size})
+            block += [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(combine), (old, ref))), Store(buffer, here, total)]
+            axis = Axis(f"{self.task.name}s")
+            load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
+            rest.append(For(axis, self.tasks, (load, Accumulate(ref, combine, part))))
+        return block, [*rest, *after]
+
+    def cut(self, loop: For) -> For:
+        """The loop over rows, over one block of them."""
+
+        def moved(address: Address) -> Address:
+            factor = address[loop.axis]
+            return address + self.start * factor if factor else address
+
+        def each(statement: Statement) -> Statement:
+            if isinstance(statement, For):
+                return replace(statement, body=tuple(map(each, statement.body)))
+            buffer = _buffer(statement)  # scratch holds the rows of the block only
+            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, moved)
+
+        bound = Bound(self.start, self.rows) if self.rows % self.length else None
+        return replace(loop, extent=self.length, bound=bound, body=tuple(map(each, loop.body)))
+
+    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...]) -> tuple[Buffer, Address]:
+        """A partial sum's buffer, and its element's address within a task."""
+        size, address = 1, Affine[Axis]()
+        for axis, extent in reversed(around):
+            address = address + Affine(0, {axis: size})
+            size *= extent
+        buffer = Buffer(f"{self.name}p{ref.number}", ref.dtype, size * self.tasks, "local")
+        self.partial[buffer] = _Partial(size, combine)
+        return buffer, address
+
+    def opening(self) -> list[Statement]:
+        """Partial sums of a task before its first block."""
+        statements: list[Statement] = []
+        for i, (buffer, partial) in enumerate(self.partial.items()):
+            zero = self.fresh(buffer.dtype)
+            axis = Axis(f"p{i}")
+            address = Affine(0, {self.task: partial.size, **({axis: 1} if partial.size > 1 else {})})
+            store = Store(buffer, address, zero)
+            statements.append(Let(zero, ir.Const(ir.identity(partial.combine, buffer.dtype))))
+            statements.append(For(axis, partial.size, (store,)) if partial.size > 1 else store)
+        return statements
+
+
+def _buffer(statement: Statement) -> Buffer | None:
+    if isinstance(statement, Let) and isinstance(statement.value, Load):
+        return statement.value.buffer
+    return statement.buffer if isinstance(statement, Store) else None
+
+
+def _has_rows(loop: For) -> bool:
+    return loop.axis.name == ROWS or any(isinstance(s, For) and s.axis.name == ROWS for s in walk(loop.body))
+
+
+def _scalar(combine: str) -> str:
+    return {"max": "maximum", "min": "minimum"}.get(combine, combine)

@@ -1,0 +1,153 @@
+"""Steps that go over the same rows, run block by block while the block is in cache.
+
+Job: of neighbouring kernels whose spaces share a long leading axis make one step, a sweep: all of them run on some rows, then on the next.
+Input: a fusion.  Output: the fusion with sweeps for such kernels.
+Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are complete only after the sweep,
+so nothing inside it reads them; which rows make a block depends on shapes only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from graphjit.ir.node import Node
+from graphjit.ir.opdef import Reduce
+from graphjit.schedule.access import Address, space
+from graphjit.schedule.fuse import KERNEL_LIMIT, Fusion
+from graphjit.schedule.program import Kernel, Step, Sweep
+
+MIN_ROWS = 256
+"""Rows from which blocks are worth their loops."""
+BLOCK_BYTES = 262_144
+"""What the rows of a block may touch: half of a second-level cache that is small today."""
+SHARED_BYTES = 131_072
+"""Bytes of rows that more than one kernel touches from which a sweep pays."""
+ROUND = 16
+"""Rows of a block are a multiple of this: whole vectors."""
+TASKS = 32
+"""Parts of a sweep that threads can claim, each with partial sums of its own."""
+PARTIAL_BYTES = 262_144
+"""Bytes of partial sums at most."""
+
+
+def join_sweeps(fusion: Fusion) -> Fusion:
+    """``fusion`` with runs of kernels over the same rows as sweeps."""
+    steps: list[Step] = []
+    loads: list[set[Node]] = []
+    moved: dict[int, int] = {}
+    run = _Run(fusion)
+    for i in range(len(fusion.steps) + 1):
+        step = fusion.steps[i] if i < len(fusion.steps) else None
+        if isinstance(step, Kernel) and run.takes(step):
+            run.add(i, step)
+            continue
+        for numbers, made in run.close():
+            for number in numbers:
+                moved[number] = len(steps)
+            steps.append(made)
+            loads.append(set().union(*(fusion.loads[number] for number in numbers)))
+        if isinstance(step, Kernel) and run.takes(step):
+            run.add(i, step)
+        elif step is not None:
+            moved[i] = len(steps)
+            steps.append(step)
+            loads.append(fusion.loads[i])
+    if len(steps) == len(fusion.steps):
+        return fusion
+    position = {node: moved[i] for node, i in fusion.position.items()}
+    refusals = {(moved[i], node): why for (i, node), why in fusion.refusals.items()}
+    return Fusion(steps, fusion.stored, position, fusion.reads, loads, fusion.places, refusals)
+
+
+class _Run:
+    """Kernels that may become one sweep."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        self.fusion = fusion
+        self.start()
+
+    def start(self) -> None:
+        self.numbers: list[int] = []
+        self.kernels: list[Kernel] = []
+        self.made: dict[Node, bool] = {}  # values of the run -> whether they have rows
+        self.touched: dict[Node, int] = {}  # bytes of a row of each value that is read or written row by row
+        self.touches: dict[Node, int] = {}  # how many kernels touch it
+        self.sums = 0  # bytes of all sums over rows
+        self.cost = 0
+
+    def takes(self, kernel: Kernel) -> bool:
+        """Whether ``kernel`` can run block by block after the kernels of the run."""
+        if not kernel.space or kernel.space[0] < MIN_ROWS:
+            return False
+        if self.kernels and (kernel.space[0] != self.kernels[0].space[0] or self.cost + kernel.cost > KERNEL_LIMIT):
+            return False
+        over_rows = kernel.axes is not None and 0 in kernel.axes
+        if over_rows and any(member.phase for member in kernel.members):
+            return False
+        if TASKS // 4 * (self.sums + _sum_bytes(kernel)) > PARTIAL_BYTES:
+            return False
+        for member in kernel.members:
+            for dep, address in self.fusion.reads[member.node]:
+                rows = self.made.get(dep, dep.op.name != "concatenate" or not self.owns(dep))
+                if dep in self.made or not rows:
+                    if not rows or (member.outer and over_rows) or not _in_row(dep, address, member.node, kernel, member.outer):
+                        return False
+        return True
+
+    def owns(self, owner: Node) -> bool:
+        """Whether pieces of a concatenation are written in the run."""
+        return any(place.owner is owner for node in self.made for place in self.fusion.places.get(node, ()))
+
+    def add(self, number: int, kernel: Kernel) -> None:
+        over_rows = kernel.axes is not None and 0 in kernel.axes
+        rows = kernel.space[0]
+        here: dict[Node, int] = {}
+        for member in kernel.members:
+            column = over_rows and (member.outer or isinstance(member.node.op.lower, Reduce))
+            self.made[member.node] = not column
+            values = [dep for dep, _ in self.fusion.reads[member.node]] + ([] if column else [member.node])
+            here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape and dep.shape[0] == rows)
+        self.touched.update(here)
+        for node in here:
+            self.touches[node] = self.touches.get(node, 0) + 1
+        self.numbers.append(number)
+        self.kernels.append(kernel)
+        self.sums += _sum_bytes(kernel)
+        self.cost += kernel.cost
+
+    def close(self) -> list[tuple[list[int], Step]]:
+        """The steps that the run becomes: one sweep, or its kernels as they were."""
+        numbers, kernels = self.numbers, self.kernels
+        shared = sum(self.touched[node] for node, times in self.touches.items() if times > 1)
+        row = sum(self.touched.values())
+        sums, row_by_row = self.sums, {node for node, has_rows in self.made.items() if has_rows}
+        self.start()
+        if len(kernels) < 2 or shared * kernels[0].space[0] < SHARED_BYTES:
+            return [([number], kernel) for number, kernel in zip(numbers, kernels, strict=True)]
+        rows = kernels[0].space[0]
+        block = min(max(BLOCK_BYTES // max(row, 1) // ROUND, 1) * ROUND, rows)
+        tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
+        return [(numbers, Sweep(kernels, rows, block, tasks, row_by_row))]
+
+
+def _sum_bytes(kernel: Kernel) -> int:
+    if kernel.axes is None or 0 not in kernel.axes:
+        return 0
+    return sum(member.node.type.nbytes for member in kernel.members if isinstance(member.node.op.lower, Reduce))
+
+
+def _in_row(dep: Node, address: Address | None, node: Node, kernel: Kernel, outer: bool) -> bool:
+    """Whether what is read of ``dep`` lies in the row that is being computed."""
+    if address is None or not dep.shape or dep.shape[0] != kernel.space[0]:
+        return False
+    stride = math.prod(dep.shape[1:])
+    extents: Mapping[int, int] = dict(enumerate(node.shape if outer else space(node)))
+    if address[0] != stride:
+        return False
+    low = high = address.offset
+    for axis, factor in address.terms.items():
+        if axis != 0:
+            last = factor * (extents[axis] - 1)
+            low, high = low + min(0, last), high + max(0, last)
+    return low >= 0 and high < stride
