@@ -8,6 +8,7 @@ kernel every read is at the same point of the loops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,10 @@ TINY = 4096  # elements below which unrelated loops over one space share a kerne
 
 SHIFTS = ("slice", "embed", "flip")
 MANY_SHIFTS = 2  # readers at other points up to which what is cheap is computed for each of them
+
+HEAVY_ROW = 20  # cost of a value for each row (an elementary function) from which ...
+SHORT_ROW = 128  # ... rows of this length do not hide that it runs once at a time inside their loop
+MANY_ROWS = 64  # rows from which it fills lanes
 
 LEAVES = ("input", "const", "iota")
 
@@ -271,6 +276,8 @@ def _refusal(
         return "it needs a whole reduction to be complete first"
     if outer_level and not any(dep in inside for dep in found):
         return "it shares nothing with the kernel"
+    if outer_level and cost >= HEAVY_ROW and math.prod(outer_shape) >= MANY_ROWS and math.prod(kernel.space) <= SHORT_ROW * math.prod(outer_shape):
+        return "rows are so short that it is faster in lanes, as a kernel of its own"
     size = 1
     for n in kernel.space:
         size *= n
