@@ -392,3 +392,39 @@ def test_sums_over_rows_end_a_sweep():
     step = 1e-6
     slope = (standardised(x + step * direction) - standardised(x - step * direction)) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------- equal kernels
+
+
+def chained(n: int, factors: list[float]) -> Graph:
+    """Prefix sums between elementwise kernels, so that each of them is a step of its own."""
+    make = Make()
+    b = make.b
+    x = make.input(n)
+    for factor in factors:
+        x = b.cumsum(b.mul(b.tanh(x), factor), axis=0, reverse=False)
+    return make.graph(b.exp(x))
+
+
+def functions(graph: Graph) -> int:
+    return pipeline.compile_graph(graph).module.render().count("define void @k")
+
+
+def test_equal_kernels_are_compiled_once():
+    once, thrice = functions(chained(50, [0.5, 0.5])), functions(chained(50, [0.5] * 6))
+    assert once == thrice
+    assert functions(chained(50, [0.5, 0.5, 0.25])) > once
+    graph = chained(50, [0.5, 0.5, 0.25, 0.5])
+    values = [np.random.default_rng(2).normal(size=50)]
+    np.testing.assert_allclose(run(graph, values)[0], interpret(graph, *values)[0], rtol=1e-12)
+
+
+def test_equal_kernels_with_different_errors_are_not_equal():
+    make = Make()
+    b = make.b
+    i, j = make.input(40, dtype=np.dtype("int64")), make.input(40, dtype=np.dtype("int64"))
+    first = b.cumsum(b.floor_divide(i, j), axis=0, reverse=False)
+    second = b.cumsum(b.remainder(first, j), axis=0, reverse=False)
+    with pytest.raises(ZeroDivisionError, match="division"):
+        run(make.graph(second), [np.ones(40, np.int64), np.zeros(40, np.int64)])

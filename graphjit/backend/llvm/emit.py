@@ -16,6 +16,7 @@ from graphjit.backend.llvm.jit import host
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
 from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
 from graphjit.backend.llvm.text import Function, Module, Phi
+from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
 
@@ -286,17 +287,15 @@ class KernelEmitter(Registers):
         """Outline the body and hand its blocks to the thread pool."""
         self.parallel += 1
         name = f"{self.name}_p{self.parallel}"
-        locals_ = [buffer for buffer in ir.buffers(loop.body) if buffer.kind == "local"]
         assert not ir.free_refs(loop), "a parallel loop must compute what it needs"
+        used = ir.buffers(loop.body)
+        shared = [buffer for buffer in used if buffer.kind != "scratch"]
         inner = Function(self.module, name, "void", [("ptr", "%context"), ("i64", "%block")], ATTRIBUTES)
-        for i, label in enumerate(("inputs", "outputs", "arena", "status")):
-            slot = inner.op(f"getelementptr ptr, ptr %context, i64 {i}")
-            inner._lines.append(f"  %{label} = load ptr, ptr {slot}")
-        emitter = KernelEmitter(self.module, inner, self.constants, name)
-        emitter.open_buffers([b for b in ir.buffers(loop.body) if b.kind != "local"])
-        for i, buffer in enumerate(locals_):
-            slot = inner.op(f"getelementptr ptr, ptr %context, i64 {4 + i}")
-            emitter.bases[buffer] = inner.op(f"load ptr, ptr {slot}")
+        inner._lines.append("  %status = load ptr, ptr %context")
+        emitter = KernelEmitter(self.module, inner, name)
+        for i, buffer in enumerate(shared, 1):
+            emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
+        emitter.own([buffer for buffer in used if buffer.kind == "scratch"])  # on the stack of the thread that runs a task
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
@@ -304,9 +303,8 @@ class KernelEmitter(Registers):
         inner.do("ret void")
         self.module.add_function(inner)
         fn = self.fn
-        context = fn.alloca(f"[{4 + len(locals_)} x ptr]")
-        pointers = ["%inputs", "%outputs", "%arena", "%status", *(self.bases[b] for b in locals_)]
-        for i, pointer in enumerate(pointers):
+        context = fn.alloca(f"[{1 + len(shared)} x ptr]")
+        for i, pointer in enumerate(["%status", *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
         self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
         fn.do(
@@ -326,24 +324,24 @@ def is_long_straight_line(kernel: ir.LoopKernel) -> bool:
     return len(kernel.body) > STRAIGHT_LINE and not any(isinstance(s, For) for s in kernel.body)
 
 
-def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.ndarray]) -> str:
-    """Add the function of a kernel; returns its name."""
-    fn = Function(
-        module,
-        kernel.name,
-        "void",
-        [("ptr", "%inputs"), ("ptr", "%outputs"), ("ptr", "%arena"), ("ptr", "%status")],
-        ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""),
-    )
-    emitter = KernelEmitter(module, fn, constants, kernel.name)
-    # Scratch of a parallel loop is on the stack of the thread that runs a task.
+def parameters(kernel: ir.LoopKernel) -> list[Buffer]:
+    """The buffers that the function of a kernel is given, in order."""
+    return [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
+
+
+def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
+    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel."""
+    given = parameters(kernel)
+    labels = [("ptr", "%status"), *(("ptr", f"%b{i}") for i in range(len(given)))]
+    fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""))
+    emitter = KernelEmitter(module, fn, name)
+    emitter.bases.update((buffer, f"%b{i}") for i, buffer in enumerate(given))
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
-    scratch = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
-    emitter.open_buffers([buffer for buffer in ir.buffers(kernel.body) if buffer not in scratch])
+    in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
+    emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
     emitter.body(kernel.body)
     fn.do("ret void")
     module.add_function(fn)
-    return kernel.name
 
 
 def _feeding_simd(ref: Ref, statements: Sequence[Statement]) -> For | None:

@@ -8,16 +8,19 @@ by exchange, so concurrent calls never share one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
-from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel
+import numpy as np
+
+from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, parameters
 from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_text import Writer
-from graphjit.backend.llvm.registers import base_pointer
 from graphjit.backend.llvm.scalar import kind
 from graphjit.backend.llvm.text import Function, Module
+from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import LoopKernel
+from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program
 
@@ -32,12 +35,18 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     status = fn.alloca("i64")
     fn.do(f"store i64 0, ptr {status}")
     arena = _take_arena(module, fn, program.arena)
+    known: dict[Hashable, str] = {}  # equal kernels are compiled once
     for step in program.steps:
         if isinstance(step, Product):
-            _product(fn, program, step, arena)
+            _product(fn, program, step, arena, known)
         elif kernels[step.name].body:
-            name = emit_kernel(module, kernels[step.name], program.constants)
-            fn.do(f"call void @{name}(ptr %inputs, ptr %outputs, ptr {arena}, ptr {status})")
+            kernel = kernels[step.name]
+            key = signature(kernel)
+            if key not in known:
+                known[key] = kernel.name
+                emit_kernel(module, kernel, kernel.name)
+            pointers = [base_pointer(fn, buffer, program.constants, arena) for buffer in parameters(kernel)]
+            fn.do(f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})")
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
         fn.do(f"call void @free(ptr {old})")
@@ -65,7 +74,17 @@ def _take_arena(module: Module, fn: Function, size: int) -> str:
     return fn.op(f"phi ptr [ {kept}, %entry ], [ {fresh}, %allocate ]")
 
 
-def _product(fn: Function, program: Program, step: Product, arena: str) -> None:
+def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], arena: str) -> str:
+    """Pointer to the first element of a buffer that lives outside of kernels."""
+    if buffer.kind == "const":
+        return f"inttoptr (i64 {constants[buffer.slot].ctypes.data} to ptr)"
+    if buffer.kind == "arena":
+        return fn.op(f"getelementptr i8, ptr {arena}, i64 {buffer.slot}")
+    table = "%inputs" if buffer.kind == "input" else "%outputs"
+    return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")
+
+
+def _product(fn: Function, program: Program, step: Product, arena: str, known: dict[Hashable, str]) -> None:
     """Call the matrix kernel, once per batch element."""
     x, y = step.node.args
     element = kind(step.node.dtype)
@@ -74,9 +93,11 @@ def _product(fn: Function, program: Program, step: Product, arena: str) -> None:
     direct = plan(Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]), host_tile(short))
     if direct is not None:
         w = Writer.within(fn)
-        emit_direct(fn.module, f"product_{step.name}", direct)
+        if direct not in known:
+            known[direct] = f"product_{step.name}"
+            emit_direct(fn.module, known[direct], direct)
         operands = [base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)]
-        call_direct(w, f"product_{step.name}", direct, [operands[i] for i in direct.order])
+        call_direct(w, known[direct], direct, [operands[i] for i in direct.order])
         return
     fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
     bases = [

@@ -61,10 +61,9 @@ class Scope:
 class Registers:
     """The state of one function and its traffic with memory."""
 
-    def __init__(self, module: Module, fn: Function, constants: Sequence[np.ndarray], name: str) -> None:
+    def __init__(self, module: Module, fn: Function, name: str) -> None:
         self.module = module
         self.fn = fn
-        self.constants = constants
         self.name = name
         self.scalars = Scalars(fn, True)
         self.values: dict[Ref, Value] = {}
@@ -372,22 +371,10 @@ class Registers:
             f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})"
         )
 
-    def open_buffers(self, buffers: Sequence[Buffer]) -> None:
-        """Base pointers of everything that the function touches."""
+    def own(self, buffers: Sequence[Buffer]) -> None:
+        """Stack for the buffers that live in this function."""
         for buffer in buffers:
-            self.bases[buffer] = base_pointer(self.fn, buffer, self.constants)
-
-
-def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], arena: str = "%arena") -> str:
-    """Pointer to the first element of a buffer."""
-    if buffer.kind == "const":
-        return f"inttoptr (i64 {constants[buffer.slot].ctypes.data} to ptr)"
-    if buffer.kind == "arena":
-        return fn.op(f"getelementptr i8, ptr {arena}, i64 {buffer.slot}")
-    if buffer.kind in ("local", "scratch"):
-        return fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", 64)
-    table = "%inputs" if buffer.kind == "input" else "%outputs"
-    return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")
+            self.bases[buffer] = self.fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", 64)
 
 
 def _accessed(statement: Statement) -> tuple[Buffer, Address] | None:

@@ -1,0 +1,80 @@
+"""When are two kernels the same code?
+
+Job: describe a kernel up to the names of its loops, values and buffers.
+Input: a loop kernel.  Output: a hashable description.
+Invariant: kernels with equal descriptions differ only in which buffers they are given, so one function serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from graphjit.ir.buffers import Buffer
+from graphjit.loops.ir import (
+    Accumulate,
+    Address,
+    Check,
+    Const,
+    For,
+    Index,
+    Init,
+    Let,
+    Load,
+    LoopKernel,
+    Statement,
+    Store,
+)
+
+
+def signature(kernel: LoopKernel) -> Hashable:
+    """The description of ``kernel``; buffers are numbered in order of first use, as in `ir.buffers`."""
+    return _Signature().body(kernel.body)
+
+
+class _Signature:
+    """Numbers everything in order of appearance."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+
+    def name(self, thing: Any) -> int:
+        return self.numbers.setdefault(thing, len(self.numbers))
+
+    def body(self, body: tuple[Statement, ...]) -> Hashable:
+        return tuple(map(self.statement, body))
+
+    def buffer(self, buffer: Buffer) -> Hashable:
+        inside = buffer.kind if buffer.kind in ("local", "scratch") else ""
+        return self.name(buffer), buffer.dtype, buffer.size, inside  # code may depend on the size: whole records are read where they fit
+
+    def address(self, address: Address) -> Hashable:
+        return address.offset, tuple((self.name(axis), factor) for axis, factor in address.terms.items())
+
+    def statement(self, statement: Statement) -> Hashable:
+        if isinstance(statement, For):
+            bound = statement.bound and (self.address(statement.bound.start), statement.bound.stop)
+            head = (self.name(statement.axis), statement.extent, statement.kind, bound, statement.unroll, statement.nanoseconds)
+            return ("for", *head, self.body(statement.body))
+        if isinstance(statement, Let):
+            return "let", self.name(statement.ref), statement.ref.dtype, self.expression(statement.value)
+        if isinstance(statement, Init):
+            return "init", self.name(statement.ref), statement.ref.dtype, statement.combine
+        if isinstance(statement, Accumulate):
+            return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value)
+        if isinstance(statement, Check):
+            return "check", self.name(statement.ok), statement.code
+        assert isinstance(statement, Store)
+        dynamic = tuple((self.name(ref), factor) for ref, factor in statement.dynamic)
+        return "store", self.buffer(statement.buffer), self.address(statement.address), dynamic, self.name(statement.value), statement.combine
+
+    def expression(self, value: Any) -> Hashable:
+        if isinstance(value, Const):
+            return "const", value.value.dtype, value.value.tobytes()
+        if isinstance(value, Index):
+            return "index", self.address(value.value)
+        if isinstance(value, Load):
+            dynamic = tuple((self.name(ref), factor) for ref, factor in value.dynamic)
+            guard = None if value.guard is None else self.name(value.guard)
+            return "load", self.buffer(value.buffer), self.address(value.address), dynamic, guard
+        return value.op, tuple(map(self.name, value.args)), value.check
