@@ -15,6 +15,7 @@ import numpy as np
 from graphjit.backend.llvm.jit import host
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
 from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
+from graphjit.backend.llvm.strided import components
 from graphjit.backend.llvm.text import Function, Module, Phi
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
@@ -205,6 +206,8 @@ class KernelEmitter(Registers):
         carried = self.carry(loop, before)
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
+        if self.lanes is not None:
+            self.scopes[-1].stored = components(loop.body, self.lanes.axis, self.lanes.count)
         outer, self.elements = self.elements, self.elements * loop.extent
         straight, self.scalars.straight = self.scalars.straight, self.many_calls(loop)
         if masked and self.lanes is not None:

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphjit.backend.llvm.scalar import Scalars, constant, kind, literal, stored, vector
-from graphjit.backend.llvm.strided import RECORD, component, load_elements, load_records, store_elements
+from graphjit.backend.llvm.strided import (
+    Components,
+    Record,
+    component,
+    load_elements,
+    load_records,
+    record_of,
+    store_elements,
+    store_records,
+    written_whole,
+)
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
@@ -55,7 +65,9 @@ class Scope:
     """Pointers and whole records known in one loop body."""
 
     pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
-    records: dict[tuple[Buffer, Address, int], list[str]] = field(default_factory=dict)
+    stored: Components = field(default_factory=dict)  # components of records that the loop body stores
+    records: dict[tuple[Record, int], list[str]] = field(default_factory=dict)  # whole records read so far, by unrolled copy
+    filled: dict[Record, dict[int, list[str]]] = field(default_factory=dict)  # elements of records that are not stored yet
 
 
 class Registers:
@@ -233,14 +245,14 @@ class Registers:
         """Elements at equal distances; components of short records come from the same vectors."""
         assert self.lanes is not None
         count, step = self.lanes.count, value.address[self.lanes.axis]
-        whole = 1 < step <= RECORD and count >= 4 and not value.dynamic and value.buffer.size % step == 0
-        if whole and all(c % step == 0 for c in value.address.terms.values()):
-            first = value.address - value.address.offset % step
-            known = self.scopes[-1].records
-            if (value.buffer, first, u) not in known:
-                start = self.shifted(self.pointer(value.buffer, first), memory, u * count * step)
-                known[value.buffer, first, u] = load_records(self.fn, start, memory, dtype.itemsize, step, count)
-            return component(self.fn, known[value.buffer, first, u], memory, count, value.address.offset % step)
+        scope = self.scopes[-1]
+        found = record_of(value.buffer, value.address, self.lanes.axis, count) if not value.refs else None
+        if found is not None:
+            record, _, which = found
+            if (record, u) not in scope.records:
+                start = self.shifted(self.pointer(*record), memory, u * count * step)
+                scope.records[record, u] = load_records(self.fn, start, memory, dtype.itemsize, step, count)
+            return component(self.fn, scope.records[record, u], memory, count, which)
         return load_elements(self.fn, self.shifted(base, memory, u * count * step), memory, dtype.itemsize, step, count)
 
     def advance(self, buffer: Buffer, base: str, index: str, factor: int) -> str:
@@ -329,6 +341,8 @@ class Registers:
             self.fn.do(f"store {memory} {self.to_memory(name, dtype, 1)}, ptr {base}, align {dtype.itemsize}")
             return
         assert lanes is not None
+        if lanes.masks is None and not statement.combine and self.store_component(statement):
+            return
         for u, name in enumerate(self.vectors(statement.value)):
             if not varying and step == 1:
                 where = self.shifted(base, memory, u * lanes.count)
@@ -346,6 +360,24 @@ class Registers:
                     old = self.from_memory(self.gather(pointers, memory, dtype, self.mask(u)), dtype, lanes.count)
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
+
+    def store_component(self, statement: Store) -> bool:
+        """Keep an element of records that this loop body fills, and store them with the last one; False where it does not fill them."""
+        assert self.lanes is not None
+        count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
+        found = record_of(statement.buffer, statement.address, self.lanes.axis, count)
+        if found is None or statement.dynamic or not written_whole(scope.stored.get(found[0], ()), found[1]):
+            return False
+        record, step, which = found
+        memory = stored(dtype)
+        kept = scope.filled.setdefault(record, {})
+        kept[which] = [self.to_memory(name, dtype, count) for name in self.vectors(statement.value)]
+        if len(kept) == step:
+            base = self.pointer(*record)
+            for u in range(self.lanes.unroll):
+                start = self.shifted(base, memory, u * count * step)
+                store_records(self.fn, [kept[k][u] for k in range(step)], start, memory, dtype.itemsize, count)
+        return True
 
     def store_row(self, name: str, base: str, memory: str, dtype: np.dtype, u: int) -> None:
         """Neighbouring elements."""
