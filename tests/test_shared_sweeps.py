@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading as python_threads
+
 import numpy as np
 import pytest
 from random_graphs import random_graph, random_inputs, rng_for
@@ -392,3 +394,69 @@ def test_sums_over_rows_end_a_sweep():
     step = 1e-6
     slope = (standardised(x + step * direction) - standardised(x - step * direction)) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
+
+
+def test_an_empty_kernel_is_in_no_sweep():
+    """Nothing is computed for the rows of a (3000, 0) array: it has no loop to cut into blocks."""
+
+    def f(x, y):
+        z = np.tanh(x)
+        scaled = z * np.sum(z, axis=1, keepdims=True) / np.max(z, axis=1, keepdims=True)
+        return scaled[:, ::-1] * z, y * 2, np.sum(y, axis=0), np.sum(y, axis=1)
+
+    x, y = np.random.default_rng(10).uniform(0.5, 1, size=(3000, 50)), np.zeros((3000, 0))
+    for got, want in zip(graphjit.jit(f)(x, y), f(x, y), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_a_frame_around_nothing_is_zeros():
+    make = Make()
+    b = make.b
+    x, y = make.input(3, 2), make.input(4, 2)
+    nothing = b.slice(b.exp(x), starts=(0, 2), limits=(3, 2), steps=(1, 1))
+    check(make, b.add(y, b.embed(nothing, shape=(4, 2), starts=(1, 1), steps=(1, 1))))
+
+
+def test_blocks_of_few_rows_keep_their_sums_apart(everywhere, monkeypatch):
+    """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one partial sum."""
+    monkeypatch.setattr(sweep, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(sweep, "ROUND", 1)
+    monkeypatch.setattr(sweep, "FEW", 1)
+    monkeypatch.setattr(sweep, "TASKS", 2)
+
+    def f(x):
+        y = np.cumsum(x)
+        return np.sum(np.exp(y)), np.sum(y * x) * 2, np.tanh(y[::-1]) * np.sin(y)
+
+    x = np.random.default_rng(12).normal(size=37)
+    for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_wide_rows_need_no_deep_stack():
+    """Scratch of a block and partial sums were on the stack: rows of 320 KB, or a thread with little stack, killed the process."""
+
+    def f(x, g):
+        z = np.tanh(x * g)
+        return z[:, :-1] * z[:, 1:], z[:, ::-1] * np.sum(z, axis=1, keepdims=True)
+
+    rng = np.random.default_rng(11)
+    cases = [(graphjit.jit(f), args) for args in (rng.normal(size=(2, 1000, 100)), rng.normal(size=(2, 256, 40_000)))]
+    wide = [rng.normal(size=shape) for shape in CASES["layer_norm"][1]]
+    cases.append((graphjit.value_and_grad(layer_norm, (0, 1, 2)), wide))
+    for compiled, args in cases:
+        graph = compiled.dispatcher.staged(*args).graph
+        program = pipeline.schedule(pipeline.optimize(graph))[1]
+        assert any(isinstance(step, Sweep) for step in program.steps)
+        wanted = compiled(*args)
+        found: list = []
+        before = python_threads.stack_size(128 << 10)
+        try:
+            thread = python_threads.Thread(target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args)))
+            thread.start()
+            thread.join()
+        finally:
+            python_threads.stack_size(before)
+        for got, want in zip(found[0], wanted, strict=True):
+            for a, b in zip(got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want], strict=True):
+                assert np.asarray(a).tobytes() == np.asarray(b).tobytes()

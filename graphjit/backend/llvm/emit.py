@@ -301,7 +301,7 @@ class KernelEmitter(Registers):
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
         emitter.body(loop.body)
-        inner.do("ret void")
+        emitter.finish()
         self.module.add_function(inner)
         fn = self.fn
         context = fn.alloca(f"[{4 + len(locals_)} x ptr]")
@@ -336,12 +336,12 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, constants: Sequence[np.nd
         ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""),
     )
     emitter = KernelEmitter(module, fn, constants, kernel.name)
-    # Scratch of a parallel loop is on the stack of the thread that runs a task.
+    # Scratch of a parallel loop belongs to the thread that runs a task.
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     scratch = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.open_buffers([buffer for buffer in ir.buffers(kernel.body) if buffer not in scratch])
     emitter.body(kernel.body)
-    fn.do("ret void")
+    emitter.finish()
     module.add_function(fn)
     return kernel.name
 
