@@ -16,9 +16,10 @@ from graphjit.backend.llvm import threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
+from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import F32, F64
 from graphjit.loops.ir import For, Let, Load, Store, walk
-from graphjit.schedule import align, sweep, unstack
+from graphjit.schedule import align, fuse, sweep, unstack
 from graphjit.schedule.program import Assembly, Kernel, Sweep
 
 
@@ -417,20 +418,30 @@ def test_a_frame_around_nothing_is_zeros():
     check(make, b.add(y, b.embed(nothing, shape=(4, 2), starts=(1, 1), steps=(1, 1))))
 
 
-def test_blocks_of_few_rows_keep_their_sums_apart(everywhere, monkeypatch):
+ONE_PARTIAL_SUM = """graph small_blocks
+  %0 = input name='x0' : f64[5]
+  %1 = input name='x1' : f64[5]
+  %2 = sum %1 axes=(0,) : f64[]
+  %3 = mul %0 %1 : f64[5]
+  %4 = polygamma %3 n=3 : f64[5]
+  %5 = floor %2 : f64[]
+  %6 = broadcast_to %5 shape=(5,) : f64[5]
+  %7 = logaddexp2 %4 %6 : f64[5]
+  return %7 %2
+"""
+
+
+def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
     """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one partial sum."""
-    monkeypatch.setattr(sweep, "BLOCK_BYTES", 8)
-    monkeypatch.setattr(sweep, "ROUND", 1)
-    monkeypatch.setattr(sweep, "FEW", 1)
-    monkeypatch.setattr(sweep, "TASKS", 2)
-
-    def f(x):
-        y = np.cumsum(x)
-        return np.sum(np.exp(y)), np.sum(y * x) * 2, np.tanh(y[::-1]) * np.sin(y)
-
-    x = np.random.default_rng(12).normal(size=37)
-    for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-12)
+    for name in ("BLOCK_BYTES", "ROUND", "FEW"):
+        monkeypatch.setattr(sweep, name, 1)
+    monkeypatch.setattr(fuse, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(sweep, "TASKS", 3)
+    graph = parse_graph(ONE_PARTIAL_SUM)
+    values = list(np.random.default_rng(12).uniform(0.5, 2, size=(2, 5)))
+    assert any(isinstance(step, Sweep) for step in steps(graph))
+    for got, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
 def test_wide_rows_need_no_deep_stack():
