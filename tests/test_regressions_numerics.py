@@ -112,3 +112,19 @@ def test_nothing_can_be_taken_from_an_empty_axis() -> None:
         with pytest.raises(IndexError):
             taken(np.zeros(0), index)
         assert taken(np.zeros(0), index[:0]).shape == function(np.zeros(0), index[:0]).shape
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda i: np.zeros(1)[i] + 1,
+        lambda i: np.arange(1)[i] * 2.0,
+        lambda i: np.pad(np.array([3.0])[i], 1),
+        lambda i: np.array([[[3.0]]])[:, i],
+    ],
+)
+def test_gathers_from_a_constant_of_one_element(function: Callable[..., Any]) -> None:
+    """Such a constant is a number in the code and lies nowhere in memory."""
+    same(function, np.array([0, -1, 0, 0, -1]))
+    with pytest.raises(IndexError):
+        graphjit.jit(function)(np.array([0, 1]))

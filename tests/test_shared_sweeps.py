@@ -296,6 +296,38 @@ def test_antisymmetric_sums_change_their_sign():
     check(make, out, 1000)
 
 
+def neighbours(x):
+    d = x[:, None] - x
+    near = d * d < 1.0
+    return np.sum(near * d * d, axis=0), np.sum(near * np.abs(d), axis=1), np.sum(near, axis=0)
+
+
+def unsigned(x):
+    d = x[:, None] - x
+    return np.sum(np.abs(d), axis=0), np.sum(np.abs(d), axis=1), np.sum(d.astype(np.uint64), axis=0), np.sum(d, axis=1)
+
+
+def nearly_symmetric(x):
+    d = x[:, None] - x
+    e = np.where(d > 0, d, 0.5 * d)
+    f = np.maximum(x[:, None], 2 * x) * d
+    results = [np.sum(a, axis=k) for a in (e, np.exp(d), f, d * d * d, np.arctan2(d, 1 + d * d), d / (2 + np.abs(d)), -d - d * d) for k in (0, 1)]
+    return (*results, np.max(d, axis=0), np.max(d, axis=1))
+
+
+SYMMETRIC = {neighbours: ("f8", "f4", "i8", "u1", "u8"), unsigned: ("i8", "u1", "u8"), nearly_symmetric: ("f8", "f4", "i8")}
+
+
+@pytest.mark.parametrize(("function", "dtype"), [(function, dtype) for function, dtypes in SYMMETRIC.items() for dtype in dtypes])
+def test_what_is_symmetric_up_to_a_sign(function, dtype):
+    """Conditions have no sign; unsigned differences wrap."""
+    x = (np.random.default_rng(13).normal(size=70) * 3).astype("i8" if dtype[0] in "iu" else dtype).astype(dtype)
+    for got, want in zip(graphjit.jit(function)(x), function(x), strict=True):
+        assert got.dtype == want.dtype
+        tolerance = 1e-11 if want.dtype == F64 else 1e-3
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
+
+
 def test_no_assembly_is_left_but_for_gaps_scatters_and_running_sums():
     make = Make()
     b = make.b

@@ -229,8 +229,11 @@ class Nest:
             self.lists[level].append(ir.Check(outside, code))
             return self.const(0, node.dtype)
         dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, level, where)
+        buffer = self.program.buffers.get(storage(x))
+        if buffer is None:  # a constant of one element
+            return self.compute(storage(x), (Affine(),) * len(storage(x).shape), level)
         guard = self.holds(where) if where else None
-        return self.let(level, node.dtype, Load(self.program.buffers[storage(x)], rest, dynamic, guard))
+        return self.let(level, node.dtype, Load(buffer, rest, dynamic, guard))
 
     def positions(
         self,
