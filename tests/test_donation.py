@@ -529,3 +529,19 @@ def test_inspect_shows_what_is_taken_over():
     step = graphjit.jit(scale, donate_argnums=0)
     assert "out0 : f64[5]  40 bytes  output 0, in place of in0 (donated)" in Stages(step, FIVES).text("program")
     assert "donated" not in Stages(scale, FIVES).text("program")
+
+
+SHIFTED = [
+    lambda x: (x * 2, np.pad(x[1:], (1, 0)) * 3),
+    lambda x: (np.pad(x[1:], (1, 0)) * 3, x * 2),
+    lambda x: (np.pad(x[1:], (1, 0)) + x, np.pad(x[:-1], (0, 1)) - x),
+]
+
+
+@pytest.mark.parametrize("function", SHIFTED)
+def test_a_load_under_a_condition_is_not_shared(function):
+    """``x`` read through a frame of zeros is another load, which stood behind the store of the first result."""
+    x = np.arange(1.0, 1001)
+    for donated in ((), (0,)):
+        for got, want in zip(graphjit.jit(function, donate_argnums=donated)(x.copy()), function(x), strict=True):
+            np.testing.assert_array_equal(got, want)

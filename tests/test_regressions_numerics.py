@@ -94,3 +94,37 @@ def test_numpys_own_error_does_not_hide_ours() -> None:
             graphjit.jit(function)(np.ones(2))
     with pytest.raises(ValueError, match="could not be broadcast"):
         graphjit.jit(lambda x: x + np.ones(3))(np.ones(2))
+
+
+def test_python_integers_outside_a_frame_are_not_checked() -> None:
+    """Where a pad puts zeros nothing is computed, so nothing is out of bounds there; inside it still is."""
+    padded = graphjit.jit(lambda x, n: np.pad(x + n * 300, 1))
+    np.testing.assert_array_equal(padded(np.arange(5, dtype=np.uint8), 0), [0, 0, 1, 2, 3, 4, 0])
+    with pytest.raises(OverflowError):
+        padded(np.arange(5, dtype=np.uint8), 1)
+
+
+def test_nothing_can_be_taken_from_an_empty_axis() -> None:
+    """It gave zeros."""
+    index = np.array([0, 1])
+    for function in (lambda x, i: x[i], lambda x, i: np.pad(x[i], 2), lambda x, i: x[i] * 2.0):
+        taken = graphjit.jit(function)
+        with pytest.raises(IndexError):
+            taken(np.zeros(0), index)
+        assert taken(np.zeros(0), index[:0]).shape == function(np.zeros(0), index[:0]).shape
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda i: np.zeros(1)[i] + 1,
+        lambda i: np.arange(1)[i] * 2.0,
+        lambda i: np.pad(np.array([3.0])[i], 1),
+        lambda i: np.array([[[3.0]]])[:, i],
+    ],
+)
+def test_gathers_from_a_constant_of_one_element(function: Callable[..., Any]) -> None:
+    """Such a constant is a number in the code and lies nowhere in memory."""
+    same(function, np.array([0, -1, 0, 0, -1]))
+    with pytest.raises(IndexError):
+        graphjit.jit(function)(np.array([0, 1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading as python_threads
+
 import numpy as np
 import pytest
 from random_graphs import random_graph, random_inputs, rng_for
@@ -14,9 +16,10 @@ from graphjit.backend.llvm import threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
+from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import F32, F64
 from graphjit.loops.ir import For, Let, Load, Store, walk
-from graphjit.schedule import align, sweep, unstack
+from graphjit.schedule import align, fuse, sweep, unstack
 from graphjit.schedule.program import Assembly, Kernel, Sweep
 
 
@@ -293,6 +296,38 @@ def test_antisymmetric_sums_change_their_sign():
     check(make, out, 1000)
 
 
+def neighbours(x):
+    d = x[:, None] - x
+    near = d * d < 1.0
+    return np.sum(near * d * d, axis=0), np.sum(near * np.abs(d), axis=1), np.sum(near, axis=0)
+
+
+def unsigned(x):
+    d = x[:, None] - x
+    return np.sum(np.abs(d), axis=0), np.sum(np.abs(d), axis=1), np.sum(d.astype(np.uint64), axis=0), np.sum(d, axis=1)
+
+
+def nearly_symmetric(x):
+    d = x[:, None] - x
+    e = np.where(d > 0, d, 0.5 * d)
+    f = np.maximum(x[:, None], 2 * x) * d
+    results = [np.sum(a, axis=k) for a in (e, np.exp(d), f, d * d * d, np.arctan2(d, 1 + d * d), d / (2 + np.abs(d)), -d - d * d) for k in (0, 1)]
+    return (*results, np.max(d, axis=0), np.max(d, axis=1))
+
+
+SYMMETRIC = {neighbours: ("f8", "f4", "i8", "u1", "u8"), unsigned: ("i8", "u1", "u8"), nearly_symmetric: ("f8", "f4", "i8")}
+
+
+@pytest.mark.parametrize(("function", "dtype"), [(function, dtype) for function, dtypes in SYMMETRIC.items() for dtype in dtypes])
+def test_what_is_symmetric_up_to_a_sign(function, dtype):
+    """Conditions have no sign; unsigned differences wrap."""
+    x = (np.random.default_rng(13).normal(size=70) * 3).astype("i8" if dtype[0] in "iu" else dtype).astype(dtype)
+    for got, want in zip(graphjit.jit(function)(x), function(x), strict=True):
+        assert got.dtype == want.dtype
+        tolerance = 1e-11 if want.dtype == F64 else 1e-3
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
+
+
 def test_no_assembly_is_left_but_for_gaps_scatters_and_running_sums():
     make = Make()
     b = make.b
@@ -392,6 +427,82 @@ def test_sums_over_rows_end_a_sweep():
     step = 1e-6
     slope = (standardised(x + step * direction) - standardised(x - step * direction)) / (2 * step)
     assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
+
+
+def test_an_empty_kernel_is_in_no_sweep():
+    """Nothing is computed for the rows of a (3000, 0) array: it has no loop to cut into blocks."""
+
+    def f(x, y):
+        z = np.tanh(x)
+        scaled = z * np.sum(z, axis=1, keepdims=True) / np.max(z, axis=1, keepdims=True)
+        return scaled[:, ::-1] * z, y * 2, np.sum(y, axis=0), np.sum(y, axis=1)
+
+    x, y = np.random.default_rng(10).uniform(0.5, 1, size=(3000, 50)), np.zeros((3000, 0))
+    for got, want in zip(graphjit.jit(f)(x, y), f(x, y), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_a_frame_around_nothing_is_zeros():
+    make = Make()
+    b = make.b
+    x, y = make.input(3, 2), make.input(4, 2)
+    nothing = b.slice(b.exp(x), starts=(0, 2), limits=(3, 2), steps=(1, 1))
+    check(make, b.add(y, b.embed(nothing, shape=(4, 2), starts=(1, 1), steps=(1, 1))))
+
+
+ONE_PARTIAL_SUM = """graph small_blocks
+  %0 = input name='x0' : f64[5]
+  %1 = input name='x1' : f64[5]
+  %2 = sum %1 axes=(0,) : f64[]
+  %3 = mul %0 %1 : f64[5]
+  %4 = polygamma %3 n=3 : f64[5]
+  %5 = floor %2 : f64[]
+  %6 = broadcast_to %5 shape=(5,) : f64[5]
+  %7 = logaddexp2 %4 %6 : f64[5]
+  return %7 %2
+"""
+
+
+def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
+    """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one partial sum."""
+    for name in ("BLOCK_BYTES", "ROUND", "FEW"):
+        monkeypatch.setattr(sweep, name, 1)
+    monkeypatch.setattr(fuse, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(sweep, "TASKS", 3)
+    graph = parse_graph(ONE_PARTIAL_SUM)
+    values = list(np.random.default_rng(12).uniform(0.5, 2, size=(2, 5)))
+    assert any(isinstance(step, Sweep) for step in steps(graph))
+    for got, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
+def test_wide_rows_need_no_deep_stack():
+    """Scratch of a block and partial sums were on the stack: rows of 320 KB, or a thread with little stack, killed the process."""
+
+    def f(x, g):
+        z = np.tanh(x * g)
+        return z[:, :-1] * z[:, 1:], z[:, ::-1] * np.sum(z, axis=1, keepdims=True)
+
+    rng = np.random.default_rng(11)
+    cases = [(graphjit.jit(f), args) for args in (rng.normal(size=(2, 1000, 100)), rng.normal(size=(2, 256, 40_000)))]
+    wide = [rng.normal(size=shape) for shape in CASES["layer_norm"][1]]
+    cases.append((graphjit.value_and_grad(layer_norm, (0, 1, 2)), wide))
+    for compiled, args in cases:
+        graph = compiled.dispatcher.staged(*args).graph
+        program = pipeline.schedule(pipeline.optimize(graph))[1]
+        assert any(isinstance(step, Sweep) for step in program.steps)
+        wanted = compiled(*args)
+        found: list = []
+        before = python_threads.stack_size(128 << 10)
+        try:
+            thread = python_threads.Thread(target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args)))
+            thread.start()
+            thread.join()
+        finally:
+            python_threads.stack_size(before)
+        for got, want in zip(found[0], wanted, strict=True):
+            for a, b in zip(got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want], strict=True):
+                assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 # ----------------------------------------------------------------------------------------------------- equal kernels

@@ -16,7 +16,7 @@ import numpy as np
 
 from graphjit.backend.donation import allocate
 from graphjit.backend.llvm.jit import NativeModule
-from graphjit.backend.llvm.program import OUT_OF_MEMORY
+from graphjit.backend.llvm.registers import OUT_OF_MEMORY
 from graphjit.backend.llvm.symbols import provide
 
 if TYPE_CHECKING:

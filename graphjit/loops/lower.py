@@ -133,6 +133,8 @@ class Nest:
                 check = self.program.error(*CHECKED[lower.name], node.loc)
                 if where:  # what is not there must not fail
                     args[1] = self.scalar(level, args[1].dtype, "select", self.holds(where), args[1], self.const(1, args[1].dtype))
+            if where and node.op.name == "narrow":
+                args[0] = self.scalar(level, args[0].dtype, "select", self.holds(where), args[0], self.const(0, args[0].dtype))
             result = self.scalar(level, node.dtype, lower.name, *args, check=check)
             if node.op.name == "narrow":
                 self.check_narrow(node, args[0], result, level)
@@ -183,6 +185,8 @@ class Nest:
     def window(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
         """An element of an embed: of its argument, or zero outside."""
         x = node.args[0]
+        if not x.type.size:
+            return self.const(0, node.dtype)
         starts: Any = node.attrs["starts"]
         inner = tuple(i - s for i, s in zip(index, starts, strict=True))
         limits: list[Limit] = []
@@ -218,11 +222,18 @@ class Nest:
         """One element at data-dependent positions along some axes."""
         x = node.args[0]
         axes: Any = node.attrs["axes"]
-        if any(x.shape[a] == 0 for a in axes):
+        empty = next((a for a in axes if x.shape[a] == 0), None)
+        if empty is not None:
+            code = self.program.error(IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc)
+            outside = self.scalar(level, BOOL, "not", self.holds(where)) if where else self.const(False, BOOL)
+            self.lists[level].append(ir.Check(outside, code))
             return self.const(0, node.dtype)
         dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, level, where)
+        buffer = self.program.buffers.get(storage(x))
+        if buffer is None:  # a constant of one element
+            return self.compute(storage(x), (Affine(),) * len(storage(x).shape), level)
         guard = self.holds(where) if where else None
-        return self.let(level, node.dtype, Load(self.program.buffers[storage(x)], rest, dynamic, guard))
+        return self.let(level, node.dtype, Load(buffer, rest, dynamic, guard))
 
     def positions(
         self,

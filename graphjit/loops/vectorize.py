@@ -52,7 +52,7 @@ def _nest(loop: For) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it, nothing is added to memory, and no running total is read inside.
+    Inner loops do not stop early because of it, no two lanes write to one place, and no running total is read inside.
     """
     varying = _varying(loop)
     running = open_accumulators(loop)
@@ -61,9 +61,8 @@ def _can_lane(loop: For) -> bool:
             return False
         if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
             return False
-        if isinstance(statement, Store) and (statement.combine or statement.dynamic):
-            if _collides(statement, loop.axis, varying):
-                return False
+        if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
+            return False
     return True
 
 

@@ -102,6 +102,24 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
     return []
 
 
+def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
+    """The stored values that ``root`` reads through windows: by loads that hang on a condition, which nobody else shares."""
+    found: set[Node] = set()
+    seen: set[tuple[Node, bool]] = set()
+    stack = [(node, False) for node, _ in start(root)]
+    while stack:
+        node, framed = stack.pop()
+        if (node, framed) in seen:
+            continue
+        seen.add((node, framed))
+        base = storage(node)
+        if base in stored:
+            found |= {base} if framed else set()
+        else:
+            stack += [(arg, framed or is_window(node)) for arg in node.args]
+    return found
+
+
 def reads(root: Node, stored: set[Node]) -> list[Read]:
     """Every stored value that ``root`` reads, with its addresses (a value read twice at one address counts once)."""
     found: dict[tuple[Node, Address | None], None] = {}

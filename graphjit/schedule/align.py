@@ -115,14 +115,17 @@ class _Mirror:
         args, signs = [arg for arg, _ in pairs], [sign for _, sign in pairs]
         if name in ("mul", "div") and node.dtype.kind == "f":
             return self.lookup(node, args, signs[0] * signs[1])
-        positive = pairs if name == "abs" else [max(self.forms(pair), key=lambda form: form[1]) for pair in pairs]
-        if name != "abs" and any(s < 0 for _, s in positive):
+        even = name == "abs" and node.dtype.kind != "u"
+        positive = pairs if even else [max(self.forms(pair), key=lambda form: form[1]) for pair in pairs]
+        if not even and any(s < 0 for _, s in positive):
             return None
         return self.lookup(node, [arg for arg, _ in positive], 1)
 
     def forms(self, pair: Signed) -> list[Signed]:
         """The same value as known nodes with either sign."""
         node, sign = pair
+        if node.dtype.kind == "b":
+            return [pair]
         other = node.args[0] if node.op.name == "neg" else self.b.neg(node)
         return [pair, (other, -sign)] if other in self.known else [pair]
 

@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Reduce
-from graphjit.schedule.access import linear, own_index, storage
+from graphjit.schedule.access import framed_reads, linear, own_index, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.program import Kernel
 
@@ -29,7 +29,8 @@ def last_reads(fusion: Fusion) -> dict[Node, int]:
 def read_only_here(fusion: Fusion, kernel: Kernel, node: Node, dep: Node) -> bool:
     """Whether ``kernel`` reads ``dep`` only at the point where it writes ``node``, and not in a later phase.
 
-    ``node`` must be one of the readers: then its load stands before its store, and the others of the same phase share that load.
+    ``node`` must be one of the readers: then its load stands before its store, and the others of the same phase share that load; not if one of
+    them reads through a window, since a load under a condition is a load of its own and may stand behind the store.
     """
     writer = next(member for member in kernel.members if member.node is node)
     if isinstance(node.op.lower, Reduce) or all(read is not dep for read, _ in fusion.reads[node]):
@@ -38,15 +39,17 @@ def read_only_here(fusion: Fusion, kernel: Kernel, node: Node, dep: Node) -> boo
     here = linear(node.shape, own_index(node.shape))
     index = own_index(kernel.space)
     row = linear(node.shape, [index[axis] for axis in kernel.outer]) if writer.outer else here
+    readers = []
     for member in kernel.members:
         for read, address in fusion.reads[member.node]:
             if read is not dep:
                 continue
+            readers.append(member.node)
             if member.phase > writer.phase or (member.outer and not writer.outer):
                 return False
             if address != (here if member.outer == writer.outer else row):
                 return False
-    return True
+    return len(readers) == 1 or all(dep not in framed_reads(reader, fusion.stored) for reader in readers)
 
 
 def take_over(graph: Graph, fusion: Fusion, donated: Collection[int]) -> dict[int, int]:

@@ -24,7 +24,9 @@ BLOCK_BYTES = 262_144
 SHARED_BYTES = 131_072
 """Bytes of rows that more than one kernel touches from which a sweep pays."""
 ROUND = 16
-"""Rows of a block are a multiple of this: whole vectors."""
+"""Rows of a block are a multiple of this, if they are that many: whole vectors."""
+FEW = 4
+"""Rows of a block at the least, of whatever width: sums over rows are taken up and put down once a block."""
 TASKS = 32
 """Parts of a sweep that threads can claim, each with partial sums of its own."""
 PARTIAL_BYTES = 262_144
@@ -78,7 +80,7 @@ class _Run:
 
     def takes(self, kernel: Kernel) -> bool:
         """Whether ``kernel`` can run block by block after the kernels of the run."""
-        if not kernel.space or kernel.space[0] < MIN_ROWS:
+        if not kernel.space or kernel.space[0] < MIN_ROWS or not all(kernel.space):
             return False
         if self.kernels and (kernel.space[0] != self.kernels[0].space[0] or self.cost + kernel.cost > KERNEL_LIMIT):
             return False
@@ -126,7 +128,8 @@ class _Run:
         if len(kernels) < 2 or shared * kernels[0].space[0] < SHARED_BYTES:
             return [([number], kernel) for number, kernel in zip(numbers, kernels, strict=True)]
         rows = kernels[0].space[0]
-        block = min(max(BLOCK_BYTES // max(row, 1) // ROUND, 1) * ROUND, rows)
+        fitting = max(BLOCK_BYTES // max(row, 1), FEW)
+        block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, rows)
         tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
         return [(numbers, Sweep(kernels, rows, block, tasks, row_by_row))]
 

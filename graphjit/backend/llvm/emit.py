@@ -298,12 +298,12 @@ class KernelEmitter(Registers):
         emitter = KernelEmitter(self.module, inner, name)
         for i, buffer in enumerate(shared, 1):
             emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
-        emitter.own([buffer for buffer in used if buffer.kind == "scratch"])  # on the stack of the thread that runs a task
+        emitter.own([buffer for buffer in used if buffer.kind == "scratch"])
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
         emitter.body(loop.body)
-        inner.do("ret void")
+        emitter.finish()
         self.module.add_function(inner)
         fn = self.fn
         context = fn.alloca(f"[{1 + len(shared)} x ptr]")
@@ -339,11 +339,12 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""))
     emitter = KernelEmitter(module, fn, name)
     emitter.bases.update((buffer, f"%b{i}") for i, buffer in enumerate(given))
+    # Scratch of a parallel loop belongs to the thread that runs a task.
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
     emitter.body(kernel.body)
-    fn.do("ret void")
+    emitter.finish()
     module.add_function(fn)
 
 

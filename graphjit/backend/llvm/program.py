@@ -16,6 +16,7 @@ from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, parameters
 from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_text import Writer
+from graphjit.backend.llvm.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.scalar import kind
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
@@ -23,9 +24,6 @@ from graphjit.loops.ir import LoopKernel
 from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program
-
-ON_STACK = 16_384
-OUT_OF_MEMORY = -1
 
 
 def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:

@@ -7,6 +7,7 @@ Invariants: lanes beyond the loop's end load 1 and store nothing; pointers are c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,12 @@ from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Let, Load, Ref, Statement, Store
+
+CACHE_LINE = 64
+ON_STACK = 16_384
+"""Bytes that a function keeps on the stack; more lies on the heap, since threads may have small stacks."""
+OUT_OF_MEMORY = -1
+"""Status of a run that found no memory."""
 
 
 @dataclass
@@ -85,6 +92,7 @@ class Registers:
         self.scopes: list[Scope] = [Scope()]
         self.elements = 1  # iterations of all open loops together
         self.bases: dict[Buffer, str] = {}
+        self.heap = ""  # what this function must free
         self.parallel = 0
 
     # ---------------------------------------------------------------------------------------------------- values
@@ -404,9 +412,40 @@ class Registers:
         )
 
     def own(self, buffers: Sequence[Buffer]) -> None:
-        """Stack for the buffers that live in this function."""
-        for buffer in buffers:
-            self.bases[buffer] = self.fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", 64)
+        """Memory for the buffers that live in this function: on the stack when they are small."""
+        total = sum(map(_room, buffers))
+        if total > ON_STACK:
+            self.heap = self.allocate(total)
+        for buffer, place in zip(buffers, itertools.accumulate(map(_room, buffers), initial=0), strict=False):
+            if self.heap:
+                self.bases[buffer] = self.fn.op(f"getelementptr i8, ptr {self.heap}, i64 {place}")
+            else:
+                self.bases[buffer] = self.fn.alloca(f"[{buffer.size} x {stored(buffer.dtype)}]", CACHE_LINE)
+
+    def allocate(self, nbytes: int) -> str:
+        """Memory from the heap; where there is none the function ends with that status."""
+        fn = self.fn
+        self.module.declare("aligned_alloc", "declare ptr @aligned_alloc(i64, i64)")
+        self.module.declare("free", "declare void @free(ptr)")
+        found = fn.op(f"call ptr @aligned_alloc(i64 {CACHE_LINE}, i64 {nbytes})")
+        none, some = fn.label("none"), fn.label("some")
+        fn.do(f"br i1 {fn.op(f'icmp eq ptr {found}, null')}, label %{none}, label %{some}")
+        fn.start(none)
+        fn.do(f"store i64 {OUT_OF_MEMORY}, ptr %status")
+        fn.do("ret void")
+        fn.start(some)
+        return found
+
+    def finish(self) -> None:
+        """The end of the function."""
+        if self.heap:
+            self.fn.do(f"call void @free(ptr {self.heap})")
+        self.fn.do("ret void")
+
+
+def _room(buffer: Buffer) -> int:
+    """Bytes of a buffer in whole cache lines."""
+    return -(-buffer.size * buffer.dtype.itemsize // CACHE_LINE) * CACHE_LINE
 
 
 def _accessed(statement: Statement) -> tuple[Buffer, Address] | None:
