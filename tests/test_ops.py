@@ -73,7 +73,6 @@ LOOSE = {
     "log_ndtr": "the same",
     "polygamma": "sum of powers; reflection cancels near its zeros",
     "logit": "SciPy evaluates float32 in another order",
-    "recurrence": "doubling rounds in another order than the running sum",
 }
 
 

@@ -24,6 +24,7 @@ from graphjit.ir.opdef import (
     Partials,
     Reduce,
     Scalar,
+    Scan,
     Special,
     View,
 )
@@ -106,6 +107,8 @@ def lowering(op: OpDef) -> str:
         return f"Scalar: operation {lower.name} on each element, cost {lower.cost}"
     if isinstance(lower, Reduce):
         return f"Reduce: combiner {lower.combine}"
+    if isinstance(lower, Scan):
+        return f"Scan: running value with combiner {lower.combine}"
     if isinstance(lower, Special):
         return f"Special: {lower.kind}"
     return "View: an index map, nothing is computed" if isinstance(lower, View) else "Decompose: rewritten into other ops"

@@ -11,13 +11,14 @@ import json
 from collections.abc import Iterable
 
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Special, View
+from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, Special, View
 from graphjit.ir.printer import comment, number_nodes, value_text
 
 COLOURS: tuple[tuple[type, str], ...] = (
     (Scalar, "#dbe9f6"),
     (View, "#eeeeee"),
     (Reduce, "#fde0c5"),
+    (Scan, "#fbd0a8"),
     (Decompose, "#e2d5ef"),
     (Special, "#d5ecd4"),
 )

@@ -115,13 +115,23 @@ class Reduce:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """A running value along the attribute ``axis`` (from the end if ``reverse``) with combiner ``add|mul``; its result is every stage of it.
+
+    With two arguments the running value is multiplied by the first before the second joins it, but for the first element of a row.
+    """
+
+    combine: str
+
+
+@dataclass(frozen=True)
 class Special:
     """Lowered by a named rule of its own in ``schedule``/``loops`` (input, const, contract, gather ...)."""
 
     kind: str
 
 
-Lowering = Scalar | Decompose | View | Reduce | Special
+Lowering = Scalar | Decompose | View | Reduce | Scan | Special
 LocalRule = Callable[..., Node | None]
 
 
@@ -210,6 +220,8 @@ def op(
         refuse("a missing derivative needs its reason")
     if isinstance(lower, Reduce) and "axes" not in attrs:
         refuse("a reduction needs the attribute axes")
+    if isinstance(lower, Scan) and not {"axis", "reverse"} <= set(attrs):
+        refuse("a running value needs the attributes axis and reverse")
     if isinstance(lower, View) and arity != 1:
         refuse("a view has one argument")
     if samples is None and not isinstance(lower, Special):

@@ -1,6 +1,6 @@
-"""Lower steps that are written piece by piece: embed with gaps, scatter, cumulative sums, argmax.
+"""Lower steps that are written piece by piece: embed with gaps, scatter, argmax.
 
-Job: loop nests that push values to computed addresses, or carry a value along one axis.
+Job: loop nests that push values to computed addresses, or look for a position.
 Input: an `Assembly`.  Output: a `LoopKernel`.
 Invariant: every element of the result is written before the kernel ends; elements added to one place are added in index order.
 """
@@ -91,29 +91,6 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
     return _renumbered([first, nest.lists[0]])
 
 
-def _cumulative(program: Program, node: Node) -> list[Statement]:
-    """A running value along one axis, the other axes outside."""
-    axis: Any = node.attrs["axis"]
-    combine = "add" if node.op.name == "cumsum" else "mul"
-    n = node.shape[axis]
-    order = [i for i in range(len(node.shape)) if i != axis] + [axis]
-    names = [Axis(f"i{i}") for i in range(len(node.shape))]
-    index = [axis_index(names[i]) if m != 1 else Affine() for i, m in enumerate(node.shape)]
-    along = index[axis] if not node.attrs["reverse"] or n == 1 else -index[axis] + (n - 1)
-    place = tuple(along if i == axis else index[i] for i in range(len(node.shape)))
-    nest = Nest(program, [(names[i], node.shape[i]) for i in order if node.shape[i] != 1])
-    outer = len(nest.axes) - (n != 1)
-    running = nest.fresh(node.dtype)
-    nest.lists[outer].append(ir.Init(running, combine))
-    value = nest.value(node.args[0], place)
-    nest.lists[-1].append(ir.Accumulate(running, combine, value))
-    copy = nest.fresh(node.dtype)
-    nest.lists[-1].append(Let(copy, ir.Scalar("copy", (running,))))
-    nest.lists[-1].append(Store(program.buffers[node], linear(node.shape, place), copy))
-    nest.close(len(nest.axes), len(nest.axes))
-    return nest.lists[0]
-
-
 def _argreduce(program: Program, node: Node) -> list[Statement]:
     """The first position of the extremum (of the first NaN, if there is one) along the reduced axes."""
     x = node.args[0]
@@ -157,6 +134,5 @@ def _argreduce(program: Program, node: Node) -> list[Statement]:
 LOWERINGS: dict[str, Callable[[Program, Node], list[Statement]]] = {
     "embed": _embed,
     "scatter": _scatter,
-    "cumulative": _cumulative,
     "argreduce": _argreduce,
 }

@@ -87,7 +87,8 @@ class _Count:
                         trip /= trips[axis]
                 self.block(statement.body, {**trips, statement.axis: trip}, times * trip)
             elif isinstance(statement, Accumulate):
-                self.flops += times if statement.value.dtype.kind == "f" else 0
+                each = 1 if statement.factor is None else 2
+                self.flops += each * times if statement.value.dtype.kind == "f" else 0
             elif isinstance(statement, Store):
                 # Adding to memory in place reads what is there: that was written by this kernel itself, and counts once.
                 self.touch(self.written, statement.buffer, statement.address, statement.dynamic, trips, times)

@@ -111,11 +111,12 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
-    """``accumulator = combine(accumulator, value)``."""
+    """``accumulator = combine(accumulator, value)``; with a ``factor``, ``accumulator * factor + value`` (rounded once or twice)."""
 
     ref: Ref
     combine: str
     value: Ref
+    factor: Ref | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,7 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     if isinstance(statement, Store):
         return replace(statement, value=fresh(statement.value), dynamic=each(statement.dynamic))
     if isinstance(statement, Accumulate):
-        return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value))
+        return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value), statement.factor and fresh(statement.factor))
     if isinstance(statement, Init):
         return Init(fresh(statement.ref), statement.combine)
     return Check(fresh(statement.ok), statement.code)
@@ -261,7 +262,7 @@ def uses(statement: Statement) -> tuple[Ref, ...]:
     if isinstance(statement, Store):
         return (statement.value, *(ref for ref, _ in statement.dynamic))
     if isinstance(statement, Accumulate):
-        return (statement.value,)
+        return (statement.value,) if statement.factor is None else (statement.value, statement.factor)
     return (statement.ok,) if isinstance(statement, Check) else ()
 
 
@@ -275,6 +276,16 @@ def open_accumulators(loop: For) -> dict[Ref, str]:
     """Accumulators that the loop feeds and that live beyond it, with their combiners."""
     opened = {s.ref for s in walk(loop.body) if isinstance(s, Init)}
     return {s.ref: s.combine for s in walk(loop.body) if isinstance(s, Accumulate) and s.ref not in opened}
+
+
+def running(loop: For) -> set[Ref]:
+    """Accumulators of which the loop needs every stage, in order: it reads them on the way, or multiplies them."""
+    found = set(open_accumulators(loop))
+    if not found:
+        return found
+    inside = walk(loop.body)
+    read = {ref for s in inside for ref in uses(s)}
+    return {ref for ref in found if ref in read} | {s.ref for s in inside if isinstance(s, Accumulate) and s.factor and s.ref in found}
 
 
 IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}

@@ -16,7 +16,7 @@ import numpy as np
 from graphjit.errors import IRError
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Reduce, Scalar, Special, View
+from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
@@ -275,6 +275,11 @@ def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
     order = [*kernel.outer, *(kernel.axes or ())]
     names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
     index = tuple(axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space))
+    if kernel.scan is not None:
+        along, reverse = kernel.scan
+        order.append(order.pop(order.index(along)))
+        if reverse and kernel.space[along] != 1:
+            index = tuple(-at + (kernel.space[along] - 1) if i == along else at for i, at in enumerate(index))
     loops = [i for i in order if kernel.space[i] != 1]
     inner = sum(1 for i in loops if kernel.axes is not None and i in kernel.axes)
     nest = Nest(program, [(names[i], kernel.space[i]) for i in loops])
@@ -314,6 +319,28 @@ def _inner_member(nest: Nest, member: Member, index: Index_, row: int, depth: in
         nest.registers[node] = accumulator
         sums.append(member)
         return
-    ref = nest.compute(node, index, nest.level(index))
+    if isinstance(node.op.lower, Scan):
+        ref = _running(nest, node, index, depth)
+    else:
+        ref = nest.compute(node, index, nest.level(index))
     nest.registers[node] = ref
     nest.keep(node, index, ref, depth)
+
+
+def _running(nest: Nest, node: Node, index: Index_, depth: int) -> Ref:
+    """The running value at ``index``, in the innermost loop; its accumulator is opened outside that loop."""
+    assert isinstance(node.op.lower, Scan)
+    combine = node.op.lower.combine
+    axis: Any = node.attrs["axis"]
+    n = node.shape[axis]
+    value = nest.value(node.args[-1], index)
+    if n == 1:
+        return value
+    factor = None
+    if len(node.args) == 2:
+        first = nest.scalar(depth, BOOL, "eq", nest.let(depth, I64, Index(index[axis])), nest.const(n - 1 if node.attrs["reverse"] else 0, I64))
+        factor = nest.scalar(depth, node.dtype, "select", first, nest.const(1, node.dtype), nest.value(node.args[0], index))
+    accumulator = nest.fresh(node.dtype)
+    nest.lists[depth - 1].append(ir.Init(accumulator, combine))
+    nest.lists[depth].append(ir.Accumulate(accumulator, combine, value, factor))
+    return nest.let(depth, node.dtype, ir.Scalar("copy", (accumulator,)))

@@ -31,6 +31,7 @@ from graphjit.loops.ir import (
     Store,
     free_refs,
     open_accumulators,
+    running,
     uses,
     walk,
 )
@@ -56,7 +57,7 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             body.append(replace(statement, nanoseconds=work) if work >= WORTH_NS else replace(statement, kind="serial"))
             continue
         sums = open_accumulators(statement)
-        if not _can_cut(statement, sums):
+        if not _can_cut(statement):
             body.append(statement)
             continue
         work = estimate(statement)
@@ -75,12 +76,12 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
     return replace(kernel, body=tuple(body), locals=(*kernel.locals, *extra))
 
 
-def _can_cut(loop: For, sums: Mapping[Ref, str]) -> bool:
+def _can_cut(loop: For) -> bool:
     """Whether blocks of ``loop`` are independent: they write different places, and nobody reads a running total."""
+    if running(loop):
+        return False
     for statement in walk(loop.body):
         if isinstance(statement, Store) and (statement.combine or statement.dynamic or not statement.address[loop.axis]):
-            return False
-        if sums and sums.keys() & set(uses(statement)):
             return False
     return True
 

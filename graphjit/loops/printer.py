@@ -59,7 +59,8 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, Init):
         return f"{statement.ref!r} = accumulator {statement.combine} : {short(statement.ref.dtype)}"
     if isinstance(statement, Accumulate):
-        return f"accumulate {statement.ref!r} {statement.combine} {statement.value!r}"
+        factor = "" if statement.factor is None else f" times {statement.factor!r}"
+        return f"accumulate {statement.ref!r}{factor} {statement.combine} {statement.value!r}"
     if isinstance(statement, Check):
         return f"check {statement.ok!r} else error {statement.code}"
     if isinstance(statement, For):

@@ -61,7 +61,8 @@ class _Signature:
         if isinstance(statement, Init):
             return "init", self.name(statement.ref), statement.ref.dtype, statement.combine
         if isinstance(statement, Accumulate):
-            return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value)
+            factor = None if statement.factor is None else self.name(statement.factor)
+            return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value), factor
         if isinstance(statement, Check):
             return "check", self.name(statement.ok), statement.code
         assert isinstance(statement, Store)

@@ -22,8 +22,7 @@ from graphjit.loops.ir import (
     Scalar,
     Statement,
     Store,
-    open_accumulators,
-    uses,
+    running,
     walk,
 )
 
@@ -52,13 +51,13 @@ def _nest(loop: For) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it, no two lanes write to one place, and no running total is read inside.
+    Inner loops do not stop early because of it, no two lanes write to one place, and running values (which the back end carries from lane to lane)
+    change only in the innermost loop.
     """
+    if running(loop) and any(isinstance(s, For) for s in loop.body):
+        return False
     varying = _varying(loop)
-    running = open_accumulators(loop)
     for statement in walk(loop.body):
-        if running and running.keys() & set(uses(statement)):
-            return False
         if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
@@ -73,7 +72,7 @@ def _collides(statement: Store, axis: Axis, varying: set[Ref]) -> bool:
 
 def _varying(loop: For) -> set[Ref]:
     """Refs that differ from lane to lane of ``loop``."""
-    found: set[Ref] = set()
+    found: set[Ref] = set(running(loop))
     for statement in walk(loop.body):
         if isinstance(statement, Let):
             value = statement.value
@@ -121,7 +120,7 @@ def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             score += 0.2 if statement.value.op in HEAVY else 0.02
         if step is not None:
-            score += 1.0 if step == 1 else 0.1 if step == 0 else -1.0
+            score += 1.0 if abs(step) == 1 else 0.1 if step == 0 else -1.0
     return score
 
 

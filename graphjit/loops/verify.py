@@ -157,6 +157,8 @@ class _Verifier:
             self.fail(statement, f"{statement.ref!r} was opened with {scope.open[statement.ref]!r}")
         if statement.value.dtype != statement.ref.dtype:
             self.fail(statement, f"{statement.value!r} has another dtype than the accumulator")
+        if statement.factor is not None and (statement.combine != "add" or statement.factor.dtype != statement.ref.dtype):
+            self.fail(statement, "a factor belongs to a sum of its own dtype")
 
     def store(self, statement: Store, scope: _Scope) -> None:
         buffer = statement.buffer

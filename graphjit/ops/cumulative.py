@@ -15,8 +15,8 @@ import numpy as np
 from graphjit.errors import ShapeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Custom, Decompose, Linear, Special, op
-from graphjit.ir.types import Type
+from graphjit.ir.opdef import Custom, Linear, Scan, op
+from graphjit.ir.types import I64, Type
 from graphjit.ops.infer import numeric
 from graphjit.ops.samples import FLOATS, INTS, Cases, Draw
 
@@ -61,12 +61,22 @@ def shifted(b: Builder, x: Node, axis: int, reverse: bool, fill: float) -> Node:
     n = x.shape[axis]
     if n == 0:
         return x
-    edge = b.full(fill, x.type.with_shape(tuple(1 if i == axis else m for i, m in enumerate(x.shape))))
     if n == 1:
-        return edge
-    if reverse:
-        return b.concatenate(part(b, x, axis, 1, n), edge, axis=axis)
-    return b.concatenate(edge, part(b, x, axis, 0, n - 1), axis=axis)
+        return b.full(fill, x.type)
+    # A window, not a concatenation: loops read it where it lies.
+    starts = tuple(1 if i == axis and not reverse else 0 for i in range(len(x.shape)))
+    kept = part(b, x, axis, 1, n) if reverse else part(b, x, axis, 0, n - 1)
+    moved = b.embed(kept, shape=x.shape, starts=starts, steps=(1,) * len(x.shape))
+    if fill == 0:
+        return moved
+    place = b.iota(dtype=I64, shape=x.shape, axis=axis)
+    edge = b.eq(place, b.full(n - 1 if reverse else 0, place.type))
+    return b.select(edge, b.full(fill, x.type), moved)
+
+
+def _single(b: Builder, *args: Node, axis: int, reverse: bool) -> Node | None:
+    """A row of one element is its own running value."""
+    return args[-1] if args[-1].shape[axis : axis + 1] == (1,) else None
 
 
 def _cumsum_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node | None]:
@@ -80,7 +90,8 @@ op(
     infer=_infer_along,
     impl=_accumulate(np.add),
     grad=Linear(_cumsum_transpose),
-    lower=Special("cumulative"),
+    lower=Scan("add"),
+    simplify=[_single],
     samples=Cases(lambda rng, draw: _along(draw, 1), FLOATS + INTS),
 )
 
@@ -114,7 +125,8 @@ op(
     infer=_infer_along,
     impl=_accumulate(np.multiply),
     grad=Custom(_cumprod_jvp, _cumprod_vjp),
-    lower=Special("cumulative"),
+    lower=Scan("mul"),
+    simplify=[_single],
     samples=Cases(lambda rng, draw: _along(draw, 1), FLOATS + INTS),
     special=(0.0, -0.0),
 )
@@ -149,23 +161,6 @@ def _recurrence_vjp(b: Builder, ct: Node, out: Node, args: Sequence[Node]) -> Se
     return b.mul(s, before), s
 
 
-def _expand_recurrence(b: Builder, out: Node, a: Node, u: Node) -> Node:
-    """Doubling (Hillis & Steele 1986): the step of width d joins each element with the d elements before its own d."""
-    axis: Any = out.attrs["axis"]
-    n = out.shape[axis]
-    if out.attrs["reverse"]:
-        a, u = b.flip(a, axes=(axis,)), b.flip(u, axes=(axis,))
-    d = 1
-    while d < n:
-        late = part(b, a, axis, d, n)
-        tail = b.add(b.mul(late, part(b, u, axis, 0, n - d)), part(b, u, axis, d, n))
-        if 2 * d < n:  # factors before 2d are never read again
-            a = b.concatenate(part(b, a, axis, 0, d), b.mul(late, part(b, a, axis, 0, n - d)), axis=axis)
-        u = b.concatenate(part(b, u, axis, 0, d), tail, axis=axis)
-        d *= 2
-    return b.flip(u, axes=(axis,)) if out.attrs["reverse"] else u
-
-
 op(
     "recurrence",
     doc="y[k] = a[k] y[k-1] + u[k] along `axis`, y = u at the first element; from the end if `reverse`.",
@@ -174,7 +169,8 @@ op(
     infer=_infer_along,
     impl=_recurrence,
     grad=Custom(_recurrence_jvp, _recurrence_vjp),
-    lower=Decompose(_expand_recurrence),
+    lower=Scan("add"),
+    simplify=[_single],
     samples=Cases(lambda rng, draw: _along(draw, 2), FLOATS),
     special=(0.0, -0.0),
 )

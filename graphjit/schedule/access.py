@@ -12,7 +12,7 @@ from typing import Any
 
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Reduce, Scalar, Special, View
+from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 
 Address = Affine[int]
 Read = tuple[Node, Address | None]
@@ -85,7 +85,7 @@ def start(root: Node) -> list[tuple[Node, tuple[Address, ...]]]:
 def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple[Affine[Any], ...]]]:
     """One step down from a computed node."""
     lower = node.op.lower
-    if isinstance(lower, Scalar):
+    if isinstance(lower, Scalar | Scan):
         return [(arg, index) for arg in node.args]
     if isinstance(lower, View):
         return [(node.args[0], lower.index_map(node, index))]

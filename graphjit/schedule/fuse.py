@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from graphjit.ir.node import Graph, Node, users
-from graphjit.ir.opdef import Reduce, Scalar, Special, View
+from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.schedule.access import Read, is_thin_reshape, is_window, linear, own_index, reads, space, storage
 from graphjit.schedule.contractions import as_product
 from graphjit.schedule.places import Place, find_places
@@ -26,6 +27,7 @@ DEPTH_LIMIT = 150  # inlined steps from a root to storage
 KERNEL_LIMIT = 2500  # cost of one kernel
 BUFFER_LIMIT = 192  # values that one kernel reads and writes: code generation is superlinear in their number
 LOOK_BACK = 48  # kernels that a root may still join, counted from the last one
+SERIAL_LIMIT = 60  # cost of a kernel with a running value along one long row
 TINY = 4096  # elements below which unrelated loops over one space share a kernel
 
 SHIFTS = ("slice", "embed", "flip")
@@ -77,7 +79,7 @@ def choose_roots(graph: Graph) -> set[Node]:
     for node in nodes:
         if isinstance(node.op.lower, Special):
             kind = node.op.lower.kind
-            if kind in ("contract", "cumulative"):
+            if kind == "contract":
                 roots.update(storage(arg) for arg in node.args)
             elif kind == "gather":
                 roots.add(storage(node.args[0]))
@@ -168,7 +170,7 @@ def fuse(graph: Graph, order: Sequence[Node] | None = None) -> Fusion:
                 result.position[node] = joined
                 loads[joined] |= found
                 continue
-            step = Kernel(space(node), _axes(node), [Member(node, 0, False)], _cost(node, stored))
+            step = Kernel(space(node), _axes(node), _scan(node), [Member(node, 0, False)], _cost(node, stored))
         result.position[node] = len(result.steps)
         result.steps.append(step)
         loads.append(found)
@@ -181,6 +183,10 @@ def _is_stored(node: Node) -> bool:
 
 def _axes(node: Node) -> tuple[int, ...] | None:
     return node.attrs["axes"] if isinstance(node.op.lower, Reduce) else None  # type: ignore[return-value]
+
+
+def _scan(node: Node) -> tuple[int, bool] | None:
+    return (node.attrs["axis"], node.attrs["reverse"]) if isinstance(node.op.lower, Scan) else None  # type: ignore[return-value]
 
 
 def _assembly_reads(node: Node, stored: set[Node]) -> set[Node]:
@@ -218,6 +224,7 @@ def _join(
             assert isinstance(kernel, Kernel)
             if kernel.axes is None:
                 kernel.axes = _axes(node)
+            kernel.scan = kernel.scan or _scan(node)
             kernel.members.append(why)
             kernel.cost += cost
             return i
@@ -244,10 +251,20 @@ def _refusal(
     if own == kernel.space:
         if axes is not None and kernel.axes is not None and axes != kernel.axes:
             return f"they reduce over different axes: {kernel.axes} and {axes}"
-    elif kernel.axes is not None and axes is None and node.shape == outer_shape:
+    elif kernel.axes is not None and axes is None and node.shape == outer_shape and _scan(node) is None:
         outer_level = True
     else:
         return f"iteration spaces differ: {kernel.space} and {own}"
+    scan = kernel.scan or _scan(node)
+    if scan is not None and own == kernel.space:
+        if _scan(node) not in (None, scan):
+            return f"they have running values along different axes or directions: {kernel.scan} and {_scan(node)}"
+        reduced = kernel.axes if kernel.axes is not None else axes
+        if reduced is not None and scan[0] not in reduced:
+            return f"a running value along axis {scan[0]} needs the innermost loop, the reduction {reduced} too"
+        # One long row runs on one thread: what is heavy stays outside, where blocks can run side by side.
+        if prod(own) == own[scan[0]] > TINY and kernel.cost + cost > SERIAL_LIMIT:
+            return "the running value would keep what is heavy from running in parallel"
     if kernel.cost + cost > KERNEL_LIMIT:
         return f"the kernel would cost more than {KERNEL_LIMIT} (register pressure, compile time)"
     if len(kernel.members) + len(loads) + len(found) > BUFFER_LIMIT:

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
-from graphjit.ir.opdef import Reduce, Scalar
+from graphjit.ir.opdef import Reduce, Scalar, Scan
 from graphjit.schedule.access import is_window, storage, strides
 from graphjit.schedule.squeeze import squeezed
 
@@ -54,7 +54,7 @@ def _is_piece(node: Node) -> bool:
     base = storage(node)
     if _long(base.shape) != _long(node.shape):
         return False
-    computed = isinstance(base.op.lower, Scalar | Reduce) or base.op.name in ("gather", "concatenate") or is_window(base)
+    computed = isinstance(base.op.lower, Scalar | Reduce | Scan) or base.op.name in ("gather", "concatenate") or is_window(base)
     return computed
 
 

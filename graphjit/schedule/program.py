@@ -26,10 +26,14 @@ class Member:
 
 @dataclass(eq=False)
 class Kernel:
-    """Loops over ``space``; ``axes`` are the reduced axes, or None when nothing is reduced."""
+    """Loops over ``space``; ``axes`` are the reduced axes, or None when nothing is reduced.
+
+    ``scan``: the axis along which members have running values, and whether from its end; it is the innermost loop then.
+    """
 
     space: tuple[int, ...]
     axes: tuple[int, ...] | None
+    scan: tuple[int, bool] | None = None
     members: list[Member] = field(default_factory=list)
     cost: int = 0
     name: str = ""
@@ -47,7 +51,7 @@ class Kernel:
 
 @dataclass(eq=False)
 class Assembly:
-    """A node written piece by piece or serially by a loop nest of its own (concatenate, embed, scatter, cumulative ...)."""
+    """A node written piece by piece or serially by a loop nest of its own (concatenate, embed, scatter ...)."""
 
     node: Node
     name: str = ""

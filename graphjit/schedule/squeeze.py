@@ -11,13 +11,13 @@ from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.opdef import Reduce, Scalar
+from graphjit.ir.opdef import Reduce, Scalar, Scan
 
 
 def squeeze(graph: Graph) -> Graph:
     """``graph`` with axes of length 1 in reshapes and other views only."""
     nodes = graph.nodes()
-    if not any(1 in arg.shape for node in nodes if isinstance(node.op.lower, Scalar | Reduce) for arg in node.args):
+    if not any(1 in arg.shape for node in nodes if isinstance(node.op.lower, Scalar | Reduce | Scan) for arg in node.args):
         return graph
     b = Builder()
     replaced: dict[Node, Node] = {}
@@ -29,6 +29,8 @@ def squeeze(graph: Graph) -> Graph:
             replaced[node] = b.reshape(made, shape=node.shape)
         elif isinstance(node.op.lower, Reduce) and 1 in args[0].shape:
             replaced[node] = b.reshape(_reduced(b, node, args[0]), shape=node.shape)
+        elif isinstance(node.op.lower, Scan) and 1 in node.shape:
+            replaced[node] = b.reshape(_scanned(b, node, args), shape=node.shape)
         else:
             replaced[node] = b.copy(node, tuple(args))
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
@@ -41,6 +43,14 @@ def squeezed(b: Builder, node: Node) -> Node:
 
 def _long(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(n for n in shape if n != 1)
+
+
+def _scanned(b: Builder, node: Node, args: Sequence[Node]) -> Node:
+    axis: Any = node.attrs["axis"]
+    if node.shape[axis] == 1:
+        return args[-1]
+    position = sum(1 for n in node.shape[:axis] if n != 1)
+    return b.emit(node.op, *(squeezed(b, arg) for arg in args), axis=position, reverse=node.attrs["reverse"])
 
 
 def _reduced(b: Builder, node: Node, x: Node) -> Node:

@@ -84,6 +84,8 @@ class _Run:
             return False
         if self.kernels and (kernel.space[0] != self.kernels[0].space[0] or self.cost + kernel.cost > KERNEL_LIMIT):
             return False
+        if kernel.scan is not None and kernel.scan[0] == 0:  # a running value goes from block to block
+            return False
         over_rows = kernel.axes is not None and 0 in kernel.axes
         if over_rows and any(member.phase for member in kernel.members):
             return False

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphjit.backend.llvm.jit import host
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
+from graphjit.backend.llvm.running import multiply_add, stages
 from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
 from graphjit.backend.llvm.strided import components
 from graphjit.backend.llvm.text import Function, Module, Phi
@@ -78,16 +79,44 @@ class KernelEmitter(Registers):
         if self.lanes is None:
             if acc.widened:
                 self.settle(acc)
-            value = self.scalar(statement.value)
-            acc.parts = [self.scalars.combine(acc.combine, acc.dtype, 1, acc.parts[0], value)]
+            factor = None if statement.factor is None else self.scalar(statement.factor)
+            acc.parts = [self.step(statement, acc, 0, self.scalar(statement.value), factor)]
             return
-        for u, value in enumerate(self.vectors(statement.value)):
+        values = self.vectors(statement.value)
+        factors = [None] * len(values) if statement.factor is None else self.vectors(statement.factor)
+        if acc.lanes == 1:
+            self.carry_lanes(statement, acc, values, factors)
+            return
+        for u, value in enumerate(values):
             if self.lanes.masks is not None and acc.widened:
                 of = vector(kind(acc.dtype), acc.lanes)
                 rest = constant(ir.identity(acc.combine, acc.dtype), acc.lanes)
                 mask = self.lanes.masks[u]
                 value = self.fn.op(f"select {vector('i1', acc.lanes)} {mask}, {of} {value}, {of} {rest}")
-            acc.parts[u] = self.scalars.combine(acc.combine, acc.dtype, acc.lanes, acc.parts[u], value)
+            acc.parts[u] = self.step(statement, acc, u, value, factors[u])
+
+    def step(self, statement: Accumulate, acc: Accumulator, u: int, value: str, factor: str | None) -> str:
+        """What one part of an accumulator holds after a step."""
+        if factor is None:
+            return self.scalars.combine(acc.combine, acc.dtype, acc.lanes, acc.parts[u], value)
+        return multiply_add(self.fn, self.scalars, acc.dtype, acc.lanes, acc.parts[u], factor, value)
+
+    def carry_lanes(self, statement: Accumulate, acc: Accumulator, values: Sequence[str], factors: Sequence[str | None]) -> None:
+        """Steps of an accumulator whose every stage is wanted: each lane follows the one before it."""
+        assert self.lanes is not None
+        count, masks, parts = self.lanes.count, self.lanes.masks, []
+        of = vector(kind(acc.dtype), count)
+        for u, (value, factor) in enumerate(zip(values, factors, strict=True)):
+            if masks is not None:
+                rest = constant(ir.identity(acc.combine, acc.dtype), count)
+                value = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {value}, {of} {rest}")
+                if factor is not None:
+                    one = constant(ir.identity("mul", acc.dtype), count)
+                    factor = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {factor}, {of} {one}")
+            part, last = stages(self.fn, self.scalars, acc.combine, acc.dtype, count, acc.parts[0], value, factor)
+            parts.append(part)
+            acc.parts = [last]
+        self.running[statement.ref] = Value(parts, acc.dtype, False)
 
     def check(self, statement: Check) -> None:
         """Remember the first error code."""
@@ -189,6 +218,7 @@ class KernelEmitter(Registers):
         else:
             self.run(loop, "0", stop, step, masked=ragged)
         self.lanes = None
+        self.running.clear()
 
     def run(self, loop: For, begin: str, stop: str, step: int, *, masked: bool = False, guard: bool = False) -> None:
         """The loop over part of its range; at least one iteration, unless ``guard`` asks for the test."""
@@ -349,12 +379,12 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
 
 
 def _feeding_simd(ref: Ref, statements: Sequence[Statement]) -> For | None:
-    """The simd loop inside ``statements`` whose lanes feed an accumulator opened outside."""
+    """The simd loop inside ``statements`` whose lanes feed an accumulator opened outside, each its own part of it."""
     for statement in statements:
         if isinstance(statement, For):
             if statement.kind == "simd":
                 if any(isinstance(s, Accumulate) and s.ref is ref for s in ir.walk(statement.body)):
-                    return statement
+                    return None if ref in ir.running(statement) else statement
             else:
                 found = _feeding_simd(ref, statement.body)
                 if found is not None:

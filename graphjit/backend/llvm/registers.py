@@ -17,6 +17,7 @@ from graphjit.backend.llvm.scalar import Scalars, constant, kind, literal, store
 from graphjit.backend.llvm.strided import (
     Components,
     Record,
+    backwards,
     component,
     load_elements,
     load_records,
@@ -88,6 +89,7 @@ class Registers:
         self.values: dict[Ref, Value] = {}
         self.accumulators: dict[Ref, Accumulator] = {}
         self.lanes: Lanes | None = None
+        self.running: dict[Ref, Value] = {}  # stages of accumulators that go from lane to lane, in this simd loop
         self.bound: dict[Axis, str] = {}  # value of each loop variable
         self.scopes: list[Scope] = [Scope()]
         self.elements = 1  # iterations of all open loops together
@@ -110,6 +112,8 @@ class Registers:
 
     def value(self, ref: Ref) -> Value:
         """What a ref holds; reading a finished accumulator combines its lanes."""
+        if ref in self.running:
+            return self.running[ref]
         acc = self.accumulators.get(ref)
         if acc is None:
             return self.values[ref]
@@ -244,6 +248,10 @@ class Registers:
                 mask = self.fn.op(f"and <{lanes.count} x i1> {mask}, {tail[u]}")
             if not varying and step == 1:
                 raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, mask)
+            elif not varying and step == -1:
+                last = self.shifted(base, memory, 1 - (u + 1) * lanes.count)
+                raw = self.load_row(last, memory, dtype, backwards(self.fn, mask, "i1", lanes.count))
+                raw = backwards(self.fn, raw, memory, lanes.count)
             else:
                 raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, mask)
             parts.append(self.from_memory(raw, dtype, lanes.count))

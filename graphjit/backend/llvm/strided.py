@@ -56,7 +56,7 @@ def load_elements(fn: Function, base: str, memory: str, size: int, step: int, la
     if step == -1:
         first = fn.op(f"getelementptr {memory}, ptr {base}, i64 {1 - lanes}")
         row = fn.op(f"load {of}, ptr {first}, align {size}")
-        return _shuffle(fn, of, row, row, list(range(lanes - 1, -1, -1)))
+        return backwards(fn, row, memory, lanes)
     found = "poison"
     for lane in range(lanes):
         place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {lane * step}") if lane else base
@@ -70,11 +70,16 @@ def store_elements(fn: Function, value: str, base: str, memory: str, size: int, 
     of = vector(memory, lanes)
     if step == -1:
         first = fn.op(f"getelementptr {memory}, ptr {base}, i64 {1 - lanes}")
-        fn.do(f"store {of} {_shuffle(fn, of, value, value, list(range(lanes - 1, -1, -1)))}, ptr {first}, align {size}")
+        fn.do(f"store {of} {backwards(fn, value, memory, lanes)}, ptr {first}, align {size}")
         return
     for lane in range(lanes):
         place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {lane * step}") if lane else base
         fn.do(f"store {memory} {fn.op(f'extractelement {of} {value}, i32 {lane}')}, ptr {place}, align {size}")
+
+
+def backwards(fn: Function, value: str, element: str, lanes: int) -> str:
+    """The lanes of a vector in reverse."""
+    return _shuffle(fn, vector(element, lanes), value, value, list(range(lanes - 1, -1, -1)))
 
 
 def load_records(fn: Function, base: str, memory: str, size: int, step: int, lanes: int) -> list[str]:

@@ -118,6 +118,9 @@ class _Kernel:
             return [f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype))}"]
         if isinstance(statement, Accumulate):
             ref = statement.ref
+            if statement.factor is not None:
+                scaled = scalar.combine("mul", ref.dtype, repr(ref), repr(statement.factor))
+                return [f"{ref!r} = {scaled}", f"{ref!r} = {scalar.combine('add', ref.dtype, repr(ref), repr(statement.value))}"]
             return [f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"]
         if isinstance(statement, Check):
             return self.report(f"not {statement.ok!r}", statement.code)
