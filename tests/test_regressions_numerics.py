@@ -128,3 +128,16 @@ def test_gathers_from_a_constant_of_one_element(function: Callable[..., Any]) ->
     same(function, np.array([0, -1, 0, 0, -1]))
     with pytest.raises(IndexError):
         graphjit.jit(function)(np.array([0, 1]))
+
+
+def test_nothing_can_be_put_on_an_empty_axis() -> None:
+    """It was ignored."""
+
+    def put(i: Any, v: Any) -> Any:
+        b = np.zeros((0, 3))
+        b[i] = v
+        return b
+
+    assert graphjit.jit(put)(np.zeros(0, int), 1.5).shape == (0, 3)
+    with pytest.raises(IndexError):
+        graphjit.jit(put)(np.array([0]), 1.5)

@@ -463,6 +463,20 @@ ONE_PARTIAL_SUM = """graph small_blocks
 """
 
 
+def test_frames_side_by_side_have_nothing_in_common():
+    """A load where both hold never happens; its address lay outside all the same."""
+    make = Make()
+    b = make.b
+    x, y = make.input(2), make.input(5)
+    left = b.embed(x, shape=(5,), starts=(0,), steps=(1,))
+    tail = b.slice(b.add(left, y), starts=(2,), limits=(5,), steps=(1,))
+    graph = make.graph(b.exp(b.embed(tail, shape=(5,), starts=(2,), steps=(1,))))
+    kernels = pipeline.lower(pipeline.schedule(graph)[1])  # unsimplified: rules would see it
+    loads = [s.value.buffer.name for k in kernels.values() for s in walk(k.body) if isinstance(s, Let) and isinstance(s.value, Load)]
+    assert loads == ["in1"]
+    check(make, graph.outputs[0])
+
+
 def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
     """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one partial sum."""
     for name in ("BLOCK_BYTES", "ROUND", "FEW"):

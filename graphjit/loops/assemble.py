@@ -79,8 +79,13 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
         first = _fill(program, node, 0)
     else:
         first = _push(program, node.args[0], node, lambda index: linear(node.shape, index))
-    if any(node.shape[a] == 0 for a in axes):
-        return first
+    empty = next((a for a in axes if node.shape[a] == 0), None)
+    if empty is not None:
+        if not updates.type.size:
+            return first
+        code = program.error(IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc)
+        never = ir.Ref(0, BOOL)
+        return _renumbered([first, [Let(never, ir.Const(np.False_)), ir.Check(never, code)]])
     nest, index = _nest(program, updates.shape)
     depth = len(indices[0].shape)
     level = nest.level(index[:depth])

@@ -198,7 +198,10 @@ class Nest:
             limits += [Limit(i, None, n)] if high >= n else []
         if not limits:
             return self.value(x, inner, where)
-        value = self.value(x, inner, (*where, *(limit for limit in limits if limit not in where)))
+        inside = (*where, *(limit for limit in limits if limit not in where))
+        if _contradicts(inside):
+            return self.const(0, node.dtype)
+        value = self.value(x, inner, inside)
         return self.scalar(level, node.dtype, "select", self.holds(tuple(limits)), value, self.const(0, node.dtype))
 
     def span(self, index: Address) -> tuple[int, int]:
@@ -268,6 +271,19 @@ class Nest:
             if axis not in axes:
                 rest = rest + next(others) * stride
         return tuple(dynamic), rest
+
+
+def _contradicts(where: Where) -> bool:
+    """Whether two limits exclude each other, as those of frames side by side do."""
+    low: dict[Address, int] = {}
+    high: dict[Address, int] = {}
+    for limit in where:
+        moving = limit.index - limit.index.offset
+        if limit.low is not None:
+            low[moving] = max(low.get(moving, limit.low - limit.index.offset), limit.low - limit.index.offset)
+        if limit.high is not None:
+            high[moving] = min(high.get(moving, limit.high - limit.index.offset), limit.high - limit.index.offset)
+    return any(low[moving] >= high.get(moving, low[moving] + 1) for moving in low)
 
 
 def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
