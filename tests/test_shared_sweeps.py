@@ -554,3 +554,24 @@ def test_equal_kernels_with_different_errors_are_not_equal():
     second = b.cumsum(b.remainder(first, j), axis=0, reverse=False)
     with pytest.raises(ZeroDivisionError, match="division"):
         run(make.graph(second), [np.ones(40, np.int64), np.zeros(40, np.int64)])
+
+
+@pytest.mark.parametrize("columns", [1, 3, 33, 64, 130])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "?"])
+def test_every_reduction_down_the_columns_of_a_tall_matrix(dtype, columns):
+    rows = 4099
+    x = (np.random.default_rng(4).normal(size=(rows, columns)) * 3).astype(dtype)
+    x[5, columns // 2] = False
+
+    def f(x):
+        if dtype == "?":
+            return np.any(x, axis=0), np.all(x, axis=0), np.sum(x, axis=0)
+        scaled = x * 2 if dtype == "i8" else np.tanh(x)
+        factors = x % 2 + 1 if dtype == "i8" else 1 + scaled * 1e-4
+        return np.sum(scaled, axis=0), np.max(scaled, axis=0), np.min(x, axis=0), np.prod(factors, axis=0)
+
+    graph = graphjit.jit(f).dispatcher.staged(x).graph
+    assert columns == 1 or any(isinstance(step, Sweep) for step in steps(graph)) or x.nbytes < sweep.SHARED_BYTES
+    for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-10)

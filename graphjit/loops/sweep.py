@@ -37,6 +37,9 @@ from graphjit.loops.ir import (
 from graphjit.loops.lower import ROWS, lower_kernel
 from graphjit.schedule.program import Program, Sweep
 
+WIDE = 64
+"""Columns from which sums down them are taken row by row."""
+
 Body = tuple[Statement, ...]
 
 
@@ -80,6 +83,7 @@ class _Maker:
         self.name = sweep.name
         self.comment = "; ".join(" ".join(node.op.name for node in kernel.nodes) for kernel in sweep.kernels)
         self.partial: dict[Buffer, _Partial] = {}
+        self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
 
     @property
     def start(self) -> Address:
@@ -101,7 +105,8 @@ class _Maker:
         sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
         if loop.axis.name != ROWS:
             inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
-            block: list[Statement] = [*before, replace(loop, body=tuple(inner))]
+            turned = self.row_by_row(loop) if loop.extent >= WIDE else None
+            block: list[Statement] = [*before, turned or replace(loop, body=tuple(inner))]
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
         if not sums:
@@ -118,6 +123,21 @@ class _Maker:
             load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
             rest.append(For(axis, self.tasks, (load, Accumulate(ref, combine, part))))
         return block, [*rest, *after]
+
+    def row_by_row(self, loop: For) -> For | None:
+        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page."""
+        rows = next((s for s in loop.body if isinstance(s, For)), None)
+        if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
+            return None
+        each: list[Statement] = [s for s in loop.body[: loop.body.index(rows)] if isinstance(s, Let)]
+        for statement in rows.body:
+            if isinstance(statement, Accumulate):
+                buffer, place = self.kept[statement.ref]
+                here = place + Affine(0, {self.task: self.partial[buffer].size})
+                each.append(Store(buffer, here, statement.value, combine=statement.combine))
+            else:
+                each.append(statement)
+        return self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
 
     def cut(self, loop: For) -> For:
         """The loop over rows, over one block of them."""
@@ -143,6 +163,7 @@ class _Maker:
             size *= extent
         buffer = Buffer(f"{self.name}p{ref.number}", ref.dtype, size * self.tasks, "local")
         self.partial[buffer] = _Partial(size, combine)
+        self.kept[ref] = buffer, address
         return buffer, address
 
     def opening(self) -> list[Statement]:

@@ -55,7 +55,7 @@ def join_sweeps(fusion: Fusion) -> Fusion:
             moved[i] = len(steps)
             steps.append(step)
             loads.append(fusion.loads[i])
-    if len(steps) == len(fusion.steps):
+    if not any(isinstance(step, Sweep) for step in steps):
         return fusion
     position = {node: moved[i] for node, i in fusion.position.items()}
     refusals = {(moved[i], node): why for (i, node), why in fusion.refusals.items()}
@@ -127,13 +127,20 @@ class _Run:
         row = sum(self.touched.values())
         sums, row_by_row = self.sums, {node for node, has_rows in self.made.items() if has_rows}
         self.start()
-        if len(kernels) < 2 or shared * kernels[0].space[0] < SHARED_BYTES:
+        if len(kernels) == 1:
+            shared = row if _gains_alone(kernels[0]) else 0
+        if not kernels or shared * kernels[0].space[0] < SHARED_BYTES:
             return [([number], kernel) for number, kernel in zip(numbers, kernels, strict=True)]
         rows = kernels[0].space[0]
         fitting = max(BLOCK_BYTES // max(row, 1), FEW)
         block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, rows)
         tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
         return [(numbers, Sweep(kernels, rows, block, tasks, row_by_row))]
+
+
+def _gains_alone(kernel: Kernel) -> bool:
+    """Whether one kernel is better run block by block: sums down several columns then have blocks of rows that threads can claim."""
+    return kernel.axes is not None and 0 in kernel.axes and len(kernel.axes) < len(kernel.space)
 
 
 def _sum_bytes(kernel: Kernel) -> int:
