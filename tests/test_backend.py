@@ -227,6 +227,15 @@ def test_pieces():
     check(make, b.embed(part, shape=(10, 30), starts=(2, 1), steps=(3, 2)))
 
 
+def test_gather_from_a_single_number():
+    make = Make()
+    i = make.input(4, dtype=np.dtype(np.int64))
+    graph = make.graph(make.b.gather(make.b.const(np.array([2.5]), F64), i, axes=(0,)))
+    np.testing.assert_array_equal(run(graph, [np.array([0, -1, 0, 0])])[0], np.full(4, 2.5))
+    with pytest.raises(IndexError):
+        run(graph, [np.array([0, 1, 0, 0])])
+
+
 def test_gather_and_scatter():
     make = Make()
     b = make.b

@@ -118,6 +118,14 @@ def test_windows_take_no_step_of_their_own():
     check(make, out)
 
 
+def test_a_window_on_nothing_is_zero():
+    make = Make()
+    b = make.b
+    x, y = make.input(8), make.input(3)
+    nothing = b.slice(b.exp(x), starts=(1,), limits=(1,), steps=(2,))
+    check(make, b.add(b.embed(nothing, shape=(3,), starts=(2,), steps=(1,)), y))
+
+
 def test_what_is_outside_a_window_cannot_fail():
     make = Make()
     b = make.b
@@ -574,4 +582,4 @@ def test_every_reduction_down_the_columns_of_a_tall_matrix(dtype, columns):
     assert columns == 1 or any(isinstance(step, Sweep) for step in steps(graph)) or x.nbytes < sweep.SHARED_BYTES
     for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
         assert got.dtype == want.dtype
-        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-10)
+        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-10, atol=1e-3 if dtype == "f4" else 0)

@@ -192,7 +192,7 @@ class Nest:
         limits: list[Limit] = []
         for i, n in zip(inner, x.shape, strict=True):
             low, high = self.span(i)
-            if high < 0 or low >= n:
+            if high < 0 or low >= n or n == 0:
                 return self.const(0, node.dtype)
             limits += [Limit(i, 0, None)] if low < 0 else []
             limits += [Limit(i, None, n)] if high >= n else []
@@ -231,10 +231,13 @@ class Nest:
             outside = self.scalar(level, BOOL, "not", self.holds(where)) if where else self.const(False, BOOL)
             self.lists[level].append(ir.Check(outside, code))
             return self.const(0, node.dtype)
-        dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, level, where)
+        # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of it have one.
+        depth = len(node.args[1].shape)
+        found = max(self.level(index[:depth]), self.level(tuple(limit.index for limit in where)), min(level, 1))
+        dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, found, where)
         buffer = self.program.buffers.get(storage(x))
-        if buffer is None:  # a constant of one element
-            return self.compute(storage(x), (Affine(),) * len(storage(x).shape), level)
+        if buffer is None:  # a single number, which takes no memory: the position has been checked
+            return self.value(x, (Affine(),) * len(x.shape), where)
         guard = self.holds(where) if where else None
         return self.let(level, node.dtype, Load(buffer, rest, dynamic, guard))
 
