@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphjit.backend.llvm.jit import host
-from graphjit.backend.llvm.registers import Accumulator, Lanes, Registers, Scope, Value, ramp
+from graphjit.backend.llvm.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.running import multiply_add, stages
 from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
 from graphjit.backend.llvm.strided import components
 from graphjit.backend.llvm.text import Function, Module, Phi
+from graphjit.backend.llvm.traffic import Traffic
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
@@ -41,7 +42,7 @@ def vector_bytes() -> int:
     return 64 if "+avx512f" in features and "+avx512dq" in features else 32 if "+avx2" in features else 16
 
 
-class KernelEmitter(Registers):
+class KernelEmitter(Traffic):
     """Prints the body of one function."""
 
     # ------------------------------------------------------------------------------------------------ statements
