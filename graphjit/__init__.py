@@ -6,7 +6,7 @@ native function.
 
 from __future__ import annotations
 
-from graphjit.api import grad, jit, jvp, value_and_grad, vjp
+from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
 from graphjit.errors import DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
 
@@ -16,11 +16,13 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "get_num_threads",
     "grad",
     "jit",
     "jvp",
     "register_dataclass",
     "register_pytree_node",
+    "set_num_threads",
     "value_and_grad",
     "vjp",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.backend.llvm import threads as thread_pool
 from graphjit.dispatch import Dispatcher, compiled_function, executable
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Graph, Node, reachable
@@ -356,3 +357,22 @@ def _require_callable(fun: Any, what: str) -> None:
 
 def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
+
+
+def set_num_threads(threads: int) -> None:
+    """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole process.
+
+    Results do not depend on it, bit for bit.  More threads than cores are allowed, but seldom faster.
+
+    Raises:
+        ValueError: fewer than one.
+        TypeError: no integer.
+    """
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise TypeError(f"the number of threads must be an integer, not {threads!r}")
+    thread_pool.configure(int(threads))
+
+
+def get_num_threads() -> int:
+    """Threads that compiled functions may use: as set, else ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``, else the cores of this process."""
+    return thread_pool.num_threads()

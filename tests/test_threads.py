@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+import graphjit
 from graphjit.backend.llvm import jit, threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -319,3 +320,27 @@ def test_other_platforms_run_blocks_serially(monkeypatch: pytest.MonkeyPatch) ->
     cells = np.zeros(5, np.int64)
     call(probe().address("count"), cells.ctypes.data, 5, LARGE)
     np.testing.assert_array_equal(cells, 1)
+
+
+def test_the_public_number_of_threads() -> None:
+    before = graphjit.get_num_threads()
+    try:
+        graphjit.set_num_threads(3)
+        assert graphjit.get_num_threads() == 3 == threads.num_threads()
+        graphjit.set_num_threads(np.int64(1))
+        assert graphjit.get_num_threads() == 1
+        with pytest.raises(ValueError, match="at least 1"):
+            graphjit.set_num_threads(0)
+        for wrong in (2.0, "2", True):
+            with pytest.raises(TypeError, match="integer"):
+                graphjit.set_num_threads(wrong)  # type: ignore[arg-type]
+    finally:
+        graphjit.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), [("GRAPHJIT_NUM_THREADS", "3", 3), ("OMP_NUM_THREADS", "1", 1), ("", "", threads.cores())])
+def test_the_number_of_threads_from_the_environment(name: str, value: str, wanted: int) -> None:
+    kept = {key: word for key, word in os.environ.items() if not key.endswith("NUM_THREADS")}
+    code = "import graphjit; print(graphjit.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], env=kept | ({name: value} if name else {}), capture_output=True, text=True, check=True)
+    assert int(done.stdout) == wanted

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphjit import config
 from graphjit.backend.llvm import gemm, threads
 from graphjit.backend.llvm.text import Module
 
-
-def _threads() -> None:
-    if config.num_threads is not None:
-        threads.configure(config.num_threads)
-    threads.ensure()
-
-
 PROVIDERS: dict[str, Callable[[], object]] = {
-    "gj_parallel_for": _threads,
+    "gj_parallel_for": threads.ensure,
     "gj_gemm_f64": lambda: gemm.ensure("f64"),
     "gj_gemm_f32": lambda: gemm.ensure("f32"),
 }

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from graphjit import config
 from graphjit.backend.llvm import jit
 
 SYMBOL = "gj_parallel_for"
@@ -427,8 +428,8 @@ def cores() -> int:
 
 
 def num_threads() -> int:
-    """Threads that a parallel kernel may use, the caller included."""
-    return cores() if _threads is None else _threads
+    """Threads that a parallel kernel may use, the caller included: what was configured, else the environment's word, else all cores."""
+    return _threads or config.num_threads or cores()
 
 
 def configure(threads: int) -> None:
