@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BATCH_SECONDS = 200e-6
-PAUSE_SECONDS = 0.005
+PAUSE_SECONDS = 0.22
+"""Longer than the threads of any library here spin after a call: Intel's OpenMP, under PyTorch's MKL, does so for 0.2 s."""
+AWAKE_SECONDS = 0.008
+"""Untimed calls before a sample: an idle core of a virtual machine takes milliseconds to come back."""
 MIN_ROUNDS, MAX_ROUNDS = 7, 151
 MIN_SLOW_ROUNDS = 3
 SLOW_SECONDS = 0.05
@@ -90,7 +93,7 @@ def _plan(contestant: Contestant) -> _Plan:
     once = min(batch(itertools.repeat(None, 1), time.perf_counter) for _ in range(3))
     # Above the batch length a call stands alone, so that no asynchronous library overlaps two of them.
     count = max(1, int(BATCH_SECONDS / max(once, 1e-9)))
-    untimed = max(1, count // 4)
+    untimed = max(1, count // 4, int(AWAKE_SECONDS / max(once, 1e-9)))
     return _Plan(batch, count, untimed, once * (count + untimed) + PAUSE_SECONDS)
 
 
