@@ -21,7 +21,7 @@ PAUSE_SECONDS = 0.22
 """Longer than the threads of any library here spin after a call: Intel's OpenMP, under PyTorch's MKL, does so for 0.2 s."""
 AWAKE_SECONDS = 0.008
 """Untimed calls before a sample: an idle core of a virtual machine takes milliseconds to come back."""
-MIN_ROUNDS, MAX_ROUNDS = 7, 151
+MIN_ROUNDS, MAX_ROUNDS = 7, 15
 MIN_SLOW_ROUNDS = 3
 SLOW_SECONDS = 0.05
 
@@ -88,21 +88,23 @@ def _plan(contestant: Contestant) -> _Plan:
     once = batch(itertools.repeat(None, 1), time.perf_counter)
     if once > SLOW_SECONDS:
         # Such a call fills the caches itself: an untimed one before it would only double the cost.
-        return _Plan(batch, 1, 0, once + PAUSE_SECONDS)
+        return _Plan(batch, 1, 0, once)
     batch(itertools.repeat(None, 2), time.perf_counter)
     once = min(batch(itertools.repeat(None, 1), time.perf_counter) for _ in range(3))
     # Above the batch length a call stands alone, so that no asynchronous library overlaps two of them.
     count = max(1, int(BATCH_SECONDS / max(once, 1e-9)))
     untimed = max(1, count // 4, int(AWAKE_SECONDS / max(once, 1e-9)))
-    return _Plan(batch, count, untimed, once * (count + untimed) + PAUSE_SECONDS)
+    return _Plan(batch, count, untimed, once * (count + untimed))
 
 
 def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, Samples]:
     """Time all `contestants` in rounds until about `budget_seconds` are used, at least MIN_ROUNDS times.
 
     One that is so slow that it would use up the budget alone runs in every second or third round only, at least in
-    MIN_SLOW_ROUNDS of them: it stays interleaved, and the others are not cut short.
+    MIN_SLOW_ROUNDS of them: it stays interleaved, and the others are not cut short.  Pauses do not count, but a small
+    budget, which is for a look and not for a verdict, shortens them.
     """
+    pause = min(PAUSE_SECONDS, budget_seconds / MIN_ROUNDS)
     plans = {contestant.name: _plan(contestant) for contestant in contestants}
     for plan in plans.values():
         plan.stride = max(1, min(MIN_ROUNDS // MIN_SLOW_ROUNDS, math.ceil(plan.seconds * MIN_ROUNDS / budget_seconds)))
@@ -119,7 +121,7 @@ def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, 
                 plan = plans[name]
                 if turn % plan.stride:
                     continue
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(pause)
                 if plan.untimed:
                     plan.batch(itertools.repeat(None, plan.untimed), time.perf_counter)
                 seconds = plan.batch(itertools.repeat(None, plan.count), time.perf_counter)
