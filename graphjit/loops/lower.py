@@ -192,7 +192,7 @@ class Nest:
         limits: list[Limit] = []
         for i, n in zip(inner, x.shape, strict=True):
             low, high = self.span(i)
-            if high < 0 or low >= n or n == 0:
+            if high < 0 or low >= n:
                 return self.const(0, node.dtype)
             limits += [Limit(i, 0, None)] if low < 0 else []
             limits += [Limit(i, None, n)] if high >= n else []

@@ -125,8 +125,7 @@ def _streams(product: Product) -> bool:
 
 def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int) -> Node:
     """sum of x * y without moving an axis of x: y has only batch and contracted axes."""
-    place = {**dict(zip(order[:batch], other[:batch], strict=True))}
-    place |= dict(zip(order[kept:], other[batch:], strict=True))
+    place = dict(zip((*order[:batch], *order[kept:]), other, strict=True))
     y = b.transpose(y, perm=tuple(place[a] for a in sorted(place)))
     y = b.reshape(y, shape=tuple(n if a in place else 1 for a, n in enumerate(x.shape)))
     return b.sum(b.mul(x, b.broadcast_to(y, shape=x.shape)), axes=tuple(sorted(order[kept:])))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
@@ -263,7 +262,7 @@ def _refusal(
         if reduced is not None and scan[0] not in reduced:
             return f"a running value along axis {scan[0]} needs the innermost loop, the reduction {reduced} too"
         # One long row runs on one thread: what is heavy stays outside, where blocks can run side by side.
-        if prod(own) == own[scan[0]] > TINY and kernel.cost + cost > SERIAL_LIMIT:
+        if math.prod(own) == own[scan[0]] > TINY and kernel.cost + cost > SERIAL_LIMIT:
             return "the running value would keep what is heavy from running in parallel"
     if kernel.cost + cost > KERNEL_LIMIT:
         return f"the kernel would cost more than {KERNEL_LIMIT} (register pressure, compile time)"

@@ -15,6 +15,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.inplace import last_reads
 from graphjit.schedule.program import Cost, Kernel, Product, Program, Step, Sweep
 
 WIDE = 64
@@ -120,9 +121,7 @@ def buffers(program: Program) -> list[Buffer]:
 
 def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
     """Where and how long each value of the arena is kept."""
-    last: dict[Node, int] = {}
-    for i, found in enumerate(fusion.loads):
-        last.update(dict.fromkeys(found, i))
+    last = last_reads(fusion)
     intervals = []
     seen: set[Node] = set()
     for i, step in enumerate(program.steps):

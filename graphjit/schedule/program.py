@@ -51,7 +51,7 @@ class Kernel:
 
 @dataclass(eq=False)
 class Assembly:
-    """A node written piece by piece or serially by a loop nest of its own (concatenate, embed, scatter ...)."""
+    """A node written piece by piece or serially by a loop nest of its own (embed with gaps, scatter, argmax)."""
 
     node: Node
     name: str = ""

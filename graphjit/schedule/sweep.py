@@ -1,6 +1,7 @@
 """Steps that go over the same rows, run block by block while the block is in cache.
 
 Job: of neighbouring kernels whose spaces share a long leading axis make one step, a sweep: all of them run on some rows, then on the next.
+Sums down the columns of a tall matrix are one even alone.
 Input: a fusion.  Output: the fusion with sweeps for such kernels.
 Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are complete only after the sweep,
 so nothing inside it reads them; which rows make a block depends on shapes only.

@@ -226,7 +226,7 @@ class KernelEmitter(Traffic):
         fn = self.fn
         before = fn.current
         head, done = fn.label("loop"), fn.label("done")
-        held = {ref: list(acc.parts) for ref, acc in self.accumulators.items()} if guard else {}
+        held = {id(acc): list(acc.parts) for acc in self.accumulators.values()} if guard else {}
         if guard:
             fn.do(f"br i1 {fn.op(f'icmp slt i64 {begin}, {stop}')}, label %{head}, label %{done}")
         else:
@@ -262,12 +262,11 @@ class KernelEmitter(Traffic):
         self.scopes.pop()
         del self.bound[loop.axis]
 
-    def merge(self, carried: list[tuple[Accumulator, list[Phi]]], held: dict[Ref, list[str]], before: str, last: str) -> None:
+    def merge(self, carried: list[tuple[Accumulator, list[Phi]]], held: dict[int, list[str]], before: str, last: str) -> None:
         """What accumulators hold after a loop that may not have run."""
-        refs = {id(acc): ref for ref, acc in self.accumulators.items()}
         for acc, _ in carried:
             parts = []
-            for old, new in zip(held[refs[id(acc)]], acc.parts, strict=True):
+            for old, new in zip(held[id(acc)], acc.parts, strict=True):
                 phi = self.fn.phi(vector(kind(acc.dtype), acc.lanes))
                 phi.add(old, before)
                 phi.add(new, last)
