@@ -17,8 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BATCH_SECONDS = 200e-6
-PAUSE_SECONDS = 0.22
-"""Longer than the threads of any library here spin after a call: Intel's OpenMP, under PyTorch's MKL, does so for 0.2 s."""
+LOOK_SECONDS = 0.005
+"""Time between two looks at what the process's threads use up."""
+QUIET = 0.05
+"""Cores in use below which they are taken to sleep."""
+PAUSE_SECONDS = 0.3
+"""Longest wait for that: Intel's OpenMP, under PyTorch's MKL, spins for 0.2 s after a call."""
 AWAKE_SECONDS = 0.008
 """Untimed calls before a sample: an idle core of a virtual machine takes milliseconds to come back."""
 MIN_ROUNDS, MAX_ROUNDS = 7, 15
@@ -97,6 +101,16 @@ def _plan(contestant: Contestant) -> _Plan:
     return _Plan(batch, count, untimed, once * (count + untimed))
 
 
+def settle(at_most: float = PAUSE_SECONDS) -> None:
+    """Wait until the threads that libraries left spinning sleep, or for that many seconds."""
+    deadline = time.perf_counter() + at_most
+    while time.perf_counter() < deadline:
+        used, begin = time.process_time(), time.perf_counter()
+        time.sleep(LOOK_SECONDS)
+        if time.process_time() - used < QUIET * (time.perf_counter() - begin):
+            return
+
+
 def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, Samples]:
     """Time all `contestants` in rounds until about `budget_seconds` are used, at least MIN_ROUNDS times.
 
@@ -121,7 +135,7 @@ def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, 
                 plan = plans[name]
                 if turn % plan.stride:
                     continue
-                time.sleep(pause)
+                settle(pause)
                 if plan.untimed:
                     plan.batch(itertools.repeat(None, plan.untimed), time.perf_counter)
                 seconds = plan.batch(itertools.repeat(None, plan.count), time.perf_counter)
@@ -136,7 +150,7 @@ def cores_used(contestant: Contestant, seconds: float = 0.02) -> float:
     batch = contestant.batch()
     once = batch(itertools.repeat(None, 2), time.perf_counter) / 2
     turns = max(3, int(seconds / max(once, 1e-9)))
-    time.sleep(PAUSE_SECONDS)
+    settle()
     before = time.process_time()
     elapsed = batch(itertools.repeat(None, turns), time.perf_counter)
     return (time.process_time() - before) / elapsed

@@ -108,11 +108,11 @@ def counts(blocks: int, estimate: int = LARGE, times: int = 1) -> np.ndarray:
     return cells
 
 
-def meeting(expected: int) -> int:
+def meeting(expected: int, estimate: int = LARGE) -> int:
     """Number of threads that took part in a job whose blocks wait for ``expected`` threads, however late the machine schedules them."""
     cells = np.zeros(2 + FEW, np.int64)
     cells[1] = expected
-    run("meet", cells, FEW)
+    run("meet", cells, FEW, estimate)
     return len(set(cells[2:]))
 
 
@@ -156,14 +156,50 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
 
 def test_middle_sized_jobs_in_a_row_wake_the_workers() -> None:
     threads.configure(2)
+    middle = threads.MISSED_NS // 4
+    assert threads.WORTH_SPINNING_NS < middle < threads.WORTH_WAKING_NS
+    counts(4)  # a large job: what was missed before is forgotten
     rest()
-    cells = np.zeros(4, np.int64)
-    seen: set[int] = set()
-    deadline = time.monotonic() + 30
-    while len(seen) < 2 and time.monotonic() < deadline:
-        run("who", cells, 4, estimate=threads.WORTH_SPINNING_NS)
-        seen |= set(cells)
-    assert len(seen) == 2
+    counts(4, middle, times=3)
+    assert meeting(2, middle) == 2
+
+
+@pytest.mark.skipif(threads.cores() < 2, reason="one core leaves workers no other")
+def test_workers_keep_off_their_callers_core() -> None:
+    threads.configure(3)
+    allowed = os.sched_getaffinity(0)
+    assert meeting(3) == 3
+    python = {thread.native_id for thread in threading.enumerate()}
+    masks = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task") if int(task) not in python]
+    kept_off = [mask for mask in masks if mask < allowed]
+    assert len(kept_off) >= 2  # other libraries have threads too
+    assert all(len(mask) == len(allowed) - 1 for mask in kept_off)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_pinned_caller_still_gets_its_blocks_done() -> None:
+    threads.configure(3)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        np.testing.assert_array_equal(counts(FEW, times=20), 20)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_workers_wait_longer_for_a_caller_that_comes_back_soon() -> None:
+    threads.configure(2)
+    pause = 4 * threads.SPIN_NS / 1e9
+    assert 2 * pause < threads.PATIENCE_NS / 1e9
+    deadline = time.monotonic() + 30  # of trials: others may hold the cores
+    while time.monotonic() < deadline:
+        counts(8, times=1)
+        end = time.perf_counter() + pause
+        while time.perf_counter() < end:
+            pass
+        if threads.awake_workers():
+            return
+    pytest.fail("every worker fell asleep in every gap")
 
 
 def test_nested_call_runs_serially() -> None:

@@ -9,7 +9,11 @@ because blocks do not.
 How it works.  One 64-bit word, the ticket, holds (generation, blocks left).  A block is claimed by compare-and-swap of the whole word,
 so a worker that fell asleep between reading the job and claiming a block can never take a block of another job: the generation
 differs.  The fields of the job are written only while no block is left.  Idle workers poll the ticket for some tens of microseconds
-and then sleep on a futex.
+and then sleep on a futex.  A worker that was woken soon after it fell asleep polls for twice that gap from then on, so that a loop
+of calls with some work of the user's between them does not pay for a wake-up each time.
+
+A scheduler that packs threads wakes a worker on its waker's own core, where it waits until the caller is done: no help at all.
+Workers are therefore kept off the core their caller runs on, by an affinity that changes when the caller is seen on another core.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ PER_WORKER_NS = 30_000
 """Estimated work for which one more sleeping worker is woken."""
 SPIN_NS = 50_000
 """Time an idle worker polls before it sleeps."""
+PATIENCE_NS = 1_000_000
+"""Longest time it polls, reached where the last jobs came that soon after it had fallen asleep."""
 
 _FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221, "s390x": 238}
 _PAUSE = {
@@ -58,6 +64,8 @@ _STATE = """
 @wanted = internal global i64 0, align 8                     ; workers asked for (threads - 1)
 @running = internal global i64 0, align 8                    ; workers started in this process
 @spin = internal global i64 0, align 8
+@avoided = internal global i32 -1, align 8                   ; core that workers are kept off
+@threads = internal global [KEPT x i64] zeroinitializer, align 8 ; pthread_t of workers
 @process = internal global i32 0, align 8
 @epoch = internal global i32 0, align 128                    ; futex of idle workers
 @parked = internal global i32 0, align 128                   ; futex of workers beyond @wanted
@@ -69,6 +77,9 @@ declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_detach(i64)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @sched_yield()
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @pthread_setaffinity_np(i64, i64, ptr)
 declare i32 @getpid()
 declare i32 @clock_gettime(i32, ptr)
 declare i64 @syscall(i64, ...)
@@ -94,6 +105,57 @@ define internal void @sleep_on(ptr %word, i32 %value) nounwind optnone noinline 
 define internal void @wake(ptr %word, i64 %count) nounwind optnone noinline {
   %old = atomicrmw add ptr %word, i32 1 seq_cst
   %ignored = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 129, i64 %count)
+  ret void
+}
+"""
+
+_AFFINITY = """
+; Keep all workers off a core, within what its caller itself may use.  Only the owner of @busy calls this.
+define internal void @keep_off(i32 %core) nounwind optnone noinline {
+entry:
+  %mask = alloca [16 x i64], align 16
+  store atomic i32 %core, ptr @avoided monotonic, align 4
+  %status = call i32 @sched_getaffinity(i32 0, i64 128, ptr %mask)
+  %known = icmp sge i32 %status, 0
+  %small = icmp ult i32 %core, 1024
+  %able = and i1 %known, %small
+  br i1 %able, label %clear, label %done
+clear:
+  %wide = zext i32 %core to i64
+  %word = lshr i64 %wide, 6
+  %bit = and i64 %wide, 63
+  %slot = getelementptr i64, ptr %mask, i64 %word
+  %old = load i64, ptr %slot
+  %one = shl i64 1, %bit
+  %others = xor i64 %one, -1
+  %less = and i64 %old, %others
+  store i64 %less, ptr %slot
+  br label %count
+count:
+  %i = phi i64 [ 0, %clear ], [ %i1, %count ]
+  %seen = phi i64 [ 0, %clear ], [ %seen1, %count ]
+  %place = getelementptr i64, ptr %mask, i64 %i
+  %cores = load i64, ptr %place
+  %seen1 = or i64 %seen, %cores
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i1, 16
+  br i1 %more, label %count, label %counted
+counted:
+  %running = load i64, ptr @running
+  %last = call i64 @llvm.umin.i64(i64 %running, i64 KEPT)
+  %free = icmp ne i64 %seen1, 0
+  %any = icmp sgt i64 %last, 0
+  %go = and i1 %free, %any
+  br i1 %go, label %move, label %done
+move:
+  %w = phi i64 [ 0, %counted ], [ %w1, %move ]
+  %entryptr = getelementptr [KEPT x i64], ptr @threads, i64 0, i64 %w
+  %id = load i64, ptr %entryptr
+  %ignored = call i32 @pthread_setaffinity_np(i64 %id, i64 128, ptr %mask)
+  %w1 = add i64 %w, 1
+  %again = icmp slt i64 %w1, %last
+  br i1 %again, label %move, label %done
+done:
   ret void
 }
 """
@@ -130,6 +192,8 @@ _WORKER = """
 define internal ptr @worker(ptr %argument) nounwind optnone noinline {
 entry:
   %index = ptrtoint ptr %argument to i64
+  %patience = alloca i64, align 8
+  store i64 0, ptr %patience
   br label %top
 top:
   %wanted = load atomic i64, ptr @wanted seq_cst, align 8
@@ -149,7 +213,9 @@ rise:
   br label %top
 begin:
   %start = call i64 @clock()
-  %span = load atomic i64, ptr @spin monotonic, align 8
+  %floor = load atomic i64, ptr @spin monotonic, align 8
+  %learned = load i64, ptr %patience
+  %span = call i64 @llvm.umax.i64(i64 %floor, i64 %learned)
   %deadline = add i64 %start, %span
   br label %poll
 poll:
@@ -183,6 +249,14 @@ rest:
   br i1 %open2, label %rise, label %sleep
 sleep:
   call void @sleep_on(ptr @epoch, i32 %epoch)
+  %woken = call i64 @clock()
+  %gap = sub i64 %woken, %start
+  %twice = shl i64 %gap, 1
+  %soon = icmp sle i64 %twice, PATIENCE
+  %spinning = icmp ne i64 %floor, 0
+  %learn = and i1 %soon, %spinning
+  %lesson = select i1 %learn, i64 %twice, i64 0
+  store i64 %lesson, ptr %patience
   br label %rise
 }
 
@@ -209,6 +283,14 @@ created:
   %more = add i64 %running, 1
   store atomic i64 %more, ptr @running seq_cst, align 8
   %id = load i64, ptr %thread
+  %kept = icmp slt i64 %running, KEPT
+  br i1 %kept, label %keep, label %detach
+keep:
+  %entryptr = getelementptr [KEPT x i64], ptr @threads, i64 0, i64 %running
+  store i64 %id, ptr %entryptr
+  br label %detach
+detach:
+  store atomic i32 -1, ptr @avoided monotonic, align 4
   %o3 = call i32 @pthread_detach(i64 %id)
   br label %look
 failed:
@@ -315,9 +397,17 @@ own:
   %running = load atomic i64, ptr @running monotonic, align 8
   %wanted = load atomic i64, ptr @wanted monotonic, align 8
   %short = icmp slt i64 %running, %wanted
-  br i1 %short, label %begin, label %publish
+  br i1 %short, label %begin, label %place
 begin:
   call void @start()
+  br label %place
+place:
+  %core = call i32 @sched_getcpu()
+  %avoided = load atomic i32, ptr @avoided monotonic, align 4
+  %stays = icmp eq i32 %core, %avoided
+  br i1 %stays, label %publish, label %leave
+leave:
+  call void @keep_off(i32 %core)
   br label %publish
 publish:
   store atomic i64 0, ptr @finished monotonic, align 8
@@ -389,7 +479,7 @@ def source() -> str:
         return _CALL[: _CALL.index("; After fork")] + _SERIAL_ONLY
     declaration, pause = _PAUSE.get(machine.replace("arm64", "aarch64"), ("", ""))
     mask = ~sum(1 << (number - 1) for number in _FAULTS)
-    text = _STATE + _DECLARATIONS + declaration + _CLOCK + _WORK + _WORKER + _CALL
+    text = _STATE + _DECLARATIONS + declaration + _CLOCK + _AFFINITY + _WORK + _WORKER + _CALL
     values = {
         "FUTEX": _FUTEX_NUMBER[machine],
         "PAUSE": pause,
@@ -399,6 +489,8 @@ def source() -> str:
         "WORTH_WAKING": WORTH_WAKING_NS,
         "MISSED": MISSED_NS,
         "PER_WORKER": PER_WORKER_NS,
+        "PATIENCE": PATIENCE_NS,
+        "KEPT": 1024,
     }
     for name, value in values.items():
         text = text.replace(name, str(value))
