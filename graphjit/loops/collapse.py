@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphjit.ir.affine import Affine
-from graphjit.loops.ir import Address, Axis, Bound, For, Index, Let, Load, LoopKernel, Statement, Store, addresses
+from graphjit.loops.ir import Address, Axis, Bound, For, Index, Let, Load, LoopKernel, Multiply, Statement, Store, addresses
 
 
 def collapse(kernel: LoopKernel) -> LoopKernel:
@@ -50,6 +50,10 @@ def map_addresses(statement: Statement, change: object) -> Statement:
         return statement
     if isinstance(statement, Store):
         return replace(statement, address=change(statement.address))
+    if isinstance(statement, Multiply):
+        bound = statement.bound and Bound(change(statement.bound.start), statement.bound.stop)
+        x, y, out = (replace(matrix, address=change(matrix.address)) for matrix in (statement.x, statement.y, statement.out))
+        return replace(statement, x=x, y=y, out=out, bound=bound)
     if isinstance(statement, For):
         bound = statement.bound and Bound(change(statement.bound.start), statement.bound.stop)
         return replace(statement, body=tuple(map_addresses(s, change) for s in statement.body), bound=bound)

@@ -12,13 +12,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.ir import Accumulate, Address, Axis, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store
-from graphjit.loops.parallel import estimate
+from graphjit.loops.ir import Accumulate, Address, Axis, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store, as_loops
+from graphjit.loops.parallel import PER_NS, estimate
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Cost, Product, Program, Step
-
-PER_NS = 40
-"""Multiply-adds of a matrix product per nanosecond of the estimate."""
 
 MOVES = ("copy", "convert")
 """Scalar operations that compute nothing."""
@@ -35,7 +32,7 @@ def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost
 def kernel_cost(kernel: LoopKernel) -> Cost:
     """The cost of one loop kernel; buffers of its own (partial sums) are no traffic."""
     count = _Count(set(kernel.locals))
-    count.block(kernel.body, {}, Fraction(1))
+    count.block(as_loops(kernel).body, {}, Fraction(1))
     return Cost(_bytes(count.read) + _bytes(count.written), round(count.flops), _loops(kernel))
 
 

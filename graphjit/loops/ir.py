@@ -7,6 +7,7 @@ addressed in elements; the closed set of statements is `STATEMENTS`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -147,6 +148,35 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    """A matrix in a buffer: where its first element lies, and how far rows and columns are apart, in elements."""
+
+    buffer: Buffer
+    address: Address
+    row: int
+    column: int = 1
+
+    def at(self, i: Address, j: Address) -> Address:
+        """Where element (i, j) lies."""
+        return self.address + i * self.row + j * self.column
+
+
+@dataclass(frozen=True, slots=True)
+class Multiply:
+    """``out = x y``, or ``out += x y``: matrices of (m, k) by (k, n); columns of y and of out are neighbours.
+
+    The loop around it may have fewer rows left than it takes: ``bound`` then stops k where it adds to ``out``, else m.
+    """
+
+    out: Matrix
+    x: Matrix
+    y: Matrix
+    shape: tuple[int, int, int]  # m, n, k
+    adds: bool = False
+    bound: Bound | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class For:
     """A loop over ``axis`` in ``range(extent)``, or fewer where ``bound`` says so."""
 
@@ -159,8 +189,8 @@ class For:
     nanoseconds: int = 0  # estimated work of a parallel loop
 
 
-Statement = Let | Init | Accumulate | Store | Check | For
-STATEMENTS = (Let, Init, Accumulate, Store, Check, For)
+Statement = Let | Init | Accumulate | Store | Check | Multiply | For
+STATEMENTS = (Let, Init, Accumulate, Store, Check, Multiply, For)
 EXPRESSIONS = (Const, Load, Index, Scalar)
 
 
@@ -201,7 +231,9 @@ def addresses(body: tuple[Statement, ...]) -> list[Address]:
                 found.append(statement.value.value)
         elif isinstance(statement, Store):
             found.append(statement.address)
-        elif isinstance(statement, For) and statement.bound is not None:
+        elif isinstance(statement, Multiply):
+            found += [matrix.address for matrix in (statement.x, statement.y, statement.out)]
+        if isinstance(statement, For | Multiply) and statement.bound is not None:
             found.append(statement.bound.start)
     return found
 
@@ -214,6 +246,8 @@ def buffers(body: tuple[Statement, ...]) -> list[Buffer]:
             found[statement.value.buffer] = None
         elif isinstance(statement, Store):
             found[statement.buffer] = None
+        elif isinstance(statement, Multiply):
+            found.update((matrix.buffer, None) for matrix in (statement.x, statement.y, statement.out))
     return list(found)
 
 
@@ -238,7 +272,43 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
         return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value), statement.factor and fresh(statement.factor))
     if isinstance(statement, Init):
         return Init(fresh(statement.ref), statement.combine)
+    if isinstance(statement, Multiply):
+        return statement
     return Check(fresh(statement.ok), statement.code)
+
+
+def as_loops(kernel: LoopKernel) -> LoopKernel:
+    """The same kernel with matrix products as loops over single elements: what they mean."""
+    if not any(isinstance(s, Multiply) for s in walk(kernel.body)):
+        return kernel
+    numbers = itertools.count(1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0))
+
+    def each(statement: Statement) -> Statement:
+        if isinstance(statement, For):
+            return replace(statement, body=tuple(map(each, statement.body)))
+        return _elements(statement, numbers) if isinstance(statement, Multiply) else statement
+
+    return kernel.with_body(tuple(map(each, kernel.body)))
+
+
+def _elements(product: Multiply, numbers: Iterator[int]) -> For:
+    m, n, k = product.shape
+    which = next(numbers)
+    rows, columns, terms = (Axis(f"{name}{which}") for name in ("m", "n", "k"))
+    i, j, t = (Affine(0, {axis: 1}) for axis in (rows, columns, terms))
+    out, x, y = product.out, product.x, product.y
+    total, a, b, c, old, new = (Ref(next(numbers), out.buffer.dtype) for _ in range(6))
+    inner = For(
+        terms,
+        k,
+        (Let(a, Load(x.buffer, x.at(i, t))), Let(b, Load(y.buffer, y.at(t, j))), Let(c, Scalar("mul", (a, b))), Accumulate(total, "add", c)),
+        bound=product.bound if product.adds else None,
+    )
+    place = out.at(i, j)
+    last: tuple[Statement, ...] = (Store(out.buffer, place, total),)
+    if product.adds:
+        last = (Let(old, Load(out.buffer, place)), Let(new, Scalar("add", (old, total))), Store(out.buffer, place, new))
+    return For(rows, m, (For(columns, n, (Init(total, "add"), inner, *last)),), bound=None if product.adds else product.bound)
 
 
 def renumbered(body: tuple[Statement, ...], numbers: Iterator[int]) -> tuple[Statement, ...]:

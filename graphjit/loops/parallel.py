@@ -9,6 +9,7 @@ for every number of threads.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Multiply,
     Ref,
     Scalar,
     Statement,
@@ -40,6 +42,8 @@ from graphjit.loops.vectorize import HEAVY
 GRAIN_NS = 8_000  # estimated work of a block
 WORTH_NS = 12_000  # estimated work from which a loop is split at all
 MAX_BLOCKS = 256
+PER_NS = 40
+"""Multiply-adds of a matrix product per nanosecond of an estimate."""
 SUM_BLOCK = 4_096  # elements of one partial accumulation at the least: bounds the error of long sums
 
 
@@ -97,6 +101,8 @@ def _estimate(body: tuple[Statement, ...], times: int, lanes: bool) -> float:
     for statement in body:
         if isinstance(statement, For):
             total += times * (_estimate(statement.body, statement.extent, lanes or statement.kind == "simd") + 1)
+        elif isinstance(statement, Multiply):
+            total += times * math.prod(statement.shape) / PER_NS
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             cost = 16 if statement.value.op in HEAVY else 4 if statement.value.op in ("div", "sqrt") else 1
             total += times * scale * cost

@@ -30,6 +30,8 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Matrix,
+    Multiply,
     Ref,
     Statement,
 )
@@ -65,6 +67,11 @@ def statement_text(statement: Statement) -> str:
         return f"check {statement.ok!r} else error {statement.code}"
     if isinstance(statement, For):
         return _head(statement)
+    if isinstance(statement, Multiply):
+        (m, n, k), how = statement.shape, "+=" if statement.adds else "="
+        text = f"multiply {_matrix(statement.out)} {how} {_matrix(statement.x)} by {_matrix(statement.y)}, ({m}, {k}) by ({k}, {n})"
+        bound = statement.bound
+        return text if bound is None else f"{text} while {bound.start!r} + {'k' if statement.adds else 'm'} < {bound.stop}"
     place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
     return f"store {place} {f'{statement.combine}=' if statement.combine else '='} {statement.value!r}"
 
@@ -94,6 +101,10 @@ def _head(loop: For) -> str:
         parts.append(f"while {loop.bound.start!r} + {loop.axis!r} < {loop.bound.stop}")
     text = " ".join(parts) + ":"
     return f"{text}  # about {loop.nanoseconds / 1e3:.1f} us" if loop.nanoseconds else text
+
+
+def _matrix(matrix: Matrix) -> str:
+    return f"{matrix.buffer.name}[{matrix.address!r}; {matrix.row}, {matrix.column}]"
 
 
 def _place(address: Address, dynamic: tuple[tuple[Ref, int], ...]) -> str:

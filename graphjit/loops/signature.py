@@ -22,6 +22,7 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Multiply,
     Statement,
     Store,
 )
@@ -65,6 +66,11 @@ class _Signature:
             return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value), factor
         if isinstance(statement, Check):
             return "check", self.name(statement.ok), statement.code
+        if isinstance(statement, Multiply):
+            bound = statement.bound and (self.address(statement.bound.start), statement.bound.stop)
+            matrices = (statement.x, statement.y, statement.out)
+            places = tuple((self.buffer(m.buffer), self.address(m.address), m.row, m.column) for m in matrices)
+            return "multiply", places, statement.shape, statement.adds, bound
         assert isinstance(statement, Store)
         dynamic = tuple((self.name(ref), factor) for ref, factor in statement.dynamic)
         return "store", self.buffer(statement.buffer), self.address(statement.address), dynamic, self.name(statement.value), statement.combine

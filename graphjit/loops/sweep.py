@@ -1,8 +1,8 @@
-"""Lower sweeps: several kernels over the same rows, block by block.
+"""Lower sweeps: several kernels and thin matrix products over the same rows, block by block.
 
-Job: cut the loop over rows of each kernel to one block, put the kernels one after another into a loop over blocks, and finish sums over rows
-from the partial sums of the tasks.
-Input: the kernels of a `Sweep`, lowered.  Output: one loop kernel.
+Job: cut the loop over rows of each kernel to one block, put kernels and products one after another into a loop over blocks, and finish sums over
+rows (products of columns among them) from the partial sums of the tasks.
+Input: the parts of a `Sweep`, kernels lowered.  Output: one loop kernel.
 Invariants: each row is computed once; a task adds up its blocks in order and tasks are combined in order, so results depend on shapes only.
 """
 
@@ -28,6 +28,8 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Matrix,
+    Multiply,
     Ref,
     Scalar,
     Statement,
@@ -35,7 +37,9 @@ from graphjit.loops.ir import (
     walk,
 )
 from graphjit.loops.lower import ROWS, lower_kernel
-from graphjit.schedule.program import Program, Sweep
+from graphjit.schedule.access import storage
+from graphjit.schedule.program import Product, Program, Sweep
+from graphjit.schedule.sweep import sums_over_rows
 
 WIDE = 64
 """Columns from which sums down them are taken row by row."""
@@ -52,17 +56,20 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
     maker = _Maker(sweep, numbers, each, tasks)
     inside: list[Statement] = []
     last: list[Statement] = []
-    for kernel in sweep.kernels:
-        block, final = maker.split(ir.renumbered(lower_kernel(program, kernel).body, numbers), ())
+    for part in sweep.parts:
+        if isinstance(part, Product):
+            block, final = maker.multiply(program, part)
+        else:
+            block, final = maker.split(ir.renumbered(lower_kernel(program, part).body, numbers), ())
         inside += block
         last += final
     if each > 1:
         bound = Bound(Affine(0, {maker.task: each}), blocks) if blocks % each else None
         inside = [For(maker.block, each, tuple(inside), bound=bound)]
     task = For(maker.task, tasks, (*maker.opening(), *inside), kind="parallel")
-    body = (task, *last)
+    body = (*maker.packing, task, *last)
     scratch = [buffer for buffer in ir.buffers(body) if buffer.kind == "scratch"]
-    return LoopKernel(sweep.name, body, maker.comment, (*maker.partial, *scratch))
+    return LoopKernel(sweep.name, body, maker.comment, (*maker.packed, *maker.partial, *scratch))
 
 
 @dataclass
@@ -81,8 +88,10 @@ class _Maker:
         self.task, self.block, self.each, self.tasks = Axis("task"), Axis("block"), each, tasks
         self.numbers = numbers
         self.name = sweep.name
-        self.comment = "; ".join(" ".join(node.op.name for node in kernel.nodes) for kernel in sweep.kernels)
+        self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
+        self.packed: list[Buffer] = []  # right operands of products, row by row
+        self.packing: list[Statement] = []
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
 
     @property
@@ -154,6 +163,43 @@ class _Maker:
 
         bound = Bound(self.start, self.rows) if self.rows % self.length else None
         return replace(loop, extent=self.length, bound=bound, body=tuple(map(each, loop.body)))
+
+    def multiply(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
+        """A product with a row of its result for each row, or one that sums over rows: what a block adds, and the sum over tasks at the end."""
+        left, right = (program.buffers[storage(arg)] for arg in product.node.args)
+        out = program.buffers[product.node]
+        bound = Bound(self.start, self.rows) if self.rows % self.length else None
+
+        def rows(buffer: Buffer) -> Address:
+            # Scratch holds the rows of the block only.
+            return Affine() if buffer.kind == "scratch" else self.start * (buffer.size // self.rows)
+
+        if not sums_over_rows(product, self.rows):
+            x = Matrix(left, rows(left), *product.lhs)
+            target = Matrix(out, rows(out), product.n)
+            y = self.pack(right, product) if product.rhs[1] != 1 else Matrix(right, Affine(), product.rhs[0])
+            return [Multiply(target, x, y, (self.length, product.n, product.k), bound=bound)], []
+        x, y = Matrix(left, rows(left), *product.lhs), Matrix(right, rows(right), product.rhs[0])
+        cells = product.m * product.n
+        sums = Buffer(f"{self.name}m{len(self.partial)}", out.dtype, cells * self.tasks, "local")
+        self.partial[sums] = _Partial(cells, "add")
+        each = Multiply(Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=bound)
+        cell, tasks = Axis("cell"), Axis(f"{self.task.name}s")
+        total, part = self.fresh(out.dtype), self.fresh(out.dtype)
+        load = Let(part, Load(sums, Affine(0, {cell: 1, tasks: cells})))
+        final = (Init(total, "add"), For(tasks, self.tasks, (load, Accumulate(total, "add", part))), Store(out, Affine(0, {cell: 1}), total))
+        return [each], [For(cell, cells, final)]
+
+    def pack(self, right: Buffer, product: Product) -> Matrix:
+        """A right operand whose rows do not lie end to end, copied once for all blocks."""
+        k, n = product.k, product.n
+        buffer = Buffer(f"{self.name}y{len(self.packed)}", right.dtype, k * n, "local")
+        term, column, value = Axis(f"k{len(self.packed)}"), Axis(f"n{len(self.packed)}"), self.fresh(right.dtype)
+        load = Let(value, Load(right, Affine(0, {term: product.rhs[0], column: product.rhs[1]})))
+        store = Store(buffer, Affine(0, {term: n, column: 1}), value)
+        self.packing.append(For(term, k, (For(column, n, (load, store)),)))
+        self.packed.append(buffer)
+        return Matrix(buffer, Affine(), n)
 
     def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...]) -> tuple[Buffer, Address]:
         """A partial sum's buffer, and its element's address within a task."""

@@ -18,6 +18,7 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Multiply,
     Ref,
     Scalar,
     Statement,
@@ -61,6 +62,8 @@ def _can_lane(loop: For) -> bool:
         if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
+            return False
+        if isinstance(statement, Multiply):  # has lanes of its own
             return False
     return True
 

@@ -38,6 +38,7 @@ from graphjit.loops.ir import (
     Scalar,
     Statement,
     Store,
+    as_loops,
     free_refs,
     uses,
 )
@@ -60,6 +61,7 @@ def verify_kernel(kernel: LoopKernel, errors: int | None = None) -> None:
     Raises:
         IRError: what is wrong, with the statement.
     """
+    kernel = as_loops(kernel)
     _Verifier(kernel, errors).body(kernel.body, _Scope())
 
 

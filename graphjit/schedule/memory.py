@@ -21,7 +21,7 @@ from graphjit.ir.opdef import Reduce
 from graphjit.schedule.access import storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads, read_only_here, take_over
-from graphjit.schedule.program import Kernel, Program, Sweep, kernels_of
+from graphjit.schedule.program import Kernel, Product, Program, Sweep, kernels_of
 
 ALIGN = 64
 
@@ -95,6 +95,9 @@ def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
         kernels = kernels_of(step)
         if not kernels:
             needed.update(step.nodes)
+        for product in step.parts if isinstance(step, Sweep) else ():
+            if isinstance(product, Product):
+                needed |= {product.node, *map(storage, product.node.args)}
         for kernel in kernels:
             own = set(kernel.nodes)
             phase = {member.node: member.phase for member in kernel.members if not member.outer}

@@ -148,7 +148,7 @@ def _head(step: Step) -> str:
 
 def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
     if isinstance(step, Sweep):
-        return [line for kernel in step.kernels for line in (_head(kernel), *(f"  {m}" for m in _members(kernel, program, numbers)))]
+        return [line for part in step.parts for line in (_head(part), *(f"  {m}" for m in _members(part, program, numbers)))]
     if not isinstance(step, Kernel):
         return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
     lines = []

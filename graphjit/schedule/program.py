@@ -84,9 +84,9 @@ class Product:
 
 @dataclass(eq=False)
 class Sweep:
-    """Kernels over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks."""
+    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks."""
 
-    kernels: list[Kernel]
+    parts: list[Kernel | Product]
     rows: int
     block: int
     tasks: int
@@ -96,7 +96,7 @@ class Sweep:
     @property
     def nodes(self) -> list[Node]:
         """The nodes computed here."""
-        return [node for kernel in self.kernels for node in kernel.nodes]
+        return [node for part in self.parts for node in part.nodes]
 
 
 Step = Kernel | Assembly | Product | Sweep
@@ -104,7 +104,8 @@ Step = Kernel | Assembly | Product | Sweep
 
 def kernels_of(step: Step) -> list[Kernel]:
     """The fused kernels of a step."""
-    return step.kernels if isinstance(step, Sweep) else [step] if isinstance(step, Kernel) else []
+    parts = step.parts if isinstance(step, Sweep) else [step]
+    return [part for part in parts if isinstance(part, Kernel)]
 
 
 @dataclass(frozen=True)

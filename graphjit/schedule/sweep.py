@@ -1,7 +1,7 @@
 """Steps that go over the same rows, run block by block while the block is in cache.
 
-Job: of neighbouring kernels whose spaces share a long leading axis make one step, a sweep: all of them run on some rows, then on the next.
-Sums down the columns of a tall matrix are one even alone.
+Job: of neighbouring kernels whose spaces share a long leading axis, and of products of tall matrices with small ones between them, make one step,
+a sweep: all of them run on some rows, then on the next.  Sums down the columns of a tall matrix are one even alone.
 Input: a fusion.  Output: the fusion with sweeps for such kernels.
 Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are complete only after the sweep,
 so nothing inside it reads them; which rows make a block depends on shapes only.
@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce
-from graphjit.schedule.access import Address, space
+from graphjit.schedule.access import Address, space, storage
 from graphjit.schedule.fuse import KERNEL_LIMIT, Fusion
-from graphjit.schedule.program import Kernel, Step, Sweep
+from graphjit.schedule.program import Kernel, Product, Step, Sweep
 
 MIN_ROWS = 256
 """Rows from which blocks are worth their loops."""
@@ -32,6 +32,10 @@ TASKS = 32
 """Parts of a sweep that threads can claim, each with partial sums of its own."""
 PARTIAL_BYTES = 262_144
 """Bytes of partial sums at most."""
+THIN_BYTES = 131_072
+"""Bytes of the small matrix of a product at most: it stays in the second-level cache beside a block of rows."""
+PRODUCT_COST = 50
+"""What a product counts for among the costs of kernels: it is a call."""
 
 
 def join_sweeps(fusion: Fusion) -> Fusion:
@@ -42,7 +46,7 @@ def join_sweeps(fusion: Fusion) -> Fusion:
     run = _Run(fusion)
     for i in range(len(fusion.steps) + 1):
         step = fusion.steps[i] if i < len(fusion.steps) else None
-        if isinstance(step, Kernel) and run.takes(step):
+        if isinstance(step, Kernel | Product) and run.takes(step):
             run.add(i, step)
             continue
         for numbers, made in run.close():
@@ -50,7 +54,7 @@ def join_sweeps(fusion: Fusion) -> Fusion:
                 moved[number] = len(steps)
             steps.append(made)
             loads.append(set().union(*(fusion.loads[number] for number in numbers)))
-        if isinstance(step, Kernel) and run.takes(step):
+        if isinstance(step, Kernel | Product) and run.takes(step):
             run.add(i, step)
         elif step is not None:
             moved[i] = len(steps)
@@ -72,25 +76,39 @@ class _Run:
 
     def start(self) -> None:
         self.numbers: list[int] = []
-        self.kernels: list[Kernel] = []
+        self.rows = 0
+        self.parts: list[Kernel | Product] = []
         self.made: dict[Node, bool] = {}  # values of the run -> whether they have rows
         self.touched: dict[Node, int] = {}  # bytes of a row of each value that is read or written row by row
         self.touches: dict[Node, int] = {}  # how many kernels touch it
         self.sums = 0  # bytes of all sums over rows
         self.cost = 0
 
-    def takes(self, kernel: Kernel) -> bool:
-        """Whether ``kernel`` can run block by block after the kernels of the run."""
-        if not kernel.space or kernel.space[0] < MIN_ROWS or not all(kernel.space):
+    def takes(self, part: Kernel | Product) -> bool:
+        """Whether ``part`` can run block by block after the parts of the run."""
+        rows = _rows(part)
+        if rows < MIN_ROWS or (self.parts and (rows != self.rows or self.cost + _cost(part) > KERNEL_LIMIT)):
             return False
-        if self.kernels and (kernel.space[0] != self.kernels[0].space[0] or self.cost + kernel.cost > KERNEL_LIMIT):
+        if TASKS // 4 * (self.sums + _sum_bytes(part)) > PARTIAL_BYTES:
+            return False
+        return self.takes_product(part) if isinstance(part, Product) else self.takes_kernel(part)
+
+    def takes_product(self, product: Product) -> bool:
+        """Whether what a product reads is there, row by row, and what all rows need is made by nobody here."""
+        x, y = (storage(arg) for arg in product.node.args)
+        if self.fusion.places.get(product.node) or self.owns(x) or self.owns(y):
+            return False
+        by_row = (x, y) if sums_over_rows(product, _rows(product)) else (x,)
+        return all(self.made.get(node, True) if node in by_row else node not in self.made for node in (x, y))
+
+    def takes_kernel(self, kernel: Kernel) -> bool:
+        """Whether what a kernel reads of values made in the run lies in the row that it computes."""
+        if not all(kernel.space):
             return False
         if kernel.scan is not None and kernel.scan[0] == 0:  # a running value goes from block to block
             return False
         over_rows = kernel.axes is not None and 0 in kernel.axes
         if over_rows and any(member.phase for member in kernel.members):
-            return False
-        if TASKS // 4 * (self.sums + _sum_bytes(kernel)) > PARTIAL_BYTES:
             return False
         for member in kernel.members:
             for dep, address in self.fusion.reads[member.node]:
@@ -104,47 +122,81 @@ class _Run:
         """Whether pieces of a concatenation are written in the run."""
         return any(place.owner is owner for node in self.made for place in self.fusion.places.get(node, ()))
 
-    def add(self, number: int, kernel: Kernel) -> None:
-        over_rows = kernel.axes is not None and 0 in kernel.axes
-        rows = kernel.space[0]
+    def add(self, number: int, part: Kernel | Product) -> None:
+        rows = self.rows = _rows(part)
         here: dict[Node, int] = {}
-        for member in kernel.members:
-            column = over_rows and (member.outer or isinstance(member.node.op.lower, Reduce))
-            self.made[member.node] = not column
-            values = [dep for dep, _ in self.fusion.reads[member.node]] + ([] if column else [member.node])
+
+        def note(node: Node, deps: list[Node], column: bool) -> None:
+            self.made[node] = not column
+            values = deps if column else [*deps, node]
             here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape and dep.shape[0] == rows)
+
+        if isinstance(part, Product):
+            note(part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part, rows))
+        else:
+            over_rows = part.axes is not None and 0 in part.axes
+            for member in part.members:
+                deps = [dep for dep, _ in self.fusion.reads[member.node]]
+                note(member.node, deps, over_rows and (member.outer or isinstance(member.node.op.lower, Reduce)))
         self.touched.update(here)
         for node in here:
             self.touches[node] = self.touches.get(node, 0) + 1
         self.numbers.append(number)
-        self.kernels.append(kernel)
-        self.sums += _sum_bytes(kernel)
-        self.cost += kernel.cost
+        self.parts.append(part)
+        self.sums += _sum_bytes(part)
+        self.cost += _cost(part)
 
     def close(self) -> list[tuple[list[int], Step]]:
-        """The steps that the run becomes: one sweep, or its kernels as they were."""
-        numbers, kernels = self.numbers, self.kernels
+        """The steps that the run becomes: one sweep, or its parts as they were."""
+        numbers, parts, rows = self.numbers, self.parts, self.rows
         shared = sum(self.touched[node] for node, times in self.touches.items() if times > 1)
         row = sum(self.touched.values())
         sums, row_by_row = self.sums, {node for node, has_rows in self.made.items() if has_rows}
         self.start()
-        if len(kernels) == 1:
-            shared = row if _gains_alone(kernels[0]) else 0
-        if not kernels or shared * kernels[0].space[0] < SHARED_BYTES:
-            return [([number], kernel) for number, kernel in zip(numbers, kernels, strict=True)]
-        rows = kernels[0].space[0]
+        if len(parts) == 1:
+            shared = row if _gains_alone(parts[0]) else 0
+        if not parts or shared * rows < SHARED_BYTES:
+            return [([number], part) for number, part in zip(numbers, parts, strict=True)]
         fitting = max(BLOCK_BYTES // max(row, 1), FEW)
         block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, rows)
         tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
-        return [(numbers, Sweep(kernels, rows, block, tasks, row_by_row))]
+        return [(numbers, Sweep(parts, rows, block, tasks, row_by_row))]
 
 
-def _gains_alone(kernel: Kernel) -> bool:
+def _gains_alone(kernel: Kernel | Product) -> bool:
     """Whether one kernel is better run block by block: sums down several columns then have blocks of rows that threads can claim."""
-    return kernel.axes is not None and 0 in kernel.axes and len(kernel.axes) < len(kernel.space)
+    return isinstance(kernel, Kernel) and kernel.axes is not None and 0 in kernel.axes and len(kernel.axes) < len(kernel.space)
 
 
-def _sum_bytes(kernel: Kernel) -> int:
+def sums_over_rows(product: Product, rows: int) -> bool:
+    """Whether a thin product over ``rows`` rows adds up products of columns; else it has a row of its own for each."""
+    return product.k == rows and storage(product.node.args[1]).shape[:1] == (rows,) and product.m != rows
+
+
+def _rows(part: Kernel | Product) -> int:
+    """The rows over which a step could run block by block; 0 where it cannot."""
+    if isinstance(part, Kernel):
+        return part.space[0] if part.space else 0
+    x, y = (storage(arg) for arg in part.node.args)
+    if part.batch != 1 or part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
+        return 0
+    rows = x.shape[0]
+    row_x = x.type.size // max(rows, 1)
+    small = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
+    if small and rows == part.m == part.node.shape[0] and part.lhs[0] == row_x:
+        return rows
+    if rows == part.k and part.lhs[1] == row_x and y.shape[:1] == (rows,) and part.rhs == (y.type.size // rows, 1):
+        return rows
+    return 0
+
+
+def _cost(part: Kernel | Product) -> int:
+    return part.cost if isinstance(part, Kernel) else PRODUCT_COST
+
+
+def _sum_bytes(kernel: Kernel | Product) -> int:
+    if isinstance(kernel, Product):
+        return kernel.node.type.nbytes if sums_over_rows(kernel, _rows(kernel)) else 0
     if kernel.axes is None or 0 not in kernel.axes:
         return 0
     return sum(member.node.type.nbytes for member in kernel.members if isinstance(member.node.op.lower, Reduce))

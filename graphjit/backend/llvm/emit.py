@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphjit.backend.llvm.gemm_block import block_function
+from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.jit import host
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.running import multiply_add, stages
@@ -21,7 +23,7 @@ from graphjit.backend.llvm.text import Function, Module, Phi
 from graphjit.backend.llvm.traffic import Traffic
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
-from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Ref, Statement, Store
+from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Multiply, Ref, Statement, Store
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
@@ -60,8 +62,18 @@ class KernelEmitter(Traffic):
                 self.accumulate(statement)
             elif isinstance(statement, Init):
                 self.init(statement, statements[i + 1 :])
+            elif isinstance(statement, Multiply):
+                self.multiply(statement)
             else:
                 self.check(statement)
+
+    def multiply(self, statement: Multiply) -> None:
+        """Call the product for its shape and strides, on the rows that are left."""
+        tile = host_tile("f64" if statement.out.buffer.dtype.itemsize == 8 else "f32")
+        places = [self.pointer(matrix.buffer, matrix.address) for matrix in (statement.x, statement.y, statement.out)]
+        count = self.left(statement.bound, statement.shape[2 if statement.adds else 0])
+        name = block_function(self.module, tile, statement)
+        self.fn.do(f"call void @{name}({', '.join(f'ptr {place}' for place in places)}, i64 {count})")
 
     def init(self, statement: Init, following: Sequence[Statement]) -> None:
         """Open an accumulator, already in vector form when an inner simd loop will feed it."""
@@ -284,11 +296,16 @@ class KernelEmitter(Traffic):
         """Number of iterations, and whether the last vector can be incomplete."""
         if loop.bound is None:
             return str(loop.extent), loop.extent % step != 0
-        begin = self.index(loop.bound.start).parts[0]
-        left = self.fn.op(f"sub i64 {loop.bound.stop}, {begin}")
-        fewer = self.fn.op(f"icmp slt i64 {left}, {loop.extent}")
-        stop = self.fn.op(f"select i1 {fewer}, i64 {left}, i64 {loop.extent}")
-        return stop, bool(loop.extent % step or loop.bound.stop % step)
+        return self.left(loop.bound, loop.extent), bool(loop.extent % step or loop.bound.stop % step)
+
+    def left(self, bound: ir.Bound | None, extent: int) -> str:
+        """``extent``, or fewer where the bound says so."""
+        if bound is None:
+            return str(extent)
+        begin = self.index(bound.start).parts[0]
+        left = self.fn.op(f"sub i64 {bound.stop}, {begin}")
+        fewer = self.fn.op(f"icmp slt i64 {left}, {extent}")
+        return self.fn.op(f"select i1 {fewer}, i64 {left}, i64 {extent}")
 
     def tail_masks(self, counter: str, stop: str) -> list[str]:
         """Which lanes are inside the loop, per unrolled copy."""

@@ -49,7 +49,7 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
             imports.add("product")
             calls += _product(program, step, used)
             continue
-        kernel = kernels[step.name]
+        kernel = ir.as_loops(kernels[step.name])
         if not kernel.body:
             continue
         printer = _Kernel(kernel, imports)
