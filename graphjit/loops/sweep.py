@@ -174,7 +174,7 @@ class _Maker:
             # Scratch holds the rows of the block only.
             return Affine() if buffer.kind == "scratch" else self.start * (buffer.size // self.rows)
 
-        if not sums_over_rows(product, self.rows):
+        if not sums_over_rows(product):
             x = Matrix(left, rows(left), *product.lhs)
             target = Matrix(out, rows(out), product.n)
             y = self.pack(right, product) if product.rhs[1] != 1 else Matrix(right, Affine(), product.rhs[0])

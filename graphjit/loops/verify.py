@@ -124,7 +124,7 @@ class _Verifier:
                     self.fail(statement, "a condition must be bool")
                 self.code(statement, statement.code)
                 scope.checked.add(statement.ok)
-            else:
+            elif isinstance(statement, For):
                 self.loop(statement, scope)
 
     def let(self, statement: Let, scope: _Scope) -> None:

@@ -98,8 +98,7 @@ class _Run:
         x, y = (storage(arg) for arg in product.node.args)
         if self.fusion.places.get(product.node) or self.owns(x) or self.owns(y):
             return False
-        by_row = (x, y) if sums_over_rows(product, _rows(product)) else (x,)
-        return all(self.made.get(node, True) if node in by_row else node not in self.made for node in (x, y))
+        return self.made.get(x, True) and (self.made.get(y, True) if sums_over_rows(product) else y not in self.made)
 
     def takes_kernel(self, kernel: Kernel) -> bool:
         """Whether what a kernel reads of values made in the run lies in the row that it computes."""
@@ -132,7 +131,7 @@ class _Run:
             here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape and dep.shape[0] == rows)
 
         if isinstance(part, Product):
-            note(part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part, rows))
+            note(part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part))
         else:
             over_rows = part.axes is not None and 0 in part.axes
             for member in part.members:
@@ -168,9 +167,10 @@ def _gains_alone(kernel: Kernel | Product) -> bool:
     return isinstance(kernel, Kernel) and kernel.axes is not None and 0 in kernel.axes and len(kernel.axes) < len(kernel.space)
 
 
-def sums_over_rows(product: Product, rows: int) -> bool:
-    """Whether a thin product over ``rows`` rows adds up products of columns; else it has a row of its own for each."""
-    return product.k == rows and storage(product.node.args[1]).shape[:1] == (rows,) and product.m != rows
+def sums_over_rows(product: Product) -> bool:
+    """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for each of theirs."""
+    x = storage(product.node.args[0])
+    return not (product.m == x.shape[0] and product.node.shape[0] == product.m and product.lhs[0] == math.prod(x.shape[1:]))
 
 
 def _rows(part: Kernel | Product) -> int:
@@ -181,13 +181,11 @@ def _rows(part: Kernel | Product) -> int:
     if part.batch != 1 or part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
         return 0
     rows = x.shape[0]
-    row_x = x.type.size // max(rows, 1)
-    small = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
-    if small and rows == part.m == part.node.shape[0] and part.lhs[0] == row_x:
-        return rows
-    if rows == part.k and part.lhs[1] == row_x and y.shape[:1] == (rows,) and part.rhs == (y.type.size // rows, 1):
-        return rows
-    return 0
+    if sums_over_rows(part):
+        fits = rows == part.k and part.lhs[1] == math.prod(x.shape[1:]) and y.shape[:1] == (rows,) and part.rhs == (math.prod(y.shape[1:]), 1)
+    else:
+        fits = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
+    return rows if fits else 0
 
 
 def _cost(part: Kernel | Product) -> int:
@@ -196,7 +194,7 @@ def _cost(part: Kernel | Product) -> int:
 
 def _sum_bytes(kernel: Kernel | Product) -> int:
     if isinstance(kernel, Product):
-        return kernel.node.type.nbytes if sums_over_rows(kernel, _rows(kernel)) else 0
+        return kernel.node.type.nbytes if sums_over_rows(kernel) else 0
     if kernel.axes is None or 0 not in kernel.axes:
         return 0
     return sum(member.node.type.nbytes for member in kernel.members if isinstance(member.node.op.lower, Reduce))

@@ -126,6 +126,7 @@ class _Kernel:
             return self.report(f"not {statement.ok!r}", statement.code)
         if isinstance(statement, For):
             return [_head(statement)]
+        assert isinstance(statement, ir.Store), "matrix products are printed as loops"
         place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
         value = repr(statement.value)
         if statement.combine:
