@@ -324,7 +324,7 @@ class KernelEmitter(Traffic):
         used = ir.buffers(loop.body)
         shared = [buffer for buffer in used if buffer.kind != "scratch"]
         inner = Function(self.module, name, "void", [("ptr", "%context"), ("i64", "%block")], ATTRIBUTES)
-        inner._lines.append("  %status = load ptr, ptr %context")
+        inner.load_into("%status", "ptr", "%context")
         emitter = KernelEmitter(self.module, inner, name)
         for i, buffer in enumerate(shared, 1):
             emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
@@ -336,7 +336,7 @@ class KernelEmitter(Traffic):
         emitter.finish()
         self.module.add_function(inner)
         fn = self.fn
-        context = fn.alloca(f"[{1 + len(shared)} x ptr]")
+        context = fn.shared_slot(f"[{1 + len(shared)} x ptr]")
         for i, pointer in enumerate(["%status", *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
         self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
