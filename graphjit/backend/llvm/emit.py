@@ -65,7 +65,7 @@ class KernelEmitter(Traffic):
 
     def init(self, statement: Init, following: Sequence[Statement]) -> None:
         """Open an accumulator, already in vector form when an inner simd loop will feed it."""
-        start = ir.identity(statement.combine, statement.ref.dtype)
+        start = ir.identity(statement.combine, statement.ref.dtype, statement.running)
         widened = None if self.lanes else _feeding_simd(statement.ref, following)
         lanes, unroll = (self.lanes.count, self.lanes.unroll) if self.lanes else (1, 1)
         if widened is not None:
@@ -109,7 +109,7 @@ class KernelEmitter(Traffic):
         of = vector(kind(acc.dtype), count)
         for u, (value, factor) in enumerate(zip(values, factors, strict=True)):
             if masks is not None:
-                rest = constant(ir.identity(acc.combine, acc.dtype), count)
+                rest = constant(ir.identity(acc.combine, acc.dtype, True), count)
                 value = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {value}, {of} {rest}")
                 if factor is not None:
                     one = constant(ir.identity("mul", acc.dtype), count)
