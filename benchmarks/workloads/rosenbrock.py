@@ -33,44 +33,23 @@ def start(size: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     return (numpy.full(size, 0.5, dtype),)
 
 
+_workload = partial(Workload, make=make, torch=torch_port, numba="rosenbrock", pytensor=True)
+
+
 def _gradient(size: int, suites: Sequence[str]) -> Workload:
-    return Workload(
-        f"rosenbrock_{label(size)}",
-        make,
-        partial(inputs, size),
-        family="rosenbrock",
-        size=size,
-        suites=suites,
-        torch=torch_port,
-        numba="rosenbrock",
-        pytensor=True,
-        flops=size * 16,
-    )
+    name = f"rosenbrock_{label(size)}"
+    return _workload(name, inputs=partial(inputs, size), family="rosenbrock", size=size, suites=suites, flops=size * 16)
 
 
 def _minimum(size: int, suites: Sequence[str]) -> Workload:
-    return Workload(
-        f"rosenbrock_lbfgs_{label(size)}",
-        make,
-        partial(start, size),
-        transform="minimize",
-        family="rosenbrock_lbfgs",
-        size=size,
-        suites=suites,
-        torch=torch_port,
-        numba="rosenbrock",
-        pytensor=True,
-        # Roundings steer the path, and the stopping rule is a relative one: the minimum is met to three digits.
-        same_as={"float64": 1e-2},
-    )
+    name, first = f"rosenbrock_lbfgs_{label(size)}", partial(start, size)
+    # Roundings steer the path, and the stopping rule is a relative one: the minimum is met to three digits.
+    near = {"float64": 1e-2}
+    return _workload(name, inputs=first, family="rosenbrock_lbfgs", size=size, suites=suites, transform="minimize", same_as=near)
 
 
 WORKLOADS = (
-    _gradient(2, ("full", "quick", "test")),
-    _gradient(19, TEST),
-    _gradient(1_000, BOTH),
-    _gradient(100_000, QUICK),
-    _gradient(1_000_000, FULL),
-    _minimum(2, ("full", "quick", "test")),
+    *(_gradient(size, suites) for size, suites in ((2, (*BOTH, *TEST)), (19, TEST), (1_000, BOTH), (100_000, QUICK), (1_000_000, FULL))),
+    _minimum(2, (*BOTH, *TEST)),
     _minimum(1_000, FULL),
 )

@@ -104,10 +104,14 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """Open an accumulator at the identity of its combiner; reading the ref gives what was accumulated so far."""
+    """Open an accumulator at the identity of its combiner; reading the ref gives what was accumulated so far.
+
+    Where every stage is wanted (``running``) the first one is the first value, -0.0 too.
+    """
 
     ref: Ref
     combine: str
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,7 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     if isinstance(statement, Accumulate):
         return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value), statement.factor and fresh(statement.factor))
     if isinstance(statement, Init):
-        return Init(fresh(statement.ref), statement.combine)
+        return Init(fresh(statement.ref), statement.combine, statement.running)
     if isinstance(statement, Multiply):
         return statement
     return Check(fresh(statement.ok), statement.code)
@@ -361,9 +365,11 @@ def running(loop: For) -> set[Ref]:
 IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}
 
 
-def identity(combine: str, dtype: np.dtype) -> np.generic:
-    """The neutral element of a combiner."""
+def identity(combine: str, dtype: np.dtype, running: bool = False) -> np.generic:
+    """The neutral element of a combiner; a sum of nothing is 0, but what changes no running sum is -0.0."""
     value: float | bool = IDENTITY.get(combine, 0)
+    if running and combine == "add" and dtype.kind == "f":
+        value = -0.0
     if combine == "max":
         value = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
     if combine == "min":

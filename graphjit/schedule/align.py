@@ -49,7 +49,12 @@ def align(graph: Graph) -> Graph:
                 made = b.emit(node.op, b.emit(node.op, args[0], axes=(1,)), axes=(0,))
             elif _axes(node) == (0,) and node.op.name == "sum":
                 made = mirror.sum(args[0])
-        replaced[node] = b.copy(node, args) if made is None else made
+        if made is None:
+            follows = any(replaced[arg] is not copied[arg] for arg in node.args)
+            made = b.copy(node, args) if follows else copied[node]
+        replaced[node] = made
+    if replaced == copied:
+        return graph
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
@@ -53,8 +54,16 @@ class Fusion:
 
     def first_write(self, node: Node) -> int:
         """The step in which the storage of a stored value is written for the first time."""
-        pieces = [self.position[root] for root, places in self.places.items() if any(place.owner is node for place in places)]
-        return min(pieces, default=self.position[node])
+        return min((self.position[root] for root in self.pieces.get(node, ())), default=self.position[node])
+
+    @cached_property
+    def pieces(self) -> dict[Node, list[Node]]:
+        """The roots that are written to places within a concatenation, for each concatenation."""
+        found: dict[Node, list[Node]] = {}
+        for root, places in self.places.items():
+            for place in places:
+                found.setdefault(place.owner, []).append(root)
+        return found
 
 
 def own_cost(node: Node) -> int:

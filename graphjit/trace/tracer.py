@@ -280,6 +280,15 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
     return method
 
 
+_raise = binary(np.power)
+
+
+def power(self: Tracer, other: Any) -> Any:
+    """``self ** other``: NumPy squares where the exponent is the Python number 2, and the square of a bool is an int8."""
+    squares = type(other) is int and other == 2 and not self._weak
+    return self._trace.ufunc(np.square, self) if squares and self.dtype.kind == "b" else _raise(self, other)
+
+
 def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
     """An operator method of one argument."""
 
@@ -344,7 +353,7 @@ class Tracer:
     __truediv__, __rtruediv__ = binary(np.true_divide), binary(np.true_divide, True)
     __floordiv__, __rfloordiv__ = binary(np.floor_divide), binary(np.floor_divide, True)
     __mod__, __rmod__ = binary(np.remainder), binary(np.remainder, True)
-    __pow__, __rpow__ = binary(np.power), binary(np.power, True)
+    __pow__, __rpow__ = power, binary(np.power, True)
     __and__, __rand__ = binary(np.bitwise_and), binary(np.bitwise_and, True)
     __or__, __ror__ = binary(np.bitwise_or), binary(np.bitwise_or, True)
     __xor__, __rxor__ = binary(np.bitwise_xor), binary(np.bitwise_xor, True)

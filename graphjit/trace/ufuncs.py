@@ -308,8 +308,8 @@ def _clip(trace: Trace, x: Any, low: Any, high: Any) -> Any:
 
 
 def _ldexp(trace: Trace, x: Any, exponent: Any) -> Any:
-    node = node_of(trace, x)
-    scale = trace.ufunc(np.exp2, wrap(trace, trace.convert(node_of(trace, exponent), node.dtype)))
+    (node, power), dtype = trace.promoted(np.ldexp, (x, exponent))
+    scale = trace.ufunc(np.exp2, wrap(trace, trace.convert(power, dtype)))
     return trace.ufunc(np.multiply, wrap(trace, node), scale)
 
 

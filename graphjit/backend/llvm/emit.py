@@ -77,7 +77,7 @@ class KernelEmitter(Traffic):
 
     def init(self, statement: Init, following: Sequence[Statement]) -> None:
         """Open an accumulator, already in vector form when an inner simd loop will feed it."""
-        start = ir.identity(statement.combine, statement.ref.dtype)
+        start = ir.identity(statement.combine, statement.ref.dtype, statement.running)
         widened = None if self.lanes else _feeding_simd(statement.ref, following)
         lanes, unroll = (self.lanes.count, self.lanes.unroll) if self.lanes else (1, 1)
         if widened is not None:
@@ -121,7 +121,7 @@ class KernelEmitter(Traffic):
         of = vector(kind(acc.dtype), count)
         for u, (value, factor) in enumerate(zip(values, factors, strict=True)):
             if masks is not None:
-                rest = constant(ir.identity(acc.combine, acc.dtype), count)
+                rest = constant(ir.identity(acc.combine, acc.dtype, True), count)
                 value = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {value}, {of} {rest}")
                 if factor is not None:
                     one = constant(ir.identity("mul", acc.dtype), count)
@@ -341,7 +341,7 @@ class KernelEmitter(Traffic):
         used = ir.buffers(loop.body)
         shared = [buffer for buffer in used if buffer.kind != "scratch"]
         inner = Function(self.module, name, "void", [("ptr", "%context"), ("i64", "%block")], ATTRIBUTES)
-        inner._lines.append("  %status = load ptr, ptr %context")
+        inner.load_into("%status", "ptr", "%context")
         emitter = KernelEmitter(self.module, inner, name)
         for i, buffer in enumerate(shared, 1):
             emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
@@ -353,7 +353,7 @@ class KernelEmitter(Traffic):
         emitter.finish()
         self.module.add_function(inner)
         fn = self.fn
-        context = fn.alloca(f"[{1 + len(shared)} x ptr]")
+        context = fn.shared_slot(f"[{1 + len(shared)} x ptr]")
         for i, pointer in enumerate(["%status", *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
         self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")

@@ -20,6 +20,7 @@ from graphjit.backend.llvm.gemm_blocks import emit_gemm
 from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
+from graphjit.backend.llvm.gemm_room import GIVE, TAKE, emit_room
 from graphjit.backend.llvm.gemm_rows import emit_rows
 from graphjit.backend.llvm.text import Module
 
@@ -71,7 +72,7 @@ def ensure_parts(names: Iterable[str]) -> None:
 def ensure(kind: str) -> None:
     """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything.
 
-    Raises MemoryError when there is no room for the packing buffer (4 MB).
+    Raises MemoryError when there is no memory for the packing buffer (4 MB).
     """
     if kind in _modules:
         return
@@ -82,18 +83,37 @@ def ensure(kind: str) -> None:
             _modules[kind] = module
 
 
+def ensure_room() -> None:
+    """Compile what lends memory to products; raises MemoryError when there is none for the first piece."""
+    with _lock:
+        if TAKE in _modules:
+            return
+        module = Module("gemm_room")
+        emit_room(module)
+        native = _prepared(module)
+        for name in (TAKE, GIVE):
+            jit.add_symbol(name, native.address(name))
+            _modules[name] = native
+
+
+def _prepared(module: Module) -> jit.NativeModule:
+    """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
+    native = jit.NativeModule(module.render())
+    if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
+        raise MemoryError("no memory for the buffers of matrix products")
+    return native
+
+
 def build(tile: Tile) -> jit.NativeModule:
     """The product for one tile shape as native code, ready to be called.
 
-    Raises MemoryError when there is no room for the packing buffer.
+    Raises MemoryError when there is no memory for its buffers.
     """
     threads.ensure()
+    ensure_room()
     text = _product(tile)
     ensure_parts(name for name in text.declared_names if is_part(name))
-    module = jit.NativeModule(text.render())
-    if not ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("prepare"))():
-        raise MemoryError("no memory for the buffer of matrix products")
-    return module
+    return _prepared(text)
 
 
 def address(kind: str) -> int:

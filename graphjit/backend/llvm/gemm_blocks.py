@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_room import ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.text import Module
 
@@ -38,7 +39,7 @@ SEGMENT = 2048
 """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
 MAX_SEGMENTS = 16
 PARTIAL_BYTES = 64 << 10
-"""Room for the sums of segments, on the stack."""
+"""Room for the sums of segments."""
 
 CONTEXT = [
     ("i64", "m"), ("i64", "n"), ("i64", "k"),
@@ -152,14 +153,21 @@ def _emit_block(module: Module, tile: Tile) -> None:
     w = Writer(module, "block", [("ptr", "context"), ("i64", "block")])
     c = _load_context(w)
     span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)  # rows of A packed together: whole tiles in whole vectors
-    buffer = w.fn.alloca(f"[{span * (K_BLOCK * 3 // 2) * tile.size} x i8]", 64)
+    assert span * (K_BLOCK * 3 // 2) * tile.size <= ROOM
     group, rows = w.div("%block", c.row_blocks), w.rem("%block", c.row_blocks)
     tiles = w.div(w.add(c.m, tile.rows - 1), tile.rows)
     first_row = w.mul(w.div(w.mul(rows, tiles), c.row_blocks), tile.rows)
     last_row = w.min(w.mul(w.div(w.mul(w.add(rows, 1), tiles), c.row_blocks), tile.rows), c.m)
     first_panel = w.div(w.mul(group, c.panels), c.groups)
     last_panel = w.div(w.mul(w.add(group, 1), c.panels), c.groups)
-    packs = w.test("ne", c.packs_a, 0)
+    before = w.fn.current
+    with w.when(w.test("ne", c.packs_a, 0)):
+        taken, inside = take_room(w, 0), w.fn.current
+    room = w.fn.phi("ptr")
+    room.add("null", before)
+    room.add(taken, inside)
+    buffer = room.name
+    packs = w.op(f"icmp ne ptr {buffer}, null")  # without memory A is read in place
     in_place = w.op(f"icmp eq ptr {c.packed}, null")
     rs = w.select(packs, tile.size, c.rsa)
     cs = w.select(packs, span * tile.size, c.csa)
@@ -193,6 +201,8 @@ def _emit_block(module: Module, tile: Tile) -> None:
                     values = [m, n, kn, a, rs, cs, b, ldb, w.at(c_row, column), c.ldc, goes_on]
                     arguments = [f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)]
                     w.do(f"call void ({signature}) {w.load('ptr', slot)}({', '.join(arguments)})")
+    with w.when(packs):
+        give_room(w, buffer)
     w.finish()
 
 
@@ -289,9 +299,10 @@ def _emit_split(module: Module, tile: Tile) -> None:
     _call_product(w, "chunks", [c["m"], c["n"], kn, a, c["rsa"], c["csa"], b, c["rsb"], c["csb"], target, ldc, accumulate])
     w.finish()
 
+    assert PARTIAL_BYTES <= ROOM
     w = Writer(module, "split", [*PRODUCT, ("i64", "segments")])
     context = w.fn.alloca(f"[{slots + 2} x i64]")
-    partial = w.fn.alloca(f"[{PARTIAL_BYTES} x i8]", 64)
+    partial = take_room(w, 1)
     for i, (kind, label) in enumerate(PRODUCT):
         w.store(kind, f"%{label}", w.at(context, 8 * i))
     w.store("i64", "%segments", w.at(context, 8 * slots))
@@ -304,6 +315,7 @@ def _emit_split(module: Module, tile: Tile) -> None:
         target = w.at(w.at("%c", w.mul(row, "%ldc")), w.mul(column, tile.size))
         total = w.op(f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}")
         w.store(tile.element, total, target, tile.size)
+    give_room(w, partial)
     w.finish()
 
 

@@ -1,6 +1,6 @@
 """Products that need no packing buffer, written out for their shape.
 
-Job: the loops around the register tiles for a product whose B is read in place (or packed on the stack, when small), over the whole batch.
+Job: the loops around the register tiles for a product whose B is read in place (or packed at once, when small), over the whole batch.
 Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
 one chain of fused multiply-adds in the order of k, except that a small C of many terms is the sum of such chains over fixed segments of k, and that
@@ -21,6 +21,7 @@ from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_room import ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.gemm_rows import ROWS
 from graphjit.backend.llvm.gemm_rows import declare as declare_rows
@@ -31,7 +32,9 @@ from graphjit.backend.llvm.text import Module
 IN_PLACE_BYTES = 128 << 10
 """Size of B up to which many rows read it in place: it stays in the second-level cache, far from filling it."""
 PACKED_BYTES = 32 << 10
-"""Size of B up to which it is packed on the stack when its rows are not contiguous."""
+"""Size of B up to which it is packed when its rows are not contiguous."""
+ON_STACK = 4 << 10
+"""Bytes of packed B on the stack at the most."""
 FEW_TILES = 3
 """Register tiles of rows up to which B is read in place whatever its size: too few to repay packing."""
 CACHE_BYTES = 1 << 20
@@ -61,7 +64,7 @@ SEGMENT = 2048
 """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
 MAX_SEGMENTS = 16
 PARTIAL_BYTES = 64 << 10
-"""Room for the sums of segments, on the stack."""
+"""Room for the sums of segments."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ class Plan:
         panels = min(len(self.tiling.panels), want)
         rows = min(self.tiling.tiles, -(-want // panels))
         return batch, self.segments, panels, rows
+
+    @cached_property
+    def packed_bytes(self) -> int:
+        """Size of what a block packs."""
+        columns = self.product.n if self.dots else self.tiling.vectors * self.tile.lanes
+        size = self.k_block * columns * self.tile.size if self.packs else 0
+        assert size <= ROOM
+        return size
+
+    @cached_property
+    def partial_bytes(self) -> int:
+        """Size of the sums of all segments but the first."""
+        size = (self.segments - 1) * self.product.m * self.product.n * self.tile.size
+        assert size <= ROOM
+        return size
 
     @property
     def blocks(self) -> int:
@@ -169,7 +187,7 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
     size = tile.size
     w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=DRIVER)
     a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
-    buffer = w.fn.alloca(f"[{plan.k_block * (p.n if plan.dots else shape.vectors * tile.lanes) * size} x i8]", 64) if plan.packs else ""
+    buffer = _take_buffer(w, plan)
     counts = (p.batch, p.k // ROWS if plan.streams else p.k, len(shape.panels), shape.tiles)
     batches, terms, panels, tiles = _ranges(w, counts, plan.splits)
     if plan.segments > 1:
@@ -232,7 +250,20 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
             for kind, vector in each_panel():
                 with _span(w, *tiles) as index:
                     one(kind, vector, index)
+    _give_buffer(w, plan, buffer)
     w.finish()
+
+
+def _take_buffer(w: Writer, plan: Plan) -> str:
+    """Where a block packs B."""
+    if plan.packed_bytes > ON_STACK:
+        return take_room(w, 1)
+    return w.fn.alloca(f"[{plan.packed_bytes} x i8]", 64) if plan.packs else ""
+
+
+def _give_buffer(w: Writer, plan: Plan, buffer: str) -> None:
+    if plan.packed_bytes > ON_STACK:
+        give_room(w, buffer)
 
 
 Span = tuple[Value, Value]
@@ -253,6 +284,7 @@ def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches:
             values = [_least(w, rows, p.m, row), p.k, left, p.lhs[0] * size, b, step, target, p.n * size]
             typed = [f"{of} {value}" for (of, _), value in zip(DOTS_PARAMETERS, values, strict=True)]
             w.call(declare_dots(w.module, tile, p.n), typed)
+    _give_buffer(w, plan, bases[3])
     w.finish()
 
 
@@ -291,8 +323,8 @@ def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
     """Call the function that `emit_direct` made, in blocks; ``bases`` are the addresses of A, B and C in the `Plan.order`."""
     p, tile = plan.product, plan.tile
     cells = p.m * p.n
-    partial = w.fn.alloca(f"[{(plan.segments - 1) * cells * tile.size} x i8]", 64) if plan.segments > 1 else "null"
-    context = w.fn.alloca("[4 x ptr]")
+    partial = take_room(w, 1) if plan.partial_bytes else "null"
+    context = w.fn.shared_slot("[4 x ptr]")
     for i, pointer in enumerate([*bases, partial]):
         w.store("ptr", pointer, w.at(context, 8 * i))
     if plan.blocks == 1:
@@ -309,6 +341,7 @@ def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
                 part = w.at(w.at(partial, segment * cells * tile.size), w.mul(cell, tile.size))
                 total = w.op(f"fadd {tile.element} {total}, {w.load(tile.element, part, tile.size)}")
             w.store(tile.element, total, place, tile.size)
+        give_room(w, partial)
 
 
 def _ranges(w: Writer, counts: tuple[int, ...], splits: tuple[int, ...]) -> list[tuple[Value, Value]]:

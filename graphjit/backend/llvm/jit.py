@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _lock = threading.RLock()
 
+STACK = 8 << 20
+"""Bytes of stack that LLVM is given on threads whose own may be small."""
 
 if hasattr(os, "register_at_fork"):
     # Nobody may be inside LLVM when the process forks: its own locks would stay taken in the child.
@@ -80,11 +82,40 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _on_deep_stack(work: Callable[[], None]) -> None:
+    """Run ``work`` where LLVM has room: threads other than the main one may have small stacks."""
+    if threading.get_ident() == threading.main_thread().ident:
+        return work()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    with _lock:
+        before = threading.stack_size(STACK)
+        try:
+            helper = threading.Thread(target=run, name="graphjit-llvm")
+            helper.start()
+        except RuntimeError:  # no thread to be had, or the interpreter ends
+            return work()
+        finally:
+            threading.stack_size(before)
+    helper.join()
+    if raised:
+        raise raised[0]
+
+
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
     def __init__(self, text: str, opt: int = 2) -> None:
         """Compile ``text``; ``opt`` is the level of code generation: 0 is three times faster to compile, for code that is not a loop."""
+        _on_deep_stack(lambda: self._compile(text, opt))
+
+    def _compile(self, text: str, opt: int) -> None:
         with _lock, _undisturbed():
             machine = target_machine(opt)
             module = _llvm().parse_assembly(text)

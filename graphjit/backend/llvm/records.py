@@ -23,7 +23,7 @@ RECORD = (
 OP_WORDS = 8
 MISMATCH = 1
 """What ``@gj_run`` returns, as a pointer, for a call of another signature."""
-STACK_LIMIT = 1 << 14
+STACK_LIMIT = 1 << 13
 """Frames above this many bytes are allocated on the heap: threads may have small stacks."""
 
 

@@ -24,7 +24,7 @@ from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Let, Load, Ref, Statement, Store
 
 CACHE_LINE = 64
-ON_STACK = 16_384
+ON_STACK = 8_192
 """Bytes that a function keeps on the stack; more lies on the heap, since threads may have small stacks."""
 OUT_OF_MEMORY = -1
 """Status of a run that found no memory."""

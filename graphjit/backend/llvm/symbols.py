@@ -13,6 +13,8 @@ from graphjit.backend.llvm.text import Module
 
 PROVIDERS: dict[str, Callable[[], object]] = {
     "gj_parallel_for": threads.ensure,
+    "gj_take_room": gemm.ensure_room,
+    "gj_give_room": gemm.ensure_room,
     "gj_gemm_f64": lambda: gemm.ensure("f64"),
     "gj_gemm_f32": lambda: gemm.ensure("f32"),
 }

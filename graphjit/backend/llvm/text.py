@@ -97,6 +97,7 @@ class Function:
         )
         self._lines: list[str | Phi] = ["entry:"]
         self._allocas: list[str] = []
+        self._shared: dict[str, str] = {}
         self._count = 0
         self.current = "entry"
         self.instructions = 0
@@ -127,6 +128,17 @@ class Function:
         name = f"%v{self._count}"
         self._allocas.append(f"  {name} = alloca {kind}, align {align}")
         return name
+
+    def shared_slot(self, kind: str, align: int = 8) -> str:
+        """A stack slot for what is read before the next such slot is written: all of one kind are the same."""
+        if kind not in self._shared:
+            self._shared[kind] = self.alloca(kind, align)
+        return self._shared[kind]
+
+    def load_into(self, name: str, kind: str, pointer: str) -> None:
+        """Append ``name = load kind, pointer`` for a name that later text knows."""
+        self.instructions += 1
+        self._lines.append(f"  {name} = load {kind}, ptr {pointer}")
 
     def label(self, hint: str) -> str:
         """A fresh block name (without ``%``)."""

@@ -65,7 +65,7 @@ class Traffic(Registers):
         guard, memory, lanes = self.value(value.guard), stored(dtype), self.lanes
         if guard.uniform and not varying and not step:
             ok = guard.parts[0]
-            safe = self.fn.alloca(memory, dtype.itemsize)
+            safe = self.fn.shared_slot(memory, dtype.itemsize)
             one = literal(dtype.type(1)) if dtype.kind != "b" else "1"
             self.fn.do(f"store {memory} {one}, ptr {safe}")
             place = self.fn.op(f"select i1 {ok}, ptr {base}, ptr {safe}")

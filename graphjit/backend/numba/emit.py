@@ -115,7 +115,7 @@ class _Kernel:
         if isinstance(statement, Let):
             return self.let(statement)
         if isinstance(statement, Init):
-            return [f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype))}"]
+            return [f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype, statement.running))}"]
         if isinstance(statement, Accumulate):
             ref = statement.ref
             if statement.factor is not None:

@@ -61,6 +61,13 @@ def masked(trace: Trace, x: Node, where: Any, fill: Node) -> Node:
     return trace.emit("select", mask, x, trace.broadcast(fill, x.shape))
 
 
+def folded(trace: Trace, op: str, x: Node, axes: tuple[int, ...]) -> Node:
+    """A reduction by op "sum" or "prod".  NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0; the op's is the element."""
+    found = trace.emit(op, x, axes=axes)
+    alone = op == "sum" and x.dtype.kind == "f" and all(x.shape[a] == 1 for a in axes)
+    return trace.emit("add", found, full(trace, 0, x.dtype, found.shape)) if alone else found
+
+
 def _fold(op: str, ufunc: np.ufunc, identity: int, a: Any, axis: Any, dtype: Any, keepdims: Any, initial: Any, where: Any) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
@@ -69,7 +76,7 @@ def _fold(op: str, ufunc: np.ufunc, identity: int, a: Any, axis: Any, dtype: Any
         refuse(op, "dtype=bool sums are np.any or np.all", dtype=dtype)
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
     axes = axes_tuple(axis, len(x.shape))
-    result = finish(trace, trace.emit(op, x, axes=axes), x.shape, axes, keepdims)
+    result = finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims)
     return trace.ufunc(ufunc, result, as_scalar(trace, initial, x.dtype)) if given(initial) else result
 
 
@@ -106,13 +113,13 @@ def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initia
             raise ValueError(
                 f"reduction operation '{ufunc.__name__}' does not have an identity, so to use a where mask one has to specify 'initial'"
             )
-        return finish(trace, trace.emit(op, x, axes=axes), x.shape, axes, keepdims)
+        return finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims)
     start = as_scalar(trace, initial, x.dtype)
     x = masked(trace, x, where, start._node)
     if x.type.size == 0:
         kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
         return finish(trace, trace.broadcast(start._node, kept), x.shape, axes, keepdims)
-    return trace.ufunc(ufunc, finish(trace, trace.emit(op, x, axes=axes), x.shape, axes, keepdims), start)
+    return trace.ufunc(ufunc, finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims), start)
 
 
 @implements(np.max, np.amax)
@@ -141,7 +148,7 @@ def _truth(op: str, a: Any, axis: Any, keepdims: Any, where: Any, identity: bool
     x = as_bool(trace, node_of(trace, a))
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
     axes = axes_tuple(axis, len(x.shape))
-    return finish(trace, trace.emit(op, x, axes=axes), x.shape, axes, keepdims)
+    return finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims)
 
 
 @implements(np.any)
@@ -192,7 +199,7 @@ def _divided(trace: Trace, total: Node, count: int | Node, ddof: Any = 0) -> Nod
 def mean_node(trace: Trace, x: Node, axes: tuple[int, ...], where: Any = True) -> Node:
     """Mean over ``axes`` of a floating node."""
     values = masked(trace, x, where, full(trace, 0, x.dtype, ()))
-    return _divided(trace, trace.emit("sum", values, axes=axes), _count(trace, x.shape, axes, where))
+    return _divided(trace, folded(trace, "sum", values, axes), _count(trace, x.shape, axes, where))
 
 
 @implements(np.mean)
