@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.special as special
 
+from graphjit.backend.llvm import symbols
 from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.llvm.math import ELEMENTS, FUNCTIONS, emit, provide
 from graphjit.backend.llvm.text import Function, Module
@@ -73,6 +74,7 @@ def _compiled(name: str, kind: str) -> tuple[NativeModule, dict[tuple[int, str],
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     for lanes, variant in _variants(kind):
         _loop(module, f"run_{variant}_{lanes}", name, kind, lanes, variant)
+    symbols.provide(module)
     native = NativeModule(module.render())
     return native, {(n, how): prototype(native.address(f"run_{how}_{n}")) for n, how in _variants(kind)}
 

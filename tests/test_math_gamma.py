@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from graphjit.backend.llvm import symbols
 from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.llvm.math import ELEMENTS, FUNCTIONS, emit
 from graphjit.backend.llvm.math.library import ATTRIBUTES
@@ -58,6 +59,7 @@ def compiled(name: str, lanes: int, kind: str) -> Callable[..., np.ndarray]:
     fn.start("end")
     fn.do("ret void")
     module.add_function(fn)
+    symbols.provide(module)
     native = NativeModule(module.render())
     kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(pointers) + 1), ctypes.c_int64)(native.address("kernel"))
 

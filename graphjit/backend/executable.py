@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphjit.backend.donation import allocate
-from graphjit.backend.llvm.jit import NativeModule
+from graphjit.backend.llvm.link import link
 from graphjit.backend.llvm.registers import OUT_OF_MEMORY
 from graphjit.backend.llvm.symbols import provide
 
@@ -40,7 +40,7 @@ class Executable:
         self.in_place = program.in_place
         self._keeps_arena = "arena" in module.global_names
         provide(module)
-        self.native = NativeModule(module.render())
+        self.native = link(module)
         self.address = self.native.address("program")
         self._call = _PROGRAM(self.address)
 

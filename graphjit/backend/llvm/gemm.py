@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable
 
 from graphjit.backend.llvm import jit, threads
-from graphjit.backend.llvm.gemm_blocks import emit_gemm
+from graphjit.backend.llvm.gemm_blocks import emit_block, emit_gemm
 from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
@@ -27,7 +27,7 @@ from graphjit.backend.llvm.text import Module
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 """Native name of the product per element kind."""
 
-_PART = re.compile(r"gj_(pack|rows|dots|tile)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
+_PART = re.compile(r"gj_(pack|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
 
@@ -39,30 +39,45 @@ def _product(tile: Tile) -> Module:
 
 
 def is_part(name: str) -> bool:
-    """Whether ``name`` is that of a register tile, packing, or products by rows or dots."""
+    """Whether ``name`` is that of a register tile, packing, products by rows or dots, or the function of a block."""
     return _PART.fullmatch(name) is not None
 
 
+def needed(name: str) -> tuple[str, ...]:
+    """The parts that a module calls which calls ``name``: a part itself, or those of the product of that name."""
+    kinds = {symbol: kind for kind, symbol in SYMBOL.items()}
+    if name in kinds:
+        return tuple(filter(is_part, _product(host_tile(kinds[name])).declared_names)) if kinds[name] not in _modules else ()
+    return (name,) if is_part(name) else ()
+
+
+def _emit_part(module: Module, name: str) -> None:
+    found = _PART.fullmatch(name)
+    assert found is not None, name
+    what, kind, lanes, separate, rows, vectors, half = found.groups()
+    tile = Tile(kind, int(rows or 0), int(vectors or 0), int(lanes), not separate)
+    if what == "tile":
+        emit_tile(module, tile, tile.rows, tile.vectors, bool(half))
+    elif what == "block":
+        emit_block(module, tile)
+    elif what == "rows":
+        emit_rows(module, tile, tile.rows)
+    elif what == "dots":
+        emit_dots(module, tile, tile.rows)
+    else:
+        emit_pack(module, tile)
+
+
 def ensure_parts(names: Iterable[str]) -> None:
-    """Compile the register tiles and other parts that have these names, where they are missing; a name says all of a part's shape."""
+    """Compile the parts that have these names, and those that they call, in one module where they are missing; a name says all of a part's shape."""
     with _lock:
-        missing = [name for name in names if name not in _modules]
+        missing = [name for name in dict.fromkeys(names) if name not in _modules]
         if not missing:
             return
         module = Module("gemm_parts")
-        for name in missing:
-            found = _PART.fullmatch(name)
-            assert found is not None, name
-            what, kind, lanes, separate, rows, vectors, half = found.groups()
-            tile = Tile(kind, 0, 0, int(lanes), not separate)
-            if what == "tile":
-                emit_tile(module, tile, int(rows), int(vectors), bool(half))
-            elif what == "rows":
-                emit_rows(module, tile, int(rows))
-            elif what == "dots":
-                emit_dots(module, tile, int(rows))
-            else:
-                emit_pack(module, tile)
+        for name in missing:  # grows on the way
+            _emit_part(module, name)
+            missing += [other for other in module.declared_names if is_part(other) and other not in _modules and other not in missing]
         native = jit.NativeModule(module.render())
         for name in missing:
             jit.add_symbol(name, native.address(name))
@@ -98,7 +113,7 @@ def ensure_room() -> None:
 
 def _prepared(module: Module) -> jit.NativeModule:
     """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
-    native = jit.NativeModule(module.render())
+    native = jit.NativeModule(module.render(), opt=0)  # it decides and calls; what loops over tiles is a part
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
         raise MemoryError("no memory for the buffers of matrix products")
     return native

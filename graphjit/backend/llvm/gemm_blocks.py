@@ -1,7 +1,7 @@
 """The matrix product from blocks of register tiles.
 
 Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.
-Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, with its block functions.
+Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, and apart from it, since it calls the tiles, the function of a block.
 Invariant: the order of summation is a function of the shape alone: k in order, except for a small C with a long k, which is cut into segments.
 
 Order of work: columns and k in chunks that fit the packing buffer; per chunk B is packed into panels (in parallel); then blocks of rows by groups of
@@ -64,7 +64,7 @@ class Context:
 
 
 def emit_gemm(module: Module, tile: Tile) -> str:
-    """Add the product and everything it calls except tiles and packing; returns its name."""
+    """Add the product and everything it calls except blocks and packing; returns its name."""
     for declaration in (
         "declare void @gj_parallel_for(ptr, ptr, i64, i64)",
         "declare ptr @aligned_alloc(i64, i64)",
@@ -73,11 +73,10 @@ def emit_gemm(module: Module, tile: Tile) -> str:
         "declare ptr @memset(ptr, i32, i64)",
     ):
         module.declare(declaration, declaration)
-    tiles = ", ".join(f"ptr @{declare(module, tile, tile.rows, v)}" for v in range(1, tile.vectors + 1))
-    module.add_global("tiles", f"@tiles = internal constant [{tile.vectors} x ptr] [{tiles}]")
+    block = block_symbol(tile)
+    module.declare(block, f"declare void @{block}(ptr, i64)")
     _emit_scratch(module)
     _emit_pack_block(module, tile)
-    _emit_block(module, tile)
     _emit_chunk(module, tile)
     _emit_chunks(module, tile)
     _emit_split(module, tile)
@@ -148,9 +147,17 @@ def _emit_pack_block(module: Module, tile: Tile) -> None:
     w.finish()
 
 
-def _emit_block(module: Module, tile: Tile) -> None:
-    """``block``: some rows of C by some panels, over all of k."""
-    w = Writer(module, "block", [("ptr", "context"), ("i64", "block")])
+def block_symbol(tile: Tile) -> str:
+    """Name of the function that computes one block with this tile."""
+    return f"gj_block_{tile.family}_{tile.rows}x{tile.vectors}"
+
+
+def emit_block(module: Module, tile: Tile) -> None:
+    """Add the function of a block: some rows of C by some panels, over all of k."""
+    name = block_symbol(tile)
+    tiles = ", ".join(f"ptr @{declare(module, tile, tile.rows, v)}" for v in range(1, tile.vectors + 1))
+    module.add_global(f"{name}_tiles", f"@{name}_tiles = internal constant [{tile.vectors} x ptr] [{tiles}]")
+    w = Writer(module, name, [("ptr", "context"), ("i64", "block")])
     c = _load_context(w)
     span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)  # rows of A packed together: whole tiles in whole vectors
     assert span * (K_BLOCK * 3 // 2) * tile.size <= ROOM
@@ -197,7 +204,7 @@ def _emit_block(module: Module, tile: Tile) -> None:
                     )
                     ldb = w.select(in_place, c.rsb, w.mul(width, tile.lanes * tile.size))
                     n = w.sub(c.n, w.mul(w.sub(w.add(first, width), 1), tile.lanes))
-                    slot = w.op(f"getelementptr ptr, ptr @tiles, i64 {w.sub(width, 1)}")
+                    slot = w.op(f"getelementptr ptr, ptr @{name}_tiles, i64 {w.sub(width, 1)}")
                     values = [m, n, kn, a, rs, cs, b, ldb, w.at(c_row, column), c.ldc, goes_on]
                     arguments = [f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)]
                     w.do(f"call void ({signature}) {w.load('ptr', slot)}({', '.join(arguments)})")
@@ -253,14 +260,14 @@ def _emit_chunk(module: Module, tile: Tile) -> None:
         w.store(kind, values[name], w.at(context, 8 * i))
     blocks = w.mul(row_blocks, groups)
     with w.exit_when(direct):
-        w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+        w.call("gj_parallel_for", [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
     buffer = w.call("take", [], "ptr")
     w.store("ptr", buffer, w.at(context, 8 * [name for _, name in CONTEXT].index("packed")))
     # 16 bytes per nanosecond; where blocks follow, workers woken for packing stay for them.
     moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 16)
     moved = w.add(moved, w.select(w.test("sgt", blocks, 1), nanoseconds, 0))
     w.call("gj_parallel_for", ["ptr @pack_block", f"ptr {context}", f"i64 {w.mul(panels, k_blocks)}", f"i64 {moved}"])
-    w.call("gj_parallel_for", ["ptr @block", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+    w.call("gj_parallel_for", [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
     w.call("give", [f"ptr {buffer}"])
     w.finish()
 

@@ -333,6 +333,7 @@ def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
     w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
     w.call("gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {plan.blocks}", f"i64 {plan.nanoseconds}"])
     if plan.segments > 1:
+        w.fn.driver = False  # it adds in a loop of its own
         target = bases[2]
         with w.loop(0, cells) as cell:
             place = w.at(target, w.mul(cell, tile.size))

@@ -41,7 +41,7 @@ def emit_pack(module: Module, tile: Tile) -> None:
     # A transposed block of few rows is not worth the shuffles.
     whole = w.select(w.test("eq", "%rs", tile.size), w.op(f"and i64 %k, {-side}"), 0)
     with w.when(w.test("ne", whole, 0)):
-        w.call("transpose", ["ptr %to", "ptr %from", f"i64 {step}", "i64 %cs", f"i64 {whole}", "i64 %n"])
+        w.call(f"transpose_{tile.family}", ["ptr %to", "ptr %from", f"i64 {step}", "i64 %cs", f"i64 {whole}", "i64 %n"])
     with w.loop(whole, "%k") as k, w.loop(0, "%n") as j:
         source = w.at(w.at("%from", w.mul(k, "%rs")), w.mul(j, "%cs"))
         target = w.at(w.at("%to", w.mul(k, step)), w.mul(j, tile.size))
@@ -72,9 +72,9 @@ def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
 
 
 def _emit_transpose(module: Module, tile: Tile, side: int) -> None:
-    """Add ``transpose``: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
+    """Add ``transpose_<family>``: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
     parameters = [("ptr", "to"), ("ptr", "from"), ("i64", "step"), ("i64", "cs"), ("i64", "k"), ("i64", "n")]
-    w = Writer(module, "transpose", parameters, attributes=HOT)
+    w = Writer(module, f"transpose_{tile.family}", parameters, attributes=HOT)
     vec = f"<{side} x {tile.element}>"
     with w.loop(0, "%n", side) as j:
         columns = []

@@ -28,6 +28,7 @@ class Writer:
     ) -> None:
         self.module = module
         self.fn = Function(module, name, result, [(kind, f"%{label}") for kind, label in parameters], attributes)
+        self.fn.driver = attributes == DRIVER
         self.op = self.fn.op
         self.do = self.fn.do
 

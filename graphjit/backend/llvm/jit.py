@@ -111,8 +111,15 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
-    def __init__(self, text: str, opt: int = 2) -> None:
-        """Compile ``text``; ``opt`` is the level of code generation: 0 is three times faster to compile, for code that is not a loop."""
+    def __init__(self, text: str, opt: int = 2, below: NativeModule | None = None) -> None:
+        """Compile ``text``.
+
+        Args:
+            text: LLVM assembly.
+            opt: the level of code generation: 0 is three to ten times faster to compile, for code that is no inner loop.
+            below: a module whose addresses ``text`` holds; it lives and ends with this one.
+        """
+        self._below = below
         _on_deep_stack(lambda: self._compile(text, opt))
 
     def _compile(self, text: str, opt: int) -> None:
@@ -136,6 +143,8 @@ class NativeModule:
         """Free the native code; no pointer into it may be used afterwards."""
         with _lock:
             self._engine.close()
+        if self._below is not None:
+            self._below.close()
 
 
 def assembly(text: str) -> str:

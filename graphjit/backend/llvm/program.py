@@ -9,6 +9,7 @@ by exchange, so concurrent calls never share one.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -32,18 +33,20 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     fn = Function(module, "program", "i64", [("ptr", "%inputs"), ("ptr", "%outputs")], ATTRIBUTES)
     status = fn.alloca("i64")
     fn.do(f"store i64 0, ptr {status}")
+    fn.driver = True
     arena = _take_arena(module, fn, program.arena)
     known: dict[Hashable, str] = {}  # equal kernels are compiled once
+    bases = Bases(fn, program, arena)
     for step in program.steps:
         if isinstance(step, Product):
-            _product(fn, program, step, arena, known)
+            _product(fn, program, step, bases, known)
         elif kernels[step.name].body:
             kernel = kernels[step.name]
             key = signature(kernel)
             if key not in known:
                 known[key] = kernel.name
                 emit_kernel(module, kernel, kernel.name)
-            pointers = [base_pointer(fn, buffer, program.constants, arena) for buffer in parameters(kernel)]
+            pointers = [bases[buffer] for buffer in parameters(kernel)]
             fn.do(f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})")
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
@@ -72,6 +75,18 @@ def _take_arena(module: Module, fn: Function, size: int) -> str:
     return fn.op(f"phi ptr [ {kept}, %entry ], [ {fresh}, %allocate ]")
 
 
+class Bases(dict[Buffer, str]):
+    """Pointers to the first elements of buffers, each computed once."""
+
+    def __init__(self, fn: Function, program: Program, arena: str) -> None:
+        super().__init__()
+        self._make = partial(base_pointer, fn, constants=program.constants, arena=arena)
+
+    def __missing__(self, buffer: Buffer) -> str:
+        pointer = self[buffer] = self._make(buffer)
+        return pointer
+
+
 def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], arena: str) -> str:
     """Pointer to the first element of a buffer that lives outside of kernels."""
     if buffer.kind == "const":
@@ -82,7 +97,7 @@ def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], 
     return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")
 
 
-def _product(fn: Function, program: Program, step: Product, arena: str, known: dict[Hashable, str]) -> None:
+def _product(fn: Function, program: Program, step: Product, bases: Bases, known: dict[Hashable, str]) -> None:
     """Call the matrix kernel, once per batch element."""
     x, y = step.node.args
     element = kind(step.node.dtype)
@@ -94,13 +109,11 @@ def _product(fn: Function, program: Program, step: Product, arena: str, known: d
         if direct not in known:
             known[direct] = f"product_{step.name}"
             emit_direct(fn.module, known[direct], direct)
-        operands = [base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)]
+        operands = [bases[program.buffers[storage(node)]] for node in (x, y, step.node)]
         call_direct(w, known[direct], direct, [operands[i] for i in direct.order])
         return
     fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
-    bases = [
-        base_pointer(fn, program.buffers[storage(node)], program.constants, arena) for node in (x, y, step.node)
-    ]
+    places = [bases[program.buffers[storage(node)]] for node in (x, y, step.node)]
     start, head, done = fn.current, fn.label("batch"), fn.label("done")
     if step.batch > 1:
         fn.do(f"br label %{head}")
@@ -109,11 +122,11 @@ def _product(fn: Function, program: Program, step: Product, arena: str, known: d
         counter.add("0", start)
         for i, stride in enumerate(step.batch_strides):
             offset = fn.op(f"mul i64 {counter.name}, {stride}")
-            bases[i] = fn.op(f"getelementptr {element}, ptr {bases[i]}, i64 {offset}")
+            places[i] = fn.op(f"getelementptr {element}, ptr {places[i]}, i64 {offset}")
     (rows_x, cols_x), (rows_y, cols_y) = step.lhs, step.rhs
     fn.do(
-        f"call void @{symbol}(i64 {step.m}, i64 {step.n}, i64 {step.k}, ptr {bases[0]}, i64 {rows_x}, i64 {cols_x}, "
-        f"ptr {bases[1]}, i64 {rows_y}, i64 {cols_y}, ptr {bases[2]}, i64 {step.n}, i64 0)"
+        f"call void @{symbol}(i64 {step.m}, i64 {step.n}, i64 {step.k}, ptr {places[0]}, i64 {rows_x}, i64 {cols_x}, "
+        f"ptr {places[1]}, i64 {rows_y}, i64 {cols_y}, ptr {places[2]}, i64 {step.n}, i64 0)"
     )
     if step.batch > 1:
         following = fn.op(f"add i64 {counter.name}, 1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphjit.backend.llvm import gemm, threads
+from graphjit.backend.llvm.math import library
 from graphjit.backend.llvm.text import Module
 
 PROVIDERS: dict[str, Callable[[], object]] = {
@@ -22,11 +23,12 @@ _ready: set[str] = set()
 
 
 def provide(module: Module) -> None:
-    """Compile the library code that ``module`` declares."""
-    gemm.ensure_parts(name for name in module.declared_names if gemm.is_part(name))
-    for name in module.declared_names:
-        provider = PROVIDERS.get(name)
-        if provider is not None and name not in _ready:
+    """Compile the library code that ``module`` declares; what it shares a level of code generation with goes into one module."""
+    names = module.declared_names
+    gemm.ensure_parts(part for name in names for part in gemm.needed(name))
+    library.provide(*filter(library.is_routine, names))
+    for name in names:
+        if name in PROVIDERS and name not in _ready:
             if name != "gj_parallel_for":
                 _once("gj_parallel_for")
             _once(name)

@@ -10,7 +10,10 @@ the structure of the loop IR and never patched afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping
+
+_SYMBOL = re.compile(r"@([\w.$]+)")
 
 
 class Module:
@@ -21,6 +24,7 @@ class Module:
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._functions: dict[str, str | None] = {}
+        self._drivers: set[str] = set()
 
     def declare(self, name: str, line: str) -> None:
         """Add ``declare ...`` for an external function or intrinsic once; ``line`` is the whole text."""
@@ -38,6 +42,8 @@ class Module:
 
     def add_function(self, function: Function) -> None:
         """Add a finished function."""
+        if function.driver:
+            self._drivers.add(function.name)
         if self._functions.get(function.name) is not None:
             raise ValueError(f"LLVM function {function.name} defined twice")
         self._functions[function.name] = function.render()
@@ -59,6 +65,29 @@ class Module:
         parts += [line for name, line in self._declarations.items() if name not in self._functions]
         parts += [text for text in self._functions.values() if text]
         return "\n".join(parts) + "\n"
+
+    def drivers(self) -> tuple[str, ...]:
+        """Names of the functions that decide and call."""
+        return tuple(name for name in self._functions if name in self._drivers)
+
+    def kernels(self) -> tuple[str, ...]:
+        """Names of all other functions."""
+        return tuple(name for name in self._functions if name not in self._drivers)
+
+    def symbols(self, names: Collection[str]) -> set[str]:
+        """Everything global that some functions refer to."""
+        return {symbol for name in names for symbol in _SYMBOL.findall(self._functions[name] or "")}
+
+    def render_only(self, names: Collection[str], addresses: Mapping[str, int]) -> str:
+        """Some functions and what they use; functions that are not among them stand at known ``addresses``."""
+        used = self.symbols(names)
+        parts = [f"; ModuleID = '{self.name}'"]
+        parts += [line for name, line in self._globals.items() if name in used]
+        parts += [line for name, line in self._declarations.items() if name not in self._functions and _SYMBOL.findall(line)[0] in used]
+        texts = "\n".join(filter(None, (self._functions[name] for name in names)))
+        if addresses:
+            texts = _SYMBOL.sub(lambda found: f"inttoptr (i64 {addresses[found[1]]} to ptr)" if found[1] in addresses else found[0], texts)
+        return "\n".join([*parts, texts]) + "\n"
 
 
 class Phi:
@@ -101,6 +130,8 @@ class Function:
         self._count = 0
         self.current = "entry"
         self.instructions = 0
+        self.driver = False
+        """Whether it only decides and calls: better code would be no faster."""
 
     def op(self, text: str) -> str:
         """Append ``%vN = text`` and return ``%vN``."""

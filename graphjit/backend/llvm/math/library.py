@@ -29,6 +29,7 @@ class Routine:
     name: str
     arity: int
     body: Body
+    opt: int = 2
 
     def __call__(self, v: Vector, *args: str) -> str:
         return call(v, self.name, args)
@@ -43,42 +44,61 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def routine(name: str, arity: int) -> Callable[[Body], Routine]:
-    """Make a body ``(v, *args) -> name`` a routine of the library."""
+def routine(name: str, arity: int, opt: int = 2) -> Callable[[Body], Routine]:
+    """Make a body ``(v, *args) -> name`` a routine of the library; ``opt`` as in `NativeModule`."""
 
     def register(body: Body) -> Routine:
-        ROUTINES[name] = Routine(name, arity, body)
+        ROUTINES[name] = Routine(name, arity, body, opt)
         return ROUTINES[name]
 
     return register
 
 
 def call(v: Vector, name: str, args: Sequence[str]) -> str:
-    """A call of the compiled routine, or elementary function, ``name``."""
+    """A call of the compiled routine, or elementary function, ``name``; `provide` makes it known before the module is linked."""
     symbol = f"{PREFIX}.{name}.{SUFFIX[v.element]}.{v.lanes}.{'avx512' if v.avx512 else 'any'}"
-    provide(symbol)
     v.fn.module.declare(symbol, f"declare {v.of} @{symbol}({', '.join([v.of] * len(args))})")
     return v.fn.op(f"call {v.of} @{symbol}({', '.join(f'{v.of} {a}' for a in args)})")
 
 
-def provide(symbol: str) -> None:
-    """Compile the routine that ``symbol`` names, unless that happened already, so that modules may refer to it."""
+def is_routine(symbol: str) -> bool:
+    """Whether ``symbol`` names code of this library."""
+    return symbol.startswith(PREFIX + ".")
+
+
+def provide(*symbols: str) -> None:
+    """Compile the routines that ``symbols`` name, where that has not happened yet, so that modules may refer to them: one module for each level of code generation.
+
+    What is compiled at a low level calls nothing of a higher one, so low levels come first.
+    """
     with _lock:
-        if symbol in _compiled:
-            return
-        _, name, suffix, lanes, processor = symbol.split(".")
-        entry = ROUTINES.get(name) or FUNCTIONS[name]
-        module = Module(symbol)
-        element = {short: long for long, short in SUFFIX.items()}[suffix]
-        of = Vector(Function(module, "", "void", []), element, int(lanes)).of
-        names = [f"%a{i}" for i in range(entry.arity)]
-        fn = Function(module, symbol, of, [(of, n) for n in names], ATTRIBUTES)
-        v = Vector(fn, element, int(lanes), processor == "avx512")
-        fn.do(f"ret {of} {entry.body(v, *names)}")
-        module.add_function(fn)
-        native = NativeModule(module.render())
-        add_symbol(symbol, native.address(symbol))
-        _compiled[symbol] = native
+        levels: dict[int, Module] = {}
+        places: dict[str, int] = {}
+        missing = [symbol for symbol in dict.fromkeys(symbols) if symbol not in _compiled]
+        for symbol in missing:  # grows on the way
+            name = symbol.split(".")[1]
+            opt = places[symbol] = ROUTINES[name].opt if name in ROUTINES else 2
+            module = levels.setdefault(opt, Module(PREFIX))
+            _define(module, symbol)
+            missing += [other for other in module.declared_names if is_routine(other) and other not in _compiled and other not in missing]
+        for opt in sorted(levels):
+            native = NativeModule(levels[opt].render(), opt)
+            for symbol in missing:
+                if places[symbol] == opt:
+                    add_symbol(symbol, native.address(symbol))
+                    _compiled[symbol] = native
+
+
+def _define(module: Module, symbol: str) -> None:
+    _, name, suffix, lanes, processor = symbol.split(".")
+    entry = ROUTINES.get(name) or FUNCTIONS[name]
+    element = {short: long for long, short in SUFFIX.items()}[suffix]
+    of = Vector(Function(module, "", "void", []), element, int(lanes)).of
+    names = [f"%a{i}" for i in range(entry.arity)]
+    fn = Function(module, symbol, of, [(of, n) for n in names], ATTRIBUTES)
+    v = Vector(fn, element, int(lanes), processor == "avx512")
+    fn.do(f"ret {of} {entry.body(v, *names)}")
+    module.add_function(fn)
 
 
 def lane_by_lane(v: Vector, scalar: Callable[..., str], *args: str) -> str:

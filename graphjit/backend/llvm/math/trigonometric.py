@@ -242,19 +242,19 @@ def _huge(v: Vector, x: str, final: Final) -> str:
     return v.select(finite, value, NAN)
 
 
-@routine("sin_anywhere", 1)
+@routine("sin_anywhere", 1, opt=0)
 def sin_anywhere(v: Vector, x: str) -> str:
     """sin of any argument."""
     return _anywhere(v, x, sin_of)
 
 
-@routine("cos_anywhere", 1)
+@routine("cos_anywhere", 1, opt=0)
 def cos_anywhere(v: Vector, x: str) -> str:
     """cos of any argument."""
     return _anywhere(v, x, cos_of)
 
 
-@routine("tan_anywhere", 1)
+@routine("tan_anywhere", 1, opt=0)
 def tan_anywhere(v: Vector, x: str) -> str:
     """tan of any argument."""
     return _anywhere(v, x, tan_of)

@@ -1,0 +1,28 @@
+"""The native code of a program's module.
+
+Job: compile each function at the level of code generation that it is worth.
+Input: a `Module`.  Output: a `NativeModule` with the drivers, which keeps the kernels alive.
+Invariant: the code does the same at every level; only its speed and the time to make it differ.
+
+A driver costs ten times less to compile at the lowest level.  A module of its own costs as much as some tens of lines, so a short driver stays with its kernels.
+"""
+
+from __future__ import annotations
+
+from graphjit.backend.llvm.jit import NativeModule
+from graphjit.backend.llvm.text import Module
+
+SHORT_DRIVERS = 80
+"""Lines of drivers up to which they stay with their kernels."""
+
+
+def link(module: Module) -> NativeModule:
+    """Compile ``module``; what it declares must be known already (`symbols.provide`)."""
+    drivers, kernels = module.drivers(), module.kernels()
+    if not kernels:
+        return NativeModule(module.render(), opt=0)
+    if module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
+        return NativeModule(module.render())
+    native = NativeModule(module.render_only(kernels, {}))
+    addresses = {name: native.address(name) for name in sorted(module.symbols(drivers).intersection(kernels))}
+    return NativeModule(module.render_only(drivers, addresses), opt=0, below=native)
