@@ -41,6 +41,7 @@ X, Y = Buffer("x", F64, 24, "input"), Buffer("y", F64, 24, "output")
 P, L = Buffer("p", I64, 4, "input", 1), Buffer("l", F64, 4, "local")
 T = [Ref(n, F64) for n in range(6)]
 N = [Ref(n, I64) for n in range(10, 16)]
+M = Ref(16, I64)
 OK = [Ref(n, BOOL) for n in range(20, 24)]
 
 
@@ -272,6 +273,60 @@ kernel k7  # max
   store y[0] = t0
 """
     )
+
+
+def sharing(mask: int = 3, tasks: int = 4, owner: Statement | None = None, tested: Ref = N[0], when: Ref | None = OK[0], rows: int = 1) -> LoopKernel:
+    """Tasks that read the same position, checked to be below 8, and of which one is to write its row of three elements."""
+    safe = (
+        Let(N[1], Const(np.int64(0))),
+        Let(N[2], Const(np.int64(8))),
+        Let(N[3], Load(P, at())),
+        Let(OK[1], Scalar("ge", (N[3], N[1]))),
+        Let(OK[2], Scalar("lt", (N[3], N[2]))),
+        Let(OK[3], Scalar("and", (OK[1], OK[2]))),
+        Check(OK[3], 1),
+        Let(N[0], Scalar("select", (OK[3], N[3], N[1]))),
+    )
+    own = (Let(N[4], Const(np.int64(mask))), Let(N[5], Scalar("and", (tested, N[4]))), owner or Let(M, Index(at(b=1))))
+    body = (*safe, *own, Let(OK[0], Scalar("eq", (N[5], M))), Let(T[0], Load(X, at())))
+    store = Store(Y, at(i=1), T[0], ((N[0], 3),), "add")
+    return kernel(For(B, tasks, (*body, For(A, 3 * rows, (store,), when=when)), "parallel"))
+
+
+def test_tasks_that_own_positions():
+    verify_kernel(sharing())
+    verify_kernel(sharing(tasks=2))
+    wrong = {
+        "nobody owns": sharing(when=None),
+        "another condition": sharing(when=OK[3]),
+        "no remainder": sharing(mask=2),
+        "more tasks than remainders": sharing(mask=1),
+        "the same owner for all": sharing(owner=Let(M, Index(at(1)))),
+        "another position": sharing(tested=N[3]),
+    }
+    for name, made in wrong.items():
+        with pytest.raises(IRError, match="may write to the same place"):
+            verify_kernel(made)
+            pytest.fail(name)
+    with pytest.raises(IRError, match="accessed at"):
+        verify_kernel(sharing(rows=2))
+
+
+def test_conditions_of_loops():
+    loop = replace(copying(), when=OK[0])
+    yes = Let(OK[0], Const(np.True_))
+    verify_kernel(kernel(yes, loop))
+    assert "when t20:" in print_kernel(kernel(yes, loop))
+    total = For(A, 24, (Let(T[0], Load(X, at(i=1))), Accumulate(T[1], "add", T[0])), when=OK[0])
+    for bad, why in [
+        (kernel(loop), "read before it is defined"),
+        (kernel(Let(N[0], Const(np.int64(1))), replace(loop, when=N[0])), "must be bool"),
+        (kernel(yes, replace(loop, kind="parallel")), "no condition"),
+        (kernel(yes, Init(T[1], "add"), total, Store(Y, at(), T[1])), "accumulators from outside"),
+        (kernel(yes, For(J, 4, (replace(loop, when=OK[0]),), "simd")), "inside a simd loop"),
+    ]:
+        with pytest.raises(IRError, match=why):
+            verify_kernel(bad)
 
 
 # --------------------------------------------------------------------------------------- kernels of the pipeline

@@ -8,7 +8,9 @@ Invariant: every element of the result is written before the kernel ends; elemen
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,12 @@ from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lower import Nest
 from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program
+
+ROW_BYTES = 512
+"""Bytes of an update from which two tasks share a scatter; four times as many bytes, twice as many tasks."""
+SHARED_BYTES = range(1 << 17, 1 << 22)
+"""Bytes of all updates that are shared.  More come from memory, and one thread that reads them in order is as fast as memory is."""
+MAX_TASKS = 16
 
 
 def lower_assembly(program: Program, step: Assembly) -> LoopKernel:
@@ -92,8 +100,32 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
     dynamic, rest = nest.positions(node, indices, axes, node.shape, index, level)
     value = nest.value(updates, index)
     nest.lists[-1].append(Store(program.buffers[node], rest, value, dynamic, "add" if adding else ""))
-    nest.close(len(nest.axes), len(nest.axes))
+    nest.close(len(nest.axes), len(nest.axes) - level)
+    tasks, task = _owners(node, updates, axes, depth), Axis("task")
+    columns = nest.lists[level][-1]
+    if tasks > 1 and isinstance(columns, ir.For):
+        nest.lists[level].pop()
+        # Each task reads all positions and updates the rows that are its own: those whose number leaves its own when divided by the tasks.
+        owner = nest.let(0, I64, ir.Index(axis_index(task)))
+        low = nest.scalar(level, I64, "and", dynamic[0][0], nest.const(tasks - 1, I64))
+        mine = nest.scalar(level, BOOL, "eq", low, owner)
+        nest.lists[level].append(replace(columns, when=mine))
+        nest.close(level, level)
+        return _renumbered([first, [ir.For(task, tasks, tuple(nest.lists[0]), "parallel")]])
+    nest.close(level, level)
     return _renumbered([first, nest.lists[0]])
+
+
+def _owners(node: Node, updates: Node, axes: tuple[int, ...], depth: int) -> int:
+    """How many tasks (a power of two) share the rows along the first axis.
+
+    All read every position, which takes each of them as long as a few dozen elements: wide rows have more tasks.
+    """
+    row = math.prod(updates.shape[depth:]) * updates.dtype.itemsize
+    if axes[0] != 0 or row < ROW_BYTES or updates.type.nbytes not in SHARED_BYTES:
+        return 1
+    tasks = min(MAX_TASKS, 2 * math.isqrt(row // ROW_BYTES), node.shape[0])
+    return int(1 << tasks.bit_length() - 1)
 
 
 def _argreduce(program: Program, node: Node) -> list[Statement]:

@@ -68,6 +68,7 @@ class _Count:
 
     def __init__(self, own: set[Buffer]) -> None:
         self.own = own
+        self.tasks = Fraction(1)  # of the parallel loop that is open
         self.flops = Fraction(0)
         self.read: dict[Buffer, Fraction] = {}
         self.written: dict[Buffer, Fraction] = {}
@@ -82,7 +83,10 @@ class _Count:
                     trip = Fraction(statement.bound.stop)
                     for axis in statement.bound.start.terms:
                         trip /= trips[axis]
-                self.block(statement.body, {**trips, statement.axis: trip}, times * trip)
+                if statement.kind == "parallel":
+                    self.tasks = trip
+                runs = times if statement.when is None else times / self.tasks
+                self.block(statement.body, {**trips, statement.axis: trip}, runs * trip)
             elif isinstance(statement, Accumulate):
                 each = 1 if statement.factor is None else 2
                 self.flops += each * times if statement.value.dtype.kind == "f" else 0

@@ -182,7 +182,10 @@ class Multiply:
 
 @dataclass(frozen=True, slots=True)
 class For:
-    """A loop over ``axis`` in ``range(extent)``, or fewer where ``bound`` says so."""
+    """A loop over ``axis`` in ``range(extent)``, or fewer where ``bound`` says so.
+
+    With ``when`` it runs only where that holds: in one of the tasks of the parallel loop around it.
+    """
 
     axis: Axis
     extent: int
@@ -191,6 +194,7 @@ class For:
     bound: Bound | None = None
     unroll: int = 1
     nanoseconds: int = 0  # estimated work of a parallel loop
+    when: Ref | None = None
 
 
 Statement = Let | Init | Accumulate | Store | Check | Multiply | For
@@ -262,7 +266,7 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
         return tuple((fresh(ref), factor) for ref, factor in dynamic)
 
     if isinstance(statement, For):
-        return replace(statement, body=tuple(map_refs(s, fresh) for s in statement.body))
+        return replace(statement, body=tuple(map_refs(s, fresh) for s in statement.body), when=statement.when and fresh(statement.when))
     if isinstance(statement, Let):
         value = statement.value
         if isinstance(value, Scalar):
@@ -337,6 +341,8 @@ def uses(statement: Statement) -> tuple[Ref, ...]:
         return (statement.value, *(ref for ref, _ in statement.dynamic))
     if isinstance(statement, Accumulate):
         return (statement.value,) if statement.factor is None else (statement.value, statement.factor)
+    if isinstance(statement, For):
+        return () if statement.when is None else (statement.when,)
     return (statement.ok,) if isinstance(statement, Check) else ()
 
 

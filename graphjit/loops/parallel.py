@@ -92,15 +92,17 @@ def _can_cut(loop: For) -> bool:
 
 def estimate(loop: For) -> int:
     """Estimated nanoseconds of a loop on one core."""
-    return int(_estimate(loop.body, loop.extent, loop.kind == "simd"))
+    return int(_estimate(loop.body, loop.extent, loop.kind == "simd", loop.extent if loop.kind == "parallel" else 1))
 
 
-def _estimate(body: tuple[Statement, ...], times: int, lanes: bool) -> float:
+def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) -> float:
+    """A loop under a condition runs in one of the tasks."""
     scale = 0.06 if lanes else 0.3
     total = 0.0
     for statement in body:
         if isinstance(statement, For):
-            total += times * (_estimate(statement.body, statement.extent, lanes or statement.kind == "simd") + 1)
+            runs = times if statement.when is None else times / tasks
+            total += runs * (_estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1)
         elif isinstance(statement, Multiply):
             total += times * math.prod(statement.shape) / PER_NS
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):

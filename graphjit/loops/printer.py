@@ -99,6 +99,8 @@ def _head(loop: For) -> str:
         parts.append(f"unroll {loop.unroll}")
     if loop.bound is not None:
         parts.append(f"while {loop.bound.start!r} + {loop.axis!r} < {loop.bound.stop}")
+    if loop.when is not None:
+        parts.append(f"when {loop.when!r}")
     text = " ".join(parts) + ":"
     return f"{text}  # about {loop.nanoseconds / 1e3:.1f} us" if loop.nanoseconds else text
 

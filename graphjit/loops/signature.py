@@ -56,7 +56,8 @@ class _Signature:
         if isinstance(statement, For):
             bound = statement.bound and (self.address(statement.bound.start), statement.bound.stop)
             head = (self.name(statement.axis), statement.extent, statement.kind, bound, statement.unroll, statement.nanoseconds)
-            return ("for", *head, self.body(statement.body))
+            when = None if statement.when is None else self.name(statement.when)
+            return ("for", *head, when, self.body(statement.body))
         if isinstance(statement, Let):
             return "let", self.name(statement.ref), statement.ref.dtype, self.expression(statement.value)
         if isinstance(statement, Init):

@@ -52,14 +52,14 @@ def _nest(loop: For) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it, no two lanes write to one place, and running values (which the back end carries from lane to lane)
+    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place, and running values (which the back end carries from lane to lane)
     change only in the innermost loop.
     """
     if running(loop) and any(isinstance(s, For) for s in loop.body):
         return False
     varying = _varying(loop)
     for statement in walk(loop.body):
-        if isinstance(statement, For) and statement.bound is not None and statement.bound.start[loop.axis]:
+        if isinstance(statement, For) and (statement.when is not None or (statement.bound is not None and statement.bound.start[loop.axis])):
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
             return False

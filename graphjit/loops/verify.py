@@ -40,6 +40,7 @@ from graphjit.loops.ir import (
     Store,
     as_loops,
     free_refs,
+    open_accumulators,
     uses,
 )
 from graphjit.loops.printer import statement_text
@@ -173,7 +174,7 @@ class _Verifier:
         self.place(statement, buffer, statement.address, statement.dynamic, scope)
         for loop in scope.loops:
             if loop.kind == "parallel" and scope.runs and buffer.kind != "scratch":
-                if statement.dynamic or not _disjoint(statement.address, loop.axis, scope):
+                if not _disjoint(statement.address, statement.dynamic, loop.axis, scope):
                     self.fail(statement, f"blocks of {loop.axis!r} may write to the same place")
             if loop.kind == "simd" and statement.combine and not statement.address[loop.axis]:
                 self.fail(statement, f"lanes of {loop.axis!r} may add to the same place")
@@ -187,14 +188,21 @@ class _Verifier:
             self.fail(loop, f"{loop.axis!r} runs already")
         if loop.bound is not None:
             self.axes(loop, loop.bound.start, scope)
+        if loop.when is not None:
+            if loop.when.dtype != BOOL:
+                self.fail(loop, "a condition must be bool")
+            if not scope.open.keys().isdisjoint({*open_accumulators(loop), *free_refs(loop)}):
+                self.fail(loop, "a loop under a condition touches accumulators from outside")
         kinds = [outer.kind for outer in scope.loops]
+        if loop.when is not None and "simd" in kinds:
+            self.fail(loop, "a loop under a condition runs inside a simd loop")
         if loop.kind == "simd" and "simd" in kinds:
             self.fail(loop, "a simd loop runs inside another")
         if loop.kind == "parallel":
             if kinds:
                 self.fail(loop, "a parallel loop must be outermost")
-            if loop.bound is not None:
-                self.fail(loop, "a parallel loop has no bound")
+            if loop.bound is not None or loop.when is not None:
+                self.fail(loop, "a parallel loop has no bound and no condition")
             free = free_refs(loop)
             if free:
                 self.fail(loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}")
@@ -278,18 +286,48 @@ def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address
     return address, (low, high)
 
 
-def _disjoint(address: Address, axis: Axis, scope: _Scope) -> bool:
-    """Whether different ``axis`` give different addresses: from its own stride upwards, each steps over all smaller."""
+def _disjoint(address: Address, dynamic: Dynamic, axis: Axis, scope: _Scope) -> bool:
+    """Whether different ``axis`` give different addresses: from its own stride upwards, each steps over all smaller.
+
+    A data-dependent position is one more digit of that number, of unknown value in a known range.
+    """
     below: Address = Affine(0)
+    around = 0  # how far the data-dependent digits below reach
     found = False
-    for term, factor in sorted(address.terms.items(), key=lambda item: (abs(item[1]), item[0] is axis)):
-        found = found or term is axis
+    digits: list[tuple[int, Axis | Ref]] = []
+    for ref, factor in dynamic:
+        modulus, rest = _owned(ref, scope)
+        if modulus:  # position = modulus * quotient + rest
+            address = address + rest * factor
+        digits.append((factor * (modulus or 1), ref))
+    digits += [(factor, term) for term, factor in address.terms.items()]
+    for factor, digit in sorted(digits, key=lambda item: (abs(item[0]), item[1] is axis)):
+        found = found or digit is axis
         if found:
             low, high = interval(below, scope.extents, scope.bounds)
-            if high - low >= abs(factor):
+            if high - low + around >= abs(factor):
                 return False
-        below = below + Affine(0, {term: factor})
+        if isinstance(digit, Ref):
+            least, most = _positions(digit, scope)
+            around += (most - least) * abs(factor)
+        else:
+            below = below + Affine(0, {digit: factor})
     return found
+
+
+def _owned(ref: Ref, scope: _Scope) -> tuple[int, Address]:
+    """A modulus and what a position is by it, where a loop that runs under that condition alone is open; a modulus of 0: nothing is known."""
+    for loop in scope.loops:
+        test = scope.lets.get(loop.when) if loop.when is not None else None
+        if test is None or not isinstance(test.value, Scalar) or test.value.op != "eq":
+            continue
+        low, owner = (scope.lets.get(arg) for arg in test.value.args)
+        if low is None or owner is None or not isinstance(low.value, Scalar) or not isinstance(owner.value, Index) or low.value.op != "and":
+            continue
+        mask = _constant(low.value.args[1], scope)
+        if low.value.args[0] is ref and mask is not None and mask > 0 and mask & mask + 1 == 0:
+            return mask + 1, owner.value.value
+    return 0, Affine(0)
 
 
 def _positions(ref: Ref, scope: _Scope) -> Interval:

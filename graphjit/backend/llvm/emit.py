@@ -9,6 +9,7 @@ pointers are computed at the outermost loop that their address depends on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,6 +37,7 @@ STRAIGHT_LINE = 200
 INLINE_CALLS = 16  # in one loop body
 INLINE_CALLS_SHORT = 2  # in a body that runs for at most SHORT elements
 SHORT = 256
+STREAMED_BYTES = 1 << 25  # from which a result is written past the caches: none of it would be found there again
 
 
 def vector_bytes() -> int:
@@ -148,9 +150,9 @@ class KernelEmitter(Traffic):
             symbol = f"llvm.vector.reduce.or.v{lanes}i1"
             self.module.declare(symbol, f"declare i1 @{symbol}(<{lanes} x i1>)")
             bad = fn.op(f"call i1 @{symbol}(<{lanes} x i1> {bad})")
-        before = fn.op("load i64, ptr %status")
+        before = fn.op(f"load i64, ptr {self.status}")
         fresh = fn.op(f"and i1 {bad}, {fn.op(f'icmp eq i64 {before}, 0')}")
-        fn.do(f"store i64 {fn.op(f'select i1 {fresh}, i64 {code}, i64 {before}')}, ptr %status")
+        fn.do(f"store i64 {fn.op(f'select i1 {fresh}, i64 {code}, i64 {before}')}, ptr {self.status}")
 
     # ----------------------------------------------------------------------------------------------- expressions
 
@@ -215,6 +217,14 @@ class KernelEmitter(Traffic):
         if loop.kind == "parallel":
             self.parallel_loop(loop)
             return
+        if loop.when is not None:
+            taken, passed = self.fn.label("taken"), self.fn.label("passed")
+            self.fn.do(f"br i1 {self.scalar(loop.when)}, label %{taken}, label %{passed}")
+            self.fn.start(taken)
+            self.loop(replace(loop, when=None))
+            self.fn.do(f"br label %{passed}")
+            self.fn.start(passed)
+            return
         simd = loop.kind == "simd" and self.lanes is None
         if not simd:
             self.run(loop, "0", self.stop(loop, 1)[0], 1)
@@ -222,14 +232,17 @@ class KernelEmitter(Traffic):
         self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
         step = self.lanes.count * self.lanes.unroll
         stop, ragged = self.stop(loop, step)
-        if ragged and has_strided(loop):
-            # Strided access is much faster without masks, so only the last, incomplete vector has them.
+        self.streams = streamed(loop)
+        self.fence |= bool(self.streams)
+        if ragged and (self.streams or has_strided(loop)):
+            # Strided access is much faster without masks, and streaming has none, so only the last, incomplete vector has them.
             whole = str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
             if whole != "0":
                 self.run(loop, "0", whole, step, guard=not whole.isdigit())
             self.run(loop, whole, stop, step, masked=True, guard=not whole.isdigit())
         else:
             self.run(loop, "0", stop, step, masked=ragged)
+        self.streams = frozenset()
         self.lanes = None
         self.running.clear()
 
@@ -346,6 +359,10 @@ class KernelEmitter(Traffic):
         for i, buffer in enumerate(shared, 1):
             emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
         emitter.own([buffer for buffer in used if buffer.kind == "scratch"])
+        failing = any(map(_can_fail, ir.walk(loop.body)))
+        if failing:
+            emitter.status = inner.alloca("i64")
+            inner.do(f"store i64 0, ptr {emitter.status}")
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
@@ -354,12 +371,39 @@ class KernelEmitter(Traffic):
         self.module.add_function(inner)
         fn = self.fn
         context = fn.shared_slot(f"[{1 + len(shared)} x ptr]")
-        for i, pointer in enumerate(["%status", *(self.bases[buffer] for buffer in shared)]):
+        status = "%status"
+        if failing:
+            status = fn.alloca("i64")
+            fn.do(f"store i64 0, ptr {status}")
+        for i, pointer in enumerate([status, *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
         self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
         fn.do(
             f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})"
         )
+        if failing:
+            before, found = fn.op("load i64, ptr %status"), fn.op(f"load i64, ptr {status}")
+            none = fn.op(f"icmp eq i64 {before}, 0")
+            fn.do(f"store i64 {fn.op(f'select i1 {none}, i64 {found}, i64 {before}')}, ptr %status")
+
+
+def _can_fail(statement: Statement) -> bool:
+    """Whether a statement can report an error."""
+    return isinstance(statement, Check) or (isinstance(statement, Let) and isinstance(statement.value, ir.Scalar) and statement.value.check > 0)
+
+
+def streamed(loop: For) -> frozenset[Buffer]:
+    """The buffer, larger than caches, that a loop in lanes only writes, element by element, and that takes most of its time."""
+    stores = [s for s in loop.body if isinstance(s, Store)]
+    if len(stores) != 1 or stores[0].buffer.size * stores[0].buffer.dtype.itemsize < STREAMED_BYTES:
+        return frozenset()
+    (store,) = stores
+    values = [s.value for s in loop.body if isinstance(s, Let)]
+    loads = [value for value in values if isinstance(value, Load)]
+    operations = [value for value in values if isinstance(value, ir.Scalar)]
+    light = len(operations) <= 1 + len(loads) and all(value.op not in MATH for value in operations)
+    row = store.address[loop.axis] == 1 and not store.combine and not store.dynamic
+    return frozenset({store.buffer} if light and row and all(value.buffer is not store.buffer for value in loads) else ())
 
 
 def has_strided(loop: For) -> bool:

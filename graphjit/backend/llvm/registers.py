@@ -29,6 +29,29 @@ ON_STACK = 8_192
 OUT_OF_MEMORY = -1
 """Status of a run that found no memory."""
 
+NOTE_ERROR = """; The smallest code of all tasks is kept, whichever comes first.
+define internal void @gj_note_error(ptr %status, i64 %code) nounwind {
+entry:
+  %bad = icmp ne i64 %code, 0
+  br i1 %bad, label %look, label %done
+look:
+  %first = load atomic i64, ptr %status monotonic, align 8
+  br label %again
+again:
+  %old = phi i64 [ %first, %look ], [ %now, %swap ]
+  %none = icmp eq i64 %old, 0
+  %less = icmp slt i64 %code, %old
+  %better = or i1 %none, %less
+  br i1 %better, label %swap, label %done
+swap:
+  %pair = cmpxchg ptr %status, i64 %old, i64 %code monotonic monotonic
+  %now = extractvalue { i64, i1 } %pair, 0
+  %written = extractvalue { i64, i1 } %pair, 1
+  br i1 %written, label %done, label %again
+done:
+  ret void
+}"""
+
 
 @dataclass
 class Value:
@@ -87,7 +110,10 @@ class Registers:
         self.elements = 1  # iterations of all open loops together
         self.bases: dict[Buffer, str] = {}
         self.heap = ""  # what this function must free
+        self.status = "%status"  # where errors are noted: in a task, a cell of its own
         self.parallel = 0
+        self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
+        self.fence = False  # whether any loop did
 
     # ---------------------------------------------------------------------------------------------------- values
 
@@ -218,7 +244,12 @@ class Registers:
         return found
 
     def finish(self) -> None:
-        """The end of the function."""
+        """The end of the function; a task tells the others the error it noted."""
+        if self.fence:  # what streams past the caches is there before anybody is told that this task is done
+            self.fn.do("fence seq_cst")
+        if self.status != "%status":
+            self.module.ensure("gj_note_error", lambda _: NOTE_ERROR)
+            self.fn.do(f"call void @gj_note_error(ptr %status, i64 {self.fn.op(f'load i64, ptr {self.status}')})")
         if self.heap:
             self.fn.do(f"call void @free(ptr {self.heap})")
         self.fn.do("ret void")

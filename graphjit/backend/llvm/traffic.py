@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphjit.backend.llvm.registers import Registers, Value, ramp
+from graphjit.backend.llvm.registers import CACHE_LINE, Registers, Value, ramp
 from graphjit.backend.llvm.scalar import constant, literal, stored, vector
 from graphjit.backend.llvm.strided import (
     backwards,
@@ -188,6 +188,9 @@ class Traffic(Registers):
         assert lanes is not None
         if lanes.masks is None and not statement.combine and self.store_component(statement):
             return
+        if lanes.masks is None and buffer in self.streams:
+            self.stream([self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)], base, memory, dtype)
+            return
         for u, name in enumerate(self.vectors(statement.value)):
             if not varying and step == 1:
                 where = self.shifted(base, memory, u * lanes.count)
@@ -235,6 +238,21 @@ class Traffic(Registers):
         symbol = f"llvm.masked.store.v{count}{_suffix(memory)}.p0"
         self.module.declare(symbol, f"declare void @{symbol}({of}, ptr, i32, <{count} x i1>)")
         self.fn.do(f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})")
+
+    def stream(self, names: list[str], base: str, memory: str, dtype: np.dtype) -> None:
+        """Neighbouring elements past the caches, which are not read first then; that takes whole registers at multiples of their size."""
+        assert self.lanes is not None
+        count, fn = self.lanes.count, self.fn
+        size = min(count * dtype.itemsize, CACHE_LINE)
+        odd = fn.op(f"and i64 {fn.op(f'ptrtoint ptr {base} to i64')}, {size - 1}")
+        aligned, other, done = fn.label("aligned"), fn.label("other"), fn.label("done")
+        fn.do(f"br i1 {fn.op(f'icmp eq i64 {odd}, 0')}, label %{aligned}, label %{other}")
+        for label, how in ((aligned, f"align {size}, !nontemporal !{{i32 1}}"), (other, f"align {dtype.itemsize}")):
+            fn.start(label)
+            for u, name in enumerate(names):
+                fn.do(f"store <{count} x {memory}> {name}, ptr {self.shifted(base, memory, u * count)}, {how}")
+            fn.do(f"br label %{done}")
+        fn.start(done)
 
     def scatter(self, name: str, pointers: str, memory: str, dtype: np.dtype, u: int) -> None:
         """Elements to anywhere, in lane order."""

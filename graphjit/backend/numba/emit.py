@@ -160,6 +160,8 @@ def _head(loop: For) -> str:
     stop = str(loop.extent)
     if loop.bound is not None:
         stop = f"min({loop.extent}, {loop.bound.stop} - ({loop.bound.start!r}))"
+    if loop.when is not None:
+        stop = f"{stop} if {loop.when!r} else 0"
     note = f"  # {loop.kind}" if loop.kind in ("simd", "parallel") else ""
     return f"for {loop.axis!r} in range({stop}):{note}"
 
