@@ -12,6 +12,7 @@ import pytest
 
 import graphjit
 from graphjit.backend.llvm import gemm, jit
+from graphjit.backend.llvm.gemm_blocks import emit_block
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_room import GIVE, ROOM, SLOTS, TAKE, emit_room
 from graphjit.backend.llvm.text import Module
@@ -143,6 +144,7 @@ def test_products_without_room_give_the_same(kind: str) -> None:
     """Rows of A are then read where they lie."""
     module = Module("refused")
     gemm.emit_gemm(module, host_tile(kind))
+    emit_block(module, host_tile(kind))
     gemm.ensure(kind)
     native = jit.NativeModule(module.render().replace(TAKE, refuse("test_no_room")))
     ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))()

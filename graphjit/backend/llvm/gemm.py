@@ -78,6 +78,8 @@ def ensure_parts(names: Iterable[str]) -> None:
         for name in missing:  # grows on the way
             _emit_part(module, name)
             missing += [other for other in module.declared_names if is_part(other) and other not in _modules and other not in missing]
+        if TAKE in module.declared_names:
+            ensure_room()
         native = jit.NativeModule(module.render())
         for name in missing:
             jit.add_symbol(name, native.address(name))

@@ -21,7 +21,8 @@ def link(module: Module) -> NativeModule:
     drivers, kernels = module.drivers(), module.kernels()
     if not kernels:
         return NativeModule(module.render(), opt=0)
-    if module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
+    # A program that adds up the sums of segments itself is no driver, and calls some.
+    if not module.symbols(kernels).isdisjoint(drivers) or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
         return NativeModule(module.render())
     native = NativeModule(module.render_only(kernels, {}))
     addresses = {name: native.address(name) for name in sorted(module.symbols(drivers).intersection(kernels))}
