@@ -40,7 +40,7 @@ class Executable:
         self.in_place = program.in_place
         self._keeps_arena = "arena" in module.global_names
         provide(module)
-        self.native = link(module)
+        self.native = link(module, nanoseconds)
         self.address = self.native.address("program")
         self._call = _PROGRAM(self.address)
 

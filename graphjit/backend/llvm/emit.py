@@ -225,6 +225,8 @@ class KernelEmitter(Traffic):
             self.fn.do(f"br label %{passed}")
             self.fn.start(passed)
             return
+        if self.clears(loop):
+            return
         simd = loop.kind == "simd" and self.lanes is None
         if not simd:
             self.run(loop, "0", self.stop(loop, 1)[0], 1)
@@ -245,6 +247,26 @@ class KernelEmitter(Traffic):
         self.streams = frozenset()
         self.lanes = None
         self.running.clear()
+
+    def clears(self, loop: For) -> bool:
+        """Print a loop that only fills neighbouring elements with zeros, as calls; False where it does something else."""
+        if self.lanes is not None or loop.bound is not None:
+            return False
+        stores = [s for s in loop.body if isinstance(s, Store)]
+        for store in stores:
+            value = self.values.get(store.value)
+            if value is None or value.parts != [literal(store.buffer.dtype.type(0))]:
+                return False
+            if store.address[loop.axis] != 1 or store.dynamic or store.combine:
+                return False
+        if len(stores) != len(loop.body):
+            return False
+        self.module.declare("llvm.memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        for store in stores:
+            first = ir.Address(store.address.offset, {axis: c for axis, c in store.address.terms.items() if axis is not loop.axis})
+            nbytes = loop.extent * store.buffer.dtype.itemsize
+            self.fn.do(f"call void @llvm.memset.p0.i64(ptr {self.pointer(store.buffer, first)}, i8 0, i64 {nbytes}, i1 false)")
+        return True
 
     def run(self, loop: For, begin: str, stop: str, step: int, *, masked: bool = False, guard: bool = False) -> None:
         """The loop over part of its range; at least one iteration, unless ``guard`` asks for the test."""
@@ -436,6 +458,7 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
     emitter.body(kernel.body)
     emitter.finish()
+    fn.driver = all(isinstance(s, Let) or (isinstance(s, For) and s.kind == "parallel") for s in kernel.body)
     module.add_function(fn)
 
 

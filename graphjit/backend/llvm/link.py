@@ -12,18 +12,23 @@ from __future__ import annotations
 from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.llvm.text import Module
 
-SHORT_DRIVERS = 80
+SHORT_DRIVERS = 40
 """Lines of drivers up to which they stay with their kernels."""
 
 
-def link(module: Module) -> NativeModule:
-    """Compile ``module``; what it declares must be known already (`symbols.provide`)."""
+SHORT_NS = 1_000
+"""Estimated time of a run up to which calling the program takes most of the time: what costs a tenth of the compilation would save nanoseconds."""
+
+
+def link(module: Module, nanoseconds: int) -> NativeModule:
+    """Compile ``module``, one run of which takes about so long; what it declares must be known already (`symbols.provide`)."""
+    opt = 1 if nanoseconds <= SHORT_NS else 2
     drivers, kernels = module.drivers(), module.kernels()
     if not kernels:
         return NativeModule(module.render(), opt=0)
     # A program that adds up the sums of segments itself is no driver, and calls some.
     if not module.symbols(kernels).isdisjoint(drivers) or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
-        return NativeModule(module.render())
-    native = NativeModule(module.render_only(kernels, {}))
+        return NativeModule(module.render(), opt)
+    native = NativeModule(module.render_only(kernels, {}), opt)
     addresses = {name: native.address(name) for name in sorted(module.symbols(drivers).intersection(kernels))}
     return NativeModule(module.render_only(drivers, addresses), opt=0, below=native)

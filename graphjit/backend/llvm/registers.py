@@ -85,9 +85,11 @@ class Lanes:
 
 @dataclass
 class Scope:
-    """Pointers and whole records known in one loop body."""
+    """What was computed for one loop body: pointers, repeated scalars, whole records."""
 
     pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
+    splats: dict[tuple[str, str, int], str] = field(default_factory=dict)  # scalars in every lane
+    products: dict[tuple[str, int], str] = field(default_factory=dict)  # loop variables times strides
     stored: Components = field(default_factory=dict)  # components of records that the loop body stores
     records: dict[tuple[Record, int], list[str]] = field(default_factory=dict)  # whole records read so far, by unrolled copy
     filled: dict[Record, dict[int, list[str]]] = field(default_factory=dict)  # elements of records that are not stored yet
@@ -159,17 +161,28 @@ class Registers:
             return name
         if not name.startswith("%"):
             return f"splat ({element} {name})"
-        of = vector(element, lanes)
-        first = self.fn.op(f"insertelement {of} poison, {element} {name}, i32 0")
-        return self.fn.op(f"shufflevector {of} {first}, {of} poison, <{lanes} x i32> zeroinitializer")
+        known, key = self.scopes[-1].splats, (name, element, lanes)
+        if key not in known:
+            of = vector(element, lanes)
+            first = self.fn.op(f"insertelement {of} poison, {element} {name}, i32 0")
+            known[key] = self.fn.op(f"shufflevector {of} {first}, {of} poison, <{lanes} x i32> zeroinitializer")
+        return known[key]
+
+    def multiple(self, name: str, factor: int) -> str:
+        """A loop variable times a stride."""
+        if factor == 1:
+            return name
+        known = self.scopes[-1].products
+        if (name, factor) not in known:
+            known[name, factor] = self.fn.op(f"mul i64 {name}, {factor}")
+        return known[name, factor]
 
     def index(self, address: Address) -> Value:
         """An affine expression as a number."""
         i64 = np.dtype(np.int64)
         total = str(address.offset)
         for axis, factor in address.terms.items():
-            name = self.bound[axis]
-            term = name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
+            term = self.multiple(self.bound[axis], factor)
             total = term if total == "0" else self.fn.op(f"add i64 {total}, {term}")
         step = address[self.lanes.axis] if self.lanes else 0
         if not step:
@@ -202,8 +215,7 @@ class Registers:
         depth = {axis: i for i, axis in enumerate(self.bound)}
         axis, factor = max(terms, key=lambda term: depth[term[0]])
         parent = self.partial(buffer, terms - {(axis, factor)})
-        name = self.bound[axis]
-        step = name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
+        step = self.multiple(self.bound[axis], factor)
         found = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {parent}, i64 {step}")
         self.scopes[-1].pointers[buffer, terms] = found
         return found
