@@ -32,6 +32,7 @@ from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.places import own_pieces
 from graphjit.schedule.program import Assembly, Kernel, Product, Program, Sweep
+from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.squeeze import squeeze
 from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
@@ -88,9 +89,16 @@ def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Progr
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
     fusion = join_sweeps(fuse(graph))
+    decided = decide(graph, fusion)
+    if decided:
+        cheaper = join_sweeps(fuse(graph, decided=decided))
+        if traffic_and_work(graph, cheaper) < traffic_and_work(graph, fusion):
+            fusion = cheaper
+        else:
+            decided = {}
     program = plan(graph, fusion, donated)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
-        other = join_sweeps(fuse(graph, by_level(graph)))
+        other = join_sweeps(fuse(graph, by_level(graph), decided))
         placed = plan(graph, other, donated)
         if _fresh_bytes(placed) < _fresh_bytes(program):
             return other, placed
