@@ -3,8 +3,8 @@
 Job: where a value is read only after so much else was touched that it left the caches, weigh storing and loading it against computing it
 again; elsewhere `fuse` decides by a threshold, since what stays in a cache costs about the same few additions wherever it is read.
 Input: a graph and its fusion.  Output: for each value in question whether it is kept.
-Invariants: what is computed again is the same operation on the same values, so no bit changes; the decision depends on the graph alone;
-values that are read at other points (shifted, transposed, gathered) or repeated along an axis are left to `fuse`.
+Invariants: what is computed again is the same operation on the same values, so elements keep every bit (a sum may be cut into other blocks,
+since these depend on the work of its kernel); the decision depends on the graph alone; values that are read at other points (shifted, transposed, gathered) or repeated along an axis are left to `fuse`.
 
 The choice is a minimum cut.  On one side lies what is in memory anyway, on the other what is computed in a kernel that is not the value's
 first.  A value on the border is kept and pays for its traffic; one beyond the border is computed again and pays for its operation, once for
@@ -30,20 +30,20 @@ LEAST_BYTES = 1 << 20
 """A value of less is of no account where others leave the caches."""
 MANY_PLACES = 16
 """Places in which a value is needed from which it is left as it is."""
-MANY_VALUES = 2_000
+MANY_VALUES = 5_000
 """Values in question from which all are left as they are: the cut is not linear in their number."""
 
-# Weights, in units of a fifth of the time in which a byte moves between a core and memory (about 60 ps, so 12 ps).  Measured on one core:
-# storing and loading again 8 bytes takes 1.6 ns through memory and 0.2 ns through a cache; an exponential (cost 20) takes 0.9 ns.
-FAR, NEAR = 5, 1
+# Weights; the unit is 12 ps. Measured on one core of the machine of the benchmarks: 8 bytes stored and loaded again take up to 1.7 ns through
+# memory, 0.2 to 0.3 ns through a cache; an exponential (cost 20) takes 0.9 ns, a tangent (30) 2.0 ns, a quotient (4) 0.27 ns, a sum 0.01 to 0.05 ns.
+FAR, NEAR = 5, 1  # a byte that comes from memory, from a cache
 STORE = 2  # a line is fetched before it is written
-OPERATION = 5 * 8  # one unit of `own_cost` for 8 bytes takes as long as moving a byte
+OPERATION = 4  # a unit of `own_cost` for 8 bytes
 
 Place = tuple[int, int, int]  # step, kernel in a sweep, phase: what is computed once in here is shared by all that is in here
 
 
 def decide(graph: Graph, fusion: Fusion) -> dict[Node, bool]:
-    """Whether the values in question are kept; empty when that is what ``fusion`` does."""
+    """Whether the values in question are kept; empty when that is what ``fusion`` does already."""
     if sum(node.type.nbytes for node in fusion.stored) <= FAR_BYTES or len(fusion.steps) < 2:
         return {}
     question = _Question(graph, fusion)
@@ -132,7 +132,7 @@ class _Question:
         none: frozenset[Place] = frozenset()
         for node in reversed(self.nodes):
             uses = readers.get(node, ())
-            fixed[node] = node in must or any(_moves(node, user) or (fixed[user] and is_inline(user) and user not in must) for user in uses)
+            fixed[node] = node in must or any(_moves(node, user) or (fixed[user] and user not in must and _is_free(user)) for user in uses)
             for found in (self.places, self.certain):
                 needed = none.union(*(self._needed_by(user, found) for user in uses))
                 found[node] = needed if len(needed) <= MANY_PLACES else frozenset(sorted(needed)[: MANY_PLACES + 1])
@@ -186,10 +186,12 @@ class _Question:
                 if arg in numbers:
                     network.edge(numbers[arg] + 1, number, None)
                 elif base in self.fusion.stored:
-                    if base not in memory:
+                    extra = self._extra_loads(base)
+                    if extra and base not in memory:
                         memory[base] = network.vertex()
-                        network.edge(source, memory[base], self._extra_loads(base))
-                    network.edge(memory[base], number, None)
+                        network.edge(source, memory[base], extra)
+                    if extra:
+                        network.edge(memory[base], number, None)
         kept_side = network.cut(source, sink)
         return {node: kept_side[numbers[node]] and not kept_side[numbers[node] + 1] for node in self.choices}
 
@@ -209,6 +211,11 @@ def _homes(fusion: Fusion) -> dict[Node, Place]:
         for j, kernel in enumerate(kernels):
             found.update((member.node, (i, j, member.phase)) for member in kernel.members)
     return found
+
+
+def _is_free(node: Node) -> bool:
+    """Whether what is asked of a node may be asked of its arguments."""
+    return is_inline(node) or node.op.name == "reshape"
 
 
 def _moves(node: Node, user: Node) -> bool:
