@@ -4,7 +4,8 @@ Job: where a value is read only after so much else was touched that it left the 
 again; elsewhere `fuse` decides by a threshold, since what stays in a cache costs about the same few additions wherever it is read.
 Input: a graph and its fusion.  Output: for each value in question whether it is kept.
 Invariants: what is computed again is the same operation on the same values, so elements keep every bit (a sum may be cut into other blocks,
-since these depend on the work of its kernel); the decision depends on the graph alone; values that are read at other points (shifted, transposed, gathered) or repeated along an axis are left to `fuse`.
+since these depend on the work of its kernel); the decision depends on the graph alone; values that are read at other points (shifted,
+transposed, gathered), repeated along an axis or read by loops without lanes are left to `fuse`.
 
 The choice is a minimum cut.  On one side lies what is in memory anyway, on the other what is computed in a kernel that is not the value's
 first.  A value on the border is kept and pays for its traffic; one beyond the border is computed again and pays for its operation, once for
@@ -15,10 +16,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 
 from graphjit.ir.node import Graph, Node, users
-from graphjit.ir.opdef import Scalar, View
+from graphjit.ir.opdef import Scalar, Scan, Special, View
 from graphjit.schedule.access import is_thin_reshape, storage
 from graphjit.schedule.fuse import GROWTH, LEAVES, Fusion, is_inline, must_be_stored, own_cost
 from graphjit.schedule.mincut import Network
@@ -73,8 +73,7 @@ def traffic_and_work(graph: Graph, fusion: Fusion) -> int:
 def _work(kernel: Kernel, stored: set[Node]) -> int:
     """What a kernel computes, each value once a phase."""
     total = 0
-    phases = sorted({member.phase for member in kernel.members})
-    for phase in phases:
+    for phase in {member.phase for member in kernel.members}:
         stack = [member.node for member in kernel.members if member.phase == phase]
         seen = set(stack)
         while stack:
@@ -88,7 +87,9 @@ def _work(kernel: Kernel, stored: set[Node]) -> int:
 
 
 def _weight(node: Node) -> int:
-    return own_cost(node) * OPERATION * node.type.nbytes // 8
+    """What one operation costs: fewer of a wide type fit into the lanes, and comparisons compute in that of their arguments."""
+    width = max((arg.dtype.itemsize for arg in node.args), default=node.dtype.itemsize)
+    return own_cost(node) * OPERATION * node.type.size * max(width, node.dtype.itemsize) // 8
 
 
 class _Distances:
@@ -134,7 +135,7 @@ class _Question:
             uses = readers.get(node, ())
             fixed[node] = node in must or any(_moves(node, user) or (fixed[user] and user not in must and _is_free(user)) for user in uses)
             for found in (self.places, self.certain):
-                needed = none.union(*(self._needed_by(user, found) for user in uses))
+                needed = self._needed_by(uses[0], found) if len(uses) == 1 else none.union(*(self._needed_by(user, found) for user in uses))
                 found[node] = needed if len(needed) <= MANY_PLACES else frozenset(sorted(needed)[: MANY_PLACES + 1])
             if isinstance(node.op.lower, Scalar) and not fixed[node] and node.type.nbytes >= LEAST_BYTES:
                 self._consider(node)
@@ -154,37 +155,32 @@ class _Question:
         if any(place[0] != home[0] and self.far.between(home[0], place[0]) for place in places):
             self.choices[node] = home
 
-    def _loads(self, node: Node, home: Place, places: Iterable[Place]) -> int:
+    def _loads(self, node: Node, home: Place) -> int:
         """The weight of loading ``node`` in other places than its home."""
-        total = 0
-        for place in places:
-            if place != home:
-                total += node.type.nbytes * (FAR if self.far.between(home[0], place[0]) else NEAR)
-        return total
+        others = self.places[node] - {home}
+        return sum(node.type.nbytes * (FAR if self.far.between(home[0], place[0]) else NEAR) for place in others)
 
     def cut(self) -> dict[Node, bool]:
-        """The cheapest answer."""
+        """The cheapest answer.  Each value has two vertices: it is kept where the cut lies between them, computed again where it lies before."""
         source, sink = 0, 1
-        numbers: dict[Node, int] = {}
-        for node in self.nodes:
-            inline = node not in self.fusion.stored and node.op.name not in LEAVES
-            if node in self.choices or (inline and len(self.places[node]) > 1):
-                numbers[node] = 2 + 2 * len(numbers)
-        network = Network(2 + 2 * len(numbers))
+        inline = (node for node in self.nodes if node not in self.fusion.stored and node.op.name not in LEAVES)
+        shared = {node for node in inline if len(self.places[node]) > 1} | self.choices.keys()
+        vertex = {node: 2 + 2 * i for i, node in enumerate(node for node in self.nodes if node in shared)}
+        network = Network(2 + 2 * len(vertex))
         memory: dict[Node, int] = {}
-        for node, number in numbers.items():
+        for node, number in vertex.items():
             home = self.choices.get(node)
             if home is None:  # computed wherever it is needed
                 network.edge(number, number + 1, None)
             else:
                 network.edge(source, number, (len(self.places[node]) - 1) * _weight(node))
-                network.edge(number, number + 1, STORE * FAR * node.type.nbytes + self._loads(node, home, self.places[node]))
+                network.edge(number, number + 1, STORE * FAR * node.type.nbytes + self._loads(node, home))
                 if self.certain[node] - {home}:
                     network.edge(number + 1, sink, None)
             for arg in dict.fromkeys(node.args):
                 base = storage(arg)
-                if arg in numbers:
-                    network.edge(numbers[arg] + 1, number, None)
+                if arg in vertex:
+                    network.edge(vertex[arg] + 1, number, None)
                 elif base in self.fusion.stored:
                     extra = self._extra_loads(base)
                     if extra and base not in memory:
@@ -192,8 +188,8 @@ class _Question:
                         network.edge(source, memory[base], extra)
                     if extra:
                         network.edge(memory[base], number, None)
-        kept_side = network.cut(source, sink)
-        return {node: kept_side[numbers[node]] and not kept_side[numbers[node] + 1] for node in self.choices}
+        side = network.cut(source, sink)
+        return {node: side[vertex[node]] and not side[vertex[node] + 1] for node in self.choices}
 
     def _extra_loads(self, base: Node) -> int:
         """The weight of loading what is in memory where it is not loaded in any case."""
@@ -219,9 +215,9 @@ def _is_free(node: Node) -> bool:
 
 
 def _moves(node: Node, user: Node) -> bool:
-    """Whether ``user`` reads ``node`` at other points than its own, or several times."""
+    """Whether ``user`` reads ``node`` at other points than its own, several times, or in a loop without lanes."""
     if user.op.name == "broadcast_to":
         return user.type.size > GROWTH * node.type.size
     if user.op.name == "reshape":
         return not is_thin_reshape(user)
-    return isinstance(user.op.lower, View) or user.op.name in ("embed", "gather")
+    return isinstance(user.op.lower, View | Scan | Special)
