@@ -43,6 +43,9 @@ LOOP_PASSES = (collapse, vectorize, parallelize)
 SMALL_ARENA = 32_768
 """Bytes of intermediate values up to which the order of steps does not matter."""
 
+WORTH = 16
+"""Part of a schedule's cost that computing again must save: less is within the error of the reckoning."""
+
 MANY_STEPS = 200
 """Steps above which a second schedule would cost more time than it can save."""
 
@@ -85,6 +88,7 @@ def optimize(graph: Graph) -> Graph:
 def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Program]:
     """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
+    Values that would go through memory are kept or computed again as `recompute` decides, if that makes the schedule cheaper.
     Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
@@ -92,7 +96,7 @@ def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Progr
     decided = decide(graph, fusion)
     if decided:
         cheaper = join_sweeps(fuse(graph, decided=decided))
-        if traffic_and_work(graph, cheaper) < traffic_and_work(graph, fusion):
+        if traffic_and_work(graph, cheaper) * WORTH < traffic_and_work(graph, fusion) * (WORTH - 1):
             fusion = cheaper
         else:
             decided = {}
