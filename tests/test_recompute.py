@@ -184,6 +184,29 @@ def test_random_graphs(everything_is_far, monkeypatch, chunk):
         examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_random_programs_of_statistics(everything_is_far, monkeypatch, seed):
+    rng = random.Random(seed)
+    unary = [np.tanh, np.exp, np.sqrt, lambda v: v + 1.5, lambda v: v * v, lambda v: v.astype(np.float32).astype(np.float64)]
+    binary = [np.add, np.multiply, np.maximum, lambda v, w: np.where(v > w, v, w * 0.5)]
+    plan = [(rng.choice(unary), rng.choice(binary), rng.random(), rng.random(), rng.random() < 0.3) for _ in range(15)]
+    monkeypatch.setattr(recompute, "OPERATION", 0)
+    monkeypatch.setattr(pipeline, "WORTH", 1_000)
+
+    def f(x, y):
+        values = [x, y]
+        for one, two, first, second, whole in plan:
+            v = two(one(values[int(first * len(values))]), values[int(second * len(values))])
+            v = v / (1.0 + np.max(v))
+            values.append(v / np.sum(v) if whole else v)
+        return sum(values[2:])
+
+    x, y = np.random.default_rng(seed).uniform(0.1, 1.0, (2, 501))
+    np.testing.assert_allclose(graphjit.jit(f)(x, y), f(x, y), rtol=1e-5)
+    found = compiled(f, x, y)
+    assert found.fusion.stored != fuse(found.optimized).stored
+
+
 def test_kernels_stay_within_their_limit(everything_is_far, monkeypatch):
     monkeypatch.setattr(recompute, "OPERATION", 0)
 

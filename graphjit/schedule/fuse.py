@@ -9,7 +9,7 @@ kernel every read is at the same point of the loops.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -70,10 +70,10 @@ def is_inline(node: Node) -> bool:
     return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
 
 
-def must_be_stored(graph: Graph) -> set[Node]:
-    """Results, and what runs outside kernels or reads at any point needs as a whole."""
+def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
+    """Of the ``nodes`` of a graph: results, and what is needed as a whole by steps that are no kernels or read at any point."""
     roots = {storage(node) for node in graph.outputs}
-    for node in graph.nodes():
+    for node in nodes:
         if isinstance(node.op.lower, Special):
             kind = node.op.lower.kind
             if kind == "contract":
@@ -94,7 +94,7 @@ def choose_roots(graph: Graph, decided: Mapping[Node, bool] = NOTHING_DECIDED) -
     """
     nodes = graph.nodes()
     readers = users(nodes)
-    roots = must_be_stored(graph)
+    roots = must_be_stored(graph, nodes)
     cost: dict[Node, int] = {}
     depth: dict[Node, int] = {}
     fanout: dict[Node, int] = {}

@@ -128,7 +128,7 @@ class _Question:
         self.certain: dict[Node, frozenset[Place]] = {}  # where it is needed whatever is kept
         self.homes = _homes(fusion)
         readers = users(self.nodes)
-        must = must_be_stored(graph)
+        must = must_be_stored(graph, self.nodes)
         fixed: dict[Node, bool] = {}
         none: frozenset[Place] = frozenset()
         for node in reversed(self.nodes):
