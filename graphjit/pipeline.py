@@ -32,6 +32,7 @@ from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.places import own_pieces
 from graphjit.schedule.program import Assembly, Kernel, Product, Program, Sweep
+from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.squeeze import squeeze
 from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
@@ -41,6 +42,9 @@ LOOP_PASSES = (collapse, vectorize, parallelize)
 
 SMALL_ARENA = 32_768
 """Bytes of intermediate values up to which the order of steps does not matter."""
+
+WORTH = 16
+"""Part of a schedule's cost that computing again must save: less is within the error of the reckoning."""
 
 MANY_STEPS = 200
 """Steps above which a second schedule would cost more time than it can save."""
@@ -84,13 +88,21 @@ def optimize(graph: Graph) -> Graph:
 def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Program]:
     """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
+    Values that would go through memory are kept or computed again as `recompute` decides, if that makes the schedule cheaper.
     Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
     fusion = join_sweeps(fuse(graph))
+    decided = decide(graph, fusion)
+    if decided:
+        cheaper = join_sweeps(fuse(graph, decided=decided))
+        if traffic_and_work(graph, cheaper) * WORTH < traffic_and_work(graph, fusion) * (WORTH - 1):
+            fusion = cheaper
+        else:
+            decided = {}
     program = plan(graph, fusion, donated)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
-        other = join_sweeps(fuse(graph, by_level(graph)))
+        other = join_sweeps(fuse(graph, by_level(graph), decided))
         placed = plan(graph, other, donated)
         if _fresh_bytes(placed) < _fresh_bytes(program):
             return other, placed

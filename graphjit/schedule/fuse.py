@@ -9,9 +9,10 @@ kernel every read is at the same point of the loops.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
@@ -38,6 +39,7 @@ SHORT_ROW = 128  # ... rows of this length do not hide that it runs once at a ti
 MANY_ROWS = 64  # rows from which it fills lanes
 
 LEAVES = ("input", "const", "iota")
+NOTHING_DECIDED: Mapping[Node, bool] = MappingProxyType({})
 
 
 @dataclass
@@ -77,13 +79,9 @@ def is_inline(node: Node) -> bool:
     return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
 
 
-def choose_roots(graph: Graph) -> set[Node]:
-    """Nodes that get computed as units; everything else is inlined into its readers."""
-    nodes = graph.nodes()
-    readers = users(nodes)
-    roots: set[Node] = set()
-    for node in graph.outputs:
-        roots.add(storage(node))
+def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
+    """Of the ``nodes`` of a graph: results, and what is needed as a whole by steps that are no kernels or read at any point."""
+    roots = {storage(node) for node in graph.outputs}
     for node in nodes:
         if isinstance(node.op.lower, Special):
             kind = node.op.lower.kind
@@ -95,6 +93,17 @@ def choose_roots(graph: Graph) -> set[Node]:
                 roots.update(storage(arg) for arg in node.args)
             elif kind == "reshape" and not is_thin_reshape(node):
                 roots.add(storage(node))
+    return roots
+
+
+def choose_roots(graph: Graph, decided: Mapping[Node, bool] = NOTHING_DECIDED) -> set[Node]:
+    """Nodes that get computed as units; everything else is inlined into its readers.
+
+    ``decided``: of values in question (`recompute`), whether they are kept.
+    """
+    nodes = graph.nodes()
+    readers = users(nodes)
+    roots = must_be_stored(graph, nodes)
     cost: dict[Node, int] = {}
     depth: dict[Node, int] = {}
     fanout: dict[Node, int] = {}
@@ -123,7 +132,7 @@ def choose_roots(graph: Graph) -> set[Node]:
             roots.add(node)
         total = own_cost(node) + sum(cost[arg] for arg in node.args)
         shared = fanout[node] > 1 and total > (0 if not node.shape else INLINE_SHARED)
-        shared = shared or (shifts[node] > MANY_SHIFTS and total > 1)
+        shared = decided.get(node, shared or (shifts[node] > MANY_SHIFTS and total > 1))
         amplified = total > INLINE_SHARED and grows[node]
         if node.op.name not in LEAVES:
             computes = not isinstance(node.op.lower, View)
@@ -150,9 +159,9 @@ def by_level(graph: Graph) -> list[Node]:
     return sorted(nodes, key=lambda node: (level[node], node.serial))
 
 
-def fuse(graph: Graph, order: Sequence[Node] | None = None) -> Fusion:
+def fuse(graph: Graph, order: Sequence[Node] | None = None, decided: Mapping[Node, bool] = NOTHING_DECIDED) -> Fusion:
     """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another topological order."""
-    roots = choose_roots(graph)
+    roots = choose_roots(graph, decided)
     stored = roots | {node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)}
     result = Fusion([], stored, {}, places=find_places(graph))
     loads = result.loads
