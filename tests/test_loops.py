@@ -296,17 +296,16 @@ def sharing(mask: int = 3, tasks: int = 4, owner: Statement | None = None, teste
 def test_tasks_that_own_positions():
     verify_kernel(sharing())
     verify_kernel(sharing(tasks=2))
-    wrong = {
-        "nobody owns": sharing(when=None),
-        "another condition": sharing(when=OK[3]),
-        "no remainder": sharing(mask=2),
-        "more tasks than remainders": sharing(mask=1),
-        "the same owner for all": sharing(owner=Let(M, Index(at(1)))),
-        "another position": sharing(tested=N[3]),
-    }
-    for name, made in wrong.items():
+    for wrong in (
+        sharing(when=None),  # nobody owns anything
+        sharing(when=OK[3]),  # another condition
+        sharing(mask=2),  # no remainder
+        sharing(mask=1),  # more tasks than remainders
+        sharing(owner=Let(M, Index(at(1)))),  # the same owner for all
+        sharing(tested=N[3]),  # another position
+    ):
         with pytest.raises(IRError, match="may write to the same place"):
-            verify_kernel(replace(made, name=name))
+            verify_kernel(wrong)
     with pytest.raises(IRError, match="accessed at"):
         verify_kernel(sharing(rows=2))
 

@@ -8,14 +8,18 @@ import sys
 
 import numpy as np
 import pytest
+from random_graphs import random_graph
 from test_backend import Make, check, run, same
+from test_backend_random import examine
 
 import graphjit
-from graphjit import pipeline
+from graphjit import compilation, pipeline
+from graphjit.backend.llvm import threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.types import F32, F64
+from graphjit.ir.types import F32, F64, Type
+from graphjit.loops import parallel
 from graphjit.loops.ir import For, LoopKernel, walk
 from graphjit.schedule.program import Kernel, Program
 from graphjit.transforms.reverse import cotangents
@@ -180,8 +184,8 @@ value, gradient = f(x)
 print(hashlib.sha256(value.tobytes() + gradient.tobytes()).hexdigest())
 """
     seen = set()
-    for threads in "1238":
-        env = os.environ | {"GRAPHJIT_NUM_THREADS": threads}
+    for count in "1238":
+        env = os.environ | {"GRAPHJIT_NUM_THREADS": count}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
@@ -209,3 +213,115 @@ def test_second_derivatives():
     np.testing.assert_allclose(hessian, wanted, rtol=1e-12, atol=1e-12)
 
 
+# ----------------------------------------------------------------------------------- one long row in blocks
+
+
+def in_blocks(graph: Graph) -> bool:
+    """Whether a running value is made from the totals of blocks."""
+    return any(buffer.name.startswith(made.name + "o") for made in schedule(graph)[1].values() for buffer in made.locals)
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch):
+    """Rows of a few hundred elements are cut; code made so is not kept."""
+    for name, value in {"SCAN_ROW": 2, "SCAN_BLOCK": 64, "WORTH_NS": 0}.items():
+        monkeypatch.setattr(parallel, name, value)
+    compilation._recent.clear()
+    before = threads.num_threads()
+    yield
+    threads.configure(before)
+    compilation._recent.clear()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [np.dtype(t) for t in ("f8", "f4", "i8", "i4", "u1")])
+@pytest.mark.parametrize("n", [2, 64, 65, 127, 128, 200, 1000, 4097])
+def test_blocks_of_every_length(short_blocks, n, dtype, reverse):
+    for name in ("cumsum", "cumprod") if dtype.kind in "iu" else ("cumsum",):
+        make = Make()
+        x = make.b.input(Type(dtype, (n,)), "x")
+        graph = Graph("g", [x], [make.b.mul(scan(make, name, make.b.add(x, x), 0, reverse), x)])
+        assert in_blocks(graph)
+        values = [(np.random.default_rng(n).normal(size=n) * 50).astype(dtype)]
+        wanted = interpret(graph, *values)[0]
+        found = []
+        for count in (1, 2, 3, 8):
+            threads.configure(count)
+            found.append(run(graph, values)[0])
+            np.testing.assert_array_equal(found[0].view(np.uint8), found[-1].view(np.uint8))
+        for got in (found[0], NumbaExecutable(*schedule(graph), python=True).run(values)[0]):
+            if dtype.kind == "f":
+                summed = np.abs(2 * values[0].astype("f8"))
+                size = (np.cumsum(summed[::-1])[::-1] if reverse else np.cumsum(summed)) * np.abs(values[0])
+                assert np.all(np.abs(got - wanted) <= 20 * np.finfo(dtype).eps * size)
+            else:
+                np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_a_long_running_sum_is_at_least_as_accurate_as_one_after_the_other(dtype):
+    x = (np.random.default_rng(3).normal(size=1_000_000) + 0.1).astype(dtype)
+    exact = np.cumsum(x.astype(np.longdouble))
+    error = np.abs(graphjit.jit(np.cumsum)(x) - exact).max()
+    assert error <= np.abs(np.cumsum(x) - exact).max()
+
+
+def test_blocks_with_infinities_and_nans(short_blocks):
+    for bad in ([np.inf], [np.nan], [np.inf, -np.inf], [-0.0]):
+        x = np.arange(1.0, 1001.0)
+        x[300 : 300 + len(bad)] = bad
+        graph_of = Make()
+        at = graph_of.input(1000)
+        graph = Graph("g", [at], [scan(graph_of, "cumsum", at, 0, False)])
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(run(graph, [x])[0], np.cumsum(x))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.cumsum(np.cumsum(x)),
+        lambda x: np.cumsum(np.exp(x)),
+        lambda x: np.cumprod(1 + x * 1e-3),
+        lambda x: np.sum(np.cumsum(x) * x),
+        lambda x: (np.cumsum(x), np.cumsum(x * x) - x),
+        lambda x: np.cumsum(x.reshape(4, -1), axis=1),
+    ],
+)
+def test_what_is_and_is_not_cut_has_the_same_value(short_blocks, f):
+    x = np.random.default_rng(0).normal(size=1000)
+    for got, wanted in zip(np.atleast_2d(graphjit.jit(f)(x)), np.atleast_2d(f(x)), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-9)
+
+
+def test_only_light_sums_of_long_rows_are_cut():
+    def cut(build, n=1 << 18, dtype=F64) -> bool:
+        make = Make()
+        x = make.input(n, dtype=dtype)
+        return in_blocks(Graph("g", [x], [build(make, x)]))
+
+    assert cut(lambda make, x: scan(make, "cumsum", x, 0, False))
+    assert cut(lambda make, x: scan(make, "cumsum", make.b.mul(x, x), 0, True))
+    assert not cut(lambda make, x: scan(make, "cumsum", x, 0, False), 1000)
+    assert not cut(lambda make, x: scan(make, "cumsum", make.b.exp(x), 0, False))
+    assert not cut(lambda make, x: scan(make, "cumprod", x, 0, False))
+    assert not cut(lambda make, x: scan(make, "recurrence", x, 0, False))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_with_short_blocks(short_blocks, seed):
+    threads.configure(3)
+    examine(random_graph(70_000 + seed, 25), seed)
+
+
+def test_sums_beside_a_running_sum_are_taken_by_the_same_blocks(short_blocks):
+    x, w = np.random.default_rng(0).normal(size=(2, 1000))
+    f = graphjit.value_and_grad(lambda x, w: np.sum(np.cumsum(x) * w) + np.max(x))
+    found = []
+    for count in (1, 2, 3, 8):
+        threads.configure(count)
+        value, gradient = f(x, w)
+        found.append(value.tobytes() + gradient.tobytes())
+    assert len(set(found)) == 1
+    np.testing.assert_allclose(value, np.sum(np.cumsum(x) * w) + np.max(x), rtol=1e-11)
+    np.testing.assert_allclose(gradient, np.cumsum(w[::-1])[::-1] + (x == x.max()), rtol=1e-9, atol=1e-11)

@@ -21,6 +21,7 @@ from graphjit.loops.ir import (
     Address,
     Axis,
     Bound,
+    Check,
     For,
     Init,
     Let,
@@ -32,6 +33,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
     free_refs,
+    map_refs,
     open_accumulators,
     running,
     uses,
@@ -45,6 +47,8 @@ MAX_BLOCKS = 256
 PER_NS = 40
 """Multiply-adds of a matrix product per nanosecond of an estimate."""
 SUM_BLOCK = 4_096  # elements of one partial accumulation at the least: bounds the error of long sums
+SCAN_BLOCK = 16_384  # elements of a running sum that one task takes at the least
+SCAN_ROW = 1 << 17  # elements from which it is cut
 
 
 def parallelize(kernel: LoopKernel) -> LoopKernel:
@@ -62,7 +66,8 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             continue
         sums = open_accumulators(statement)
         if not _can_cut(statement):
-            body.append(statement)
+            runs = _scan(statement, kernel.body[:i], kernel.body[i + 1 :], numbers, extra, kernel.name)
+            body += runs or [statement]
             continue
         work = estimate(statement)
         lets, length = _free_lets(statement, kernel.body[:i]), _length(statement, work)
@@ -88,6 +93,83 @@ def _can_cut(loop: For) -> bool:
         if isinstance(statement, Store) and (statement.combine or statement.dynamic or not statement.address[loop.axis]):
             return False
     return True
+
+
+def _scan(
+    loop: For, before: tuple[Statement, ...], after: tuple[Statement, ...], numbers: itertools.count[int], extra: list[Buffer], name: str
+) -> list[Statement] | None:
+    """Running sums along one long row: the total of each block, what stands before each block, then every block from there on.
+
+    What joins the sums is computed twice, so it must be little.  Products of floating-point numbers stay in one piece, like everything with
+    factors: the product of a block may overflow where the running value does not.
+    """
+    combines, runs = open_accumulators(loop), running(loop)
+    joins = [s for s in loop.body if isinstance(s, Accumulate) and s.ref in runs]
+    stores = [s for s in loop.body if isinstance(s, Store)]
+    simple = len(joins) == len(runs) and not any(isinstance(s, For | Init | Check) for s in loop.body)
+    exact = all(s.factor is None and (s.combine == "add" or s.ref.dtype.kind in "iu") for s in joins)
+    if not runs or not simple or not exact or loop.extent < SCAN_ROW or any(s.combine or s.dynamic or not s.address[loop.axis] for s in stores):
+        return None
+    totals = _feeding(loop, joins)
+    if not runs.isdisjoint(ref for s in totals[: -len(joins)] for ref in uses(s)) or any(s.value in runs for s in joins):
+        return None  # a running sum of running sums
+    if any(isinstance(s, Let) and isinstance(s.value, Scalar) and (s.value.op in HEAVY or s.value.check) for s in totals) or any(
+        ref in runs for s in after for t in (s, *(walk(s.body) if isinstance(s, For) else ())) for ref in uses(t)
+    ):
+        return None
+    work = estimate(loop)
+    first = replace(loop, body=totals, unroll=4 if loop.kind == "simd" else 1)
+    lets, firsts = _free_lets(loop, before, set(combines)), _free_lets(first, before, runs)
+    if lets is None or firsts is None or work < WORTH_NS:
+        return None
+    length = -(-max(SCAN_BLOCK, -(-loop.extent // MAX_BLOCKS)) // 64) * 64
+    order = sorted(runs, key=lambda ref: ref.number)
+    parts = {ref: [Buffer(f"{name}{kind}{ref.number}", ref.dtype, -(-loop.extent // length), "local") for kind in "po"] for ref in order}
+    others = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, -(-loop.extent // length), "local") for ref in combines if ref not in runs}
+    extra.extend(buffer for pair in parts.values() for buffer in pair)
+    extra.extend(others.values())
+
+    def fresh() -> dict[Ref, Ref]:
+        return {ref: Ref(next(numbers), ref.dtype) for ref in order}
+
+    def inits(own: dict[Ref, Ref]) -> list[Statement]:
+        return [Init(own[ref], combines[ref]) for ref in order]
+
+    block, inner, count = _split(first, length)
+    here, own = Affine(0, {block: 1}), fresh()
+    keep: list[Statement] = [Store(parts[ref][0], here, own[ref]) for ref in order]
+    sums = For(block, count, (*firsts, *inits(own), _renamed(inner, own), *keep), "parallel", nanoseconds=estimate(first))
+    axis = Axis(f"{block.name}s")
+    here, own = Affine(0, {axis: 1}), fresh()
+    starts = inits(own)
+    each: list[Statement] = []
+    for ref in order:
+        so_far, part = Ref(next(numbers), ref.dtype), Ref(next(numbers), ref.dtype)
+        each += [Let(so_far, Scalar("copy", (own[ref],))), Store(parts[ref][1], here, so_far)]
+        each += [Let(part, Load(parts[ref][0], here)), Accumulate(own[ref], combines[ref], part)]
+    starts.append(For(axis, count, tuple(each)))
+    block, inner, count = _split(loop, length)
+    here, own, offsets = Affine(0, {block: 1}), fresh(), fresh()
+    open_: list[Statement] = [*lets, *inits(own)]
+    for ref in order:
+        open_ += [Let(offsets[ref], Load(parts[ref][1], here)), Accumulate(own[ref], combines[ref], offsets[ref])]
+    sides = {ref: Ref(next(numbers), ref.dtype) for ref in others}
+    open_ += [Init(sides[ref], combines[ref]) for ref in others]
+    own |= sides
+    close: list[Statement] = [Store(others[ref], here, sides[ref]) for ref in others]
+    runs_on = For(block, count, (*open_, map_refs(inner, lambda ref: own.get(ref, ref)), *close), "parallel", nanoseconds=work)
+    return [sums, *starts, runs_on, *([_gathered(others, combines, numbers, block, count)] if others else [])]
+
+
+def _feeding(loop: For, joins: list[Accumulate]) -> tuple[Statement, ...]:
+    """What of a loop's body it takes to compute ``joins``; they stand at the end."""
+    wanted = {s.value for s in joins}
+    lets: list[Statement] = []
+    for statement in reversed(loop.body):
+        if isinstance(statement, Let) and statement.ref in wanted:
+            wanted |= set(uses(statement))
+            lets.append(statement)
+    return (*lets[::-1], *joins)
 
 
 def estimate(loop: For) -> int:
@@ -170,16 +252,21 @@ def _partial(
     own = {ref: Ref(next(numbers), ref.dtype) for ref in sums}
     first: list[Statement] = [*lets, *(Init(own[ref], combine) for ref, combine in sums.items())]
     first += [_renamed(inner, own), *(Store(buffers[ref], here, own[ref]) for ref in sums)]
-    axis = Axis(f"{block.name}s")
-    final: list[Statement] = []
-    for ref, combine in sums.items():
-        part = Ref(next(numbers), ref.dtype)
-        final += [Let(part, Load(buffers[ref], Affine(0, {axis: 1}))), Accumulate(ref, combine, part)]
     parallel = work >= WORTH_NS
     return [
         For(block, count, tuple(first), "parallel" if parallel else "serial", nanoseconds=work),
-        For(axis, count, tuple(final)),
+        _gathered(buffers, sums, numbers, block, count),
     ]
+
+
+def _gathered(buffers: Mapping[Ref, Buffer], sums: Mapping[Ref, str], numbers: itertools.count[int], block: Axis, count: int) -> For:
+    """Partial accumulations of all blocks, in their order."""
+    axis = Axis(f"{block.name}s")
+    final: list[Statement] = []
+    for ref, buffer in buffers.items():
+        part = Ref(next(numbers), ref.dtype)
+        final += [Let(part, Load(buffer, Affine(0, {axis: 1}))), Accumulate(ref, sums[ref], part)]
+    return For(axis, count, tuple(final))
 
 
 def _renamed(statement: Statement, own: dict[Ref, Ref]) -> Statement:

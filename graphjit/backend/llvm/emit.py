@@ -234,7 +234,7 @@ class KernelEmitter(Traffic):
         self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
         step = self.lanes.count * self.lanes.unroll
         stop, ragged = self.stop(loop, step)
-        self.streams = streamed(loop)
+        self.streams = streamed(loop) - self.reads
         self.fence |= bool(self.streams)
         if ragged and (self.streams or has_strided(loop)):
             # Strided access is much faster without masks, and streaming has none, so only the last, incomplete vector has them.
@@ -385,6 +385,7 @@ class KernelEmitter(Traffic):
         if failing:
             emitter.status = inner.alloca("i64")
             inner.do(f"store i64 0, ptr {emitter.status}")
+        emitter.reads = _loaded(loop.body)
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
@@ -425,7 +426,11 @@ def streamed(loop: For) -> frozenset[Buffer]:
     operations = [value for value in values if isinstance(value, ir.Scalar)]
     light = len(operations) <= 1 + len(loads) and all(value.op not in MATH for value in operations)
     row = store.address[loop.axis] == 1 and not store.combine and not store.dynamic
-    return frozenset({store.buffer} if light and row and all(value.buffer is not store.buffer for value in loads) else ())
+    return frozenset({store.buffer} if light and row else ())
+
+
+def _loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
+    return frozenset(s.value.buffer for s in ir.walk(body) if isinstance(s, Let) and isinstance(s.value, Load))
 
 
 def has_strided(loop: For) -> bool:
@@ -456,6 +461,7 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
+    emitter.reads = _loaded(kernel.body)
     emitter.body(kernel.body)
     emitter.finish()
     fn.driver = all(isinstance(s, Let) or (isinstance(s, For) and s.kind == "parallel") for s in kernel.body)

@@ -115,6 +115,7 @@ class Registers:
         self.status = "%status"  # where errors are noted: in a task, a cell of its own
         self.parallel = 0
         self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
+        self.reads: frozenset[Buffer] = frozenset()  # what this function loads: that had better stay in the caches
         self.fence = False  # whether any loop did
 
     # ---------------------------------------------------------------------------------------------------- values
