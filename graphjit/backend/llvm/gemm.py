@@ -16,10 +16,11 @@ import threading
 from collections.abc import Iterable
 
 from graphjit.backend.llvm import jit, threads
-from graphjit.backend.llvm.gemm_blocks import emit_block, emit_gemm
+from graphjit.backend.llvm.gemm_blocks import block_symbol, emit_block, emit_gemm
 from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
 from graphjit.backend.llvm.gemm_pack import emit_pack
+from graphjit.backend.llvm.gemm_pack import symbol as pack_symbol
 from graphjit.backend.llvm.gemm_room import GIVE, TAKE, emit_room
 from graphjit.backend.llvm.gemm_rows import emit_rows
 from graphjit.backend.llvm.text import Module
@@ -47,7 +48,8 @@ def needed(name: str) -> tuple[str, ...]:
     """The parts that a module calls which calls ``name``: a part itself, or those of the product of that name."""
     kinds = {symbol: kind for kind, symbol in SYMBOL.items()}
     if name in kinds:
-        return tuple(filter(is_part, _product(host_tile(kinds[name])).declared_names)) if kinds[name] not in _modules else ()
+        tile = host_tile(kinds[name])
+        return (block_symbol(tile), pack_symbol(tile)) if kinds[name] not in _modules else ()
     return (name,) if is_part(name) else ()
 
 

@@ -26,8 +26,8 @@ def link(module: Module, nanoseconds: int) -> NativeModule:
     drivers, kernels = module.drivers(), module.kernels()
     if not kernels:
         return NativeModule(module.render(), opt=0)
-    # A program that adds up the sums of segments itself is no driver, and calls some.
-    if not module.symbols(kernels).isdisjoint(drivers) or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
+    called_from_below = module.symbols(kernels).intersection(drivers)  # by a program that also adds partial sums
+    if called_from_below or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
         return NativeModule(module.render(), opt)
     native = NativeModule(module.render_only(kernels, {}), opt)
     addresses = {name: native.address(name) for name in sorted(module.symbols(drivers).intersection(kernels))}

@@ -89,7 +89,6 @@ class Scope:
 
     pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
     splats: dict[tuple[str, str, int], str] = field(default_factory=dict)  # scalars in every lane
-    products: dict[tuple[str, int], str] = field(default_factory=dict)  # loop variables times strides
     stored: Components = field(default_factory=dict)  # components of records that the loop body stores
     records: dict[tuple[Record, int], list[str]] = field(default_factory=dict)  # whole records read so far, by unrolled copy
     filled: dict[Record, dict[int, list[str]]] = field(default_factory=dict)  # elements of records that are not stored yet
@@ -170,13 +169,8 @@ class Registers:
         return known[key]
 
     def multiple(self, name: str, factor: int) -> str:
-        """A loop variable times a stride."""
-        if factor == 1:
-            return name
-        known = self.scopes[-1].products
-        if (name, factor) not in known:
-            known[name, factor] = self.fn.op(f"mul i64 {name}, {factor}")
-        return known[name, factor]
+        """A loop variable times a stride; once for each pointer, as the addresses of a loop are faster that way."""
+        return name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
 
     def index(self, address: Address) -> Value:
         """An affine expression as a number."""
