@@ -73,6 +73,13 @@ ARITHMETIC = (
         XY + body(*spread(2, "2.0"), "%4 = div %3 %1 : T[6]", "%5 = mul %0 %4 : T[6]", "return %5"),
     ),
     case(
+        "mul_second_quotient",
+        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4"),
+        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %1 %1 : T[6]", "%4 = mul %3 %2 : T[6]", "return %4"),
+        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4 %3"),
+        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %0 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4"),
+    ),
+    case(
         "pow_0",
         X + body(*spread(1, "0.0"), "%3 = pow %0 %2 : T[6]", "return %3"),
         X + body(*spread(1, "1.0"), "return %2"),

@@ -80,6 +80,15 @@ def _mul_reciprocal(b: Builder, node: Node) -> Node | None:
     return b.div(y, x.args[1]) if x.op.name == "div" and splat(x.args[0]) == 1 else None
 
 
+def _mul_second_quotient(b: Builder, node: Node) -> Node | None:
+    for factor, second in (node.args, node.args[::-1]):
+        if second.op.name == "div":
+            first, y = second.args
+            if first.op.name == "div" and first.args[1] is y:
+                return b.mul(b.div(factor, y), first)
+    return None
+
+
 def _pow_constant(exponent: int, build: Any) -> Any:
     def apply(b: Builder, node: Node) -> Node | None:
         x, y = node.args
@@ -145,6 +154,14 @@ RULES = (
         _mul_reciprocal,
         "x * (1 / y) -> x / y: one operation and one rounding less.",
         bound="one rounding where there were two; right where 1 / y overflowed (subnormal y)",
+        consumes=("div",),
+    ),
+    Rule(
+        "mul_second_quotient",
+        ("mul",),
+        _mul_second_quotient,
+        "c * ((x / y) / y) -> (c / y) * (x / y): the derivative of a quotient by y then divides as that by x does.",
+        bound="as many roundings as before; the intermediate c / y overflows where (x / y) / y might",
         consumes=("div",),
     ),
     Rule("pow_0", ("pow",), _pow_constant(0, lambda b, x: b.full(1.0, x.type)), "x ** 0 -> 1, also for NaN (C99, NumPy)."),
