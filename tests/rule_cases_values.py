@@ -74,10 +74,11 @@ ARITHMETIC = (
     ),
     case(
         "mul_second_quotient",
-        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4"),
-        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %1 %1 : T[6]", "%4 = mul %3 %2 : T[6]", "return %4"),
-        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4 %3"),
-        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %0 : T[6]", "%4 = mul %3 %1 : T[6]", "return %4"),
+        XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = div %4 %1 : T[6]", "%6 = mul %2 %5 : T[6]", "return %3 %6"),
+        XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = mul %3 %4 : T[6]", "return %3 %5"),
+        XY + body("%2 = sin %0 : T[6]", "%3 = div %0 %1 : T[6]", "%4 = div %3 %1 : T[6]", "%5 = mul %2 %4 : T[6]", "return %5"),
+        XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = div %4 %1 : T[6]", "%6 = mul %2 %5 : T[6]", "return %3 %6 %5"),
+        XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = div %4 %0 : T[6]", "%6 = mul %2 %5 : T[6]", "return %3 %6"),
     ),
     case(
         "pow_0",

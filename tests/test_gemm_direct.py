@@ -179,6 +179,15 @@ def test_the_library_takes_what_repays_packing() -> None:
     assert plan(Matrices(4, 4, 0, (0, 1), (4, 1)), host_tile("f64")) is None
 
 
+def test_what_packs_cuts_no_terms():
+    """Both need room, and who holds some must not wait for more."""
+    for kind in ("f64", "f32"):
+        for k in (2048, 4096, 8192):
+            for n in (2, 3, 4):
+                found = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind))
+                assert found is None or not (found.packs and found.segments > 1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_tiles_storage_or_surroundings(kind: str) -> None:
     """Each element is one chain of fused multiply-adds in the order of k, whatever computes it."""

@@ -277,6 +277,16 @@ def test_blocks_with_infinities_and_nans(short_blocks):
             np.testing.assert_array_equal(run(graph, [x])[0], np.cumsum(x))
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_blocks_keep_negative_zeros(short_blocks, dtype):
+    for n in (300, 320):
+        x = np.full(n, -0.0, dtype)
+        for argument in (x, np.concatenate([x, [1.0, -1.0], x]).astype(dtype)):
+            got, wanted = graphjit.jit(np.cumsum)(argument), np.cumsum(argument)
+            np.testing.assert_array_equal(got, wanted)
+            np.testing.assert_array_equal(np.signbit(got), np.signbit(wanted))
+
+
 @pytest.mark.parametrize(
     "f",
     [

@@ -9,7 +9,7 @@ from test_backend import Make, check, run
 
 import graphjit
 from graphjit import compilation, pipeline
-from graphjit.backend.llvm import threads
+from graphjit.backend.llvm import emit, threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.types import F32, F64
@@ -88,6 +88,22 @@ def test_wide_and_batched_products_stay_steps():
     program = pipeline.schedule(pipeline.optimize(graph))[1]
     assert not parts(program)
     assert sum(isinstance(step, Product) for step in program.steps) == 2
+
+
+def test_what_the_next_product_reads_is_not_written_past_the_caches(monkeypatch):
+    monkeypatch.setattr(emit, "STREAMED_BYTES", 1000)
+    x, w, b, v = (np.random.default_rng(0).normal(size=shape) for shape in ((4000, 8), (8, 6), (6,), (6, 5)))
+
+    def layer(x, w, b, v):
+        h = np.maximum(x @ w + b, 0)
+        return h, h @ v
+
+    graph = graphjit.jit(layer).dispatcher.staged(x, w, b, v).graph
+    made = pipeline.compile_graph(graph)
+    assert len(parts(made.program)) == 2
+    assert "nontemporal" not in made.module.render()
+    alone = pipeline.compile_graph(graphjit.jit(lambda x: x + 1.0).dispatcher.staged(np.ones(2000)).graph)
+    assert "nontemporal" in alone.module.render()
 
 
 # In square matrices rows, columns and terms are equally many: only strides tell them apart.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import graphjit
-from graphjit.backend.llvm import jit, threads
+from graphjit.backend.llvm import fork_join, jit, threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -135,7 +135,7 @@ def restore_threads() -> Iterator[None]:
 def test_every_block_runs_once(count: int) -> None:
     threads.configure(count)
     for blocks in (1, 2, 3, 7, 64, 1000):
-        for estimate in (0, threads.WORTH_SPINNING_NS, threads.WORTH_WAKING_NS):
+        for estimate in (0, fork_join.WORTH_SPINNING_NS, fork_join.WORTH_WAKING_NS):
             np.testing.assert_array_equal(counts(blocks, estimate, times=20), 20)
 
 
@@ -147,7 +147,7 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
     threads.configure(3)
     assert meeting(3) == 3
     cells = np.zeros(FEW, np.int64)
-    run("who", cells, 4, estimate=threads.WORTH_SPINNING_NS - 1)
+    run("who", cells, 4, estimate=fork_join.WORTH_SPINNING_NS - 1)
     assert set(cells[:4]) == {threading.get_ident()}
     threads.configure(1)
     run("who", cells, FEW)
@@ -156,8 +156,8 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
 
 def test_middle_sized_jobs_in_a_row_wake_the_workers() -> None:
     threads.configure(2)
-    middle = threads.MISSED_NS // 4
-    assert threads.WORTH_SPINNING_NS < middle < threads.WORTH_WAKING_NS
+    middle = fork_join.MISSED_NS // 4
+    assert fork_join.WORTH_SPINNING_NS < middle < fork_join.WORTH_WAKING_NS
     counts(4)  # a large job: what was missed before is forgotten
     rest()
     counts(4, middle, times=3)
@@ -177,6 +177,22 @@ def test_workers_keep_off_their_callers_core() -> None:
     assert os.sched_getaffinity(0) == allowed
 
 
+@pytest.mark.skipif(threads.cores() < 2, reason="one core leaves workers no other")
+def test_workers_follow_a_caller_whose_cores_change() -> None:
+    threads.configure(2)
+    allowed = os.sched_getaffinity(0)
+    assert meeting(2) == 2
+    workers = [int(task) for task in os.listdir("/proc/self/task") if os.sched_getaffinity(int(task)) < allowed]
+    try:
+        for core in (min(allowed), max(allowed)):
+            os.sched_setaffinity(0, {core})
+            counts(FEW)
+            assert all(os.sched_getaffinity(worker) in ({core}, allowed - {core}) for worker in workers)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert meeting(2) == 2
+
+
 def test_a_pinned_caller_still_gets_its_blocks_done() -> None:
     threads.configure(3)
     allowed = os.sched_getaffinity(0)
@@ -189,8 +205,8 @@ def test_a_pinned_caller_still_gets_its_blocks_done() -> None:
 
 def test_workers_wait_longer_for_a_caller_that_comes_back_soon() -> None:
     threads.configure(2)
-    pause = 4 * threads.SPIN_NS / 1e9
-    assert 2 * pause < threads.PATIENCE_NS / 1e9
+    pause = 4 * fork_join.SPIN_NS / 1e9
+    assert 2 * pause < fork_join.PATIENCE_NS / 1e9
     deadline = time.monotonic() + 30  # of trials: others may hold the cores
     while time.monotonic() < deadline:
         counts(8, times=1)
@@ -348,11 +364,11 @@ def test_at_least_one_thread() -> None:
 
 def test_other_platforms_run_blocks_serially(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(threads.platform, "machine", lambda: "z80")
-        text = threads.source()
+        patch.setattr(fork_join.platform, "machine", lambda: "z80")
+        text = fork_join.source()
     assert "pthread_create" not in text
     module = jit.NativeModule(text)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(module.address(threads.SYMBOL))
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(module.address(fork_join.SYMBOL))
     cells = np.zeros(5, np.int64)
     call(probe().address("count"), cells.ctypes.data, 5, LARGE)
     np.testing.assert_array_equal(cells, 1)

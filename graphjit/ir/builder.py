@@ -63,6 +63,10 @@ class Builder:
             node = self._interned[key] = Node(op, nodes, attrs, type, self.loc, self.origin)
         return node
 
+    def known(self, op: str, *args: Node) -> Node | None:
+        """The node ``op(*args)`` without attributes, where it was made already."""
+        return self._interned.get((REGISTRY[op], args, ()))
+
     def _lift(self, op: OpDef, args: tuple[Node | float, ...]) -> tuple[Node, ...]:
         if all(isinstance(arg, Node) for arg in args):
             return args  # type: ignore[return-value]

@@ -100,8 +100,9 @@ def _scan(
 ) -> list[Statement] | None:
     """Running sums along one long row: the total of each block, what stands before each block, then every block from there on.
 
-    What joins the sums is computed twice, so it must be little.  Products of floating-point numbers stay in one piece, like everything with
-    factors: the product of a block may overflow where the running value does not.
+    What joins the sums is computed twice, so it must be little.  The order of additions is another than that of one long loop, though always the
+    same: a block whose own total overflows gives inf although the running sum did not.  Products of floating-point numbers, where that is
+    likely, stay in one piece, like everything with factors.
     """
     combines, runs = open_accumulators(loop), running(loop)
     joins = [s for s in loop.body if isinstance(s, Accumulate) and s.ref in runs]
@@ -133,7 +134,7 @@ def _scan(
         return {ref: Ref(next(numbers), ref.dtype) for ref in order}
 
     def inits(own: dict[Ref, Ref]) -> list[Statement]:
-        return [Init(own[ref], combines[ref]) for ref in order]
+        return [Init(own[ref], combines[ref], running=True) for ref in order]
 
     block, inner, count = _split(first, length)
     here, own = Affine(0, {block: 1}), fresh()

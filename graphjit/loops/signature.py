@@ -61,7 +61,7 @@ class _Signature:
         if isinstance(statement, Let):
             return "let", self.name(statement.ref), statement.ref.dtype, self.expression(statement.value)
         if isinstance(statement, Init):
-            return "init", self.name(statement.ref), statement.ref.dtype, statement.combine
+            return "init", self.name(statement.ref), statement.ref.dtype, statement.combine, statement.running
         if isinstance(statement, Accumulate):
             factor = None if statement.factor is None else self.name(statement.factor)
             return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value), factor

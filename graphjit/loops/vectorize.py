@@ -52,8 +52,8 @@ def _nest(loop: For) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place, and running values (which the back end carries from lane to lane)
-    change only in the innermost loop.
+    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place, there is no matrix product, which has
+    lanes of its own, and running values (which the back end carries from lane to lane) change only in the innermost loop.
     """
     if running(loop) and any(isinstance(s, For) for s in loop.body):
         return False
@@ -63,7 +63,7 @@ def _can_lane(loop: For) -> bool:
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
             return False
-        if isinstance(statement, Multiply):  # has lanes of its own
+        if isinstance(statement, Multiply):
             return False
     return True
 

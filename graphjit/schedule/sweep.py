@@ -68,7 +68,7 @@ def join_sweeps(fusion: Fusion) -> Fusion:
 
 
 class _Run:
-    """Kernels that may become one sweep."""
+    """Kernels and products that may become one sweep."""
 
     def __init__(self, fusion: Fusion) -> None:
         self.fusion = fusion
@@ -80,7 +80,7 @@ class _Run:
         self.parts: list[Kernel | Product] = []
         self.made: dict[Node, bool] = {}  # values of the run -> whether they have rows
         self.touched: dict[Node, int] = {}  # bytes of a row of each value that is read or written row by row
-        self.touches: dict[Node, int] = {}  # how many kernels touch it
+        self.touches: dict[Node, int] = {}  # how many parts touch it
         self.sums = 0  # bytes of all sums over rows
         self.cost = 0
 
@@ -162,9 +162,9 @@ class _Run:
         return [(numbers, Sweep(parts, rows, block, tasks, row_by_row))]
 
 
-def _gains_alone(kernel: Kernel | Product) -> bool:
+def _gains_alone(part: Kernel | Product) -> bool:
     """Whether one kernel is better run block by block: sums down several columns then have blocks of rows that threads can claim."""
-    return isinstance(kernel, Kernel) and kernel.axes is not None and 0 in kernel.axes and len(kernel.axes) < len(kernel.space)
+    return isinstance(part, Kernel) and part.axes is not None and 0 in part.axes and len(part.axes) < len(part.space)
 
 
 def sums_over_rows(product: Product) -> bool:
@@ -192,12 +192,12 @@ def _cost(part: Kernel | Product) -> int:
     return part.cost if isinstance(part, Kernel) else PRODUCT_COST
 
 
-def _sum_bytes(kernel: Kernel | Product) -> int:
-    if isinstance(kernel, Product):
-        return kernel.node.type.nbytes if sums_over_rows(kernel) else 0
-    if kernel.axes is None or 0 not in kernel.axes:
+def _sum_bytes(part: Kernel | Product) -> int:
+    if isinstance(part, Product):
+        return part.node.type.nbytes if sums_over_rows(part) else 0
+    if part.axes is None or 0 not in part.axes:
         return 0
-    return sum(member.node.type.nbytes for member in kernel.members if isinstance(member.node.op.lower, Reduce))
+    return sum(member.node.type.nbytes for member in part.members if isinstance(member.node.op.lower, Reduce))
 
 
 def _in_row(dep: Node, address: Address | None, node: Node, kernel: Kernel, outer: bool) -> bool:

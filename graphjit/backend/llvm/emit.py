@@ -430,7 +430,9 @@ def streamed(loop: For) -> frozenset[Buffer]:
 
 
 def _loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
-    return frozenset(s.value.buffer for s in ir.walk(body) if isinstance(s, Let) and isinstance(s.value, Load))
+    statements = ir.walk(body)
+    loads = (s.value.buffer for s in statements if isinstance(s, Let) and isinstance(s.value, Load))
+    return frozenset((*loads, *(matrix.buffer for s in statements if isinstance(s, Multiply) for matrix in (s.x, s.y, s.out))))
 
 
 def has_strided(loop: For) -> bool:

@@ -11,6 +11,7 @@ depend on threads, blocking or strides (a small C with 4096 terms or more is the
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -31,6 +32,9 @@ SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 _PART = re.compile(r"gj_(pack|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A lock held while another thread compiles a part would stay taken in the child; this one is taken before that of `jit`.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def _product(tile: Tile) -> Module:

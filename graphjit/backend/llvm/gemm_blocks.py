@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
-from graphjit.backend.llvm.gemm_room import ROOM, give_room, take_room
+from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.text import Module
 
@@ -38,8 +38,6 @@ DIRECT_BYTES = 16 << 10
 SEGMENT = 2048
 """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
 MAX_SEGMENTS = 16
-PARTIAL_BYTES = 64 << 10
-"""Room for the sums of segments."""
 
 CONTEXT = [
     ("i64", "m"), ("i64", "n"), ("i64", "k"),

@@ -21,7 +21,7 @@ from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack
-from graphjit.backend.llvm.gemm_room import ROOM, give_room, take_room
+from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.gemm_rows import ROWS
 from graphjit.backend.llvm.gemm_rows import declare as declare_rows
@@ -63,8 +63,6 @@ MAX_BLOCKS = 64
 SEGMENT = 2048
 """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
 MAX_SEGMENTS = 16
-PARTIAL_BYTES = 64 << 10
-"""Room for the sums of segments."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     if nbytes > IN_PLACE_BYTES:
         nanoseconds = max(nanoseconds, p.batch * nbytes // BYTES_PER_NS)
     segments = 1
-    if p.batch == 1:
+    if p.batch == 1 and contiguous:  # who packs borrows room, and must hold no other meanwhile
         room = PARTIAL_BYTES // (tile.size * p.m * p.n) + 1
         segments = max(1, min(p.k // SEGMENT, room, MAX_SEGMENTS))
     length = -(-p.k // segments)

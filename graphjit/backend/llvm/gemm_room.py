@@ -14,6 +14,8 @@ from graphjit.backend.llvm.text import Module
 
 ROOM = 144 << 10
 """Bytes of a piece."""
+PARTIAL_BYTES = 64 << 10
+"""Of these, what the sums of segments of k may take."""
 SLOTS = 64
 """Pieces kept at the most; a power of two."""
 STACK_SHARE = 20

@@ -94,15 +94,19 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
         except BaseException as error:
             raised.append(error)
 
+    helper = threading.Thread(target=run, name="graphjit-llvm")
+    started = False
     with _lock:
-        before = threading.stack_size(STACK)
+        before = threading.stack_size(STACK)  # of every thread that starts in between: there is no setting for one
         try:
-            helper = threading.Thread(target=run, name="graphjit-llvm")
             helper.start()
+            started = True
         except RuntimeError:  # no thread to be had, or the interpreter ends
-            return work()
+            pass
         finally:
             threading.stack_size(before)
+    if not started:
+        return work()
     helper.join()
     if raised:
         raise raised[0]

@@ -26,7 +26,8 @@ def link(module: Module, nanoseconds: int) -> NativeModule:
     drivers, kernels = module.drivers(), module.kernels()
     if not kernels:
         return NativeModule(module.render(), opt=0)
-    called_from_below = module.symbols(kernels).intersection(drivers)  # by a program that also adds partial sums
+    # By a program that also adds partial sums, by a sweep with products.
+    called_from_below = module.symbols(kernels).intersection(drivers)
     if called_from_below or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
         return NativeModule(module.render(), opt)
     native = NativeModule(module.render_only(kernels, {}), opt)

@@ -84,8 +84,9 @@ def _mul_second_quotient(b: Builder, node: Node) -> Node | None:
     for factor, second in (node.args, node.args[::-1]):
         if second.op.name == "div":
             first, y = second.args
-            if first.op.name == "div" and first.args[1] is y:
-                return b.mul(b.div(factor, y), first)
+            shared = b.known("div", factor, y) if first.op.name == "div" and first.args[1] is y else None
+            if shared is not None:
+                return b.mul(shared, first)
     return None
 
 
@@ -160,8 +161,8 @@ RULES = (
         "mul_second_quotient",
         ("mul",),
         _mul_second_quotient,
-        "c * ((x / y) / y) -> (c / y) * (x / y): the derivative of a quotient by y then divides as that by x does.",
-        bound="as many roundings as before; the intermediate c / y overflows where (x / y) / y might",
+        "c * ((x / y) / y) -> (c / y) * (x / y) where c / y is there: the derivative of a quotient by y then shares the division of that by x.",
+        bound="as many roundings as before; inf or NaN where c / y, the derivative by x, overflows",
         consumes=("div",),
     ),
     Rule("pow_0", ("pow",), _pow_constant(0, lambda b, x: b.full(1.0, x.type)), "x ** 0 -> 1, also for NaN (C99, NumPy)."),
