@@ -14,6 +14,8 @@ import pytest
 import graphjit
 from graphjit import pipeline
 from graphjit.backend.llvm import jit
+from graphjit.backend.llvm.gemm_blocks import widths
+from graphjit.backend.llvm.gemm_kernel import Tile
 from graphjit.backend.llvm.link import SHORT_DRIVERS, link
 from graphjit.backend.llvm.symbols import provide
 from graphjit.backend.llvm.text import Module
@@ -141,3 +143,33 @@ def test_a_repeated_scalar_is_spread_once() -> None:
 
     module, _ = module_of(f, np.ones((4, 64)))
     assert module.render().count("zeroinitializer") <= 1
+
+
+WIDTHS = """
+from graphjit.backend.llvm import gemm
+def f(x, y): return x @ y
+def tiles(): return sorted(name for name in gemm._modules if name.startswith("gj_tile_f64"))
+seen = []
+for n in (256, 200, 72, 1100, 90):
+    x, y = np.random.default_rng(n).standard_normal((2, 300, 300))[0], np.random.default_rng(n).standard_normal((300, n))
+    for right in (y, np.ascontiguousarray(y.T)):
+        g = graphjit.jit(f if right is y else lambda x, y: x @ y.T)
+        np.testing.assert_allclose(g(x, right), x @ y, rtol=1e-10, atol=1e-10)
+    seen.append(len(tiles()))
+assert seen == sorted(seen) and seen[0] < seen[-1], seen
+"""
+
+
+def test_a_product_compiles_the_tiles_that_its_columns_need() -> None:
+    compiled(WIDTHS)
+
+
+def test_widths_are_those_of_the_native_code() -> None:
+    tile = Tile("f64", 6, 4, 8, True)
+    for n in range(1, 3000, 7):
+        found = set()
+        for start in range(0, n, 1024):
+            vectors = -(-min(1024, n - start) // 8)
+            panels = -(-vectors // 4)
+            found |= {vectors // panels + (i < vectors % panels) for i in range(panels)}
+        assert widths(tile, n) == found

@@ -12,7 +12,7 @@ import pytest
 
 import graphjit
 from graphjit.backend.llvm import gemm, jit
-from graphjit.backend.llvm.gemm_blocks import emit_block
+from graphjit.backend.llvm.gemm_blocks import block_symbol, emit_block
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_room import GIVE, ROOM, SLOTS, TAKE, emit_room
 from graphjit.backend.llvm.text import Module
@@ -148,6 +148,10 @@ def test_products_without_room_give_the_same(kind: str) -> None:
     gemm.ensure(kind)
     native = jit.NativeModule(module.render().replace(TAKE, refuse("test_no_room")))
     ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))()
+    gemm.address(kind)  # compiles all tiles
+    block = block_symbol(host_tile(kind))
+    nbytes = 8 * host_tile(kind).vectors
+    ctypes.memmove(native.address(f"{block}_tiles"), gemm._modules[block].address(f"{block}_tiles"), nbytes)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     form = ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)
     dtype = np.float64 if kind == "f64" else np.float32

@@ -20,7 +20,8 @@ from graphjit.backend.llvm import jit, threads
 from graphjit.backend.llvm.gemm_blocks import block_symbol, emit_block, emit_gemm
 from graphjit.backend.llvm.gemm_dots import emit_dots
 from graphjit.backend.llvm.gemm_kernel import Tile, emit_tile, host_tile
-from graphjit.backend.llvm.gemm_pack import emit_pack
+from graphjit.backend.llvm.gemm_kernel import symbol as tile_symbol
+from graphjit.backend.llvm.gemm_pack import emit_pack, emit_transpose, transpose_slot, transpose_symbol
 from graphjit.backend.llvm.gemm_pack import symbol as pack_symbol
 from graphjit.backend.llvm.gemm_room import GIVE, TAKE, emit_room
 from graphjit.backend.llvm.gemm_rows import emit_rows
@@ -29,7 +30,7 @@ from graphjit.backend.llvm.text import Module
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 """Native name of the product per element kind."""
 
-_PART = re.compile(r"gj_(pack|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
+_PART = re.compile(r"gj_(pack|transpose|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
@@ -44,7 +45,7 @@ def _product(tile: Tile) -> Module:
 
 
 def is_part(name: str) -> bool:
-    """Whether ``name`` is that of a register tile, packing, products by rows or dots, or the function of a block."""
+    """Whether ``name`` is that of a register tile, packing, transposing, products by rows or dots, or the function of a block."""
     return _PART.fullmatch(name) is not None
 
 
@@ -70,6 +71,8 @@ def _emit_part(module: Module, name: str) -> None:
         emit_rows(module, tile, tile.rows)
     elif what == "dots":
         emit_dots(module, tile, tile.rows)
+    elif what == "transpose":
+        emit_transpose(module, tile)
     else:
         emit_pack(module, tile)
 
@@ -90,10 +93,27 @@ def ensure_parts(names: Iterable[str]) -> None:
         for name in missing:
             jit.add_symbol(name, native.address(name))
             _modules[name] = native
+        for kind in SYMBOL:
+            _connect(host_tile(kind))
+
+
+def _connect(tile: Tile) -> None:
+    """Tell blocks and packing where the parts are that they call through pointers."""
+
+    def put(owner: str, table: str, slot: int, part: str) -> None:
+        if owner in _modules and part in _modules:
+            ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot).value = _modules[part].address(part)
+
+    block = block_symbol(tile)
+    for vectors in range(1, tile.vectors + 1):
+        put(block, f"{block}_tiles", vectors - 1, tile_symbol(tile, tile.rows, vectors))
+    put(pack_symbol(tile), transpose_slot(tile), 0, transpose_symbol(tile))
 
 
 def ensure(kind: str) -> None:
     """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything.
+
+    Its callers see to it that the tiles for their columns are there (`gemm_blocks.declare_tiles`).
 
     Raises MemoryError when there is no memory for the packing buffer (4 MB).
     """
@@ -101,7 +121,7 @@ def ensure(kind: str) -> None:
         return
     with _lock:
         if kind not in _modules:
-            module = build(host_tile(kind))
+            module = _make(host_tile(kind))
             jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
             _modules[kind] = module
 
@@ -128,10 +148,22 @@ def _prepared(module: Module) -> jit.NativeModule:
 
 
 def build(tile: Tile) -> jit.NativeModule:
-    """The product for one tile shape as native code, ready to be called.
+    """The product for one tile shape as native code, ready to be called for any shape.
 
     Raises MemoryError when there is no memory for its buffers.
     """
+    made = _make(tile)
+    _complete(tile)
+    return made
+
+
+def _complete(tile: Tile) -> None:
+    """See to it that the product has the parts for any shape."""
+    ensure_parts([*(tile_symbol(tile, tile.rows, vectors) for vectors in range(1, tile.vectors + 1)), transpose_symbol(tile)])
+    _connect(tile)
+
+
+def _make(tile: Tile) -> jit.NativeModule:
     threads.ensure()
     ensure_room()
     text = _product(tile)
@@ -140,6 +172,7 @@ def build(tile: Tile) -> jit.NativeModule:
 
 
 def address(kind: str) -> int:
-    """Address of the native product."""
+    """Address of the native product, ready for any shape."""
     ensure(kind)
+    _complete(host_tile(kind))
     return _modules[kind].address(SYMBOL[kind])

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
-from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_pack import call_pack, declare_transpose
 from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.text import Module
@@ -145,16 +145,36 @@ def _emit_pack_block(module: Module, tile: Tile) -> None:
     w.finish()
 
 
+def widths(tile: Tile, n: int) -> set[int]:
+    """Vectors of the panels into which ``n`` columns are cut, as `_emit_chunk` does."""
+    found: set[int] = set()
+    for columns in {min(n, CHUNK_COLUMNS), n % CHUNK_COLUMNS or CHUNK_COLUMNS}:
+        vectors = -(-columns // tile.lanes)
+        width, wider = divmod(vectors, -(-vectors // tile.vectors))
+        found |= {width, width + 1} if wider else {width}
+    return found
+
+
+def declare_tiles(module: Module, tile: Tile, n: int, transposes: bool) -> None:
+    """Say what a product with ``n`` columns needs besides `emit_gemm`; ``transposes``: the columns of B are contiguous."""
+    for vectors in widths(tile, n):
+        declare(module, tile, tile.rows, vectors)
+    if transposes:
+        declare_transpose(module, tile)
+
+
 def block_symbol(tile: Tile) -> str:
     """Name of the function that computes one block with this tile."""
     return f"gj_block_{tile.family}_{tile.rows}x{tile.vectors}"
 
 
 def emit_block(module: Module, tile: Tile) -> None:
-    """Add the function of a block: some rows of C by some panels, over all of k."""
+    """Add the function of a block: some rows of C by some panels, over all of k.
+
+    Its table of tiles, by vectors, holds those that programs needed so far (`declare_tiles`).
+    """
     name = block_symbol(tile)
-    tiles = ", ".join(f"ptr @{declare(module, tile, tile.rows, v)}" for v in range(1, tile.vectors + 1))
-    module.add_global(f"{name}_tiles", f"@{name}_tiles = internal constant [{tile.vectors} x ptr] [{tiles}]")
+    module.add_global(f"{name}_tiles", f"@{name}_tiles = global [{tile.vectors} x ptr] zeroinitializer")
     w = Writer(module, name, [("ptr", "context"), ("i64", "block")])
     c = _load_context(w)
     span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)  # rows of A packed together: whole tiles in whole vectors

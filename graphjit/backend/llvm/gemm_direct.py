@@ -20,7 +20,7 @@ from graphjit.backend.llvm.gemm_dots import PARAMETERS as DOTS_PARAMETERS
 from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
-from graphjit.backend.llvm.gemm_pack import call_pack
+from graphjit.backend.llvm.gemm_pack import call_pack, declare_transpose
 from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.gemm_rows import ROWS
@@ -235,6 +235,8 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
             w.call(function, [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)])
 
         if plan.packs:
+            if p.rhs[0] == 1:
+                declare_transpose(module, tile)
             for kind, vector in each_panel():
                 columns = kind.width * tile.lanes
                 rest = _minus(w, p.n, _times(w, vector, tile.lanes))
@@ -274,6 +276,8 @@ def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches:
         a, b = (w.at(bases[i], _times(w, element, p.batch_strides[i] * size)) for i in range(2))
         c, step = w.at(bases[2], _times(w, element, p.m * p.n * size)), p.rhs[1] * size
         if plan.packs:
+            if p.rhs[1] == 1:
+                declare_transpose(w.module, tile)
             call_pack(w, tile, [bases[3], b, p.rhs[1] * size, p.rhs[0] * size, p.n, p.k, p.k])
             b, step = bases[3], p.k * size
         with _span(w, *tiles) as index:

@@ -4,7 +4,8 @@ Job: copy a strided block into rows of a fixed width, so that the register tile 
 Input: a block of k rows and n columns with any strides.  Output: the function `symbol` names.
 Invariant: nothing outside the block is read; columns from n to the width hold nothing that anybody reads.
 
-Transposed operands are only another order of packing: square blocks are transposed in registers.
+Transposed operands are only another order of packing: square blocks are transposed in registers, by a part that is compiled when a program first
+has such an operand (`declare_transpose`); until then elements are copied one by one.
 """
 
 from __future__ import annotations
@@ -16,11 +17,28 @@ from graphjit.backend.llvm.gemm_text import HOT, Value, Writer
 from graphjit.backend.llvm.text import Module
 
 PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")]
+TRANSPOSE_PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "step"), ("i64", "cs"), ("i64", "k"), ("i64", "n")]
 
 
 def symbol(tile: Tile) -> str:
     """Native name of the packing of this family of tiles."""
     return f"gj_pack_{tile.family}"
+
+
+def transpose_symbol(tile: Tile) -> str:
+    """Native name of the packing of blocks that are transposed in registers."""
+    return f"gj_transpose_{tile.family}"
+
+
+def transpose_slot(tile: Tile) -> str:
+    """Name of the pointer to it, in the module of the packing."""
+    return f"{symbol(tile)}_transpose"
+
+
+def declare_transpose(module: Module, tile: Tile) -> None:
+    """Say that ``module`` packs operands whose columns are contiguous."""
+    name = transpose_symbol(tile)
+    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in TRANSPOSE_PARAMETERS)})")
 
 
 def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
@@ -32,16 +50,18 @@ def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
 
 def emit_pack(module: Module, tile: Tile) -> None:
     """Add packing (target, source, row stride, column stride, k, n, width): strides in bytes, width in elements and whole vectors, k and n at least one."""
-    side = min(8, tile.lanes)  # rows and columns of a block that is transposed in registers; divides every width
-    _emit_transpose(module, tile, side)
+    slot = transpose_slot(tile)
+    module.add_global(slot, f"@{slot} = global ptr null")
     w = Writer(module, symbol(tile), PARAMETERS)
     step = w.mul("%width", tile.size)
     with w.exit_when(w.test("eq", "%cs", tile.size)):
         _copy_rows(w, tile, step)
     # A transposed block of few rows is not worth the shuffles.
-    whole = w.select(w.test("eq", "%rs", tile.size), w.op(f"and i64 %k, {-side}"), 0)
+    transpose = w.load("ptr", f"@{slot}")
+    able = w.both(w.test("eq", "%rs", tile.size), w.op(f"icmp ne ptr {transpose}, null"))
+    whole = w.select(able, w.op(f"and i64 %k, {-_side(tile)}"), 0)
     with w.when(w.test("ne", whole, 0)):
-        w.call(f"transpose_{tile.family}", ["ptr %to", "ptr %from", f"i64 {step}", "i64 %cs", f"i64 {whole}", "i64 %n"])
+        w.do(f"call void {transpose}(ptr %to, ptr %from, i64 {step}, i64 %cs, i64 {whole}, i64 %n)")
     with w.loop(whole, "%k") as k, w.loop(0, "%n") as j:
         source = w.at(w.at("%from", w.mul(k, "%rs")), w.mul(j, "%cs"))
         target = w.at(w.at("%to", w.mul(k, step)), w.mul(j, tile.size))
@@ -71,10 +91,15 @@ def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
         w.store(vec, tail, w.at(target, place), tile.size)
 
 
-def _emit_transpose(module: Module, tile: Tile, side: int) -> None:
-    """Add ``transpose_<family>``: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
-    parameters = [("ptr", "to"), ("ptr", "from"), ("i64", "step"), ("i64", "cs"), ("i64", "k"), ("i64", "n")]
-    w = Writer(module, f"transpose_{tile.family}", parameters, attributes=HOT)
+def _side(tile: Tile) -> int:
+    """Rows and columns of a block that is transposed in registers; divides every width."""
+    return min(8, tile.lanes)
+
+
+def emit_transpose(module: Module, tile: Tile) -> None:
+    """Add the part of `transpose_symbol`: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
+    side = _side(tile)
+    w = Writer(module, transpose_symbol(tile), TRANSPOSE_PARAMETERS, attributes=HOT)
     vec = f"<{side} x {tile.element}>"
     with w.loop(0, "%n", side) as j:
         columns = []

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, parameters
+from graphjit.backend.llvm.gemm_blocks import declare_tiles
 from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_text import Writer
@@ -112,6 +113,7 @@ def _product(fn: Function, program: Program, step: Product, bases: Bases, known:
         operands = [bases[program.buffers[storage(node)]] for node in (x, y, step.node)]
         call_direct(w, known[direct], direct, [operands[i] for i in direct.order])
         return
+    declare_tiles(fn.module, host_tile(short), step.n, transposes=step.rhs[0] == 1 and step.rhs[1] != 1)
     fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
     places = [bases[program.buffers[storage(node)]] for node in (x, y, step.node)]
     start, head, done = fn.current, fn.label("batch"), fn.label("done")
