@@ -100,6 +100,11 @@ class _Maker:
         blocks = {self.block: self.length} if self.each > 1 else {}
         return Affine(0, {self.task: self.each * self.length, **blocks})
 
+    @property
+    def bound(self) -> Bound | None:
+        """Where the rows of a block may end early."""
+        return Bound(self.start, self.rows) if self.rows % self.length else None
+
     def fresh(self, dtype: np.dtype) -> Ref:
         """A new name."""
         return Ref(next(self.numbers), dtype)
@@ -125,13 +130,17 @@ class _Maker:
         rest = list(before)
         for ref, combine in sums.items():
             buffer, place = self.place(ref, combine, around)
-            old, total, part = (self.fresh(ref.dtype) for _ in range(3))
+            old, total = self.fresh(ref.dtype), self.fresh(ref.dtype)
             here = place + Affine(0, {self.task: self.partial[buffer].size})
             block += [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(combine), (old, ref))), Store(buffer, here, total)]
-            axis = Axis(f"{self.task.name}s")
-            load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
-            rest.append(For(axis, self.tasks, (load, Accumulate(ref, combine, part))))
+            rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
+
+    def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
+        """The loop that combines, in order, what the tasks keep at ``place``."""
+        axis, part = Axis(f"{self.task.name}s"), self.fresh(ref.dtype)
+        load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
+        return For(axis, self.tasks, (load, Accumulate(ref, combine, part)))
 
     def row_by_row(self, loop: For) -> For | None:
         """Sums down many columns, row by row in memory: going down the columns, each step would land on another page."""
@@ -161,14 +170,12 @@ class _Maker:
             buffer = _buffer(statement)  # scratch holds the rows of the block only
             return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, moved)
 
-        bound = Bound(self.start, self.rows) if self.rows % self.length else None
-        return replace(loop, extent=self.length, bound=bound, body=tuple(map(each, loop.body)))
+        return replace(loop, extent=self.length, bound=self.bound, body=tuple(map(each, loop.body)))
 
     def multiply(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
         """A product with a row of its result for each row, or one that sums over rows: what a block adds, and the sum over tasks at the end."""
         left, right = (program.buffers[storage(arg)] for arg in product.node.args)
         out = program.buffers[product.node]
-        bound = Bound(self.start, self.rows) if self.rows % self.length else None
 
         def rows(buffer: Buffer) -> Address:
             # Scratch holds the rows of the block only.
@@ -178,16 +185,15 @@ class _Maker:
             x = Matrix(left, rows(left), *product.lhs)
             target = Matrix(out, rows(out), product.n)
             y = self.pack(right, product) if product.rhs[1] != 1 else Matrix(right, Affine(), product.rhs[0])
-            return [Multiply(target, x, y, (self.length, product.n, product.k), bound=bound)], []
+            return [Multiply(target, x, y, (self.length, product.n, product.k), bound=self.bound)], []
         x, y = Matrix(left, rows(left), *product.lhs), Matrix(right, rows(right), product.rhs[0])
         cells = product.m * product.n
         sums = Buffer(f"{self.name}m{len(self.partial)}", out.dtype, cells * self.tasks, "local")
         self.partial[sums] = _Partial(cells, "add")
-        each = Multiply(Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=bound)
-        cell, tasks = Axis("cell"), Axis(f"{self.task.name}s")
-        total, part = self.fresh(out.dtype), self.fresh(out.dtype)
-        load = Let(part, Load(sums, Affine(0, {cell: 1, tasks: cells})))
-        final = (Init(total, "add"), For(tasks, self.tasks, (load, Accumulate(total, "add", part))), Store(out, Affine(0, {cell: 1}), total))
+        each = Multiply(Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=self.bound)
+        cell, total = Axis("cell"), self.fresh(out.dtype)
+        place = Affine(0, {cell: 1})
+        final = (Init(total, "add"), self.over_tasks(total, "add", sums, place), Store(out, place, total))
         return [each], [For(cell, cells, final)]
 
     def pack(self, right: Buffer, product: Product) -> Matrix:
