@@ -134,6 +134,7 @@ def test_every_form_when_all_are_shared(everywhere, shape, positions, axes, addi
 @pytest.mark.parametrize("chunk", range(3))
 def test_random_graphs_when_all_are_shared_and_streamed(everywhere, monkeypatch, chunk):
     monkeypatch.setattr(emit, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(emit, "LAST_CACHE", 0)
     threads.configure(3)
     for seed in range(60_000 + chunk * 10, 60_000 + chunk * 10 + 10):
         examine(random_graph(seed, 25), seed)
@@ -242,6 +243,7 @@ def test_a_shared_scatter_as_text_and_what_it_costs(monkeypatch):
 @pytest.mark.parametrize("shift", [0, 1, 8])
 def test_streamed_results_wherever_their_memory_begins(monkeypatch, dtype, shift):
     monkeypatch.setattr(emit, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(emit, "LAST_CACHE", 0)
     compilation._recent.clear()
     try:
         for n in (1, 7, 64, 1000, 70_003):

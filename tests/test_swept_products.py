@@ -92,6 +92,7 @@ def test_wide_and_batched_products_stay_steps():
 
 def test_what_the_next_product_reads_is_not_written_past_the_caches(monkeypatch):
     monkeypatch.setattr(emit, "STREAMED_BYTES", 1000)
+    monkeypatch.setattr(emit, "LAST_CACHE", 1000)
     x, w, b, v = (np.random.default_rng(0).normal(size=shape) for shape in ((4000, 8), (8, 6), (6,), (6, 5)))
 
     def layer(x, w, b, v):

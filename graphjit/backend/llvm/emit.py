@@ -16,6 +16,7 @@ import numpy as np
 from graphjit.backend.llvm.gemm_block import block_function
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.jit import host
+from graphjit.backend.llvm.prefetch import ahead
 from graphjit.backend.llvm.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.running import multiply_add, stages
 from graphjit.backend.llvm.scalar import MATH, constant, kind, literal, vector
@@ -37,7 +38,8 @@ STRAIGHT_LINE = 200
 INLINE_CALLS = 16  # in one loop body
 INLINE_CALLS_SHORT = 2  # in a body that runs for at most SHORT elements
 SHORT = 256
-STREAMED_BYTES = 1 << 25  # from which a result is written past the caches: none of it would be found there again
+LAST_CACHE = 3 << 23  # most of the last-level cache: of what is larger, or written beside as much, little is found there again
+STREAMED_BYTES = 1 << 23  # from which a result is written past the caches then
 
 
 def vector_bytes() -> int:
@@ -229,18 +231,25 @@ class KernelEmitter(Traffic):
             return
         simd = loop.kind == "simd" and self.lanes is None
         if not simd:
+            outermost = self.ahead is None
+            if outermost:
+                self.ahead = ahead(loop)
             self.run(loop, "0", self.stop(loop, 1)[0], 1)
+            if outermost:
+                self.ahead = None
             return
         self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
         step = self.lanes.count * self.lanes.unroll
         stop, ragged = self.stop(loop, step)
-        self.streams = streamed(loop) - self.reads
+        self.streams = streamed(loop, self.touched) - self.reads
         self.fence |= bool(self.streams)
-        if ragged and (self.streams or has_strided(loop)):
-            # Strided access is much faster without masks, and streaming has none, so only the last, incomplete vector has them.
+        if ragged and (self.streams or has_strided(loop) or is_light(loop)):
+            # Masks slow strided access and light loops, and streaming has none, so only the last vectors have them, one at a time.
             whole = str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
             if whole != "0":
                 self.run(loop, "0", whole, step, guard=not whole.isdigit())
+                self.lanes = replace(self.lanes, unroll=1)
+                step = self.lanes.count
             self.run(loop, whole, stop, step, masked=True, guard=not whole.isdigit())
         else:
             self.run(loop, "0", stop, step, masked=ragged)
@@ -291,6 +300,8 @@ class KernelEmitter(Traffic):
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
         self.prepare(loop.body)
+        if self.lanes is not None and self.ahead:
+            self.fetch(self.ahead.get(id(loop), ()))
         self.body(loop.body)
         if masked and self.lanes is not None:
             self.lanes.masks = None
@@ -346,9 +357,12 @@ class KernelEmitter(Traffic):
         """Which lanes are inside the loop, per unrolled copy."""
         assert self.lanes is not None
         count = self.lanes.count
-        left = self.splat(self.fn.op(f"sub i64 {stop}, {counter}"), "i64", count)
+        reach, left = count * self.lanes.unroll, self.fn.op(f"sub i64 {stop}, {counter}")
+        near = self.fn.op(f"icmp slt i64 {left}, {reach}")
+        few = self.fn.op(f"trunc i64 {self.fn.op(f'select i1 {near}, i64 {left}, i64 {reach}')} to i32")
+        last = self.splat(few, "i32", count)
         return [
-            self.fn.op(f"icmp slt <{count} x i64> {ramp(count, 1, u * count)}, {left}") for u in range(self.lanes.unroll)
+            self.fn.op(f"icmp slt <{count} x i32> {ramp(count, 1, u * count, 'i32')}, {last}") for u in range(self.lanes.unroll)
         ]
 
     def carry(self, loop: For, start: str) -> list[tuple[Accumulator, list[Phi]]]:
@@ -386,6 +400,7 @@ class KernelEmitter(Traffic):
             emitter.status = inner.alloca("i64")
             inner.do(f"store i64 0, ptr {emitter.status}")
         emitter.reads = _loaded(loop.body)
+        emitter.touched = _nbytes(shared)
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
@@ -415,18 +430,20 @@ def _can_fail(statement: Statement) -> bool:
     return isinstance(statement, Check) or (isinstance(statement, Let) and isinstance(statement.value, ir.Scalar) and statement.value.check > 0)
 
 
-def streamed(loop: For) -> frozenset[Buffer]:
-    """The buffer, larger than caches, that a loop in lanes only writes, element by element, and that takes most of its time."""
+def streamed(loop: For, touched: int) -> frozenset[Buffer]:
+    """The large buffer that a loop in lanes only writes, element by element; ``touched``: bytes of all buffers of its kernel."""
     stores = [s for s in loop.body if isinstance(s, Store)]
-    if len(stores) != 1 or stores[0].buffer.size * stores[0].buffer.dtype.itemsize < STREAMED_BYTES:
+    if len(stores) != 1:
         return frozenset()
     (store,) = stores
-    values = [s.value for s in loop.body if isinstance(s, Let)]
-    loads = [value for value in values if isinstance(value, Load)]
-    operations = [value for value in values if isinstance(value, ir.Scalar)]
-    light = len(operations) <= 1 + len(loads) and all(value.op not in MATH for value in operations)
+    size = _nbytes([store.buffer])
+    passes = size if store.buffer.kind != "output" else touched  # other steps read the arena
     row = store.address[loop.axis] == 1 and not store.combine and not store.dynamic
-    return frozenset({store.buffer} if light and row else ())
+    return frozenset({store.buffer} if size >= STREAMED_BYTES and passes >= LAST_CACHE and is_light(loop) and row else ())
+
+
+def _nbytes(buffers: Sequence[Buffer]) -> int:
+    return sum(buffer.size * buffer.dtype.itemsize for buffer in buffers)
 
 
 def _loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
@@ -440,6 +457,13 @@ def has_strided(loop: For) -> bool:
     found = [s.value.address for s in ir.walk(loop.body) if isinstance(s, Let) and isinstance(s.value, Load)]
     found += [s.address for s in ir.walk(loop.body) if isinstance(s, Store)]
     return any(address[loop.axis] not in (0, 1) for address in found)
+
+
+def is_light(loop: For) -> bool:
+    """Whether masks would be a good part of what a loop in lanes does, and a second copy of its body is short."""
+    return not any(
+        isinstance(s, For) or (isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH) for s in loop.body
+    )
 
 
 def is_long_straight_line(kernel: ir.LoopKernel) -> bool:
@@ -464,6 +488,7 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
     emitter.reads = _loaded(kernel.body)
+    emitter.touched = _nbytes(given)
     emitter.body(kernel.body)
     emitter.finish()
     fn.driver = all(isinstance(s, Let) or (isinstance(s, For) and s.kind == "parallel") for s in kernel.body)

@@ -8,11 +8,12 @@ Invariant: pointers are computed at the outermost loop that their address depend
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from graphjit.backend.llvm.prefetch import Places
 from graphjit.backend.llvm.scalar import Scalars, kind, stored, vector
 from graphjit.backend.llvm.strided import (
     Components,
@@ -115,7 +116,9 @@ class Registers:
         self.parallel = 0
         self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
         self.reads: frozenset[Buffer] = frozenset()  # what this function loads: that had better stay in the caches
-        self.fence = False  # whether any loop did
+        self.touched = 0  # bytes of all buffers that this function is given
+        self.fence = False  # whether any loop streams
+        self.ahead: Mapping[int, Places] | None = None  # what loops inside the outermost one fetch for its next iteration
 
     # ---------------------------------------------------------------------------------------------------- values
 
@@ -273,6 +276,6 @@ def _accessed(statement: Statement) -> tuple[Buffer, Address] | None:
     return (statement.buffer, statement.address) if isinstance(statement, Store) else None
 
 
-def ramp(count: int, step: int, start: int = 0) -> str:
+def ramp(count: int, step: int, start: int = 0, of: str = "i64") -> str:
     """The vector start, start + step, ..."""
-    return f"<{', '.join(f'i64 {start + i * step}' for i in range(count))}>"
+    return f"<{', '.join(f'{of} {start + i * step}' for i in range(count))}>"

@@ -8,6 +8,8 @@ stored by whole vectors, with their last element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphjit.backend.llvm.registers import CACHE_LINE, Registers, Value, ramp
@@ -23,7 +25,7 @@ from graphjit.backend.llvm.strided import (
     written_whole,
 )
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.ir import Load, Store
+from graphjit.loops.ir import Address, Load, Store
 
 
 class Traffic(Registers):
@@ -253,6 +255,15 @@ class Traffic(Registers):
                 fn.do(f"store <{count} x {memory}> {name}, ptr {self.shifted(base, memory, u * count)}, {how}")
             fn.do(f"br label %{done}")
         fn.start(done)
+
+    def fetch(self, places: Sequence[tuple[Buffer, Address]]) -> None:
+        """Ask for the cache lines of neighbouring elements, as far as the second-level cache."""
+        assert self.lanes is not None
+        for buffer, address in places:
+            base, size = self.pointer(buffer, address), buffer.dtype.itemsize
+            for first in range(0, self.lanes.count * self.lanes.unroll, max(1, CACHE_LINE // size)):
+                self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+                self.fn.do(f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)")
 
     def scatter(self, name: str, pointers: str, memory: str, dtype: np.dtype, u: int) -> None:
         """Elements to anywhere, in lane order."""
