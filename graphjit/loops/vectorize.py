@@ -23,6 +23,7 @@ from graphjit.loops.ir import (
     Scalar,
     Statement,
     Store,
+    open_accumulators,
     running,
     walk,
 )
@@ -32,6 +33,11 @@ HEAVY = frozenset(
     "hypot erf erfc erfcx expit log_expit lgamma digamma trigamma fmod logaddexp".split()
 )
 MIN_LANES = 4
+
+VECTOR_BYTES = 64  # of the machine that the estimates are made for
+STEP = 1.0  # cycles to count and to jump
+HORIZONTAL = 8.0  # to combine the lanes of an accumulator
+GATHERED = 1.5  # for each element of a vector whose elements lie apart
 
 
 def vectorize(kernel: LoopKernel) -> LoopKernel:
@@ -44,7 +50,7 @@ def _nest(loop: For) -> For:
     if not inner:
         return _simd(loop) if _pays(loop) else loop
     innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
-    if loop.kind == "serial" and innermost and _can_lane(loop) and _score(loop) > sum(map(_score, inner)) + _score_own(loop):
+    if loop.kind == "serial" and innermost and loop.extent >= MIN_LANES and _can_lane(loop) and _outer_cycles(loop) < _inner_cycles(loop):
         return _simd(loop)
     return replace(loop, body=tuple(_nest(s) if isinstance(s, For) else s for s in loop.body))
 
@@ -100,16 +106,49 @@ def _pays(loop: For) -> bool:
     return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
 
-def _score_own(loop: For) -> float:
-    return _accesses(loop.axis, tuple(s for s in loop.body if not isinstance(s, For)))
+def _outer_cycles(loop: For) -> float:
+    """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a time."""
+    lanes = _lanes(loop)
+    total = _cycles(loop.body, loop.axis, lanes)
+    for inner in loop.body:
+        if isinstance(inner, For):
+            total += inner.extent * (STEP + _cycles(inner.body, loop.axis, lanes))
+    return total * -(-loop.extent // lanes) / loop.extent
 
 
-def _score(loop: For) -> float:
-    """How well the lanes of ``loop`` would be used: unit strides for, strided access and short loops against."""
-    if not _can_lane(loop) or loop.extent < MIN_LANES:
-        return -1.0
-    score = _accesses(loop.axis, loop.body)
-    return score * min(1.0, loop.extent / 8)
+def _inner_cycles(loop: For) -> float:
+    """The same when the loops in it run in lanes, where they can."""
+    total = _cycles(loop.body, None, 1)
+    for inner in loop.body:
+        if isinstance(inner, For):
+            lanes = _lanes(inner) if _pays(inner) else 1
+            sums = len(open_accumulators(inner)) if lanes > 1 else 0
+            steps = -(-inner.extent // lanes)
+            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, inner.axis if lanes > 1 else None, lanes))
+    return total
+
+
+def _lanes(loop: For) -> int:
+    widths = [s.ref.dtype.itemsize for s in walk(loop.body) if isinstance(s, Let) and s.ref.dtype.kind != "b"]
+    return VECTOR_BYTES // max(widths, default=1)
+
+
+def _cycles(body: tuple[Statement, ...], axis: Axis | None, lanes: int) -> float:
+    """Cycles of the statements themselves, without the loops among them."""
+    total = 0.0
+    for statement in body:
+        step = None
+        if isinstance(statement, Store):
+            step = statement.address[axis] if axis else 1
+        elif isinstance(statement, Accumulate):
+            total += 1
+        elif isinstance(statement, Let) and isinstance(statement.value, Load):
+            step = statement.value.address[axis] if axis else 1
+        elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            total += 20 if statement.value.op in HEAVY else 8 if statement.value.op in ("div", "sqrt") else 1
+        if step is not None:
+            total += 1 if abs(step) <= 1 else GATHERED * lanes
+    return total
 
 
 def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
