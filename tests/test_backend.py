@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from op_matrix import NO_SAMPLES, op_graph, samples_for, special_samples_for, vjp_graph
 
+import graphjit
+from graphjit import pipeline
 from graphjit.dispatch import executable
 from graphjit.errors import GraphjitError
 from graphjit.interpret import interpret
@@ -301,3 +303,22 @@ print(hashlib.sha256(value.tobytes() + dw.tobytes() + dx.tobytes()).hexdigest())
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("size", [63, 64, 1000, 4099])
+def test_chains_of_elementary_functions_run_side_by_side(dtype, size):
+    x, y = np.random.default_rng(size).normal(size=(2, size)).astype(dtype)
+
+    def chain(x, y):
+        t = x
+        for _ in range(4):
+            t = np.hypot(np.tanh(t * y), np.logaddexp(t, y)) - 0.3
+        return np.cos(t)
+
+    graph = graphjit.jit(chain).dispatcher.staged(x, y).graph
+    made = pipeline.compile_graph(graph)
+    assert ("x4(" in made.module.render()) == (size >= 64)
+    single = graphjit.jit(chain)
+    alone = np.array([single(*(v[i : i + 1] for v in (x, y)))[0] for i in range(size)])
+    np.testing.assert_array_equal(graphjit.jit(chain)(x, y), alone)

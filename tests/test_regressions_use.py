@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import subprocess
 import sys
 import types
@@ -279,7 +280,7 @@ def test_many_elementary_functions_are_called_rather_than_inlined():
 
     for size in (10, 4000):
         text = pipeline.compile_graph(graphjit.grad(chain).dispatcher.staged(np.ones(size)).graph).module.render()
-        assert text.count("call <8 x double> @gj_sin_f64_8") + text.count("call <4 x double> @gj_sin_f64_4") >= 30
+        assert len(re.findall(r"= call .* @gj_sin_f64_", text)) >= 30
         assert text.count("\n") < 12_000
 
 

@@ -33,6 +33,8 @@ HEAVY = frozenset(
     "hypot erf erfc erfcx expit log_expit lgamma digamma trigamma fmod logaddexp".split()
 )
 MIN_LANES = 4
+CHAINED = 3  # elementary functions, each waiting for the one before it, that make a chain
+CHAINED_UNROLL = 4
 
 VECTOR_BYTES = 64  # of the machine that the estimates are made for
 STEP = 1.0  # cycles to count and to jump
@@ -172,7 +174,17 @@ def _simd(loop: For) -> For:
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
-    unroll = 4 if work <= 8 else 2 if work <= 20 else 1
+    unroll = 4 if work <= 8 else 2 if work <= 20 else CHAINED_UNROLL if is_chained(loop) else 1
     while unroll > 1 and loop.extent < 16 * unroll:
         unroll //= 2
     return replace(loop, kind="simd", unroll=unroll)
+
+
+def is_chained(loop: For) -> bool:
+    """Whether elementary functions of a loop body wait for one another: one vector at a time leaves the processor idle."""
+    depth: dict[Ref, int] = {}
+    for statement in loop.body:
+        if isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            own = statement.value.op in HEAVY
+            depth[statement.ref] = own + max((depth.get(ref, 0) for ref in statement.value.args), default=0)
+    return max(depth.values(), default=0) >= CHAINED

@@ -26,6 +26,7 @@ from graphjit.backend.llvm.traffic import Traffic
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Multiply, Ref, Statement, Store
+from graphjit.loops.vectorize import is_chained
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
@@ -179,6 +180,8 @@ class KernelEmitter(Traffic):
             return Value([result], dtype, True)
         assert self.lanes is not None
         columns = [self.vectors(ref) for ref in value.args]
+        if self.scalars.straight and value.op in MATH and self.lanes.unroll > 1:
+            return Value(self.scalars.together(value.op, source, self.lanes.count, columns), dtype, False)
         parts = []
         for u in range(self.lanes.unroll):
             names = [column[u] for column in columns]
@@ -205,10 +208,10 @@ class KernelEmitter(Traffic):
         return max(2, min(32, vector_bytes() // max(widths, default=1)))
 
     def unroll_count(self, loop: For) -> int:
-        """Unrolled copies, fewer when that avoids a masked tail."""
+        """Unrolled copies, fewer when that avoids a masked tail of a loop that has enough to do."""
         count = self.lane_count(loop)
         unroll = loop.unroll
-        while unroll > 1 and loop.extent % (count * unroll) and not loop.extent % count:
+        while unroll > 1 and not is_chained(loop) and loop.extent % (count * unroll) and not loop.extent % count:
             unroll //= 2
         return unroll
 
@@ -336,7 +339,8 @@ class KernelEmitter(Traffic):
         calls = sum(
             isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH for s in ir.walk(loop.body)
         )
-        return calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
+        several = self.lanes is not None and self.lanes.unroll > 1 and is_chained(loop)
+        return several or calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
 
     def stop(self, loop: For, step: int) -> tuple[str, bool]:
         """Number of iterations, and whether the last vector can be incomplete."""

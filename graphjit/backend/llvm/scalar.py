@@ -107,6 +107,10 @@ class Scalars:
             return self.floating(op, element, lanes, args)
         return self.integer(op, operand, lanes, args)
 
+    def together(self, op: str, operand: np.dtype, lanes: int, columns: Sequence[Sequence[str]]) -> list[str]:
+        """An elementary function of several vectors in one call; ``columns``: for each argument the vectors."""
+        return math.emit_together(self.fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", columns)
+
     def compare(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """Ordered comparison; ``ne`` is true for NaN."""
         of = vector(kind(dtype), lanes)

@@ -26,7 +26,7 @@ from graphjit.backend.llvm.math.library import ATTRIBUTES, call, provide
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.backend.llvm.vector import Vector
 
-__all__ = ["FUNCTIONS", "MathFunction", "emit", "provide"]
+__all__ = ["FUNCTIONS", "MathFunction", "emit", "emit_together", "provide"]
 
 FAMILIES = (error, exponential, gamma, inverse, logarithm, power, remainder, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
@@ -47,6 +47,32 @@ def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], in
     symbol, of = f"gj_{name}_{kind}_{lanes}", v.of
     fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind))
     return fn.op(f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)})")
+
+
+def emit_together(fn: Function, name: str, lanes: int, kind: str, columns: Sequence[Sequence[str]]) -> list[str]:
+    """``name`` of several vectors in one call, so that their instructions overlap; ``columns``: for each argument the vectors."""
+    entry, count = FUNCTIONS[name], len(columns[0])
+    if entry.out_of_line:
+        return [emit(fn, name, lanes, kind, args) for args in zip(*columns, strict=True)]
+    of = Vector(fn, ELEMENTS[kind], lanes).of
+    symbol, several = f"gj_{name}_{kind}_{lanes}x{count}", f"{{ {', '.join([of] * count)} }}"
+    fn.module.ensure(symbol, lambda module: _outlined_together(module, symbol, entry, lanes, kind, count))
+    found = fn.op(f"call {several} @{symbol}({', '.join(f'{of} {x}' for column in columns for x in column)})")
+    return [fn.op(f"extractvalue {several} {found}, {i}") for i in range(count)]
+
+
+def _outlined_together(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str, count: int) -> str:
+    element = ELEMENTS[kind]
+    of = f"<{lanes} x {element}>"
+    several = f"{{ {', '.join([of] * count)} }}"
+    names = [[f"%a{i}x{u}" for u in range(count)] for i in range(entry.arity)]
+    fn = Function(module, symbol, f"internal {several}", [(of, x) for column in names for x in column], ATTRIBUTES)
+    whole = "poison"
+    for u, args in enumerate(zip(*names, strict=True)):
+        value = entry.body(Vector(fn, element, lanes), *args)
+        whole = fn.op(f"insertvalue {several} {whole}, {of} {value}, {u}")
+    fn.do(f"ret {several} {whole}")
+    return fn.render()
 
 
 def _outlined(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str) -> str:
