@@ -58,7 +58,10 @@ COPY = 5
 NARROW = 0.55
 """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
 BLOCK_NS = 5_000
-"""Estimated work of a block at the least."""
+"""Estimated work of a block at the least ..."""
+SMALL_BLOCK_NS = 1_300
+"""... or so little where there are not more than SMALL_BLOCKS: workers that are awake then halve a product of a few microseconds."""
+SMALL_BLOCKS = 4
 MAX_BLOCKS = 64
 SEGMENT = 2048
 """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
@@ -107,7 +110,8 @@ class Plan:
     @cached_property
     def splits(self) -> tuple[int, int, int, int]:
         """Blocks along the batch, k, panels and tiles of rows."""
-        want = min(max(self.nanoseconds // BLOCK_NS, 1), MAX_BLOCKS)
+        small = min(self.nanoseconds // SMALL_BLOCK_NS, SMALL_BLOCKS)
+        want = min(max(self.nanoseconds // BLOCK_NS, small, 1), MAX_BLOCKS)
         batch = min(self.product.batch, want)
         want = -(-want // (batch * self.segments))
         panels = min(len(self.tiling.panels), want)
