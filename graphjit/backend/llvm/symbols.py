@@ -29,12 +29,5 @@ def provide(module: Module) -> None:
     library.provide(*filter(library.is_routine, names))
     for name in names:
         if name in PROVIDERS and name not in _ready:
-            if name != "gj_parallel_for":
-                _once("gj_parallel_for")
-            _once(name)
-
-
-def _once(name: str) -> None:
-    if name not in _ready:
-        PROVIDERS[name]()
-        _ready.add(name)
+            PROVIDERS[name]()
+            _ready.add(name)
