@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack, declare_transpose
-from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
+from graphjit.backend.llvm.gemm_room import MAX_SEGMENTS, PARTIAL_BYTES, ROOM, SEGMENT, give_room, take_room
 from graphjit.backend.llvm.gemm_text import Writer
 from graphjit.backend.llvm.text import Module
 
@@ -35,9 +35,6 @@ DIRECT_ROWS = 3
 """Register tiles of rows up to which B is read in place: too few to repay packing."""
 DIRECT_BYTES = 16 << 10
 """Size of B up to which it is read in place."""
-SEGMENT = 2048
-"""Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
-MAX_SEGMENTS = 16
 
 CONTEXT = [
     ("i64", "m"), ("i64", "n"), ("i64", "k"),

@@ -21,7 +21,7 @@ from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
 from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.gemm_pack import call_pack, declare_transpose
-from graphjit.backend.llvm.gemm_room import PARTIAL_BYTES, ROOM, give_room, take_room
+from graphjit.backend.llvm.gemm_room import MAX_SEGMENTS, PARTIAL_BYTES, ROOM, SEGMENT, give_room, take_room
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.gemm_rows import ROWS
 from graphjit.backend.llvm.gemm_rows import declare as declare_rows
@@ -33,7 +33,7 @@ IN_PLACE_BYTES = 128 << 10
 """Size of B up to which many rows read it in place: it stays in the second-level cache, far from filling it."""
 PACKED_BYTES = 32 << 10
 """Size of B up to which it is packed when its rows are not contiguous."""
-ON_STACK = 4 << 10
+PACKED_ON_STACK = 4 << 10
 """Bytes of packed B on the stack at the most."""
 FEW_TILES = 3
 """Register tiles of rows up to which B is read in place whatever its size: too few to repay packing."""
@@ -63,9 +63,6 @@ SMALL_BLOCK_NS = 1_300
 """... or so little where there are not more than SMALL_BLOCKS: workers that are awake then halve a product of a few microseconds."""
 SMALL_BLOCKS = 4
 MAX_BLOCKS = 64
-SEGMENT = 2048
-"""Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
-MAX_SEGMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -260,13 +257,13 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
 
 def _take_buffer(w: Writer, plan: Plan) -> str:
     """Where a block packs B."""
-    if plan.packed_bytes > ON_STACK:
+    if plan.packed_bytes > PACKED_ON_STACK:
         return take_room(w, 1)
     return w.fn.alloca(f"[{plan.packed_bytes} x i8]", 64) if plan.packs else ""
 
 
 def _give_buffer(w: Writer, plan: Plan, buffer: str) -> None:
-    if plan.packed_bytes > ON_STACK:
+    if plan.packed_bytes > PACKED_ON_STACK:
         give_room(w, buffer)
 
 

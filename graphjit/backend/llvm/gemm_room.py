@@ -16,6 +16,9 @@ ROOM = 144 << 10
 """Bytes of a piece."""
 PARTIAL_BYTES = 64 << 10
 """Of these, what the sums of segments of k may take."""
+SEGMENT = 2048
+"""Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
+MAX_SEGMENTS = 16
 SLOTS = 64
 """Pieces kept at the most; a power of two."""
 STACK_SHARE = 20
