@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from rule_case import XY, M, body, case, inputs, spread
 
-QUOTIENTS = inputs("T[3,4]", "T[3,1]") + body(
-    "%2 = broadcast_to %1 shape=(3, 4) : T[3,4]",
-    "%3 = div %0 %2 : T[3,4]",
-    "%4 = div %3 %2 : T[3,4]",
-)
-
 REDUCTIONS = (
     case(
         "reduce_reduce",
@@ -47,30 +41,6 @@ REDUCTIONS = (
         M + body("%1 = flip %0 axes=(0,) : T[3,4]", "%2 = sum %1 axes=(0, 1) : T[]", "return %2"),
         M + body("%1 = sum %0 axes=(0, 1) : T[]", "return %1"),
         M + body("%1 = flip %0 axes=(0,) : T[3,4]", "%2 = sum %1 axes=(1,) : T[3]", "return %2"),
-    ),
-    case(
-        "sum_neg",
-        M + body("%1 = neg %0 : T[3,4]", "%2 = sum %1 axes=(1,) : T[3]", "return %2"),
-        M + body("%1 = sum %0 axes=(1,) : T[3]", "%2 = neg %1 : T[3]", "return %2"),
-        M + body("%1 = neg %0 : T[3,4]", "%2 = sum %1 axes=(1,) : T[3]", "return %2 %1"),
-        M + body("%1 = neg %0 : T[3,4]", "%2 = prod %1 axes=(1,) : T[3]", "return %2"),
-    ),
-    case(
-        "sum_second_quotient",
-        QUOTIENTS + body("%5 = mul %4 %0 : T[3,4]", "%6 = sum %5 axes=(1,) : T[3]", "return %6 %3"),
-        inputs("T[3,4]", "T[3,1]")
-        + body(
-            "%2 = broadcast_to %1 shape=(3, 4) : T[3,4]",
-            "%3 = div %0 %2 : T[3,4]",
-            "%4 = mul %0 %3 : T[3,4]",
-            "%5 = sum %4 axes=(1,) : T[3]",
-            "%6 = reshape %1 shape=(3,) : T[3]",
-            "%7 = div %5 %6 : T[3]",
-            "return %7 %3",
-        ),
-        QUOTIENTS + body("%5 = mul %4 %0 : T[3,4]", "%6 = sum %5 axes=(0,) : T[4]", "return %6"),
-        QUOTIENTS + body("%5 = mul %4 %0 : T[3,4]", "%6 = sum %5 axes=(1,) : T[3]", "return %6 %5"),
-        QUOTIENTS + body("%5 = mul %3 %0 : T[3,4]", "%6 = sum %5 axes=(1,) : T[3]", "return %6"),
     ),
     case(
         "sum_broadcast",

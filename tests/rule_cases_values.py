@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rule_case import CXY, INTS, XY, X, body, case, inputs, spread
 
+QUOTIENTS = inputs("T[3,4]", "T[3,1]") + body("%2 = broadcast_to %1 shape=(3, 4) : T[3,4]", "%3 = div %0 %2 : T[3,4]")
+
 ARITHMETIC = (
     case(
         "mul_neg_neg",
@@ -79,6 +81,24 @@ ARITHMETIC = (
         XY + body("%2 = sin %0 : T[6]", "%3 = div %0 %1 : T[6]", "%4 = div %3 %1 : T[6]", "%5 = mul %2 %4 : T[6]", "return %5"),
         XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = div %4 %1 : T[6]", "%6 = mul %2 %5 : T[6]", "return %3 %6 %5"),
         XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = div %4 %0 : T[6]", "%6 = mul %2 %5 : T[6]", "return %3 %6"),
+    ),
+    case(
+        "div_second_quotient",
+        QUOTIENTS + body("%4 = div %3 %2 : T[3,4]", "return %4"),
+        inputs("T[3,4]", "T[3,1]")
+        + body(
+            "%2 = broadcast_to %1 shape=(3, 4) : T[3,4]",
+            "%3 = div %0 %2 : T[3,4]",
+            "%4 = const value=1.0 : T[]",
+            "%5 = broadcast_to %4 shape=(3, 1) : T[3,1]",
+            "%6 = div %5 %1 : T[3,1]",
+            "%7 = broadcast_to %6 shape=(3, 4) : T[3,4]",
+            "%8 = mul %3 %7 : T[3,4]",
+            "return %8",
+        ),
+        QUOTIENTS + body("%4 = div %3 %0 : T[3,4]", "return %4"),
+        QUOTIENTS + body("%4 = mul %3 %2 : T[3,4]", "return %4"),
+        XY + body("%2 = div %0 %1 : T[6]", "%3 = div %2 %1 : T[6]", "return %3"),
     ),
     case(
         "pow_0",

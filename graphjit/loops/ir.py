@@ -228,6 +228,12 @@ def walk(body: tuple[Statement, ...]) -> list[Statement]:
     return found
 
 
+def widest(loop: For) -> int:
+    """Bytes of the widest value in a loop."""
+    values = (s for s in walk(loop.body) if isinstance(s, Let) and s.ref.dtype.kind != "b" and not isinstance(s.value, Const))
+    return max((s.ref.dtype.itemsize for s in values), default=1)
+
+
 def addresses(body: tuple[Statement, ...]) -> list[Address]:
     """Every affine expression used in ``body``."""
     found = []

@@ -26,6 +26,7 @@ from graphjit.loops.ir import (
     open_accumulators,
     running,
     walk,
+    widest,
 )
 
 HEAVY = frozenset(
@@ -39,6 +40,7 @@ CHAINED_UNROLL = 4
 VECTOR_BYTES = 64  # of the machine that the estimates are made for
 STEP = 1.0  # cycles to count and to jump
 HORIZONTAL = 8.0  # to combine the lanes of an accumulator
+APART = 2  # a distance of elements that are gathered
 GATHERED = 1.5  # for each element of a vector whose elements lie apart
 
 
@@ -110,42 +112,42 @@ def _pays(loop: For) -> bool:
 
 def _outer_cycles(loop: For) -> float:
     """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a time."""
-    lanes = _lanes(loop)
-    total = _cycles(loop.body, loop.axis, lanes)
+    total = _cycles(loop.body, loop)
     for inner in loop.body:
         if isinstance(inner, For):
-            total += inner.extent * (STEP + _cycles(inner.body, loop.axis, lanes))
-    return total * -(-loop.extent // lanes) / loop.extent
+            total += inner.extent * (STEP + _cycles(inner.body, loop))
+    return total * -(-loop.extent // _lanes(loop)) / loop.extent
 
 
 def _inner_cycles(loop: For) -> float:
     """The same when the loops in it run in lanes, where they can."""
-    total = _cycles(loop.body, None, 1)
+    total = _cycles(loop.body, None)
     for inner in loop.body:
         if isinstance(inner, For):
-            lanes = _lanes(inner) if _pays(inner) else 1
-            sums = len(open_accumulators(inner)) if lanes > 1 else 0
-            steps = -(-inner.extent // lanes)
-            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, inner.axis if lanes > 1 else None, lanes))
+            pays = _pays(inner)
+            sums = len(open_accumulators(inner)) if pays else 0
+            steps = -(-inner.extent // _lanes(inner)) if pays else inner.extent
+            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, inner if pays else None))
     return total
 
 
 def _lanes(loop: For) -> int:
-    widths = [s.ref.dtype.itemsize for s in walk(loop.body) if isinstance(s, Let) and s.ref.dtype.kind != "b"]
-    return VECTOR_BYTES // max(widths, default=1)
+    return VECTOR_BYTES // widest(loop)
 
 
-def _cycles(body: tuple[Statement, ...], axis: Axis | None, lanes: int) -> float:
-    """Cycles of the statements themselves, without the loops among them."""
-    total = 0.0
+def _cycles(body: tuple[Statement, ...], along: For | None) -> float:
+    """Cycles of the statements themselves, without the loops among them, in lanes of the loop ``along`` or one by one."""
+    total, lanes = 0.0, 1 if along is None else _lanes(along)
+    varying = set() if along is None else _varying(along)
     for statement in body:
         step = None
         if isinstance(statement, Store):
-            step = statement.address[axis] if axis else 1
+            step = statement.address[along.axis] if along else 1
         elif isinstance(statement, Accumulate):
             total += 1
         elif isinstance(statement, Let) and isinstance(statement.value, Load):
-            step = statement.value.address[axis] if axis else 1
+            apart = not varying.isdisjoint(ref for ref, _ in statement.value.dynamic)
+            step = APART if apart else statement.value.address[along.axis] if along else 1
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             total += 20 if statement.value.op in HEAVY else 8 if statement.value.op in ("div", "sqrt") else 1
         if step is not None:
@@ -181,10 +183,12 @@ def _simd(loop: For) -> For:
 
 
 def is_chained(loop: For) -> bool:
-    """Whether elementary functions of a loop body wait for one another: one vector at a time leaves the processor idle."""
+    """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the processor idle."""
     depth: dict[Ref, int] = {}
     for statement in loop.body:
+        if isinstance(statement, For):
+            return False
         if isinstance(statement, Let) and isinstance(statement.value, Scalar):
-            own = statement.value.op in HEAVY
+            own = statement.value.op in HEAVY and statement.ref.dtype.kind == "f"
             depth[statement.ref] = own + max((depth.get(ref, 0) for ref in statement.value.args), default=0)
     return max(depth.values(), default=0) >= CHAINED

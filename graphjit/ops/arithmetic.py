@@ -87,7 +87,7 @@ op(
         lambda b, out, x, y: b.div(1.0, y),
         lambda b, out, x, y: b.neg(b.div(out, y)),
     ),
-    lower=Scalar("div", cost=6),
+    lower=Scalar("div", cost=6),  # dear enough that a kernel keeps what several of its passes read
     numpy=[np.true_divide],
     simplify=[_div_one],
     samples=uniform((-3, 3), (0.5, 3)),

@@ -8,7 +8,7 @@ pointers are computed at the outermost loop that their address depends on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -180,7 +180,7 @@ class KernelEmitter(Traffic):
             return Value([result], dtype, True)
         assert self.lanes is not None
         columns = [self.vectors(ref) for ref in value.args]
-        if self.scalars.straight and value.op in MATH and self.lanes.unroll > 1:
+        if self.scalars.straight and value.op in MATH and source.kind == "f" and self.lanes.unroll > 1:
             return Value(self.scalars.together(value.op, source, self.lanes.count, columns), dtype, False)
         parts = []
         for u in range(self.lanes.unroll):
@@ -200,15 +200,10 @@ class KernelEmitter(Traffic):
 
     def lane_count(self, loop: For) -> int:
         """Lanes so that the widest value in the loop fills a register."""
-        widths = [
-            s.ref.dtype.itemsize
-            for s in ir.walk(loop.body)
-            if isinstance(s, Let) and s.ref.dtype.kind != "b" and not isinstance(s.value, Const)
-        ]
-        return max(2, min(32, vector_bytes() // max(widths, default=1)))
+        return max(2, min(32, vector_bytes() // ir.widest(loop)))
 
     def unroll_count(self, loop: For) -> int:
-        """Unrolled copies, fewer when that avoids a masked tail of a loop that has enough to do."""
+        """Unrolled copies, fewer when that avoids a masked tail; a chain needs all of them to have enough to do."""
         count = self.lane_count(loop)
         unroll = loop.unroll
         while unroll > 1 and not is_chained(loop) and loop.extent % (count * unroll) and not loop.extent % count:
@@ -234,17 +229,15 @@ class KernelEmitter(Traffic):
             return
         simd = loop.kind == "simd" and self.lanes is None
         if not simd:
-            outermost = self.ahead is None
-            if outermost:
-                self.ahead = ahead(loop)
+            around = self.ahead
+            self.ahead = around or ahead(loop)
             self.run(loop, "0", self.stop(loop, 1)[0], 1)
-            if outermost:
-                self.ahead = None
+            self.ahead = around
             return
         self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
         step = self.lanes.count * self.lanes.unroll
         stop, ragged = self.stop(loop, step)
-        self.streams = streamed(loop, self.touched) - self.reads
+        self.streams = streamed(loop, self.touched, self.kept) - self.reads
         self.fence |= bool(self.streams)
         if ragged and (self.streams or has_strided(loop) or is_light(loop)):
             # Masks slow strided access and light loops, and streaming has none, so only the last vectors have them, one at a time.
@@ -339,8 +332,7 @@ class KernelEmitter(Traffic):
         calls = sum(
             isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH for s in ir.walk(loop.body)
         )
-        several = self.lanes is not None and self.lanes.unroll > 1 and is_chained(loop)
-        return several or calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
+        return (loop.unroll > 1 and is_chained(loop)) or calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
 
     def stop(self, loop: For, step: int) -> tuple[str, bool]:
         """Number of iterations, and whether the last vector can be incomplete."""
@@ -403,8 +395,8 @@ class KernelEmitter(Traffic):
         if failing:
             emitter.status = inner.alloca("i64")
             inner.do(f"store i64 0, ptr {emitter.status}")
-        emitter.reads = _loaded(loop.body)
-        emitter.touched = _nbytes(shared)
+        emitter.reads = loaded(loop.body)
+        emitter.touched, emitter.kept = _nbytes(shared), self.kept
         emitter.bound[loop.axis] = "%block"
         emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
@@ -434,23 +426,30 @@ def _can_fail(statement: Statement) -> bool:
     return isinstance(statement, Check) or (isinstance(statement, Let) and isinstance(statement.value, ir.Scalar) and statement.value.check > 0)
 
 
-def streamed(loop: For, touched: int) -> frozenset[Buffer]:
-    """The large buffer that a loop in lanes only writes, element by element; ``touched``: bytes of all buffers of its kernel."""
+def streamed(loop: For, touched: int, kept: Collection[Buffer]) -> frozenset[Buffer]:
+    """The large buffer that a light loop in lanes only writes, element by element: heavy loops, and those that write several, lost by it.
+
+    Args:
+        loop: the loop.
+        touched: bytes of all buffers of its kernel.
+        kept: buffers that later steps read.
+    """
     stores = [s for s in loop.body if isinstance(s, Store)]
-    if len(stores) != 1:
+    if len(stores) != 1 or not is_light(loop):
         return frozenset()
     (store,) = stores
     size = _nbytes([store.buffer])
-    passes = size if store.buffer.kind != "output" else touched  # other steps read the arena
+    passes = size if store.buffer in kept else touched
     row = store.address[loop.axis] == 1 and not store.combine and not store.dynamic
-    return frozenset({store.buffer} if size >= STREAMED_BYTES and passes >= LAST_CACHE and is_light(loop) and row else ())
+    return frozenset({store.buffer} if size >= STREAMED_BYTES and passes >= LAST_CACHE and row else ())
 
 
 def _nbytes(buffers: Sequence[Buffer]) -> int:
     return sum(buffer.size * buffer.dtype.itemsize for buffer in buffers)
 
 
-def _loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
+def loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
+    """Buffers that statements read."""
     statements = ir.walk(body)
     loads = (s.value.buffer for s in statements if isinstance(s, Let) and isinstance(s.value, Load))
     return frozenset((*loads, *(matrix.buffer for s in statements if isinstance(s, Multiply) for matrix in (s.x, s.y, s.out))))
@@ -480,8 +479,8 @@ def parameters(kernel: ir.LoopKernel) -> list[Buffer]:
     return [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
 
 
-def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
-    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel."""
+def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str, kept: Collection[Buffer] = ()) -> None:
+    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel; later steps read what is ``kept``."""
     given = parameters(kernel)
     labels = [("ptr", "%status"), *(("ptr", f"%b{i}") for i in range(len(given)))]
     fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""))
@@ -491,8 +490,8 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
-    emitter.reads = _loaded(kernel.body)
-    emitter.touched = _nbytes(given)
+    emitter.reads = loaded(kernel.body)
+    emitter.touched, emitter.kept = _nbytes(given), kept
     emitter.body(kernel.body)
     emitter.finish()
     fn.driver = all(isinstance(s, Let) or (isinstance(s, For) and s.kind == "parallel") for s in kernel.body)

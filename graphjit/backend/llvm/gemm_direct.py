@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+from graphjit.backend.llvm.fork_join import WORTH_SPINNING_NS
 from graphjit.backend.llvm.gemm_dots import PARAMETERS as DOTS_PARAMETERS
 from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
@@ -59,7 +60,7 @@ NARROW = 0.55
 """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least ..."""
-SMALL_BLOCK_NS = 1_300
+SMALL_BLOCK_NS = WORTH_SPINNING_NS
 """... or so little where there are not more than SMALL_BLOCKS: workers that are awake then halve a product of a few microseconds."""
 SMALL_BLOCKS = 4
 MAX_BLOCKS = 64

@@ -3,7 +3,7 @@
 Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole block of k.
 Input: strided A, B with contiguous vectors (in place or packed).  Output: one function per height and width, named by `symbol`.
 Invariants: each element of C is one chain of fused multiply-adds in the order of k, started from C itself when it continues a sum: so no element depends on
-tile shape, blocking, packing or the number of threads; nothing outside the matrices is read or written (columns by mask, surplus rows repeat the last one).
+tile shape, blocking, packing or the number of threads; nothing outside the matrices is read or written, only fetched (columns by mask, surplus rows repeat the last one).
 """
 
 from __future__ import annotations

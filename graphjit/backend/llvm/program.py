@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, parameters
+from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, loaded, parameters
 from graphjit.backend.llvm.gemm_blocks import declare_tiles
 from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import host_tile
@@ -37,17 +37,19 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     fn.driver = True
     arena = _take_arena(module, fn, program.arena)
     known: dict[Hashable, str] = {}  # equal kernels are compiled once
+    kept = _read_later(program, kernels)
     bases = Bases(fn, program, arena)
     for step in program.steps:
         if isinstance(step, Product):
             _product(fn, program, step, bases, known)
         elif kernels[step.name].body:
             kernel = kernels[step.name]
-            key = signature(kernel)
+            given, later = parameters(kernel), kept[step.name]
+            key = signature(kernel), tuple(buffer in later for buffer in given)
             if key not in known:
                 known[key] = kernel.name
-                emit_kernel(module, kernel, kernel.name)
-            pointers = [bases[buffer] for buffer in parameters(kernel)]
+                emit_kernel(module, kernel, kernel.name, later)
+            pointers = [bases[buffer] for buffer in given]
             fn.do(f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})")
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
@@ -55,6 +57,17 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     fn.do(f"ret i64 {fn.op(f'load i64, ptr {status}')}")
     module.add_function(fn)
     return module
+
+
+def _read_later(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, frozenset[Buffer]]:
+    """By step name: the buffers that steps after it read."""
+    found: dict[str, frozenset[Buffer]] = {}
+    later: frozenset[Buffer] = frozenset()
+    for step in reversed(program.steps):
+        found[step.name] = later
+        operands = step.node.args if isinstance(step, Product) else ()
+        later |= {program.buffers[storage(arg)] for arg in operands} if operands else loaded(kernels[step.name].body)
+    return found
 
 
 def _take_arena(module: Module, fn: Function, size: int) -> str:

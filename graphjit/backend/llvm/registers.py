@@ -8,7 +8,7 @@ Invariant: pointers are computed at the outermost loop that their address depend
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,6 +117,7 @@ class Registers:
         self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
         self.reads: frozenset[Buffer] = frozenset()  # what this function loads: that had better stay in the caches
         self.touched = 0  # bytes of all buffers that this function is given
+        self.kept: Collection[Buffer] = ()  # of these, what later steps read
         self.fence = False  # whether any loop streams
         self.ahead: Mapping[int, Places] | None = None  # what loops inside the outermost one fetch for its next iteration
 

@@ -90,6 +90,13 @@ def _mul_second_quotient(b: Builder, node: Node) -> Node | None:
     return None
 
 
+def _div_second_quotient(b: Builder, node: Node) -> Node | None:
+    first, y = node.args
+    if first.op.name != "div" or first.args[1] is not y or y.op.name != "broadcast_to" or y.args[0].type.size >= y.type.size:
+        return None
+    return b.mul(first, b.broadcast_to(b.div(1.0, y.args[0]), shape=y.shape))
+
+
 def _pow_constant(exponent: int, build: Any) -> Any:
     def apply(b: Builder, node: Node) -> Node | None:
         x, y = node.args
@@ -164,6 +171,13 @@ RULES = (
         "c * ((x / y) / y) -> (c / y) * (x / y) where c / y is there: the derivative of a quotient by y then shares the division of that by x.",
         bound="as many roundings as before; inf or NaN where c / y, the derivative by x, overflows",
         consumes=("div",),
+    ),
+    Rule(
+        "div_second_quotient",
+        ("div",),
+        _div_second_quotient,
+        "(x / y) / y -> (x / y) * (1 / y) for y that is repeated: the derivative of a quotient by a value of each row divides by it once a row.",
+        bound="one rounding more; inf or NaN where 1 / y overflows (subnormal y), as for the derivative by x",
     ),
     Rule("pow_0", ("pow",), _pow_constant(0, lambda b, x: b.full(1.0, x.type)), "x ** 0 -> 1, also for NaN (C99, NumPy)."),
     Rule("pow_1", ("pow",), _pow_constant(1, lambda b, x: x), "x ** 1 -> x."),

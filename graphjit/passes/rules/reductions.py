@@ -115,27 +115,6 @@ def _extremum_broadcast(b: Builder, node: Node) -> Node | None:
     return _reduce_rest(b, node, x, axes, shape)
 
 
-def _sum_neg(b: Builder, node: Node) -> Node | None:
-    inner = node.args[0]
-    return b.neg(b.sum(inner.args[0], axes=_axes(node))) if inner.op.name == "neg" else None
-
-
-def _sum_second_quotient(b: Builder, node: Node) -> Node | None:
-    inner = node.args[0]
-    if inner.op.name != "mul" or node.dtype.kind != "f":
-        return None
-    for factor, second in (inner.args, inner.args[::-1]):
-        if second.op.name != "div":
-            continue
-        first, y = second.args
-        if first.op.name != "div" or first.args[1] is not y or y.op.name != "broadcast_to":
-            continue
-        x, lead = y.args[0], len(y.shape) - len(y.args[0].shape)
-        if all(a < lead or x.shape[a - lead] == 1 for a in _axes(node)):
-            return b.div(b.sum(b.mul(factor, first), axes=_axes(node)), _reduce_rest(b, node, x, (), y.shape))
-    return None
-
-
 RULES = (
     Rule("reduce_reduce", ALL, _nested, "sum(sum(x)) -> one sum over both sets of axes, and so on.", bound=BOUND, consumes=ALL),
     Rule(
@@ -147,15 +126,6 @@ RULES = (
     ),
     Rule("reduce_transpose", ALL, _of_transpose, "sum(transpose(x)) -> transpose(sum(x)) in x's own axes: storage order.", bound=BOUND),
     Rule("reduce_flip", ALL, _of_flip, "A reduction along flipped axes does not need the flip.", bound=BOUND),
-    Rule("sum_neg", ("sum",), _sum_neg, "sum(-x) -> -sum(x): one sign for all.", bound="a zero may change sign", consumes=("neg",)),
-    Rule(
-        "sum_second_quotient",
-        ("sum",),
-        _sum_second_quotient,
-        "sum(c * ((x / y) / y)) -> sum(c * (x / y)) / y for y that is the same along the sum: the derivative of a quotient by y, divided once.",
-        bound="that of the sum, n * u * sum |c x / y| / |y|; inf or NaN where that sum of c * (x / y), the derivative by log y, overflows",
-        consumes=("mul",),
-    ),
     Rule(
         "sum_broadcast",
         ("sum",),
