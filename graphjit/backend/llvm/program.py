@@ -37,14 +37,15 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     fn.driver = True
     arena = _take_arena(module, fn, program.arena)
     known: dict[Hashable, str] = {}  # equal kernels are compiled once
-    kept = _read_later(program, kernels)
+    last = _last_reads(program, kernels)
     bases = Bases(fn, program, arena)
-    for step in program.steps:
+    for i, step in enumerate(program.steps):
         if isinstance(step, Product):
             _product(fn, program, step, bases, known)
         elif kernels[step.name].body:
             kernel = kernels[step.name]
-            given, later = parameters(kernel), kept[step.name]
+            given = parameters(kernel)
+            later = {buffer for buffer in given if last.get(buffer, i) > i}
             key = signature(kernel), tuple(buffer in later for buffer in given)
             if key not in known:
                 known[key] = kernel.name
@@ -59,14 +60,12 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     return module
 
 
-def _read_later(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, frozenset[Buffer]]:
-    """By step name: the buffers that steps after it read."""
-    found: dict[str, frozenset[Buffer]] = {}
-    later: frozenset[Buffer] = frozenset()
-    for step in reversed(program.steps):
-        found[step.name] = later
-        operands = step.node.args if isinstance(step, Product) else ()
-        later |= {program.buffers[storage(arg)] for arg in operands} if operands else loaded(kernels[step.name].body)
+def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buffer, int]:
+    """The position of the last step that reads each buffer."""
+    found: dict[Buffer, int] = {}
+    for i, step in enumerate(program.steps):
+        read = [program.buffers[storage(arg)] for arg in step.node.args] if isinstance(step, Product) else loaded(kernels[step.name].body)
+        found.update((buffer, i) for buffer in read)
     return found
 
 
