@@ -42,11 +42,7 @@ def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], in
     v = Vector(fn, ELEMENTS[kind], lanes)
     if entry.out_of_line:
         return call(v, name, args)
-    if inline:
-        return entry.body(v, *args)
-    symbol, of = f"gj_{name}_{kind}_{lanes}", v.of
-    fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind))
-    return fn.op(f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)})")
+    return entry.body(v, *args) if inline else emit_together(fn, name, lanes, kind, [[x] for x in args])[0]
 
 
 def emit_together(fn: Function, name: str, lanes: int, kind: str, columns: Sequence[Sequence[str]]) -> list[str]:
@@ -55,30 +51,26 @@ def emit_together(fn: Function, name: str, lanes: int, kind: str, columns: Seque
     if entry.out_of_line:
         return [emit(fn, name, lanes, kind, args) for args in zip(*columns, strict=True)]
     of = Vector(fn, ELEMENTS[kind], lanes).of
-    symbol, several = f"gj_{name}_{kind}_{lanes}x{count}", f"{{ {', '.join([of] * count)} }}"
-    fn.module.ensure(symbol, lambda module: _outlined_together(module, symbol, entry, lanes, kind, count))
+    symbol, several = f"gj_{name}_{kind}_{lanes}{f'x{count}' if count > 1 else ''}", _several(of, count)
+    fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind, count))
     found = fn.op(f"call {several} @{symbol}({', '.join(f'{of} {x}' for column in columns for x in column)})")
-    return [fn.op(f"extractvalue {several} {found}, {i}") for i in range(count)]
+    return [found] if count == 1 else [fn.op(f"extractvalue {several} {found}, {i}") for i in range(count)]
 
 
-def _outlined_together(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str, count: int) -> str:
-    element = ELEMENTS[kind]
-    of = f"<{lanes} x {element}>"
-    several = f"{{ {', '.join([of] * count)} }}"
-    names = [[f"%a{i}x{u}" for u in range(count)] for i in range(entry.arity)]
-    fn = Function(module, symbol, f"internal {several}", [(of, x) for column in names for x in column], ATTRIBUTES)
-    whole = "poison"
-    for u, args in enumerate(zip(*names, strict=True)):
-        value = entry.body(Vector(fn, element, lanes), *args)
-        whole = fn.op(f"insertvalue {several} {whole}, {of} {value}, {u}")
-    fn.do(f"ret {several} {whole}")
-    return fn.render()
+def _several(of: str, count: int) -> str:
+    return of if count == 1 else f"{{ {', '.join([of] * count)} }}"
 
 
-def _outlined(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str) -> str:
+def _outlined(module: Module, symbol: str, entry: MathFunction, lanes: int, kind: str, count: int) -> str:
     element = ELEMENTS[kind]
     of = element if lanes == 1 else f"<{lanes} x {element}>"
-    names = [f"%a{i}" for i in range(entry.arity)]
-    fn = Function(module, symbol, f"internal {of}", [(of, n) for n in names], ATTRIBUTES)
-    fn.do(f"ret {of} {entry.body(Vector(fn, element, lanes), *names)}")
+    several = _several(of, count)
+    names = [[f"%a{i}x{u}" for u in range(count)] for i in range(entry.arity)]
+    fn = Function(module, symbol, f"internal {several}", [(of, x) for column in names for x in column], ATTRIBUTES)
+    values = [entry.body(Vector(fn, element, lanes), *args) for args in zip(*names, strict=True)]
+    result = values[0] if count == 1 else "poison"
+    if count > 1:
+        for u, value in enumerate(values):
+            result = fn.op(f"insertvalue {several} {result}, {of} {value}, {u}")
+    fn.do(f"ret {several} {result}")
     return fn.render()
