@@ -8,7 +8,7 @@ shapes alone, so results do not depend on the machine's load or thread count.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from graphjit.loops.ir import (
     Accumulate,
@@ -110,13 +110,31 @@ def _pays(loop: For) -> bool:
     return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
 
+@dataclass(frozen=True)
+class _Lanes:
+    """A loop that runs in lanes: how many it has, and what differs from one to the next."""
+
+    axis: Axis
+    count: int
+    varying: set[Ref]
+
+    @classmethod
+    def of(cls, loop: For) -> _Lanes:
+        return cls(loop.axis, VECTOR_BYTES // widest(loop), _varying(loop))
+
+    def steps(self, extent: int) -> int:
+        """Vectors that cover so many iterations."""
+        return -(-extent // self.count)
+
+
 def _outer_cycles(loop: For) -> float:
     """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a time."""
-    total = _cycles(loop.body, loop)
+    lanes = _Lanes.of(loop)
+    total = _cycles(loop.body, lanes)
     for inner in loop.body:
         if isinstance(inner, For):
-            total += inner.extent * (STEP + _cycles(inner.body, loop))
-    return total * -(-loop.extent // _lanes(loop)) / loop.extent
+            total += inner.extent * (STEP + _cycles(inner.body, lanes))
+    return total * lanes.steps(loop.extent) / loop.extent
 
 
 def _inner_cycles(loop: For) -> float:
@@ -124,34 +142,29 @@ def _inner_cycles(loop: For) -> float:
     total = _cycles(loop.body, None)
     for inner in loop.body:
         if isinstance(inner, For):
-            pays = _pays(inner)
-            sums = len(open_accumulators(inner)) if pays else 0
-            steps = -(-inner.extent // _lanes(inner)) if pays else inner.extent
-            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, inner if pays else None))
+            lanes = _Lanes.of(inner) if _pays(inner) else None
+            sums, steps = (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
+            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, lanes))
     return total
 
 
-def _lanes(loop: For) -> int:
-    return VECTOR_BYTES // widest(loop)
-
-
-def _cycles(body: tuple[Statement, ...], along: For | None) -> float:
-    """Cycles of the statements themselves, without the loops among them, in lanes of the loop ``along`` or one by one."""
-    total, lanes = 0.0, 1 if along is None else _lanes(along)
-    varying = set() if along is None else _varying(along)
+def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None) -> float:
+    """Cycles of the statements themselves, without the loops among them, in lanes or one by one."""
+    total = 0.0
     for statement in body:
         step = None
         if isinstance(statement, Store):
-            step = statement.address[along.axis] if along else 1
+            step = statement.address[lanes.axis] if lanes else 1
         elif isinstance(statement, Accumulate):
             total += 1
         elif isinstance(statement, Let) and isinstance(statement.value, Load):
-            apart = not varying.isdisjoint(ref for ref, _ in statement.value.dynamic)
-            step = APART if apart else statement.value.address[along.axis] if along else 1
+            step = statement.value.address[lanes.axis] if lanes else 1
+            if lanes and not lanes.varying.isdisjoint(ref for ref, _ in statement.value.dynamic):
+                step = APART
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             total += 20 if statement.value.op in HEAVY else 8 if statement.value.op in ("div", "sqrt") else 1
         if step is not None:
-            total += 1 if abs(step) <= 1 else GATHERED * lanes
+            total += GATHERED * lanes.count if lanes and abs(step) > 1 else 1
     return total
 
 

@@ -206,7 +206,7 @@ class KernelEmitter(Traffic):
         """Unrolled copies, fewer when that avoids a masked tail; a chain needs all of them to have enough to do."""
         count = self.lane_count(loop)
         unroll = loop.unroll
-        while unroll > 1 and not is_chained(loop) and loop.extent % (count * unroll) and not loop.extent % count:
+        while unroll > 1 and loop.extent % (count * unroll) and not loop.extent % count and not is_chained(loop):
             unroll //= 2
         return unroll
 
@@ -296,8 +296,7 @@ class KernelEmitter(Traffic):
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
         self.prepare(loop.body)
-        if self.lanes is not None and self.ahead:
-            self.fetch(self.ahead.get(id(loop), ()))
+        self.fetch(self.ahead.get(id(loop), ()))
         self.body(loop.body)
         if masked and self.lanes is not None:
             self.lanes.masks = None
@@ -427,7 +426,7 @@ def _can_fail(statement: Statement) -> bool:
 
 
 def streamed(loop: For, touched: int, kept: Collection[Buffer]) -> frozenset[Buffer]:
-    """The large buffer that a light loop in lanes only writes, element by element: heavy loops, and those that write several, lost by it.
+    """The large buffer that a light loop in lanes only writes, element by element: heavy loops with several results lost by it.
 
     Args:
         loop: the loop.

@@ -22,7 +22,7 @@ import platform
 import sys
 
 SYMBOL = "gj_parallel_for"
-WORTH_SPINNING_NS = 1300
+WORTH_SPINNING_NS = 1_300
 """Estimated work from which awake workers are asked to help."""
 WORTH_WAKING_NS = 60_000
 """Estimated work from which sleeping workers are woken."""

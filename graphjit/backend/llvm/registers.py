@@ -119,7 +119,7 @@ class Registers:
         self.touched = 0  # bytes of all buffers that this function is given
         self.kept: Collection[Buffer] = ()  # of these, what later steps read
         self.fence = False  # whether any loop streams
-        self.ahead: Mapping[int, Places] | None = None  # what loops inside the outermost one fetch for its next iteration
+        self.ahead: Mapping[int, Places] = {}  # what loops in lanes fetch for the next iteration of one around them
 
     # ---------------------------------------------------------------------------------------------------- values
 

@@ -258,9 +258,9 @@ class Traffic(Registers):
 
     def fetch(self, places: Sequence[tuple[Buffer, Address]]) -> None:
         """Ask for the cache lines of neighbouring elements, as far as the second-level cache."""
-        assert self.lanes is not None
-        self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for buffer, address in places:
+            assert self.lanes is not None
+            self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
             base, size = self.pointer(buffer, address), buffer.dtype.itemsize
             for first in range(0, self.lanes.count * self.lanes.unroll, max(1, CACHE_LINE // size)):
                 self.fn.do(f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)")
