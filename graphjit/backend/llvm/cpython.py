@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import sysconfig
+import weakref
 from dataclasses import dataclass
 from functools import cache
 
@@ -84,6 +85,7 @@ NUMPY = {
 _PY_TP_ALLOC = 47  # slot number of tp_alloc in CPython's typeslots.h (stable ABI)
 _NUMPY_DEFAULT_HANDLER = 306  # index of PyDataMem_DefaultHandler in NumPy's C API table
 _C_CONTIGUOUS = 0x1
+_F_CONTIGUOUS = 0x2
 _ALIGNED = 0x100
 _OWNS_DATA = 0x4
 _WRITEABLE = 0x400
@@ -93,6 +95,7 @@ _WRITEABLE = 0x400
 class Layout:
     """Offsets in bytes from the start of an object, and NumPy's flag bits."""
 
+    references: int
     type: int
     size: int
     float_value: int
@@ -106,10 +109,12 @@ class Layout:
     array_dims: int
     array_descr: int
     array_flags: int
+    array_weakrefs: int
     descr_byteorder: int
     descr_number: int
     array_flag_mask: int
     array_own_mask: int
+    array_fresh_flags: int
     swapped: int
 
 
@@ -151,6 +156,8 @@ def numpy_api() -> ctypes.Array[ctypes.c_void_p]:
 
 def _verify_python(at: Layout) -> None:
     floating, items, pair, text = 1.0625, [object(), object()], (object(), object()), b"abcdefgh"
+    shared = [items] * 3
+    _check("reference count", _int(id(shared) + at.references) == 1 and _int(id(items) + at.references) == 1 + len(shared))
     cell = (lambda: floating).__closure__[0]  # type: ignore[index]
     _check("ob_type", _word(id(items) + at.type) == id(list) and _word(id(floating) + at.type) == id(float))
     _check("ob_size", _word(id(pair) + at.size) == 2 and _word(id(items) + at.size) == 2)
@@ -170,6 +177,13 @@ def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
     shifted, swapped = np.zeros(33, np.uint8)[1:].view(np.float64), np.zeros(3, ">f8" if at.swapped == 62 else "<f8")
     fixed = np.zeros(3)
     fixed.flags.writeable = False
+    for shape in ((3, 5), (7,), ()):
+        fresh = np.empty(shape)
+        flags = _int(id(fresh) + at.array_flags)
+        _check("flags of a fresh array", flags & ~_F_CONTIGUOUS == at.array_fresh_flags)
+        _check("no weak references", _word(id(fresh) + at.array_weakrefs) == 0)
+        reference = weakref.ref(fresh)
+        _check("weak references", _word(id(fresh) + at.array_weakrefs) == id(reference))
     for array in (plain, turned, shifted, swapped, fixed, np.zeros(()), np.zeros((0, 2), np.bool_)):
         here = id(array)
         dims = _word(here + at.array_dims)
@@ -208,6 +222,7 @@ def layout() -> Layout:
     _check("a build with the GIL", not sysconfig.get_config_var("Py_GIL_DISABLED"))
     head = object.__basicsize__
     at = Layout(
+        references=0,
         type=head - WORD,
         size=head,
         float_value=head,
@@ -221,10 +236,12 @@ def layout() -> Layout:
         array_dims=head + 2 * WORD,
         array_descr=head + 5 * WORD,
         array_flags=head + 6 * WORD,
+        array_weakrefs=head + 7 * WORD,
         descr_byteorder=head + WORD + 2,
         descr_number=head + WORD + 4,
         array_flag_mask=_C_CONTIGUOUS | _ALIGNED,
         array_own_mask=_OWNS_DATA | _WRITEABLE,
+        array_fresh_flags=_C_CONTIGUOUS | _ALIGNED | _OWNS_DATA | _WRITEABLE,
         swapped=ord(">" if sys.byteorder == "little" else "<"),
     )
     api = numpy_api()

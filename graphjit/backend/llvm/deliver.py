@@ -28,6 +28,47 @@ entry:
 }"""
 
 
+def _spare(at: Layout) -> str:
+    """Whether only its specialisation holds an array, and nobody changed what it is."""
+    return f"""define i1 @gj_spare(ptr %array, ptr %descr, i32 %nd, ptr %dims) nounwind {{
+entry:
+  {get("references", "i32", "%array", at.references)}
+  {get("flags", "i32", "%array", at.array_flags)}
+  {get("weak", "ptr", "%array", at.array_weakrefs)}
+  {get("descr.now", "ptr", "%array", at.array_descr)}
+  {get("nd.now", "i32", "%array", at.array_nd)}
+  {get("dims.now", "ptr", "%array", at.array_dims)}
+  %flags.fresh = and i32 %flags, {at.array_fresh_flags}
+  %alone = icmp eq i32 %references, 1
+  %whole = icmp eq i32 %flags.fresh, {at.array_fresh_flags}
+  %unseen = icmp eq ptr %weak, null
+  %same.descr = icmp eq ptr %descr.now, %descr
+  %same.nd = icmp eq i32 %nd.now, %nd
+  %a = and i1 %alone, %whole
+  %b = and i1 %unseen, %same.descr
+  %c = and i1 %a, %b
+  %fit = and i1 %c, %same.nd
+  %count = sext i32 %nd to i64
+  br i1 %fit, label %loop, label %no
+loop:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %one ]
+  %done = icmp eq i64 %i, %count
+  br i1 %done, label %yes, label %one
+one:
+  %want.at = getelementptr i64, ptr %dims, i64 %i
+  %have.at = getelementptr i64, ptr %dims.now, i64 %i
+  %want = load i64, ptr %want.at
+  %have = load i64, ptr %have.at
+  %i.next = add i64 %i, 1
+  %same = icmp eq i64 %want, %have
+  br i1 %same, label %loop, label %no
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}}"""
+
+
 def _execute(at: Layout) -> str:
     """Hold what must stay alive, allocate the outputs (or take donated arrays), run the program."""
     return f"""walk.end:
@@ -94,11 +135,12 @@ fresh.check:
   %fresh.none = icmp eq ptr %fresh, null
   br i1 %fresh.none, label %clean, label %prepare.keep
 prepare.keep:
-  {get("fresh.data", "ptr", "%fresh", at.array_data)}
-  {place("fresh.slot", 1, "%prep")}
-  {place("fresh.leaf", 2, "%prep")}
-  store ptr %fresh.data, ptr %fresh.slot
-  store ptr %fresh, ptr %fresh.leaf
+  %taken = phi ptr [ %fresh, %fresh.check ], [ %spare, %spare.take ], [ %donor, %donor.take ]
+  {get("taken.data", "ptr", "%taken", at.array_data)}
+  {place("taken.slot", 1, "%prep")}
+  {place("taken.leaf", 2, "%prep")}
+  store ptr %taken.data, ptr %taken.slot
+  store ptr %taken, ptr %taken.leaf
   br label %prepare.step
 prepare.apart:
   {word("apart.entries", "ptr", 1, "%prep")}
@@ -120,12 +162,22 @@ donor.refused:
   br i1 %donor.block, label %prepare.block, label %prepare.array
 donor.take:
   call void @Py_IncRef(ptr %donor)
-  {get("donor.data", "ptr", "%donor", at.array_data)}
-  {place("donor.slot", 1, "%prep")}
-  {place("donor.leaf", 2, "%prep")}
-  store ptr %donor.data, ptr %donor.slot
-  store ptr %donor, ptr %donor.leaf
-  br label %prepare.step
+  br label %prepare.keep
+prepare.spare:
+  {word("spare.descr", "ptr", 3, "%prep")}
+  {word("spare.nd", "i32", 4, "%prep")}
+  {word("spare.dims", "ptr", 5, "%prep")}
+  {word("spare.one", "ptr", 6, "%prep")}
+  %one.free = call i1 @gj_spare(ptr %spare.one, ptr %spare.descr, i32 %spare.nd, ptr %spare.dims)
+  br i1 %one.free, label %spare.take, label %spare.other
+spare.other:
+  {word("spare.two", "ptr", 7, "%prep")}
+  %two.free = call i1 @gj_spare(ptr %spare.two, ptr %spare.descr, i32 %spare.nd, ptr %spare.dims)
+  br i1 %two.free, label %spare.take, label %prepare.array
+spare.take:
+  %spare = phi ptr [ %spare.one, %prepare.spare ], [ %spare.two, %spare.other ]
+  call void @Py_IncRef(ptr %spare)
+  br label %prepare.keep
 prepare.scalar:
   {place("scratch.slot", 1, "%prep")}
   {place("scratch", 2, "%prep")}
@@ -157,7 +209,7 @@ def _build(at: Layout) -> str:
   {field("build.first", "ptr", "build")}
   br label %build.loop
 build.push:
-  %object = phi ptr [ %leaf, %build.array ], [ %number.fresh, %number.fill ], [ %truth, %build.bool ], \
+  %object = phi ptr [ %leaf, %build.array ], [ %number, %number.fill ], [ %truth, %build.bool ], \
 [ %constant, %build.static ], [ %tuple.new, %tuple.loop ], [ %list.new, %list.loop ], [ %dict.new, %entry.loop ]
   %object.at = phi ptr [ %top, %build.array ], [ %top, %number.fill ], [ %top, %build.bool ], \
 [ %top, %build.static ], [ %tuple.base, %tuple.loop ], [ %list.base, %list.loop ], [ %dict.base, %entry.loop ]
@@ -175,15 +227,30 @@ build.array:
   store ptr null, ptr %leaf.place
   br label %build.push
 build.scalar:
+  {word("number.one", "ptr", 4, "%make")}
+  {get("one.references", "i32", "%number.one", at.references)}
+  %number.one.alone = icmp eq i32 %one.references, 1
+  br i1 %number.one.alone, label %number.take, label %number.other
+number.other:
+  {word("number.two", "ptr", 5, "%make")}
+  {get("two.references", "i32", "%number.two", at.references)}
+  %number.two.alone = icmp eq i32 %two.references, 1
+  br i1 %number.two.alone, label %number.take, label %number.make
+number.take:
+  %number.spare = phi ptr [ %number.one, %build.scalar ], [ %number.two, %number.other ]
+  call void @Py_IncRef(ptr %number.spare)
+  br label %number.fill
+number.make:
   {word("number.type", "ptr", 2, "%make")}
   {word("number.allocate", "ptr", 3, "%make")}
   %number.fresh = call ptr %number.allocate(ptr %number.type, i64 0)
   %number.none = icmp eq ptr %number.fresh, null
   br i1 %number.none, label %clean, label %number.fill
 number.fill:
+  %number = phi ptr [ %number.fresh, %number.make ], [ %number.spare, %number.take ]
   {place("number.scratch", 1, "%make")}
   %number.bits = load i64, ptr %number.scratch
-  %number.value = getelementptr i8, ptr %number.fresh, i64 {at.scalar_value}
+  %number.value = getelementptr i8, ptr %number, i64 {at.scalar_value}
   store i64 %number.bits, ptr %number.value
   br label %build.push
 build.bool:
@@ -285,9 +352,9 @@ wrap.call:
   br label %finish
 
 clean:
-  %clean.top = phi ptr [ %stack, %fresh.check ], [ %stack, %prepare.block ], [ %stack, %ran ], [ %top, %build.scalar ], \
+  %clean.top = phi ptr [ %stack, %fresh.check ], [ %stack, %prepare.block ], [ %stack, %ran ], [ %top, %number.make ], \
 [ %top, %build.tuple ], [ %top, %build.list ], [ %top, %build.dict ], [ %top, %entry.failed ]
-  %clean.status = phi i64 [ 0, %fresh.check ], [ 0, %prepare.block ], [ %status, %ran ], [ 0, %build.scalar ], \
+  %clean.status = phi i64 [ 0, %fresh.check ], [ 0, %prepare.block ], [ %status, %ran ], [ 0, %number.make ], \
 [ 0, %build.tuple ], [ 0, %build.list ], [ 0, %build.dict ], [ 0, %entry.failed ]
   br label %clean.leaves
 clean.leaves:
@@ -379,6 +446,7 @@ def add_run(module: Module) -> None:
     add_message(module, "gj_text_on_error", _ON_ERROR)
     module.ensure("gj_static_equal", lambda _: static_equal(at))
     module.ensure("gj_apart", lambda _: APART)
+    module.ensure("gj_spare", lambda _: _spare(at))
     module.ensure("gj_policy_restore", lambda _: _POLICY_RESTORE)
     body = "\n".join((call_shape(at), walk(at), _execute(at), _build(at)))
     module.ensure(

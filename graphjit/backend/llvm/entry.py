@@ -16,6 +16,8 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from graphjit.backend.llvm import cpython
 from graphjit.backend.llvm.blocks import SMALLEST
 from graphjit.backend.llvm.cpython import WORD
@@ -42,6 +44,11 @@ from graphjit.backend.signature import (
     Tuple,
     leaves,
 )
+
+SPARE_BYTES = 1 << 13
+SPARES_BYTES = 1 << 17
+"""Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a small
+NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the memory."""
 
 
 class Specialisation:
@@ -83,7 +90,7 @@ class _Tables:
         self._outputs = self._scalars + inputs * WORD
         self._leaves = self._outputs + outputs * WORD
         self._stack = self._leaves + outputs * WORD
-        self._slot = 0
+        self._slot = self._spared = 0
         self._free = len(spec.inputs)
         self._donors = {leaf.donor for leaf in leaves(spec.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None}
         self._arrays = array("q")  # the table of `donation.py`
@@ -251,7 +258,9 @@ class _Tables:
             shape = self._shape(leaf.shape)
             fresh = Prepare.BLOCK if _nbytes(leaf) >= SMALLEST else Prepare.ARRAY
             words = slot, place, facts.descr, len(leaf.shape), shape
-            if leaf.donor is None:
+            if leaf.donor is None and (spares := self._spare_arrays(leaf)):
+                self._op(self._prepare, Prepare.SPARE, *words, *map(id, spares))
+            elif leaf.donor is None:
                 self._op(self._prepare, fresh, *words)
             else:
                 self._op(self._prepare, Prepare.DONOR, *words, self._sources[leaf.donor], int(fresh is Prepare.BLOCK))
@@ -261,7 +270,19 @@ class _Tables:
         if leaf.dtype.kind == "b":
             self._op(self._build, Build.BOOL, place)
         else:
-            self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate)
+            spares = [np.dtype(leaf.dtype.name).type(0) for _ in range(2)]
+            self.kept.append(spares)
+            self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate, *map(id, spares))
+
+    def _spare_arrays(self, leaf: ArrayOut) -> list[np.ndarray]:
+        """Two arrays: a caller that keeps the last result while it asks for the next gets them in turn."""
+        nbytes = _nbytes(leaf)
+        if nbytes > SPARE_BYTES or self._spared + 2 * nbytes > SPARES_BYTES:
+            return []
+        self._spared += 2 * nbytes
+        spares = [np.empty(leaf.shape, leaf.dtype.name) for _ in range(2)]
+        self.kept.append(spares)
+        return spares
 
 
 def _nbytes(leaf: ArrayIn | HiddenArray | ArrayOut) -> int:

@@ -54,6 +54,7 @@ class Prepare(IntEnum):
     BLOCK = 3  # as ARRAY, in memory that is used again (`blocks.py`)
     APART = 4  # a table of arrays, b its length: whether donors may be used (`donation.py`)
     DONOR = 5  # as ARRAY, f register of the donated array, g whether a fresh one would be BLOCK
+    SPARE = 6  # as ARRAY, f and g arrays of this type to hand out again when nobody else holds them
 
 
 class Build(IntEnum):
@@ -61,7 +62,7 @@ class Build(IntEnum):
 
     END = 0
     ARRAY = 1  # a leaf
-    SCALAR = 2  # a scalar, b type, c its tp_alloc
+    SCALAR = 2  # a scalar, b type, c its tp_alloc, d and e objects of it to hand out again when nobody else holds them
     BOOL = 3  # a scalar
     STATIC = 4  # a object
     TUPLE = 5  # a length
