@@ -65,9 +65,9 @@ def measure(peer_name: str, workload: Workload, dtype: str) -> dict[str, Any]:
     return {"call": 1024 * max(0, peak - idle), "kept": max(0, 1024 * (idle - before) - results)}
 
 
-def in_fresh_process(peer_name: str, workload: Workload, dtype: str, timeout: float = 600.0) -> dict[str, Any]:
-    """`measure` in a child process. Raises RuntimeError with the end of the child's error output."""
-    return child("benchmarks.memory", peer_name, workload, dtype, timeout)
+def in_fresh_process(peer_name: str, workload: Workload, dtype: str, library: str = "", timeout: float = 600.0) -> dict[str, Any]:
+    """`measure` in a child process, which finds graphjit's library in the directory `library`. Raises RuntimeError with the end of the child's error output."""
+    return child("benchmarks.memory", peer_name, workload, dtype, library, timeout)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Measurement:
     """One workload at one dtype.
 
     `moved_bytes` and `flops` are the least that the result takes. `samples` and `first_calls` hold seconds by peer,
-    `memory` the bytes of `benchmarks.memory` by peer. `refused` says why a peer was not timed, `absent` for which
+    `cold_first_call` those of graphjit where its library is not on disk yet, `memory` the bytes of `benchmarks.memory` by peer. `refused` says why a peer was not timed, `absent` for which
     peers the workload is not written. `cores` is how many cores graphjit kept busy.
     """
 
@@ -42,6 +42,7 @@ class Measurement:
     cores: float = 0.0
     samples: dict[str, list[float]] = field(default_factory=dict)
     first_calls: dict[str, list[float]] = field(default_factory=dict)
+    cold_first_call: float | None = None
     memory: dict[str, dict[str, int]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)

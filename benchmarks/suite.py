@@ -5,8 +5,10 @@ Input: `Options`. Output: a `Record`. Invariant: the machine's limits are measur
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +98,8 @@ def run(options: Options, console: Console) -> Record:
                 def say(what: str, name: str = f"{workload.name} {dtype}") -> None:
                     progress.update(task, description=f"{name}: {what}")
 
-                record.rows.append(_row(options, workload, dtype, peers, rows, say))
+                with tempfile.TemporaryDirectory() as library:
+                    record.rows.append(_row(options, workload, dtype, peers, rows, library, say))
                 progress.advance(task)
                 if options.json is not None:
                     # After every row, so that a run that dies leaves what it had.
@@ -114,6 +117,7 @@ def _row(
     dtype: str,
     peers: dict[str, Peer],
     rows: Sequence[tuple[Workload, str]],
+    library: str,
     say: Callable[[str], None],
 ) -> Measurement:
     say("timing")
@@ -130,19 +134,21 @@ def _row(
     if options.first_call and dtype == workload.dtypes[0]:
         say("first calls")
         smallest = min(other.size or 0.0 for other, _ in rows if other.family == workload.family)
-        _first_calls(options, workload, dtype, row, timed, (workload.size or 0.0) <= smallest)
+        _first_calls(options, workload, dtype, row, timed, (workload.size or 0.0) <= smallest, library)
     if options.memory:
         for name in timed:
             say(f"memory of {name}")
             try:
-                row.memory[name] = memory.in_fresh_process(name, workload, dtype, options.patience)
+                row.memory[name] = memory.in_fresh_process(name, workload, dtype, library, options.patience)
             except (RuntimeError, OSError) as error:
                 row.refused[f"{name}, memory"] = reason(error)
     return row
 
 
-def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], smallest: bool) -> None:
-    """Fill `row.first_calls`: in turns, since the machine may be slower at one time than at another."""
+def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], smallest: bool, library: str) -> None:
+    """Fill `row.first_calls`: in turns, since the machine may be slower at one time than at another; ours before with the directory `library` empty."""
+    with contextlib.suppress(RuntimeError, OSError):  # told below
+        row.cold_first_call = first_call.in_fresh_process(OURS, workload, dtype, library, 2 * options.patience)["first"]
     if options.quick:
         timed = [name for name in timed if name in (OURS, "jax")]
     expected = None
@@ -152,7 +158,7 @@ def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurem
             if (turn and name not in (OURS, "jax")) or (name in SLOW_COMPILERS and not smallest):
                 continue
             try:
-                found = first_call.in_fresh_process(name, workload, dtype, 2 * options.patience)
+                found = first_call.in_fresh_process(name, workload, dtype, library, 2 * options.patience)
             except (RuntimeError, OSError) as error:
                 row.refused[f"{name}, first call"] = reason(error)
                 continue

@@ -70,6 +70,7 @@ def columns(limits: Limits) -> Sequence[Column]:
         ("of limit", fraction),
         ("first call", lambda row: _seconds(row.first_call())),
         ("to jax", lambda row: _ratio(row.first_ratio("jax"))),
+        ("cold", lambda row: _seconds(row.cold_first_call)),
         ("peak", _memory),
         ("to lowest", lambda row: _ratio(row.memory_ratio())),
     )

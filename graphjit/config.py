@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -31,10 +32,21 @@ def _count(text: str) -> int | None:
     return int(first) if first.isdigit() and int(first) > 0 else None
 
 
+def _cache_directory(ours: str | None, parent: str | None) -> Path | None:
+    if ours is not None:
+        return Path(ours) if ours else None
+    try:
+        return (Path(parent) if parent else Path.home() / ".cache") / "graphjit"
+    except RuntimeError:  # nobody's home
+        return None
+
+
 SETTINGS = (
     Setting("GRAPHJIT_LOG", _words, frozenset(), "comma-separated topics printed to stderr: retrace, grad, compile, donate"),
     Setting("GRAPHJIT_NUM_THREADS", _count, None, "threads of compiled code; default: all cores of the affinity mask"),
     Setting("OMP_NUM_THREADS", _count, None, "threads of compiled code when GRAPHJIT_NUM_THREADS is not set"),
+    Setting("GRAPHJIT_CACHE_DIR", str, None, "directory for object code of graphjit's own library; empty: none is kept"),
+    Setting("XDG_CACHE_HOME", str, None, "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache"),
     Setting("GRAPHJIT_VERIFY", lambda text: text not in ("", "0"), False, "verify every graph after every pass"),
 )
 
@@ -46,3 +58,4 @@ _values: dict[str, Any] = {
 log_topics: frozenset[str] = _values["GRAPHJIT_LOG"]
 num_threads: int | None = _values["GRAPHJIT_NUM_THREADS"] or _values["OMP_NUM_THREADS"]
 verify_passes: bool = _values["GRAPHJIT_VERIFY"]
+cache_directory: Path | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])

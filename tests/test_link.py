@@ -30,9 +30,9 @@ graphjit.grad(lambda x: np.sum(x * x))(np.ones(3))
 begin = jit.NativeModule.__init__
 made = []
 
-def note(self, text, opt=2, below=None):
+def note(self, text, opt=2, below=None, library=False):
     made.append((text.split("'")[1] if text.startswith("; ModuleID") else "threads", opt))
-    begin(self, text, opt, below)
+    begin(self, text, opt, below, library)
 
 jit.NativeModule.__init__ = note
 {call}

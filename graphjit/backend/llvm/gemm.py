@@ -89,7 +89,7 @@ def ensure_parts(names: Iterable[str]) -> None:
             missing += [other for other in module.declared_names if is_part(other) and other not in _modules and other not in missing]
         if TAKE in module.declared_names:
             ensure_room()
-        native = jit.NativeModule(module.render())
+        native = jit.NativeModule(module.render(), library=True)
         for name in missing:
             jit.add_symbol(name, native.address(name))
             _modules[name] = native
@@ -141,7 +141,7 @@ def ensure_room() -> None:
 
 def _prepared(module: Module) -> jit.NativeModule:
     """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
-    native = jit.NativeModule(module.render(), opt=0)  # it decides and calls; what loops over tiles is a part
+    native = jit.NativeModule(module.render(), opt=0, library=True)  # it decides and calls; what loops over tiles is a part
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
         raise MemoryError("no memory for the buffers of matrix products")
     return native

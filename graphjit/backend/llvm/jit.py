@@ -17,6 +17,8 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from graphjit.backend.llvm import store
+
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
@@ -36,6 +38,13 @@ def _llvm() -> ModuleType:
     import llvmlite.binding
 
     return llvmlite.binding
+
+
+@cache
+def _version() -> str:
+    import llvmlite
+
+    return f"llvmlite {llvmlite.__version__}, LLVM {_llvm().llvm_version_info}"
 
 
 @cache
@@ -115,24 +124,39 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
-    def __init__(self, text: str, opt: int = 2, below: NativeModule | None = None) -> None:
+    def __init__(self, text: str, opt: int = 2, below: NativeModule | None = None, library: bool = False) -> None:
         """Compile ``text``.
 
         Args:
             text: LLVM assembly.
             opt: the level of code generation: 0 is three to ten times faster to compile, for code that is no inner loop.
             below: a module whose addresses ``text`` holds; it lives and ends with this one.
+            library: ``text`` is the same in every process and holds no address: its object code is kept on disk (`store`).
         """
         self._below = below
-        _on_deep_stack(lambda: self._compile(text, opt))
+        _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(text, opt))
 
-    def _compile(self, text: str, opt: int) -> None:
+    def _take(self, text: str, opt: int) -> None:
+        llvm = _llvm()
+        target, cpu, features = host()
+        name = store.key(text, str(opt), _version(), target.triple, cpu, features)
+        code = store.find(name)
+        if code is None:
+            return self._compile(text, opt, lambda _, made: store.keep(name, made))
+        with _lock, _undisturbed():
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(opt))
+            self._engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
+            self._engine.finalize_object()
+
+    def _compile(self, text: str, opt: int, made: Callable[[llvm.ModuleRef, bytes], None] | None = None) -> None:
         with _lock, _undisturbed():
             machine = target_machine(opt)
             module = _llvm().parse_assembly(text)
             module.triple = machine.triple
             module.data_layout = str(machine.target_data)
             self._engine = _llvm().create_mcjit_compiler(module, machine)
+            if made is not None:
+                self._engine.set_object_cache(made)
             self._engine.finalize_object()
 
     def address(self, name: str) -> int:

@@ -77,7 +77,7 @@ def ensure() -> None:
 
 
 def _build() -> _Pool:
-    module = jit.NativeModule(source(), opt=0)  # system calls and waiting: better code would be no faster
+    module = jit.NativeModule(source(), opt=0, library=True)  # system calls and waiting: better code would be no faster
     # Workers poll this code until the very end of the process: the interpreter's shutdown must not unmap it.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)

@@ -82,7 +82,7 @@ def provide(*symbols: str) -> None:
             _define(module, symbol)
             missing += [other for other in module.declared_names if is_routine(other) and other not in _compiled and other not in missing]
         for opt in sorted(levels):
-            native = NativeModule(levels[opt].render(), opt)
+            native = NativeModule(levels[opt].render(), opt, library=True)
             for symbol in missing:
                 if places[symbol] == opt:
                     add_symbol(symbol, native.address(symbol))
