@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -32,13 +31,11 @@ def _count(text: str) -> int | None:
     return int(first) if first.isdigit() and int(first) > 0 else None
 
 
-def _cache_directory(ours: str | None, parent: str | None) -> Path | None:
+def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
-        return Path(ours) if ours else None
-    try:
-        return (Path(parent) if parent else Path.home() / ".cache") / "graphjit"
-    except RuntimeError:  # nobody's home
-        return None
+        return ours or None
+    where = parent or os.path.expanduser("~/.cache")
+    return os.path.join(where, "graphjit") if os.path.isabs(where) else None
 
 
 SETTINGS = (
@@ -58,4 +55,4 @@ _values: dict[str, Any] = {
 log_topics: frozenset[str] = _values["GRAPHJIT_LOG"]
 num_threads: int | None = _values["GRAPHJIT_NUM_THREADS"] or _values["OMP_NUM_THREADS"]
 verify_passes: bool = _values["GRAPHJIT_VERIFY"]
-cache_directory: Path | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])
+cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])

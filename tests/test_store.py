@@ -42,7 +42,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(store.config, "cache_directory", tmp_path / "kept")
+    monkeypatch.setattr(store.config, "cache_directory", str(tmp_path / "kept"))
     store.directory.cache_clear()
     yield tmp_path / "kept"
     store.directory.cache_clear()
