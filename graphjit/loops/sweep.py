@@ -4,6 +4,7 @@ Job: cut the loop over rows of each kernel to one block, put kernels and product
 rows (products of columns among them) from the partial sums of the tasks.
 Input: the parts of a `Sweep`, kernels lowered.  Output: one loop kernel.
 Invariants: each row is computed once; a task adds up its blocks in order and tasks are combined in order, so results depend on shapes only.
+The elements of a batch are tasks: their sums over rows go straight to where they belong, and what all rows of an element need is theirs alone.
 """
 
 from __future__ import annotations
@@ -50,15 +51,20 @@ Body = tuple[Statement, ...]
 def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
     """Loop IR of a sweep."""
     blocks = -(-sweep.rows // sweep.block)
-    each = -(-blocks // min(sweep.tasks, blocks))  # blocks of a task
-    tasks = -(-blocks // each)
+    batched = sweep.batch > 1
+    each = blocks if batched else -(-blocks // min(sweep.tasks, blocks))  # blocks of a task
+    tasks = sweep.batch if batched else -(-blocks // each)
     numbers = itertools.count()
     maker = _Maker(sweep, numbers, each, tasks)
     inside: list[Statement] = []
     last: list[Statement] = []
     for part in sweep.parts:
-        if isinstance(part, Product):
+        if isinstance(part, Product) and batched:
+            block, final = maker.multiply_each(program, part)
+        elif isinstance(part, Product):
             block, final = maker.multiply(program, part)
+        elif batched:
+            block, final = maker.split(maker.one(ir.renumbered(lower_kernel(program, part).body, numbers)), ())
         else:
             block, final = maker.split(ir.renumbered(lower_kernel(program, part).body, numbers), ())
         inside += block
@@ -66,10 +72,12 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
     if each > 1:
         bound = Bound(Affine(0, {maker.task: each}), blocks) if blocks % each else None
         inside = [For(maker.block, each, tuple(inside), bound=bound)]
-    task = For(maker.task, tasks, (*maker.opening(), *inside), kind="parallel")
-    body = (*maker.packing, task, *last)
+    packing = tuple(maker.packing)
+    task = For(maker.task, tasks, (*(packing if batched else ()), *maker.opening(), *inside), kind="parallel")
+    body = (*(() if batched else packing), task, *last)
     scratch = [buffer for buffer in ir.buffers(body) if buffer.kind == "scratch"]
-    return LoopKernel(sweep.name, body, maker.comment, (*maker.packed, *maker.partial, *scratch))
+    packed = [] if batched else maker.packed  # a task's own are scratch
+    return LoopKernel(sweep.name, body, maker.comment, (*packed, *maker.partial, *scratch))
 
 
 @dataclass
@@ -85,11 +93,13 @@ class _Maker:
 
     def __init__(self, sweep: Sweep, numbers: Iterator[int], each: int, tasks: int) -> None:
         self.rows, self.length = sweep.rows, sweep.block
+        self.batched, self.axis = sweep.batch > 1, ROWS if sweep.batch == 1 else "i1"
         self.task, self.block, self.each, self.tasks = Axis("task"), Axis("block"), each, tasks
         self.numbers = numbers
         self.name = sweep.name
         self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
+        self.cleared: list[tuple[Matrix, int]] = []  # results of a task that its blocks add to, and their elements
         self.packed: list[Buffer] = []  # right operands of products, row by row
         self.packing: list[Statement] = []
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
@@ -98,7 +108,7 @@ class _Maker:
     def start(self) -> Address:
         """The first row of the block."""
         blocks = {self.block: self.length} if self.each > 1 else {}
-        return Affine(0, {self.task: self.each * self.length, **blocks})
+        return Affine(0, blocks if self.batched else {self.task: self.each * self.length, **blocks})
 
     @property
     def bound(self) -> Bound | None:
@@ -111,20 +121,20 @@ class _Maker:
 
     def split(self, body: Body, around: tuple[tuple[Axis, int], ...]) -> tuple[list[Statement], list[Statement]]:
         """What each block does, and what is done once after the last; ``around`` are the loops outside of the one over rows."""
-        at = next((i for i, s in enumerate(body) if isinstance(s, For) and _has_rows(s)), None)
+        at = next((i for i, s in enumerate(body) if isinstance(s, For) and _has_loop(s, self.axis)), None)
         assert at is not None, "a kernel of a sweep has no loop over its rows"
         loop = body[at]
         assert isinstance(loop, For)
         before, after = body[:at], body[at + 1 :]
         sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
-        if loop.axis.name != ROWS:
+        if loop.axis.name != self.axis:
             inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
             turned = self.row_by_row(loop) if loop.extent >= WIDE else None
             block: list[Statement] = [*before, turned or replace(loop, body=tuple(inner))]
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
         if not sums:
-            assert all(isinstance(s, For) and s.axis.name == ROWS for s in after), "only sums over rows are finished later"
+            assert all(isinstance(s, For) and s.axis.name == self.axis for s in after), "only sums over rows are finished later"
             return [*before, self.cut(loop), *(self.cut(s) for s in after if isinstance(s, For))], []
         block = [*before, self.cut(loop)]
         rest = list(before)
@@ -135,6 +145,51 @@ class _Maker:
             block += [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(combine), (old, ref))), Store(buffer, here, total)]
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
+
+    def one(self, body: Body) -> Body:
+        """A kernel for the one element of the batch that a task computes."""
+
+        def each(statement: Statement, loop: For) -> Statement:
+            if isinstance(statement, For):
+                return replace(statement, body=tuple(each(s, loop) for s in statement.body))
+            buffer = _buffer(statement)  # scratch holds the rows of a block of this element only
+
+            def moved(address: Address) -> Address:
+                factor = address[loop.axis]
+                here = 0 if buffer is not None and buffer.kind == "scratch" else factor
+                return address + Affine(0, {loop.axis: -factor, self.task: here}) if factor else address
+
+            return map_addresses(statement, moved)
+
+        taken: list[Statement] = []
+        for statement in body:
+            if isinstance(statement, For):
+                assert statement.axis.name == ROWS, "the outermost loop is that over the batch"
+                taken += [each(s, statement) for s in statement.body]
+            else:
+                taken.append(statement)
+        return tuple(taken)
+
+    def multiply_each(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
+        """One product of a batch: what a block computes, or adds to the result; nothing remains for the end."""
+        left, right = (program.buffers[storage(arg)] for arg in product.node.args)
+        out = program.buffers[product.node]
+
+        def matrix(buffer: Buffer, stride: int, strides: tuple[int, int], rows: int) -> Matrix:
+            # Scratch holds the rows of the block only.
+            at = Affine() if buffer.kind == "scratch" else self.start * rows + Affine(0, {self.task: stride})
+            return Matrix(buffer, at, *strides)
+
+        of_x, of_y, of_out = product.batch_strides
+        if sums_over_rows(product):
+            x, y = matrix(left, of_x, product.lhs, product.lhs[1]), matrix(right, of_y, product.rhs, product.rhs[0])
+            target = matrix(out, of_out, (product.n, 1), 0)
+            self.cleared.append((target, product.m * product.n))
+            return [Multiply(target, x, y, (product.m, product.n, self.length), adds=True)], []
+        x, target = matrix(left, of_x, product.lhs, product.lhs[0]), matrix(out, of_out, (product.n, 1), product.n)
+        y = matrix(right, of_y, product.rhs, 0)
+        y = self.pack(y, product) if product.rhs[1] != 1 else y
+        return [Multiply(target, x, y, (self.length, product.n, product.k))], []
 
     def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
         """The loop that combines, in order, what the tasks keep at ``place``."""
@@ -184,7 +239,8 @@ class _Maker:
         if not sums_over_rows(product):
             x = Matrix(left, rows(left), *product.lhs)
             target = Matrix(out, rows(out), product.n)
-            y = self.pack(right, product) if product.rhs[1] != 1 else Matrix(right, Affine(), product.rhs[0])
+            y = Matrix(right, Affine(), *product.rhs)
+            y = self.pack(y, product) if y.column != 1 else y
             return [Multiply(target, x, y, (self.length, product.n, product.k), bound=self.bound)], []
         x, y = Matrix(left, rows(left), *product.lhs), Matrix(right, rows(right), product.rhs[0])
         cells = product.m * product.n
@@ -196,12 +252,13 @@ class _Maker:
         final = (Init(total, "add"), self.over_tasks(total, "add", sums, place), Store(out, place, total))
         return [each], [For(cell, cells, final)]
 
-    def pack(self, right: Buffer, product: Product) -> Matrix:
+    def pack(self, right: Matrix, product: Product) -> Matrix:
         """A right operand whose rows do not lie end to end, copied once for all blocks."""
         k, n = product.k, product.n
-        buffer = Buffer(f"{self.name}y{len(self.packed)}", right.dtype, k * n, "local")
-        term, column, value = Axis(f"k{len(self.packed)}"), Axis(f"n{len(self.packed)}"), self.fresh(right.dtype)
-        load = Let(value, Load(right, Affine(0, {term: product.rhs[0], column: product.rhs[1]})))
+        dtype = right.buffer.dtype
+        buffer = Buffer(f"{self.name}y{len(self.packed)}", dtype, k * n, "scratch" if self.batched else "local")
+        term, column, value = Axis(f"k{len(self.packed)}"), Axis(f"n{len(self.packed)}"), self.fresh(dtype)
+        load = Let(value, Load(right.buffer, right.at(Affine(0, {term: 1}), Affine(0, {column: 1}))))
         store = Store(buffer, Affine(0, {term: n, column: 1}), value)
         self.packing.append(For(term, k, (For(column, n, (load, store)),)))
         self.packed.append(buffer)
@@ -219,8 +276,12 @@ class _Maker:
         return buffer, address
 
     def opening(self) -> list[Statement]:
-        """Partial sums of a task before its first block."""
+        """Sums of a task before its first block."""
         statements: list[Statement] = []
+        for i, (target, cells) in enumerate(self.cleared):
+            zero, cell = self.fresh(target.buffer.dtype), Axis(f"z{i}")
+            statements.append(Let(zero, ir.Const(ir.identity("add", target.buffer.dtype))))
+            statements.append(For(cell, cells, (Store(target.buffer, target.address + Affine(0, {cell: 1}), zero),)))
         for i, (buffer, partial) in enumerate(self.partial.items()):
             zero = self.fresh(buffer.dtype)
             axis = Axis(f"p{i}")
@@ -237,8 +298,8 @@ def _buffer(statement: Statement) -> Buffer | None:
     return statement.buffer if isinstance(statement, Store) else None
 
 
-def _has_rows(loop: For) -> bool:
-    return loop.axis.name == ROWS or any(isinstance(s, For) and s.axis.name == ROWS for s in walk(loop.body))
+def _has_loop(loop: For, name: str) -> bool:
+    return loop.axis.name == name or any(isinstance(s, For) and s.axis.name == name for s in walk(loop.body))
 
 
 def _scalar(combine: str) -> str:

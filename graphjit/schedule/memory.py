@@ -68,7 +68,7 @@ def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program
                 continue
             if isinstance(step, Sweep) and node in step.row_by_row and last.get(node) == i:
                 # Nobody else reads it: it need not outlive the block of rows.
-                size = node.type.size // step.rows * step.block
+                size = node.type.size // (step.batch * step.rows) * step.block
                 buffers[node] = Buffer(f"s{len(buffers)}", node.dtype, size, "scratch")
                 continue
             reused = _dying_twin(fusion, step, node, last, i, buffers) if isinstance(step, Kernel) else None

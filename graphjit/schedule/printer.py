@@ -142,7 +142,8 @@ def _head(step: Step) -> str:
         reduced = f" reducing axes {step.axes}" if step.axes is not None else ""
         return f"kernel over {step.space}{reduced}, cost {step.cost}"
     if isinstance(step, Sweep):
-        return f"sweep over {step.rows} rows, {step.block} at a time, in up to {step.tasks} tasks"
+        batch = f"{step.batch} times " if step.batch > 1 else ""
+        return f"sweep over {batch}{step.rows} rows, {step.block} at a time, in up to {step.tasks} tasks"
     return f"assembly of {step.node.op.name}"
 
 

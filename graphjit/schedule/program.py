@@ -84,13 +84,17 @@ class Product:
 
 @dataclass(eq=False)
 class Sweep:
-    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks."""
+    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks.
+
+    With a ``batch`` of more than one there are as many rows for each of its elements, and each element is a task.
+    """
 
     parts: list[Kernel | Product]
     rows: int
     block: int
     tasks: int
     row_by_row: set[Node]  # the nodes that have a value for each row: all but sums over rows
+    batch: int = 1
     name: str = ""
 
     @property

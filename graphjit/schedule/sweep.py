@@ -1,7 +1,8 @@
 """Steps that go over the same rows, run block by block while the block is in cache.
 
 Job: of neighbouring kernels whose spaces share a long leading axis, and of products of tall matrices with small ones between them, make one step,
-a sweep: all of them run on some rows, then on the next.  Sums down the columns of a tall matrix are one even alone.
+a sweep: all of them run on some rows, then on the next.  Sums down the columns of a tall matrix are one even alone.  Where products of a batch are
+among them (attention), the rows are those of each element of the batch.
 Input: a fusion.  Output: the fusion with sweeps for such kernels.
 Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are complete only after the sweep,
 so nothing inside it reads them; which rows make a block depends on shapes only.
@@ -34,6 +35,14 @@ PARTIAL_BYTES = 262_144
 """Bytes of partial sums at most."""
 THIN_BYTES = 131_072
 """Bytes of the small matrix of a product at most: it stays in the second-level cache beside a block of rows."""
+MIN_BATCH = 4
+"""Elements of a batch at the least: each is a task of its own."""
+MIN_EACH = 128
+"""Rows of each at the least: smaller matrices lie in the caches together, and are multiplied back to back by code for their shape."""
+EACH_BLOCK_BYTES = 524_288
+"""What the rows of a block of theirs may touch: each block reads the small matrices whole, so blocks are larger."""
+MIN_BLOCK = 8
+"""Rows of a block of theirs at the least, and rows of an element are a multiple of a block."""
 PRODUCT_COST = 50
 """What a product counts for among the costs of kernels: it is a call."""
 
@@ -76,7 +85,7 @@ class _Run:
 
     def start(self) -> None:
         self.numbers: list[int] = []
-        self.rows = 0
+        self.frame: tuple[int, ...] = ()  # (rows,), or (batch, rows)
         self.parts: list[Kernel | Product] = []
         self.made: dict[Node, bool] = {}  # values of the run -> whether they have rows
         self.touched: dict[Node, int] = {}  # bytes of a row of each value that is read or written row by row
@@ -86,17 +95,26 @@ class _Run:
 
     def takes(self, part: Kernel | Product) -> bool:
         """Whether ``part`` can run block by block after the parts of the run."""
-        rows = _rows(part)
-        if rows < MIN_ROWS or (self.parts and (rows != self.rows or self.cost + _cost(part) > KERNEL_LIMIT)):
+        frame = self.frame_of(part)
+        if math.prod(frame) < MIN_ROWS or frame[-1] < MIN_EACH * (len(frame) > 1) or (self.parts and (frame != self.frame or self.cost + _cost(part) > KERNEL_LIMIT)):
             return False
-        if TASKS // 4 * (self.sums + _sum_bytes(part)) > PARTIAL_BYTES:
+        sums = self.sums + _sum_bytes(part)
+        if (sums // frame[0] if len(frame) > 1 else TASKS // 4 * sums) > PARTIAL_BYTES:
             return False
         return self.takes_product(part) if isinstance(part, Product) else self.takes_kernel(part)
+
+    def frame_of(self, part: Kernel | Product) -> tuple[int, ...]:
+        """The rows of a part: as in the run, where that is possible."""
+        if isinstance(part, Kernel) and part.space[: len(self.frame)] == self.frame != ():
+            return self.frame
+        return _frame(part)
 
     def takes_product(self, product: Product) -> bool:
         """Whether what a product reads is there, row by row, and what all rows need is made by nobody here."""
         x, y = (storage(arg) for arg in product.node.args)
         if self.fusion.places.get(product.node) or self.owns(x) or self.owns(y):
+            return False
+        if product.batch > 1 and any(node in self.made and not _in_order(node, product, which) for which, node in enumerate((x, y))):
             return False
         return self.made.get(x, True) and (self.made.get(y, True) if sums_over_rows(product) else y not in self.made)
 
@@ -104,16 +122,17 @@ class _Run:
         """Whether what a kernel reads of values made in the run lies in the row that it computes."""
         if not all(kernel.space):
             return False
-        if kernel.scan is not None and kernel.scan[0] == 0:  # a running value goes from block to block
+        frame = self.frame or _frame(kernel)
+        if kernel.scan is not None and kernel.scan[0] < len(frame):  # a running value goes from block to block
             return False
-        over_rows = kernel.axes is not None and 0 in kernel.axes
-        if over_rows and any(member.phase for member in kernel.members):
+        over_rows = kernel.axes is not None and any(axis < len(frame) for axis in kernel.axes)
+        if over_rows and (len(frame) > 1 or any(member.phase for member in kernel.members)):
             return False
         for member in kernel.members:
             for dep, address in self.fusion.reads[member.node]:
                 rows = self.made.get(dep, dep.op.name != "concatenate" or not self.owns(dep))
                 if dep in self.made or not rows:
-                    if not rows or (member.outer and over_rows) or not _in_row(dep, address, member.node, kernel, member.outer):
+                    if not rows or (member.outer and over_rows) or not _in_row(dep, address, member.node, frame, member.outer):
                         return False
         return True
 
@@ -122,13 +141,14 @@ class _Run:
         return any(place.owner is owner for node in self.made for place in self.fusion.places.get(node, ()))
 
     def add(self, number: int, part: Kernel | Product) -> None:
-        rows = self.rows = _rows(part)
+        self.frame = self.frame_of(part)
+        depth, rows = len(self.frame), math.prod(self.frame)
         here: dict[Node, int] = {}
 
         def note(node: Node, deps: list[Node], column: bool) -> None:
             self.made[node] = not column
             values = deps if column else [*deps, node]
-            here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape and dep.shape[0] == rows)
+            here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape[:depth] == self.frame)
 
         if isinstance(part, Product):
             note(part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part))
@@ -147,19 +167,31 @@ class _Run:
 
     def close(self) -> list[tuple[list[int], Step]]:
         """The steps that the run becomes: one sweep, or its parts as they were."""
-        numbers, parts, rows = self.numbers, self.parts, self.rows
+        numbers, parts, frame = self.numbers, self.parts, self.frame
         shared = sum(self.touched[node] for node, times in self.touches.items() if times > 1)
         row = sum(self.touched.values())
         sums, row_by_row = self.sums, {node for node, has_rows in self.made.items() if has_rows}
         self.start()
         if len(parts) == 1:
             shared = row if _gains_alone(parts[0]) else 0
-        if not parts or shared * rows < SHARED_BYTES:
-            return [([number], part) for number, part in zip(numbers, parts, strict=True)]
+        separate: list[tuple[list[int], Step]] = [([number], part) for number, part in zip(numbers, parts, strict=True)]
+        if not parts or shared * math.prod(frame) < SHARED_BYTES:
+            return separate
+        if len(frame) > 1:
+            batch, rows = frame
+            block = _divisor(rows, max(EACH_BLOCK_BYTES // max(row, 1), 1))
+            pays = block >= MIN_BLOCK and any(isinstance(part, Product) for part in parts)
+            return [(numbers, Sweep(parts, rows, block, batch, row_by_row, batch))] if pays else separate
         fitting = max(BLOCK_BYTES // max(row, 1), FEW)
-        block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, rows)
+        block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, *frame)
         tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
-        return [(numbers, Sweep(parts, rows, block, tasks, row_by_row))]
+        return [(numbers, Sweep(parts, frame[0], block, tasks, row_by_row))]
+
+
+def _divisor(rows: int, most: int) -> int:
+    """The largest block that divides the rows: whole vectors if there is such a one."""
+    found = [block for block in range(1, min(rows, most) + 1) if rows % block == 0]
+    return max(found, key=lambda block: (block % ROUND == 0, block))
 
 
 def _gains_alone(part: Kernel | Product) -> bool:
@@ -170,22 +202,39 @@ def _gains_alone(part: Kernel | Product) -> bool:
 def sums_over_rows(product: Product) -> bool:
     """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for each of theirs."""
     x = storage(product.node.args[0])
+    if product.batch > 1:
+        return product.lhs[1] > product.lhs[0]
     return not (product.m == x.shape[0] and product.node.shape[0] == product.m and product.lhs[0] == math.prod(x.shape[1:]))
 
 
-def _rows(part: Kernel | Product) -> int:
-    """The rows over which a step could run block by block; 0 where it cannot."""
+def _frame(part: Kernel | Product) -> tuple[int, ...]:
+    """The rows over which a step could run block by block, after the elements of a batch if it has one; () where it cannot."""
     if isinstance(part, Kernel):
-        return part.space[0] if part.space else 0
+        batched = len(part.space) > 1 and part.space[0] >= MIN_BATCH
+        return part.space[: 2 if batched and part.space[0] < MIN_ROWS else 1]
     x, y = (storage(arg) for arg in part.node.args)
-    if part.batch != 1 or part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
-        return 0
+    if part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
+        return ()
+    small = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
+    if part.batch > 1:
+        if part.batch < MIN_BATCH or part.node.shape[0] != part.batch:
+            return ()
+        if sums_over_rows(part):
+            return (part.batch, part.k) if part.rhs[1] == 1 else ()
+        return (part.batch, part.m) if small and part.node.shape[1] == part.m else ()
     rows = x.shape[0]
     if sums_over_rows(part):
         fits = rows == part.k and part.lhs[1] == math.prod(x.shape[1:]) and y.shape[:1] == (rows,) and part.rhs == (math.prod(y.shape[1:]), 1)
     else:
-        fits = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
-    return rows if fits else 0
+        fits = small
+    return (rows,) if fits else ()
+
+
+def _in_order(node: Node, product: Product, which: int) -> bool:
+    """Whether the rows of an operand of a batched product are those of ``node``, one after the other."""
+    row = math.prod(node.shape[2:])
+    rows = (product.lhs[1] if sums_over_rows(product) else product.lhs[0]) if which == 0 else product.rhs[0]
+    return rows == row and product.batch_strides[which] == row * node.shape[1]
 
 
 def _cost(part: Kernel | Product) -> int:
@@ -200,17 +249,18 @@ def _sum_bytes(part: Kernel | Product) -> int:
     return sum(member.node.type.nbytes for member in part.members if isinstance(member.node.op.lower, Reduce))
 
 
-def _in_row(dep: Node, address: Address | None, node: Node, kernel: Kernel, outer: bool) -> bool:
+def _in_row(dep: Node, address: Address | None, node: Node, frame: tuple[int, ...], outer: bool) -> bool:
     """Whether what is read of ``dep`` lies in the row that is being computed."""
-    if address is None or not dep.shape or dep.shape[0] != kernel.space[0]:
+    depth = len(frame)
+    if address is None or dep.shape[:depth] != frame:
         return False
-    stride = math.prod(dep.shape[1:])
+    stride = math.prod(dep.shape[depth:])
     extents: Mapping[int, int] = dict(enumerate(node.shape if outer else space(node)))
-    if address[0] != stride:
+    if any(address[axis] != stride * math.prod(frame[axis + 1 :]) for axis in range(depth)):
         return False
     low = high = address.offset
     for axis, factor in address.terms.items():
-        if axis != 0:
+        if axis >= depth:
             last = factor * (extents[axis] - 1)
             low, high = low + min(0, last), high + max(0, last)
     return low >= 0 and high < stride
