@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphjit
-from graphjit.backend.llvm import jit, symbols, threads
+from graphjit.backend.llvm import gemm_direct, jit, symbols, threads
 from graphjit.backend.llvm.gemm_direct import Matrices, Plan, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import Tile, host_tile
 from graphjit.backend.llvm.gemm_text import Writer
@@ -121,6 +121,42 @@ def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
     assert bool(used) == (TILES[tile](kind).lanes >= 8)
 
 
+@pytest.fixture
+def all_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows times any matrix of some columns stream it."""
+    for name, value in {"FAR_BYTES": 0, "IN_PLACE_BYTES": 0, "WIDE": 1, "SUMS": 48}.items():
+        monkeypatch.setattr(gemm_direct, name, value)
+
+
+@pytest.mark.usefixtures("all_stream")
+@pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:
+    """Columns that end inside vectors, between pairs of them and between chunks; terms that end inside a group; a batch."""
+    lanes, rows = TILES[tile](kind).lanes, gemm_direct.STREAM_ROWS
+    sizes = (lanes, 2 * lanes + 1, 3 * lanes, 7 * lanes - 1, 40 * lanes + 3)
+    for m, n, k, left, batch in itertools.product((2, 7, rows), sizes, (1, 8, 21), (False, True), (0, 3)):
+        a, b = operands(kind, m, n, k, left, False, batch)
+        found = planned(a, b, tile)
+        assert found is not None
+        assert found.streams
+        check(a, b, multiply(a, b, tile=tile, counts=(1, 3)))
+    narrow = planned(*operands(kind, rows + 1, 40 * lanes, 21), tile)
+    assert narrow is None or not narrow.streams
+
+
+@pytest.mark.usefixtures("all_stream")
+@pytest.mark.parametrize("kind", KINDS)
+def test_bits_of_rows_that_stream_are_those_of_a_tile(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not host_tile(kind).fused:
+        pytest.skip("this machine has no fused multiply-add")
+    a, b = operands(kind, 11, 1003, 77)
+    streamed = multiply(a, b)
+    monkeypatch.setattr(gemm_direct, "STREAM_ROWS", 0)
+    monkeypatch.setattr(gemm_direct, "IN_PLACE_BYTES", 1 << 30)
+    np.testing.assert_array_equal(multiply(a, b), streamed)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_of_columns_and_rows(kind: str) -> None:
     for n in range(1, 40):
@@ -156,6 +192,8 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
         ((1, 40_001, 20), "streams"),
         ((1, 9001, 5), "streams"),
         ((600, 1, 515), "streams"),
+        ((3, 2051, 1030), "streams"),
+        ((24, 4100, 300), "streams"),
         ((130, 2, 300), "dots"),
         ((1003, 3, 517), "dots"),
     ],
@@ -206,6 +244,12 @@ def test_bits_do_not_depend_on_tiles_storage_or_surroundings(kind: str) -> None:
     assert streamed.streams
     assert streamed.segments == 1
     np.testing.assert_array_equal(multiply(row, wide)[:, 40:70], multiply(row, wide[:, 40:70]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("all_stream")
+def test_nothing_is_read_behind_the_end_of_what_streams(kind: str) -> None:
+    test_nothing_is_read_behind_the_end(kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -68,7 +68,7 @@ def _emit_part(module: Module, name: str) -> None:
     elif what == "block":
         emit_block(module, tile)
     elif what == "rows":
-        emit_rows(module, tile, tile.rows)
+        emit_rows(module, tile, tile.rows, several=tile.vectors > 0)
     elif what == "dots":
         emit_dots(module, tile, tile.rows)
     elif what == "transpose":

@@ -47,9 +47,15 @@ K_BLOCK = 256
 BYTES_PER_NS = 16
 """What memory delivers."""
 WIDE = 32
-"""Vectors in a row from which a row vector times a large matrix streams whole rows."""
+"""Vectors in a row from which a row vector, or a few rows, times a large matrix streams whole rows."""
 CHUNK = 128
 """Vectors of the result at a time then, at the most: they stay in the first-level cache."""
+STREAM_ROWS = 24
+"""Rows up to which they do, where B comes from memory."""
+SUMS = 512
+"""Vectors of all rows at a time, at the most."""
+PANELS = 4
+"""Pieces of several rows at the least, for threads to share."""
 STREAM_SEGMENTS = 4
 """Segments of k then, at the most: long rows are worth more than a short sum of segments costs."""
 ADD_LANES = 5
@@ -146,11 +152,14 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     nbytes = p.k * p.n * tile.size
     contiguous = p.rhs[1] == 1 or p.n == 1
     order = (1, 0, 2) if product.swapped else (0, 1, 2)
-    if p.m == 1 and contiguous and nbytes > IN_PLACE_BYTES and p.n >= WIDE * tile.lanes:
-        chunks = Tiling(1, 1, even_panels(-(-p.n // tile.lanes), CHUNK))
-        nanoseconds = p.batch * nbytes // BYTES_PER_NS
+    large = IN_PLACE_BYTES if p.m == 1 else FAR_BYTES
+    if p.m <= STREAM_ROWS and contiguous and nbytes > large and p.n >= WIDE * tile.lanes:
+        vectors = -(-p.n // tile.lanes)
+        chunk = CHUNK if p.m == 1 else min(CHUNK, SUMS // p.m, -(-vectors // PANELS))
+        chunks = Tiling(p.m, 1, even_panels(vectors, chunk))
+        nanoseconds = p.batch * max(nbytes // BYTES_PER_NS, p.m * p.n * p.k // (6 * tile.lanes))
         parts = max(1, min(STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS))
-        return Plan(p, tile, chunks, False, ROWS, parts if p.batch == 1 else 1, nanoseconds, order, True)
+        return Plan(p, tile, chunks, False, ROWS, parts if p.batch == p.m == 1 else 1, nanoseconds, order, True)
     if p.lhs[1] == 1 and 1 < p.n < tile.lanes // 2 and nbytes <= PACKED_BYTES and _dots_pay(p, tile):
         rows = Tiling(rows_for(p.n), -(-p.m // rows_for(p.n)), even_panels(1, 1))
         nanoseconds = p.batch * max(p.m * p.n * p.k // (6 * tile.lanes), p.m * p.k * tile.size // BYTES_PER_NS // 2)
@@ -293,7 +302,7 @@ def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches:
 
 
 def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span, terms: Span, panels: Span) -> None:
-    """The loops of a row vector times a matrix that streams: chunks of columns, then `ROWS` terms at a time; ``terms`` counts those."""
+    """The loops of a few rows times a matrix that streams: chunks of columns, then `ROWS` terms at a time; ``terms`` counts those."""
     p, tile, size = plan.product, plan.tile, plan.tile.size
     groups, rest = divmod(p.k, ROWS)
 
@@ -301,10 +310,13 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
         """``count`` terms for one chunk of columns."""
         left = w.at(a, _times(w, group, ROWS * p.lhs[1] * size))
         right = w.at(b, _times(w, group, ROWS * p.rhs[0] * size))
-        values = [columns, left, p.lhs[1] * size, right, p.rhs[0] * size, c, goes_on]
+        values = [columns, left, p.lhs[1] * size, right, p.rhs[0] * size, c, goes_on, p.m, p.lhs[0] * size, step]
         typed = [f"{of} {value}" for (of, _), value in zip(ROWS_PARAMETERS, values, strict=True)]
-        w.call(declare_rows(w.module, tile, count), typed)
+        w.call(declare_rows(w.module, tile, count, p.m > 1), typed)
 
+    # Rows of C lie as far apart as those of B, and would displace them: they are added up side by side.
+    step = max(panel.width for panel in plan.tiling.panels) * tile.lanes * size
+    sums = w.fn.alloca(f"[{p.m * step} x i8]", 64) if p.m > 1 else ""
     with _span(w, *batches) as element:
         a = w.at(bases[0], _times(w, element, p.batch_strides[0] * size))
         for kind in plan.tiling.kinds():
@@ -312,7 +324,8 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
                 vector = _plus(w, _times(w, _plus(w, panel, -kind.first), kind.width), kind.vector)
                 place = _times(w, vector, tile.lanes * size)
                 b = w.at(w.at(bases[1], _times(w, element, p.batch_strides[1] * size)), place)
-                c = w.at(w.at(bases[2], _times(w, element, p.n * size)), place)
+                target = w.at(w.at(bases[2], _times(w, element, p.m * p.n * size)), place)
+                c = sums or target
                 columns = w.min(kind.width * tile.lanes, _minus(w, p.n, _times(w, vector, tile.lanes)))
                 if groups:
                     with _span(w, *terms) as group:
@@ -320,6 +333,11 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
                 if rest:
                     with w.when(w.test("eq", terms[1], groups)):
                         rows(rest, groups, a, b, c, columns, "1" if groups else "0")
+                if sums:
+                    w.module.declare("llvm.memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+                    for row in range(p.m):
+                        source, nbytes = w.at(sums, row * step), w.mul(columns, size)
+                        w.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {w.at(target, row * p.n * size)}, ptr {source}, i64 {nbytes}, i1 false)")
     w.finish()
 
 
