@@ -90,6 +90,22 @@ def test_wide_and_batched_products_stay_steps():
     assert sum(isinstance(step, Product) for step in program.steps) == 2
 
 
+@pytest.mark.parametrize(("shape", "fused"), [((300, 4, 256), True), ((300, 5, 256), False), ((255, 2, 4000), False), ((4000, 2, 255), False)])
+def test_wide_products_of_few_terms_are_loops(shape, fused):
+    m, k, n = shape
+    rng = np.random.default_rng(k)
+    u, v, y = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
+    compiled = graphjit.value_and_grad(lambda u, v: np.sum((u @ v - y) ** 2), argnums=(0, 1))
+    graph = compiled.dispatcher.staged(u, v).graph
+    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    products = [*parts(program), *(step for step in program.steps if isinstance(step, Product))]
+    assert any((part.m, part.n) == (m, n) for part in products) != fused
+    _, (du, dv) = compiled(u, v)
+    rest = 2 * (u @ v - y)
+    np.testing.assert_allclose(du, rest @ v.T, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dv, u.T @ rest, rtol=1e-10, atol=1e-10)
+
+
 def test_what_the_next_product_reads_is_not_written_past_the_caches(monkeypatch):
     monkeypatch.setattr(emit, "STREAMED_BYTES", 1000)
     monkeypatch.setattr(emit, "LAST_CACHE", 1000)

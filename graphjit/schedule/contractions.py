@@ -26,6 +26,8 @@ SMALL_IN_BATCH = 20
 """The same for one of many products: they run back to back in one call."""
 BATCH = 8
 """How many are many."""
+WIDE = 256
+"""Rows and columns from which a product of very few terms is like one of two vectors."""
 LONG = 4096
 """Elements of a matrix from which its product with a vector may be a matrix kernel."""
 
@@ -91,6 +93,8 @@ def _decide(b: Builder, node: Node, alone: bool) -> Node:
     product = as_product(node)
     if m == 1 or n == 1:
         fused = product is None or not _streams(product)
+    elif k <= SMALL_AXIS and min(m, n) >= WIDE:
+        fused = True  # its result is most of what moves: loops write it as memory likes it, together with what comes after
     else:
         # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is anything.
         fused = m * n * k <= small or (not alone and max(m, n, k) <= SMALL_AXIS and node.type.size >= BATCH_IN_LANES * m * n)
