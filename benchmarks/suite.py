@@ -131,12 +131,16 @@ def _row(
         row.flops = workload.flops
     # In processes of their own each; a peer that could not be timed here would fail there too.
     timed = [name for name in (OURS, *RIVALS) if name in row.samples]
+    # What takes seconds to compile is started anew for the smallest workload of a family only.
+    least = min(other.size or 0.0 for other, _ in rows if other.family == workload.family)
+    smallest = (workload.size or 0.0) <= least and dtype == workload.dtypes[0]
     if options.first_call and dtype == workload.dtypes[0]:
         say("first calls")
-        smallest = min(other.size or 0.0 for other, _ in rows if other.family == workload.family)
-        _first_calls(options, workload, dtype, row, timed, (workload.size or 0.0) <= smallest, library)
+        _first_calls(options, workload, dtype, row, timed, smallest, library)
     if options.memory:
         for name in timed:
+            if name in SLOW_COMPILERS and not smallest:
+                continue
             say(f"memory of {name}")
             try:
                 row.memory[name] = memory.in_fresh_process(name, workload, dtype, library, options.patience)
@@ -155,7 +159,7 @@ def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurem
     for turn in range(1 if options.quick else 3):
         for name in timed:
             # The ratio that is judged is that to JAX: the others are measured once.
-            if (turn and name not in (OURS, "jax")) or (name in SLOW_COMPILERS and not smallest):
+            if name not in (OURS, "jax") and (turn or not smallest):
                 continue
             try:
                 found = first_call.in_fresh_process(name, workload, dtype, library, 2 * options.patience)

@@ -33,7 +33,7 @@ def _count(text: str) -> int | None:
 
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
-        return ours or None
+        return os.path.abspath(ours) if ours else None  # the working directory may change, and belong to somebody else then
     where = parent or os.path.expanduser("~/.cache")
     return os.path.join(where, "graphjit") if os.path.isabs(where) else None
 

@@ -16,6 +16,7 @@ import pytest
 import graphjit
 from graphjit import compilation, pipeline
 from graphjit.backend.llvm import callable as entry
+from graphjit.errors import TraceError
 from graphjit.trace.guards import find_guards
 
 X = np.arange(1.0, 5.0)
@@ -322,3 +323,51 @@ assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=env)
     assert done.returncode == 0, done.stderr
 
+
+
+class _Scaled:
+    scale = 1.0
+
+    @graphjit.jit
+    def forward(self, x):
+        return self.scale * x
+
+
+def test_an_attribute_of_an_instance_that_shadows_its_class_makes_a_new_trace():
+    scaled = _Scaled()
+    assert not vars(scaled)
+    assert scaled.forward(2.0) == 2.0
+    scaled.scale = 3.0
+    assert scaled.forward(2.0) == 6.0
+    del scaled.scale
+    assert scaled.forward(2.0) == 2.0
+
+
+class _Noisy:
+    def __init__(self):
+        self.rng = np.random.default_rng(1)
+
+    def forward(self, x):
+        return x + self.rng.normal(size=3)
+
+
+def test_draws_from_a_captured_generator_are_refused():
+    rng, old, noisy = np.random.default_rng(0), np.random.RandomState(0), _Noisy()
+    x = np.ones(3)
+    for f, args in (
+        (lambda x: x + rng.normal(size=3), (x,)),
+        (lambda x: x + old.rand(3), (x,)),
+        (noisy.forward, (x,)),
+        (lambda x, g: x + g.normal(size=3), (x, rng)),
+    ):
+        with pytest.raises(TraceError, match="random generator"):
+            graphjit.jit(f)(*args)
+    named = graphjit.jit(lambda x: x * 2 if rng is None else x * 3)
+    np.testing.assert_array_equal(named(x), 3 * x)
+
+
+def test_writing_into_a_captured_array_says_so():
+    held = np.zeros(3)
+    for f in (lambda x: np.copyto(held, x), lambda x: np.add.at(held, 0, x[0]), lambda x: np.add(x, x, out=held)):
+        with pytest.raises(TraceError, match="array from outside"):
+            graphjit.jit(f)(np.ones(3))

@@ -17,8 +17,8 @@ import graphjit
 from graphjit.backend.llvm import jit, threads
 
 compiled = []
-begin = jit.NativeModule._compile
-jit.NativeModule._compile = lambda self, text, *rest: (compiled.append(text), begin(self, text, *rest))[1]
+begin = jit._parsed
+jit._parsed = lambda text, machine: (compiled.append(text), begin(text, machine))[1]
 threads.configure(2)
 a = np.arange(300 * 300.0).reshape(300, 300) / 9e4
 result = graphjit.jit(lambda a: np.sin(a * 1e6) @ a)(a)
@@ -37,14 +37,15 @@ def compiled(directory: Path | str, **environment: str) -> int:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
+    """What is kept there."""
+    return {file.name: file.read_bytes() for file in (directory / store.NAME).iterdir()}
 
 
 @pytest.fixture
 def kept(monkeypatch, tmp_path):
     monkeypatch.setattr(store.config, "cache_directory", str(tmp_path / "kept"))
     store.directory.cache_clear()
-    yield tmp_path / "kept"
+    yield tmp_path / "kept" / store.NAME
     store.directory.cache_clear()
 
 
@@ -54,7 +55,39 @@ def test_a_second_process_compiles_programs_only(tmp_path):
     warm = compiled(tmp_path / "new" / "code")
     assert cold - warm == len(files) >= 5
     assert contents(tmp_path / "new" / "code") == files
-    assert oct((tmp_path / "new" / "code").stat().st_mode & 0o777) == "0o700"
+    assert oct((tmp_path / "new" / "code" / store.NAME).stat().st_mode & 0o777) == "0o700"
+
+
+SIGNALS = """
+import signal, time
+import numpy as np
+import graphjit
+
+class Stop(Exception):
+    pass
+
+def stop(number, frame):
+    raise Stop
+
+# Taken in this thread alone: where another one takes it, Python runs the handler wherever this one is.
+signal.signal(signal.SIGALRM, stop)
+seen = 0
+for i in range(1, 30):
+    signal.setitimer(signal.ITIMER_REAL, i * 0.002)
+    try:
+        graphjit.jit(lambda x: np.sin(x * i) @ x)(np.ones((40 + i, 40 + i)))
+        while True:
+            time.sleep(0.001)
+    except Stop:
+        seen += 1
+print(seen)
+"""
+
+
+def test_what_a_signal_handler_raises_is_not_lost(tmp_path):
+    environment = os.environ | {"GRAPHJIT_CACHE_DIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", SIGNALS], env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("29\n", "")
 
 
 def test_damaged_files_are_made_anew(tmp_path):
@@ -62,19 +95,32 @@ def test_damaged_files_are_made_anew(tmp_path):
     files = contents(tmp_path)
     for i, (name, content) in enumerate(files.items()):
         damaged = content[:-1] + bytes([content[-1] ^ 1]), b"", content[: len(content) // 2]
-        (tmp_path / name).write_bytes(damaged[i % 3])
+        (tmp_path / store.NAME / name).write_bytes(damaged[i % 3])
     assert compiled(tmp_path) == cold
     assert contents(tmp_path) == files
 
 
 def test_nothing_is_kept_where_it_should_not_be(tmp_path):
     shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o777)
+    (shared / store.NAME).mkdir(parents=True)
+    (shared / store.NAME).chmod(0o777)
     file = tmp_path / "file"
     file.write_text("")
     assert len({compiled(shared), compiled(""), compiled(file / "below")}) == 1
     assert contents(shared) == {}
+
+
+def test_files_of_others_stay(kept, monkeypatch):
+    monkeypatch.setattr(store, "LIMIT", 100)
+    assert store.directory() == str(kept)
+    theirs = kept.parent / "thesis.dat"
+    theirs.write_bytes(bytes(1000))
+    (kept / "folder").mkdir()
+    (kept / "link").symlink_to(theirs)
+    for i in range(3):
+        store.keep(store.key(str(i)), bytes(50))
+    assert theirs.exists()
+    assert [store.find(store.key(str(i))) is not None for i in range(3)] == [False, False, True]
 
 
 def test_the_usual_place(tmp_path):
@@ -84,6 +130,7 @@ def test_the_usual_place(tmp_path):
         ({"XDG_CACHE_HOME": str(tmp_path), "HOME": "/elsewhere"}, tmp_path / "graphjit"),
         ({"HOME": str(tmp_path)}, tmp_path / ".cache" / "graphjit"),
         ({"GRAPHJIT_CACHE_DIR": ""}, None),
+        ({"GRAPHJIT_CACHE_DIR": "below"}, Path.cwd() / "below"),
     ):
         done = subprocess.run([sys.executable, "-c", code], env=given | environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == str(expected)

@@ -53,7 +53,41 @@ def normed(x, w, v):
     return np.sum(np.exp(scaled) @ np.swapaxes(v, 1, 2))
 
 
-FUNCTIONS = {f.__name__: f for f in (attention, heads_inside, layers, turned, shifted, normed)}
+def square(x, w, v):
+    """Squares of a batch, read by rows and by columns (where rows are as many as columns)."""
+    hidden = np.tanh(x @ w)
+    hidden = hidden @ np.swapaxes(hidden, 1, 2)
+    return np.sum(np.exp(np.swapaxes(hidden, 1, 2)) @ hidden) + np.sum(np.swapaxes(hidden, 1, 2) @ x) + np.sum(np.tanh(hidden @ hidden))
+
+
+def flips(x, w, v):
+    """What another row made is no part of a sweep, whatever order rows and columns are read in."""
+    hidden = np.tanh(x @ w)
+    return np.sum(hidden[:, ::-1] @ v) + np.sum(np.exp(hidden[:, :, ::-1]) @ w + hidden)
+
+
+def crossed(x, w, v):
+    """Elements and rows of another order (where they are equally many)."""
+    hidden = np.tanh(x @ w)
+    n = min(hidden.shape[:2])
+    crossed = np.swapaxes(np.exp(hidden), 0, 1)
+    return np.sum(np.tanh(crossed[:n, :n] @ w[:n] if crossed.shape[0] != hidden.shape[0] else crossed @ w))
+
+
+def running(x, w, v):
+    """Running sums along rows go on from block to block, those within a row do not."""
+    hidden = np.tanh(x @ w)
+    return np.sum(np.exp(np.cumsum(hidden, axis=2) / 9) @ v) + np.sum((np.cumsum(hidden, axis=1) / 9) @ v)
+
+
+def joined(x, w, v):
+    """Pieces of a concatenation, which are written where they belong."""
+    hidden = np.tanh(x @ w)
+    both = np.concatenate([hidden, np.exp(hidden)], axis=2)
+    return np.sum(both @ np.concatenate([v, w], axis=1)) + np.sum(np.concatenate([hidden, x], axis=1) @ v)
+
+
+FUNCTIONS = {f.__name__: f for f in (attention, heads_inside, layers, turned, shifted, normed, square, flips, crossed, running, joined)}
 
 
 def shapes(name: str, batch: int, rows: int, width: int) -> list[tuple[int, ...]]:

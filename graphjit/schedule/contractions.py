@@ -26,8 +26,8 @@ SMALL_IN_BATCH = 20
 """The same for one of many products: they run back to back in one call."""
 BATCH = 8
 """How many are many."""
-WIDE = 256
-"""Rows and columns from which a product of very few terms is like one of two vectors."""
+OUTER = 256
+"""Rows and columns from which a product of very few terms is like an outer product of vectors."""
 LONG = 4096
 """Elements of a matrix from which its product with a vector may be a matrix kernel."""
 
@@ -69,6 +69,7 @@ def split_contractions(graph: Graph) -> Graph:
     nodes = graph.nodes()
     if all(node.op.name != "contract" for node in nodes):
         return graph
+    operands = _operands(graph)
     b = Builder()
     replaced: dict[Node, Node] = {node: node for node in graph.inputs}
     for node in nodes:
@@ -76,13 +77,23 @@ def split_contractions(graph: Graph) -> Graph:
             continue
         made = b.copy(node, tuple(replaced[arg] for arg in node.args))
         if made.op.name == "contract":
-            made = _decide(b, made, alone=node in graph.outputs and all(arg.op.name in ("input", "const") for arg in made.args))
+            alone = node in graph.outputs and all(arg.op.name in ("input", "const") for arg in made.args)
+            made = _decide(b, made, alone, operand=node in operands)
         replaced[node] = made
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
 
-def _decide(b: Builder, node: Node, alone: bool) -> Node:
-    """What a contraction becomes; ``alone``: nothing else is computed from or for it."""
+def _operands(graph: Graph) -> set[Node]:
+    """Values that only contractions read: they lie in memory whole whatever computes them."""
+    others = {storage(node) for node in graph.outputs}
+    for node in graph.nodes():
+        if node.op.name != "contract" and storage(node) is node:
+            others.update(map(storage, node.args))
+    return set(graph.nodes()) - others
+
+
+def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
+    """What a contraction becomes; ``alone``: nothing else is computed from or for it; ``operand``: only other contractions read it."""
     attrs: Any = node.attrs
     (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
     x, y = node.args
@@ -93,7 +104,7 @@ def _decide(b: Builder, node: Node, alone: bool) -> Node:
     product = as_product(node)
     if m == 1 or n == 1:
         fused = product is None or not _streams(product)
-    elif k <= SMALL_AXIS and min(m, n) >= WIDE:
+    elif k <= SMALL_AXIS and min(m, n) >= OUTER and not operand:
         fused = True  # its result is most of what moves: loops write it as memory likes it, together with what comes after
     else:
         # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is anything.

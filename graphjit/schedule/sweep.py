@@ -202,7 +202,7 @@ def _gains_alone(part: Kernel | Product) -> bool:
 def sums_over_rows(product: Product) -> bool:
     """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for each of theirs."""
     x = storage(product.node.args[0])
-    if product.batch > 1:
+    if product.batch > 1:  # in attention rows, terms and columns may be equally many: what lies in rows is read in rows
         return product.lhs[1] > product.lhs[0]
     return not (product.m == x.shape[0] and product.node.shape[0] == product.m and product.lhs[0] == math.prod(x.shape[1:]))
 

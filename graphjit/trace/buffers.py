@@ -27,7 +27,7 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.assignment import fitted, write, write_mask
-from graphjit.trace.functions.arguments import as_bool, node_of, static_array, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.location import user_location
@@ -310,6 +310,8 @@ def make(held: Owned | Lens) -> Stored:
 
 def stored(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
+    if not isinstance(value, Tracer):
+        raise from_outside("this call")
     if not isinstance(value, Stored):
         node, trace = value._node, value._trace
         value.__class__ = Stored  # type: ignore[assignment]

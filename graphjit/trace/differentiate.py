@@ -125,7 +125,7 @@ def value_and_grad(
         kind = f"{1 + len(more)} arrays" if more else str(value.type)
         raise DerivativeError(
             f"grad needs a function that returns one floating-point number; {_name(function)} returned {kind}. For other "
-            "results use graphjit.vjp (or jacrev), or reduce to a number, for example with np.sum"
+            "results use graphjit.vjp, or reduce to a number, for example with np.sum"
         )
     b = trace.builder
     found = cotangents(b, {value: b.full(1.0, value.type)}, held.inputs)

@@ -192,8 +192,8 @@ class _Reach:
             self.value(inner)
             return
         kind = value if isinstance(value, type) else type(value)
-        namespace = getattr(value, "__dict__", None)
-        namespace = namespace if type(namespace) is dict else {}
+        own = getattr(value, "__dict__", None)
+        namespace: dict[str, Any] = own if type(own) is dict else {}
         self.attributes(value, namespace)
         for name in (*self.names, "__call__"):
             base = next((base for base in kind.__mro__ if name in vars(base)), None)
@@ -207,7 +207,7 @@ class _Reach:
                 # The dict behind the read-only view that a class shows.
                 self.entry(gc.get_referents(vars(base))[0], name, found)
                 self.value(found)
-                if namespace and name not in namespace:
+                if namespace is own and name not in namespace:
                     self.entry(namespace, name, MISSING)
 
 

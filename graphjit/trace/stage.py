@@ -7,8 +7,9 @@ Invariants: which leaves are dynamic, static or refused stands here and nowhere 
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -100,6 +101,8 @@ def stage(
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards."""
     guards = find_guards(function, static)
+    generators = _generators([*(getattr(guard, "expected", None) for guard in guards), *static, *_statics(leaves)])
+    before = _states(generators)
     with recording(), tracing(), Trace() as trace:
         inputs: list[Node] = []
         values: list[Any] = []
@@ -112,6 +115,11 @@ def stage(
                 values.append(tracer)
         trace.fresh = True
         result = call(values)
+        if _states(generators) != before:
+            raise TraceError(
+                f"{name} draws from a random generator while it is traced: the numbers would be baked into the compiled code and come back "
+                "at every call. Draw outside and pass the numbers as an argument."
+            )
         flat, spec = flatten(result)
         outputs: list[tuple[str, Any]] = []
         nodes: list[Node] = []
@@ -142,6 +150,22 @@ def stage(
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
     return Staged(graph, spec, outputs, captured, guards)
+
+
+def _statics(leaves: Sequence[Leaf]) -> list[Any]:
+    """Arguments that are compiled in."""
+    return [leaf.value[1] for leaf in leaves if leaf.type is None]  # type: ignore[index]
+
+
+def _generators(values: Iterable[Any]) -> list[Any]:
+    """NumPy's random generators among ``values``."""
+    kinds = (np.random.Generator, np.random.RandomState)
+    return [value for value in values if isinstance(value, kinds)]
+
+
+def _states(generators: Iterable[Any]) -> list[bytes]:
+    """What changes whenever a generator is drawn from."""
+    return [pickle.dumps(generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()) for generator in generators]
 
 
 def check_static_result(item: Any) -> None:

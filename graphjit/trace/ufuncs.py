@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import graphjit.ops  # noqa: F401 (fills the registry)
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import BOOL, F64
 from graphjit.trace import scipy_special
@@ -23,6 +23,7 @@ from graphjit.trace.functions.arguments import (
     as_bool,
     axes_tuple,
     axis_number,
+    from_outside,
     full,
     given,
     node_of,
@@ -133,10 +134,7 @@ def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any
         TraceError: the target is an array from outside, which compiled code never writes.
     """
     if not isinstance(target, Tracer):
-        raise TraceError(
-            f"np.{ufunc.__name__} would write a traced result into an array from outside (out=, or an in-place operator such as +=) at "
-            f"{user_location()}. Make the array inside the function (np.zeros, np.empty), or use the result: a = a + b"
-        )
+        raise from_outside(f"np.{ufunc.__name__} (out=, or an in-place operator such as +=)")
     if value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
         raise ValueError(f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}")
     if not np.can_cast(value.dtype, target.dtype, casting):

@@ -334,7 +334,7 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
                     with w.when(w.test("eq", terms[1], groups)):
                         rows(rest, groups, a, b, c, columns, "1" if groups else "0")
                 if sums:
-                    w.module.declare("llvm.memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+                    w.module.declare("llvm.memcpy.p0.p0.i64", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
                     for row in range(p.m):
                         source, nbytes = w.at(sums, row * step), w.mul(columns, size)
                         w.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {w.at(target, row * p.n * size)}, ptr {source}, i64 {nbytes}, i1 false)")

@@ -107,7 +107,7 @@ class _Rows(Writer):
 
         right = [[load(self.at(self.at(stream, place), v * tile.lanes * size)) for v in range(vectors)] for stream in self.streams]
         if self.several and not mask:
-            self.module.declare("prefetch", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+            self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
             for stream in self.streams:
                 ahead = self.at(self.at(stream, place), self.following)
                 for v in range(vectors):

@@ -121,6 +121,14 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
         raise raised[0]
 
 
+def _parsed(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """The module of a text, for that machine."""
+    module = _llvm().parse_assembly(text)
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    return module
+
+
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
@@ -137,26 +145,26 @@ class NativeModule:
         _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(text, opt))
 
     def _take(self, text: str, opt: int) -> None:
+        if store.directory() is None:
+            return self._compile(text, opt)
         llvm = _llvm()
         target, cpu, features = host()
         name = store.key(text, str(opt), _version(), target.triple, cpu, features)
         code = store.find(name)
-        if code is None:
-            return self._compile(text, opt, lambda _, made: store.keep(name, made))
         with _lock, _undisturbed():
+            if code is None:
+                # Not through LLVM's hook for caches: what a signal handler raises in a callback from C is lost.
+                machine = target_machine(opt)
+                code = machine.emit_object(_parsed(text, machine))
+                store.keep(name, code)
             self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(opt))
             self._engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
             self._engine.finalize_object()
 
-    def _compile(self, text: str, opt: int, made: Callable[[llvm.ModuleRef, bytes], None] | None = None) -> None:
+    def _compile(self, text: str, opt: int) -> None:
         with _lock, _undisturbed():
             machine = target_machine(opt)
-            module = _llvm().parse_assembly(text)
-            module.triple = machine.triple
-            module.data_layout = str(machine.target_data)
-            self._engine = _llvm().create_mcjit_compiler(module, machine)
-            if made is not None:
-                self._engine.set_object_cache(made)
+            self._engine = _llvm().create_mcjit_compiler(_parsed(text, machine), machine)
             self._engine.finalize_object()
 
     def address(self, name: str) -> int:

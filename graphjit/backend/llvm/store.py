@@ -17,7 +17,10 @@ from functools import cache
 
 from graphjit import config
 
+NAME = "code"
+"""Of the directory within the one that is configured."""
 LIMIT = 32 << 20
+"""Bytes of all files."""
 _CHECK = 32
 
 
@@ -34,10 +37,13 @@ def key(*facts: str) -> str:
 
 @cache
 def directory() -> str | None:
-    """Where object code is kept; None where it is not to be, or where others could put code."""
-    where = config.cache_directory
-    if where is None:
+    """Where object code is kept; None where it is not to be, or where others may write.
+
+    It is a directory of its own, since old files are deleted there.
+    """
+    if config.cache_directory is None:
         return None
+    where = os.path.join(config.cache_directory, NAME)
     try:
         os.makedirs(os.path.dirname(where) or ".", exist_ok=True)
         with suppress(FileExistsError):
@@ -45,7 +51,7 @@ def directory() -> str | None:
         facts = os.stat(where)
     except OSError:
         return None
-    foreign = hasattr(os, "getuid") and (facts.st_uid != os.getuid() or facts.st_mode & 0o022)
+    foreign = hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or facts.st_mode & 0o022)
     return None if foreign or not os.access(where, os.W_OK | os.X_OK) else where
 
 
@@ -55,6 +61,8 @@ def find(name: str) -> bytes | None:
     if where is None:
         return None
     path = os.path.join(where, name)
+    if not os.path.isfile(path):
+        return None
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -62,7 +70,7 @@ def find(name: str) -> bytes | None:
     except OSError:
         return None
     check, code = content[:_CHECK], content[_CHECK:]
-    return code if _digest(code) == check else None
+    return code if code and _digest(code) == check else None
 
 
 def keep(name: str, code: bytes) -> None:
@@ -85,10 +93,16 @@ def keep(name: str, code: bytes) -> None:
 
 
 def _trim(where: str) -> None:
+    files = []
     with os.scandir(where) as found:
-        files = sorted(((file.path, file.stat()) for file in found), key=lambda pair: pair[1].st_mtime_ns, reverse=True)
+        for file in found:
+            with suppress(OSError):  # another process may trim as well
+                if file.is_file(follow_symlinks=False):
+                    facts = file.stat()
+                    files.append((facts.st_mtime_ns, facts.st_size, file.path))
     total = 0
-    for path, facts in files:
-        total += facts.st_size
+    for _, size, path in sorted(files, reverse=True):
+        total += size
         if total > LIMIT:
-            os.unlink(path)
+            with suppress(OSError):
+                os.unlink(path)
