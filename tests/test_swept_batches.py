@@ -66,6 +66,24 @@ def flips(x, w, v):
     return np.sum(hidden[:, ::-1] @ v) + np.sum(np.exp(hidden[:, :, ::-1]) @ w + hidden)
 
 
+def following(x, w, v):
+    """The next row beside one's own."""
+    hidden = x @ w
+    return np.sum((np.tanh(hidden) * np.pad(hidden, ((0, 0), (0, 1), (0, 0)))[:, 1:]) @ v)
+
+
+def first(x, w, v):
+    """The first row beside one's own."""
+    hidden = x @ w
+    return np.sum((np.exp(hidden) * hidden[:, :1]) @ v)
+
+
+def last(x, w, v):
+    """The last row in place of one's own."""
+    hidden = x @ w
+    return np.sum(np.tanh(np.broadcast_to(hidden[:, -1:], hidden.shape) * x[:, :, :1]) @ v)
+
+
 def crossed(x, w, v):
     """Elements and rows of another order (where they are equally many)."""
     hidden = np.tanh(x @ w)
@@ -87,7 +105,7 @@ def joined(x, w, v):
     return np.sum(both @ np.concatenate([v, w], axis=1)) + np.sum(np.concatenate([hidden, x], axis=1) @ v)
 
 
-FUNCTIONS = {f.__name__: f for f in (attention, heads_inside, layers, turned, shifted, normed, square, flips, crossed, running, joined)}
+FUNCTIONS = {f.__name__: f for f in (attention, heads_inside, layers, turned, shifted, normed, square, flips, following, first, last, crossed, running, joined)}
 
 
 def shapes(name: str, batch: int, rows: int, width: int) -> list[tuple[int, ...]]:
@@ -137,8 +155,9 @@ def test_values_and_gradients(everywhere, name, sizes, dtype):
     value, gradients = graphjit.value_and_grad(f, argnums=(0, 1, 2))(*args)
     wanted = interpret(graph, *args)
     printed = NumbaExecutable(program, kernels, python=True).run(args)
+    alone = graphjit.jit(f)(*args)  # then nothing outlives its block of rows
     tolerance = 1e-11 if dtype == "float64" else 5e-5
-    for found in ((value, *gradients), printed):
+    for found in ((value, *gradients), printed, (alone, *gradients)):
         for got, want in zip(found, wanted, strict=True):
             np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max())))
 
