@@ -99,7 +99,7 @@ def run(options: Options, console: Console) -> Record:
                     progress.update(task, description=f"{name}: {what}")
 
                 with tempfile.TemporaryDirectory() as library:
-                    record.rows.append(_row(options, workload, dtype, peers, rows, library, say))
+                    record.rows.append(_row(options, workload, dtype, peers, library, say))
                 progress.advance(task)
                 if options.json is not None:
                     # After every row, so that a run that dies leaves what it had.
@@ -116,7 +116,6 @@ def _row(
     workload: Workload,
     dtype: str,
     peers: dict[str, Peer],
-    rows: Sequence[tuple[Workload, str]],
     library: str,
     say: Callable[[str], None],
 ) -> Measurement:
@@ -131,15 +130,12 @@ def _row(
         row.flops = workload.flops
     # In processes of their own each; a peer that could not be timed here would fail there too.
     timed = [name for name in (OURS, *RIVALS) if name in row.samples]
-    # What takes seconds to compile is started anew for the smallest workload of a family only.
-    least = min(other.size or 0.0 for other, _ in rows if other.family == workload.family)
-    smallest = (workload.size or 0.0) <= least and dtype == workload.dtypes[0]
     if options.first_call and dtype == workload.dtypes[0]:
         say("first calls")
-        _first_calls(options, workload, dtype, row, timed, smallest, library)
+        _first_calls(options, workload, dtype, row, [name for name in timed if name in (OURS, "jax")], library)
     if options.memory:
         for name in timed:
-            if name in SLOW_COMPILERS and not smallest:
+            if name in SLOW_COMPILERS:  # half a minute each
                 continue
             say(f"memory of {name}")
             try:
@@ -149,18 +145,13 @@ def _row(
     return row
 
 
-def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], smallest: bool, library: str) -> None:
+def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], library: str) -> None:
     """Fill `row.first_calls`: in turns, since the machine may be slower at one time than at another; ours before with the directory `library` empty."""
     with contextlib.suppress(RuntimeError, OSError):  # told below
         row.cold_first_call = first_call.in_fresh_process(OURS, workload, dtype, library, 2 * options.patience)["first"]
-    if options.quick:
-        timed = [name for name in timed if name in (OURS, "jax")]
     expected = None
-    for turn in range(1 if options.quick else 3):
+    for _ in range(1 if options.quick else 3):
         for name in timed:
-            # The ratio that is judged is that to JAX: the others are measured once.
-            if name not in (OURS, "jax") and (turn or not smallest):
-                continue
             try:
                 found = first_call.in_fresh_process(name, workload, dtype, library, 2 * options.patience)
             except (RuntimeError, OSError) as error:
