@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading as python_threads
+import threading
 
 import numpy as np
 import pytest
 from random_graphs import random_graph, random_inputs, rng_for
 from test_backend import Make, check, run
 from test_backend_random import examine, with_gradient
+from threads_harness import same_bits
 
 import graphjit
 from graphjit import compilation, pipeline
-from graphjit.backend.llvm import threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
@@ -409,16 +409,7 @@ def test_a_sweep_gives_the_same_bits_for_every_number_of_threads(name):
     rng = np.random.default_rng(6)
     args = [np.asarray(rng.normal(size=shape)) for shape in shapes]
     compiled = graphjit.value_and_grad(f, argnums)
-    before = threads.num_threads()
-    results = []
-    try:
-        for count in (1, 2, 3, 8):
-            threads.configure(count)
-            value, gradients = compiled(*args)
-            results.append([np.asarray(value).tobytes(), *(g.tobytes() for g in gradients)])
-    finally:
-        threads.configure(before)
-    assert all(result == results[0] for result in results)
+    same_bits(compiled, *args)
 
 
 def test_sums_over_rows_end_a_sweep():
@@ -515,13 +506,13 @@ def test_wide_rows_need_no_deep_stack():
         assert any(isinstance(step, Sweep) for step in program.steps)
         wanted = compiled(*args)
         found: list = []
-        before = python_threads.stack_size(128 << 10)
+        before = threading.stack_size(128 << 10)
         try:
-            thread = python_threads.Thread(target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args)))
+            thread = threading.Thread(target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args)))
             thread.start()
             thread.join()
         finally:
-            python_threads.stack_size(before)
+            threading.stack_size(before)
         for got, want in zip(found[0], wanted, strict=True):
             for a, b in zip(got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want], strict=True):
                 assert np.asarray(a).tobytes() == np.asarray(b).tobytes()

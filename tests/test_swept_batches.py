@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threads_harness import same_bits
 
 import graphjit
 from graphjit import compilation, pipeline
-from graphjit.backend.llvm import threads
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.schedule import contractions, sweep
@@ -193,15 +193,4 @@ def test_results_do_not_depend_on_threads():
     args = arguments("attention", (5, 160, 24), "float64")
     compiled = graphjit.value_and_grad(attention, argnums=(0, 1, 2))
     assert sweeps(scheduled(attention, args)[1])
-    before = threads.num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3, 8):
-            threads.configure(count)
-            value, gradients = compiled(*args)
-            found.append((value, *gradients))
-    finally:
-        threads.configure(before)
-    for other in found[1:]:
-        for first, second in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(first, second)
+    same_bits(compiled, *args)

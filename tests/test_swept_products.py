@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from random_graphs import rng_for
 from test_backend import Make, check, run
+from threads_harness import same_bits
 
 import graphjit
 from graphjit import compilation, pipeline
-from graphjit.backend.llvm import emit, threads
+from graphjit.backend.llvm import emit
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.types import F32, F64
@@ -67,18 +68,7 @@ def test_a_network_is_swept_once(rows, dtype):
 def test_results_do_not_depend_on_threads():
     args = arguments(3001)
     compiled = graphjit.value_and_grad(network, argnums=(0, 1, 2, 3, 4))
-    before = threads.num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3, 8):
-            threads.configure(count)
-            value, gradients = compiled(*args)
-            found.append((value, *gradients))
-    finally:
-        threads.configure(before)
-    for other in found[1:]:
-        for first, second in zip(found[0], other, strict=True):
-            np.testing.assert_array_equal(first, second)
+    same_bits(compiled, *args)
 
 
 def test_wide_and_batched_products_stay_steps():

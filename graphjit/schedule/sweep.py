@@ -96,7 +96,9 @@ class _Run:
     def takes(self, part: Kernel | Product) -> bool:
         """Whether ``part`` can run block by block after the parts of the run."""
         frame = self.frame_of(part)
-        if math.prod(frame) < MIN_ROWS or frame[-1] < MIN_EACH * (len(frame) > 1) or (self.parts and (frame != self.frame or self.cost + _cost(part) > KERNEL_LIMIT)):
+        if math.prod(frame) < MIN_ROWS or (len(frame) > 1 and frame[-1] < MIN_EACH):
+            return False
+        if self.parts and (frame != self.frame or self.cost + _cost(part) > KERNEL_LIMIT):
             return False
         sums = self.sums + _sum_bytes(part)
         if (sums // frame[0] if len(frame) > 1 else TASKS // 4 * sums) > PARTIAL_BYTES:
