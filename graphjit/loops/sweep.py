@@ -10,8 +10,8 @@ The elements of a batch are tasks: their sums over rows go straight to where the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.lower import ROWS, lower_kernel
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product, Program, Sweep
+from graphjit.schedule.program import Kernel, Product, Program, Sweep
 from graphjit.schedule.sweep import sums_over_rows
 
 WIDE = 64
@@ -50,34 +50,20 @@ Body = tuple[Statement, ...]
 
 def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
     """Loop IR of a sweep."""
-    blocks = -(-sweep.rows // sweep.block)
-    batched = sweep.batch > 1
-    each = blocks if batched else -(-blocks // min(sweep.tasks, blocks))  # blocks of a task
-    tasks = sweep.batch if batched else -(-blocks // each)
-    numbers = itertools.count()
-    maker = _Maker(sweep, numbers, each, tasks)
+    maker = _Maker(sweep) if sweep.batch == 1 else _Batch(sweep)
     inside: list[Statement] = []
     last: list[Statement] = []
     for part in sweep.parts:
-        if isinstance(part, Product) and batched:
-            block, final = maker.multiply_each(program, part)
-        elif isinstance(part, Product):
-            block, final = maker.multiply(program, part)
-        elif batched:
-            block, final = maker.split(maker.one(ir.renumbered(lower_kernel(program, part).body, numbers)), ())
-        else:
-            block, final = maker.split(ir.renumbered(lower_kernel(program, part).body, numbers), ())
+        block, final = maker.multiply(program, part) if isinstance(part, Product) else maker.split(maker.kernel(program, part), ())
         inside += block
         last += final
-    if each > 1:
-        bound = Bound(Affine(0, {maker.task: each}), blocks) if blocks % each else None
-        inside = [For(maker.block, each, tuple(inside), bound=bound)]
-    packing = tuple(maker.packing)
-    task = For(maker.task, tasks, (*(packing if batched else ()), *maker.opening(), *inside), kind="parallel")
-    body = (*(() if batched else packing), task, *last)
-    scratch = [buffer for buffer in ir.buffers(body) if buffer.kind == "scratch"]
-    packed = [] if batched else maker.packed  # a task's own are scratch
-    return LoopKernel(sweep.name, body, maker.comment, (*packed, *maker.partial, *scratch))
+    if maker.each > 1:
+        bound = Bound(Affine(0, {maker.task: maker.each}), maker.blocks) if maker.blocks % maker.each else None
+        inside = [For(maker.block, maker.each, tuple(inside), bound=bound)]
+    before, opening = maker.opening()
+    body = (*before, For(maker.task, maker.tasks, (*opening, *inside), kind="parallel"), *last)
+    own = [buffer for buffer in ir.buffers(body) if buffer.kind in ("local", "scratch")]
+    return LoopKernel(sweep.name, body, maker.comment, tuple(own))
 
 
 @dataclass
@@ -91,24 +77,33 @@ class _Partial:
 class _Maker:
     """Splits kernels into what a block does and what remains for the end."""
 
-    def __init__(self, sweep: Sweep, numbers: Iterator[int], each: int, tasks: int) -> None:
+    axis = ROWS
+    """Name of the loop over rows in a kernel."""
+    packed: Literal["local", "scratch"] = "local"
+    """Kind of the buffers of packed operands: all tasks read them."""
+
+    def __init__(self, sweep: Sweep) -> None:
         self.rows, self.length = sweep.rows, sweep.block
-        self.batched, self.axis = sweep.batch > 1, ROWS if sweep.batch == 1 else "i1"
-        self.task, self.block, self.each, self.tasks = Axis("task"), Axis("block"), each, tasks
-        self.numbers = numbers
+        self.blocks = -(-sweep.rows // sweep.block)
+        self.each, self.tasks = self.shares(sweep)
+        self.task, self.block = Axis("task"), Axis("block")
+        self.numbers = itertools.count()
         self.name = sweep.name
         self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
-        self.cleared: list[tuple[Matrix, int]] = []  # results of a task that its blocks add to, and their elements
-        self.packed: list[Buffer] = []  # right operands of products, row by row
-        self.packing: list[Statement] = []
+        self.packing: list[Statement] = []  # of right operands of products, row by row
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
+
+    def shares(self, sweep: Sweep) -> tuple[int, int]:
+        """Blocks of a task, and tasks."""
+        each = -(-self.blocks // min(sweep.tasks, self.blocks))
+        return each, -(-self.blocks // each)
 
     @property
     def start(self) -> Address:
         """The first row of the block."""
         blocks = {self.block: self.length} if self.each > 1 else {}
-        return Affine(0, blocks if self.batched else {self.task: self.each * self.length, **blocks})
+        return Affine(0, {self.task: self.each * self.length, **blocks})
 
     @property
     def bound(self) -> Bound | None:
@@ -146,50 +141,9 @@ class _Maker:
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
 
-    def one(self, body: Body) -> Body:
-        """A kernel for the one element of the batch that a task computes."""
-
-        def each(statement: Statement, loop: For) -> Statement:
-            if isinstance(statement, For):
-                return replace(statement, body=tuple(each(s, loop) for s in statement.body))
-            buffer = _buffer(statement)  # scratch holds the rows of a block of this element only
-
-            def moved(address: Address) -> Address:
-                factor = address[loop.axis]
-                here = 0 if buffer is not None and buffer.kind == "scratch" else factor
-                return address + Affine(0, {loop.axis: -factor, self.task: here}) if factor else address
-
-            return map_addresses(statement, moved)
-
-        taken: list[Statement] = []
-        for statement in body:
-            if isinstance(statement, For):
-                assert statement.axis.name == ROWS, "the outermost loop is that over the batch"
-                taken += [each(s, statement) for s in statement.body]
-            else:
-                taken.append(statement)
-        return tuple(taken)
-
-    def multiply_each(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
-        """One product of a batch: what a block computes, or adds to the result; nothing remains for the end."""
-        left, right = (program.buffers[storage(arg)] for arg in product.node.args)
-        out = program.buffers[product.node]
-
-        def matrix(buffer: Buffer, stride: int, strides: tuple[int, int], rows: int) -> Matrix:
-            # Scratch holds the rows of the block only.
-            at = Affine() if buffer.kind == "scratch" else self.start * rows + Affine(0, {self.task: stride})
-            return Matrix(buffer, at, *strides)
-
-        of_x, of_y, of_out = product.batch_strides
-        if sums_over_rows(product):
-            x, y = matrix(left, of_x, product.lhs, product.lhs[1]), matrix(right, of_y, product.rhs, product.rhs[0])
-            target = matrix(out, of_out, (product.n, 1), 0)
-            self.cleared.append((target, product.m * product.n))
-            return [Multiply(target, x, y, (product.m, product.n, self.length), adds=True)], []
-        x, target = matrix(left, of_x, product.lhs, product.lhs[0]), matrix(out, of_out, (product.n, 1), product.n)
-        y = matrix(right, of_y, product.rhs, 0)
-        y = self.pack(y, product) if product.rhs[1] != 1 else y
-        return [Multiply(target, x, y, (self.length, product.n, product.k))], []
+    def kernel(self, program: Program, kernel: Kernel) -> Body:
+        """A kernel's loops over all rows."""
+        return ir.renumbered(lower_kernel(program, kernel).body, self.numbers)
 
     def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
         """The loop that combines, in order, what the tasks keep at ``place``."""
@@ -256,12 +210,12 @@ class _Maker:
         """A right operand whose rows do not lie end to end, copied once for all blocks."""
         k, n = product.k, product.n
         dtype = right.buffer.dtype
-        buffer = Buffer(f"{self.name}y{len(self.packed)}", dtype, k * n, "scratch" if self.batched else "local")
-        term, column, value = Axis(f"k{len(self.packed)}"), Axis(f"n{len(self.packed)}"), self.fresh(dtype)
+        number = len(self.packing)
+        buffer = Buffer(f"{self.name}y{number}", dtype, k * n, self.packed)
+        term, column, value = Axis(f"k{number}"), Axis(f"n{number}"), self.fresh(dtype)
         load = Let(value, Load(right.buffer, right.at(Affine(0, {term: 1}), Affine(0, {column: 1}))))
         store = Store(buffer, Affine(0, {term: n, column: 1}), value)
         self.packing.append(For(term, k, (For(column, n, (load, store)),)))
-        self.packed.append(buffer)
         return Matrix(buffer, Affine(), n)
 
     def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...]) -> tuple[Buffer, Address]:
@@ -275,21 +229,84 @@ class _Maker:
         self.kept[ref] = buffer, address
         return buffer, address
 
-    def opening(self) -> list[Statement]:
-        """Sums of a task before its first block."""
+    def opening(self) -> tuple[list[Statement], list[Statement]]:
+        """What stands before all tasks, and what a task does before its first block: its sums are nothing yet."""
         statements: list[Statement] = []
-        for i, (target, cells) in enumerate(self.cleared):
-            zero, cell = self.fresh(target.buffer.dtype), Axis(f"z{i}")
-            statements.append(Let(zero, ir.Const(ir.identity("add", target.buffer.dtype))))
-            statements.append(For(cell, cells, (Store(target.buffer, target.address + Affine(0, {cell: 1}), zero),)))
-        for i, (buffer, partial) in enumerate(self.partial.items()):
-            zero = self.fresh(buffer.dtype)
-            axis = Axis(f"p{i}")
-            address = Affine(0, {self.task: partial.size, **({axis: 1} if partial.size > 1 else {})})
-            store = Store(buffer, address, zero)
-            statements.append(Let(zero, ir.Const(ir.identity(partial.combine, buffer.dtype))))
-            statements.append(For(axis, partial.size, (store,)) if partial.size > 1 else store)
-        return statements
+        for buffer, partial in self.partial.items():
+            statements += self.fill(buffer, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
+        return self.packing, statements
+
+    def fill(self, buffer: Buffer, start: Address, size: int, combine: str) -> list[Statement]:
+        """Elements of a buffer before anything is combined with them."""
+        zero, axis = self.fresh(buffer.dtype), Axis("cell")
+        store = Store(buffer, start + Affine(0, {axis: 1} if size > 1 else {}), zero)
+        return [Let(zero, ir.Const(ir.identity(combine, buffer.dtype))), For(axis, size, (store,)) if size > 1 else store]
+
+
+class _Batch(_Maker):
+    """The elements of a batch as tasks: a sum over the rows of one goes straight to its place, and nothing remains for the end."""
+
+    axis = "i1"
+    packed = "scratch"
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self.added: list[tuple[Matrix, int]] = []  # results that the blocks of a task add to, and their elements
+
+    def shares(self, sweep: Sweep) -> tuple[int, int]:
+        return self.blocks, sweep.batch
+
+    @property
+    def start(self) -> Address:
+        return Affine(0, {self.block: self.length} if self.each > 1 else {})
+
+    def kernel(self, program: Program, kernel: Kernel) -> Body:
+        """A kernel's loops over the rows of the task's element."""
+
+        def each(statement: Statement, batch: Axis) -> Statement:
+            if isinstance(statement, For):
+                return replace(statement, body=tuple(each(s, batch) for s in statement.body))
+            buffer = _buffer(statement)
+            scratch = buffer is not None and buffer.kind == "scratch"  # it holds the rows of a block of this element only
+
+            def moved(address: Address) -> Address:
+                factor = address[batch]
+                return address + Affine(0, {batch: -factor, self.task: 0 if scratch else factor}) if factor else address
+
+            return map_addresses(statement, moved)
+
+        taken: list[Statement] = []
+        for statement in super().kernel(program, kernel):
+            if isinstance(statement, For):
+                assert statement.axis.name == ROWS, "the outermost loop is that over the batch"
+                taken += [each(s, statement.axis) for s in statement.body]
+            else:
+                taken.append(statement)
+        return tuple(taken)
+
+    def multiply(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
+        """One product of the batch: what a block computes, or adds to the result."""
+        left, right = (program.buffers[storage(arg)] for arg in product.node.args)
+        sums = sums_over_rows(product)
+        of_x, of_y, of_out = product.batch_strides
+
+        def matrix(buffer: Buffer, stride: int, strides: tuple[int, int], row: int) -> Matrix:
+            # Scratch holds the rows of the block only.
+            at = Affine() if buffer.kind == "scratch" else self.start * row + Affine(0, {self.task: stride})
+            return Matrix(buffer, at, *strides)
+
+        x = matrix(left, of_x, product.lhs, product.lhs[1 if sums else 0])
+        y = matrix(right, of_y, product.rhs, product.rhs[0] if sums else 0)
+        out = matrix(program.buffers[product.node], of_out, (product.n, 1), 0 if sums else product.n)
+        if sums:
+            self.added.append((out, product.m * product.n))
+            return [Multiply(out, x, y, (product.m, product.n, self.length), adds=True)], []
+        y = self.pack(y, product) if y.column != 1 else y
+        return [Multiply(out, x, y, (self.length, product.n, product.k))], []
+
+    def opening(self) -> tuple[list[Statement], list[Statement]]:
+        fills = [statement for out, cells in self.added for statement in self.fill(out.buffer, out.address, cells, "add")]
+        return [], [*self.packing, *fills]
 
 
 def _buffer(statement: Statement) -> Buffer | None:

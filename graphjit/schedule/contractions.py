@@ -69,7 +69,7 @@ def split_contractions(graph: Graph) -> Graph:
     nodes = graph.nodes()
     if all(node.op.name != "contract" for node in nodes):
         return graph
-    operands = _operands(graph)
+    operands = _operands(graph, nodes)
     b = Builder()
     replaced: dict[Node, Node] = {node: node for node in graph.inputs}
     for node in nodes:
@@ -83,13 +83,13 @@ def split_contractions(graph: Graph) -> Graph:
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
 
-def _operands(graph: Graph) -> set[Node]:
+def _operands(graph: Graph, nodes: Sequence[Node]) -> set[Node]:
     """Values that only contractions read: they lie in memory whole whatever computes them."""
     others = {storage(node) for node in graph.outputs}
-    for node in graph.nodes():
+    for node in nodes:
         if node.op.name != "contract" and storage(node) is node:
             others.update(map(storage, node.args))
-    return set(graph.nodes()) - others
+    return set(nodes) - others
 
 
 def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
