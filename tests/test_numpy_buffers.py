@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy_harness import OPERANDS, check, record, run
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import TraceError
 
 M, N, V, W, T = (OPERANDS[name] for name in "mnvwt")
 
@@ -221,18 +221,6 @@ def test_views_where_numpy_has_views_and_copies_where_it_copies(change: Callable
         return buffer * x, seen
 
     check(known, M, np.float64(0.5))
-
-
-def test_results_that_numpy_would_share_refuse_writes() -> None:
-    for function in (lambda x: np.split(x, 3)[0], lambda x: np.rot90(x), lambda x: np.unstack(x)[0]):
-
-        def f(x: Any, function: Any = function) -> Any:
-            y = function(x)
-            y[0] = 1.0
-            return y
-
-        with pytest.raises(UnsupportedError, match="copy"):
-            record(f, [M])
 
 
 def test_flat_and_fill_diagonal() -> None:

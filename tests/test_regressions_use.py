@@ -233,7 +233,7 @@ class Pair:
         self.a = a
 
 
-@pytest.mark.parametrize("make", [lambda x: (v for v in x), lambda x: {x[0]}, lambda x: Pair(x), lambda x: Pair([x])])
+@pytest.mark.parametrize("make", [lambda x: (v for v in x), lambda x: Pair(x), lambda x: Pair([x])])
 def test_results_that_hide_traced_values_are_refused(make):
     with pytest.raises(graphjit.TraceError, match="the traced function returned an"):
         graphjit.jit(make)(X)
@@ -251,8 +251,10 @@ def test_cotangents_that_are_no_numbers_are_refused(wrong):
 def test_messages_say_what_to_do():
     with pytest.raises(graphjit.UnsupportedError, match=r"x\.filled"):
         graphjit.jit(lambda x: x)(np.ma.array([1.0, 2.0], mask=[True, False]))
-    with pytest.raises(graphjit.TraceError, match=r"formatting with '.3f'.*test_regressions_use.py:\d+.*format it outside"):
+    with pytest.raises(graphjit.TraceError, match=r"formatting needs.*test_regressions_use.py:\d+.*format it outside"):
         graphjit.jit(lambda x: f"{x:.3f}")(1.0)
+    with pytest.raises(graphjit.TraceError, match=r"a key of a dict or an item of a set needs the value"):
+        graphjit.jit(lambda x: {x[0]})(X)
     with pytest.raises(TypeError, match="positions of arguments are integers"):
         graphjit.grad(lambda x: x, argnums="0")
     with pytest.raises(graphjit.DerivativeError, match="of a method, self is argument 0"):

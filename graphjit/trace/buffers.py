@@ -19,7 +19,7 @@ by value when they are read; computation on known arrays alone happens at once, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,12 +30,13 @@ from graphjit.trace.assignment import fitted, write, write_mask
 from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
+from graphjit.trace.layout import copied, model
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Trace, Tracer, active_trace, check_dtype
+from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, active_trace, check_dtype
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
-_WEAK: Any = Tracer.__dict__["_weak"]
+_MODEL: Any = Tracer.__dict__["_model"]
 
 
 class Unknown(Exception):
@@ -58,7 +59,7 @@ def constant(trace: Trace, array: np.ndarray) -> Node:
 class Owned:
     """An array of its own: known values, or a node with collected writes."""
 
-    __slots__ = ("array", "base", "cells", "grain", "shared", "token", "trace", "type")
+    __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type")
 
     def __init__(self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = "") -> None:
         self.type = type
@@ -68,11 +69,20 @@ class Owned:
         self.cells: dict[int, Node] = {}
         self.grain = 0  # leading axes that address one cell
         self.shared = shared  # the function that made it, where NumPy would have returned a view that we do not follow
+        self.model: np.ndarray | None = None
         self.token: object = node if node is not None else self
 
     def known(self) -> np.ndarray | None:
         """The values, while they are known."""
         return self.array
+
+    def layout(self) -> np.ndarray:
+        """The model; the known values are their own."""
+        if self.array is not None:
+            return self.array
+        if self.model is None:
+            self.model = np.empty(self.type.shape, bool)
+        return self.model
 
     def node(self) -> Node:
         """The present value."""
@@ -86,11 +96,15 @@ class Owned:
     def _become_traced(self, trace: Trace) -> None:
         if self.array is not None:
             self.base = constant(trace, self.array)
+            self.model = copied(self.array, "K")
             self.array, self.trace = None, trace
 
     def replace(self, node: Node) -> None:
         """A new value of the whole."""
-        self.array, self.trace, self.base = None, tracing(), node
+        if self.array is not None:
+            self.model = copied(self.array, "K")
+            self.array = None
+        self.trace, self.base = tracing(), node
         self.cells, self.token = {}, object()
 
     def address(self, p: Plan) -> tuple[int, int] | None:
@@ -173,7 +187,7 @@ class Lens:
         type: Type,
         of_array: Callable[[np.ndarray], np.ndarray],
         of_node: Callable[[Trace, Node], Node] | None = None,
-        inverse: Callable[[Trace, Node], Node] | None = None,
+        inverse: Callable[[Trace, Node, Node], Node] | None = None,
         plan: Plan | None = None,
     ) -> None:
         self.base = base
@@ -186,6 +200,10 @@ class Lens:
         self.value: Node | None = None
 
     shared = ""
+
+    def layout(self) -> np.ndarray:
+        """The model: a view of the base's."""
+        return self.of_array(model(cast(Array, self.base)))
 
     @property
     def trace(self) -> Trace | None:
@@ -226,7 +244,8 @@ class Lens:
             stored(self.base).write(trace, self.plan, wrap(trace, node))
         else:
             assert self.inverse is not None
-            stored(self.base).replace(self.inverse(trace, node))
+            base = stored(self.base)
+            base.replace(self.inverse(trace, base.node(), node))
 
     def write(self, trace: Trace, p: Plan, value: Any) -> None:
         """Assign to a part of the view."""
@@ -237,7 +256,7 @@ class Lens:
         return read(trace, self.node(), p)
 
 
-class Stored(Tracer):
+class Stored(Array):
     """A tracer whose value lives in a storage and can be written."""
 
     __slots__ = ()
@@ -253,6 +272,13 @@ class Stored(Tracer):
     @property
     def _trace(self) -> Trace:  # type: ignore[override]
         return storage(self).trace or tracing()
+
+    def _layout(self) -> np.ndarray:
+        return storage(self).layout()
+
+    def _plain(self) -> bool:
+        held = storage(self)
+        return isinstance(held, Owned) and held.array is None and held.model is None
 
     def known(self) -> np.ndarray | None:
         """The values, while they are known."""
@@ -301,10 +327,10 @@ def storage(value: Stored) -> Owned | Lens:
 
 def make(held: Owned | Lens) -> Stored:
     """A stored tracer."""
-    result = Stored.__new__(Stored)
+    result: Stored = object.__new__(Stored)
     _NODE.__set__(result, held)
     _TRACE.__set__(result, None)
-    _WEAK.__set__(result, False)
+    _MODEL.__set__(result, None)
     return result
 
 
@@ -313,17 +339,30 @@ def stored(value: Tracer) -> Owned | Lens:
     if not isinstance(value, Tracer):
         raise from_outside("this call")
     if not isinstance(value, Stored):
-        node, trace = value._node, value._trace
+        if not isinstance(value, Array):
+            raise TypeError(f"{value._class.__name__!r} object does not support item assignment (at {user_location()})")
+        own = Owned(value._node.type, None, value._trace, value._node)
+        own.model = value._model
         value.__class__ = Stored  # type: ignore[assignment]
-        _NODE.__set__(value, Owned(node.type, None, trace, node))
-        _WEAK.__set__(value, False)
+        _NODE.__set__(value, own)
     held = storage(value)  # type: ignore[arg-type]
+    if isinstance(held, Lens) and not held.layout().flags.writeable:
+        raise ValueError(f"assignment destination is read-only (at {user_location()})")
     if held.shared:
         raise UnsupportedError(
             f"writing into the result of np.{held.shared} at {user_location()} is not compiled: NumPy would write through to the original "
             "array. Index the original array instead, or take a .copy() first"
         )
     return held
+
+
+def ultimate_base(value: Stored) -> Any:
+    """The array that owns the elements of a view; None of an array that owns its own."""
+    held, owner = storage(value), None
+    while isinstance(held, Lens):
+        owner = held.base
+        held = storage(owner) if isinstance(owner, Stored) else None  # type: ignore[assignment]
+    return owner
 
 
 def token_of(value: Tracer) -> object:
@@ -420,12 +459,17 @@ def setitem(target: Tracer, key: Any, value: Any) -> None:
             pass
         else:
             return
+    write_key(held, key, value)
+
+
+def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
+    """Record ``x[key] = value``."""
     trace = tracing()
     mask = _run_time_mask(key)
     if mask is not None:
         held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), value))
     else:
-        held.write(trace, plan(trace, target.shape, key), value)
+        held.write(trace, plan(trace, held.type.shape, key), value)
 
 
 def _run_time_mask(key: Any) -> Any:

@@ -20,7 +20,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import F64
 from graphjit.trace.location import user_location
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
-from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, is_python_number
+from graphjit.trace.tracer import Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 from graphjit.transforms.substitute import substitute
@@ -46,8 +46,7 @@ class Placeholders:
                 placeholder = node if own else trace.builder.input(node.type, name)
                 self.actual.append(node)
                 self.inputs.append(placeholder)
-                weak = is_python_number(leaf) or (isinstance(leaf, Tracer) and leaf._weak)
-                tracers.append(Tracer(trace, placeholder, weak))
+                tracers.append(kind_of(leaf)(trace, placeholder))
             self.specs.append(spec)
             self.counts.append(len(leaves))
             self.values.append(unflatten(spec, tracers))
@@ -62,7 +61,7 @@ class Placeholders:
         node = self.trace.node(leaf)
         if node.dtype.kind == "f":
             return node
-        number = (isinstance(leaf, Tracer) and leaf._weak) or is_python_number(leaf)
+        number = isinstance(leaf, Number) or is_python_number(leaf)
         if number and node.dtype.kind == "i":
             return self.trace.convert(node, F64)
         raise DerivativeError(

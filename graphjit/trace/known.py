@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.ir.types import Type
-from graphjit.trace import methods
 from graphjit.trace.assignment import add_at, write_mask
-from graphjit.trace.buffers import Lens, Stored, Unknown, assign, getitem, known_array, known_values, local, make, setitem, storage, stored
-from graphjit.trace.functions import diagonals, joining, shapes
-from graphjit.trace.functions.arguments import as_bool, axes_tuple, node_of, tracing, wrap
+from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
+from graphjit.trace.copies import MEMORY_METHODS
+from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
 from graphjit.trace.indexing import plan
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import FUNCTIONS, METHODS, Trace, Tracer, active_trace, implements
+from graphjit.trace.sharing import VIEW_METHODS, VIEWS
+from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, implements
 from graphjit.trace.ufuncs import UFUNC_METHODS
 
 # --------------------------------------------------------------------------------------- operators, conversions
@@ -36,7 +35,7 @@ CONVERSIONS = "__bool__ __float__ __int__ __index__ __complex__ __contains__ __r
 
 def _known_first(name: str, wrapped: Callable[[Any], Any]) -> Callable[..., Any]:
     """The ndarray's method on known values, the tracer's otherwise."""
-    traced = getattr(Tracer, name)
+    traced = getattr(Array, name)
 
     def method(self: Stored, *others: Any) -> Any:
         known = self.known()
@@ -68,11 +67,6 @@ def _array(self: Stored) -> Any:
         return np.array(self.known(), dtype=dtype, copy=copy)
 
     return convert
-
-
-def _copied(self: Stored, *memo: Any) -> Any:
-    """copy.copy and copy.deepcopy."""
-    return METHODS["copy"](self) if self.known() is None else local(np.array(self.known()))
 
 
 def _array_ufunc(self: Stored, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -112,7 +106,7 @@ def _fresh(found: Any, operands: Any, name: str) -> Any:
 def _attribute(self: Stored, name: str) -> Any:
     """Other attributes and methods."""
     known = self.known()
-    if known is None or name in VIEW_METHODS or name.startswith("__"):
+    if known is None or name in VIEW_METHODS or name in MEMORY_METHODS or name.startswith("__"):
         return Tracer.__getattr__(self, name)
     found = getattr(known, name)
     if not callable(found):
@@ -130,8 +124,6 @@ def _attribute(self: Stored, name: str) -> Any:
 
 for _name, _behaviour in {
     "__array__": property(_array),
-    "__copy__": _copied,
-    "__deepcopy__": _copied,
     "__array_ufunc__": _array_ufunc,
     "__array_function__": _array_function,
     "__getattr__": _attribute,
@@ -153,8 +145,6 @@ def _in_place(name: str, ufunc: np.ufunc) -> Callable[[Tracer, Any], Any]:
                 pass
             else:
                 return self
-        if not self.shape and not isinstance(self, Stored):
-            return NotImplemented
         if isinstance(other, list | tuple):
             other = wrap(tracing(), node_of(tracing(), other))
         if not isinstance(other, Tracer | int | float | np.ndarray | np.generic):
@@ -190,7 +180,7 @@ for _name, _ufunc in {
     "__irshift__": np.right_shift,
     "__imatmul__": np.matmul,
 }.items():
-    setattr(Tracer, _name, _in_place(_name, _ufunc))
+    setattr(Array, _name, _in_place(_name, _ufunc))
 
 
 def fill(x: Tracer, value: Any) -> None:
@@ -231,7 +221,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     columns = a.shape[1]
     step = columns + 1 if a.ndim == 2 else 1 + sum(columns**power for power in range(1, a.ndim))
     end = columns * columns if a.ndim == 2 and not wrap else None
-    setitem(a.flat, slice(None, end, step), val)
+    a.flat[slice(None, end, step)] = val
 
 
 def ufunc_at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = None) -> None:
@@ -244,157 +234,3 @@ def ufunc_at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = 
 
 
 UFUNC_METHODS["at"] = ufunc_at
-
-# ------------------------------------------------------------------------------------------------------- views
-
-
-def _reshaped(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any], order: str) -> Callable[[Any], Any]:
-    return lambda node: shapes.reshape_node(trace, node, base, order)
-
-
-def _transposed(trace: Trace, base: tuple[int, ...], numpy: Callable[[Any], Any], order: str) -> Callable[[Any], Any]:
-    """The inverse permutation, found by sending distinct sizes through the function."""
-    moved = numpy(np.broadcast_to(False, tuple(range(2, len(base) + 2)))).shape
-    return lambda node: trace.emit("transpose", node, perm=tuple(moved.index(axis + 2) for axis in range(len(base))))
-
-
-def _model(value: Tracer) -> np.ndarray:
-    """An array with the memory layout that NumPy would have."""
-    if isinstance(value, Stored) and isinstance(held := storage(value), Lens):
-        return held.of_array(_model(held.base))
-    return np.empty(value.shape, bool)
-
-
-def view(
-    implementation: Callable[..., Tracer], numpy: Callable[..., Any], inverse: Callable[..., Any], always: bool = False
-) -> Callable[..., Any]:
-    """A function whose result is a view of its first argument wherever NumPy's is."""
-
-    def function(a: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(a, Tracer) or active_trace() is None:
-            known = known_array(a)
-            return implementation(a, *args, **kwargs) if known is None else numpy(known, *args, **kwargs)
-
-        def of_array(array: np.ndarray) -> Any:
-            return numpy(array, *known_values(args), **known_values(kwargs))
-
-        known = known_array(a)
-        result: Any = None
-        if known is not None:
-            try:
-                result = of_array(known)
-            except Unknown:
-                result = None
-        if result is None:
-            result = implementation(a, *args, **kwargs)
-        lens_base = isinstance(a, Stored) and isinstance(storage(a), Lens)
-        order = "F" if kwargs.get("order") == "F" or "F" in args else "C"
-        if not always and (lens_base or order == "F"):
-            model = _model(a)
-            if not np.may_share_memory(of_array(model), model):
-                return local(result) if isinstance(result, np.ndarray) else result
-        base = a.shape
-        held = Lens(
-            a,
-            Type(a.dtype, result.shape),
-            of_array,
-            lambda trace, node: implementation(wrap(trace, node), *args, **kwargs)._node,
-            lambda trace, node: inverse(trace, base, of_array, order)(node),
-        )
-        if isinstance(result, Tracer):
-            held.value, held.seen = result._node, held.token
-        return make(held)
-
-    return function
-
-
-def shared(implementation: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """A function whose results are views in NumPy but copies here; they refuse to be written."""
-
-    def mark(value: Any) -> Any:
-        if type(value) in (list, tuple):
-            return type(value)(mark(item) for item in value)
-        if type(value) is Tracer and value.shape:
-            stored(value)
-            storage(value).shared = name  # type: ignore[arg-type, misc]
-        return value
-
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return mark(implementation(*args, **kwargs))
-
-    return function
-
-
-def _method(name: str) -> Callable[..., Any]:
-    """ndarray's own method, as a function."""
-    return lambda array, *args, **kwargs: getattr(array, name)(*args, **kwargs)
-
-
-VIEWS: dict[Callable[..., Any], Callable[..., Any]] = {
-    function: view(FUNCTIONS[function], function, inverse)
-    for functions, inverse in (
-        ((np.reshape, np.ravel, np.squeeze, np.expand_dims), _reshaped),
-        ((np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis), _transposed),
-    )
-    for function in functions
-}
-VIEW_METHODS: dict[str, Callable[..., Any]] = {
-    "reshape": view(methods.reshape, _method("reshape"), _reshaped),
-    "ravel": view(shapes.ravel, _method("ravel"), _reshaped),
-    "squeeze": view(shapes.squeeze, _method("squeeze"), _reshaped),
-    "transpose": view(methods.transpose, _method("transpose"), _transposed),
-    "swapaxes": view(shapes.swapaxes, _method("swapaxes"), _transposed),
-    "T": view(methods.transposed, lambda array: array.T, _transposed),
-    "mT": view(methods.matrix_transposed, lambda array: array.mT, _transposed),
-    "flat": view(methods.flat, lambda array: array.reshape(-1), _reshaped, always=True),
-    "real": methods.real,
-}
-for _name in ("T", "mT", "flat"):
-    VIEW_METHODS[_name].is_property = True  # type: ignore[attr-defined]
-METHODS.update(VIEW_METHODS)
-
-
-def _at_least(name: str) -> Callable[..., Any]:
-    """np.atleast_1d and kin: reshapes."""
-    implementation, numpy = FUNCTIONS[getattr(np, name)], getattr(np, name)
-    one = view(implementation, numpy, _reshaped)
-
-    def function(*arys: Any) -> Any:
-        found = [one(a) if isinstance(a, Tracer) else implementation(a) for a in arys]
-        return found[0] if len(found) == 1 else tuple(found)
-
-    return function
-
-
-def _flipped(implementation: Callable[..., Tracer], axis: Any) -> Callable[..., Any]:
-    """np.flip and kin: an index with negative steps."""
-
-    def function(m: Any, axis: Any = axis) -> Any:
-        if not isinstance(m, Tracer) or not m.ndim:
-            return implementation(m, axis) if axis is None else implementation(m)
-        axes = axes_tuple(axis, m.ndim)
-        if implementation is not shapes.flip:
-            implementation(m)  # its errors
-        return getitem(m, tuple(slice(None, None, -1 if i in axes else None) for i in range(m.ndim)))
-
-    return function
-
-
-_SHARED: dict[Any, Callable[..., Any]] = {
-    np.rot90: shapes.rot90,
-    np.broadcast_to: shapes.broadcast_to,
-    np.broadcast_arrays: shapes.broadcast_arrays,
-    np.split: joining.split,
-    np.array_split: joining.array_split,
-    np.hsplit: joining.hsplit,
-    np.vsplit: joining.vsplit,
-    np.dsplit: joining.dsplit,
-    np.unstack: joining.unstack,
-    np.diagonal: diagonals.diagonal,
-}
-VIEWS.update({getattr(np, name): _at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")})
-VIEWS.update({np.flip: _flipped(shapes.flip, None), np.fliplr: _flipped(shapes.fliplr, 1), np.flipud: _flipped(shapes.flipud, 0)})
-FUNCTIONS.update(VIEWS)
-for _function, _implementation in _SHARED.items():
-    FUNCTIONS[_function] = shared(_implementation, _function.__name__)
-METHODS["diagonal"] = shared(diagonals.diagonal, "diagonal")

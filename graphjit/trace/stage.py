@@ -110,7 +110,7 @@ def stage(
             if leaf.type is None:
                 values.append(leaf.value[1])  # type: ignore[index]
             else:
-                tracer = trace.input(leaf.type, f"x{i}", weak=leaf.kind == "number")
+                tracer = trace.input(leaf.type, f"x{i}", leaf.kind)
                 inputs.append(tracer._node)
                 values.append(tracer)
         trace.fresh = True

@@ -8,6 +8,7 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -75,9 +76,9 @@ class Trace:
 
     # ------------------------------------------------------------------------------------------ values
 
-    def input(self, type: Type, name: str, weak: bool = False) -> Tracer:
-        """A fresh traced input."""
-        return Tracer(self, self.builder.input(type, name), weak)
+    def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
+        """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
+        return KINDS[kind](self, self.builder.input(type, name))
 
     def tracer(self, node: Node, weak: bool = False) -> Tracer:
         """Wrap a node."""
@@ -205,7 +206,7 @@ def check_dtype(dtype: np.dtype) -> None:
 
 def is_python_number(value: Any) -> bool:
     """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses float)."""
-    return isinstance(value, int | float) and not isinstance(value, np.generic)
+    return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
 
 
 WEAK: dict[str, Any] = {"f": float, "i": int, "b": np.dtype(bool)}
@@ -218,7 +219,7 @@ def python_kind(value: Any) -> Any:
 
 def is_weak(value: Any) -> bool:
     """Whether a tracer stands for a Python number."""
-    return isinstance(value, Tracer) and value._weak
+    return isinstance(value, Number)
 
 
 @lru_cache(maxsize=4096)
@@ -272,12 +273,21 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
     def method(self: Tracer, other: Any) -> Any:
         if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
             return NotImplemented
+        if isinstance(self, Number) and isinstance(other, list | tuple):
+            return _repeated(self, other, ufunc)
         result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
-        if self._weak and (is_weak(other) or is_python_number(other)):
-            result._weak = True
+        if isinstance(self, Number) and (is_weak(other) or is_python_number(other)):
+            return as_number(result)
         return result
 
     return method
+
+
+def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
+    """``[0] * n``: Python repeats the sequence, for which it needs the value of ``n``."""
+    if ufunc is np.multiply and number._node.dtype.kind in "iub":
+        number.__index__()
+    return NotImplemented
 
 
 _raise = binary(np.power)
@@ -285,8 +295,8 @@ _raise = binary(np.power)
 
 def power(self: Tracer, other: Any) -> Any:
     """``self ** other``: NumPy squares where the exponent is the Python number 2, and the square of a bool is an int8."""
-    squares = type(other) is int and other == 2 and not self._weak
-    return self._trace.ufunc(np.square, self) if squares and self.dtype.kind == "b" else _raise(self, other)
+    squares = type(other) is int and other == 2 and not isinstance(self, Number)
+    return self._trace.ufunc(np.square, self) if squares and self._node.dtype.kind == "b" else _raise(self, other)
 
 
 def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
@@ -294,54 +304,76 @@ def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
 
     def method(self: Tracer) -> Any:
         result = self._trace.ufunc(ufunc, self)
-        result._weak = self._weak
-        return result
+        return as_number(result) if isinstance(self, Number) else result
 
     return method
 
 
-class Tracer:
-    """A traced array: behaves like an ndarray of known dtype and shape and unknown values."""
+def asked_by_user() -> bool:
+    """Whether the caller's caller is code outside of this package."""
+    name = sys._getframe(2).f_globals.get("__name__")
+    return not (isinstance(name, str) and name.startswith("graphjit."))
 
-    __slots__ = ("__weakref__", "_node", "_trace", "_weak")
+
+def _fact(name: str, doc: str) -> property:
+    """A static attribute, which a Python number has not: only this package may ask a traced one."""
+
+    def fact(self: Tracer) -> Any:
+        if isinstance(self, Number) and asked_by_user():
+            raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
+        return FACTS[name](self._node)
+
+    return property(fact, doc=doc)
+
+
+FACTS: dict[str, Callable[[Node], Any]] = {
+    "shape": lambda node: node.shape,
+    "dtype": lambda node: node.dtype,
+    "ndim": lambda node: len(node.shape),
+    "size": lambda node: node.type.size,
+    "itemsize": lambda node: node.dtype.itemsize,
+    "nbytes": lambda node: node.type.nbytes,
+}
+
+
+class Tracer:
+    """A traced value of known dtype and shape and unknown contents: an `Array`, a NumPy `Scalar` or a Python `Number`.
+
+    ``Tracer(trace, node)`` makes what a NumPy function would return: a scalar where there is one number, else an array.  To user code (and to
+    NumPy's) a traced value gives the class that it stands for, so that ``isinstance(x, np.ndarray)`` and ``np.isscalar(x)`` answer as without tracing.
+    """
+
+    __slots__ = ("__weakref__", "_model", "_node", "_trace")
     __array_priority__ = 1000.0
-    __hash__ = object.__hash__
+
+    def __new__(cls, trace: Trace, node: Node, weak: bool = False) -> Tracer:
+        kind = cls if cls is not Tracer else Number if weak else Array if node.shape else Scalar
+        return object.__new__(kind)
 
     def __init__(self, trace: Trace, node: Node, weak: bool = False) -> None:
         self._trace = trace
         self._node = node
-        self._weak = weak
-
-    # static facts
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Static shape."""
-        return self._node.shape
+        self._model: np.ndarray | None = None  # None: a new, row-major array; see `layout`
 
     @property
-    def dtype(self) -> np.dtype:
-        """NumPy dtype."""
-        return self._node.dtype
+    def _class(self) -> type:
+        """What user code should see."""
+        return np.ndarray
 
     @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self._node.shape)
+    def __class__(self) -> Any:
+        return self._class if asked_by_user() else type(self)
 
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._node.type.size
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        object.__dict__["__class__"].__set__(self, kind)
 
-    @property
-    def itemsize(self) -> int:
-        """Bytes of an element."""
-        return self._node.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return self._node.type.nbytes
+    shape = _fact("shape", "Static shape.")
+    dtype = _fact("dtype", "NumPy dtype.")
+    ndim = _fact("ndim", "Number of axes.")
+    size = _fact("size", "Number of elements.")
+    itemsize = _fact("itemsize", "Bytes of an element.")
+    nbytes = _fact("nbytes", "Bytes of all elements.")
 
     def __repr__(self) -> str:
         return f"<traced {self._node.type}>"
@@ -370,7 +402,7 @@ class Tracer:
         unary(np.negative),
         unary(np.absolute),
         unary(np.invert),
-        lambda self: self,
+        unary(np.positive),
     )
 
     def __divmod__(self, other: Any) -> tuple[Any, Any]:
@@ -401,7 +433,7 @@ class Tracer:
 
     @property
     def __array__(self) -> Any:
-        if not self.shape:
+        if not self._node.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
         raise TraceError(
@@ -425,6 +457,49 @@ class Tracer:
     def __getitem__(self, key: Any) -> Any:
         return METHODS["__getitem__"](self, key)
 
+    # what only a value can answer
+    __bool__ = concrete(
+        "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
+    )
+    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
+    __int__ = concrete("int()", f"Use .astype(int) on the array. {_STATIC}")
+    __index__ = concrete("a Python index, range() or a size", _STATIC)
+    __complex__ = concrete("complex()", "Complex numbers are not compiled.")
+    item = concrete(".item()", "Return the array and call .item() outside.")
+    tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = concrete("round()", "Use np.round.")
+
+    def __format__(self, spec: str) -> str:
+        raise TraceError(
+            f"formatting needs the value of a traced {self._node.type} at {user_location()}, which is only known when the compiled code runs. "
+            "Return the value and format it outside; print(x) and repr(x) show its type."
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TraceError(
+            f"pickling needs the value of a traced {self._node.type} at {user_location()}, which is only known when the compiled code runs. "
+            "Return the value and pickle it outside."
+        )
+
+
+class Array(Tracer):
+    """A traced ndarray (of no axes too, if NumPy would have an array there)."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def _layout(self) -> np.ndarray:
+        """The model (see `layout`); kept, so that views of one array have models that share memory."""
+        if self._model is None:
+            self._model = np.empty(self._node.shape, bool)
+        return self._model
+
+    def _plain(self) -> bool:
+        """Whether it is known without a model that the array is new and row-major."""
+        return self._model is None
+
+    __contains__ = concrete("`in`", "Use np.any(x == value).")
+
     def __setitem__(self, key: Any, value: Any) -> None:
         METHODS["__setitem__"](self, key, value)
 
@@ -438,30 +513,84 @@ class Tracer:
             raise TypeError("len() of unsized object")
         return self.shape[0]
 
-    # what only a value can answer
-    __bool__ = concrete(
-        "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
-    )
-    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
-    __int__ = concrete("int()", f"Use .astype(int) on the array. {_STATIC}")
-    __index__ = concrete("a Python index, range() or a size", _STATIC)
-    __complex__ = concrete("complex()", "Complex numbers are not compiled.")
-    __contains__ = concrete("`in`", "Use np.any(x == value).")
-    item = concrete(".item()", "Return the array and call .item() outside.")
-    tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("round()", "Use np.round.")
+    def __copy__(self) -> Any:
+        return METHODS["__copy__"](self)
 
-    def __format__(self, spec: str) -> str:
-        if spec:
-            raise TraceError(
-                f"formatting with {spec!r} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
-                "compiled code runs. Return the value and format it outside."
-            )
-        return repr(self)
+    def __deepcopy__(self, memo: Any) -> Any:
+        return METHODS["__copy__"](self)
 
-    __copy__ = lambda self: self
-    __deepcopy__ = lambda self, memo: self
-    __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
+
+class Scalar(Tracer):
+    """A traced NumPy scalar: one number that cannot be written to."""
+
+    __slots__ = ()
+    __hash__ = concrete("a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
+
+    @property
+    def _class(self) -> type:
+        return self._node.dtype.type
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class Number(Tracer):
+    """A traced Python number: weak in promotion, and without the attributes of arrays."""
+
+    __slots__ = ()
+    __hash__ = Scalar.__hash__  # type: ignore[assignment]
+
+    @property
+    def _class(self) -> type:
+        return PYTHON[self._node.dtype.kind]
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(self._class, name):
+            found = NUMBER_METHODS.get(name)
+            if found is None:
+                concrete(f"{self._class.__name__}.{name}", _STATIC)(self)
+            return found(self)
+        if name in NDARRAY and asked_by_user():
+            raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
+        return Tracer.__getattr__(self, name)
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        raise TypeError(f"{self._class.__name__!r} object is not subscriptable (at {user_location()})")
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+PYTHON: dict[str, type] = {"f": float, "i": int, "b": bool}
+NUMBER_METHODS: dict[str, Callable[[Number], Any]] = {
+    "real": lambda x: x,
+    "imag": lambda x: 0 if x._node.dtype.kind == "i" else 0.0,
+    "conjugate": lambda x: lambda: x,
+    "numerator": lambda x: x,
+    "denominator": lambda x: 1,
+}
+NDARRAY = frozenset(dir(np.ndarray))
+KINDS: dict[str, type[Tracer]] = {"array": Array, "scalar": Scalar, "number": Number}
+
+
+def kind_of(value: Any) -> type[Tracer]:
+    """The kind of tracer that stands for a value."""
+    if isinstance(value, Number) or is_python_number(value):
+        return Number
+    return Array if isinstance(value, Array | np.ndarray | list | tuple) else Scalar
+
+
+def as_number(value: Any) -> Any:
+    """A result of Python numbers, which is a Python number again (of a pair: each)."""
+    if isinstance(value, tuple):
+        return tuple(as_number(item) for item in value)
+    return value if isinstance(value, Number) else Number(value._trace, value._node)
 
 
 BOUND: dict[np.ufunc, str] = {

@@ -18,6 +18,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import (
+    Array,
     Trace,
     Tracer,
     active_trace,
@@ -62,6 +63,11 @@ def node_of(trace: Trace, value: Any) -> Node:
 def wrap(trace: Trace, node: Node) -> Tracer:
     """A new tracer for ``node``."""
     return Tracer(trace, node)
+
+
+def wrap_array(trace: Trace, node: Node) -> Tracer:
+    """A new array for ``node``, also where it has no axes (NumPy's functions that never return a scalar)."""
+    return Array(trace, node)
 
 
 def given(value: Any) -> bool:

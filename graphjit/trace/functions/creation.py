@@ -104,36 +104,10 @@ def linspace(
     return (line, step) if retstep else line
 
 
-@implements(np.copy)
-def copy(a: Any, order: Any = "K", subok: bool = False) -> Tracer:
-    """np.copy."""
-    trace = tracing()
-    return wrap(trace, node_of(trace, a))
-
-
-@implements(np.astype)
-def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Tracer:
-    """np.astype."""
-    trace = tracing()
-    return wrap(trace, trace.convert(node_of(trace, x), checked_dtype(dtype)))
-
-
-@implements(np.real)
-def real(val: Any) -> Tracer:
-    """np.real: traced values are real."""
-    return tracer_of(val)
-
-
 @implements(np.imag)
 def imag(val: Any) -> Tracer:
     """np.imag: zeros."""
     return zeros_like(val)
-
-
-@implements(np.real_if_close)
-def real_if_close(a: Any, tol: float = 100) -> Tracer:
-    """np.real_if_close: real already."""
-    return tracer_of(a)
 
 
 @implements(np.iscomplexobj)
@@ -211,9 +185,3 @@ def min_scalar_type(a: Any) -> np.dtype:
     if not np.ndim(a):
         raise TraceError(f"np.min_scalar_type needs the value of a traced scalar at {user_location()}")
     return tracer_of(a).dtype
-
-
-@implements(np.shares_memory, np.may_share_memory)
-def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
-    """Traced values never share memory with anything."""
-    return False

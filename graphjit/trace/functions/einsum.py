@@ -138,7 +138,7 @@ def _interleaved(operands: Sequence[Any]) -> tuple[list[Any], list[str], str | N
     return values, [text(axes) for axes in lists], None if out is None else text(out)
 
 
-def _parsed(operands: Sequence[Any]) -> tuple[list[Any], list[str], str | None]:
+def parsed(operands: Sequence[Any]) -> tuple[list[Any], list[str], str | None]:
     """Values, labels of each, labels of the output or None when implicit."""
     if not isinstance(operands[0], str):
         return _interleaved(operands)
@@ -187,7 +187,7 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, dtype: Any = 
     refuse("einsum", out=out)
     refuse("einsum", **{name: value for name, value in kwargs.items() if name not in ("order", "casting")})
     trace = tracing()
-    values, labels, result = _parsed(operands)
+    values, labels, result = parsed(operands)
     nodes = promoted(trace, *(node_of_value(trace, value) for value in values))
     if given(dtype):
         nodes = [trace.convert(node, np.dtype(dtype)) for node in nodes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace import buffers, indexing, known, methods, scipy_special, ufuncs
+from graphjit.trace import buffers, copies, indexing, known, methods, scipy_special, sharing, ufuncs
 from graphjit.trace.functions import (
     calculus,
     creation,
@@ -22,6 +22,7 @@ from graphjit.trace.functions import (
 FAMILIES = (
     buffers,
     calculus,
+    copies,
     creation,
     diagonals,
     einsum,
@@ -36,6 +37,7 @@ FAMILIES = (
     scipy_special,
     selection,
     shapes,
+    sharing,
     statistics,
     ufuncs,
 )
