@@ -6,6 +6,7 @@ Input: an expression over the operands below, or any function and arrays.  Outpu
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,7 +53,7 @@ OPERANDS: dict[str, np.ndarray] = {
     "nan": np.array([[1.0, np.nan, -2.0, 0.5], [np.nan, np.nan, 3.0, -1.0], [0.0, 1.0, np.inf, -np.inf]]),
 }
 TOLERANCE = {"f8": 1e-12, "f4": 5e-6}
-STATIC = {"np": np, "sp": sp}
+STATIC = {"np": np, "sp": sp, "copy": copy}
 
 
 def leaves_of(result: Any) -> list[Any]:

@@ -289,8 +289,7 @@ def test_values_asked_while_tracing(use, words):
 
 
 def test_asarray_of_a_traced_array():
-    with pytest.raises(TraceError, match=r"np\.asarray"):
-        graphjit.jit(lambda x: np.asarray(x) * 2)(X)
+    np.testing.assert_array_equal(graphjit.jit(lambda x: np.asarray(x) * 2)(X), X * 2)
 
 
 def test_gradient_errors():

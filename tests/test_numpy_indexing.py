@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy_harness import OPERANDS, check, check_expression, function_of, lines, record, run, same
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import TraceError
 
 TABLE = lines(
     """
@@ -94,7 +94,11 @@ TABLE = lines(
     t[1, [[True, False, True, False], [True, True, False, False], [False, False, True, True]]]
     v[[False, False, False, False]]
     v[True]
+    v[False]
     v[None, True]
+    m[True, [0, 2]]
+    m[..., False]
+    t[np.True_, :, 0, ..., [0, 1, 2]]
     m[np.int32(1), np.uint8(2)]
     m[np.array([0, 1], np.uint8)]
     m[slice(None), slice(0, 2)]
@@ -186,8 +190,6 @@ def test_masks_must_be_known() -> None:
 def test_slice_bounds_must_be_known() -> None:
     with pytest.raises(TraceError, match="slice bound"):
         record(lambda x, k: x[:k], [OPERANDS["v"], np.array(2)])
-    with pytest.raises(UnsupportedError, match="False"):
-        record(lambda x: x[False], [OPERANDS["v"]])
 
 
 def test_outside_index_arrays_are_read_at_each_call() -> None:

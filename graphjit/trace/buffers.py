@@ -27,10 +27,10 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.assignment import fitted, write, write_mask
-from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap, wrap_array
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
-from graphjit.trace.layout import copied, model
+from graphjit.trace.layout import copied, in_memory_of, model
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, active_trace, check_dtype
 
@@ -217,6 +217,8 @@ class Lens:
 
     def known(self) -> np.ndarray | None:
         """The values, while they are known; shares memory with the base."""
+        if self.plan is not None and not self.plan.basic:
+            return None  # at a position that is only known at run time
         known = known_array(self.base)
         return None if known is None else self.of_array(known)
 
@@ -341,13 +343,15 @@ def stored(value: Tracer) -> Owned | Lens:
     if not isinstance(value, Stored):
         if not isinstance(value, Array):
             raise TypeError(f"{value._class.__name__!r} object does not support item assignment (at {user_location()})")
+        if value._model is not None and not value._model.flags.writeable:
+            raise read_only()
         own = Owned(value._node.type, None, value._trace, value._node)
         own.model = value._model
         value.__class__ = Stored  # type: ignore[assignment]
         _NODE.__set__(value, own)
     held = storage(value)  # type: ignore[arg-type]
     if isinstance(held, Lens) and not held.layout().flags.writeable:
-        raise ValueError(f"assignment destination is read-only (at {user_location()})")
+        raise read_only()
     if held.shared:
         raise UnsupportedError(
             f"writing into the result of np.{held.shared} at {user_location()} is not compiled: NumPy would write through to the original "
@@ -363,6 +367,11 @@ def ultimate_base(value: Stored) -> Any:
         owner = held.base
         held = storage(owner) if isinstance(owner, Stored) else None  # type: ignore[assignment]
     return owner
+
+
+def read_only() -> ValueError:
+    """NumPy's error, with the user's line."""
+    return ValueError(f"assignment destination is read-only (at {user_location()})")
 
 
 def token_of(value: Tracer) -> object:
@@ -422,6 +431,7 @@ def local(value: Any, shared: str = "") -> Any:
 
 def getitem(target: Tracer, key: Any) -> Any:
     """``x[key]``: a view for basic keys, a copy otherwise."""
+    target, key = without_truths(target, key)
     known = known_array(target)
     if known is not None:
         try:
@@ -433,16 +443,52 @@ def getitem(target: Tracer, key: Any) -> Any:
                 return local(found)
     trace = tracing()
     p = plan(trace, target.shape, key)
-    if p.basic and p.final:
+    if p.view and isinstance(target, Array) and (p.final or _with_ellipsis(key)):
         return index_lens(target, p, key)
-    if isinstance(target, Stored):
-        return wrap(trace, storage(target).read(trace, p))
-    return wrap(trace, read(trace, target._node, p))
+    node = storage(target).read(trace, p) if isinstance(target, Stored) else read(trace, target._node, p)
+    if not p.final and _with_ellipsis(key):
+        return wrap_array(trace, node)
+    result = wrap(trace, node)
+    if len(p.final) > 1 and isinstance(target, Array):
+        in_memory_of(result, model(target)[stand_ins(key)], "K")
+    return result
+
+
+def without_truths(target: Tracer, key: Any) -> tuple[Tracer, Any]:
+    """A key without Python's or NumPy's True and False: each stands for a new axis of which it takes the one element or none."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not any(isinstance(part, bool | np.bool_) for part in parts):
+        return target, key
+    grown: list[Any] = []
+    plain: list[Any] = []
+    for part in parts:
+        truth = isinstance(part, bool | np.bool_)
+        plain.append(([0] if part else np.zeros(0, np.int64)) if truth else part)
+        if part is None:
+            continue
+        masks = not truth and getattr(part, "dtype", np.dtype(int)).kind == "b"
+        grown += [None] if truth else [Ellipsis] if part is Ellipsis else [slice(None)] * (np.ndim(part) if masks else 1)
+    return getitem(target, tuple(grown)), tuple(plain)
+
+
+def _with_ellipsis(key: Any) -> bool:
+    """Whether a key has ``...``: then NumPy returns an array where it would return a scalar."""
+    return key is Ellipsis or (isinstance(key, tuple) and any(part is Ellipsis for part in key))
+
+
+def stand_ins(key: Any) -> Any:
+    """A key with zeros for what is only known at run time: for models, whose strides do not depend on positions."""
+    if isinstance(key, tuple | list):
+        return type(key)(map(stand_ins, key))
+    if isinstance(key, Tracer):
+        known = known_array(key)
+        return np.zeros(key._node.shape, np.int64)[()] if known is None else known
+    return key
 
 
 def index_lens(target: Tracer, p: Plan, key: Any) -> Stored:
     """A basic index as a view."""
-    held = Lens(target, Type(target.dtype, p.final), lambda array: array[known_values(key)], plan=p)
+    held = Lens(target, Type(target.dtype, p.final), lambda array: array[stand_ins(key)], plan=p)
     if held.known() is None:
         held.node()  # now, so that the node carries the line of the index
     return make(held)
@@ -450,6 +496,7 @@ def index_lens(target: Tracer, p: Plan, key: Any) -> Stored:
 
 def setitem(target: Tracer, key: Any, value: Any) -> None:
     """``x[key] = value``."""
+    target, key = without_truths(target, key)
     held = stored(target)
     known = held.known()
     if known is not None:

@@ -104,6 +104,8 @@ def converted(
     Raises:
         ValueError: ``copy=False`` where a copy is needed.
     """
+    if not isinstance(copy, bool | None):
+        copy = {"ALWAYS": True, "NEVER": False, "IF_NEEDED": None}[copy.name]  # SciPy passes NumPy's own words
     value = a if isinstance(a, Tracer) else tracer_of(a)
     target = checked_dtype(dtype) if given(dtype) else node_of(tracing(), value).dtype if not isinstance(value, Array) else value.dtype
     same = isinstance(value, Array) and value is a and target == value.dtype and _laid_out(value, order)
@@ -151,7 +153,7 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
 }
 """By the name in NumPy; these functions have no protocol, so `patches` leads calls that hold traced values here."""
 
-MEMORY_METHODS = frozenset({"copy", "flatten", "astype", "real", "conj", "conjugate", "strides", "flags", "base", "flat"})
+MEMORY_METHODS = frozenset({"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"})
 """Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there as well."""
 
 # ------------------------------------------------------------------------------------------------ real and imag
@@ -162,6 +164,16 @@ MEMORY_METHODS = frozenset({"copy", "flatten", "astype", "real", "conj", "conjug
 def real(x: Any) -> Any:
     """x.real: traced values are real, so this is the array itself."""
     return x if isinstance(x, Tracer) else tracer_of(x)
+
+
+@implements(np.imag)
+@attribute("imag")
+def imag(x: Any) -> Any:
+    """x.imag: zeros that cannot be written to."""
+    zeros = np.zeros_like(x)
+    if isinstance(zeros, Array):
+        layout.model(zeros).flags.writeable = False
+    return zeros
 
 
 @implements(np.real_if_close)
@@ -240,7 +252,7 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
     if not (isinstance(a, Array) and isinstance(b, Array)):
         return False
     first, second = (ultimate_base(x) if isinstance(x, Stored) else x for x in (a, b))
-    if first is not second and all(known_array(x) is None and node_of(tracing(), x).op.name == "input" for x in (first, second)):
+    if first is not second and all(any(x is argument for argument in tracing().arguments) for x in (first, second)):
         raise TraceError(
             f"np.shares_memory of two arguments at {user_location()}: the answer depends on the arrays of each call. Compare them outside."
         )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import TraceError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64
 from graphjit.trace.functions.arguments import as_index, node_of, static_array
@@ -55,10 +55,17 @@ class Plan:
     lead: int = 0  # axes of the result in front of the index axes, new ones not counted
     final: tuple[int, ...] = ()
 
+    masked: bool = False
+
     @property
     def basic(self) -> bool:
-        """Whether NumPy would return a view."""
+        """Whether all positions are known now: slices, integers and new axes."""
         return not self.axes
+
+    @property
+    def view(self) -> bool:
+        """Whether NumPy would return a view: integers that are only known at run time are integers too."""
+        return not self.masked and all(not index.shape for index in self.indices)
 
     @property
     def limits(self) -> tuple[int, ...]:
@@ -90,6 +97,8 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
     place = (0, 0)  # where the index axes go: among all axes of the result, and among the sliced ones
     new = 0
     for position, (kind, value) in enumerate(items):
+        if kind == "gap":
+            continue
         if kind == "new":
             final.append(1)
             new += 1
@@ -114,6 +123,7 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
             _box(result, 0, size, 1)
             result.axes.append(axis)
             result.indices.append(_checked(value, axis, size))
+            result.masked = result.masked or (isinstance(value, Static) and value.length is not None)
         axis += 1
     if arrays:
         adjacent = advanced == list(range(advanced[0], advanced[-1] + 1))
@@ -162,14 +172,16 @@ def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, An
     if used > len(shape):
         raise IndexError(f"too many indices for array: array is {len(shape)}-dimensional, but {used} were indexed (at {user_location()})")
     at = len(items) if ellipsis is None else ellipsis
-    items[at:at] = [("slice", slice(None))] * (len(shape) - used)
+    # An ellipsis stands between its neighbours also where it covers no axis: index arrays on both sides are apart.
+    covered: list[tuple[str, Any]] = [("slice", slice(None))] * (len(shape) - used)
+    items[at:at] = covered or [("gap", None)]
     # the axis of an integer is only known now
     axis, ready = 0, []
     for kind, value in items:
         if kind == "int":
             value = _in_range(value, axis, shape[axis])
         ready.append((kind, value))
-        axis += kind != "new"
+        axis += kind not in ("new", "gap")
     return ready
 
 
@@ -184,8 +196,6 @@ def _checked_slice(value: slice) -> slice:
 
 def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
     """An integer, an index array or a mask."""
-    if isinstance(value, bool | np.bool_):
-        return [_scalar_mask(bool(value))]
     if not isinstance(value, Tracer | np.ndarray | list | tuple):
         try:
             return [("int", operator.index(value))]
@@ -228,16 +238,7 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
     return [("array", Dynamic(as_index(trace, node), present))]
 
 
-def _scalar_mask(value: bool) -> tuple[str, Any]:
-    """x[True] adds an axis."""
-    if not value:
-        raise UnsupportedError(f"x[False] is not compiled (at {user_location()}): use x[:0]")
-    return ("new", None)
-
-
 def _mask_items(mask: np.ndarray) -> list[tuple[str, Any]]:
-    if mask.ndim == 0:
-        return [_scalar_mask(bool(mask))]
     return [("array", Static(index, length)) for index, length in zip(np.nonzero(mask), mask.shape, strict=True)]
 
 

@@ -18,6 +18,7 @@ from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_v
 from graphjit.trace.copies import MEMORY_METHODS
 from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
 from graphjit.trace.indexing import plan
+from graphjit.trace.layout import in_order
 from graphjit.trace.location import user_location
 from graphjit.trace.sharing import VIEW_METHODS, VIEWS
 from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, implements
@@ -85,7 +86,7 @@ def _array_ufunc(self: Stored, ufunc: np.ufunc, method: str, *args: Any, **kwarg
 def _array_function(self: Stored, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
     """``__array_function__``: known arguments are computed at once."""
     if function in VIEWS:
-        return VIEWS[function](*args, **kwargs)
+        return in_order(VIEWS[function](*args, **kwargs), function, args, kwargs)
     try:
         plain, options = known_values(args), known_values(kwargs)
     except Unknown:

@@ -3,32 +3,64 @@
 Job: answer what NumPy decides by memory: is a result a view or a copy, ``order="K"`` and ``"A"``, strides, flags, shared memory.
 Input: a traced array.  Output: its *model*, an ndarray of bools with the strides that the array has in NumPy; views have views as models.
 Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy itself can be asked: what it does
-with the model it would do with the array.
+with the model it would do with the array.  The order of new results is asked for too: the function runs once on *small twins* of its operands,
+which have the same order of axes and at most four elements along each.
 
-Example: ``np.shares_memory(np.reshape(model, -1), model)`` tells whether ``reshape`` returns a view.
+Example: ``shares(np.reshape(model, -1), model)`` tells whether ``reshape`` returns a view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphjit.trace.tracer import Array, Tracer
+SHORTEST = 4
+"""Elements of a small twin along one axis: shorter axes keep their length, for functions that mean something by it (np.cross)."""
 
 
-def model(value: Array) -> np.ndarray:
+class Laid:
+    """Base of everything traced that lies in memory."""
+
+    __slots__ = ()
+
+    def _layout(self: Any) -> np.ndarray:
+        """The model; kept, so that views of one array have models that share memory."""
+        if self._model is None:
+            self._model = np.empty(self.shape, bool)
+        return self._model  # type: ignore[no-any-return]
+
+    def _plain(self: Any) -> bool:
+        """Whether it is known without a model that the array is new and row-major."""
+        return self._model is None
+
+
+def model(value: Laid) -> np.ndarray:
     """The model of a traced array; the values themselves while they are known."""
     return value._layout()
 
 
-def fresh(shape: tuple[int, ...], order: Sequence[int] | None = None) -> np.ndarray:
-    """A model of a new array whose axes lie in memory in this order, the slowest first (None: row-major)."""
-    if order is None:
-        return np.empty(shape, bool)
-    made = np.empty([shape[axis] for axis in order], bool)
-    return made.transpose(np.argsort(order).tolist())
+def shares(found: Any, source: np.ndarray) -> bool:
+    """Whether an array that NumPy made of ``source`` lies in its memory (arrays without elements too)."""
+    owner = source
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    while found is not None:
+        if found is owner or found is source:
+            return True
+        found = getattr(found, "base", None)
+    return False
+
+
+# ------------------------------------------------------------------------------------------------------- orders
+
+
+def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
+    """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is row-major."""
+    made = np.empty([shape[axis] for axis in order], bool).transpose(np.argsort(order).tolist())
+    return None if made.flags.c_contiguous else made
 
 
 def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
@@ -37,79 +69,82 @@ def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
 
 
 def row_major(value: Any) -> bool:
-    """Whether an operand is laid out as C does it (numbers are)."""
-    if isinstance(value, Array):
+    """Whether an operand is laid out as C does it (numbers are; of a list: each item)."""
+    if isinstance(value, Laid):
         return value._plain() or model(value).flags.c_contiguous
+    if isinstance(value, list | tuple):
+        return all(map(row_major, value))
     return not isinstance(value, np.ndarray) or value.flags.c_contiguous
 
 
-def _model_of(value: Any) -> np.ndarray | None:
-    if isinstance(value, Array):
-        return model(value)
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return np.lib.stride_tricks.as_strided(np.empty((), bool), value.shape, value.strides)
-    return np.empty(np.shape(value), bool) if isinstance(value, list | tuple) else None
-
-
-def like_operands(result: Any, operands: Sequence[Any], order: str = "K") -> Any:
-    """Give the result of an elementwise operation the memory order that NumPy's iterator gives it."""
-    if order in ("K", None) and all(map(row_major, operands)):
-        return result
-    if isinstance(result, tuple):
-        return tuple(like_operands(item, operands, order) for item in result)
-    if isinstance(result, Array):
-        models = [found for found in map(_model_of, operands) if found is not None]
-        result._model = elementwise(models, order)
-    return result
-
-
-def elementwise(models: Sequence[np.ndarray], order: str = "K") -> np.ndarray:
-    """The model of what an elementwise operation on these allocates."""
-    flags = [*[["readonly"]] * len(models), ["writeonly", "allocate"]]
-    operands: Any = [*models, None]
-    made = np.nditer(operands, ["zerosize_ok"], flags, [np.dtype(bool)] * len(operands), order, "unsafe")  # type: ignore[call-overload]
-    found: np.ndarray = made.operands[-1]
-    return found
-
-
-def like_reduced(result: Any, operand: Any, axes: Sequence[int], keepdims: bool = False) -> Any:
-    """Give the result of a reduction the memory order that NumPy gives it."""
-    if not isinstance(result, Array) or row_major(operand):
-        return result
-    source = _model_of(operand)
-    assert source is not None
-    kept = [axis for axis in axes_in_memory(source) if axis not in axes]
-    if keepdims:
-        kept = sorted(axes) + kept
-        result._model = fresh(result.shape, kept)
-    else:
-        numbers = sorted(kept)
-        result._model = fresh(result.shape, [numbers.index(axis) for axis in kept])
-    return result
-
-
-def in_memory_of(result: Any, source: Tracer, order: str | None) -> Any:
-    """A copy of ``source`` in the order that was asked for: C, F, A (F if the source is F alone) or K (as the source lies)."""
-    if isinstance(result, Array):
-        result._model = copied(model(source), order) if isinstance(source, Array) else None
-        if order == "F" and result._model is None and len(result.shape) > 1:
-            result._model = np.empty(result.shape, bool, "F")
-    return result
-
-
 def copied(source: np.ndarray, order: str | None) -> np.ndarray | None:
-    """The model of a copy; None: row-major."""
-    made = np.empty_like(np.empty(0, bool), shape=source.shape, order="C") if order == "C" else np.empty_like(source, dtype=bool, order=order or "K", subok=False)  # type: ignore[call-overload]
+    """The model of a copy in order C, F, A (F if the source is F alone) or K (as the source lies); None: row-major."""
+    made = np.empty_like(source, dtype=bool, order=order or "K", subok=False)  # type: ignore[call-overload]
     return None if made.flags.c_contiguous else made
 
 
-def shares(found: Any, source: np.ndarray) -> bool:
-    """Whether an array that NumPy made of ``source`` lies in its memory (arrays without elements too)."""
-    owner = source
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    while isinstance(found, np.ndarray):
-        if found is owner or found is source:
-            return True
-        found = found.base
-    return False
+def in_memory_of(result: Any, source: Any, order: str | None) -> Any:
+    """Give a copy of ``source`` the memory order that was asked for."""
+    lies = model(source) if isinstance(source, Laid) else source if isinstance(source, np.ndarray) else np.empty(result.shape, bool)
+    result._model = copied(lies, order)
+    return result
+
+
+# -------------------------------------------------------------------------------------------------- small twins
+
+
+REORDERING = frozenset({np.einsum, np.delete, np.linspace, np.gradient, np.cross, np.linalg.cross})
+"""Functions whose results need not be row-major although all their arguments are."""
+
+
+def in_order(
+    result: Any, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any] | None = None, always: bool = False
+) -> Any:
+    """Give the new arrays in ``result`` the memory order that ``function(*args, **kwargs)`` gives them in NumPy."""
+    if not always and row_major(args) and (not kwargs or row_major(list(kwargs.values()))) and function not in REORDERING:
+        return result
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            small = function(*_twin(args), **{name: _twin(value) for name, value in (kwargs or {}).items()})
+    except Exception:
+        # What fails on arrays of other sizes reads or makes shapes: such results are row-major.
+        return result
+    _follow(result, small)
+    return result
+
+
+def _follow(result: Any, small: Any) -> None:
+    if isinstance(result, list | tuple) and isinstance(small, list | tuple) and len(result) == len(small):
+        for item, twin in zip(result, small, strict=True):
+            _follow(item, twin)
+    elif isinstance(result, Laid) and isinstance(small, np.ndarray):
+        _lay(result, small)
+
+
+def _lay(result: Any, small: np.ndarray) -> None:
+    if result._plain() and small.ndim == len(result.shape):
+        result._model = fresh(result.shape, axes_in_memory(small))
+
+
+def _twin(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_twin, value)) if type(value) is tuple else list(map(_twin, value))
+    if isinstance(value, Laid):
+        return _shrunk(model(value), value.dtype)  # type: ignore[attr-defined]
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return _shrunk(value, value.dtype)
+    stands_for = getattr(type(value), "twin", None)
+    return value if stands_for is None else stands_for(value)
+
+
+def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Few elements in the same order of axes: ones, and of integers zeros, which are positions everywhere."""
+    order = axes_in_memory(array)
+    sizes = [min(array.shape[axis], SHORTEST) for axis in order]
+    if array.ndim and not array.transpose(order).flags.c_contiguous:  # with gaps
+        made = np.empty([*sizes[:-1], 2 * sizes[-1]], dtype)[..., ::2]
+    else:
+        made = np.empty(sizes, dtype)
+    made.fill(dtype.kind not in "iu")
+    return made.transpose(np.argsort(order).tolist())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 
 import numpy as np
 
@@ -25,17 +25,23 @@ _known: dict[tuple[CodeType, int], Location] = {}
 _LIMIT = 100_000
 
 
+def in_library(frame: FrameType) -> bool:
+    """Whether a frame belongs to NumPy, SciPy or this package, not to the user."""
+    code = frame.f_code
+    skip = _skipped.get(code)
+    if skip is None:
+        if len(_skipped) > _LIMIT:
+            _skipped.clear()
+        skip = _skipped[code] = code.co_filename.startswith(_OWN) or code.co_filename.startswith("<__array_function__")
+    return skip
+
+
 def user_location() -> Location | None:
     """The user's line that led here, or None when there is none on the stack."""
     frame = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        skip = _skipped.get(code)
-        if skip is None:
-            if len(_skipped) > _LIMIT:
-                _skipped.clear()
-            skip = _skipped[code] = code.co_filename.startswith(_OWN) or code.co_filename.startswith("<__array_function__")
-        if not skip:
+        if not in_library(frame):
+            code = frame.f_code
             key = (code, frame.f_lasti)
             found = _known.get(key)
             if found is None:

@@ -40,12 +40,6 @@ def attribute(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return register
 
 
-@attribute("imag")
-def imag(x: Tracer) -> Tracer:
-    """x.imag: zeros."""
-    return creation.zeros_like(x)
-
-
 @method("clip")
 def clip(x: Tracer, min: Any = None, max: Any = None, out: Any = None, **kwargs: Any) -> Tracer:
     """x.clip."""

@@ -26,9 +26,10 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.ir.types import SHORT
-from graphjit.trace import scipy_special
+from graphjit.trace import hooks, scipy_special
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
-from graphjit.trace.functions.arguments import as_dtype, checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
+from graphjit.trace.copies import converted, copied
+from graphjit.trace.functions.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
@@ -91,19 +92,11 @@ def _full(original: Callable[..., Any]) -> Callable[..., Any]:
 def _array(original: Callable[..., Any]) -> Callable[..., Any]:
     """np.array and np.copy: lists of traced values are joined, arrays from outside are read at each call."""
 
-    def create(content: Any, dtype: Any = None, *args: Any, ndmin: int = 0, **kwargs: Any) -> Any:
-        plain = functools.partial(original, dtype=dtype, ndmin=ndmin, **kwargs)
+    def create(content: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            found = plain(known_values(content), *args)
+            found = original(known_values(content), dtype, *args, **kwargs)
         except Unknown:
-            whole = isinstance(content, Tracer) or (isinstance(content, np.ndarray) and not _numeric(content))
-            if whole and not any_tracer(content if isinstance(content, np.ndarray) else []):
-                return plain(content, *args)  # an error for a whole traced array, as with np.asarray
-            trace = tracing()
-            value = trace.capture(content) if isinstance(content, np.ndarray) else assemble(trace, content)._node
-            value = as_dtype(trace, wrap(trace, value), checked_dtype(dtype)) if given(dtype) else value
-            shape = (1,) * (ndmin - len(value.shape)) + value.shape
-            return wrap(trace, trace.emit("reshape", value, shape=shape))
+            return converted(content, dtype, *args, **kwargs)
         return local(found) if _numeric(found) else found
 
     return create
@@ -111,24 +104,22 @@ def _array(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _copy(original: Callable[..., Any]) -> Callable[..., Any]:
     """np.copy."""
-    create = _array(np.array)
 
     def copy(a: Any, order: Any = "K", subok: bool = False) -> Any:
-        return original(a) if isinstance(a, Tracer) else create(a)
+        try:
+            return local(original(known_values(a), order))
+        except Unknown:
+            return copied(a, order)
 
     return copy
 
 
 def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
-    """np.asarray of lists, as np.array; of anything else the original."""
-    create = _array(np.array)
+    """np.asarray of a list: as np.array; arrays, traced ones too, come back themselves."""
+    create = _array(original)
 
     def asarray(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(a, list | tuple) and not args and not kwargs:
-            return create(a, dtype)
-        if isinstance(a, Tracer) and known_array(a) is not None and dtype in (None, a.dtype):
-            return a
-        return original(a, dtype, *args, **kwargs)
+        return create(a, dtype, *args, **kwargs) if isinstance(a, list | tuple) else original(a, dtype, *args, **kwargs)
 
     return asarray
 
@@ -308,6 +299,7 @@ def _begin() -> None:
         _active["traces"] += 1
         if _active["traces"] == 1:
             _put(_replacements, True)
+            hooks.put(True)
 
 
 def _end() -> None:
@@ -316,6 +308,7 @@ def _end() -> None:
         _active["traces"] -= 1
         if _active["traces"] == 0:
             _put(_replacements, False)
+            hooks.put(False)
 
 
 def _after_fork() -> None:
@@ -324,6 +317,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _active["traces"] = _depth.traces
     _put(_replacements, _depth.traces > 0)
+    hooks.put(_depth.traces > 0)
 
 
 if hasattr(os, "register_at_fork"):

@@ -25,6 +25,7 @@ from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
 from graphjit.trace.functions.reductions import finish
 from graphjit.trace.imports import when_imported
+from graphjit.trace.layout import in_memory_of
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import UFUNCS, Trace, Tracer, active_trace, any_tracer
 
@@ -182,7 +183,7 @@ def inexact_value(value: Any) -> Tracer:
 def _rows(op: str, x: Any, axis: Any) -> Tracer:
     trace = tracing()
     node = inexact(trace, node_of(trace, x))
-    return wrap(trace, trace.emit(op, node, axes=axes_tuple(axis, len(node.shape))))
+    return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes_tuple(axis, len(node.shape)))), x, "K")  # type: ignore[no-any-return]
 
 
 def softmax(x: Any, axis: Any = None) -> Tracer:

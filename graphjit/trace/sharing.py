@@ -153,9 +153,15 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
     """np.broadcast_arrays: views, or the arguments themselves where nothing is to be broadcast."""
     shape = tracing().common_shape(*[node_of(tracing(), arg) for arg in args])
-    if all(np.shape(arg) == shape and isinstance(arg, Array | np.ndarray) for arg in args):
-        return args
-    return tuple(broadcast_to(arg, shape) for arg in args)
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        # np.broadcast_to's are read-only, these are not
+        return np.lib.stride_tricks.as_strided(array, shape, np.broadcast_to(array, shape).strides)
+
+    return tuple(
+        arg if isinstance(arg, Array | np.ndarray) and arg.shape == shape else view(lambda x: shapes.broadcast_to(x, shape), spread, scattered)(arg)
+        for arg in args
+    )
 
 
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Any, ...]:
@@ -169,8 +175,8 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
         axis = 1 - i if swap and i < 2 else i
         open_shape = tuple(-1 if j == axis else 1 for j in range(len(xi)))
         grid = reshape(x, open_shape)
-        grids.append(grid if sparse else broadcast_to(grid, found[i].shape))
-    return tuple(grids)
+        grids.append(grid)
+    return tuple(grids) if sparse else broadcast_arrays(*grids)
 
 
 # ------------------------------------------------------------------------------------- pieces, flips, diagonals
@@ -285,12 +291,22 @@ def resized(function: Callable[..., Any]) -> Callable[..., Any]:
     return view(FUNCTIONS[function], function, reshaped("C"))
 
 
+def squeeze(a: Any, axis: Any = None) -> Any:
+    """np.squeeze: an array without axes of length 1 comes back itself."""
+    if axis is None and isinstance(a, Array) and 1 not in a.shape:
+        return a
+    return _squeezed(a, axis)
+
+
+_squeezed = resized(np.squeeze)
+
+
 # -------------------------------------------------------------------------------------------------- declarations
 
 VIEWS: dict[Any, Callable[..., Any]] = {
     np.reshape: reshape,
     np.ravel: ravel,
-    np.squeeze: resized(np.squeeze),
+    np.squeeze: squeeze,
     np.expand_dims: resized(np.expand_dims),
     **{f: permute(f) for f in (np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis)},
     **{getattr(np, name): at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
@@ -318,7 +334,7 @@ VIEWS: dict[Any, Callable[..., Any]] = {
 VIEW_METHODS: dict[str, Callable[..., Any]] = {
     "reshape": lambda x, *shape, order="C", copy=None: reshape(x, _method_shape(shape), order, copy=copy),
     "ravel": ravel,
-    "squeeze": lambda x, axis=None: VIEWS[np.squeeze](x, axis),
+    "squeeze": squeeze,
     "transpose": _permute,
     "swapaxes": VIEWS[np.swapaxes],
     "diagonal": VIEWS[np.diagonal],

@@ -21,6 +21,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
+from graphjit.trace.layout import Laid, in_order
 from graphjit.trace.location import user_location
 
 Implementation = Callable[..., Any]
@@ -64,6 +65,7 @@ class Trace:
     def __init__(self) -> None:
         self.builder = Builder()
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        self.arguments: list[Tracer] = []
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
         self._outer: Trace | None = None
 
@@ -78,7 +80,9 @@ class Trace:
 
     def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
         """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
-        return KINDS[kind](self, self.builder.input(type, name))
+        made = KINDS[kind](self, self.builder.input(type, name))
+        self.arguments.append(made)
+        return made
 
     def tracer(self, node: Node, weak: bool = False) -> Tracer:
         """Wrap a node."""
@@ -154,12 +158,12 @@ class Trace:
         """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and broadcasting."""
         special = UFUNCS.get(ufunc)
         if special is not None:
-            return special(self, *args)
+            return in_order(special(self, *args), ufunc, args)
         op = BOUND.get(ufunc)
         if op is None:
             raise UnsupportedError(f"np.{ufunc.__name__} is not compiled (at {user_location()})")
         nodes, _ = self.promoted(ufunc, args)
-        return Tracer(self, self.emit(op, *nodes))
+        return in_order(Tracer(self, self.emit(op, *nodes)), ufunc, args)
 
     def promoted(self, ufunc: np.ufunc, args: tuple[Any, ...]) -> tuple[list[Node], np.dtype]:
         """Arguments converted and broadcast as ``ufunc`` would, and the ufunc's result dtype."""
@@ -429,7 +433,7 @@ class Tracer:
                 f"{name} is not compiled (at {user_location()}); write it with the functions that "
                 "`graphjit ops` lists, or compute it outside the compiled function"
             )
-        return implementation(*args, **kwargs)
+        return in_order(implementation(*args, **kwargs), function, args, kwargs)
 
     @property
     def __array__(self) -> Any:
@@ -452,7 +456,10 @@ class Tracer:
             )
         if getattr(implementation, "is_property", False):
             return implementation(self)
-        return lambda *args, **kwargs: implementation(self, *args, **kwargs)
+        if name not in NDARRAY:
+            return lambda *args, **kwargs: implementation(self, *args, **kwargs)
+        numpy = getattr(np.ndarray, name)
+        return lambda *args, **kwargs: in_order(implementation(self, *args, **kwargs), numpy, (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         return METHODS["__getitem__"](self, key)
@@ -482,21 +489,11 @@ class Tracer:
         )
 
 
-class Array(Tracer):
+class Array(Laid, Tracer):  # type: ignore[misc]
     """A traced ndarray (of no axes too, if NumPy would have an array there)."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
-
-    def _layout(self) -> np.ndarray:
-        """The model (see `layout`); kept, so that views of one array have models that share memory."""
-        if self._model is None:
-            self._model = np.empty(self._node.shape, bool)
-        return self._model
-
-    def _plain(self) -> bool:
-        """Whether it is known without a model that the array is new and row-major."""
-        return self._model is None
 
     __contains__ = concrete("`in`", "Use np.any(x == value).")
 
@@ -524,6 +521,7 @@ class Scalar(Tracer):
     """A traced NumPy scalar: one number that cannot be written to."""
 
     __slots__ = ()
+    twin = staticmethod(lambda x: x._node.dtype.type(1))
     __hash__ = concrete("a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
 
     @property
@@ -542,6 +540,7 @@ class Number(Tracer):
 
     __slots__ = ()
     __hash__ = Scalar.__hash__  # type: ignore[assignment]
+    twin = staticmethod(lambda x: PYTHON[x._node.dtype.kind](1))
 
     @property
     def _class(self) -> type:

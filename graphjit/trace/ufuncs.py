@@ -33,8 +33,9 @@ from graphjit.trace.functions.arguments import (
 )
 from graphjit.trace.functions.joining import concatenate
 from graphjit.trace.functions.shapes import sliced
+from graphjit.trace.layout import in_order
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Trace, Tracer, is_python_number, is_weak, python_kind
+from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Array, Trace, Tracer, is_python_number, is_weak, python_kind
 
 BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
 REDUCTIONS: dict[np.ufunc, Callable[..., Tracer]] = {
@@ -69,12 +70,22 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
     if method == "__call__":
         if not kwargs:
             return call(trace, ufunc, args)
-        return call_with_options(trace, ufunc, args, **kwargs)
+        return _laid_out(call_with_options(trace, ufunc, args, **kwargs), ufunc, args, kwargs)
     handler = UFUNC_METHODS.get(method)
     if handler is None or (method == "at" and ufunc not in (np.add, np.subtract)):
         advice = "np.add.at and np.subtract.at are" if method == "at" else "write it with slices"
         raise UnsupportedError(f"np.{ufunc.__name__}.{method} is not compiled (at {user_location()}): {advice}")
-    return handler(trace, ufunc, *args, **kwargs)
+    return in_order(handler(trace, ufunc, *args, **kwargs), getattr(ufunc, method), args, kwargs)
+
+
+def _laid_out(result: Any, ufunc: np.ufunc, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result of a call with options, in the memory order that ``order=`` and the others ask for."""
+    if kwargs.get("out") is not None:
+        return result
+    for item in result if isinstance(result, tuple) else (result,):
+        if isinstance(item, Array):
+            item._model = None  # type: ignore[assignment]
+    return in_order(result, ufunc, args, kwargs, always="order" in kwargs)
 
 
 def call(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...]) -> Any:

@@ -104,12 +104,6 @@ def linspace(
     return (line, step) if retstep else line
 
 
-@implements(np.imag)
-def imag(val: Any) -> Tracer:
-    """np.imag: zeros."""
-    return zeros_like(val)
-
-
 @implements(np.iscomplexobj)
 def iscomplexobj(x: Any) -> bool:
     """np.iscomplexobj."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
-from graphjit.trace.functions.arguments import given, node_of, promoted, refuse, tracing, wrap
+from graphjit.trace.functions.arguments import given, node_of, promoted, refuse, tracing, wrap, wrap_array
 from graphjit.trace.functions.diagonals import diagonal_node
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, implements
@@ -192,7 +192,8 @@ def einsum(*operands: Any, out: Any = None, optimize: Any = False, dtype: Any = 
     if given(dtype):
         nodes = [trace.convert(node, np.dtype(dtype)) for node in nodes]
     spelled, wanted = _expanded(nodes, labels, result)
-    return wrap(trace, contract_subscripts(trace, nodes, spelled, wanted, optimize))
+    make = wrap_array if optimize else wrap  # by np.tensordot, which returns arrays
+    return make(trace, contract_subscripts(trace, nodes, spelled, wanted, optimize))
 
 
 def node_of_value(trace: Trace, value: Any) -> Tracer:

@@ -24,6 +24,7 @@ from graphjit.trace.functions.arguments import (
     refuse,
     tracing,
     wrap,
+    wrap_array,
 )
 from graphjit.trace.functions.einsum import contract_subscripts
 from graphjit.trace.functions.reductions import finish
@@ -197,7 +198,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tracer:
         right = normalize_axis_tuple(integers(second, "axes"), len(y.shape))
     if len(left) != len(right) or any(x.shape[i] != y.shape[j] for i, j in zip(left, right, strict=False)):
         raise ValueError(f"shape-mismatch for sum: {x.shape} and {y.shape} over {left} and {right} (at {user_location()})")
-    return wrap(trace, product(trace, x, y, (left, right)))
+    return wrap_array(trace, product(trace, x, y, (left, right)))
 
 
 @implements(np.linalg.multi_dot)
@@ -354,6 +355,8 @@ def matrix_power(a: Any, n: int) -> Tracer:
     if power == 0:
         eye = trace.builder.const(np.eye(x.shape[-1]), x.dtype)
         return wrap(trace, trace.broadcast(eye, x.shape))
+    if power == 1 and isinstance(a, Tracer):
+        return a
     square, result = wrap(trace, x), None
     while power:
         if power & 1:

@@ -28,11 +28,12 @@ from graphjit.trace.functions.arguments import (
     tracer_of,
     tracing,
     wrap,
+    wrap_array,
 )
 from graphjit.trace.functions.reductions import all_
 from graphjit.trace.indexing import gathered, wrapped_indices
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Tracer, implements
+from graphjit.trace.tracer import Array, Tracer, implements
 
 
 @implements(np.where)
@@ -47,7 +48,7 @@ def where(condition: Any, x: Any = ABSENT, y: Any = ABSENT, /) -> Tracer:
     mask = as_bool(trace, node_of(trace, condition))
     first, second = as_dtype(trace, x, dtype), as_dtype(trace, y, dtype)
     shape = trace.common_shape(mask, first, second)
-    return wrap(trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)]))
+    return wrap_array(trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)]))
 
 
 @implements(np.nonzero, np.flatnonzero, np.argwhere)
@@ -76,7 +77,7 @@ def clip(
     trace = tracing()
     bounds = [bound for bound in (low, high) if bound is not None]
     if not bounds:
-        return tracer_of(a)
+        return np.positive(tracer_of(a))  # type: ignore[return-value]
     nodes = iter(aligned(trace, a, *bounds))
     x = next(nodes)
     if low is not None:
@@ -86,7 +87,10 @@ def clip(
 
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tracer:
-    """np.nan_to_num; replaced elements have derivative zero."""
+    """np.nan_to_num; replaced elements have derivative zero.  With ``copy=False`` the array itself is changed."""
+    if not copy and isinstance(x, Array):
+        x[...] = nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+        return x
     trace = tracing()
     node = node_of(trace, x)
     if node.dtype.kind != "f":
@@ -96,7 +100,8 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
     infinite = np.array(np.inf, node.dtype)[()]
     value = where(value != value, as_scalar_of(nan, node), value)
     value = where(value == infinite, as_scalar_of(limits.max if posinf is None else posinf, node), value)
-    return where(value == -infinite, as_scalar_of(limits.min if neginf is None else neginf, node), value)
+    value = where(value == -infinite, as_scalar_of(limits.min if neginf is None else neginf, node), value)
+    return wrap(trace, value._node)
 
 
 def as_scalar_of(value: Any, like: Node) -> Any:

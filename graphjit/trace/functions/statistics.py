@@ -55,7 +55,7 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     full_weight: Any = wrap(trace, trace.broadcast(scaled._node, value.shape))
     total: Any = sum_(full_weight, axis, keepdims=keepdims)
     result = sum_(trace.ufunc(np.multiply, wrap(trace, trace.convert(value._node, dtype)), full_weight), axis, keepdims=keepdims) / total
-    return (result, np.broadcast_to(total, result.shape)) if returned else result
+    return (result, np.copy(np.broadcast_to(total, result.shape))) if returned else result
 
 
 @implements(np.cov)
@@ -172,7 +172,7 @@ def nanvar(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: A
     if numbers is None:
         return found
     count = sum_(_mask(trace, numbers, where), axis, keepdims=keepdims)
-    return np.where(count > ddof, found, np.nan)
+    return wrap(tracing(), np.where(count > ddof, found, np.nan)._node)  # type: ignore[attr-defined]
 
 
 @implements(np.nanstd)
@@ -189,7 +189,7 @@ def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) 
         return found
     axes = axes_tuple(axis, len(x.shape))
     any_number = finish(trace, trace.emit("any", numbers, axes=axes), x.shape, axes, keepdims)
-    return np.where(any_number, found, np.nan)
+    return wrap(tracing(), np.where(any_number, found, np.nan)._node)  # type: ignore[attr-defined]
 
 
 @implements(np.nanmax)
