@@ -55,7 +55,7 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
             place += f", in place of in{program.in_place[buffer.slot]} (donated)"
         lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
     lines.append(f"  arena {program.arena} bytes")
-    lines += [f"  error {code} = {kind.__name__}: {text}" for code, (kind, text) in enumerate(program.errors, 1)]
+    lines += [f"  error {code} = {failure.kind.__name__}: {failure.text()}" for code, failure in enumerate(program.errors, 1)]
     return "\n".join(lines) + "\n"
 
 
