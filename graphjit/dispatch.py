@@ -120,7 +120,8 @@ class Dispatcher:
         self.backend = backend
         self.run = run
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+        name = getattr(function, "__name__", None)
+        self.name = str.__str__(name) if isinstance(name, str) else type(function).__name__
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
         both = {*self.static_nums, *self.static_names} & {*self.donate_nums, *self.donate_names}
