@@ -1,8 +1,8 @@
 """From a graph to code, once per process and graph.
 
 Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
-Input: a graph, the name of a back end, the inputs that the caller gives up.  Output: an executable.
-Invariants: equal graphs share one executable; what nobody uses is freed, except the latest small ones; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
+Input: a graph, the name of a back end, the inputs that the caller gives up.  Output: `Code`.
+Invariants: equal graphs share one executable, each with lines of its own for what the code reports; what nobody uses is freed, except the latest small ones; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
 `dispatch` does it at the first compilation.
 """
 
@@ -12,12 +12,20 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from graphjit import pipeline
 from graphjit.backend.executable import Executable
+from graphjit.backend.failures import Failures, exception, locations
 from graphjit.backend.numba.executable import NumbaExecutable
-from graphjit.ir.node import Graph
+from graphjit.ir.node import Graph, Location
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from graphjit.ir.types import Type
+    from graphjit.schedule.program import Failure
 
 _executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
 _recent: OrderedDict[Hashable, Executable | NumbaExecutable] = OrderedDict()
@@ -26,6 +34,7 @@ RECENT = 64
 SMALL = 1_000
 """Nodes up to which a graph's code is kept so: it takes some hundred kilobytes at most."""
 
+_failures: weakref.WeakKeyDictionary[Executable | NumbaExecutable, Failures] = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
@@ -33,22 +42,67 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Executable | NumbaExecutable:
+class Code:
+    """Code that equal graphs share, as the caller of one of them meets it: what it reports lies at lines of that graph."""
+
+    def __init__(self, shared: Executable | NumbaExecutable, failures: Sequence[Failure]) -> None:
+        self.shared = shared
+        self.failures = failures
+
+    @property
+    def in_place(self) -> Mapping[int, int]:
+        """The donated input that an output may be written into, by their numbers."""
+        return self.shared.in_place
+
+    @property
+    def outputs(self) -> tuple[Type, ...]:
+        """Types of the results."""
+        return self.shared.outputs
+
+    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
+        """As `Executable.run`."""
+        return self.shared.run(arrays, into, self.failures)
+
+    def error(self, status: int) -> Exception:
+        """The exception for a status that the native code returned."""
+        return exception(self.failures, status)
+
+
+def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Code:
     """Code of ``graph``; equal graphs share it.  Results may take over the memory of the inputs numbered in ``donated``."""
-    key = (backend, graph.key(), donated)
+    rows = graph.key()
+    key: Hashable = (backend, rows, donated)
     with _lock:
         found = _executables.get(key)
+        failures = None if found is None else _failures[found].within(graph)
+        if found is not None and failures is None:
+            # One line of the other graph is several of this one: graphs that share code here must break into lines alike.
+            key = (key, _pattern(graph))
+            found = _executables.get(key)
+            failures = None if found is None else _failures[found].within(graph)
         if found is None:
-            if backend == "llvm":
-                compiled = pipeline.compile_graph(graph, donated)
-                found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
-            else:
-                _, program = pipeline.schedule(pipeline.optimize(graph), donated)
-                found = NumbaExecutable(program, pipeline.lower(program))
-            _executables[key] = found
-        if len(key[1]) <= SMALL:
+            found = _executables[key] = _compiled(graph, backend, donated)
+            _failures[found] = Failures(found.failures, graph)
+            failures = found.failures
+        elif failures is None:  # of a node that is in neither graph: no line rather than another's
+            failures = tuple(failure._replace(loc=None) for failure in found.failures)
+        if len(rows) <= SMALL:
             _recent[key] = found
             _recent.move_to_end(key)
             while len(_recent) > RECENT:
                 _recent.popitem(last=False)
-        return found
+        return Code(found, failures)
+
+
+def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> Executable | NumbaExecutable:
+    if backend == "llvm":
+        compiled = pipeline.compile_graph(graph, donated)
+        return Executable(compiled.program, compiled.module, compiled.nanoseconds)
+    _, program = pipeline.schedule(pipeline.optimize(graph), donated)
+    return NumbaExecutable(program, pipeline.lower(program))
+
+
+def _pattern(graph: Graph) -> tuple[int, ...]:
+    """Which nodes share a line, whatever the lines are."""
+    numbers: dict[Location | None, int] = {}
+    return tuple(numbers.setdefault(loc, len(numbers)) for loc in locations(graph))

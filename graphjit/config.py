@@ -33,7 +33,10 @@ def _count(text: str) -> int | None:
 
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
-        return os.path.abspath(ours) if ours else None  # the working directory may change, and belong to somebody else then
+        try:
+            return os.path.abspath(ours) if ours else None  # the working directory may change, and belong to somebody else then
+        except OSError:  # or be gone already
+            return None
     where = parent or os.path.expanduser("~/.cache")
     return os.path.join(where, "graphjit") if os.path.isabs(where) else None
 

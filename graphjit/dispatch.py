@@ -34,7 +34,7 @@ from graphjit.trace.tracer import Trace, active_trace
 
 if TYPE_CHECKING:
     from graphjit.backend.executable import Executable
-    from graphjit.backend.numba.executable import NumbaExecutable
+    from graphjit.compilation import Code
 
 LIMIT = 64
 """Specialisations kept per function."""
@@ -55,7 +55,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_fresh_locks)
 
 
-def executable(graph: Graph, backend: str = "llvm", donated: tuple[int, ...] = ()) -> Executable | NumbaExecutable:
+def executable(graph: Graph, backend: str = "llvm", donated: tuple[int, ...] = ()) -> Code:
     """Code of ``graph``; equal graphs share it; results may be written into the inputs numbered in ``donated``.  The first call loads the compiler, so that importing graphjit stays quick."""
     from graphjit.compilation import executable as compiled
 
@@ -86,7 +86,7 @@ class Prepared:
     """One specialisation: the traced call and its code."""
 
     staged: Staged
-    code: Executable | NumbaExecutable
+    code: Code
 
     def run(self, leaves: Sequence[Any], kinds: Sequence[Leaf]) -> Any:
         """Run on concrete leaves."""
@@ -120,7 +120,8 @@ class Dispatcher:
         self.backend = backend
         self.run = run
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+        name = getattr(function, "__name__", None)
+        self.name = str.__str__(name) if isinstance(name, str) else type(function).__name__
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
         both = {*self.static_nums, *self.static_names} & {*self.donate_nums, *self.donate_names}
@@ -263,7 +264,8 @@ class Dispatcher:
         native_types = [(leaf.dtype, getattr(leaf, "shape", ())) for leaf in found]
         if native_types != [(node.dtype, node.shape) for node in prepared.staged.graph.inputs[: len(native_types)]]:
             return
-        staged, code = prepared.staged, cast("Executable", prepared.code)
+        staged, code = prepared.staged, prepared.code
+        shared = cast("Executable", code.shared)
         outs: list[Any] = []
         for kind, item in staged.outputs:
             if kind == "static":
@@ -285,9 +287,9 @@ class Dispatcher:
             outputs=tree,
             on_error=code.error,
             wrap=wrap,
-            release_gil=code.nanoseconds > 5_000,
+            release_gil=shared.nanoseconds > 5_000,
         )
-        install(native, Specialisation(spec, code.address, code))
+        install(native, Specialisation(spec, shared.address, code))
 
 
 def lifted(trace: Trace, leaf: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Graph, Node, name_text
 
 
 def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
@@ -21,7 +21,7 @@ def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
         IRError: an argument or an intermediate value does not have its declared type.
     """
     if len(inputs) != len(graph.inputs):
-        raise IRError(f"graph {graph.name} takes {len(graph.inputs)} inputs, not {len(inputs)}")
+        raise IRError(f"graph {name_text(graph.name)} takes {len(graph.inputs)} inputs, not {len(inputs)}")
     values: dict[Node, np.ndarray] = {}
     with np.errstate(all="ignore"):
         for node, given in zip(graph.inputs, inputs, strict=True):

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphjit.backend.donation import allocate
+from graphjit.backend.failures import exception
 from graphjit.backend.llvm.link import link
-from graphjit.backend.llvm.registers import OUT_OF_MEMORY
 from graphjit.backend.llvm.symbols import provide
 
 if TYPE_CHECKING:
     from graphjit.backend.llvm.text import Module
-    from graphjit.schedule.program import Program
+    from graphjit.schedule.program import Failure, Program
 
 _PROGRAM = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 _free = ctypes.CDLL(None).free
@@ -33,7 +33,7 @@ class Executable:
 
     def __init__(self, program: Program, module: Module, nanoseconds: int) -> None:
         self.nanoseconds = nanoseconds
-        self.errors = list(program.errors)
+        self.failures = tuple(program.errors)
         self.constants = program.constants  # the code holds their addresses
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
@@ -44,10 +44,13 @@ class Executable:
         self.address = self.native.address("program")
         self._call = _PROGRAM(self.address)
 
-    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
+    def run(
+        self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None, failures: Sequence[Failure] | None = None
+    ) -> list[np.ndarray]:
         """Outputs for contiguous arrays of the declared types (the way of calls that the native entry does not take).
 
-        ``into`` holds arrays that serve as outputs, by output number (`graphjit.backend.donation`).
+        ``into`` holds arrays that serve as outputs, by output number (`graphjit.backend.donation`).  ``failures`` are those of the
+        caller's own graph (`graphjit.backend.failures`).
 
         Raises:
             the exception that the program reports, with the user's line.
@@ -55,15 +58,8 @@ class Executable:
         outputs = allocate(self.outputs, into or {})
         status = self._call(_table(arrays), _table(outputs))
         if status:
-            raise self.error(status)
+            raise exception(self.failures if failures is None else failures, status)
         return outputs
-
-    def error(self, status: int) -> Exception:
-        """The exception for a status that the program returned."""
-        if status == OUT_OF_MEMORY:
-            return MemoryError("no memory for the intermediate values of a compiled function")
-        kind, message = self.errors[status - 1]
-        return kind(message)
 
     def __del__(self) -> None:
         native = self.__dict__.get("native")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Graph, Node, one_line
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, Special, View
 from graphjit.ir.printer import comment, number_nodes, value_text
 
@@ -92,5 +92,5 @@ def _colour(lower: Lowering) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    lines = [one_line(line).replace("\\", "\\\\").replace('"', '\\"') for line in text.split("\n")]
+    return '"' + "\\n".join(lines) + '"'

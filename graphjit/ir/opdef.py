@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphjit.errors import IRError
-from graphjit.ir.node import Node
+from graphjit.ir.node import WORD, Node
 from graphjit.ir.types import Type
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ def op(
 
     if name in REGISTRY:
         refuse(f"the name is taken by {REGISTRY[name].file}:{REGISTRY[name].line}")
+    if not all(WORD.fullmatch(word) for word in (name, *attrs)):
+        refuse("its name and attributes must be words: they stand in printed and in generated text")
     if not doc.strip():
         refuse("it has no doc")
     if isinstance(grad, Partials) and arity is not None and len(grad.formulas) != arity:

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import GraphjitError, IRError
-from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.node import WORD, ConstValue, Graph, Node, name_text
 from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.types import DTYPES, Type, parse_type
 
 _SPACE = re.compile(r"[ \t]*")
-_WORD = re.compile(r"[A-Za-z_]\w*")
 _REFERENCE = re.compile(r"%(\d+)")
 _NUMBER = re.compile(r"-?(?:inf|nan|\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?!\w)")
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
@@ -107,7 +106,7 @@ def parse_graph(text: str) -> Graph:
     if name is None:
         raise IRError("no graph: the text is empty")
     if outputs is None:
-        raise IRError(f"graph {name}: the return is missing")
+        raise IRError(f"graph {name_text(name)}: the return is missing")
     return Graph(name, inputs, outputs)
 
 
@@ -116,7 +115,7 @@ def _header(line: _Line) -> str:
     match = line.take(_STRING)
     if match is not None:
         return str(ast.literal_eval(match[0]))
-    match = line.take(_WORD)
+    match = line.take(WORD)
     if match is None:
         raise line.error("a name expected")
     return match[0]
@@ -133,7 +132,7 @@ def _references(line: _Line, nodes: dict[int, Node]) -> list[Node]:
 
 
 def _node(line: _Line, nodes: dict[int, Node]) -> Node:
-    match = line.take(_WORD)
+    match = line.take(WORD)
     op = REGISTRY.get(match[0]) if match is not None else None
     if op is None:
         raise line.error("the name of an op expected" if match is None else f"unknown op {match[0]!r}")
@@ -141,7 +140,7 @@ def _node(line: _Line, nodes: dict[int, Node]) -> Node:
     if op.arity is not None and len(args) != op.arity:
         raise line.error(f"{op.name} takes {op.arity} arguments, not {len(args)}")
     attrs: dict[str, Any] = {}
-    while (match := line.take(_WORD)) is not None:
+    while (match := line.take(WORD)) is not None:
         if match[0] in attrs:
             raise line.error(f"attribute {match[0]} is given twice")
         line.expect("=")
@@ -187,7 +186,7 @@ def _value(line: _Line) -> Any:
         return ast.literal_eval(match[0])
     if (match := line.take(_BYTES)) is not None:
         return base64.b64decode(match[1], validate=True)
-    if (match := line.take(_WORD)) is not None and match[0] in _WORDS:
+    if (match := line.take(WORD)) is not None and match[0] in _WORDS:
         return _WORDS[match[0]]
     raise line.error("a value expected")
 

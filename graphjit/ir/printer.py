@@ -2,7 +2,7 @@
 
 Job: one line a node, in topological order, inputs first.
 Input: a `Graph`.  Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal `Graph.key()`.
-Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for people only.
+Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for people only, and stays on its line.
 
     graph loss
       %0 = input name='x' : f64[3]
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.node import ConstValue, Graph, Location, Node, name_text, one_line
 from graphjit.ir.types import SHORT
 
 LIST_LIMIT = 16
@@ -43,7 +43,7 @@ def print_graph(graph: Graph, *, locations: bool = True) -> str:
         locations: whether to add the user's line, its source text and the origin of each node as comments.
     """
     numbers = number_nodes(graph)
-    lines = [f"graph {_graph_name(graph.name)}"]
+    lines = [f"graph {name_text(graph.name)}"]
     for node, number in numbers.items():
         line = f"  %{number} = {node_text(node, numbers)}"
         lines.append(_commented(line, comment(node)) if locations else line)
@@ -72,13 +72,20 @@ def comment(node: Node) -> str:
     """Where a node comes from: ``model.py:12  a * b  [vjp of mul]``; empty when unknown."""
     parts = []
     if node.loc is not None:
-        parts.append(f"{os.path.basename(node.loc.file)}:{node.loc.line}")
-        source = linecache.getline(node.loc.file, node.loc.line).strip()
+        parts.append(f"{one_line(os.path.basename(node.loc.file))}:{node.loc.line}")
+        source = _source(node.loc)
         if source:
-            parts.append(source)
+            parts.append(one_line(source))
     if node.origin:
         parts.append(f"[{node.origin}]")
     return "  ".join(parts)
+
+
+def _source(loc: Location) -> str:
+    try:
+        return linecache.getline(loc.file, loc.line).strip().expandtabs(1)
+    except ValueError:  # no file can have that name
+        return ""
 
 
 def value_text(value: Any) -> str:
@@ -129,10 +136,6 @@ def _scalar_text(item: Any) -> str | None:
         if item.dtype.type(float(text)).tobytes() == item.tobytes():
             return text
     return None
-
-
-def _graph_name(name: str) -> str:
-    return name if name.isidentifier() else repr(name)
 
 
 def _commented(line: str, text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphjit.ir.buffers import Buffer
-from graphjit.ir.node import Node
+from graphjit.ir.node import Node, name_text
 from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
@@ -36,7 +36,7 @@ class Interval:
 def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -> str:
     """Steps in execution order with their costs, the total, then buffers."""
     numbers = number_nodes(program.graph)
-    lines = [f"program {program.name}"]
+    lines = [f"program {name_text(program.name)}"]
     for i, step in enumerate(program.steps):
         lines.append(f"  {step.name} {_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
@@ -55,7 +55,7 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
             place += f", in place of in{program.in_place[buffer.slot]} (donated)"
         lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
     lines.append(f"  arena {program.arena} bytes")
-    lines += [f"  error {code} = {kind.__name__}: {text}" for code, (kind, text) in enumerate(program.errors, 1)]
+    lines += [f"  error {code} = {failure.kind.__name__}: {failure.text()}" for code, failure in enumerate(program.errors, 1)]
     return "\n".join(lines) + "\n"
 
 

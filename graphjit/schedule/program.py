@@ -7,6 +7,7 @@ Invariant: a step reads only inputs, constants and what earlier steps (or earlie
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -124,6 +125,18 @@ class Cost:
         return Cost(self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds)
 
 
+class Failure(NamedTuple):
+    """What goes wrong while a program runs, and at which line of the user's."""
+
+    kind: type[Exception]
+    message: str
+    loc: Location | None
+
+    def text(self) -> str:
+        """The message with the line."""
+        return f"{self.message} (at {self.loc})" if self.loc else self.message
+
+
 @dataclass
 class Program:
     """A scheduled graph."""
@@ -135,7 +148,7 @@ class Program:
     arena: int
     places: dict[Node, list[Place]] = field(default_factory=dict)
     in_place: dict[int, int] = field(default_factory=dict)  # number of an output -> of the donated input it may be written into
-    errors: list[tuple[type[Exception], str]] = field(default_factory=list)
+    errors: list[Failure] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -144,7 +157,7 @@ class Program:
 
     def error(self, kind: type[Exception], message: str, loc: Location | None) -> int:
         """The status code (1, 2 ...) that a kernel reports for this failure at the user's line ``loc``."""
-        entry = (kind, f"{message} (at {loc})" if loc else message)
-        if entry not in self.errors:
-            self.errors.append(entry)
-        return self.errors.index(entry) + 1
+        failure = Failure(kind, message, loc)
+        if failure not in self.errors:
+            self.errors.append(failure)
+        return self.errors.index(failure) + 1

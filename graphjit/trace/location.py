@@ -20,19 +20,21 @@ _OWN = tuple(
     place + os.sep
     for place in (os.path.dirname(os.path.abspath(errors.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
 )
-_skipped: dict[CodeType, bool] = {}
-_known: dict[tuple[CodeType, int], Location] = {}
+_skipped: dict[str, bool] = {}
+"""By file."""
+_known: dict[tuple[str, CodeType, int], Location] = {}
+"""By file too: code objects of equal functions in two files are equal."""
 _LIMIT = 100_000
 
 
 def in_library(frame: FrameType) -> bool:
     """Whether a frame belongs to NumPy, SciPy or this package, not to the user."""
-    code = frame.f_code
-    skip = _skipped.get(code)
+    file = frame.f_code.co_filename
+    skip = _skipped.get(file)
     if skip is None:
         if len(_skipped) > _LIMIT:
             _skipped.clear()
-        skip = _skipped[code] = code.co_filename.startswith(_OWN) or code.co_filename.startswith("<__array_function__")
+        skip = _skipped[file] = file.startswith((*_OWN, "<__array_function__"))
     return skip
 
 
@@ -42,12 +44,13 @@ def user_location() -> Location | None:
     while frame is not None:
         if not in_library(frame):
             code = frame.f_code
-            key = (code, frame.f_lasti)
+            file = code.co_filename
+            key = (file, code, frame.f_lasti)
             found = _known.get(key)
             if found is None:
                 if len(_known) > _LIMIT:
                     _known.clear()
-                found = _known[key] = Location(code.co_filename, frame.f_lineno or 0, code.co_qualname)
+                found = _known[key] = Location(file, frame.f_lineno or 0, code.co_qualname)
             return found
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -292,7 +292,7 @@ class _Library:
 
     def __init__(self) -> None:
         # The lowest level takes 17 ms instead of 60, and then 15 ns more in each call: right where every process compiles anew.
-        self._module = jit.NativeModule(library_text(), opt=0 if store.directory() is None else 1, library=True)
+        self._module = jit.NativeModule(library_text(), opt=0 if store.folder() is None else 1, library=True)
         self.address = address = self._module.address
         prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)
         self.chain = prototype(address("gj_chain"))

@@ -14,7 +14,7 @@ from graphjit.backend.llvm.blocks import add_blocks
 from graphjit.backend.llvm.cpython import WORD, Layout
 from graphjit.backend.llvm.donation import APART
 from graphjit.backend.llvm.records import Build, Prepare, dispatch, field, following, get, place, register, word
-from graphjit.backend.llvm.text import Module
+from graphjit.backend.llvm.text import Module, c_string
 from graphjit.backend.llvm.walk import call_shape, static_equal, walk
 
 _ON_ERROR = "graphjit: on_error must return an exception"
@@ -457,4 +457,4 @@ def add_run(module: Module) -> None:
 
 def add_message(module: Module, name: str, message: str) -> None:
     """Define ``@name``, a C string."""
-    module.add_global(name, f'@{name} = private constant [{len(message) + 1} x i8] c"{message}\\00"')
+    module.add_global(name, f"@{name} = private constant {c_string(message)}")

@@ -145,7 +145,7 @@ class NativeModule:
         _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(text, opt))
 
     def _take(self, text: str, opt: int) -> None:
-        if store.directory() is None:
+        if store.folder() is None:
             return self._compile(text, opt)
         llvm = _llvm()
         target, cpu, features = host()

@@ -13,14 +13,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
+from graphjit.ir.node import one_line
+
 _SYMBOL = re.compile(r"@([\w.$]+)")
+
+
+def c_string(text: str) -> str:
+    """Type and value of a constant with that text and the zero at its end."""
+    content = text.encode() + b"\0"
+    plain = "".join(chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\{byte:02X}" for byte in content)
+    return f'[{len(content)} x i8] c"{plain}"'
 
 
 class Module:
     """One LLVM module under construction: globals, declarations and function bodies in order."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = one_line(name)  # that of a user's function, in a comment
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._functions: dict[str, str | None] = {}

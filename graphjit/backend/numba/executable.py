@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphjit.backend.donation import allocate
+from graphjit.backend.failures import exception
 from graphjit.backend.numba import runtime
 from graphjit.backend.numba.emit import parameters, print_program
 from graphjit.loops.ir import For
@@ -21,7 +22,7 @@ from graphjit.loops.parallel import estimate
 
 if TYPE_CHECKING:
     from graphjit.loops.ir import LoopKernel
-    from graphjit.schedule.program import Program
+    from graphjit.schedule.program import Failure, Program
 
 DRIVER = ("program", "product")
 _runtime: dict[str, Callable[..., Any]] = {}
@@ -35,7 +36,7 @@ class NumbaExecutable:
         """Print and load the program; ``python`` runs it under CPython, without Numba."""
         loops = [s for kernel in kernels.values() for s in kernel.body if isinstance(s, For)]
         self.nanoseconds = sum(map(estimate, loops))
-        self.errors = list(program.errors)
+        self.failures = tuple(program.errors)
         self.constants = program.constants
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
@@ -45,8 +46,10 @@ class NumbaExecutable:
         self._arena = program.arena
         self._call = load(self.source, not python)
 
-    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
-        """Outputs for contiguous arrays of the declared types; ``into`` holds arrays that serve as outputs, by output number.
+    def run(
+        self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None, failures: Sequence[Failure] | None = None
+    ) -> list[np.ndarray]:
+        """Outputs for contiguous arrays of the declared types; ``into`` and ``failures`` as in `Executable.run`.
 
         Raises:
             the exception that the program reports, with the user's line.
@@ -58,13 +61,8 @@ class NumbaExecutable:
         with np.errstate(all="ignore"):
             self._call(*given, np.empty(self._arena, np.uint8), status)
         if status[0]:
-            raise self.error(int(status[0]))
+            raise exception(self.failures if failures is None else failures, int(status[0]))
         return outputs
-
-    def error(self, status: int) -> Exception:
-        """The exception for a status that the program returned."""
-        kind, message = self.errors[status - 1]
-        return kind(message)
 
 
 def load(source: str, compiled: bool) -> Callable[..., Any]:
