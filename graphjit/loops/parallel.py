@@ -39,6 +39,7 @@ from graphjit.loops.ir import (
     uses,
     walk,
 )
+from graphjit.loops.sums import block_length, is_heavy, last_of
 from graphjit.loops.vectorize import HEAVY
 
 GRAIN_NS = 8_000  # estimated work of a block
@@ -46,7 +47,7 @@ WORTH_NS = 12_000  # estimated work from which a loop is split at all
 MAX_BLOCKS = 256
 PER_NS = 40
 """Multiply-adds of a matrix product per nanosecond of an estimate."""
-SUM_BLOCK = 4_096  # elements of one partial accumulation at the least: bounds the error of long sums
+SUM_BLOCK = 4_096  # elements of one partial accumulation at the least
 SCAN_BLOCK = 16_384  # elements of a running sum that one task takes at the least
 SCAN_ROW = 1 << 17  # elements from which it is cut
 
@@ -243,10 +244,13 @@ def _partial(
     work: int,
     name: str,
 ) -> list[Statement]:
-    """Partial accumulations in blocks, then one serial loop over the partial results."""
+    """Partial accumulations in blocks of whole pieces of sums, one serial loop over the partial results, and what does not fill a piece."""
+    piece = block_length(loop) or 64
     length = max(SUM_BLOCK, -(-loop.extent // MAX_BLOCKS), _length(loop, work) if work >= WORTH_NS else 0)
-    length = -(-length // 64) * 64
-    block, inner, count = _split(loop, length)
+    length = -(-length // piece) * piece
+    rest = 0 if is_heavy(loop) else loop.extent % piece
+    last = last_of(loop, rest, sums, numbers) if rest else []
+    block, inner, count = _split(replace(loop, extent=loop.extent - rest), length)
     buffers = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, count, "local") for ref in sums}
     extra.extend(buffers.values())
     here = Affine(0, {block: 1})
@@ -257,6 +261,7 @@ def _partial(
     return [
         For(block, count, tuple(first), "parallel" if parallel else "serial", nanoseconds=work),
         _gathered(buffers, sums, numbers, block, count),
+        *last,
     ]
 
 
