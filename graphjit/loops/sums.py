@@ -22,8 +22,10 @@ Invariants: blocks are fixed by shape, so results do not depend on the number of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.types import BOOL
@@ -151,30 +153,42 @@ def _compensated(around: For, block: For, sums: list[Ref], numbers: Iterator[int
     before: list[Statement] = []
     each: list[Statement] = []
     after: list[Statement] = []
-    own = {ref: Ref(next(numbers), ref.dtype) for ref in sums}
+
+    def fresh(dtype: np.dtype) -> Ref:
+        return Ref(next(numbers), dtype)
+
+    own = {ref: fresh(ref.dtype) for ref in sums}
     for ref in sums:
-        total, lost, old, up, back, low, high, error, ok, whole, value = (Ref(next(numbers), ref.dtype) for _ in range(11))
-        ok = Ref(ok.number, BOOL)
+        total, lost, old = (fresh(ref.dtype) for _ in range(3))
         before += [Init(total, "add"), Init(lost, "add")]
-        each += [
-            Let(old, Scalar("copy", (total,))),
-            Accumulate(total, "add", own[ref]),
-            Let(up, Scalar("sub", (total, old))),
-            Let(back, Scalar("sub", (total, up))),
-            Let(low, Scalar("sub", (old, back))),
-            Let(high, Scalar("sub", (own[ref], up))),
-            Let(error, Scalar("add", (low, high))),
-            Accumulate(lost, "add", error),
-        ]
-        # Beside infinities what is lost is NaN, and the total is right as it is.
-        after += [
-            Let(ok, Scalar("eq", (lost, lost))),
-            Let(whole, Scalar("add", (total, lost))),
-            Let(value, Scalar("select", (ok, whole, total))),
-            Accumulate(ref, "add", value),
-        ]
+        error, computed = rounded_away(old, own[ref], total, fresh)
+        each += [Let(old, Scalar("copy", (total,))), Accumulate(total, "add", own[ref]), *computed, Accumulate(lost, "add", error)]
+        whole, computed = restored(total, lost, fresh)
+        after += [*computed, Accumulate(ref, "add", whole)]
     body = (*(Init(own[ref], "add") for ref in sums), _feeding(block, own, numbers, fresh=False), *each)
     return [*before, replace(around, body=body), *after]
+
+
+def rounded_away(old: Ref, value: Ref, total: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[Ref, list[Statement]]:
+    """``old + value - total``, exactly, where ``total`` is their rounded sum."""
+    up, back, low, high, error = (fresh(total.dtype) for _ in range(5))
+    return error, [
+        Let(up, Scalar("sub", (total, old))),
+        Let(back, Scalar("sub", (total, up))),
+        Let(low, Scalar("sub", (old, back))),
+        Let(high, Scalar("sub", (value, up))),
+        Let(error, Scalar("add", (low, high))),
+    ]
+
+
+def restored(total: Ref, lost: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[Ref, list[Statement]]:
+    """``total`` with what its additions have ``lost``, which is NaN beside infinities: then the total is right as it is."""
+    ok, whole, value = fresh(BOOL), fresh(total.dtype), fresh(total.dtype)
+    return value, [
+        Let(ok, Scalar("eq", (lost, lost))),
+        Let(whole, Scalar("add", (total, lost))),
+        Let(value, Scalar("select", (ok, whole, total))),
+    ]
 
 
 def _moved(loop: For, by: Address, axis: Axis | None = None) -> For:

@@ -38,6 +38,7 @@ from graphjit.loops.ir import (
     walk,
 )
 from graphjit.loops.lower import ROWS, lower_kernel
+from graphjit.loops.sums import CHAIN, LONG_IN_LANES, restored, rounded_away
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Kernel, Product, Program, Sweep
 from graphjit.schedule.sweep import sums_over_rows
@@ -68,10 +69,11 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
 
 @dataclass
 class _Partial:
-    """Where the tasks keep a sum over rows: ``size`` elements for each."""
+    """Where the tasks keep a sum over rows: ``size`` elements for each; ``lost``: what its additions rounded away, if it has many terms."""
 
     size: int
     combine: str
+    lost: Buffer | None = None
 
 
 class _Maker:
@@ -124,8 +126,8 @@ class _Maker:
         sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
         if loop.axis.name != self.axis:
             inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
-            turned = self.row_by_row(loop) if loop.extent >= WIDE else None
-            block: list[Statement] = [*before, turned or replace(loop, body=tuple(inner))]
+            turned = self.row_by_row(loop) if loop.extent >= WIDE else []
+            block: list[Statement] = [*before, *(turned or [replace(loop, body=tuple(inner))])]
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
         if not sums:
@@ -134,10 +136,8 @@ class _Maker:
         block = [*before, self.cut(loop)]
         rest = list(before)
         for ref, combine in sums.items():
-            buffer, place = self.place(ref, combine, around)
-            old, total = self.fresh(ref.dtype), self.fresh(ref.dtype)
-            here = place + Affine(0, {self.task: self.partial[buffer].size})
-            block += [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(combine), (old, ref))), Store(buffer, here, total)]
+            buffer, place = self.place(ref, combine, around, self.each)
+            block += self.joined(buffer, place + Affine(0, {self.task: self.partial[buffer].size}), ref)
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
 
@@ -145,26 +145,56 @@ class _Maker:
         """A kernel's loops over all rows."""
         return ir.renumbered(lower_kernel(program, kernel).body, self.numbers)
 
+    def joined(self, buffer: Buffer, here: Address, value: Ref) -> list[Statement]:
+        """What adds ``value`` to a partial sum."""
+        partial = self.partial[buffer]
+        old, total = self.fresh(value.dtype), self.fresh(value.dtype)
+        made: list[Statement] = [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(partial.combine), (old, value))), Store(buffer, here, total)]
+        if partial.lost is not None:
+            before, lost = self.fresh(value.dtype), self.fresh(value.dtype)
+            error, computed = rounded_away(old, value, total, self.fresh)
+            made += [*computed, Let(before, Load(partial.lost, here)), Let(lost, Scalar("add", (before, error))), Store(partial.lost, here, lost)]
+        return made
+
     def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
         """The loop that combines, in order, what the tasks keep at ``place``."""
         axis, part = Axis(f"{self.task.name}s"), self.fresh(ref.dtype)
-        load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
-        return For(axis, self.tasks, (load, Accumulate(ref, combine, part)))
+        partial = self.partial[buffer]
+        here = place + Affine(0, {axis: partial.size})
+        body: list[Statement] = [Let(part, Load(buffer, here))]
+        if partial.lost is not None:
+            lost = self.fresh(ref.dtype)
+            part, computed = restored(part, lost, self.fresh)
+            body += [Let(lost, Load(partial.lost, here)), *computed]
+        return For(axis, self.tasks, (*body, Accumulate(ref, combine, part)))
 
-    def row_by_row(self, loop: For) -> For | None:
-        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page."""
+    def row_by_row(self, loop: For) -> list[Statement]:
+        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page.
+
+        Where a task has many rows, those of a block are added up apart, and their sums to those of the task.
+        """
         rows = next((s for s in loop.body if isinstance(s, For)), None)
         if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
-            return None
+            return []
         each: list[Statement] = [s for s in loop.body[: loop.body.index(rows)] if isinstance(s, Let)]
+        before: list[Statement] = []
+        after: list[Statement] = []
+        apart = self.each > 1 and self.each * self.length > LONG_IN_LANES
         for statement in rows.body:
             if isinstance(statement, Accumulate):
                 buffer, place = self.kept[statement.ref]
                 here = place + Affine(0, {self.task: self.partial[buffer].size})
+                if apart:
+                    sums = Buffer(f"{self.name}b{statement.ref.number}", buffer.dtype, self.partial[buffer].size, "scratch")
+                    before += self.fill(sums, Affine(), sums.size, statement.combine)
+                    total = self.fresh(buffer.dtype)
+                    after += [Let(total, Load(sums, place)), *self.joined(buffer, here, total)]
+                    buffer, here = sums, place
                 each.append(Store(buffer, here, statement.value, combine=statement.combine))
             else:
                 each.append(statement)
-        return self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
+        turned: list[Statement] = [self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))]
+        return [*before, *turned, replace(loop, body=tuple(after))] if apart else turned
 
     def cut(self, loop: For) -> For:
         """The loop over rows, over one block of them."""
@@ -218,14 +248,16 @@ class _Maker:
         self.packing.append(For(term, k, (For(column, n, (load, store)),)))
         return Matrix(buffer, Affine(), n)
 
-    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...]) -> tuple[Buffer, Address]:
-        """A partial sum's buffer, and its element's address within a task."""
+    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...], terms: int) -> tuple[Buffer, Address]:
+        """A partial sum's buffer, and its element's address within a task, which adds ``terms`` of them up."""
         size, address = 1, Affine[Axis]()
         for axis, extent in reversed(around):
             address = address + Affine(0, {axis: size})
             size *= extent
         buffer = Buffer(f"{self.name}p{ref.number}", ref.dtype, size * self.tasks, "local")
-        self.partial[buffer] = _Partial(size, combine)
+        keeps = combine == "add" and ref.dtype.kind == "f" and terms > CHAIN
+        lost = Buffer(f"{self.name}l{ref.number}", ref.dtype, size * self.tasks, "local") if keeps else None
+        self.partial[buffer] = _Partial(size, combine, lost)
         self.kept[ref] = buffer, address
         return buffer, address
 
@@ -233,7 +265,9 @@ class _Maker:
         """What stands before all tasks, and what a task does before its first block: its sums are nothing yet."""
         statements: list[Statement] = []
         for buffer, partial in self.partial.items():
-            statements += self.fill(buffer, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
+            for each in (buffer, partial.lost):
+                if each is not None:
+                    statements += self.fill(each, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
         return self.packing, statements
 
     def fill(self, buffer: Buffer, start: Address, size: int, combine: str) -> list[Statement]:
