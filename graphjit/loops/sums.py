@@ -50,9 +50,9 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.vectorize import HEAVY, VECTOR_BYTES
 
-CHAIN = 16
-"""Additions that follow one another in a block: as many as in the blocks of NumPy's pairwise sum."""
-LONG = 48
+CHAIN = 32
+"""Additions that follow one another in a block.  What a block costs besides is a fortieth of its terms then, at most; NumPy has half as many."""
+LONG = 64
 """Additions that follow one another in one loop at the most; shorter sums are not cut."""
 CHAIN_IN_LANES = 64
 """The same inside a loop in lanes, where the total of a block costs as much as seven of its terms ..."""
