@@ -20,8 +20,8 @@ from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
-from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.correlate import lower_correlate
+from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lower import Nest
 from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program

@@ -29,7 +29,7 @@ def _impl(x: Any, w: Any, *, low: int, length: int) -> Any:
         first = low - (m - 1)  # the result in which the last element of w meets the first of x
         begin, end = max(first, 0), min(first + n + m - 1, length)
         if begin < end:
-            out[begin:end] = np.correlate(x, w, "full")[begin - first : end - first]
+            out[begin:end] = np.correlate(x, np.conj(w), "full")[begin - first : end - first]  # NumPy conjugates w
     return out
 
 
