@@ -136,14 +136,14 @@ def _loop(loop: For, numbers: Iterator[int], in_lanes: bool) -> list[Statement]:
     whole = replace(loop, extent=length, bound=Bound(start + place, stop) if masked else None)
     count = -(-loop.extent // length) if masked else loop.extent // length
     bound = None if loop.bound is None else Bound(here, -(-stop // length))
-    made = _compensated(For(blocks, count, (), bound=bound), _moved(whole, place), sums, numbers)
+    made = _compensated(For(blocks, count, (), bound=bound), moved(whole, place), sums, numbers)
     return made + last_of(loop, rest, dict.fromkeys(sums, "add"), numbers) if rest and not masked else made
 
 
 def last_of(loop: For, count: int, combines: Mapping[Ref, str], numbers: Iterator[int]) -> list[Statement]:
     """The last iterations of ``loop`` as a loop of their own, whose accumulations join those of the others at its end."""
     own = {ref: Ref(next(numbers), ref.dtype) for ref in combines}
-    last = _moved(replace(loop, extent=count), Affine(loop.extent - count), Axis(f"{loop.axis.name}l"))
+    last = moved(replace(loop, extent=count), Affine(loop.extent - count), Axis(f"{loop.axis.name}l"))
     opened = [Init(own[ref], combine) for ref, combine in combines.items()]
     return [*opened, _feeding(last, own, numbers), *(Accumulate(ref, combine, own[ref]) for ref, combine in combines.items())]
 
@@ -191,10 +191,10 @@ def restored(total: Ref, lost: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[R
     ]
 
 
-def _moved(loop: For, by: Address, axis: Axis | None = None) -> For:
+def moved(loop: For, by: Address, axis: Axis | None = None) -> For:
     """``loop`` over iterations that lie further on, counted by another ``axis`` if there is one."""
 
-    def moved(address: Address) -> Address:
+    def change(address: Address) -> Address:
         factor = address[loop.axis]
         if not factor:
             return address
@@ -202,7 +202,7 @@ def _moved(loop: For, by: Address, axis: Axis | None = None) -> For:
             address = Affine(address.offset, {axis if a is loop.axis else a: f for a, f in address.terms.items()})
         return address + by * factor
 
-    return replace(loop, axis=axis or loop.axis, body=tuple(map_addresses(s, moved) for s in loop.body))
+    return replace(loop, axis=axis or loop.axis, body=tuple(map_addresses(s, change) for s in loop.body))
 
 
 def _feeding(loop: For, own: dict[Ref, Ref], numbers: Iterator[int], *, fresh: bool = True) -> For:

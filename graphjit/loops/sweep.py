@@ -38,7 +38,7 @@ from graphjit.loops.ir import (
     walk,
 )
 from graphjit.loops.lower import ROWS, lower_kernel
-from graphjit.loops.sums import CHAIN, LONG_IN_LANES, restored, rounded_away
+from graphjit.loops.sums import CHAIN, CHAIN_IN_LANES, LONG_IN_LANES, moved, restored, rounded_away
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Kernel, Product, Program, Sweep
 from graphjit.schedule.sweep import sums_over_rows
@@ -93,6 +93,8 @@ class _Maker:
         self.name = sweep.name
         self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
+        # Rows that are added up apart, where they are added up row by row.
+        self.piece = next((rows for rows in (2 * CHAIN_IN_LANES, CHAIN_IN_LANES) if sweep.block % rows == 0), sweep.block)
         self.packing: list[Statement] = []  # of right operands of products, row by row
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
 
@@ -136,7 +138,8 @@ class _Maker:
         block = [*before, self.cut(loop)]
         rest = list(before)
         for ref, combine in sums.items():
-            buffer, place = self.place(ref, combine, around, self.each)
+            wide = bool(around) and around[-1][1] >= WIDE
+            buffer, place = self.place(ref, combine, around, self.each * (self.length // self.piece if wide else 1))
             block += self.joined(buffer, place + Affine(0, {self.task: self.partial[buffer].size}), ref)
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
@@ -171,7 +174,7 @@ class _Maker:
     def row_by_row(self, loop: For) -> list[Statement]:
         """Sums down many columns, row by row in memory: going down the columns, each step would land on another page.
 
-        Where a task has many rows, those of a block are added up apart, and their sums to those of the task.
+        Where a task has many rows, those of a piece are added up apart, and their sums to those of the task.
         """
         rows = next((s for s in loop.body if isinstance(s, For)), None)
         if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
@@ -179,7 +182,7 @@ class _Maker:
         each: list[Statement] = [s for s in loop.body[: loop.body.index(rows)] if isinstance(s, Let)]
         before: list[Statement] = []
         after: list[Statement] = []
-        apart = self.each > 1 and self.each * self.length > LONG_IN_LANES
+        apart = self.each * self.length > max(LONG_IN_LANES, self.piece)
         for statement in rows.body:
             if isinstance(statement, Accumulate):
                 buffer, place = self.kept[statement.ref]
@@ -193,13 +196,21 @@ class _Maker:
                 each.append(Store(buffer, here, statement.value, combine=statement.combine))
             else:
                 each.append(statement)
-        turned: list[Statement] = [self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))]
-        return [*before, *turned, replace(loop, body=tuple(after))] if apart else turned
+        turned = self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
+        if not apart:
+            return [turned]
+        axis = Axis("piece")
+        here = Affine(0, {axis: self.piece})
+        bound = Bound(self.start + here, self.rows) if self.rows % self.piece else None
+        turned = replace(moved(turned, here), extent=self.piece, bound=bound)
+        whole = Affine(0, {a: factor // self.piece for a, factor in self.start.terms.items()})
+        bound = Bound(whole, -(-self.rows // self.piece)) if self.bound is not None else None
+        return [For(axis, self.length // self.piece, (*before, turned, replace(loop, body=tuple(after))), bound=bound)]
 
     def cut(self, loop: For) -> For:
         """The loop over rows, over one block of them."""
 
-        def moved(address: Address) -> Address:
+        def from_start(address: Address) -> Address:
             factor = address[loop.axis]
             return address + self.start * factor if factor else address
 
@@ -207,7 +218,7 @@ class _Maker:
             if isinstance(statement, For):
                 return replace(statement, body=tuple(map(each, statement.body)))
             buffer = _buffer(statement)  # scratch holds the rows of the block only
-            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, moved)
+            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, from_start)
 
         return replace(loop, extent=self.length, bound=self.bound, body=tuple(map(each, loop.body)))
 
@@ -303,11 +314,11 @@ class _Batch(_Maker):
             buffer = _buffer(statement)
             scratch = buffer is not None and buffer.kind == "scratch"  # it holds the rows of a block of this element only
 
-            def moved(address: Address) -> Address:
+            def of_task(address: Address) -> Address:
                 factor = address[batch]
                 return address + Affine(0, {batch: -factor, self.task: 0 if scratch else factor}) if factor else address
 
-            return map_addresses(statement, moved)
+            return map_addresses(statement, of_task)
 
         taken: list[Statement] = []
         for statement in super().kernel(program, kernel):
