@@ -20,6 +20,7 @@ from graphjit.loops.cost import nanoseconds
 from graphjit.loops.ir import LoopKernel
 from graphjit.loops.lower import lower_kernel
 from graphjit.loops.parallel import parallelize
+from graphjit.loops.sums import cut_sums
 from graphjit.loops.sweep import lower_sweep
 from graphjit.loops.vectorize import vectorize
 from graphjit.loops.verify import verify_kernel
@@ -38,7 +39,7 @@ from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
 
 GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, squeeze, align, own_outputs, own_pieces)
-LOOP_PASSES = (collapse, vectorize, parallelize)
+LOOP_PASSES = (collapse, vectorize, parallelize, cut_sums)
 
 SMALL_ARENA = 32_768
 """Bytes of intermediate values up to which the order of steps does not matter."""

@@ -146,19 +146,29 @@ def test_small_result_of_many_terms(kind: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_element_is_one_chain_of_fused_multiply_adds(kind: str) -> None:
-    """So a result cannot depend on blocking: the reference rounds once per term, in the order of k."""
+def test_each_element_is_a_sum_of_short_chains_of_fused_multiply_adds(kind: str) -> None:
+    """So a result depends on the number of terms alone: the reference rounds once per term, and once per block of terms."""
     if not host_tile(kind).fused:
         pytest.skip("this machine has no fused multiply-add")
     rng = np.random.default_rng(4)
-    m, n, k = 3, 4, 600
+    m, n, k, block = 3, 4, 600, 300
     a, b = matrix(rng, m, k, kind), matrix(rng, k, n, kind)
     start = matrix(rng, m, n, kind)
     expected = start.copy()
-    for i, j, term in itertools.product(range(m), range(n), range(k)):
-        exact = Fraction(float(a[i, term])) * Fraction(float(b[term, j])) + Fraction(float(expected[i, j]))
-        expected[i, j] = _rounded(exact, kind)
+    for i, j, first in itertools.product(range(m), range(n), range(0, k, block)):
+        chain = 0.0
+        for term in range(first, first + block):
+            chain = _rounded(Fraction(float(a[i, term])) * Fraction(float(b[term, j])) + Fraction(chain), kind)
+        expected[i, j] = _rounded(Fraction(float(expected[i, j])) + Fraction(chain), kind)
     np.testing.assert_array_equal(product(a, b, start.copy(), accumulate=True), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_chains_do_not_lose_digits(kind: str) -> None:
+    k = 50_000
+    a, b = (np.full(shape, 0.1, DTYPE[kind]) for shape in [(40, k), (k, 40)])
+    exact = k * float(a[0, 0]) ** 2
+    assert np.abs(product(a, b) - exact).max() <= 100 * np.finfo(DTYPE[kind]).eps * exact  # one chain: some thousands
 
 
 def _rounded(exact: Fraction, kind: str) -> float:
@@ -181,8 +191,8 @@ def test_bits_do_not_depend_on_threads_layout_or_surroundings(kind: str) -> None
         np.testing.assert_array_equal(product(a, b), one)
     np.testing.assert_array_equal(product(np.asfortranarray(a), np.asfortranarray(b)), one)
     np.testing.assert_array_equal(product(a[31:42], b[:, 7:20]), one[31:42, 7:20])
-    half = product(a[:, :300], b[:300])
-    np.testing.assert_array_equal(product(a[:, 300:], b[300:], half, accumulate=True), one)
+    half = product(a[:, :259], b[:259])  # a block of terms
+    np.testing.assert_array_equal(product(a[:, 259:], b[259:], half, accumulate=True), one)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -228,7 +228,7 @@ def test_what_packs_cuts_no_terms():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_tiles_storage_or_surroundings(kind: str) -> None:
-    """Each element is one chain of fused multiply-adds in the order of k, whatever computes it."""
+    """Each element of a product of few terms is one chain of fused multiply-adds in the order of k, whatever computes it."""
     if not host_tile(kind).fused:
         pytest.skip("this machine has no fused multiply-add")
     a, b = operands(kind, 40, 50, 70)

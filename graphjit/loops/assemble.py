@@ -1,4 +1,4 @@
-"""Lower steps that are written piece by piece: embed with gaps, scatter, argmax.
+"""Lower steps that are written piece by piece: embed with gaps, scatter, argmax, sliding products.
 
 Job: loop nests that push values to computed addresses, or look for a position.
 Input: an `Assembly`.  Output: a `LoopKernel`.
@@ -20,6 +20,7 @@ from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
+from graphjit.loops.correlate import lower_correlate
 from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lower import Nest
 from graphjit.schedule.access import linear
@@ -172,4 +173,5 @@ LOWERINGS: dict[str, Callable[[Program, Node], list[Statement]]] = {
     "embed": _embed,
     "scatter": _scatter,
     "argreduce": _argreduce,
+    "correlate": lower_correlate,
 }

@@ -8,11 +8,12 @@ caches were perfect inside a step and empty between steps; nanoseconds are the v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.ir import Accumulate, Address, Axis, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store, as_loops
+from graphjit.loops.ir import Accumulate, Address, Axis, Bound, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store, as_loops
 from graphjit.loops.parallel import PER_NS, estimate
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Cost, Product, Program, Step
@@ -63,6 +64,23 @@ def _bytes(touched: Mapping[Buffer, Fraction]) -> int:
     return sum(min(buffer.size, round(elements)) * buffer.dtype.itemsize for buffer, elements in touched.items())
 
 
+def _bounded(bound: Bound, extent: int, trips: Mapping[Axis, Fraction]) -> Fraction:
+    """How often a loop with a bound runs on average."""
+    terms = dict(bound.start.terms)
+    if terms and min(terms.values()) == extent and len(set(terms.values())) == len(terms):  # blocks, and blocks of blocks, that cover the range
+        return Fraction(bound.stop) / math.prod(trips[axis] for axis in terms)
+    most = Fraction(extent)
+    blocks = next((trips[axis] for axis, factor in terms.items() if factor == extent), Fraction(1))
+    if blocks != 1:  # this loop runs through one of the blocks of a range that grows or shrinks
+        del terms[next(axis for axis, factor in terms.items() if factor == extent)]
+        most = math.inf  # type: ignore[assignment]
+    lasts = [factor * (trips[axis] - 1) for axis, factor in terms.items()]
+    least = bound.start.offset + sum((last for last in lasts if last < 0), Fraction(0))
+    greatest = bound.start.offset + sum((last for last in lasts if last > 0), Fraction(0))
+    found = [min(most, max(Fraction(0), bound.stop - end)) for end in (least, greatest)]
+    return (found[0] + found[1]) / 2 / blocks
+
+
 class _Count:
     """Sums over a loop nest; trip counts are fractions because the last block of a split loop is shorter."""
 
@@ -80,9 +98,7 @@ class _Count:
             if isinstance(statement, For):
                 trip = Fraction(statement.extent)
                 if statement.bound is not None:
-                    trip = Fraction(statement.bound.stop)
-                    for axis in statement.bound.start.terms:
-                        trip /= trips[axis]
+                    trip = _bounded(statement.bound, statement.extent, trips)
                 if statement.kind == "parallel":
                     self.tasks = trip
                 runs = times if statement.when is None else times / self.tasks

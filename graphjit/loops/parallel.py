@@ -13,7 +13,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphjit.ir.affine import Affine
+import numpy as np
+
+from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.buffers import Buffer
 from graphjit.loops.collapse import map_addresses
 from graphjit.loops.ir import (
@@ -39,6 +41,7 @@ from graphjit.loops.ir import (
     uses,
     walk,
 )
+from graphjit.loops.sums import block_length, is_heavy, last_of, restored, rounded_away
 from graphjit.loops.vectorize import HEAVY
 
 GRAIN_NS = 8_000  # estimated work of a block
@@ -46,8 +49,9 @@ WORTH_NS = 12_000  # estimated work from which a loop is split at all
 MAX_BLOCKS = 256
 PER_NS = 40
 """Multiply-adds of a matrix product per nanosecond of an estimate."""
-SUM_BLOCK = 4_096  # elements of one partial accumulation at the least: bounds the error of long sums
+SUM_BLOCK = 4_096  # elements of one partial accumulation at the least
 SCAN_BLOCK = 16_384  # elements of a running sum that one task takes at the least
+SCAN_PIECE = 4_096  # bytes after which a running sum of floating-point numbers starts anew from what stands before it: that bounds its errors
 SCAN_ROW = 1 << 17  # elements from which it is cut
 
 
@@ -123,43 +127,68 @@ def _scan(
     lets, firsts = _free_lets(loop, before, set(combines)), _free_lets(first, before, runs)
     if lets is None or firsts is None or work < WORTH_NS:
         return None
-    length = -(-max(SCAN_BLOCK, -(-loop.extent // MAX_BLOCKS)) // 64) * 64
     order = sorted(runs, key=lambda ref: ref.number)
-    parts = {ref: [Buffer(f"{name}{kind}{ref.number}", ref.dtype, -(-loop.extent // length), "local") for kind in "po"] for ref in order}
+    piece = SCAN_PIECE // max(ref.dtype.itemsize for ref in order)
+    length = -(-max(SCAN_BLOCK, -(-loop.extent // MAX_BLOCKS)) // piece) * piece
+    if all(ref.dtype.kind != "f" for ref in order):  # integers are exact
+        piece = length
+    count = -(-loop.extent // piece)
+    parts = {ref: [Buffer(f"{name}{kind}{ref.number}", ref.dtype, count, "local") for kind in "po"] for ref in order}
     others = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, -(-loop.extent // length), "local") for ref in combines if ref not in runs}
     extra.extend(buffer for pair in parts.values() for buffer in pair)
     extra.extend(others.values())
 
+    def new(dtype: np.dtype) -> Ref:
+        return Ref(next(numbers), dtype)
+
     def fresh() -> dict[Ref, Ref]:
-        return {ref: Ref(next(numbers), ref.dtype) for ref in order}
+        return {ref: new(ref.dtype) for ref in order}
 
     def inits(own: dict[Ref, Ref]) -> list[Statement]:
         return [Init(own[ref], combines[ref], running=True) for ref in order]
 
-    block, inner, count = _split(first, length)
-    here, own = Affine(0, {block: 1}), fresh()
+    def in_pieces(loop: For) -> tuple[For, For, For, Address]:
+        """Empty loops over blocks and over the pieces of one; the loop over one piece; the number of the piece."""
+        block, inner, blocks = _split(loop, length)
+        small, inner, most = _split(replace(inner, bound=None), piece, "c")
+        ragged = Bound(Affine(0, {block: length, small: piece}), loop.extent) if loop.extent % piece else None
+        bound = Bound(Affine(0, {block: most}), count) if loop.extent % length else None
+        around, within = For(block, blocks, (), "parallel"), For(small, most, (), bound=bound)
+        return around, within, replace(inner, bound=ragged), Affine(0, {block: most, small: 1})
+
+    around, within, inner, here = in_pieces(first)
+    own = fresh()
     keep: list[Statement] = [Store(parts[ref][0], here, own[ref]) for ref in order]
-    sums = For(block, count, (*firsts, *inits(own), _renamed(inner, own), *keep), "parallel", nanoseconds=estimate(first))
-    axis = Axis(f"{block.name}s")
+    within = replace(within, body=(*inits(own), _renamed(inner, own), *keep))
+    sums = replace(around, body=(*firsts, within), nanoseconds=estimate(first))
+    axis = Axis(f"{around.axis.name}s")
     here, own = Affine(0, {axis: 1}), fresh()
     starts = inits(own)
     each: list[Statement] = []
     for ref in order:
-        so_far, part = Ref(next(numbers), ref.dtype), Ref(next(numbers), ref.dtype)
-        each += [Let(so_far, Scalar("copy", (own[ref],))), Store(parts[ref][1], here, so_far)]
-        each += [Let(part, Load(parts[ref][0], here)), Accumulate(own[ref], combines[ref], part)]
+        so_far, part = new(ref.dtype), new(ref.dtype)
+        each += [Let(so_far, Scalar("copy", (own[ref],))), Let(part, Load(parts[ref][0], here)), Accumulate(own[ref], combines[ref], part)]
+        start = so_far
+        if ref.dtype.kind == "f":
+            lost = new(ref.dtype)
+            starts.append(Init(lost, "add", running=True))
+            start, whole = restored(so_far, lost, new)
+            error, rounded = rounded_away(so_far, part, own[ref], new)
+            each += [*whole, *rounded, Accumulate(lost, "add", error)]
+        each.append(Store(parts[ref][1], here, start))
     starts.append(For(axis, count, tuple(each)))
-    block, inner, count = _split(loop, length)
-    here, own, offsets = Affine(0, {block: 1}), fresh(), fresh()
-    open_: list[Statement] = [*lets, *inits(own)]
+    around, within, inner, here = in_pieces(loop)
+    own, offsets = fresh(), fresh()
+    open_: list[Statement] = inits(own)
     for ref in order:
         open_ += [Let(offsets[ref], Load(parts[ref][1], here)), Accumulate(own[ref], combines[ref], offsets[ref])]
-    sides = {ref: Ref(next(numbers), ref.dtype) for ref in others}
-    open_ += [Init(sides[ref], combines[ref]) for ref in others]
+    sides = {ref: new(ref.dtype) for ref in others}
     own |= sides
-    close: list[Statement] = [Store(others[ref], here, sides[ref]) for ref in others]
-    runs_on = For(block, count, (*open_, map_refs(inner, lambda ref: own.get(ref, ref)), *close), "parallel", nanoseconds=work)
-    return [sums, *starts, runs_on, *([_gathered(others, combines, numbers, block, count)] if others else [])]
+    close: list[Statement] = [Store(others[ref], axis_index(around.axis), sides[ref]) for ref in others]
+    within = replace(within, body=(*open_, map_refs(inner, lambda ref: own.get(ref, ref))))
+    body = (*lets, *(Init(sides[ref], combines[ref]) for ref in others), within, *close)
+    runs_on = replace(around, body=body, nanoseconds=work)
+    return [sums, *starts, runs_on, *([_gathered(others, combines, numbers, around.axis, around.extent)] if others else [])]
 
 
 def _feeding(loop: For, joins: list[Accumulate]) -> tuple[Statement, ...]:
@@ -216,9 +245,9 @@ def _length(loop: For, work: int) -> int:
     return -(-length // 64) * 64 if loop.kind == "simd" else length
 
 
-def _split(loop: For, length: int) -> tuple[Axis, For, int]:
+def _split(loop: For, length: int, suffix: str = "b") -> tuple[Axis, For, int]:
     """``loop`` over one block: the block's axis, the inner loop, and the number of blocks."""
-    block = Axis(f"{loop.axis.name}b")
+    block = Axis(f"{loop.axis.name}{suffix}")
 
     def moved(address: Address) -> Address:
         step = address[loop.axis]
@@ -243,10 +272,13 @@ def _partial(
     work: int,
     name: str,
 ) -> list[Statement]:
-    """Partial accumulations in blocks, then one serial loop over the partial results."""
+    """Partial accumulations in blocks of whole pieces of sums, one serial loop over the partial results, and what does not fill a piece."""
+    piece = block_length(loop) or 64
     length = max(SUM_BLOCK, -(-loop.extent // MAX_BLOCKS), _length(loop, work) if work >= WORTH_NS else 0)
-    length = -(-length // 64) * 64
-    block, inner, count = _split(loop, length)
+    length = -(-length // piece) * piece
+    rest = 0 if is_heavy(loop) else loop.extent % piece
+    last = last_of(loop, rest, sums, numbers) if rest else []
+    block, inner, count = _split(replace(loop, extent=loop.extent - rest), length)
     buffers = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, count, "local") for ref in sums}
     extra.extend(buffers.values())
     here = Affine(0, {block: 1})
@@ -257,6 +289,7 @@ def _partial(
     return [
         For(block, count, tuple(first), "parallel" if parallel else "serial", nanoseconds=work),
         _gathered(buffers, sums, numbers, block, count),
+        *last,
     ]
 
 

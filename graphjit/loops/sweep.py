@@ -38,6 +38,7 @@ from graphjit.loops.ir import (
     walk,
 )
 from graphjit.loops.lower import ROWS, lower_kernel
+from graphjit.loops.sums import CHAIN, CHAIN_IN_LANES, LONG_IN_LANES, moved, restored, rounded_away
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Kernel, Product, Program, Sweep
 from graphjit.schedule.sweep import sums_over_rows
@@ -68,10 +69,11 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
 
 @dataclass
 class _Partial:
-    """Where the tasks keep a sum over rows: ``size`` elements for each."""
+    """Where the tasks keep a sum over rows: ``size`` elements for each; ``lost``: what its additions rounded away, if it has many terms."""
 
     size: int
     combine: str
+    lost: Buffer | None = None
 
 
 class _Maker:
@@ -91,6 +93,8 @@ class _Maker:
         self.name = sweep.name
         self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
+        # Rows that are added up apart, where they are added up row by row.
+        self.piece = next((rows for rows in (2 * CHAIN_IN_LANES, CHAIN_IN_LANES) if sweep.block % rows == 0), sweep.block)
         self.packing: list[Statement] = []  # of right operands of products, row by row
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
 
@@ -124,8 +128,8 @@ class _Maker:
         sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
         if loop.axis.name != self.axis:
             inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
-            turned = self.row_by_row(loop) if loop.extent >= WIDE else None
-            block: list[Statement] = [*before, turned or replace(loop, body=tuple(inner))]
+            turned = self.row_by_row(loop) if loop.extent >= WIDE else []
+            block: list[Statement] = [*before, *(turned or [replace(loop, body=tuple(inner))])]
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
         if not sums:
@@ -134,10 +138,9 @@ class _Maker:
         block = [*before, self.cut(loop)]
         rest = list(before)
         for ref, combine in sums.items():
-            buffer, place = self.place(ref, combine, around)
-            old, total = self.fresh(ref.dtype), self.fresh(ref.dtype)
-            here = place + Affine(0, {self.task: self.partial[buffer].size})
-            block += [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(combine), (old, ref))), Store(buffer, here, total)]
+            wide = bool(around) and around[-1][1] >= WIDE
+            buffer, place = self.place(ref, combine, around, self.each * (self.length // self.piece if wide else 1))
+            block += self.joined(buffer, place + Affine(0, {self.task: self.partial[buffer].size}), ref)
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
 
@@ -145,31 +148,69 @@ class _Maker:
         """A kernel's loops over all rows."""
         return ir.renumbered(lower_kernel(program, kernel).body, self.numbers)
 
+    def joined(self, buffer: Buffer, here: Address, value: Ref) -> list[Statement]:
+        """What adds ``value`` to a partial sum."""
+        partial = self.partial[buffer]
+        old, total = self.fresh(value.dtype), self.fresh(value.dtype)
+        made: list[Statement] = [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(partial.combine), (old, value))), Store(buffer, here, total)]
+        if partial.lost is not None:
+            before, lost = self.fresh(value.dtype), self.fresh(value.dtype)
+            error, computed = rounded_away(old, value, total, self.fresh)
+            made += [*computed, Let(before, Load(partial.lost, here)), Let(lost, Scalar("add", (before, error))), Store(partial.lost, here, lost)]
+        return made
+
     def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
         """The loop that combines, in order, what the tasks keep at ``place``."""
         axis, part = Axis(f"{self.task.name}s"), self.fresh(ref.dtype)
-        load = Let(part, Load(buffer, place + Affine(0, {axis: self.partial[buffer].size})))
-        return For(axis, self.tasks, (load, Accumulate(ref, combine, part)))
+        partial = self.partial[buffer]
+        here = place + Affine(0, {axis: partial.size})
+        body: list[Statement] = [Let(part, Load(buffer, here))]
+        if partial.lost is not None:
+            lost = self.fresh(ref.dtype)
+            part, computed = restored(part, lost, self.fresh)
+            body += [Let(lost, Load(partial.lost, here)), *computed]
+        return For(axis, self.tasks, (*body, Accumulate(ref, combine, part)))
 
-    def row_by_row(self, loop: For) -> For | None:
-        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page."""
+    def row_by_row(self, loop: For) -> list[Statement]:
+        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page.
+
+        Where a task has many rows, those of a piece are added up apart, and their sums to those of the task.
+        """
         rows = next((s for s in loop.body if isinstance(s, For)), None)
         if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
-            return None
+            return []
         each: list[Statement] = [s for s in loop.body[: loop.body.index(rows)] if isinstance(s, Let)]
+        before: list[Statement] = []
+        after: list[Statement] = []
+        apart = self.each * self.length > max(LONG_IN_LANES, self.piece)
         for statement in rows.body:
             if isinstance(statement, Accumulate):
                 buffer, place = self.kept[statement.ref]
                 here = place + Affine(0, {self.task: self.partial[buffer].size})
+                if apart:
+                    sums = Buffer(f"{self.name}b{statement.ref.number}", buffer.dtype, self.partial[buffer].size, "scratch")
+                    before += self.fill(sums, Affine(), sums.size, statement.combine)
+                    total = self.fresh(buffer.dtype)
+                    after += [Let(total, Load(sums, place)), *self.joined(buffer, here, total)]
+                    buffer, here = sums, place
                 each.append(Store(buffer, here, statement.value, combine=statement.combine))
             else:
                 each.append(statement)
-        return self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
+        turned = self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
+        if not apart:
+            return [turned]
+        axis = Axis("piece")
+        here = Affine(0, {axis: self.piece})
+        bound = Bound(self.start + here, self.rows) if self.rows % self.piece else None
+        turned = replace(moved(turned, here), extent=self.piece, bound=bound)
+        whole = Affine(0, {a: factor // self.piece for a, factor in self.start.terms.items()})
+        bound = Bound(whole, -(-self.rows // self.piece)) if self.bound is not None else None
+        return [For(axis, self.length // self.piece, (*before, turned, replace(loop, body=tuple(after))), bound=bound)]
 
     def cut(self, loop: For) -> For:
         """The loop over rows, over one block of them."""
 
-        def moved(address: Address) -> Address:
+        def from_start(address: Address) -> Address:
             factor = address[loop.axis]
             return address + self.start * factor if factor else address
 
@@ -177,7 +218,7 @@ class _Maker:
             if isinstance(statement, For):
                 return replace(statement, body=tuple(map(each, statement.body)))
             buffer = _buffer(statement)  # scratch holds the rows of the block only
-            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, moved)
+            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, from_start)
 
         return replace(loop, extent=self.length, bound=self.bound, body=tuple(map(each, loop.body)))
 
@@ -218,14 +259,16 @@ class _Maker:
         self.packing.append(For(term, k, (For(column, n, (load, store)),)))
         return Matrix(buffer, Affine(), n)
 
-    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...]) -> tuple[Buffer, Address]:
-        """A partial sum's buffer, and its element's address within a task."""
+    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...], terms: int) -> tuple[Buffer, Address]:
+        """A partial sum's buffer, and its element's address within a task, which adds ``terms`` of them up."""
         size, address = 1, Affine[Axis]()
         for axis, extent in reversed(around):
             address = address + Affine(0, {axis: size})
             size *= extent
         buffer = Buffer(f"{self.name}p{ref.number}", ref.dtype, size * self.tasks, "local")
-        self.partial[buffer] = _Partial(size, combine)
+        keeps = combine == "add" and ref.dtype.kind == "f" and terms > CHAIN
+        lost = Buffer(f"{self.name}l{ref.number}", ref.dtype, size * self.tasks, "local") if keeps else None
+        self.partial[buffer] = _Partial(size, combine, lost)
         self.kept[ref] = buffer, address
         return buffer, address
 
@@ -233,7 +276,9 @@ class _Maker:
         """What stands before all tasks, and what a task does before its first block: its sums are nothing yet."""
         statements: list[Statement] = []
         for buffer, partial in self.partial.items():
-            statements += self.fill(buffer, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
+            for each in (buffer, partial.lost):
+                if each is not None:
+                    statements += self.fill(each, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
         return self.packing, statements
 
     def fill(self, buffer: Buffer, start: Address, size: int, combine: str) -> list[Statement]:
@@ -269,11 +314,11 @@ class _Batch(_Maker):
             buffer = _buffer(statement)
             scratch = buffer is not None and buffer.kind == "scratch"  # it holds the rows of a block of this element only
 
-            def moved(address: Address) -> Address:
+            def of_task(address: Address) -> Address:
                 factor = address[batch]
                 return address + Affine(0, {batch: -factor, self.task: 0 if scratch else factor}) if factor else address
 
-            return map_addresses(statement, moved)
+            return map_addresses(statement, of_task)
 
         taken: list[Statement] = []
         for statement in super().kernel(program, kernel):

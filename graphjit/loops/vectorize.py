@@ -50,6 +50,8 @@ def vectorize(kernel: LoopKernel) -> LoopKernel:
 
 
 def _nest(loop: For) -> For:
+    if loop.kind == "simd":  # it was lowered so
+        return loop
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
         return _simd(loop) if _pays(loop) else loop

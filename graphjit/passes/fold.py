@@ -106,10 +106,12 @@ def _is_elementwise(node: Node) -> bool:
 
 
 def _work(node: Node) -> int:
-    """Elements read and written, and products formed by a contraction."""
+    """Elements read and written, and products formed by a contraction or a correlation."""
     total = node.type.size + sum(arg.type.size for arg in node.args)
     if node.op.name == "contract":
         contracted: Any = node.attrs["contract"]
         for axis in contracted[0]:
             total *= node.args[0].shape[axis]
+    if node.op.name == "correlate":
+        total *= node.args[1].type.size
     return total

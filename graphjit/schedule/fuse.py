@@ -85,7 +85,7 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
     for node in nodes:
         if isinstance(node.op.lower, Special):
             kind = node.op.lower.kind
-            if kind == "contract":
+            if kind in ("contract", "correlate"):
                 roots.update(storage(arg) for arg in node.args)
             elif kind == "gather":
                 roots.add(storage(node.args[0]))

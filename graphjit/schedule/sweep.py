@@ -27,6 +27,8 @@ SHARED_BYTES = 131_072
 """Bytes of rows that more than one kernel touches from which a sweep pays."""
 ROUND = 16
 """Rows of a block are a multiple of this, if they are that many: whole vectors."""
+PIECES = {128: 64, 512: 256, 2048: 1024}
+"""From so many rows they are a multiple of more: whole blocks of the sums over them (`loops/sums.py`)."""
 FEW = 4
 """Rows of a block at the least, of whatever width: sums over rows are taken up and put down once a block."""
 TASKS = 32
@@ -185,7 +187,8 @@ class _Run:
             pays = block >= MIN_BLOCK and any(isinstance(part, Product) for part in parts)
             return [(numbers, Sweep(parts, rows, block, batch, row_by_row, batch))] if pays else separate
         fitting = max(BLOCK_BYTES // max(row, 1), FEW)
-        block = min(fitting // ROUND * ROUND or 1 << fitting.bit_length() - 1, *frame)
+        whole = max((piece for least, piece in PIECES.items() if fitting >= least), default=ROUND)
+        block = min(fitting // whole * whole or 1 << fitting.bit_length() - 1, *frame)
         tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
         return [(numbers, Sweep(parts, frame[0], block, tasks, row_by_row))]
 

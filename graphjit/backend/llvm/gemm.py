@@ -4,8 +4,9 @@ Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, 
 Input: an element kind, or names of parts.  Output: those parts, and the native function
 ``void (i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``:
 C = A B, or C += A B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K x N with any strides, in elements.
-Invariants: compiled once per process and kind, on first need; each element of C is one chain of fused multiply-adds in the order of k, so results do not
-depend on threads, blocking or strides (a small C with 4096 terms or more is the sum of such chains, cut by shape alone); C overlaps neither A nor B.
+Invariants: compiled once per process and kind, on first need; each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms
+each, cut by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more, segments are summed apart, cut by shape alone);
+C overlaps neither A nor B.
 """
 
 from __future__ import annotations

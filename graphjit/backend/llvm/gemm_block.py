@@ -2,7 +2,7 @@
 
 Job: the loops around the register tiles, where one extent, the rows of the block, is known at run time only.
 Input: a `Multiply` of the loop IR.  Output: the name of a function ``(x, y, out, rows)`` in the module, made once for each shape and strides.
-Invariant: each element is one chain of fused multiply-adds in the order of k, wherever blocks are cut.
+Invariant: each element is the sum, in the order of k, of chains of fused multiply-adds of 256 terms each.
 """
 
 from __future__ import annotations

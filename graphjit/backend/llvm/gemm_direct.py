@@ -3,8 +3,8 @@
 Job: the loops around the register tiles for a product whose B is read in place (or packed at once, when small), over the whole batch.
 Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
-one chain of fused multiply-adds in the order of k, except that a small C of many terms is the sum of such chains over fixed segments of k, and that
-few columns are dot products (`gemm_dots`).
+the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, except that of a small C of many terms fixed segments of k are summed apart,
+that long rows are streamed (`gemm_rows`), and that few columns are dot products (`gemm_dots`).
 
 Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and those of few rows cannot repay them.
 """

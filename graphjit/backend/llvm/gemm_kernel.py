@@ -2,12 +2,13 @@
 
 Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole block of k.
 Input: strided A, B with contiguous vectors (in place or packed).  Output: one function per height and width, named by `symbol`.
-Invariants: each element of C is one chain of fused multiply-adds in the order of k, started from C itself when it continues a sum: so no element depends on
-tile shape, blocking, packing or the number of threads; nothing outside the matrices is read or written, only fetched (columns by mask, surplus rows repeat the last one).
+Invariants: what one run adds to an element of C is one chain of fused multiply-adds in the order of k.  Callers cut k by its length alone, so no element depends
+on tile shape, packing or the number of threads; chains are short, so rounding errors stay small however many terms there are; nothing outside the matrices is read or written, only fetched (columns by mask, surplus rows repeat the last one).
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from graphjit.backend.llvm import jit
@@ -117,21 +118,16 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
         inside = w.test("slt", i, "%m")
         a.append(w.at(a[-1], w.select(inside, "%rs", 0)))
         c.append(w.at(c[-1], w.select(inside, "%ldc", 0)))
-    begin, resume, head, done = fn.current, fn.label("resume"), fn.label("k"), fn.label("done")
-    w.do(f"br i1 %continue, label %{resume}, label %{head}")
-    fn.start(resume)
-    sums = [[load(c[i], v) for v in range(vectors)] for i in range(rows)]
+    begin, head, done = fn.current, fn.label("k"), fn.label("done")
     w.do(f"br label %{head}")
     fn.start(head)
     left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
     phis = [[fn.phi(kind) for kind in types] for _ in range(rows)]
-    for block, initial in ((begin, None), (resume, sums)):
-        left.add("%k", block)
-        offset.add("0", block)
-        b.add("%b", block)
-        for i in range(rows):
-            for v in range(vectors):
-                phis[i][v].add(initial[i][v] if initial else "zeroinitializer", block)
+    left.add("%k", begin)
+    offset.add("0", begin)
+    b.add("%b", begin)
+    for phi in itertools.chain.from_iterable(phis):
+        phi.add("zeroinitializer", begin)
     module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     ahead = w.add(offset.name, w.load("i64", steps[2]))
     for row in sorted({0, rows - 1}):
@@ -155,6 +151,15 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     b.add(w.at(b.name, w.load("i64", steps[1])), head)
     w.do(f"br i1 {w.test('sgt', left.name, 1)}, label %{head}, label %{done}")
     fn.start(done)
+    more, first = fn.label("more"), fn.label("first")
+    w.do(f"br i1 %continue, label %{more}, label %{first}")
+    fn.start(more)  # every row is read before one is written, since surplus rows are the last one again
+    before = [[load(c[i], v) for v in range(vectors)] for i in range(rows)]
+    for i in range(rows):
+        for v, kind in enumerate(types):
+            store(w.op(f"fadd {kind} {before[i][v]}, {totals[i][v]}"), c[i], v)
+    w.do("ret void")
+    fn.start(first)
     for i in range(rows):
         for v in range(vectors):
             store(totals[i][v], c[i], v)

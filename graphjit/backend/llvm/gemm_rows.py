@@ -2,7 +2,7 @@
 
 Job: C (+)= A B for a few neighbouring rows of B at a time, each read from its beginning to its end, while C stays in the first-level cache.
 Input: one row or several of A, a matrix B with contiguous rows.  Output: one function per number of rows of B, for one row of A and for several, named by `symbol`.
-Invariants: each element of C is one chain of fused multiply-adds in the order of the rows, as in the register tile; nothing outside is read or written.
+Invariants: each element of C is one chain of fused multiply-adds in the order of the rows; nothing outside is read or written.
 
 The register tile goes down the columns and touches each page of B once per panel, which a large matrix pays for in lost prefetching, and in
 cache lines that displace one another where rows are a power of two apart.

@@ -18,6 +18,7 @@ from graphjit.loops.parallel import estimate
 
 FAR_BYTES = 1 << 20  # buffers from this size come from memory, or from a cache that is shared: about the second-level cache
 NEAR_BYTES = 1 << 18  # what is fetched ahead at the most: it must wait in the second-level cache beside what is in use
+IDLE = 1 / 8  # part of the longest pass that the others must take together: memory hardly idles else
 
 Places = list[tuple[Buffer, Address]]
 
@@ -29,6 +30,9 @@ def ahead(loop: For) -> dict[int, Places]:
     if len(passes) < 2 or loop.extent < 2:
         return found  # one pass: the processor sees by itself what comes next
     extents = {s.axis: s.extent for s in walk(loop.body) if isinstance(s, For)}
+    work = [estimate(lanes) * math.prod(extents[axis] for axis in axes if axis is not lanes.axis) for lanes, axes in passes]
+    if sum(work) - max(work) < max(work) * IDLE:
+        return found
     seen: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], list[int]] = {}
     size = 0
     for statement in walk(loop.body):

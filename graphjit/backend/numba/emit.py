@@ -3,7 +3,8 @@
 Job: one function per kernel over flat NumPy arrays, one function that runs them in order.
 Input: a `Program` and its loop kernels.  Output: the text of a module.
 Invariants: the text runs as it is under CPython and, function by function, under ``numba.njit(error_model="numpy")``;
-parallel and simd loops are plain loops, so sums are those of the loop IR read line by line.
+parallel and simd loops are plain loops, so sums are those of the loop IR read line by line; but a long sum in lanes, which has partial sums in
+its lanes, is as good here because what its additions round away is added at its end.
 
     def k0(in0, out0, status):
         t1 = np.float64(2.0)
@@ -26,6 +27,8 @@ from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program
 
 INDENT = "    "
+LONG = 128
+"""Terms from which a sum of floating-point numbers in lanes keeps what it rounds away."""
 
 
 def parameters(program: Program) -> list[Buffer]:
@@ -93,6 +96,7 @@ class _Kernel:
         self.kernel = kernel
         self.imports = imports
         self.parameters = [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
+        self.kept: list[Ref] = []  # sums in the lanes of the loop that is open
 
     def text(self) -> str:
         """The function."""
@@ -106,12 +110,19 @@ class _Kernel:
 
     def body(self, statements: Sequence[Statement], depth: int, lines: list[str]) -> None:
         for statement in statements:
-            lines += [INDENT * depth + line for line in self.statement(statement)]
-            if isinstance(statement, For):
-                self.body(statement.body, depth + 1, lines)
+            if not isinstance(statement, For):
+                lines += [INDENT * depth + line for line in self.statement(statement)]
+                continue
+            kept = _long_sums(statement)
+            self.kept += kept
+            lines += [f"{INDENT * depth}{ref!r}_lost = {scalar.literal(ref.dtype.type(0))}" for ref in kept]
+            lines.append(INDENT * depth + _head(statement))
+            self.body(statement.body, depth + 1, lines)
+            lines += [f"{INDENT * depth}{ref!r} = {ref!r} + {ref!r}_lost if {ref!r}_lost == {ref!r}_lost else {ref!r}" for ref in kept]
+            self.kept = [ref for ref in self.kept if ref not in kept]
 
     def statement(self, statement: Statement) -> list[str]:
-        """Its lines; of a loop, its head."""
+        """Its lines."""
         if isinstance(statement, Let):
             return self.let(statement)
         if isinstance(statement, Init):
@@ -121,11 +132,12 @@ class _Kernel:
             if statement.factor is not None:
                 scaled = scalar.combine("mul", ref.dtype, repr(ref), repr(statement.factor))
                 return [f"{ref!r} = {scaled}", f"{ref!r} = {scalar.combine('add', ref.dtype, repr(ref), repr(statement.value))}"]
+            if ref in self.kept:
+                self.imports.add("two_sum")
+                return [f"{ref!r}, {ref!r}_lost = two_sum({ref!r}, {ref!r}_lost, {statement.value!r})"]
             return [f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"]
         if isinstance(statement, Check):
             return self.report(f"not {statement.ok!r}", statement.code)
-        if isinstance(statement, For):
-            return [_head(statement)]
         assert isinstance(statement, ir.Store), "matrix products are printed as loops"
         place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
         value = repr(statement.value)
@@ -154,6 +166,13 @@ class _Kernel:
     def report(self, condition: str, code: int) -> list[str]:
         self.imports.add("fail")
         return [f"if {condition}:", f"{INDENT}fail(status, {code})"]
+
+
+def _long_sums(loop: For) -> list[Ref]:
+    if loop.kind != "simd" or loop.extent <= LONG:
+        return []
+    stages = ir.running(loop)
+    return [ref for ref, combine in ir.open_accumulators(loop).items() if combine == "add" and ref.dtype.kind == "f" and ref not in stages]
 
 
 def _head(loop: For) -> str:

@@ -1,6 +1,6 @@
 """Scalar functions that generated Python code calls where NumPy has none.
 
-Job: integer division, powers and shifts without undefined cases; special functions; matrix products; the status cell.
+Job: integer division, powers and shifts without undefined cases; sums that keep what they round away; special functions; matrix products; the status cell.
 Input: numbers (or flat arrays).  Output: numbers.
 Invariants: every function runs as it is under CPython and under ``numba.njit(error_model="numpy")``; none calls another
 one, so that each can be compiled by itself.
@@ -19,7 +19,7 @@ import numpy as np
 FUNCTIONS = frozenset(
     (
         "digamma", "erf", "erfc", "erfcx", "expit", "fail", "floor_divide", "fmod", "int_power", "lgamma",
-        "log_expit", "product", "remainder", "shift_left", "shift_right", "trigamma", "unsigned_divide",
+        "log_expit", "product", "remainder", "shift_left", "shift_right", "trigamma", "two_sum", "unsigned_divide",
         "unsigned_remainder",
     )
 )
@@ -30,6 +30,13 @@ def fail(status: Any, code: int) -> None:
     """Remember the first error."""
     if status[0] == 0:
         status[0] = code
+
+
+def two_sum(total: Any, lost: Any, x: Any) -> tuple[Any, Any]:
+    """``total + x``, and ``lost`` with what the addition rounds away (Knuth, TAOCP 4.2.2)."""
+    new = total + x
+    up = new - total
+    return new, lost + ((total - (new - up)) + (x - up))
 
 
 def product(

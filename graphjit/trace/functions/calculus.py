@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from graphjit.ir.node import Node
+from graphjit.ir.types import BOOL, I64
 from graphjit.trace.functions.arguments import (
     ABSENT,
     axis_number,
@@ -25,6 +26,7 @@ from graphjit.trace.functions.arguments import (
 from graphjit.trace.functions.joining import concatenate
 from graphjit.trace.functions.reductions import sum_
 from graphjit.trace.functions.shapes import sliced
+from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, implements
 
 
@@ -161,51 +163,49 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: Any = -1) -> Any:
 
 @implements(np.convolve)
 def convolve(a: Any, v: Any, mode: str = "full") -> Tracer:
-    """np.convolve: one shifted product for each element of the shorter series."""
+    """np.convolve."""
     trace = tracing()
-    x, y = promoted(trace, tracer_of(a), tracer_of(v))
-    x, y = (node if node.shape else trace.emit("reshape", node, shape=(1,)) for node in (x, y))
-    if len(x.shape) > 1 or len(y.shape) > 1:
-        raise ValueError("object too deep for desired array")
+    x, y = _series(trace, a, v)
     if not x.shape[0] or not y.shape[0]:
-        raise ValueError(f"{'a' if not x.shape[0] else 'v'} cannot be empty")
+        raise ValueError(f"{'v' if x.shape[0] else 'a'} cannot be empty (at {user_location()})")
     if y.shape[0] > x.shape[0]:
         x, y = y, x
-    return wrap(trace, _cut(trace, _full_convolution(trace, x, y), x.shape[0], y.shape[0], mode))
-
-
-def _full_convolution(trace: Trace, x: Node, y: Node) -> Node:
-    """windows (n + m - 1, m) of the padded long series times the reversed short one."""
-    n, m = x.shape[0], y.shape[0]
-    total = n + m - 1
-    padded = trace.emit("embed", x, shape=(n + 2 * (m - 1),), starts=(m - 1,), steps=(1,))
-    shifted = [trace.emit("reshape", sliced(trace, padded, 0, m - 1 - k, m - 1 - k + total), shape=(1, total)) for k in range(m)]
-    windows = trace.emit("concatenate", *shifted, axis=0)
-    return trace.emit("contract", y, windows, contract=((0,), (0,)), batch=((), ()))
-
-
-def _cut(trace: Trace, whole: Node, n: int, m: int, mode: str) -> Node:
-    if mode == "full":
-        return whole
-    if mode == "same":
-        return sliced(trace, whole, 0, (m - 1) // 2, (m - 1) // 2 + n)
-    if mode == "valid":
-        return sliced(trace, whole, 0, m - 1, n)
-    raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r})")
+    return _slide(trace, x, trace.emit("flip", y, axes=(0,)), mode)
 
 
 @implements(np.correlate)
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
-    """np.correlate."""
+    """np.correlate; the results stand in the opposite order where the second series is the longer one, as in NumPy."""
     trace = tracing()
-    x, y = promoted(trace, tracer_of(a), tracer_of(v))
+    x, y = _series(trace, a, v)
     if not x.shape[0] or not y.shape[0]:
-        raise ValueError("first array argument cannot be empty" if not x.shape[0] else "second array argument cannot be empty")
-    swapped = y.shape[0] > x.shape[0]
-    if swapped:
-        x, y = y, x
-    found = _cut(trace, _full_convolution(trace, x, trace.emit("flip", y, axes=(0,))), x.shape[0], y.shape[0], mode)
-    return wrap(trace, trace.emit("flip", found, axes=(0,)) if swapped else found)
+        raise ValueError(f"{'second' if x.shape[0] else 'first'} array argument cannot be empty (at {user_location()})")
+    if y.shape[0] <= x.shape[0]:
+        return _slide(trace, x, y, mode)
+    found = _slide(trace, y, x, mode)
+    return wrap(trace, trace.emit("flip", found._node, axes=(0,)))
+
+
+def _series(trace: Trace, a: Any, v: Any) -> tuple[Node, Node]:
+    """Two series of one dtype; a number is a series of one element."""
+    x, y = promoted(trace, tracer_of(a), tracer_of(v))
+    x, y = (node if node.shape else trace.emit("reshape", node, shape=(1,)) for node in (x, y))
+    if len(x.shape) > 1 or len(y.shape) > 1:
+        raise ValueError(f"object too deep for desired array: series have one axis, not shapes {x.shape} and {y.shape} (at {user_location()})")
+    return x, y
+
+
+def _slide(trace: Trace, x: Node, w: Node, mode: Any) -> Tracer:
+    """The correlation of a series with one that is not longer."""
+    n, m = x.shape[0], w.shape[0]
+    modes = {"full": (m - 1, n + m - 1), "same": (m // 2, n), "valid": (0, n - m + 1)}
+    if mode not in modes:
+        raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r}) (at {user_location()})")
+    low, length = modes[mode]
+    if x.dtype.kind == "b":
+        counts = trace.emit("correlate", trace.convert(x, I64), trace.convert(w, I64), low=low, length=length)
+        return wrap(trace, trace.convert(counts, BOOL))
+    return wrap(trace, trace.emit("correlate", x, w, low=low, length=length))
 
 
 @implements(np.polyval)
