@@ -9,12 +9,14 @@ Invariants: equal graphs share one executable; what nobody uses is freed, except
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from graphjit import pipeline
+from graphjit import config, pipeline, progress
 from graphjit.backend.executable import Executable
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.ir.node import Graph
@@ -39,16 +41,26 @@ def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Exe
     with _lock:
         found = _executables.get(key)
         if found is None:
-            if backend == "llvm":
-                compiled = pipeline.compile_graph(graph, donated)
-                found = Executable(compiled.program, compiled.module, compiled.nanoseconds)
-            else:
-                _, program = pipeline.schedule(pipeline.optimize(graph), donated)
-                found = NumbaExecutable(program, pipeline.lower(program))
+            start = time.perf_counter()
+            with progress.watching(graph, len(key[1])):
+                found, steps = _compiled(graph, backend, donated)
             _executables[key] = found
+            if "compile" in config.log_topics:
+                took = f"{steps} program steps in {1e3 * (time.perf_counter() - start):.1f} ms"
+                print(f"graphjit: compiled {progress.description(graph)}; {took}", file=sys.stderr)
         if len(key[1]) <= SMALL:
             _recent[key] = found
             _recent.move_to_end(key)
             while len(_recent) > RECENT:
                 _recent.popitem(last=False)
         return found
+
+
+def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> tuple[Executable | NumbaExecutable, int]:
+    """Code of ``graph``, and the number of its steps."""
+    if backend == "llvm":
+        compiled = pipeline.compile_graph(graph, donated)
+        progress.step("making machine code")
+        return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(compiled.program.steps)
+    _, program = pipeline.schedule(pipeline.optimize(graph), donated)
+    return NumbaExecutable(program, pipeline.lower(program)), len(program.steps)
