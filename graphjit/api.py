@@ -21,6 +21,7 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace import differentiate
 from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.tracer import Trace, Tracer, active_trace
 
 
@@ -42,6 +43,7 @@ def _names(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+@hides_frames
 def jit(
     fun: Callable[..., Any] | None = None,
     *,
@@ -139,6 +141,7 @@ class Gradient:
         return args, kwargs, found
 
 
+@hides_frames
 def grad(
     fun: Callable[..., Any] | None = None,
     argnums: int | Sequence[int] | None = None,
@@ -168,6 +171,7 @@ def grad(
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, False)
 
 
+@hides_frames
 def value_and_grad(
     fun: Callable[..., Any] | None = None,
     argnums: int | Sequence[int] | None = None,
@@ -206,6 +210,7 @@ def _gradient(
     return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
 
 
+@hides_frames
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Forward mode: value and directional derivative, ``(fun(*primals), J @ tangents)``.
 
@@ -234,6 +239,7 @@ def _compiled_jvp(fun: Callable[..., Any]) -> Any:
     return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_jvp), (fun,)))
 
 
+@hides_frames
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """Reverse mode: ``(out, pullback)``, or ``(out, pullback, aux)`` with ``has_aux``.
 
@@ -262,6 +268,7 @@ class Pullback:
         self.outputs = outputs
         self.primals = primals
 
+    @hides_frames
     def __call__(self, residuals: Sequence[Any], cotangent: Any) -> tuple[Any, ...]:
         """Gradients of the primals."""
         if active_trace() is not None:
@@ -359,6 +366,7 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
 
+@hides_frames
 def set_num_threads(threads: int) -> None:
     """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole process.
 

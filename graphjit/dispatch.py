@@ -30,6 +30,7 @@ from graphjit.ir.node import Graph
 from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
+from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.tracer import Trace, active_trace
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Dispatcher:
         self.native: weakref.ref[Any] | None = None
         _dispatchers.add(self)
 
+    @hides_frames
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Trace, compile or reuse, run; inside another trace: become part of it."""
         trace = active_trace()

@@ -15,11 +15,13 @@ import numpy as np
 from graphjit import errors
 from graphjit.ir.node import Location
 
+OWN = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
+"""Folder of graphjit."""
+
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__))
-_OWN = tuple(
-    place + os.sep
-    for place in (os.path.dirname(os.path.abspath(errors.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
-)
+LIBRARIES = (_NUMPY + os.sep, os.path.join(os.path.dirname(_NUMPY), "scipy") + os.sep)
+"""Folders of NumPy and SciPy."""
+
 _skipped: dict[CodeType, bool] = {}
 _known: dict[tuple[CodeType, int], Location] = {}
 _LIMIT = 100_000
@@ -34,7 +36,7 @@ def user_location() -> Location | None:
         if skip is None:
             if len(_skipped) > _LIMIT:
                 _skipped.clear()
-            skip = _skipped[code] = code.co_filename.startswith(_OWN) or code.co_filename.startswith("<__array_function__")
+            skip = _skipped[code] = code.co_filename.startswith((OWN, *LIBRARIES, "<__array_function__"))
         if not skip:
             key = (code, frame.f_lasti)
             found = _known.get(key)
