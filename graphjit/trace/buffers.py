@@ -293,6 +293,9 @@ class Stored(Tracer):
         return f"<traced {storage(self).type}>" if known is None else repr(known)
 
 
+Stored.__name__ = Stored.__qualname__ = Tracer.__name__
+
+
 def storage(value: Stored) -> Owned | Lens:
     """The storage of a stored tracer."""
     found: Owned | Lens = _NODE.__get__(value)

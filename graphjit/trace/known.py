@@ -15,14 +15,12 @@ import numpy as np
 
 from graphjit.ir.types import Type
 from graphjit.trace import methods
-from graphjit.trace.assignment import add_at, write_mask
+from graphjit.trace.assignment import write_mask
 from graphjit.trace.buffers import Lens, Stored, Unknown, assign, getitem, known_array, known_values, local, make, setitem, storage, stored
 from graphjit.trace.functions import diagonals, joining, shapes
 from graphjit.trace.functions.arguments import as_bool, axes_tuple, node_of, tracing, wrap
-from graphjit.trace.indexing import plan
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import FUNCTIONS, METHODS, Trace, Tracer, active_trace, implements
-from graphjit.trace.ufuncs import UFUNC_METHODS
 
 # --------------------------------------------------------------------------------------- operators, conversions
 
@@ -233,17 +231,6 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     end = columns * columns if a.ndim == 2 and not wrap else None
     setitem(a.flat, slice(None, end, step), val)
 
-
-def ufunc_at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = None) -> None:
-    """np.add.at and np.subtract.at."""
-    held = stored(target)
-    signed = value if ufunc is np.add else np.negative(value)
-    if isinstance(signed, list | tuple):
-        signed = wrap(trace, node_of(trace, signed))
-    held.replace(add_at(trace, held.node(), plan(trace, target.shape, key), signed))
-
-
-UFUNC_METHODS["at"] = ufunc_at
 
 # ------------------------------------------------------------------------------------------------------- views
 

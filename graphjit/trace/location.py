@@ -6,6 +6,8 @@ Output: a `Location`, cached per code position so that a traced operation pays w
 
 from __future__ import annotations
 
+import dis
+import linecache
 import os
 import sys
 from types import CodeType
@@ -47,3 +49,23 @@ def user_location() -> Location | None:
             return found
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def called_function() -> str | None:
+    """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source, None where it calls none."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((OWN, *LIBRARIES)):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return None
+    code, at = frame.f_code, frame.f_lasti
+    # A frame may point at a call or at one of its inline cache entries.
+    instruction = next((each for each in reversed(list(dis.get_instructions(code))) if each.offset <= at), None)
+    if instruction is None or not instruction.opname.startswith("CALL"):
+        return None
+    where = instruction.positions
+    if where is None or where.lineno is None or where.lineno != where.end_lineno:
+        return "a function"
+    line = linecache.getline(code.co_filename, where.lineno).encode()[where.col_offset : where.end_col_offset].decode()
+    name = line.partition("(")[0].strip()
+    return name if name and all(part.isidentifier() for part in name.split(".")) else "a function"

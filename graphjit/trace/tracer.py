@@ -11,16 +11,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from types import TracebackType
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import GraphjitError, TraceError, UnsupportedError
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Node
+from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
-from graphjit.trace.location import user_location
+from graphjit.trace.calls import public_name, written
+from graphjit.trace.location import LIBRARIES, OWN, called_function, user_location
 
 Implementation = Callable[..., Any]
 
@@ -64,14 +66,27 @@ class Trace:
         self.builder = Builder()
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
+        self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
         self._outer: Trace | None = None
 
     def __enter__(self) -> Trace:
         self._outer, _active.trace = _active.trace, self
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
         _active.trace = self._outer
+        if self.refused is None or not isinstance(error, TypeError | ValueError) or isinstance(error, GraphjitError):
+            return
+        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours says what to do.
+        refusal, where = self.refused
+        last: tuple[str, int] | None = None
+        while entry is not None:
+            code = entry.tb_frame.f_code
+            if not code.co_filename.startswith((OWN, *LIBRARIES)):
+                last = code.co_filename, entry.tb_lineno
+            entry = entry.tb_next
+        if where is not None and last == where[:2]:
+            raise refusal.with_traceback(error.__traceback__) from None
 
     # ------------------------------------------------------------------------------------------ values
 
@@ -100,6 +115,8 @@ class Trace:
             return self.capture(value)
         if isinstance(value, list | tuple):
             return self.node(assemble(self, value))
+        if isinstance(value, complex):
+            raise complex_needed(value)
         array = np.asarray(value)
         check_dtype(array.dtype)
         return self.builder.const(array, array.dtype)
@@ -156,7 +173,7 @@ class Trace:
             return special(self, *args)
         op = BOUND.get(ufunc)
         if op is None:
-            raise UnsupportedError(f"np.{ufunc.__name__} is not compiled (at {user_location()})")
+            raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()})")
         nodes, _ = self.promoted(ufunc, args)
         return Tracer(self, self.emit(op, *nodes))
 
@@ -251,19 +268,34 @@ def any_tracer(values: Any) -> bool:
     return isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
 
 
+def complex_needed(value: complex) -> UnsupportedError:
+    """The error for a complex number beside a traced value."""
+    return UnsupportedError(
+        f"a traced value meets the complex number {value!r} at {user_location()}: complex numbers are not compiled yet. Compute with real and "
+        "imaginary parts as two arrays (np.cos and np.sin for np.exp(1j * x))"
+    )
+
+
+def value_needed(what: str, type: Type, advice: str) -> TraceError:
+    """The error for something that needs a traced value."""
+    where = user_location()
+    error = TraceError(f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}")
+    trace = active_trace()
+    if trace is not None:
+        trace.refused = error, where
+    return error
+
+
 def concrete(what: str, advice: str) -> Callable[..., NoReturn]:
     """A method that refuses: the value is only known when the compiled code runs."""
 
     def refuse(self: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TraceError(
-            f"{what} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
-            f"compiled code runs. {advice}"
-        )
+        raise value_needed(what, self._node.type, advice)
 
     return refuse
 
 
-_STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
+STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
 
 
 def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
@@ -271,6 +303,8 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
 
     def method(self: Tracer, other: Any) -> Any:
         if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
+            if isinstance(other, complex):
+                raise complex_needed(other)
             return NotImplemented
         result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
         if self._weak and (is_weak(other) or is_python_number(other)):
@@ -392,12 +426,11 @@ class Tracer:
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         implementation = FUNCTIONS.get(function)
         if implementation is None:
-            name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
             raise UnsupportedError(
-                f"{name} is not compiled (at {user_location()}); write it with the functions that "
+                f"{public_name(function)} is not compiled (at {user_location()}); write it with the functions that "
                 "`graphjit ops` lists, or compute it outside the compiled function"
             )
-        return implementation(*args, **kwargs)
+        return written(implementation, function, public_name(function), args, kwargs)
 
     @property
     def __array__(self) -> Any:
@@ -420,7 +453,7 @@ class Tracer:
             )
         if getattr(implementation, "is_property", False):
             return implementation(self)
-        return lambda *args, **kwargs: implementation(self, *args, **kwargs)
+        return lambda *args, **kwargs: written(implementation, getattr(np.ndarray, name, None), f"ndarray.{name}", (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         return METHODS["__getitem__"](self, key)
@@ -439,12 +472,21 @@ class Tracer:
         return self.shape[0]
 
     # what only a value can answer
-    __bool__ = concrete(
-        "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
-    )
-    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
-    __int__ = concrete("int()", f"Use .astype(int) on the array. {_STATIC}")
-    __index__ = concrete("a Python index, range() or a size", _STATIC)
+    def __bool__(self) -> NoReturn:
+        asker = called_function()
+        if asker in (None, "bool"):
+            raise value_needed(
+                "the truth value (if, while, and, or, not, assert)", self._node.type, f"Use np.where for a choice between values. {STATIC}"
+            )
+        raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
+
+    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
+    __int__ = concrete("int()", f"Use .astype(int) on the array. {STATIC}")
+
+    def __index__(self) -> NoReturn:
+        asker = called_function()
+        raise value_needed(f"an argument of {asker}" if asker else "a Python index, a size or an axis", self._node.type, STATIC)
+
     __complex__ = concrete("complex()", "Complex numbers are not compiled.")
     __contains__ = concrete("`in`", "Use np.any(x == value).")
     item = concrete(".item()", "Return the array and call .item() outside.")
@@ -463,6 +505,8 @@ class Tracer:
     __deepcopy__ = lambda self, memo: self
     __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
 
+Tracer.__name__ = Tracer.__qualname__ = "traced array"
+"""What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
 
 BOUND: dict[np.ufunc, str] = {
     function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace import buffers, indexing, known, methods, scipy_special, ufuncs
+from graphjit.trace import buffers, indexing, known, methods, scipy_special, ufunc_methods, ufuncs
 from graphjit.trace.functions import (
     calculus,
     creation,
@@ -37,5 +37,6 @@ FAMILIES = (
     selection,
     shapes,
     statistics,
+    ufunc_methods,
     ufuncs,
 )
