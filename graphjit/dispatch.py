@@ -27,8 +27,9 @@ from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
-from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
+from graphjit.trace.marks import attribute
+from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
+from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.tracer import Trace, active_trace
@@ -121,7 +122,9 @@ class Dispatcher:
         self.backend = backend
         self.run = run
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.named_by = function
+        """Whose parameters name the arguments."""
+        self.name = attribute(function, "__name__", type(function).__name__)
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
         both = {*self.static_nums, *self.static_names} & {*self.donate_nums, *self.donate_names}
@@ -211,7 +214,8 @@ class Dispatcher:
             return self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
 
         static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
-        return stage(self.function, self.name, kinds, call, [v.value if isinstance(v, Static) else v for v in static])
+        static = [v.value if isinstance(v, Static) else v for v in static]
+        return stage(self.function, self.name, kinds, call, static, leaf_names(self.named_by, spec))
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -228,11 +232,9 @@ class Dispatcher:
             why = f"the structure of the arguments changed from {old[0]} to {new[0]}"  # type: ignore[index]
         if not why:
             pairs = zip(old[1], new[1], strict=True)  # type: ignore[index]
-            paths = new[0].paths()  # type: ignore[index]
+            names = leaf_names(self.named_by, new[0])  # type: ignore[index]
             why = "; ".join(
-                f"argument {path_text(path)} changed from {leaf_text(a)} to {leaf_text(b)}"
-                for path, (a, b) in zip(paths, pairs, strict=True)
-                if a != b
+                f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}" for name, (a, b) in zip(names, pairs, strict=True) if a != b
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
@@ -241,12 +243,12 @@ class Dispatcher:
         if "donate" not in config.log_topics:
             return
         taken = set(prepared.code.in_place.values())
-        paths = [path for path, kind in zip(key[0].paths(), key[1], strict=True) if kind.type is not None]
+        names = [name for name, kind in zip(leaf_names(self.named_by, key[0]), key[1], strict=True) if kind.type is not None]
         for i in donated:
             type = prepared.staged.graph.inputs[i].type
             if i not in taken and type.shape:
                 print(
-                    f"graphjit: {self.name}: the donated argument {path_text(paths[i])} of type {type} is not reused: no result has its type, "
+                    f"graphjit: {self.name}: the donated argument {names[i]} of type {type} is not reused: no result has its type, "
                     "or it is read after that result must be written",
                     file=sys.stderr,
                 )
@@ -273,7 +275,7 @@ class Dispatcher:
             else:
                 type = code.outputs[item]
                 outs.append(sig.ArrayOut(type.dtype, type.shape, item, code.in_place.get(item)) if type.shape else sig.ScalarOut(type.dtype, item))
-        tree = output_tree(unflatten(staged.result, outs))
+        tree = output_tree(unflatten(staged.result, outs)) if is_plain(staged.result) else None
         wrap = None
         if tree is None:
             result = staged.result
@@ -296,7 +298,7 @@ def lifted(trace: Trace, leaf: Any) -> Any:
     """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
     if isinstance(leaf, Static):
         return leaf.value
-    return trace.tracer(trace.capture(leaf)) if type(leaf) is np.ndarray and leaf.dtype != object else leaf
+    return trace.tracer(trace.capture(leaf)) if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype != object else leaf
 
 
 def input_tree(value: Any) -> Any:
@@ -315,6 +317,8 @@ def input_tree(value: Any) -> Any:
     if leaf.type is None:
         return sig.StaticIn(value)
     if leaf.kind == "array":
+        if kind is not np.ndarray:
+            return None
         return sig.ArrayIn(leaf.type.dtype, leaf.type.shape)
     return sig.ScalarIn(leaf.type.dtype, leaf.kind == "number")
 
@@ -339,9 +343,11 @@ def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe:
     native = NativeFunction(dispatcher)
     _complete_type(type(native))
     dispatcher.native = weakref.ref(native)
+    absent = object()
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-        if hasattr(wraps, name):
-            setattr(native, name, getattr(wraps, name))
+        value = attribute(wraps, name, absent)
+        if value is not absent:
+            setattr(native, name, value)
     native.__wrapped__ = wraps
     native.dispatcher = dispatcher
     native.recipe = recipe

@@ -22,6 +22,7 @@ from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards, guard_text, holds
+from graphjit.trace.marks import attribute, declares
 from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
@@ -43,7 +44,7 @@ def classify(leaf: Any) -> Leaf:
         TraceError: an unhashable static argument.
     """
     kind = type(leaf)
-    if kind is np.ndarray:
+    if kind is np.ndarray or kind is np.memmap:
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
         return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape))
     if kind is float:
@@ -55,11 +56,15 @@ def classify(leaf: Any) -> Leaf:
     if isinstance(leaf, np.generic):
         check_dtype(leaf.dtype)
         return Leaf("scalar", Type(leaf.dtype, ()))
-    if isinstance(leaf, np.ndarray) or hasattr(leaf, "__array__") or hasattr(leaf, "__array_interface__"):
-        name = f"{kind.__module__}.{kind.__name__}"
-        advice = "x.filled(value), or x.data and x.mask as two arguments" if isinstance(leaf, np.ma.MaskedArray) else "np.asarray(x)"
-        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {advice}")
-    if hasattr(leaf, "__next__"):
+    name = f"{kind.__module__}.{kind.__name__}"
+    if kind.__module__.startswith("scipy.sparse"):
+        raise UnsupportedError(
+            f"an argument of type {name} is not compiled: pass x.toarray() where it is small, else its arrays (x.data with x.indices and x.indptr, "
+            "or of x.tocoo() x.data, x.row, x.col), and write the product with np.add.at or a sum over gathered rows"
+        )
+    if issubclass(kind, np.ndarray) or declares(leaf, "__array__", "__array_interface__"):
+        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {_plain_array(kind)}")
+    if declares(leaf, "__next__"):
         raise TraceError(
             f"an argument of type {kind.__name__} can be read only once, so its values would be compiled in; pass a list, a tuple or an array"
         )
@@ -71,6 +76,13 @@ def classify(leaf: Any) -> Leaf:
             "register its class with graphjit.register_pytree_node or pass its arrays"
         ) from None
     return Leaf("static", None, (kind, leaf))
+
+
+def _plain_array(kind: type) -> str:
+    """How people make an ndarray of something that is nearly one."""
+    if issubclass(kind, np.ma.MaskedArray):
+        return "x.filled(value), or x.data and x.mask as two arguments"
+    return "x.to_numpy()" if kind.__module__.partition(".")[0] in ("pandas", "polars", "xarray") else "np.asarray(x)"
 
 
 @dataclass
@@ -97,9 +109,15 @@ class Staged:
 
 
 def stage(
-    function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any], static: Sequence[Any] = ()
+    function: Callable[..., Any],
+    name: str,
+    leaves: Sequence[Leaf],
+    call: Callable[[list[Any]], Any],
+    static: Sequence[Any] = (),
+    names: Sequence[str] = (),
 ) -> Staged:
-    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards."""
+    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards; ``names`` are the
+    leaves' for people."""
     guards = find_guards(function, static)
     generators = _generators([*(getattr(guard, "expected", None) for guard in guards), *static, *_statics(leaves)])
     before = _states(generators)
@@ -110,7 +128,7 @@ def stage(
             if leaf.type is None:
                 values.append(leaf.value[1])  # type: ignore[index]
             else:
-                tracer = trace.input(leaf.type, f"x{i}", weak=leaf.kind == "number")
+                tracer = trace.input(leaf.type, names[i] if names else f"x{i}", weak=leaf.kind == "number")
                 inputs.append(tracer._node)
                 values.append(tracer)
         trace.fresh = True
@@ -175,9 +193,9 @@ def check_static_result(item: Any) -> None:
         TraceError: iterators, and objects of unregistered classes that hold traced values.
     """
     kind = type(item).__name__
-    if hasattr(item, "__next__"):
+    if declares(item, "__next__"):
         raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
-    parts = item if isinstance(item, set | frozenset) else getattr(item, "__dict__", {}).values() if not isinstance(item, type) else ()
+    parts = item if isinstance(item, set | frozenset) else attribute(item, "__dict__", {}).values() if not isinstance(item, type) else ()
     if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
         raise TraceError(
             f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "

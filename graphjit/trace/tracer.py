@@ -125,7 +125,8 @@ class Trace:
         """A concrete array met while tracing: an input by reference, or a constant when nobody can write to it."""
         if array.dtype == object:
             return self.node(assemble(self, array))
-        if type(array) is not np.ndarray:
+        plain = np.asarray(array) if type(array) is np.memmap else array
+        if type(plain) is not np.ndarray:
             raise UnsupportedError(
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
@@ -137,7 +138,7 @@ class Trace:
         if not array.flags.writeable and array.base is None:
             return self.builder.const(array, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
-        self.captured[id(array)] = (array, node)
+        self.captured[id(array)] = (plain, node)
         return node
 
     # ------------------------------------------------------------------------------------------ operations
