@@ -240,7 +240,7 @@ def test_memory_maps_are_read_like_any_array() -> None:
         assert captured(1.0) == 16.0
         assert double(mapped)[0] == 22.0
         np.testing.assert_array_equal(graphjit.grad(lambda a: np.sum(a**2))(mapped), 2 * np.asarray(mapped))
-        del captured, mapped
+        captured = mapped = None  # the folder goes
 
 
 @pytest.mark.parametrize(
