@@ -18,8 +18,10 @@ import numpy as np
 from graphjit.backend.llvm import threads as thread_pool
 from graphjit.dispatch import Dispatcher, compiled_function, executable
 from graphjit.errors import DerivativeError
+from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace import differentiate
+from graphjit.trace.concrete import jit_disabled
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
 from graphjit.trace.tracebacks import hides_frames
@@ -297,7 +299,7 @@ class Pullback:
             if array.shape != type.shape:
                 raise DerivativeError(f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}")
         given = [np.require(a, requirements=("C", "A")) for a in (*map(np.asarray, residuals), *arrays)]
-        values = executable(self.graph).run(given)
+        values = interpret(self.graph, *given) if jit_disabled() else executable(self.graph).run(given)
         return self.primals([v if v.shape else v[()] for v in values])
 
     def _leaves(self, cotangent: Any) -> list[Any]:

@@ -27,10 +27,11 @@ from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.marks import attribute
+from graphjit.trace.concrete import jit_disabled
+from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
-from graphjit.trace.stage import Leaf, Staged, classify, stage
+from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.tracer import Trace, active_trace
 
@@ -124,6 +125,8 @@ class Dispatcher:
         self.function = function
         self.named_by = function
         """Whose parameters name the arguments."""
+        self.derives = run is not function and dispatcher_of(run) is None
+        """Whether this is a derivative, which needs a trace even where nothing is compiled."""
         self.name = attribute(function, "__name__", type(function).__name__)
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
@@ -144,7 +147,12 @@ class Dispatcher:
             marked, named = self.mark(args, kwargs)
             args, kwargs = tree_map(lambda leaf: lifted(trace, leaf), (marked, named))
             return self.run(*args, **kwargs)
+        disabled = jit_disabled()
+        if disabled and not self.derives:
+            return self.run(*args, **kwargs)
         leaves, kinds, spec = self.signature(args, kwargs)
+        if disabled:
+            return run_eagerly(leaves, kinds, self.call_on(spec), leaf_names(self.named_by, spec))
         prepared = self.find(leaves, kinds, spec, args, kwargs)
         return prepared.run(leaves, kinds)
 
@@ -205,17 +213,21 @@ class Dispatcher:
             self.connect(prepared, args, kwargs)
             return prepared
 
-    def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
-        """Trace the function for a signature."""
+    def call_on(self, spec: TreeSpec) -> Callable[[list[Any]], Any]:
+        """The function, to be called with the leaves of its arguments."""
 
         def call(values: list[Any]) -> Any:
             args, kwargs = unflatten(spec, values)
             plain = [a.value if isinstance(a, Static) else a for a in args]
             return self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
 
+        return call
+
+    def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
+        """Trace the function for a signature."""
         static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
         static = [v.value if isinstance(v, Static) else v for v in static]
-        return stage(self.function, self.name, kinds, call, static, leaf_names(self.named_by, spec))
+        return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec))
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -256,7 +268,7 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
-        if native is None or self.backend != "llvm":
+        if native is None or self.backend != "llvm" or config.disable_jit:
             return
         marked, named = self.mark(args, kwargs)
         trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]

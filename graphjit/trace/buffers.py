@@ -290,7 +290,11 @@ class Stored(Tracer):
 
     def __repr__(self) -> str:
         known = self.known()
-        return f"<traced {storage(self).type}>" if known is None else repr(known)
+        return super().__repr__() if known is None else repr(known)
+
+    def __str__(self) -> str:
+        known = self.known()
+        return super().__str__() if known is None else str(known)
 
 
 Stored.__name__ = Stored.__qualname__ = Tracer.__name__

@@ -54,6 +54,8 @@ class Placeholders:
                 node = self._differentiable(leaf, name + (f", part {path}" if path else ""), what)
                 own = fresh and isinstance(leaf, Tracer) and leaf._node is node
                 placeholder = node if own else trace.builder.input(node.type, name)
+                if trace.values is not None:
+                    trace.values.known[placeholder] = trace.values.of(node)
                 self.actual.append(node)
                 self.inputs.append(placeholder)
                 weak = is_python_number(leaf) or (isinstance(leaf, Tracer) and leaf._weak)

@@ -20,11 +20,12 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.concrete import Values
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards, guard_text, holds
 from graphjit.trace.marks import attribute, declares
 from graphjit.trace.patches import recording
-from graphjit.trace.pytree import TreeSpec, flatten
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
 
 
@@ -138,16 +139,7 @@ def stage(
                 f"{name} draws from a random generator while it is traced: the numbers would be baked into the compiled code and come back "
                 "at every call. Draw outside and pass the numbers as an argument."
             )
-        flat, spec = flatten(result)
-        outputs: list[tuple[str, Any]] = []
-        nodes: list[Node] = []
-        for item in flat:
-            if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
-                outputs.append(("value", len(nodes)))
-                nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
-            else:
-                check_static_result(item)
-                outputs.append(("static", item))
+        spec, outputs, nodes = _results(trace, result)
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
     captured = []
@@ -168,6 +160,39 @@ def stage(
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
     return Staged(graph, spec, outputs, captured, guards)
+
+
+def _results(trace: Trace, result: Any) -> tuple[TreeSpec, list[tuple[str, Any]], list[Node]]:
+    """Structure of a result, what each of its leaves is, and the nodes of those that are values."""
+    flat, spec = flatten(result)
+    outputs: list[tuple[str, Any]] = []
+    nodes: list[Node] = []
+    for item in flat:
+        if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
+            outputs.append(("value", len(nodes)))
+            nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
+        else:
+            check_static_result(item)
+            outputs.append(("static", item))
+    return spec, outputs, nodes
+
+
+def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]) -> Any:
+    """The result of ``call`` on traced leaves that know their values: computed while it is recorded, nothing compiled."""
+    values = Values()
+    with recording(), tracing(), Trace(values) as trace:
+        given: list[Any] = []
+        for leaf, kind, name in zip(leaves, kinds, names, strict=True):
+            if kind.type is None:
+                given.append(leaf)
+            else:
+                tracer = trace.input(kind.type, name, weak=kind.kind == "number")
+                values.known[tracer._node] = np.asarray(leaf, kind.type.dtype)
+                given.append(tracer)
+        trace.fresh = True
+        spec, outputs, nodes = _results(trace, call(given))
+        found = [np.array(values.of(node)) for node in nodes]
+    return unflatten(spec, [found[item] if kind == "value" and found[item].shape else found[item][()] if kind == "value" else item for kind, item in outputs])
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:

@@ -8,11 +8,12 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
 from graphjit.trace.calls import public_name, written
+from graphjit.trace.concrete import Values
 from graphjit.trace.location import LIBRARIES, OWN, called_function, user_location
 
 Implementation = Callable[..., Any]
@@ -62,8 +64,10 @@ def active_trace() -> Trace | None:
 class Trace:
     """One recording: a builder, and the arrays that user code captured from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Values | None = None) -> None:
+        """``values`` makes a trace that computes while it records."""
         self.builder = Builder()
+        self.values = values
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
         self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
@@ -135,8 +139,8 @@ class Trace:
         if known is not None:
             return known[1]
         check_dtype(array.dtype)
-        if not array.flags.writeable and array.base is None:
-            return self.builder.const(array, array.dtype)
+        if self.values is not None or (not array.flags.writeable and array.base is None):
+            return self.builder.const(plain, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
         self.captured[id(array)] = (plain, node)
         return node
@@ -147,7 +151,10 @@ class Trace:
         """A node at the user's present line."""
         self.builder.loc = user_location()
         self.builder.origin = ""
-        return self.builder.emit(op, *args, **attrs)
+        node = self.builder.emit(op, *args, **attrs)
+        if self.values is not None:
+            self.values.of(node)  # now, so that its errors come at the user's line
+        return node
 
     def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
         """Emit on values that already agree in dtype and shape."""
@@ -287,11 +294,22 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
     return error
 
 
-def concrete(what: str, advice: str) -> Callable[..., NoReturn]:
-    """A method that refuses: the value is only known when the compiled code runs."""
+def known_value(tracer: Tracer) -> Any:
+    """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
+    trace = active_trace()
+    found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
-    def refuse(self: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-        raise value_needed(what, self._node.type, advice)
+
+def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
+
+    def refuse(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        known = known_value(self)
+        if known is None:
+            raise value_needed(what, self._node.type, advice)
+        known = known if hasattr(known, name) else np.asarray(known)
+        return getattr(known, name)(*args, **kwargs)
 
     return refuse
 
@@ -379,7 +397,12 @@ class Tracer:
         return self._node.type.nbytes
 
     def __repr__(self) -> str:
-        return f"<traced {self._node.type}>"
+        known = known_value(self)
+        return f"<traced {self._node.type}>" if known is None else repr(known)
+
+    def __str__(self) -> str:
+        known = known_value(self)
+        return repr(self) if known is None else str(known)
 
     # operators
     __add__, __radd__ = binary(np.add), binary(np.add, True)
@@ -473,7 +496,10 @@ class Tracer:
         return self.shape[0]
 
     # what only a value can answer
-    def __bool__(self) -> NoReturn:
+    def __bool__(self) -> bool:
+        known = known_value(self)
+        if known is not None:
+            return bool(known)
         asker = called_function()
         if asker in (None, "bool"):
             raise value_needed(
@@ -481,30 +507,32 @@ class Tracer:
             )
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
-    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
-    __int__ = concrete("int()", f"Use .astype(int) on the array. {STATIC}")
-
-    def __index__(self) -> NoReturn:
+    def __index__(self) -> int:
+        known = known_value(self)
+        if known is not None:
+            return operator.index(known)
         asker = called_function()
         raise value_needed(f"an argument of {asker}" if asker else "a Python index, a size or an axis", self._node.type, STATIC)
 
-    __complex__ = concrete("complex()", "Complex numbers are not compiled.")
-    __contains__ = concrete("`in`", "Use np.any(x == value).")
-    item = concrete(".item()", "Return the array and call .item() outside.")
-    tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("round()", "Use np.round.")
+    __float__ = concrete("__float__", "float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
+    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
+    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+    item = concrete("item", ".item()", "Return the array and call .item() outside.")
+    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = concrete("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
+        known = known_value(self)
+        if known is not None:
+            return format(known, spec)
         if spec:
-            raise TraceError(
-                f"formatting with {spec!r} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
-                "compiled code runs. Return the value and format it outside."
-            )
+            raise value_needed(f"formatting with {spec!r}", self._node.type, "Return the value and format it outside.")
         return repr(self)
 
     __copy__ = lambda self: self
     __deepcopy__ = lambda self, memo: self
-    __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
+    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")
 
 Tracer.__name__ = Tracer.__qualname__ = "traced array"
 """What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
