@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -28,6 +29,7 @@ from graphjit.backend.llvm.callable import NativeFunction, Specialisation, insta
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.concrete import jit_disabled
+from graphjit.trace.location import user_level
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
@@ -153,6 +155,7 @@ class Dispatcher:
         leaves, kinds, spec = self.signature(args, kwargs)
         if disabled:
             return run_eagerly(leaves, kinds, self.call_on(spec), leaf_names(self.named_by, spec))
+        _mention_errstate()
         prepared = self.find(leaves, kinds, spec, args, kwargs)
         return prepared.run(leaves, kinds)
 
@@ -304,6 +307,27 @@ class Dispatcher:
             release_gil=code.nanoseconds > 5_000,
         )
         install(native, Specialisation(spec, code.address, code))
+
+
+_mentioned: set[str] = set()
+
+
+def _mention_errstate() -> None:
+    """Say once that ``np.errstate(all="raise")`` asks for something that compiled code does not do.
+
+    Looked at only where a call takes the slow way: a call of native code has no time for it.
+    """
+    if _mentioned:
+        return
+    asked = [f"{kind}={what!r}" for kind, what in np.geterr().items() if what not in ("ignore", "warn")]
+    if asked:
+        _mentioned.add("errstate")
+        warnings.warn(
+            f"np.errstate({', '.join(asked)}) has no effect on compiled code: it gives NumPy's values (inf, NaN) without floating-point warnings "
+            "or errors. To look for the operation, run inside graphjit.disable_jit(), or check results with np.isfinite. (This is said once.)",
+            RuntimeWarning,
+            stacklevel=user_level(),
+        )
 
 
 def lifted(trace: Trace, leaf: Any) -> Any:

@@ -26,16 +26,16 @@ def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
     values: dict[Node, np.ndarray] = {}
     for node, given in zip(graph.inputs, inputs, strict=True):
         values[node] = _checked(node, np.asarray(given))
-    for node in graph.nodes():
-        if node not in values:
-            values[node] = evaluate(node, [values[arg] for arg in node.args])
+    with np.errstate(all="ignore"):
+        for node in graph.nodes():
+            if node not in values:
+                values[node] = evaluate(node, [values[arg] for arg in node.args])
     return [values[node] for node in graph.outputs]
 
 
 def evaluate(node: Node, args: Sequence[Any]) -> np.ndarray:
     """The value of one node for values of its arguments."""
-    with np.errstate(all="ignore"):
-        return _checked(node, np.asarray(node.op.impl(*args, **node.attrs)))
+    return _checked(node, np.asarray(node.op.impl(*args, **node.attrs)))
 
 
 def _checked(node: Node, value: np.ndarray) -> np.ndarray:

@@ -164,3 +164,30 @@ def test_small_graphs_start_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rich_is_loaded_only_by_a_bar() -> None:
     code = "import sys, numpy as np, graphjit; graphjit.jit(np.sin)(np.ones(3)); assert 'rich' not in sys.modules"
     assert python(code).returncode == 0
+
+
+def test_errstate_around_a_call_is_mentioned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphjit.dispatch._mentioned", set())
+    reciprocal = graphjit.jit(lambda x: 1.0 / x)
+    zero = np.zeros(2)
+    with np.errstate(divide="ignore", over="warn"):
+        assert np.isinf(reciprocal(zero)).all()
+    with np.errstate(all="raise"):
+        assert np.isinf(reciprocal(zero)).all()  # native code: not looked at
+        with pytest.warns(RuntimeWarning, match=r"np\.errstate\(divide='raise', .*\) has no effect on compiled code") as caught:
+            assert np.isinf(reciprocal(np.zeros(3))).all()
+        assert caught[0].filename == __file__
+        assert np.isinf(reciprocal(np.zeros(4))).all()
+
+
+def test_errstate_is_numpys_where_nothing_is_compiled() -> None:
+    for transform in (graphjit.jit, graphjit.grad):
+        with graphjit.disable_jit(), np.errstate(all="raise"), pytest.raises(FloatingPointError):
+            transform(lambda x: np.sum(1.0 / x))(np.zeros(2))
+
+
+def test_the_warning_about_errstate_shows_the_users_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphjit.dispatch._mentioned", set())
+    with np.errstate(all="raise"), pytest.warns(RuntimeWarning, match="errstate") as caught:
+        graphjit.jvp(lambda x: 3.25 / x, (2.0,), (1.0,))
+    assert caught[0].filename == __file__

@@ -53,6 +53,11 @@ class Values:
 
     def of(self, node: Node) -> np.ndarray | None:
         """The value of ``node``, None where it depends on an input without one."""
+        with np.errstate(all="ignore"):
+            return self.computed(node)
+
+    def computed(self, node: Node) -> np.ndarray | None:
+        """`of`, with the floating-point warnings and errors that the user asked for."""
         known, pending = self.known, [node]
         while pending:
             top = pending[-1]

@@ -51,6 +51,14 @@ def user_location() -> Location | None:
     return None
 
 
+def user_level() -> int:
+    """``stacklevel`` of a warning that the caller gives, so that it shows the user's line."""
+    level, frame = 0, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(OWN):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    return level + 1
+
+
 def called_function() -> str | None:
     """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source, None where it calls none."""
     frame = sys._getframe(1)

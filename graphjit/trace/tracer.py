@@ -153,7 +153,7 @@ class Trace:
         self.builder.origin = ""
         node = self.builder.emit(op, *args, **attrs)
         if self.values is not None:
-            self.values.of(node)  # now, so that its errors come at the user's line
+            self.values.computed(node)  # now, so that its errors come at the user's line
         return node
 
     def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
