@@ -31,7 +31,7 @@ def public_name(function: Any) -> str:
     """``np.linalg.norm``, ``scipy.special.zeta``, ``ndarray.sum``: a function as users write it."""
     name = function.__name__
     if isinstance(function, np.ufunc):
-        if getattr(np, name, None) is function:
+        if getattr(np, name, None) == function:  # while a function is traced, an equal object stands there
             return f"np.{name}"
         module = sys.modules.get("scipy.special")  # where there is a ufunc of SciPy, this is loaded
         words = name.split("_")  # a public function may call a ufunc with a private name: _lambertw, _riemann_zeta

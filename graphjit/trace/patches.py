@@ -3,6 +3,7 @@
 Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
   * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be written with traced values,
   * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
+  * all that is bound takes lists of traced values (see ``listed``),
   * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the function with a seed is fine),
   * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
 Input: `recording()` around a trace.  Output: nothing.
@@ -30,6 +31,7 @@ from graphjit.trace import scipy_special
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.functions.arguments import as_dtype, checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
+from graphjit.trace.listed import listed_patches
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
 
@@ -65,6 +67,8 @@ def _like(original: Callable[..., Any]) -> Callable[..., Any]:
             if known is None:
                 return original(prototype, *args, **kwargs)
             prototype = known
+        if isinstance(prototype, list | tuple) and any_tracer(prototype):
+            return original(assemble(tracing(), prototype), *args, **kwargs)
         if isinstance(prototype, np.ndarray):
             prototype = frozen(np.empty(prototype.shape, prototype.dtype))
         return _created(original)(prototype, *args, **kwargs)
@@ -280,6 +284,7 @@ def _creator_patches() -> Iterator[Replacement]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
         yield np, name, original, _switch(name, original, make(original))
+    yield from listed_patches(frozenset(CREATORS))
 
 
 def _put(replacements: list[Replacement], on: bool) -> None:

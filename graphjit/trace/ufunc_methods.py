@@ -104,7 +104,7 @@ def _converted(trace: Trace, node: Node, dtype: np.dtype) -> Node:
 def _loop(ufunc: np.ufunc, dtype: np.dtype) -> np.ufunc:
     """Sums and products of bools are "or" and "and"."""
     if dtype.kind == "b" and ufunc in (np.add, np.multiply):
-        return np.logical_or if ufunc is np.add else np.logical_and
+        return np.logical_or if ufunc == np.add else np.logical_and
     return ufunc
 
 
@@ -220,7 +220,7 @@ def accumulate(trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: 
     number = axis_number(axis, len(x.shape))
     x, ufunc = _converted(trace, x, found), _loop(ufunc, found)
     if ufunc in (np.add, np.multiply):
-        running = reductions.cumsum if ufunc is np.add else reductions.cumprod
+        running = reductions.cumsum if ufunc == np.add else reductions.cumprod
         return _written(trace, ufunc, out, running(wrap(trace, x), number, found))
     value, size = wrap(trace, x), x.shape[number]
     if ufunc in ASSOCIATIVE:
@@ -281,7 +281,7 @@ def at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = ABSENT
         operands.append(type(value)(1) if plain else np.ones((), node_of(trace, value).dtype)[()])
     asked(ufunc, "at", operands[0], [0], *operands[1:])
     if ufunc in (np.add, np.subtract) and ufunc(*operands).dtype == target.dtype:
-        signed = value if ufunc is np.add else np.negative(value)
+        signed = value if ufunc == np.add else np.negative(value)
         held.replace(add_at(trace, held.node(), plan(trace, target.shape, key), signed))
         return
     places = np.arange(target.size).reshape(target.shape)[_known_key(ufunc, key)]
