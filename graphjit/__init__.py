@@ -7,15 +7,18 @@ native function.
 from __future__ import annotations
 
 from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
-from graphjit.errors import DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
+from graphjit.errors import ConfigError, DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
+from graphjit.trace.concrete import disable_jit
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
 
 __all__ = [
+    "ConfigError",
     "DerivativeError",
     "GraphjitError",
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "disable_jit",
     "get_num_threads",
     "grad",
     "jit",

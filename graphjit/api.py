@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,15 @@ import numpy as np
 from graphjit.backend.llvm import threads as thread_pool
 from graphjit.dispatch import Dispatcher, compiled_function, executable
 from graphjit.errors import DerivativeError
+from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace import differentiate
+from graphjit.trace.active import active_trace
+from graphjit.trace.concrete import jit_disabled
+from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
-from graphjit.trace.tracer import Trace, Tracer, active_trace
+from graphjit.trace.tracebacks import hides_frames
+from graphjit.trace.tracer import Trace, Tracer
 
 
 def _trace() -> Trace:
@@ -42,6 +47,7 @@ def _names(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+@hides_frames
 def jit(
     fun: Callable[..., Any] | None = None,
     *,
@@ -84,8 +90,8 @@ def jit(
     if fun is None:
         return recipe
     _require_callable(fun, "jit")
-    inner = getattr(fun, "dispatcher", None)
-    function = inner.function if isinstance(inner, Dispatcher) else fun
+    inner = dispatcher_of(fun)
+    function = inner.function if inner is not None else fun
     statics, donated = (_numbers(static_argnums), _names(static_argnames)), (_numbers(donate_argnums), _names(donate_argnames))
     dispatcher = Dispatcher(fun, function, *statics, backend, *donated)
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
@@ -139,6 +145,7 @@ class Gradient:
         return args, kwargs, found
 
 
+@hides_frames
 def grad(
     fun: Callable[..., Any] | None = None,
     argnums: int | Sequence[int] | None = None,
@@ -168,6 +175,7 @@ def grad(
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, False)
 
 
+@hides_frames
 def value_and_grad(
     fun: Callable[..., Any] | None = None,
     argnums: int | Sequence[int] | None = None,
@@ -188,10 +196,10 @@ def _gradient(
     if fun is None:
         return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, backend, with_value)
     _require_callable(fun, "value_and_grad" if with_value else "grad")
-    inner = getattr(fun, "dispatcher", None)
-    function = inner.function if isinstance(inner, Dispatcher) else fun
+    inner = dispatcher_of(fun)
+    function = inner.function if inner is not None else fun
     statics = (_numbers(nums), _names(names))
-    if isinstance(inner, Dispatcher):
+    if inner is not None:
         statics = (statics[0] or inner.static_nums, statics[1] or tuple(inner.static_names))
     run = Gradient(fun, argnums, argnames, has_aux, with_value)
     recipe = functools.partial(
@@ -206,6 +214,7 @@ def _gradient(
     return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
 
 
+@hides_frames
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Forward mode: value and directional derivative, ``(fun(*primals), J @ tangents)``.
 
@@ -231,9 +240,12 @@ def _compiled_jvp(fun: Callable[..., Any]) -> Any:
     def run(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
         return differentiate.jvp(_trace(), fun, primals, tangents)
 
-    return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_jvp), (fun,)))
+    dispatcher = Dispatcher(run, fun)
+    dispatcher.named_by = run
+    return compiled_function(dispatcher, fun, (functools.partial(_compiled_jvp), (fun,)))
 
 
+@hides_frames
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """Reverse mode: ``(out, pullback)``, or ``(out, pullback, aux)`` with ``has_aux``.
 
@@ -253,15 +265,29 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     return (out, pullback, aux) if has_aux else (out, pullback)
 
 
+class Rebuild:
+    """Gradients of a `vjp` in the structure of its primals; ``fixed`` holds, in a tuple, what stands there and is no number."""
+
+    def __init__(self, spec: Any, fixed: Sequence[tuple[Any] | None]) -> None:
+        self.spec = spec
+        self.fixed = fixed
+
+    def __call__(self, values: Iterable[Any]) -> tuple[Any, ...]:
+        """The tree."""
+        rest = iter(values)
+        return unflatten(self.spec, [next(rest) if fixed is None else fixed[0] for fixed in self.fixed])  # type: ignore[no-any-return]
+
+
 class Pullback:
     """The backward half of a `vjp`: a graph from residuals and cotangents to gradients."""
 
-    def __init__(self, graph: Graph, result: Any, outputs: list[Any], primals: Any) -> None:
+    def __init__(self, graph: Graph, result: Any, outputs: list[Any], primals: Rebuild) -> None:
         self.graph = graph
         self.result = result
         self.outputs = outputs
         self.primals = primals
 
+    @hides_frames
     def __call__(self, residuals: Sequence[Any], cotangent: Any) -> tuple[Any, ...]:
         """Gradients of the primals."""
         if active_trace() is not None:
@@ -274,8 +300,8 @@ class Pullback:
             if array.shape != type.shape:
                 raise DerivativeError(f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}")
         given = [np.require(a, requirements=("C", "A")) for a in (*map(np.asarray, residuals), *arrays)]
-        values = executable(self.graph).run(given)
-        return unflatten(self.primals, [v if v.shape else v[()] for v in values])  # type: ignore[no-any-return]
+        values = interpret(self.graph, *given) if jit_disabled() else executable(self.graph).run(given)
+        return self.primals([v if v.shape else v[()] for v in values])
 
     def _leaves(self, cotangent: Any) -> list[Any]:
         leaves, spec = flatten(cotangent)
@@ -289,7 +315,7 @@ class Pullback:
         for leaf, type in zip(self._leaves(cotangent), self.outputs, strict=True):
             nodes.append(trace.convert(trace.node(leaf), type.dtype))
         found = trace.builder.inline(self.graph, tuple(nodes))
-        return unflatten(self.primals, [Tracer(trace, node) for node in found])  # type: ignore[no-any-return]
+        return self.primals([Tracer(trace, node) for node in found])
 
 
 def _compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
@@ -300,9 +326,10 @@ def _compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
         outs = [leaf._node for leaf in leaves]
         seeds = [trace.input(node.type, "ct") for node in outs]
         gradients, primal_spec = flatten(pullback(unflatten(spec, seeds)))
-        roots = [leaf._node for leaf in gradients]
+        roots = [leaf._node for leaf in gradients if isinstance(leaf, Tracer)]
         residuals, graph = split(roots, [seed._node for seed in seeds], trace)
-        backward = Pullback(graph, spec, [node.type for node in outs], primal_spec)
+        primals_back = Rebuild(primal_spec, [None if isinstance(leaf, Tracer) else (leaf,) for leaf in gradients])
+        backward = Pullback(graph, spec, [node.type for node in outs], primals_back)
         return out, [Tracer(trace, node) for node in residuals], backward, aux
 
     return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_forward), (fun, has_aux)))
@@ -356,9 +383,10 @@ def _require_callable(fun: Any, what: str) -> None:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
+    return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]
 
 
+@hides_frames
 def set_num_threads(threads: int) -> None:
     """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole process.
 

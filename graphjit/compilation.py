@@ -9,13 +9,15 @@ Invariants: equal graphs share one executable, each with lines of its own for wh
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graphjit import pipeline
+from graphjit import config, pipeline, progress
 from graphjit.backend.executable import Executable
 from graphjit.backend.failures import Failures, exception, locations
 from graphjit.backend.numba.executable import NumbaExecutable
@@ -81,9 +83,15 @@ def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Cod
             found = _executables.get(key)
             failures = None if found is None else _failures[found].within(graph)
         if found is None:
-            found = _executables[key] = _compiled(graph, backend, donated)
+            start = time.perf_counter()
+            with progress.watching(graph, len(rows)):
+                found, steps = _compiled(graph, backend, donated)
+            _executables[key] = found
             _failures[found] = Failures(found.failures, graph)
             failures = found.failures
+            if "compile" in config.log_topics:
+                took = f"{steps} program steps in {1e3 * (time.perf_counter() - start):.1f} ms"
+                print(f"graphjit: compiled {progress.description(graph)}; {took}", file=sys.stderr)
         elif failures is None:  # of a node that is in neither graph: no line rather than another's
             failures = tuple(failure._replace(loc=None) for failure in found.failures)
         if len(rows) <= SMALL:
@@ -94,12 +102,14 @@ def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Cod
         return Code(found, failures)
 
 
-def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> Executable | NumbaExecutable:
+def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> tuple[Executable | NumbaExecutable, int]:
+    """Code of ``graph``, and the number of its steps."""
     if backend == "llvm":
         compiled = pipeline.compile_graph(graph, donated)
-        return Executable(compiled.program, compiled.module, compiled.nanoseconds)
+        progress.step("making machine code")
+        return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(compiled.program.steps)
     _, program = pipeline.schedule(pipeline.optimize(graph), donated)
-    return NumbaExecutable(program, pipeline.lower(program))
+    return NumbaExecutable(program, pipeline.lower(program)), len(program.steps)
 
 
 def _pattern(graph: Graph) -> tuple[int, ...]:

@@ -1,15 +1,29 @@
 """Every environment variable that graphjit reads.
 
 Job: name, type, default and help of each setting in one table; the only reader of ``os.environ``.
-Invariant: read once, at import; changing the environment later has no effect.
+Invariants: read once, at import; changing the environment later has no effect.  A variable of ours that is misspelt, or whose text means
+nothing, is an error at import: a setting that is silently ignored costs an afternoon.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from graphjit.errors import ConfigError
+
+TOPICS = {
+    "retrace": "why a function is traced again",
+    "grad": "arguments that a result does not depend on",
+    "compile": "every compilation: size, steps, time",
+    "donate": "donated arguments that cannot be reused",
+}
+"""What GRAPHJIT_LOG can print."""
+
+OURS = "GRAPHJIT_"
 
 
 @dataclass(frozen=True)
@@ -22,13 +36,39 @@ class Setting:
     help: str
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
+def _topics(text: str) -> frozenset[str]:
+    words = frozenset(word.strip() for word in text.split(",") if word.strip())
+    unknown = sorted(words - TOPICS.keys())
+    if unknown:
+        raise ValueError(f"there is no topic {unknown[0]!r}; the topics are {', '.join(TOPICS)}")
+    return words
 
 
 def _count(text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not (text.strip().isdecimal() and int(text) > 0):
+        raise ValueError("it must be a number of threads, 1 or more")
+    return int(text)
+
+
+def _foreign_count(text: str) -> int | None:
+    """OpenMP's variable may hold a list, and what it says is for others to refuse."""
     first = text.split(",")[0].strip()
-    return int(first) if first.isdigit() and int(first) > 0 else None
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def _switch(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("", "0", "1", "false", "true", "off", "on", "no", "yes"):
+        raise ValueError("it is a switch: 1 or 0")
+    return word in ("1", "true", "on", "yes")
+
+
+def _frames(text: str) -> str:
+    if text.strip() not in ("", "user", "full"):
+        raise ValueError("it must be user or full")
+    return text.strip() or "user"
 
 
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
@@ -42,20 +82,43 @@ def _cache_directory(ours: str | None, parent: str | None) -> str | None:
 
 
 SETTINGS = (
-    Setting("GRAPHJIT_LOG", _words, frozenset(), "comma-separated topics printed to stderr: retrace, grad, compile, donate"),
+    Setting("GRAPHJIT_LOG", _topics, frozenset(), f"comma-separated topics printed to stderr: {', '.join(TOPICS)}"),
     Setting("GRAPHJIT_NUM_THREADS", _count, None, "threads of compiled code; default: all cores of the affinity mask"),
-    Setting("OMP_NUM_THREADS", _count, None, "threads of compiled code when GRAPHJIT_NUM_THREADS is not set"),
+    Setting("OMP_NUM_THREADS", _foreign_count, None, "threads of compiled code when GRAPHJIT_NUM_THREADS is not set"),
     Setting("GRAPHJIT_CACHE_DIR", str, None, "directory for object code of graphjit's own library; empty: none is kept"),
     Setting("XDG_CACHE_HOME", str, None, "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache"),
-    Setting("GRAPHJIT_VERIFY", lambda text: text not in ("", "0"), False, "verify every graph after every pass"),
+    Setting("GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"),
+    Setting("GRAPHJIT_TRACEBACK", _frames, "user", "full: tracebacks show graphjit's own frames too; user: only those of your code"),
+    Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify every graph after every pass"),
 )
 
-_values: dict[str, Any] = {
-    setting.name: setting.read(os.environ[setting.name]) if setting.name in os.environ else setting.default
-    for setting in SETTINGS
-}
+
+def read(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Values of all settings.
+
+    Raises:
+        ConfigError: a variable that begins with GRAPHJIT_ has a name that does not exist or a text that means nothing.
+    """
+    names = [setting.name for setting in SETTINGS]
+    for name in sorted(environment):
+        if name.startswith(OURS) and name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {close[0]}?" if close else "."
+            raise ConfigError(f"there is no setting {name}{hint} graphjit reads {', '.join(n for n in names if n.startswith(OURS))}")
+    values = {}
+    for setting in SETTINGS:
+        try:
+            values[setting.name] = setting.read(environment[setting.name]) if setting.name in environment else setting.default
+        except ValueError as error:
+            raise ConfigError(f"{setting.name}={environment[setting.name]!r}: {error}") from None
+    return values
+
+
+_values = read(os.environ)
 
 log_topics: frozenset[str] = _values["GRAPHJIT_LOG"]
 num_threads: int | None = _values["GRAPHJIT_NUM_THREADS"] or _values["OMP_NUM_THREADS"]
 verify_passes: bool = _values["GRAPHJIT_VERIFY"]
 cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])
+disable_jit: bool = _values["GRAPHJIT_DISABLE_JIT"]
+full_traceback: bool = _values["GRAPHJIT_TRACEBACK"] == "full"

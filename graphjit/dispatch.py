@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -27,10 +28,15 @@ from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
-from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
-from graphjit.trace.stage import Leaf, Staged, classify, stage
-from graphjit.trace.tracer import Trace, active_trace
+from graphjit.trace.active import active_trace
+from graphjit.trace.concrete import jit_disabled
+from graphjit.trace.location import user_level
+from graphjit.trace.marks import attribute, dispatcher_of
+from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
+from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
+from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
+from graphjit.trace.tracebacks import hides_frames
+from graphjit.trace.tracer import Trace
 
 if TYPE_CHECKING:
     from graphjit.backend.executable import Executable
@@ -120,7 +126,11 @@ class Dispatcher:
         self.backend = backend
         self.run = run
         self.function = function
-        name = getattr(function, "__name__", None)
+        self.named_by = function
+        """Whose parameters name the arguments."""
+        self.derives = run is not function and dispatcher_of(run) is None
+        """Whether this is a derivative, which needs a trace even where nothing is compiled."""
+        name = attribute(function, "__name__", None)
         self.name = str.__str__(name) if isinstance(name, str) else type(function).__name__
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
@@ -132,6 +142,7 @@ class Dispatcher:
         self.native: weakref.ref[Any] | None = None
         _dispatchers.add(self)
 
+    @hides_frames
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Trace, compile or reuse, run; inside another trace: become part of it."""
         trace = active_trace()
@@ -140,7 +151,13 @@ class Dispatcher:
             marked, named = self.mark(args, kwargs)
             args, kwargs = tree_map(lambda leaf: lifted(trace, leaf), (marked, named))
             return self.run(*args, **kwargs)
+        disabled = jit_disabled()
+        if disabled and not self.derives:
+            return self.run(*args, **kwargs)
         leaves, kinds, spec = self.signature(args, kwargs)
+        if disabled:
+            return run_eagerly(leaves, kinds, self.call_on(spec), leaf_names(self.named_by, spec))
+        _mention_errstate()
         prepared = self.find(leaves, kinds, spec, args, kwargs)
         return prepared.run(leaves, kinds)
 
@@ -201,16 +218,21 @@ class Dispatcher:
             self.connect(prepared, args, kwargs)
             return prepared
 
-    def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
-        """Trace the function for a signature."""
+    def call_on(self, spec: TreeSpec) -> Callable[[list[Any]], Any]:
+        """The function, to be called with the leaves of its arguments."""
 
         def call(values: list[Any]) -> Any:
             args, kwargs = unflatten(spec, values)
             plain = [a.value if isinstance(a, Static) else a for a in args]
             return self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
 
+        return call
+
+    def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
+        """Trace the function for a signature."""
         static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
-        return stage(self.function, self.name, kinds, call, [v.value if isinstance(v, Static) else v for v in static])
+        static = [v.value if isinstance(v, Static) else v for v in static]
+        return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec))
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -227,11 +249,9 @@ class Dispatcher:
             why = f"the structure of the arguments changed from {old[0]} to {new[0]}"  # type: ignore[index]
         if not why:
             pairs = zip(old[1], new[1], strict=True)  # type: ignore[index]
-            paths = new[0].paths()  # type: ignore[index]
+            names = leaf_names(self.named_by, new[0])  # type: ignore[index]
             why = "; ".join(
-                f"argument {path_text(path)} changed from {leaf_text(a)} to {leaf_text(b)}"
-                for path, (a, b) in zip(paths, pairs, strict=True)
-                if a != b
+                f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}" for name, (a, b) in zip(names, pairs, strict=True) if a != b
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
@@ -240,12 +260,12 @@ class Dispatcher:
         if "donate" not in config.log_topics:
             return
         taken = set(prepared.code.in_place.values())
-        paths = [path for path, kind in zip(key[0].paths(), key[1], strict=True) if kind.type is not None]
+        names = [name for name, kind in zip(leaf_names(self.named_by, key[0]), key[1], strict=True) if kind.type is not None]
         for i in donated:
             type = prepared.staged.graph.inputs[i].type
             if i not in taken and type.shape:
                 print(
-                    f"graphjit: {self.name}: the donated argument {path_text(paths[i])} of type {type} is not reused: no result has its type, "
+                    f"graphjit: {self.name}: the donated argument {names[i]} of type {type} is not reused: no result has its type, "
                     "or it is read after that result must be written",
                     file=sys.stderr,
                 )
@@ -253,7 +273,7 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
-        if native is None or self.backend != "llvm":
+        if native is None or self.backend != "llvm" or config.disable_jit:
             return
         marked, named = self.mark(args, kwargs)
         trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]
@@ -273,7 +293,7 @@ class Dispatcher:
             else:
                 type = code.outputs[item]
                 outs.append(sig.ArrayOut(type.dtype, type.shape, item, code.in_place.get(item)) if type.shape else sig.ScalarOut(type.dtype, item))
-        tree = output_tree(unflatten(staged.result, outs))
+        tree = output_tree(unflatten(staged.result, outs)) if is_plain(staged.result) else None
         wrap = None
         if tree is None:
             result = staged.result
@@ -292,11 +312,32 @@ class Dispatcher:
         install(native, Specialisation(spec, shared.address, code))
 
 
+_mentioned: set[str] = set()
+
+
+def _mention_errstate() -> None:
+    """Say once that ``np.errstate(all="raise")`` asks for something that compiled code does not do.
+
+    Looked at only where a call takes the slow way: a call of native code has no time for it.
+    """
+    if _mentioned:
+        return
+    asked = [f"{kind}={what!r}" for kind, what in np.geterr().items() if what not in ("ignore", "warn")]
+    if asked:
+        _mentioned.add("errstate")
+        warnings.warn(
+            f"np.errstate({', '.join(asked)}) has no effect on compiled code: it gives NumPy's values (inf, NaN) without floating-point warnings "
+            "or errors. To look for the operation, run inside graphjit.disable_jit(), or check results with np.isfinite. (This is said once.)",
+            RuntimeWarning,
+            stacklevel=user_level(),
+        )
+
+
 def lifted(trace: Trace, leaf: Any) -> Any:
     """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
     if isinstance(leaf, Static):
         return leaf.value
-    return trace.tracer(trace.capture(leaf)) if type(leaf) is np.ndarray and leaf.dtype != object else leaf
+    return trace.tracer(trace.capture(leaf)) if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype != object else leaf
 
 
 def input_tree(value: Any) -> Any:
@@ -315,6 +356,8 @@ def input_tree(value: Any) -> Any:
     if leaf.type is None:
         return sig.StaticIn(value)
     if leaf.kind == "array":
+        if kind is not np.ndarray:
+            return None
         return sig.ArrayIn(leaf.type.dtype, leaf.type.shape)
     return sig.ScalarIn(leaf.type.dtype, leaf.kind == "number")
 
@@ -339,9 +382,11 @@ def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe:
     native = NativeFunction(dispatcher)
     _complete_type(type(native))
     dispatcher.native = weakref.ref(native)
+    absent = object()
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-        if hasattr(wraps, name):
-            setattr(native, name, getattr(wraps, name))
+        value = attribute(wraps, name, absent)
+        if value is not absent:
+            setattr(native, name, value)
     native.__wrapped__ = wraps
     native.dispatcher = dispatcher
     native.recipe = recipe

@@ -29,3 +29,7 @@ class IRError(GraphjitError):
 
 class ShapeError(GraphjitError, ValueError):
     """Shapes, axes or dtypes that do not fit together."""
+
+
+class ConfigError(GraphjitError, ValueError):
+    """An environment variable of graphjit with a name or a value that means nothing."""

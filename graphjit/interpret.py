@@ -6,6 +6,7 @@ Invariant: every node is computed by its op's reference implementation alone, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,18 @@ def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
     if len(inputs) != len(graph.inputs):
         raise IRError(f"graph {name_text(graph.name)} takes {len(graph.inputs)} inputs, not {len(inputs)}")
     values: dict[Node, np.ndarray] = {}
+    for node, given in zip(graph.inputs, inputs, strict=True):
+        values[node] = _checked(node, np.asarray(given))
     with np.errstate(all="ignore"):
-        for node, given in zip(graph.inputs, inputs, strict=True):
-            values[node] = _checked(node, np.asarray(given))
         for node in graph.nodes():
             if node not in values:
-                result = node.op.impl(*[values[arg] for arg in node.args], **node.attrs)
-                values[node] = _checked(node, np.asarray(result))
+                values[node] = evaluate(node, [values[arg] for arg in node.args])
     return [values[node] for node in graph.outputs]
+
+
+def evaluate(node: Node, args: Sequence[Any]) -> np.ndarray:
+    """The value of one node for values of its arguments."""
+    return _checked(node, np.asarray(node.op.impl(*args, **node.attrs)))
 
 
 def _checked(node: Node, value: np.ndarray) -> np.ndarray:

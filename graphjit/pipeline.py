@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from graphjit import config
+from graphjit import config, progress
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.text import Module
 from graphjit.ir.node import Graph
@@ -141,6 +141,9 @@ def lower(program: Program) -> dict[str, LoopKernel]:
 def compile_graph(graph: Graph, donated: Collection[int] = ()) -> Compiled:
     """All stages up to LLVM text."""
     optimized = optimize(graph)
+    progress.step("choosing kernels")
     fusion, program = schedule(optimized, donated)
+    progress.step("writing loops")
     kernels = lower(program)
+    progress.step("writing LLVM code")
     return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels))

@@ -150,7 +150,7 @@ def test_stages_are_those_of_the_pipeline():
 
 def test_arguments_from_the_command_line(model):
     text = run("inspect", model + "softmax_loss", "--stage", "trace", "--arg", "f32[3,4]", "--arg", "f32[5,3]")
-    assert "%0 = input name='x0' : f32[3,4]" in text
+    assert "%0 = input name='w' : f32[3,4]" in text
     assert "return" in text
     assert ": f64[]" in run("inspect", model + "shifted", "--arg", "2.5", "--stage", "trace")
     assert ": i64[]" in run("inspect", model + "shifted", "--arg", "2", "--arg", "i64[]", "--stage", "trace")

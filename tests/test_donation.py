@@ -507,8 +507,8 @@ def test_log_names_what_is_not_reused(capsys, monkeypatch):
     graphjit.jit(lambda p, x: (p["w"] + 1.0, x.sum()), donate_argnums=(0, 1))({"w": np.ones(3), "u": np.ones(2)}, np.ones(4))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "the donated argument 0['u'] of type f64[2] is not reused" in lines[0]
-    assert "the donated argument 1 of type f64[4]" in lines[1]
+    assert "the donated argument p['u'] of type f64[2] is not reused" in lines[0]
+    assert "the donated argument x of type f64[4]" in lines[1]
 
 
 def test_a_specification_names_a_donor_of_the_same_type_once():

@@ -19,7 +19,7 @@ LINE_LIMIT = 600
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "config"),
     ("ir",),
-    ("ops",),
+    ("ops", "progress"),
     ("interpret", "passes", "transforms"),
     ("schedule",),
     ("loops",),

@@ -6,8 +6,11 @@ Input: arguments.  Output: text on stdout; a mistake is one line on stderr and e
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import graphjit
 from graphjit.cli.bench import bench
 from graphjit.cli.flags import flags
 from graphjit.cli.inspect import inspect
@@ -23,3 +26,16 @@ app.command()(inspect)
 app.command()(ops)
 app.command()(flags)
 app.command()(bench)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"graphjit {graphjit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """What stands before a command."""

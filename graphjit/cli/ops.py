@@ -28,6 +28,7 @@ from graphjit.ir.opdef import (
     Special,
     View,
 )
+from graphjit.trace.calls import public_name
 from graphjit.trace.functions import refused
 from graphjit.trace.tracer import FUNCTIONS, UFUNCS
 
@@ -50,7 +51,7 @@ def listing() -> str:
     ]
     bound = {name for op in REGISTRY.values() for name in numpy_names(op)}
     traced = {f for f, ours in FUNCTIONS.items() if ours.__module__ != refused.__name__} | set(UFUNCS)
-    others = sorted({function_name(function) for function in traced} - bound)
+    others = sorted({public_name(function) for function in traced} - bound)
     text = table(("op", "NumPy", "derivative", "lowering", "accuracy"), rows)
     more = textwrap.fill(", ".join(others), 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return f"{text}\n\nNumPy functions that are traced into these ops:\n{more}"
@@ -68,10 +69,10 @@ def description(name: str) -> str:
         op = next((op for op in REGISTRY.values() if wanted & set(numpy_names(op))), None)
         if op is None:
             for function, ours in (*FUNCTIONS.items(), *UFUNCS.items()):
-                if function_name(function) in wanted:
+                if public_name(function) in wanted:
                     where = place(inspect.getsourcefile(ours) or "", ours.__code__.co_firstlineno)
                     verb = "refused" if ours.__module__ == refused.__name__ else "traced into ops"
-                    return f"{function_name(function)} is {verb} by {where}\n\n{source(ours)}"
+                    return f"{public_name(function)} is {verb} by {where}\n\n{source(ours)}"
             raise UsageError(f"there is no op and no NumPy function {name!r}; `graphjit ops` lists them")
     takes = "any number of arguments" if op.arity is None else f"{op.arity} argument{'s' if op.arity != 1 else ''}"
     lines = [
@@ -91,13 +92,7 @@ def description(name: str) -> str:
 
 def numpy_names(op: OpDef) -> list[str]:
     """The NumPy and SciPy functions that bind to an op, as users write them."""
-    return [entry if isinstance(entry, str) else function_name(entry) for entry in op.numpy]
-
-
-def function_name(function: Any) -> str:
-    """``np.linalg.norm`` for a NumPy function."""
-    module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1).split("._")[0]
-    return f"{module}.{function.__name__}"
+    return [entry if isinstance(entry, str) else public_name(entry) for entry in op.numpy]
 
 
 def lowering(op: OpDef) -> str:

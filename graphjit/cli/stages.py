@@ -36,6 +36,7 @@ from graphjit.passes.simplify import simplify
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.printer import print_program
 from graphjit.schedule.program import Product, Program
+from graphjit.trace.marks import dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
 
 GRAPH_STAGES = ("trace", "simplified", "gradient", "optimized")
@@ -162,7 +163,7 @@ class Stages:
         return result
 
     def _staged(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Graph:
-        compiled = function if hasattr(function, "dispatcher") else graphjit.jit(function)
+        compiled: Any = function if dispatcher_of(function) is not None else graphjit.jit(function)
         try:
             graph: Graph = compiled.dispatcher.staged(*args).graph
         except GraphjitError:
@@ -173,7 +174,7 @@ class Stages:
 
     def _donated(self) -> tuple[int, ...]:
         """Inputs that the function itself declares as donated."""
-        dispatcher = getattr(self.function, "dispatcher", None)
+        dispatcher = dispatcher_of(self.function)
         return () if self.derivative or dispatcher is None else dispatcher.donated(self.args, {})
 
     def _derived(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -26,13 +26,14 @@ import numpy as np
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
+from graphjit.trace.active import active_trace
 from graphjit.trace.assignment import fitted, write, write_mask
 from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap, wrap_array
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.layout import copied, in_memory_of, model
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, active_trace, check_dtype
+from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, check_dtype
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
@@ -318,7 +319,14 @@ class Stored(Array):
 
     def __repr__(self) -> str:
         known = self.known()
-        return f"<traced {storage(self).type}>" if known is None else repr(known)
+        return super().__repr__() if known is None else repr(known)
+
+    def __str__(self) -> str:
+        known = self.known()
+        return super().__str__() if known is None else str(known)
+
+
+Stored.__name__ = Stored.__qualname__ = Tracer.__name__
 
 
 def storage(value: Stored) -> Owned | Lens:

@@ -17,13 +17,18 @@ import numpy as np
 from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
-from graphjit.ir.types import F64
 from graphjit.trace.location import user_location
-from graphjit.trace.pytree import TreeSpec, flatten, unflatten
+from graphjit.trace.marks import attribute
+from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
 from graphjit.trace.tracer import Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 from graphjit.transforms.substitute import substitute
+
+
+def is_constant(leaf: Any) -> bool:
+    """Leaves of a differentiated tree that are left alone: they stand in the gradient as they are."""
+    return leaf is None or isinstance(leaf, str)
 
 
 class Placeholders:
@@ -32,51 +37,59 @@ class Placeholders:
     def __init__(self, trace: Trace, trees: Sequence[Any], names: Sequence[str], what: str) -> None:
         self.trace = trace
         self.specs: list[TreeSpec] = []
-        self.counts: list[int] = []
+        self.leaves: list[list[Any]] = []
         self.actual: list[Node] = []
         self.inputs: list[Node] = []
         self.values: list[Any] = []
         fresh, trace.fresh = trace.fresh, False
         for tree, name in zip(trees, names, strict=True):
             leaves, spec = flatten(tree)
-            tracers = []
-            for leaf in leaves:
-                node = self._differentiable(leaf, name, what)
+            if leaves and all(map(is_constant, leaves)):
+                raise DerivativeError(f"{what} with respect to {name}: it holds {leaves[0]!r}, which is not an array, and nothing else")
+            tracers: list[Any] = []
+            for leaf, path in zip(leaves, texts(spec, ""), strict=True):
+                if is_constant(leaf):
+                    tracers.append(leaf)
+                    continue
+                node = self._differentiable(leaf, name + (f", part {path}" if path else ""), what)
                 own = fresh and isinstance(leaf, Tracer) and leaf._node is node
                 placeholder = node if own else trace.builder.input(node.type, name)
+                if trace.values is not None:
+                    trace.values.known[placeholder] = trace.values.of(node)
                 self.actual.append(node)
                 self.inputs.append(placeholder)
                 tracers.append(kind_of(leaf)(trace, placeholder))
             self.specs.append(spec)
-            self.counts.append(len(leaves))
+            self.leaves.append(leaves)
             self.values.append(unflatten(spec, tracers))
 
     def _differentiable(self, leaf: Any, name: str, what: str) -> Node:
         if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float | complex):
-            plain = isinstance(leaf, str) or leaf is None
             raise DerivativeError(
-                f"{what} with respect to {name}: it holds {leaf!r}, which is not an array"
-                + ("" if plain else "; choose other arguments with argnums (of a method, self is argument 0)")
+                f"{what} with respect to {name}: it holds {leaf!r}, which is not an array; choose other arguments with argnums (of a method, self "
+                "is argument 0)"
             )
         node = self.trace.node(leaf)
         if node.dtype.kind == "f":
             return node
         number = isinstance(leaf, Number) or is_python_number(leaf)
-        if number and node.dtype.kind == "i":
-            return self.trace.convert(node, F64)
-        raise DerivativeError(
-            f"{what} with respect to {name}: its dtype is {node.dtype} and only floating point has a derivative (at "
-            f"{user_location()}); pass x.astype(float)"
-        )
+        bool_, kind = node.dtype.kind == "b", f"its dtype is {node.dtype}"
+        if number:
+            kind = "it is a Python bool" if bool_ else "it is a Python int"
+        advice = "choose other arguments with argnums" if bool_ else "pass 3.0 instead of 3, or float(x)" if number else "pass x.astype(float)"
+        raise DerivativeError(f"{what} with respect to {name}: {kind} and only floating point has a derivative (at {user_location()}); {advice}")
 
     def resolve(self, nodes: Sequence[Node]) -> list[Node]:
         """``nodes`` in terms of the actual arguments."""
         return substitute(self.trace.builder, nodes, dict(zip(self.inputs, self.actual, strict=True)))
 
-    def trees(self, leaves: Sequence[Any]) -> list[Any]:
-        """Flat values of all placeholders back in the shape of the arguments."""
-        rest = iter(leaves)
-        return [unflatten(spec, [next(rest) for _ in range(n)]) for spec, n in zip(self.specs, self.counts, strict=True)]
+    def trees(self, found: Sequence[Any]) -> list[Any]:
+        """Flat values of all placeholders back in the shape of the arguments; what is no number stands there as it is."""
+        rest = iter(found)
+        return [
+            unflatten(spec, [leaf if is_constant(leaf) else next(rest) for leaf in leaves])
+            for spec, leaves in zip(self.specs, self.leaves, strict=True)
+        ]
 
 
 def output_nodes(trace: Trace, tree: Any, what: str) -> tuple[list[Node], TreeSpec]:
@@ -155,6 +168,11 @@ def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], give
         specs.append(spec)
     if specs != held.specs:
         raise DerivativeError(f"jvp: primals have structure {held.specs} and tangents {specs}")
+    constants = [leaf for leaves in held.leaves for leaf in leaves]
+    for leaf, tangent in zip(constants, flat, strict=True):
+        if is_constant(leaf) and not (tangent is None or tangent == leaf):
+            raise DerivativeError(f"jvp: the tangent of {leaf!r}, which is no number, must be None")
+    flat = [tangent for leaf, tangent in zip(constants, flat, strict=True) if not is_constant(leaf)]
     seeds = {}
     for node, leaf in zip(held.inputs, flat, strict=True):
         tangent = trace.node(leaf)
@@ -215,5 +233,5 @@ def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
+    return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]
 

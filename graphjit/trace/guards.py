@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard, Guard, ItemGuard, SizeGuard
+from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.patches import LIBRARIES
 
 LONGEST = 64
@@ -187,12 +188,12 @@ class _Reach:
             self.value(value.__func__)
             self.value(value.__self__)
             return
-        inner = getattr(getattr(value, "dispatcher", None), "function", None)
+        inner = dispatcher_of(value)
         if inner is not None:
-            self.value(inner)
+            self.value(inner.function)
             return
         kind = value if isinstance(value, type) else type(value)
-        own = getattr(value, "__dict__", None)
+        own = attribute(value, "__dict__")
         namespace: dict[str, Any] = own if type(own) is dict else {}
         self.attributes(value, namespace)
         for name in (*self.names, "__call__"):
@@ -219,7 +220,7 @@ def _functions(found: Any) -> Iterator[Any]:
         yield found.__func__
     elif isinstance(found, functools.cached_property):
         yield found.func
-    elif isinstance(found, types.FunctionType) or hasattr(found, "dispatcher"):
+    elif isinstance(found, types.FunctionType) or dispatcher_of(found) is not None:
         yield found
 
 

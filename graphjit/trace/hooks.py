@@ -18,10 +18,11 @@ import numpy as np
 
 from graphjit.backend.llvm.callable import library_address
 from graphjit.backend.llvm.hooks import FUNCTIONS, TYPES, Hooks
+from graphjit.trace.active import active_trace
 from graphjit.trace.buffers import known_array
 from graphjit.trace.copies import CONVERSIONS, Flat, asarray
 from graphjit.trace.location import in_library
-from graphjit.trace.tracer import Tracer, active_trace
+from graphjit.trace.tracer import Tracer
 
 ORIGINALS: dict[str, Any] = {name: getattr(np, name) for name in FUNCTIONS}
 """NumPy's own, before `patches` puts anything in their place."""

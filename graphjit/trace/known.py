@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.trace.assignment import add_at, write_mask
+from graphjit.trace.assignment import write_mask
 from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
 from graphjit.trace.copies import MEMORY_METHODS
 from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
-from graphjit.trace.indexing import plan
 from graphjit.trace.layout import in_order
 from graphjit.trace.location import user_location
 from graphjit.trace.sharing import VIEW_METHODS, VIEWS
-from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, implements
-from graphjit.trace.ufuncs import UFUNC_METHODS
+from graphjit.trace.tracer import METHODS, Array, Tracer, implements
 
 # --------------------------------------------------------------------------------------- operators, conversions
 
@@ -225,13 +223,3 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     a.flat[slice(None, end, step)] = val
 
 
-def ufunc_at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = None) -> None:
-    """np.add.at and np.subtract.at."""
-    held = stored(target)
-    signed = value if ufunc is np.add else np.negative(value)
-    if isinstance(signed, list | tuple):
-        signed = wrap(trace, node_of(trace, signed))
-    held.replace(add_at(trace, held.node(), plan(trace, target.shape, key), signed))
-
-
-UFUNC_METHODS["at"] = ufunc_at

@@ -6,6 +6,8 @@ Output: a `Location`, cached per code position so that a traced operation pays w
 
 from __future__ import annotations
 
+import dis
+import linecache
 import os
 import sys
 from types import CodeType, FrameType
@@ -15,11 +17,13 @@ import numpy as np
 from graphjit import errors
 from graphjit.ir.node import Location
 
+OWN = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
+"""Folder of graphjit."""
+
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__))
-_OWN = tuple(
-    place + os.sep
-    for place in (os.path.dirname(os.path.abspath(errors.__file__)), _NUMPY, os.path.join(os.path.dirname(_NUMPY), "scipy"))
-)
+LIBRARIES = (_NUMPY + os.sep, os.path.join(os.path.dirname(_NUMPY), "scipy") + os.sep)
+"""Folders of NumPy and SciPy."""
+
 _skipped: dict[str, bool] = {}
 """By file."""
 _known: dict[tuple[str, CodeType, int], Location] = {}
@@ -34,7 +38,7 @@ def in_library(frame: FrameType) -> bool:
     if skip is None:
         if len(_skipped) > _LIMIT:
             _skipped.clear()
-        skip = _skipped[file] = file.startswith((*_OWN, "<__array_function__"))
+        skip = _skipped[file] = file.startswith((OWN, *LIBRARIES, "<__array_function__"))
     return skip
 
 
@@ -54,3 +58,31 @@ def user_location() -> Location | None:
             return found
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def user_level() -> int:
+    """``stacklevel`` of a warning that the caller gives, so that it shows the user's line."""
+    level, frame = 0, sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(OWN):
+        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
+    return level + 1
+
+
+def called_function() -> str | None:
+    """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source, None where it calls none."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((OWN, *LIBRARIES)):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None:
+        return None
+    code, at = frame.f_code, frame.f_lasti
+    # A frame may point at a call or at one of its inline cache entries.
+    instruction = next((each for each in reversed(list(dis.get_instructions(code))) if each.offset <= at), None)
+    if instruction is None or not instruction.opname.startswith("CALL"):
+        return None
+    where = instruction.positions
+    if where is None or where.lineno is None or where.lineno != where.end_lineno:
+        return "a function"
+    line = linecache.getline(code.co_filename, where.lineno).encode()[where.col_offset : where.end_col_offset].decode()
+    name = line.partition("(")[0].strip()
+    return name if name and all(part.isidentifier() for part in name.split(".")) else "a function"

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphjit.trace.pytree import TreeSpec, texts
 from graphjit.trace.stage import Leaf
 
 
@@ -47,10 +48,21 @@ def positions(nums: Sequence[int], count: int) -> set[int]:
     return {i + count if i < 0 else i for i in nums}
 
 
-def path_text(path: tuple[Any, ...]) -> str:
-    """``(0, 1, 'w')`` of the flattened (args, kwargs) as a user writes it: ``1['w']``."""
-    where, first, *rest = path if len(path) > 1 else (0, "?")
-    return (str(first) if where == 0 else repr(first)) + "".join(f"[{key!r}]" for key in rest)
+def leaf_names(function: Callable[..., Any], spec: TreeSpec) -> list[str]:
+    """The leaves of a call's flattened (args, kwargs) as users write them: ``x``, ``params['w']``, ``state.velocity[0]``."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "args")
+    args, kwargs = spec.children()
+    found = []
+    for i, child in enumerate(args.children()):
+        found += texts(child, positional[i] if i < len(positional) else f"{rest}[{i - len(positional)}]")
+    for name, child in zip(kwargs.entries(), kwargs.children(), strict=True):
+        found += texts(child, str(name))
+    return found
 
 
 def leaf_text(leaf: Leaf) -> str:

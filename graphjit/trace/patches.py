@@ -3,6 +3,7 @@
 Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
   * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be written with traced values,
   * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
+  * all that is bound takes lists of traced values (see ``listed``),
   * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the function with a seed is fine),
   * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
 Input: `recording()` around a trace.  Output: nothing.
@@ -27,12 +28,14 @@ import numpy as np
 from graphjit.errors import TraceError
 from graphjit.ir.types import SHORT
 from graphjit.trace import hooks, scipy_special
+from graphjit.trace.active import active_trace
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.copies import converted, copied
 from graphjit.trace.functions.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
+from graphjit.trace.listed import listed_patches
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
+from graphjit.trace.tracer import Tracer, any_tracer, assemble
 
 Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
 
@@ -66,6 +69,8 @@ def _like(original: Callable[..., Any]) -> Callable[..., Any]:
             if known is None:
                 return original(prototype, *args, **kwargs)
             prototype = known
+        if isinstance(prototype, list | tuple) and any_tracer(prototype):
+            return original(assemble(tracing(), prototype), *args, **kwargs)
         if isinstance(prototype, np.ndarray):
             prototype = frozen(np.empty(prototype.shape, prototype.dtype))
         return _created(original)(prototype, *args, **kwargs)
@@ -271,6 +276,7 @@ def _creator_patches() -> Iterator[Replacement]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
         yield np, name, original, _switch(name, original, make(original))
+    yield from listed_patches(frozenset(CREATORS))
 
 
 def _put(replacements: list[Replacement], on: bool) -> None:

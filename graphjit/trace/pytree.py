@@ -1,16 +1,20 @@
 """Nested arguments and results.
 
-Job: take apart and put together tuples, lists, dicts, named tuples and registered classes, by optree.
-Invariants: dict keys keep their insertion order; None is a leaf.
+Job: take apart and put together tuples, lists, dicts of any class, named tuples, dataclasses and registered classes, by optree.
+Invariants: dict keys keep their insertion order; None is a leaf; what comes back is of the class that went in.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from graphjit.errors import TraceError
+from graphjit.trace.marks import declares
 
 if TYPE_CHECKING:
     from optree import PyTreeSpec as TreeSpec
@@ -39,7 +43,11 @@ def _optree() -> ModuleType:
 
 def flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
     """Leaves and structure."""
-    return _optree().tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+    while True:
+        leaves, spec = _optree().tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+        adopted = [_adopted(leaf) for leaf in leaves if type(leaf) not in _plain]  # all of them before the next round
+        if True not in adopted:
+            return leaves, spec
 
 
 def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
@@ -49,12 +57,81 @@ def unflatten(spec: TreeSpec, leaves: Iterable[Any]) -> Any:
 
 def is_leaf(value: Any) -> bool:
     """Whether ``value`` is no container."""
+    _adopted(value)
     return _optree().tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
 
 
-def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """``function`` on corresponding leaves."""
-    return _optree().tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)
+def tree_map(function: Callable[..., Any], tree: Any) -> Any:
+    """``function`` on every leaf."""
+    leaves, spec = flatten(tree)
+    return unflatten(spec, [function(leaf) for leaf in leaves])
+
+
+def is_plain(spec: TreeSpec) -> bool:
+    """Whether only tuples, lists and dicts are in there, whose making runs no code of the user."""
+    return spec.type in (None, tuple, list, dict) and all(is_plain(child) for child in spec.children())
+
+
+def texts(spec: TreeSpec, name: str) -> list[str]:
+    """Every leaf of a tree called ``name`` as users write it: ``name['w'][0].field``."""
+    return [accessor.codify(name) for accessor in spec.accessors()]
+
+
+# ------------------------------------------------------------------------------------- classes nobody registered
+
+_plain: set[type] = set()
+"""Classes of leaves that are no containers: nothing more needs to be known about them."""
+
+MAX_PLAIN = 10_000
+"""Classes remembered so."""
+
+
+def _adopted(value: Any) -> bool:
+    """Register the class of a dataclass instance or of a dict of its own class; whether that happened now."""
+    kind = type(value)
+    if kind in _plain:
+        return False
+    if declares(value, "__dataclass_fields__") and kind.__module__.partition(".")[0] != NAMESPACE and not _registered(kind):
+        register_dataclass(kind)
+    elif issubclass(kind, dict) and kind is not dict and not _registered(kind):
+        _register_dict(kind)
+    else:
+        if len(_plain) < MAX_PLAIN:
+            _plain.add(kind)
+        return False
+    return True
+
+
+def _registered(kind: type) -> bool:
+    return _optree().register_pytree_node.get(kind, namespace=NAMESPACE) is not None
+
+
+def _register_dict(kind: type) -> None:
+    """Dicts of a class of their own (attribute dictionaries): their items are children, the class stays."""
+
+    def take(instance: Any) -> tuple[list[Any], Any, list[Any]]:
+        keys = list(dict.keys(instance))
+        factory = instance.default_factory if isinstance(instance, defaultdict) else None
+        return list(dict.values(instance)), (tuple(keys), factory), keys
+
+    def put(aux: tuple[tuple[Any, ...], Any], children: Sequence[Any]) -> Any:
+        keys, factory = aux
+        items = dict(zip(keys, children, strict=True))
+        if factory is None:
+            # Its own __init__ first: some link their attributes to their items there.
+            try:
+                made: Any = kind(items)
+                if list(dict.keys(made)) == list(keys) and all(dict.__getitem__(made, key) is items[key] for key in keys):
+                    return made
+            except Exception:  # a signature of its own
+                pass
+        made = kind.__new__(kind)  # type: ignore[call-overload]
+        if factory is not None:
+            made.default_factory = factory
+        dict.update(made, items)
+        return made
+
+    _optree().register_pytree_node(kind, take, put, path_entry_type=_optree().MappingEntry, namespace=NAMESPACE)
 
 
 def register_pytree_node(
@@ -69,17 +146,59 @@ def register_pytree_node(
         flatten: ``(instance) -> (children, static data)``.
         unflatten: ``(static data, children) -> instance``.
     """
+    if _registered(cls):  # by an earlier call with an instance of it
+        _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
     return _optree().register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)  # type: ignore[arg-type]
 
 
-def register_dataclass(cls: Class) -> Class:
-    """Let instances of a dataclass be arguments and results; every field is a child.  Usable as a decorator."""
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+def register_dataclass(cls: Class, data_fields: Sequence[str] | None = None, meta_fields: Sequence[str] | None = None) -> Class:
+    """Say which fields of a dataclass are data and which are static.  Usable as a decorator.
 
-    def take(instance: Any) -> tuple[list[Any], None]:
-        return [getattr(instance, name) for name in names], None
+    Dataclasses need not be registered: without it every field is data but those declared with
+    ``dataclasses.field(metadata={"static": True})``.  Registering again replaces what was said before.
 
-    def put(_: None, children: Sequence[Any]) -> Any:
-        return cls(**dict(zip(names, children, strict=True)))
+    Args:
+        cls: the dataclass.
+        data_fields: names of the fields that hold arrays, numbers or containers of them.
+        meta_fields: names of the fields that are fixed, hashable Python values; each combination compiles its own code.
 
-    return register_pytree_node(cls, take, put)
+    Raises:
+        TypeError: no dataclass.
+        ValueError: a name that is no field, is in both lists, or is missing in both.
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"register_dataclass takes a dataclass, not {cls!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if data_fields is None and meta_fields is None:
+        meta_fields = [name for name, field in fields.items() if field.metadata.get("static")]
+        data_fields = [name for name in fields if name not in meta_fields]
+    data, meta = tuple(data_fields or ()), tuple(meta_fields or ())
+    if sorted((*data, *meta)) != sorted(fields):
+        raise ValueError(
+            f"register_dataclass({cls.__name__}): data_fields {data} and meta_fields {meta} must name each of its fields {tuple(fields)} once"
+        )
+
+    def take(instance: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
+        static = tuple(getattr(instance, name) for name in meta)
+        for name, value in zip(meta, static, strict=True):
+            try:
+                hash(value)
+            except TypeError:
+                raise TraceError(
+                    f"the field {name!r} of {cls.__name__} is static, so it must be hashable, not {type(value).__name__}: static values are "
+                    "compiled in. Make it a tuple, or a field of data"
+                ) from None
+        return [getattr(instance, name) for name in data], static, data
+
+    def put(static: Any, children: Sequence[Any]) -> Any:
+        values = dict(zip((*data, *meta), (*children, *static), strict=True))
+        made = cls(**{name: value for name, value in values.items() if fields[name].init})
+        for name, value in values.items():
+            if not fields[name].init:
+                object.__setattr__(made, name, value)
+        return made
+
+    if _registered(cls):
+        _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
+    _optree().register_pytree_node(cls, take, put, path_entry_type=_optree().DataclassEntry, namespace=NAMESPACE)  # type: ignore[arg-type]
+    return cls

@@ -22,12 +22,14 @@ import numpy as np
 import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
+from graphjit.trace.active import active_trace
+from graphjit.trace.calls import public_name
 from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
 from graphjit.trace.functions.reductions import finish
 from graphjit.trace.imports import when_imported
 from graphjit.trace.layout import in_memory_of
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import UFUNCS, Trace, Tracer, active_trace, any_tracer
+from graphjit.trace.tracer import UFUNCS, Trace, Tracer, any_tracer
 
 # ------------------------------------------------------------------------------------------------------ ufuncs
 
@@ -140,11 +142,9 @@ def bind(ufunc: np.ufunc) -> None:
     """
     special = sys.modules.get("scipy.special")
     name = ufunc.__name__
-    if special is None or getattr(special, name, None) is not ufunc:
-        raise UnsupportedError(f"np.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
-    make = BINDINGS.get(name)
+    make = BINDINGS.get(name) if getattr(special, name, None) is ufunc else None
     if make is None:
-        raise UnsupportedError(f"scipy.special.{name} is not compiled (at {user_location()}); `graphjit ops` lists what is")
+        raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()}); `graphjit ops` lists what is")
     UFUNCS[ufunc] = make(ufunc)
 
 

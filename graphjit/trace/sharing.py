@@ -22,11 +22,12 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64, Type
 from graphjit.trace import layout
+from graphjit.trace.active import active_trace
 from graphjit.trace.buffers import Lens, Unknown, getitem, known_array, known_values, local, make
 from graphjit.trace.functions import diagonals, einsum, joining, shapes
 from graphjit.trace.functions.arguments import axes_tuple, axis_number, integers, node_of, tracing, wrap_array
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import FUNCTIONS, METHODS, Array, Scalar, Trace, Tracer, active_trace
+from graphjit.trace.tracer import FUNCTIONS, METHODS, Array, Scalar, Trace, Tracer
 
 OfArray = Callable[[np.ndarray], np.ndarray]
 Inverse = Callable[[Trace, Node, Node, OfArray], Node]
@@ -124,7 +125,7 @@ def reshape(a: Any, /, shape: Any, order: Any = "C", *, copy: Any = None) -> Any
 def ravel(a: Any, order: Any = "C") -> Any:
     """np.ravel; in order K the axes are read as they lie in memory."""
     if order == "K" and isinstance(a, Array):
-        return ravel(FUNCTIONS[np.transpose](a, layout.axes_in_memory(layout.model(a))))
+        return ravel(_transpose(a, layout.axes_in_memory(layout.model(a))))
     effective: Any = "C" if order == "K" else _order(a, order)
     return view(lambda x: shapes.ravel(x, effective), lambda x: np.ravel(x, effective), reshaped(effective))(a)
 
@@ -135,7 +136,7 @@ def _method_shape(shape: tuple[Any, ...]) -> Any:
 
 def _permute(x: Any, *axes: Any) -> Any:
     """x.transpose(0, 1), x.transpose((0, 1)), x.transpose()."""
-    return FUNCTIONS[np.transpose](x, None if not axes or axes == (None,) else _method_shape(axes))
+    return _transpose(x, None if not axes or axes == (None,) else _method_shape(axes))
 
 
 def matrix_transposed(x: Any) -> Any:
@@ -240,12 +241,11 @@ def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
         return shapes.rot90(m, k, axes)
     first, second = (axis_number(axis, m.ndim) for axis in axes)
     turns = k % 4
-    swap = FUNCTIONS[np.swapaxes]
     if turns == 0:
         return getitem(m, slice(None))
     if turns == 2:
         return flip(m, (first, second))
-    return swap(flip(m, second), first, second) if turns == 1 else flip(swap(m, first, second), second)
+    return _swap(flip(m, second), first, second) if turns == 1 else flip(_swap(m, first, second), second)
 
 
 def diag(v: Any, k: int = 0) -> Any:
@@ -298,7 +298,10 @@ def squeeze(a: Any, axis: Any = None) -> Any:
     return _squeezed(a, axis)
 
 
+# Kept by name: while a function is traced, other objects stand in NumPy's module.
 _squeezed = resized(np.squeeze)
+_transpose = permute(np.transpose)
+_swap = permute(np.swapaxes)
 
 
 # -------------------------------------------------------------------------------------------------- declarations
@@ -338,7 +341,7 @@ VIEW_METHODS: dict[str, Callable[..., Any]] = {
     "transpose": _permute,
     "swapaxes": VIEWS[np.swapaxes],
     "diagonal": VIEWS[np.diagonal],
-    "T": lambda x: VIEWS[np.transpose](x),
+    "T": lambda x: _transpose(x),
     "mT": view(matrix_transposed, lambda array: array.mT, transposed),
     "view": lambda x, *args, **kwargs: same_dtype_view(x, *args, **kwargs),
 }

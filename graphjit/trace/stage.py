@@ -20,10 +20,12 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.concrete import Values
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards, guard_text, holds
+from graphjit.trace.marks import attribute, declares
 from graphjit.trace.patches import recording
-from graphjit.trace.pytree import TreeSpec, flatten
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
 
 
@@ -43,7 +45,7 @@ def classify(leaf: Any) -> Leaf:
         TraceError: an unhashable static argument.
     """
     kind = type(leaf)
-    if kind is np.ndarray:
+    if kind is np.ndarray or kind is np.memmap:
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
         return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape))
     if kind is float:
@@ -55,11 +57,15 @@ def classify(leaf: Any) -> Leaf:
     if isinstance(leaf, np.generic):
         check_dtype(leaf.dtype)
         return Leaf("scalar", Type(leaf.dtype, ()))
-    if isinstance(leaf, np.ndarray) or hasattr(leaf, "__array__") or hasattr(leaf, "__array_interface__"):
-        name = f"{kind.__module__}.{kind.__name__}"
-        advice = "x.filled(value), or x.data and x.mask as two arguments" if isinstance(leaf, np.ma.MaskedArray) else "np.asarray(x)"
-        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {advice}")
-    if hasattr(leaf, "__next__"):
+    name = f"{kind.__module__}.{kind.__name__}"
+    if kind.__module__.startswith("scipy.sparse"):
+        raise UnsupportedError(
+            f"an argument of type {name} is not compiled: pass x.toarray() where it is small, else its arrays (x.data with x.indices and x.indptr, "
+            "or of x.tocoo() x.data, x.row, x.col), and write the product with np.add.at or a sum over gathered rows"
+        )
+    if issubclass(kind, np.ndarray) or declares(leaf, "__array__", "__array_interface__"):
+        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {_plain_array(kind)}")
+    if declares(leaf, "__next__"):
         raise TraceError(
             f"an argument of type {kind.__name__} can be read only once, so its values would be compiled in; pass a list, a tuple or an array"
         )
@@ -71,6 +77,13 @@ def classify(leaf: Any) -> Leaf:
             "register its class with graphjit.register_pytree_node or pass its arrays"
         ) from None
     return Leaf("static", None, (kind, leaf))
+
+
+def _plain_array(kind: type) -> str:
+    """How people make an ndarray of something that is nearly one."""
+    if issubclass(kind, np.ma.MaskedArray):
+        return "x.filled(value), or x.data and x.mask as two arguments"
+    return "x.to_numpy()" if kind.__module__.partition(".")[0] in ("pandas", "polars", "xarray") else "np.asarray(x)"
 
 
 @dataclass
@@ -97,9 +110,15 @@ class Staged:
 
 
 def stage(
-    function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any], static: Sequence[Any] = ()
+    function: Callable[..., Any],
+    name: str,
+    leaves: Sequence[Leaf],
+    call: Callable[[list[Any]], Any],
+    static: Sequence[Any] = (),
+    names: Sequence[str] = (),
 ) -> Staged:
-    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards."""
+    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards; ``names`` are the
+    leaves' for people."""
     guards = find_guards(function, static)
     generators = _generators([*(getattr(guard, "expected", None) for guard in guards), *static, *_statics(leaves)])
     before = _states(generators)
@@ -110,7 +129,7 @@ def stage(
             if leaf.type is None:
                 values.append(leaf.value[1])  # type: ignore[index]
             else:
-                tracer = trace.input(leaf.type, f"x{i}", leaf.kind)
+                tracer = trace.input(leaf.type, names[i] if names else f"x{i}", leaf.kind)
                 inputs.append(tracer._node)
                 values.append(tracer)
         trace.fresh = True
@@ -120,16 +139,7 @@ def stage(
                 f"{name} draws from a random generator while it is traced: the numbers would be baked into the compiled code and come back "
                 "at every call. Draw outside and pass the numbers as an argument."
             )
-        flat, spec = flatten(result)
-        outputs: list[tuple[str, Any]] = []
-        nodes: list[Node] = []
-        for item in flat:
-            if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
-                outputs.append(("value", len(nodes)))
-                nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
-            else:
-                check_static_result(item)
-                outputs.append(("static", item))
+        spec, outputs, nodes = _results(trace, result)
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
     captured = []
@@ -150,6 +160,39 @@ def stage(
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
     return Staged(graph, spec, outputs, captured, guards)
+
+
+def _results(trace: Trace, result: Any) -> tuple[TreeSpec, list[tuple[str, Any]], list[Node]]:
+    """Structure of a result, what each of its leaves is, and the nodes of those that are values."""
+    flat, spec = flatten(result)
+    outputs: list[tuple[str, Any]] = []
+    nodes: list[Node] = []
+    for item in flat:
+        if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
+            outputs.append(("value", len(nodes)))
+            nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
+        else:
+            check_static_result(item)
+            outputs.append(("static", item))
+    return spec, outputs, nodes
+
+
+def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]) -> Any:
+    """The result of ``call`` on traced leaves that know their values: computed while it is recorded, nothing compiled."""
+    values = Values()
+    with recording(), tracing(), Trace(values) as trace:
+        given: list[Any] = []
+        for leaf, kind, name in zip(leaves, kinds, names, strict=True):
+            if kind.type is None:
+                given.append(leaf)
+            else:
+                tracer = trace.input(kind.type, name, kind.kind)
+                values.known[tracer._node] = np.asarray(leaf, kind.type.dtype)
+                given.append(tracer)
+        trace.fresh = True
+        spec, outputs, nodes = _results(trace, call(given))
+        found = [np.array(values.of(node)) for node in nodes]
+    return unflatten(spec, [found[item] if kind == "value" and found[item].shape else found[item][()] if kind == "value" else item for kind, item in outputs])
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
@@ -175,9 +218,9 @@ def check_static_result(item: Any) -> None:
         TraceError: iterators, and objects of unregistered classes that hold traced values.
     """
     kind = type(item).__name__
-    if hasattr(item, "__next__"):
+    if declares(item, "__next__"):
         raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
-    parts = item if isinstance(item, set | frozenset) else getattr(item, "__dict__", {}).values() if not isinstance(item, type) else ()
+    parts = item if isinstance(item, set | frozenset) else attribute(item, "__dict__", {}).values() if not isinstance(item, type) else ()
     if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
         raise TraceError(
             f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "

@@ -9,20 +9,24 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import TracebackType
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import GraphjitError, TraceError, UnsupportedError
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Node
+from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
+from graphjit.trace.active import active
+from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, known_value
+from graphjit.trace.calls import public_name, written
+from graphjit.trace.concrete import Values
 from graphjit.trace.layout import Laid, in_order
-from graphjit.trace.location import user_location
+from graphjit.trace.location import LIBRARIES, OWN, user_location
 
 Implementation = Callable[..., Any]
 
@@ -47,34 +51,37 @@ def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Imp
     return register
 
 
-class _Active(threading.local):
-    trace: Trace | None = None
-
-
-_active = _Active()
-
-
-def active_trace() -> Trace | None:
-    """The trace being recorded in this thread, if any."""
-    return _active.trace
-
-
 class Trace:
     """One recording: a builder, and the arrays that user code captured from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Values | None = None) -> None:
+        """``values`` makes a trace that computes while it records."""
         self.builder = Builder()
+        self.values = values
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
         self.arguments: list[Tracer] = []
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
+        self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
         self._outer: Trace | None = None
 
     def __enter__(self) -> Trace:
-        self._outer, _active.trace = _active.trace, self
+        self._outer, active.trace = active.trace, self
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        _active.trace = self._outer
+    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
+        active.trace = self._outer
+        if self.refused is None or not isinstance(error, TypeError | ValueError) or isinstance(error, GraphjitError):
+            return
+        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours says what to do.
+        refusal, where = self.refused
+        last: tuple[str, int] | None = None
+        while entry is not None:
+            code = entry.tb_frame.f_code
+            if not code.co_filename.startswith((OWN, *LIBRARIES)):
+                last = code.co_filename, entry.tb_lineno
+            entry = entry.tb_next
+        if where is not None and last == where[:2]:
+            raise refusal.with_traceback(error.__traceback__) from None
 
     # ------------------------------------------------------------------------------------------ values
 
@@ -105,6 +112,8 @@ class Trace:
             return self.capture(value)
         if isinstance(value, list | tuple):
             return self.node(assemble(self, value))
+        if isinstance(value, complex):
+            raise complex_needed(value)
         array = np.asarray(value)
         check_dtype(array.dtype)
         return self.builder.const(array, array.dtype)
@@ -113,7 +122,8 @@ class Trace:
         """A concrete array met while tracing: an input by reference, or a constant when nobody can write to it."""
         if array.dtype == object:
             return self.node(assemble(self, array))
-        if type(array) is not np.ndarray:
+        plain = np.asarray(array) if type(array) is np.memmap else array
+        if type(plain) is not np.ndarray:
             raise UnsupportedError(
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
@@ -122,10 +132,10 @@ class Trace:
         if known is not None:
             return known[1]
         check_dtype(array.dtype)
-        if not array.flags.writeable and array.base is None:
-            return self.builder.const(array, array.dtype)
+        if self.values is not None or (not array.flags.writeable and array.base is None):
+            return self.builder.const(plain, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
-        self.captured[id(array)] = (array, node)
+        self.captured[id(array)] = (plain, node)
         return node
 
     # ------------------------------------------------------------------------------------------ operations
@@ -134,7 +144,10 @@ class Trace:
         """A node at the user's present line."""
         self.builder.loc = user_location()
         self.builder.origin = ""
-        return self.builder.emit(op, *args, **attrs)
+        node = self.builder.emit(op, *args, **attrs)
+        if self.values is not None:
+            self.values.computed(node)  # now, so that its errors come at the user's line
+        return node
 
     def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
         """Emit on values that already agree in dtype and shape."""
@@ -161,7 +174,7 @@ class Trace:
             return in_order(special(self, *args), ufunc, args)
         op = BOUND.get(ufunc)
         if op is None:
-            raise UnsupportedError(f"np.{ufunc.__name__} is not compiled (at {user_location()})")
+            raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()})")
         nodes, _ = self.promoted(ufunc, args)
         return in_order(Tracer(self, self.emit(op, *nodes)), ufunc, args)
 
@@ -256,26 +269,13 @@ def any_tracer(values: Any) -> bool:
     return isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
 
 
-def concrete(what: str, advice: str) -> Callable[..., NoReturn]:
-    """A method that refuses: the value is only known when the compiled code runs."""
-
-    def refuse(self: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TraceError(
-            f"{what} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
-            f"compiled code runs. {advice}"
-        )
-
-    return refuse
-
-
-_STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
-
-
 def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
     """An operator method."""
 
     def method(self: Tracer, other: Any) -> Any:
         if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
+            if isinstance(other, complex):
+                raise complex_needed(other)
             return NotImplemented
         if isinstance(self, Number) and isinstance(other, list | tuple):
             return _repeated(self, other, ufunc)
@@ -285,6 +285,21 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
         return result
 
     return method
+
+
+def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A NumPy function on traced arguments: value, ``out=``, memory order of the result.
+
+    Raises:
+        UnsupportedError: it is not compiled.
+    """
+    implementation = FUNCTIONS.get(function)
+    if implementation is None:
+        raise UnsupportedError(
+            f"{public_name(function)} is not compiled (at {user_location()}); write it with the functions that "
+            "`graphjit ops` lists, or compute it outside the compiled function"
+        )
+    return in_order(written(implementation, function, public_name(function), args, kwargs), function, args, kwargs)
 
 
 def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
@@ -340,7 +355,7 @@ FACTS: dict[str, Callable[[Node], Any]] = {
 }
 
 
-class Tracer:
+class Tracer(Unanswered):
     """A traced value of known dtype and shape and unknown contents: an `Array`, a NumPy `Scalar` or a Python `Number`.
 
     ``Tracer(trace, node)`` makes what a NumPy function would return: a scalar where there is one number, else an array.  To user code (and to
@@ -380,7 +395,12 @@ class Tracer:
     nbytes = _fact("nbytes", "Bytes of all elements.")
 
     def __repr__(self) -> str:
-        return f"<traced {self._node.type}>"
+        known = known_value(self)
+        return f"<traced {self._node.type}>" if known is None else repr(known)
+
+    def __str__(self) -> str:
+        known = known_value(self)
+        return repr(self) if known is None else str(known)
 
     # operators
     __add__, __radd__ = binary(np.add), binary(np.add, True)
@@ -426,14 +446,7 @@ class Tracer:
         return self._trace.ufunc(ufunc, *args)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        implementation = FUNCTIONS.get(function)
-        if implementation is None:
-            name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
-            raise UnsupportedError(
-                f"{name} is not compiled (at {user_location()}); write it with the functions that "
-                "`graphjit ops` lists, or compute it outside the compiled function"
-            )
-        return in_order(implementation(*args, **kwargs), function, args, kwargs)
+        return bound(function, args, kwargs)
 
     @property
     def __array__(self) -> Any:
@@ -456,37 +469,16 @@ class Tracer:
             )
         if getattr(implementation, "is_property", False):
             return implementation(self)
-        if name not in NDARRAY:
-            return lambda *args, **kwargs: implementation(self, *args, **kwargs)
-        numpy = getattr(np.ndarray, name)
-        return lambda *args, **kwargs: in_order(implementation(self, *args, **kwargs), numpy, (self, *args), kwargs)
+        function = getattr(np.ndarray, name, None)
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            found = written(implementation, function, f"ndarray.{name}", (self, *args), kwargs)
+            return found if function is None or kwargs.get("out") is not None else in_order(found, function, (self, *args), kwargs)
+
+        return method
 
     def __getitem__(self, key: Any) -> Any:
         return METHODS["__getitem__"](self, key)
-
-    # what only a value can answer
-    __bool__ = concrete(
-        "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
-    )
-    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
-    __int__ = concrete("int()", f"Use .astype(int) on the array. {_STATIC}")
-    __index__ = concrete("a Python index, range() or a size", _STATIC)
-    __complex__ = concrete("complex()", "Complex numbers are not compiled.")
-    item = concrete(".item()", "Return the array and call .item() outside.")
-    tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("round()", "Use np.round.")
-
-    def __format__(self, spec: str) -> str:
-        raise TraceError(
-            f"formatting needs the value of a traced {self._node.type} at {user_location()}, which is only known when the compiled code runs. "
-            "Return the value and format it outside; print(x) and repr(x) show its type."
-        )
-
-    def __reduce__(self) -> NoReturn:
-        raise TraceError(
-            f"pickling needs the value of a traced {self._node.type} at {user_location()}, which is only known when the compiled code runs. "
-            "Return the value and pickle it outside."
-        )
 
 
 class Array(Laid, Tracer):  # type: ignore[misc]
@@ -495,7 +487,7 @@ class Array(Laid, Tracer):  # type: ignore[misc]
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
 
-    __contains__ = concrete("`in`", "Use np.any(x == value).")
+    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         METHODS["__setitem__"](self, key, value)
@@ -522,7 +514,7 @@ class Scalar(Tracer):
 
     __slots__ = ()
     twin = staticmethod(lambda x: x._node.dtype.type(1))
-    __hash__ = concrete("a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
+    __hash__ = concrete("__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
 
     @property
     def _class(self) -> type:
@@ -539,6 +531,7 @@ class Number(Tracer):
     """A traced Python number: weak in promotion, and without the attributes of arrays."""
 
     __slots__ = ()
+    _weak = True
     __hash__ = Scalar.__hash__  # type: ignore[assignment]
     twin = staticmethod(lambda x: PYTHON[x._node.dtype.kind](1))
 
@@ -550,7 +543,7 @@ class Number(Tracer):
         if hasattr(self._class, name):
             found = NUMBER_METHODS.get(name)
             if found is None:
-                concrete(f"{self._class.__name__}.{name}", _STATIC)(self)
+                return partial(concrete(name, f"{self._class.__name__}.{name}", STATIC), self)
             return found(self)
         if name in NDARRAY and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
@@ -591,6 +584,9 @@ def as_number(value: Any) -> Any:
         return tuple(as_number(item) for item in value)
     return value if isinstance(value, Number) else Number(value._trace, value._node)
 
+
+Tracer.__name__ = Tracer.__qualname__ = "traced array"
+"""What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
 
 BOUND: dict[np.ufunc, str] = {
     function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)

@@ -1,4 +1,4 @@
-"""ufuncs on tracers: calls with options, reduce / accumulate / outer, and ufuncs that no op carries alone.
+"""ufuncs on tracers: calls with options, and ufuncs that no op carries alone.
 
 Job: the handler of ``__array_ufunc__`` and the table of composed ufuncs.
 Input: a ufunc, its method, arguments of which one is a tracer.  Output: a tracer or a tuple of them.
@@ -8,6 +8,7 @@ Invariant: dtypes are those of the loop that NumPy would run; every composition 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,51 +18,24 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import BOOL, F64
 from graphjit.trace import scipy_special
-from graphjit.trace.functions import linear, reductions
+from graphjit.trace.calls import called, public_name
+from graphjit.trace.functions import linear
 from graphjit.trace.functions.arguments import (
-    ABSENT,
     as_bool,
-    axes_tuple,
-    axis_number,
     from_outside,
     full,
     given,
     node_of,
-    refuse,
     tracing,
     wrap,
 )
-from graphjit.trace.functions.joining import concatenate
-from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.layout import in_order
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Array, Trace, Tracer, is_python_number, is_weak, python_kind
 
 BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
-REDUCTIONS: dict[np.ufunc, Callable[..., Tracer]] = {
-    np.add: reductions.sum_,
-    np.multiply: reductions.prod,
-    np.maximum: reductions.max_,
-    np.minimum: reductions.min_,
-    np.logical_and: reductions.all_,
-    np.logical_or: reductions.any_,
-}
-ACCUMULATIONS: dict[np.ufunc, Callable[..., Tracer]] = {np.add: reductions.cumsum, np.multiply: reductions.cumprod}
-ASSOCIATIVE = {
-    np.fmax,
-    np.fmin,
-    np.maximum,
-    np.minimum,
-    np.logical_and,
-    np.logical_or,
-    np.logical_xor,
-    np.logaddexp,
-    np.logaddexp2,
-    np.bitwise_and,
-    np.bitwise_or,
-    np.bitwise_xor,
-    np.hypot,
-}
+UFUNC_METHODS: dict[str, Callable[..., Any]] = {}
+"""reduce and kin; filled by ``ufunc_methods``."""
 
 
 def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -71,11 +45,9 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
         if not kwargs:
             return call(trace, ufunc, args)
         return _laid_out(call_with_options(trace, ufunc, args, **kwargs), ufunc, args, kwargs)
-    handler = UFUNC_METHODS.get(method)
-    if handler is None or (method == "at" and ufunc not in (np.add, np.subtract)):
-        advice = "np.add.at and np.subtract.at are" if method == "at" else "write it with slices"
-        raise UnsupportedError(f"np.{ufunc.__name__}.{method} is not compiled (at {user_location()}): {advice}")
-    return in_order(handler(trace, ufunc, *args, **kwargs), getattr(ufunc, method), args, kwargs)
+    function = getattr(ufunc, method)
+    result = called(partial(UFUNC_METHODS[method], trace, ufunc), function, f"{public_name(ufunc)}.{method}", args, kwargs)
+    return result if kwargs.get("out") is not None else in_order(result, function, args, kwargs)
 
 
 def _laid_out(result: Any, ufunc: np.ufunc, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,7 +81,9 @@ def call_with_options(
     """A call with ``out``, ``where``, ``dtype`` or ``casting``."""
     for name in ("order", "subok"):  # memory layout and subclasses: nothing to decide for traced arrays
         options.pop(name, None)
-    refuse(ufunc.__name__, **options)
+    for name, value in options.items():
+        if given(value):
+            raise UnsupportedError(f"{public_name(ufunc)}(..., {name}=...) is not compiled (at {user_location()}): leave the option out")
     if given(dtype):
         args = _in_loop_dtype(trace, ufunc, args, np.dtype(dtype), casting)
     result = call(trace, ufunc, args)
@@ -117,7 +91,7 @@ def call_with_options(
     if all(target is None for target in targets):
         if where is not True:
             raise UnsupportedError(
-                f"np.{ufunc.__name__}(where=...) without out= leaves elements undefined (at {user_location()}): use np.where"
+                f"{public_name(ufunc)}(where=...) without out= leaves elements undefined (at {user_location()}): use np.where"
             )
         return result
     results = result if isinstance(result, tuple) else (result,)
@@ -139,104 +113,31 @@ def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: 
 
 
 def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any, casting: Any) -> Any:
-    """Store a result into ``out=``; returns the target.
+    """Store the result of a ufunc into ``out=``; returns the target.
 
     Raises:
         TraceError: the target is an array from outside, which compiled code never writes.
     """
-    if not isinstance(target, Tracer):
-        raise from_outside(f"np.{ufunc.__name__} (out=, or an in-place operator such as +=)")
-    if value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
+    if isinstance(target, Tracer) and value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
         raise ValueError(f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}")
+    return _stored(f"{public_name(ufunc)} (out=, or an in-place operator such as +=)", f"ufunc '{ufunc.__name__}'", target, value, where, casting)
+
+
+def store(name: str, target: Any, value: Any, casting: Any) -> Any:
+    """Store the result of the function ``name`` into ``out=``; returns the target."""
+    if isinstance(target, Tracer) and isinstance(value, Tracer) and target.shape != value.shape:
+        raise ValueError(f"{name}: out has shape {target.shape}, the result {value.shape} (at {user_location()})")
+    return _stored(f"{name} (out=)", name, target, value, True, casting)
+
+
+def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting: Any) -> Any:
+    if not isinstance(target, Tracer):
+        raise from_outside(writer)
     if not np.can_cast(value.dtype, target.dtype, casting):
-        raise TypeError(
-            f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'"
-        )
-    if where is not True:
-        value = np.where(where, value, target)
-    target[...] = value
+        raise TypeError(f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'")
+    target[...] = value if where is True else np.where(where, value, target)
     return target
 
-
-# --------------------------------------------------------------------------------------------- ufunc methods
-
-
-def _reduce(
-    trace: Trace,
-    ufunc: np.ufunc,
-    array: Any,
-    axis: Any = 0,
-    dtype: Any = None,
-    out: Any = None,
-    keepdims: bool = False,
-    initial: Any = ABSENT,
-    where: Any = True,
-) -> Any:
-    """ufunc.reduce: our reductions where there is one, else by halves."""
-    refuse(f"{ufunc.__name__}.reduce", out=out if out != (None,) else None)
-    known = REDUCTIONS.get(ufunc)
-    if known is not None:
-        options: dict[str, Any] = {"keepdims": keepdims, "where": where}
-        if given(initial):
-            options["initial"] = initial
-        if given(dtype):
-            options["dtype"] = dtype
-        return known(array, axis, **options)
-    if ufunc not in ASSOCIATIVE:
-        raise UnsupportedError(f"np.{ufunc.__name__}.reduce is not compiled (at {user_location()}): write it as a loop")
-    refuse(f"{ufunc.__name__}.reduce", dtype=dtype, initial=initial, where=None if where is True else where)
-    x = node_of(trace, array)
-    axes = axes_tuple(axis, len(x.shape))
-    value = wrap(trace, x)
-    for number in axes:
-        if not value.shape[number]:
-            raise ValueError(f"zero-size array to reduction operation {ufunc.__name__} which has no identity")
-        while value.shape[number] > 1:
-            half = value.shape[number] // 2
-            low = wrap(trace, sliced(trace, value._node, number, 0, half))
-            high = wrap(trace, sliced(trace, value._node, number, half, 2 * half))
-            joined = call(trace, ufunc, (low, high))
-            if value.shape[number] % 2:
-                rest = wrap(trace, sliced(trace, value._node, number, 2 * half, 2 * half + 1))
-                joined = concatenate([joined, rest], number)
-            value = joined
-    if ufunc is np.logical_xor:
-        value = wrap(trace, as_bool(trace, value._node))
-    kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    return wrap(trace, trace.emit("reshape", value._node, shape=value.shape if keepdims else kept))
-
-
-def _accumulate(trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
-    """ufunc.accumulate: our running sums and products, else by doubling shifts (Hillis and Steele 1986)."""
-    refuse(f"{ufunc.__name__}.accumulate", out=out if out != (None,) else None)
-    known = ACCUMULATIONS.get(ufunc)
-    if known is not None:
-        return known(array, axis, dtype)
-    if ufunc not in ASSOCIATIVE:
-        raise UnsupportedError(f"np.{ufunc.__name__}.accumulate is not compiled (at {user_location()}): write it as a loop")
-    refuse(f"{ufunc.__name__}.accumulate", dtype=dtype)
-    value = wrap(trace, node_of(trace, array))
-    number = axis_number(axis, len(value.shape))
-    if ufunc in (np.logical_and, np.logical_or, np.logical_xor):
-        value = wrap(trace, as_bool(trace, value._node))
-    size, shift = value.shape[number], 1
-    while shift < size:
-        start = wrap(trace, sliced(trace, value._node, number, 0, shift))
-        later = wrap(trace, sliced(trace, value._node, number, shift, size))
-        earlier = wrap(trace, sliced(trace, value._node, number, 0, size - shift))
-        value = concatenate([start, call(trace, ufunc, (earlier, later))], number)
-        shift *= 2
-    return value
-
-
-def _outer(trace: Trace, ufunc: np.ufunc, a: Any, b: Any, **kwargs: Any) -> Any:
-    """ufunc.outer."""
-    x, y = node_of(trace, a), node_of(trace, b)
-    tall = wrap(trace, trace.emit("reshape", x, shape=x.shape + (1,) * len(y.shape)))
-    return call_with_options(trace, ufunc, (tall, wrap(trace, y)), **kwargs)
-
-
-UFUNC_METHODS: dict[str, Callable[..., Any]] = {"reduce": _reduce, "accumulate": _accumulate, "outer": _outer}
 
 # ------------------------------------------------------------------------------------------- composed ufuncs
 

@@ -16,18 +16,10 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
+from graphjit.trace.active import active_trace
+from graphjit.trace.answers import STATIC, value_needed
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import (
-    Array,
-    Trace,
-    Tracer,
-    active_trace,
-    any_tracer,
-    assemble,
-    check_dtype,
-    is_python_number,
-    is_weak,
-)
+from graphjit.trace.tracer import Array, Trace, Tracer, any_tracer, assemble, check_dtype, is_python_number, is_weak
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
 
@@ -218,7 +210,7 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
     if array is None and isinstance(value, np.ndarray) and value.dtype != object:
         array = value  # sizes decide shapes: they are read once, as np.reshape and the like read them
     if array is None:
-        raise TraceError(f"{what} must be a Python value at {user_location()}: the shape of the result depends on it")
+        raise value_needed(what, tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
     if array.dtype.kind not in "iub" and array.size:
         raise TypeError(f"{what} must be integers, not {array.dtype}")
     return tuple(int(n) for n in array.reshape(-1))

@@ -12,11 +12,12 @@ import numpy as np
 
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
-from graphjit.trace.functions.arguments import full, node_of, static_array, tracing, wrap
+from graphjit.trace.answers import STATIC, value_needed
+from graphjit.trace.functions.arguments import full, node_of, static_array, tracer_of, tracing, wrap
 from graphjit.trace.functions.reductions import keep, mean_node
 from graphjit.trace.functions.shapes import joined, sliced
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Trace, Tracer, implements
+from graphjit.trace.tracer import Trace, Tracer, any_tracer, implements
 
 _OPTIONS = {
     "constant": ("constant_values",),
@@ -33,6 +34,8 @@ def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
         for axis, width in value.items():
             found[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
         return found
+    if (isinstance(value, Tracer) or any_tracer(value)) and static_array(value) is None:
+        raise value_needed("the width of a pad", tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
     return [(row[0], row[1]) for row in np.broadcast_to(value, (ndim, 2)).tolist()]
 
 

@@ -11,15 +11,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphjit.errors import TraceError, UnsupportedError
+from graphjit.trace.calls import public_name
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import implements
 
 
 def _refuse(functions: list[Callable[..., Any]], kind: type[Exception], advice: str) -> None:
     for function in functions:
-        name = f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1)
 
-        def refused(*args: Any, _name: str = name, **kwargs: Any) -> NoReturn:
+        def refused(*args: Any, _name: str = public_name(function), **kwargs: Any) -> NoReturn:
             raise kind(f"{_name} of a traced value at {user_location()} is not compiled: {advice}")
 
         implements(function)(refused)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace import buffers, copies, indexing, known, methods, scipy_special, sharing, ufuncs
+from graphjit.trace import buffers, copies, indexing, known, methods, scipy_special, sharing, ufunc_methods, ufuncs
 from graphjit.trace.functions import (
     calculus,
     creation,
@@ -39,5 +39,6 @@ FAMILIES = (
     shapes,
     sharing,
     statistics,
+    ufunc_methods,
     ufuncs,
 )

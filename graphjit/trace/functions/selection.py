@@ -22,6 +22,7 @@ from graphjit.trace.functions.arguments import (
     axis_number,
     common_dtype,
     frozen,
+    integers,
     node_of,
     refuse,
     static_array,
@@ -229,7 +230,9 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Tracer:
     if axis is None:
         x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
     number = axis_number(axis, len(x.shape))
-    if not isinstance(obj, slice | int | np.integer):
+    if isinstance(obj, Tracer) and obj.dtype.kind != "b":
+        obj = np.reshape(integers(obj, "the positions of np.delete"), obj.shape)
+    elif not isinstance(obj, slice | int | np.integer):
         obj = _static_mask("delete", obj)
     kept = np.delete(np.arange(x.shape[number]), obj)
     return take(wrap(trace, x), frozen(kept), number)

@@ -1,0 +1,101 @@
+"""What only a value can answer: truth, conversion to Python numbers, formatting.
+
+Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`), answer.
+Input: a traced value.  Output: an error, or the answer of the NumPy value behind it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.types import Type
+from graphjit.trace.active import active_trace
+from graphjit.trace.location import called_function, user_location
+
+
+def complex_needed(value: complex) -> UnsupportedError:
+    """The error for a complex number beside a traced value."""
+    return UnsupportedError(
+        f"a traced value meets the complex number {value!r} at {user_location()}: complex numbers are not compiled yet. Compute with real and "
+        "imaginary parts as two arrays (np.cos and np.sin for np.exp(1j * x))"
+    )
+
+
+def value_needed(what: str, type: Type, advice: str) -> TraceError:
+    """The error for something that needs a traced value."""
+    where = user_location()
+    error = TraceError(f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}")
+    trace = active_trace()
+    if trace is not None:
+        trace.refused = error, where
+    return error
+
+
+def known_value(tracer: Any) -> Any:
+    """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
+    trace = active_trace()
+    found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
+
+
+def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        known = known_value(self)
+        if known is None:
+            raise value_needed(what, self._node.type, advice)
+        known = known if hasattr(known, name) else np.asarray(known)
+        return getattr(known, name)(*args, **kwargs)
+
+    return refuse
+
+
+STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
+
+
+class Unanswered:
+    """Base of traced values: the methods that need a value."""
+
+    __slots__ = ()
+    _weak = False
+    _node: Any
+
+    def __bool__(self) -> bool:
+        known = known_value(self)
+        if known is not None:
+            return bool(known)
+        asker = called_function()
+        if asker in (None, "bool"):
+            raise value_needed(
+                "the truth value (if, while, and, or, not, assert)", self._node.type, f"Use np.where for a choice between values. {STATIC}"
+            )
+        raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
+
+    def __index__(self) -> int:
+        known = known_value(self)
+        if known is not None:
+            return operator.index(known)
+        asker = called_function()
+        raise value_needed(f"an argument of {asker}" if asker else "a Python index, a size or an axis", self._node.type, STATIC)
+
+    __float__ = concrete("__float__", "float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
+    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
+    item = concrete("item", ".item()", "Return the array and call .item() outside.")
+    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = concrete("__round__", "round()", "Use np.round.")
+
+    def __format__(self, spec: str) -> str:
+        known = known_value(self)
+        if known is not None:
+            return format(known, spec)
+        advice = "Return the value and format it outside; print(x) and repr(x) show its type."
+        raise value_needed("formatting", self._node.type, advice)
+
+    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")

@@ -1,0 +1,42 @@
+"""What an object of the user's is, without asking the object.
+
+Job: look for our own marks and for protocols in the class, never through ``__getattr__``, properties or ``__class__`` of the user's objects:
+attribute dictionaries answer with an error of their own, proxies with anything, and some never return.
+Input: any object.  Output: facts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from graphjit.backend.llvm.callable import native_type
+
+_mro = type.__dict__["__mro__"].__get__
+_namespace = type.__dict__["__dict__"].__get__
+
+
+def declares(value: Any, *names: str) -> bool:
+    """Whether the class of ``value`` defines one of ``names``."""
+    return any(name in _namespace(base) for base in _mro(type(value)) for name in names)
+
+
+def asks_itself(value: Any) -> bool:
+    """Whether attributes of ``value`` are looked up by code of its own."""
+    return any("__getattr__" in _namespace(base) or "__getattribute__" in _namespace(base) for base in _mro(type(value)) if _is_python(base))
+
+
+def _is_python(kind: type) -> bool:
+    return bool(kind.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+
+
+def attribute(value: Any, name: str, default: Any = None) -> Any:
+    """An attribute of a function or another callable of the user, such as ``__name__``."""
+    try:
+        return object.__getattribute__(value, name) if asks_itself(value) else getattr(value, name, default)
+    except AttributeError:
+        return default
+
+
+def dispatcher_of(value: Any) -> Any:
+    """The dispatcher of a compiled function, None for everything else."""
+    return cast(Any, value).__dict__.get("dispatcher") if type(value) is native_type() else None

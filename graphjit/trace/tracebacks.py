@@ -1,0 +1,102 @@
+"""Tracebacks that end in the user's own code.
+
+Job: take graphjit's frames out of the traceback of an exception that leaves a public function.
+Input: `hides_frames` around every public function.  Output: the same exception object with the frames that its reader can do something about.
+Invariants: type, message, notes and chain of the exception stay; frames of the user stay in their order, around and inside the traced function;
+``GRAPHJIT_TRACEBACK=full`` shows everything, and so do defects of graphjit, which somebody will want to report.
+
+A library that the user called keeps its frames when it raised by itself.  Where it led back into graphjit (NumPy calls our methods), the traceback
+ends at the user's call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from types import CodeType, TracebackType
+from typing import TypeVar, cast
+
+from graphjit import config
+from graphjit.errors import GraphjitError, IRError
+from graphjit.trace.location import LIBRARIES, OWN
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+_PLUMBING = (
+    os.path.join(os.path.dirname(LIBRARIES[0].rstrip(os.sep)), "optree") + os.sep,
+    os.path.abspath(contextlib.__file__),
+    os.path.abspath(functools.__file__),
+)
+"""What graphjit calls itself through: hidden right after a frame of graphjit."""
+
+
+def hides_frames(function: Function) -> Function:
+    """Decorator: exceptions leave ``function`` without frames of graphjit, that of ``function`` included."""
+
+    @functools.wraps(function)
+    def call(*args: object, **kwargs: object) -> object:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            if not config.full_traceback:
+                for part in _chain(error):
+                    part.__traceback__ = shortened(part)
+            # A bare raise takes the traceback as it stands now and adds no entry for this frame.
+            raise
+
+    return cast(Function, call)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, its causes and contexts, and the members of groups."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        found = pending.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            pending += (found.__cause__, found.__context__)
+            if isinstance(found, BaseExceptionGroup):
+                pending += found.exceptions
+
+
+def shortened(error: BaseException) -> TracebackType | None:
+    """The traceback of ``error`` without graphjit's frames."""
+    entries: list[TracebackType] = []
+    entry = error.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    places = [_place(one.tb_frame.f_code) for one in entries]
+    if "own" not in places or (places[-1] == "own" and _defect(error)):
+        return error.__traceback__
+    end = max((i + 1 for i, place in enumerate(places) if place == "user"), default=0)
+    if "own" not in places[end:]:
+        end = len(places)
+    result: TracebackType | None = None
+    for i in reversed(range(end)):
+        inside = i > 0 and places[i] == "plumbing" and places[i - 1] in ("own", "plumbing") and "own" in places[:i]
+        if places[i] != "own" and not inside:
+            one = entries[i]
+            result = TracebackType(result, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return result
+
+
+def _defect(error: BaseException) -> bool:
+    """Whether graphjit's own code raises such an exception only when it is wrong."""
+    if isinstance(error, GraphjitError | RecursionError):
+        return isinstance(error, IRError)
+    return isinstance(error, AssertionError | NameError | KeyError | RuntimeError)
+
+
+def _place(code: CodeType) -> str:
+    """Whose code: "own", "plumbing", "library" or "user"."""
+    file = code.co_filename
+    if file.startswith(OWN):
+        return "own"
+    if file.startswith(_PLUMBING):
+        return "plumbing"
+    return "library" if file.startswith((*LIBRARIES, "<__array_function__")) else "user"
