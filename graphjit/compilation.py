@@ -65,7 +65,7 @@ class Code:
         """As `Executable.run`."""
         return self.shared.run(arrays, into, self.failures)
 
-    def error(self, status: int) -> Exception:
+    def error(self, status: int) -> BaseException:
         """The exception for a status that the native code returned."""
         return exception(self.failures, status)
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from graphjit.backend.llvm.interrupts import INTERRUPTED, taken
 from graphjit.backend.llvm.registers import OUT_OF_MEMORY
 from graphjit.ir.node import Graph, Location
 from graphjit.schedule.program import Failure
 
 
-def exception(failures: Sequence[Failure], status: int) -> Exception:
+def exception(failures: Sequence[Failure], status: int) -> BaseException:
     """The exception for a status that a program returned."""
     if status == OUT_OF_MEMORY:
         return MemoryError("no memory for the intermediate values of a compiled function")
+    if status == INTERRUPTED:
+        return taken()
     failure = failures[status - 1]
     return failure.kind(failure.text())
 

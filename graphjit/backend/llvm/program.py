@@ -2,7 +2,7 @@
 
 Job: emit every step, give the arena, return the status.
 Input: a `Program` and its loop kernels.  Output: module text whose function ``program(inputs, outputs) -> i64`` does everything.
-Invariants: 0 means success, a positive status is a code of ``Program.errors``, -1 is lack of memory; a large arena is kept between calls and taken
+Invariants: 0 means success, a positive status is a code of ``Program.errors``, -1 is lack of memory, -2 an interruption; a large arena is kept between calls and taken
 by exchange, so concurrent calls never share one.
 """
 
@@ -18,14 +18,16 @@ from graphjit.backend.llvm.gemm_blocks import declare_tiles
 from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
 from graphjit.backend.llvm.gemm_kernel import host_tile
 from graphjit.backend.llvm.gemm_text import Writer
+from graphjit.backend.llvm.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
 from graphjit.backend.llvm.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.scalar import kind
 from graphjit.backend.llvm.text import Function, Module
 from graphjit.ir.buffers import Buffer
+from graphjit.loops.cost import nanoseconds
 from graphjit.loops.ir import LoopKernel
 from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product, Program
+from graphjit.schedule.program import Product, Program, Step
 
 
 def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
@@ -39,7 +41,9 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
     known: dict[Hashable, str] = {}  # equal kernels are compiled once
     last = _last_reads(program, kernels)
     bases = Bases(fn, program, arena)
+    looks = _Looks(fn, program, kernels)
     for i, step in enumerate(program.steps):
+        looks.before(step)
         if isinstance(step, Product):
             _product(fn, program, step, bases, known)
         elif kernels[step.name].body:
@@ -52,12 +56,50 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
                 emit_kernel(module, kernel, kernel.name, later)
             pointers = [bases[buffer] for buffer in given]
             fn.do(f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})")
+    looks.end(status)
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
         fn.do(f"call void @free(ptr {old})")
     fn.do(f"ret i64 {fn.op(f'load i64, ptr {status}')}")
     module.add_function(fn)
     return module
+
+
+class _Looks:
+    """Looks for signals between the steps of a program that takes long; others have none, and no other code."""
+
+    def __init__(self, fn: Function, program: Program, kernels: Mapping[str, LoopKernel]) -> None:
+        self.fn = fn
+        self.times = {step.name: nanoseconds(step, kernels.get(step.name)) for step in program.steps}
+        self.passed = 0
+        self.stop = ""
+        self.next = ""
+        if sum(self.times.values()) >= LONG_NS and len(program.steps) > 1:
+            fn.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
+            self.stop = fn.label("stop")
+            self.next = fn.alloca("i64")
+            fn.do(f"store i64 0, ptr {self.next}")
+            fn.do(f"call i64 @{SYMBOL}(ptr {self.next})")  # notes the time
+
+    def before(self, step: Step) -> None:
+        """A look before that step, if those since the last one take long enough."""
+        if self.stop and self.passed >= STEP_NS:
+            go_on = self.fn.label("next")
+            raised = self.fn.op(f"call i64 @{SYMBOL}(ptr {self.next})")
+            self.fn.do(f"br i1 {self.fn.op(f'icmp eq i64 {raised}, 0')}, label %{go_on}, label %{self.stop}")
+            self.fn.start(go_on)
+            self.passed = 0
+        self.passed += self.times[step.name]
+
+    def end(self, status: str) -> None:
+        """The block that all looks lead to when a handler raised; the arena is given back after it as always."""
+        if self.stop:
+            end = self.fn.label("end")
+            self.fn.do(f"br label %{end}")
+            self.fn.start(self.stop)
+            self.fn.do(f"store i64 {INTERRUPTED}, ptr {status}")
+            self.fn.do(f"br label %{end}")
+            self.fn.start(end)
 
 
 def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buffer, int]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphjit.backend.llvm import gemm, threads
+from graphjit.backend.llvm import gemm, interrupts, threads
 from graphjit.backend.llvm.math import library
 from graphjit.backend.llvm.text import Module
 
 PROVIDERS: dict[str, Callable[[], object]] = {
     "gj_parallel_for": threads.ensure,
+    interrupts.SYMBOL: interrupts.ensure,
     "gj_take_room": gemm.ensure_room,
     "gj_give_room": gemm.ensure_room,
     "gj_gemm_f64": lambda: gemm.ensure("f64"),
