@@ -356,6 +356,16 @@ def _contract(maker: _Maker) -> Found:
     return [x, y], {"contract": _unzip(contract), "batch": _unzip(batch)}
 
 
+def _correlate(maker: _Maker) -> Found:
+    x = maker.recent(lambda node: len(node.shape) == 1 and node.dtype.kind in "fi")
+    w = None if x is None else maker.recent(lambda node: len(node.shape) == 1 and node.dtype == x.dtype)
+    if x is None or w is None:
+        return None
+    n, m = x.shape[0], w.shape[0]
+    low, length = int(maker.rng.integers(-1, m + 1)), int(maker.rng.integers(0, n + m + 1))
+    return [x, w], {"low": low, "length": length}
+
+
 def _unzip(pairs: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(i for i, _ in pairs), tuple(j for _, j in pairs)
 
@@ -469,6 +479,7 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "flip": _flip,
     "concatenate": _concatenate,
     "contract": _contract,
+    "correlate": _correlate,
     "select": _select,
     "convert": _convert,
     "iota": _iota,

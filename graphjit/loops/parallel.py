@@ -41,7 +41,7 @@ from graphjit.loops.ir import (
     uses,
     walk,
 )
-from graphjit.loops.sums import block_length, is_heavy, last_of, restored, rounded_away
+from graphjit.loops.sums import block_length, restored, rounded_away
 from graphjit.loops.vectorize import HEAVY
 
 GRAIN_NS = 8_000  # estimated work of a block
@@ -272,13 +272,11 @@ def _partial(
     work: int,
     name: str,
 ) -> list[Statement]:
-    """Partial accumulations in blocks of whole pieces of sums, one serial loop over the partial results, and what does not fill a piece."""
+    """Partial accumulations in blocks of whole pieces of sums, then one serial loop over the partial results."""
     piece = block_length(loop) or 64
     length = max(SUM_BLOCK, -(-loop.extent // MAX_BLOCKS), _length(loop, work) if work >= WORTH_NS else 0)
     length = -(-length // piece) * piece
-    rest = 0 if is_heavy(loop) else loop.extent % piece
-    last = last_of(loop, rest, sums, numbers) if rest else []
-    block, inner, count = _split(replace(loop, extent=loop.extent - rest), length)
+    block, inner, count = _split(loop, length)
     buffers = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, count, "local") for ref in sums}
     extra.extend(buffers.values())
     here = Affine(0, {block: 1})
@@ -289,7 +287,6 @@ def _partial(
     return [
         For(block, count, tuple(first), "parallel" if parallel else "serial", nanoseconds=work),
         _gathered(buffers, sums, numbers, block, count),
-        *last,
     ]
 
 

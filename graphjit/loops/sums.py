@@ -22,7 +22,7 @@ Invariants: blocks are fixed by shape, so results do not depend on the number of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -48,7 +48,7 @@ from graphjit.loops.ir import (
     walk,
     widest,
 )
-from graphjit.loops.vectorize import HEAVY, VECTOR_BYTES
+from graphjit.loops.vectorize import VECTOR_BYTES
 
 CHAIN = 32
 """Additions that follow one another in a block.  With half as many, as in NumPy's blocks, errors were half as large, and what a block costs besides was felt."""
@@ -72,11 +72,6 @@ def block_length(loop: For) -> int:
     if not _sums(loop) or -(-loop.extent // _stride(loop)) * each <= LONG:
         return 0
     return max(1, CHAIN // each) * _stride(loop)
-
-
-def is_heavy(loop: For) -> bool:
-    """Whether a second copy of a loop's body would be long: its last, incomplete block is masked instead."""
-    return any(isinstance(s, For) or (isinstance(s, Let) and isinstance(s.value, Scalar) and s.value.op in HEAVY) for s in loop.body)
 
 
 def _stride(loop: For) -> int:
@@ -131,21 +126,9 @@ def _loop(loop: For, numbers: Iterator[int], in_lanes: bool) -> list[Statement]:
     blocks = Axis(f"{loop.axis.name}c")
     place = Affine(0, {blocks: length})
     here = Affine(start.offset // length, {axis: factor // length for axis, factor in start.terms.items()})
-    rest = stop % length
-    masked = bool(rest) and (loop.bound is not None or is_heavy(loop))
-    whole = replace(loop, extent=length, bound=Bound(start + place, stop) if masked else None)
-    count = -(-loop.extent // length) if masked else loop.extent // length
+    block = replace(loop, extent=length, bound=Bound(start + place, stop) if stop % length else None)
     bound = None if loop.bound is None else Bound(here, -(-stop // length))
-    made = _compensated(For(blocks, count, (), bound=bound), moved(whole, place), sums, numbers)
-    return made + last_of(loop, rest, dict.fromkeys(sums, "add"), numbers) if rest and not masked else made
-
-
-def last_of(loop: For, count: int, combines: Mapping[Ref, str], numbers: Iterator[int]) -> list[Statement]:
-    """The last iterations of ``loop`` as a loop of their own, whose accumulations join those of the others at its end."""
-    own = {ref: Ref(next(numbers), ref.dtype) for ref in combines}
-    last = moved(replace(loop, extent=count), Affine(loop.extent - count), Axis(f"{loop.axis.name}l"))
-    opened = [Init(own[ref], combine) for ref, combine in combines.items()]
-    return [*opened, _feeding(last, own, numbers), *(Accumulate(ref, combine, own[ref]) for ref, combine in combines.items())]
+    return _compensated(For(blocks, -(-loop.extent // length), (), bound=bound), moved(block, place), sums, numbers)
 
 
 def _compensated(around: For, block: For, sums: list[Ref], numbers: Iterator[int]) -> list[Statement]:
@@ -165,7 +148,7 @@ def _compensated(around: For, block: For, sums: list[Ref], numbers: Iterator[int
         each += [Let(old, Scalar("copy", (total,))), Accumulate(total, "add", own[ref]), *computed, Accumulate(lost, "add", error)]
         whole, computed = restored(total, lost, fresh)
         after += [*computed, Accumulate(ref, "add", whole)]
-    body = (*(Init(own[ref], "add") for ref in sums), _feeding(block, own, numbers, fresh=False), *each)
+    body = (*(Init(own[ref], "add") for ref in sums), map_refs(block, lambda ref: own.get(ref, ref)), *each)
     return [*before, replace(around, body=body), *after]
 
 
@@ -191,27 +174,11 @@ def restored(total: Ref, lost: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[R
     ]
 
 
-def moved(loop: For, by: Address, axis: Axis | None = None) -> For:
-    """``loop`` over iterations that lie further on, counted by another ``axis`` if there is one."""
+def moved(loop: For, by: Address) -> For:
+    """``loop`` over iterations that lie further on."""
 
     def change(address: Address) -> Address:
         factor = address[loop.axis]
-        if not factor:
-            return address
-        if axis is not None:
-            address = Affine(address.offset, {axis if a is loop.axis else a: f for a, f in address.terms.items()})
-        return address + by * factor
+        return address + by * factor if factor else address
 
-    return replace(loop, axis=axis or loop.axis, body=tuple(map_addresses(s, change) for s in loop.body))
-
-
-def _feeding(loop: For, own: dict[Ref, Ref], numbers: Iterator[int], *, fresh: bool = True) -> For:
-    """``loop`` adding to ``own`` sums; a second copy (``fresh``) has names of its own."""
-    names = dict(own)
-    if fresh:
-        for statement in walk(loop.body):
-            if isinstance(statement, Let | Init):
-                names[statement.ref] = Ref(next(numbers), statement.ref.dtype)
-    made = map_refs(loop, lambda ref: names.get(ref, ref))
-    assert isinstance(made, For)
-    return made
+    return replace(loop, body=tuple(map_addresses(s, change) for s in loop.body))
