@@ -103,7 +103,7 @@ def test_what_is_not_compiled_is_called_by_its_public_name(expression: str, word
         ("x.reshape((4, 3), nonsense=0)", r"reshape\(\) got an unexpected keyword argument 'nonsense'"),
         ("np.add(x, x, nonsense=1)", r"add\(\) got an unexpected keyword argument 'nonsense'"),
         ("np.add.reduce(x, nonsense=1)", "nonsense"),
-        ("np.frombuffer(x)", "traced array"),
+        ("memoryview(x)", "a bytes-like object is required, not 'traced array'"),
     ],
 )
 def test_what_numpy_does_not_know_is_a_type_error_in_its_words(expression: str, words: str) -> None:
