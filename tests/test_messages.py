@@ -124,6 +124,29 @@ def test_an_error_of_a_function_that_the_user_passed_is_theirs() -> None:
         graphjit.grad(two)(1.0)
 
 
+OUTSIDE = np.zeros(3)
+
+
+def _fills(z: Any, key: Any, value: Any) -> Any:
+    z[key] = value
+    return z
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: _fills(OUTSIDE, 0, x[0, 0]),
+        lambda x: _fills(OUTSIDE, slice(0, 2), x[0, :2]),
+        lambda x: _fills(np.ndarray((2, 3)), 0, x[0, 0]),
+        lambda x: np.add(x[0, :3], 1.0, out=OUTSIDE),
+    ],
+)
+def test_an_assignment_into_an_array_from_outside_says_so(function: Any) -> None:
+    with pytest.raises(TraceError, match=r"would write a traced result into an array from outside at .*test_messages\.py:\d+\. Make the array"):
+        graphjit.jit(function)(X)
+    assert OUTSIDE.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_public_names() -> None:
     import scipy.special
 

@@ -27,11 +27,11 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.assignment import fitted, write, write_mask
-from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, node_of, static_array, tracing, wrap
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Trace, Tracer, active_trace, check_dtype
+from graphjit.trace.tracer import METHODS, Trace, Tracer, active_trace, check_dtype, from_outside
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]

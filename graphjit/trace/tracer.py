@@ -24,7 +24,7 @@ from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
 from graphjit.trace.calls import public_name, written
 from graphjit.trace.concrete import Values
-from graphjit.trace.location import LIBRARIES, OWN, called_function, user_location
+from graphjit.trace.location import LIBRARIES, OWN, assigns_item, called_function, user_location
 
 Implementation = Callable[..., Any]
 
@@ -294,6 +294,14 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
     return error
 
 
+def from_outside(writer: str) -> TraceError:
+    """What is raised where an array would be written that the trace does not own, which compiled code never does."""
+    return TraceError(
+        f"{writer} would write a traced result into an array from outside at {user_location()}. Make the array inside the function "
+        "(np.zeros, np.empty), or use the result: a = a + b"
+    )
+
+
 def known_value(tracer: Tracer) -> Any:
     """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
     trace = active_trace()
@@ -307,7 +315,7 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     def refuse(self: Tracer, *args: Any, **kwargs: Any) -> Any:
         known = known_value(self)
         if known is None:
-            raise value_needed(what, self._node.type, advice)
+            raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
         known = known if hasattr(known, name) else np.asarray(known)
         return getattr(known, name)(*args, **kwargs)
 
@@ -461,6 +469,8 @@ class Tracer:
         if not self.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
+        if assigns_item():
+            raise from_outside("an assignment to an item")
         raise TraceError(
             f"np.asarray / np.array of a traced {self._node.type} at {user_location()}: its values are only known when the "
             "compiled code runs. Use the traced value itself; np.stack or np.concatenate join several."

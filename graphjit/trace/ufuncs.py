@@ -22,7 +22,6 @@ from graphjit.trace.calls import called, public_name
 from graphjit.trace.functions import linear
 from graphjit.trace.functions.arguments import (
     as_bool,
-    from_outside,
     full,
     given,
     node_of,
@@ -30,7 +29,7 @@ from graphjit.trace.functions.arguments import (
     wrap,
 )
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Trace, Tracer, is_python_number, is_weak, python_kind
+from graphjit.trace.tracer import BOUND, METHODS, UFUNCS, Trace, Tracer, from_outside, is_python_number, is_weak, python_kind
 
 BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
 UFUNC_METHODS: dict[str, Callable[..., Any]] = {}
