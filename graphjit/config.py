@@ -7,7 +7,6 @@ nothing, is an error at import: a setting that is silently ignored costs an afte
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,6 +101,8 @@ def read(environment: Mapping[str, str]) -> dict[str, Any]:
     names = [setting.name for setting in SETTINGS]
     for name in sorted(environment):
         if name.startswith(OURS) and name not in names:
+            import difflib  # here: importing graphjit must stay quick
+
             close = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]}?" if close else "."
             raise ConfigError(f"there is no setting {name}{hint} graphjit reads {', '.join(n for n in names if n.startswith(OURS))}")

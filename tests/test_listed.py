@@ -69,6 +69,7 @@ def test_what_is_not_compiled_says_so_for_lists_too() -> None:
 
 def test_a_ufunc_is_itself_while_a_function_is_traced() -> None:
     original = np.maximum
+    documented = (np.maximum.__doc__, np.dot.__doc__)
     seen: dict[str, Any] = {}
 
     def look(x: Any) -> Any:
@@ -79,6 +80,7 @@ def test_a_ufunc_is_itself_while_a_function_is_traced() -> None:
             key={original: 1}.get(inside),
             name=inside.__name__,
             text=repr(inside),
+            doc=(inside.__doc__, np.dot.__doc__) == documented,
             pickled=pickle.loads(pickle.dumps(inside)) == original,
             copied=copy.copy(inside) == original,
             reduced=inside.reduce([1.0, 4.0]),
@@ -93,6 +95,7 @@ def test_a_ufunc_is_itself_while_a_function_is_traced() -> None:
         "key": 1,
         "name": "maximum",
         "text": "<ufunc 'maximum'>",
+        "doc": True,
         "pickled": True,
         "copied": True,
         "reduced": 4.0,

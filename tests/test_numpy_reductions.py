@@ -251,3 +251,13 @@ def test_options_that_are_not_compiled_are_named() -> None:
     m = OPERANDS["m"]
     with pytest.raises(UnsupportedError, match=r"cov.*fweights"):
         record(lambda x: np.cov(x, fweights=[1, 1, 1, 1]), [m])
+
+
+def test_nanvar_and_nanstd_take_a_mean_and_a_correction() -> None:
+    x = OPERANDS["nan"][:2]
+    for function in (np.nanvar, np.nanstd):
+        check(lambda x, f=function: f(x, axis=0, correction=1), x)
+        check(lambda x, f=function: f(x, correction=1, keepdims=True), x)
+        check(lambda x, f=function: f(x, axis=1, mean=np.nanmean(x, axis=1, keepdims=True)), x)
+        with pytest.raises(ValueError, match="simultaneously"):
+            record(lambda x, f=function: f(x, ddof=1, correction=1), [x])

@@ -15,7 +15,7 @@ import numpy as np
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.types import Type
 from graphjit.trace.active import active_trace
-from graphjit.trace.location import called_function, user_location
+from graphjit.trace.location import assigns_item, called_function, user_location
 
 
 def complex_needed(value: complex) -> UnsupportedError:
@@ -36,6 +36,14 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
     return error
 
 
+def from_outside(writer: str) -> TraceError:
+    """What is raised where an array would be written that the trace does not own, which compiled code never does."""
+    return TraceError(
+        f"{writer} would write a traced result into an array from outside at {user_location()}. Make the array inside the function "
+        "(np.zeros, np.empty), or use the result: a = a + b"
+    )
+
+
 def known_value(tracer: Any) -> Any:
     """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
     trace = active_trace()
@@ -49,7 +57,7 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
         known = known_value(self)
         if known is None:
-            raise value_needed(what, self._node.type, advice)
+            raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
         known = known if hasattr(known, name) else np.asarray(known)
         return getattr(known, name)(*args, **kwargs)
 

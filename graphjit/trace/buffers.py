@@ -27,8 +27,9 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.active import active_trace
+from graphjit.trace.answers import from_outside
 from graphjit.trace.assignment import fitted, write, write_mask
-from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, static_array, tracing, wrap, wrap_array
+from graphjit.trace.functions.arguments import as_bool, node_of, static_array, tracing, wrap, wrap_array
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.layout import copied, in_memory_of, model

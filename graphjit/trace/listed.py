@@ -30,38 +30,45 @@ def _holds_traced(values: tuple[Any, ...]) -> bool:
     return any(isinstance(value, list | tuple) and any_tracer(value) for value in values) and active_trace() is not None
 
 
+def _named(replacement: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """``replacement`` under the name of the original.  Attributes are not copied: there are hundreds of functions, and first calls wait for them."""
+    return functools.update_wrapper(replacement, original, ("__module__", "__name__", "__qualname__", "__doc__"), ())
+
+
 def _joined(call: Callable[..., Any]) -> Callable[..., Any]:
     """``call`` with arrays for such lists."""
 
-    @functools.wraps(call)
     def joined(*args: Any, **kwargs: Any) -> Any:
         trace = active_trace()
         if trace is not None and _holds_traced(args):
             args = tuple(assemble(trace, arg) if isinstance(arg, list | tuple) and any_tracer(arg) else arg for arg in args)
         return call(*args, **kwargs)
 
-    return joined
+    return _named(joined, call)
 
 
 class ListedUfunc:
-    """A ufunc that takes lists of traced values."""
+    # A ufunc that takes lists of traced values; its docstring is the ufunc's.
 
-    __slots__ = ("_joined", "_ufunc")
+    __slots__ = ("_ufunc",)
     __module__ = "numpy"  # where pickle finds it
 
     def __init__(self, ufunc: np.ufunc) -> None:
         self._ufunc = ufunc
-        self._joined = _joined(ufunc)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for arg in args:
             if type(arg) is list or type(arg) is tuple:
-                return self._joined(*args, **kwargs)
+                return _joined(self._ufunc)(*args, **kwargs)
         return self._ufunc(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._ufunc, name)
         return _joined(found) if name in METHODS else found
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._ufunc.__doc__
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -83,19 +90,17 @@ class ListedUfunc:
 def _listed(original: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls our implementation for such lists."""
 
-    @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         if _holds_traced((*args, *kwargs.values())):
             return bound(original, args, kwargs)
         return original(*args, **kwargs)
 
-    return function
+    return _named(function, original)
 
 
 def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
     """A function that reads the memory of its arguments, without asking them."""
 
-    @functools.wraps(original, updated=())
     def function(*args: Any, **kwargs: Any) -> Any:
         if active_trace() is not None and any(isinstance(arg, Tracer) or any_tracer(arg) for arg in args):
             raise UnsupportedError(
@@ -104,14 +109,14 @@ def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
             )
         return original(*args, **kwargs)
 
-    return function
+    return _named(function, original)
 
 
 def listed_patches(others: frozenset[str]) -> Iterator[tuple[ModuleType, str, Any, Any]]:
     """(module, name, original, replacement) of everything bound in NumPy; ``others`` of its own module are replaced elsewhere."""
     for module in (np, np.linalg):
-        for name in module.__all__:
-            original = getattr(module, name)
+        # What is there already: asking np for the submodules that it names would import them.
+        for name, original in [(name, vars(module)[name]) for name in module.__all__ if name in vars(module)]:
             if module is np and name in others:
                 continue
             if isinstance(original, np.ufunc):

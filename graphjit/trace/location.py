@@ -70,19 +70,31 @@ def user_level() -> int:
 
 def called_function() -> str | None:
     """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source, None where it calls none."""
-    frame = sys._getframe(1)
+    found = _user_instruction()
+    if found is None or not found[0].opname.startswith("CALL"):
+        return None
+    instruction, file = found
+    where = instruction.positions
+    if where is None or where.lineno is None or where.lineno != where.end_lineno:
+        return "a function"
+    line = linecache.getline(file, where.lineno).encode()[where.col_offset : where.end_col_offset].decode()
+    name = line.partition("(")[0].strip()
+    return name if name and all(part.isidentifier() for part in name.split(".")) else "a function"
+
+
+def assigns_item() -> bool:
+    """Whether the user's line is storing into an item: ``z[i] = x``."""
+    found = _user_instruction()
+    return found is not None and found[0].opname in ("STORE_SUBSCR", "STORE_SLICE")
+
+
+def _user_instruction() -> tuple[dis.Instruction, str] | None:
+    """The instruction that the user's innermost frame is executing, and its file."""
+    frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.startswith((OWN, *LIBRARIES)):
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None:
         return None
-    code, at = frame.f_code, frame.f_lasti
     # A frame may point at a call or at one of its inline cache entries.
-    instruction = next((each for each in reversed(list(dis.get_instructions(code))) if each.offset <= at), None)
-    if instruction is None or not instruction.opname.startswith("CALL"):
-        return None
-    where = instruction.positions
-    if where is None or where.lineno is None or where.lineno != where.end_lineno:
-        return "a function"
-    line = linecache.getline(code.co_filename, where.lineno).encode()[where.col_offset : where.end_col_offset].decode()
-    name = line.partition("(")[0].strip()
-    return name if name and all(part.isidentifier() for part in name.split(".")) else "a function"
+    found = next((each for each in reversed(list(dis.get_instructions(frame.f_code))) if each.offset <= frame.f_lasti), None)
+    return None if found is None else (found, frame.f_code.co_filename)

@@ -282,9 +282,9 @@ def _creator_patches() -> Iterator[Replacement]:
 def _put(replacements: list[Replacement], on: bool) -> None:
     """Replacements in or out; what somebody else put there is theirs."""
     for module, name, original, replacement in replacements:
-        old, new = (original, replacement) if on else (replacement, original)
-        if getattr(module, name) is old:
-            setattr(module, name, new)
+        namespace = module.__dict__
+        if namespace.get(name) is (original if on else replacement):
+            namespace[name] = replacement if on else original
 
 
 def _add_random(module: ModuleType) -> None:

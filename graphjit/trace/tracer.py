@@ -22,11 +22,11 @@ from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
 from graphjit.trace.active import active
-from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, known_value
+from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, from_outside, known_value
 from graphjit.trace.calls import public_name, written
 from graphjit.trace.concrete import Values
 from graphjit.trace.layout import Laid, in_order
-from graphjit.trace.location import LIBRARIES, OWN, user_location
+from graphjit.trace.location import LIBRARIES, OWN, assigns_item, user_location
 
 Implementation = Callable[..., Any]
 
@@ -453,6 +453,8 @@ class Tracer(Unanswered):
         if not self._node.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
+        if assigns_item():
+            raise from_outside("an assignment to an item")
         raise TraceError(
             f"np.asarray / np.array of a traced {self._node.type} at {user_location()}: its values are only known when the "
             "compiled code runs. Use the traced value itself; np.stack or np.concatenate join several."

@@ -18,11 +18,11 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import BOOL, F64
 from graphjit.trace import scipy_special
+from graphjit.trace.answers import from_outside
 from graphjit.trace.calls import called, public_name
 from graphjit.trace.functions import linear
 from graphjit.trace.functions.arguments import (
     as_bool,
-    from_outside,
     full,
     given,
     node_of,

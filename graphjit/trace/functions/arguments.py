@@ -229,11 +229,3 @@ def ndim_of(value: Any) -> int:
 def first_tracer(values: Sequence[Any]) -> Tracer | None:
     """A tracer among ``values`` (not nested), if any."""
     return next((value for value in values if isinstance(value, Tracer)), None)
-
-
-def from_outside(writer: str) -> TraceError:
-    """What is raised where an array of the caller's would be written, which compiled code never does."""
-    return TraceError(
-        f"{writer} would write a traced result into an array from outside at {user_location()}. Make the array inside the function "
-        "(np.zeros, np.empty), or use the result: a = a + b"
-    )

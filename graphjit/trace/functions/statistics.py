@@ -25,7 +25,7 @@ from graphjit.trace.functions.arguments import (
     wrap,
 )
 from graphjit.trace.functions.joining import concatenate
-from graphjit.trace.functions.reductions import finish, mean, sum_
+from graphjit.trace.functions.reductions import finish, mean, sum_, var
 from graphjit.trace.tracer import Trace, Tracer, implements
 
 
@@ -164,21 +164,33 @@ def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
 
 
 @implements(np.nanvar)
-def nanvar(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *, where: Any = True) -> Any:
+def nanvar(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+    mean: Any = ABSENT,
+    correction: Any = ABSENT,
+) -> Any:
     """np.nanvar; NaN where fewer than ddof + 1 numbers are left."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
-    found: Any = np.var(wrap(trace, x), axis, dtype, out, ddof, keepdims, where=_mask(trace, numbers, where))  # type: ignore[call-overload]
+    mask = _mask(trace, numbers, where)
+    found: Any = var(wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction)
     if numbers is None:
         return found
-    count = sum_(_mask(trace, numbers, where), axis, keepdims=keepdims)
-    return wrap(tracing(), np.where(count > ddof, found, np.nan)._node)  # type: ignore[attr-defined]
+    count = sum_(mask, axis, keepdims=keepdims)
+    return wrap(tracing(), np.where(count > (correction if given(correction) else ddof), found, np.nan)._node)  # type: ignore[attr-defined]
 
 
 @implements(np.nanstd)
-def nanstd(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *, where: Any = True) -> Any:
+def nanstd(a: Any, *args: Any, **kwargs: Any) -> Any:
     """np.nanstd."""
-    return np.sqrt(nanvar(a, axis, dtype, out, ddof, keepdims, where=where))
+    return np.sqrt(nanvar(a, *args, **kwargs))
 
 
 def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
