@@ -30,13 +30,15 @@ from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.active import active_trace
 from graphjit.trace.concrete import jit_disabled
+from graphjit.trace.layout import canonical_strides, standing_for
 from graphjit.trace.location import user_level
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
+from graphjit.trace.results import check_writable
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
 from graphjit.trace.tracebacks import hides_frames
-from graphjit.trace.tracer import Trace
+from graphjit.trace.tracer import Array, Trace
 
 if TYPE_CHECKING:
     from graphjit.backend.executable import Executable
@@ -103,9 +105,11 @@ class Prepared:
             if array.shape != node.shape or array.dtype != node.dtype:
                 raise TraceError(f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}")
             arrays.append(np.require(array, array.dtype, ("C", "A")))
-        outputs = self.code.run(arrays, results_in_place(self.code.in_place, given, arrays))
-        values = [value[()] if not value.shape else value for value in outputs]
-        return unflatten(self.staged.result, [values[item] if kind == "value" else item for kind, item in self.staged.outputs])
+        results = self.staged.results
+        if results.written:
+            check_writable(results, given, self.staged.captured, self.staged.graph.name)
+        into = results_in_place(self.code.in_place, given, arrays) | results.places(self.code.outputs)
+        return results.deliver(self.code.run(arrays, into), given)
 
 
 class Dispatcher:
@@ -206,7 +210,7 @@ class Dispatcher:
             self.log(key)
             with without_collection():
                 staged = self.stage(kinds, spec)
-                donated = self.donated(args, kwargs)
+                donated = tuple(number for number in self.donated(args, kwargs) if number not in staged.results.written)
                 prepared = Prepared(staged, executable(staged.graph, self.backend, donated))
             self.log_donation(prepared, donated, key)
             entries = self.known.setdefault(key, [])
@@ -232,7 +236,7 @@ class Dispatcher:
         """Trace the function for a signature."""
         static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
         static = [v.value if isinstance(v, Static) else v for v in static]
-        return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec))
+        return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec), self.derives)
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -275,6 +279,9 @@ class Dispatcher:
         native = self.native() if self.native is not None else None
         if native is None or self.backend != "llvm" or config.disable_jit:
             return
+        results = prepared.staged.results
+        if results.written:
+            return  # the slow way looks at overlaps and writes the arguments
         marked, named = self.mark(args, kwargs)
         trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]
         if any(tree is None for tree in trees):
@@ -287,17 +294,19 @@ class Dispatcher:
         staged, code = prepared.staged, prepared.code
         shared = cast("Executable", code.shared)
         outs: list[Any] = []
-        for kind, item in staged.outputs:
+        for kind, item in results.leaves:
             if kind == "static":
                 outs.append(sig.StaticOut(item))
             else:
                 type = code.outputs[item]
-                outs.append(sig.ArrayOut(type.dtype, type.shape, item, code.in_place.get(item)) if type.shape else sig.ScalarOut(type.dtype, item))
-        tree = output_tree(unflatten(staged.result, outs)) if is_plain(staged.result) else None
+                if type.shape or item in results.arrays:
+                    outs.append(sig.ArrayOut(type.dtype, type.shape, item, None if item in results.orders else code.in_place.get(item), results.orders.get(item)))
+                else:
+                    outs.append(sig.ScalarOut(type.dtype, item))
+        tree = output_tree(unflatten(results.spec, outs)) if is_plain(results.spec) else None
         wrap = None
         if tree is None:
-            result = staged.result
-            tree, wrap = sig.Tuple(tuple(outs)), lambda leaves: unflatten(result, leaves)
+            tree, wrap = sig.Tuple(tuple(outs)), lambda leaves: unflatten(results.spec, leaves)
         spec = sig.EntrySpec(
             positional=len(args),
             keywords=tuple(kwargs),
@@ -337,7 +346,12 @@ def lifted(trace: Trace, leaf: Any) -> Any:
     """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
     if isinstance(leaf, Static):
         return leaf.value
-    return trace.tracer(trace.capture(leaf)) if type(leaf) in (np.ndarray, np.memmap) and leaf.dtype != object else leaf
+    if type(leaf) not in (np.ndarray, np.memmap) or leaf.dtype == object:
+        return leaf
+    captured = Array(trace, trace.capture(leaf))
+    if not leaf.flags.c_contiguous:
+        captured._model = standing_for(leaf.shape, canonical_strides(leaf))
+    return captured
 
 
 def input_tree(value: Any) -> Any:
@@ -356,7 +370,7 @@ def input_tree(value: Any) -> Any:
     if leaf.type is None:
         return sig.StaticIn(value)
     if leaf.kind == "array":
-        if kind is not np.ndarray:
+        if kind is not np.ndarray or leaf.value is not None:
             return None
         return sig.ArrayIn(leaf.type.dtype, leaf.type.shape)
     return sig.ScalarIn(leaf.type.dtype, leaf.kind == "number")

@@ -341,7 +341,7 @@ def test_fall_through_arrays_give_the_same_result():
         keep = x.copy()
         np.testing.assert_array_equal(c(x), want)
         np.testing.assert_array_equal(x, keep)
-    assert len(calls) == 1
+    assert len(calls) == 3  # rows, columns, with gaps: memory order is part of the trace
     assert c(np.zeros((0, 3))).shape == (0, 3)
     zero = c(np.array(3.0))
     assert type(zero) is np.float64

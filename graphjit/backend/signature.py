@@ -169,15 +169,21 @@ class ArrayOut:
 
     ``donor`` is the input slot of a donated `ArrayIn` of the same type that the program may overwrite with this output. Its array itself is
     the result when it owns writable memory and no array of the call overlaps with a donor.
+
+    ``order`` names the axes of the result from the slowest to the fastest where it is not row-major: ``shape`` is that of the memory then, so
+    axis ``order[i]`` of the result is axis ``i`` of ``shape``.
     """
 
     dtype: np.dtype
     shape: tuple[int, ...]
     source: int
     donor: int | None = None
+    order: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
+        if self.order is not None and sorted(self.order) != list(range(len(self.shape))):
+            raise ValueError(f"{self.order} is no order of the axes of {self.shape}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +252,7 @@ class EntrySpec:
             if len({leaf.donor for leaf in donated}) < len(donated):
                 raise ValueError("two results want the memory of one argument")
             for leaf in donated:
-                if leaf.donor is None or ArrayIn(leaf.dtype, leaf.shape) not in arguments[leaf.donor : leaf.donor + 1]:
+                if leaf.donor is None or leaf.order is not None or ArrayIn(leaf.dtype, leaf.shape) not in arguments[leaf.donor : leaf.donor + 1]:
                     raise ValueError(f"input slot {leaf.donor} is no argument of the type of {leaf}")
 
     @property

@@ -17,10 +17,12 @@ import numpy as np
 from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
+from graphjit.trace.buffers import token_of
 from graphjit.trace.location import user_location
 from graphjit.trace.marks import attribute
 from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
-from graphjit.trace.tracer import Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
+from graphjit.trace.results import changed_under_derivative
+from graphjit.trace.tracer import Array, Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 from graphjit.transforms.substitute import substitute
@@ -103,6 +105,21 @@ def output_nodes(trace: Trace, tree: Any, what: str) -> tuple[list[Node], TreeSp
     return nodes, spec
 
 
+def unchanging(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The result of a function that must not change its arguments in place.
+
+    Raises:
+        DerivativeError: it does.
+    """
+    arrays = [leaf for leaf in flatten((tuple(args), kwargs))[0] if isinstance(leaf, Array)]
+    before = [token_of(x) for x in arrays]
+    result = function(*args, **kwargs)
+    for x, token in zip(arrays, before, strict=True):
+        if token_of(x) is not token:
+            raise changed_under_derivative(x)
+    return result
+
+
 def zeros(trace: Trace, node: Node) -> Node:
     """A true zero in the type of ``node``."""
     return trace.builder.full(0.0, node.type)
@@ -126,7 +143,7 @@ def value_and_grad(
     for i in argnums:
         new_args[i] = next(values)
     new_kwargs = kwargs | {name: next(values) for name in argnames}
-    result = function(*new_args, **new_kwargs)
+    result = unchanging(function, new_args, new_kwargs)
     aux: Any = None
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
@@ -180,7 +197,7 @@ def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], give
             if tangent.shape != node.shape or tangent.dtype.kind not in "fi":
                 raise DerivativeError(f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {node.type}")
         seeds[node] = trace.convert(tangent, node.dtype)
-    outs, spec = output_nodes(trace, function(*held.values), "jvp")
+    outs, spec = output_nodes(trace, unchanging(function, held.values, {}), "jvp")
     found = tangents(trace.builder, seeds, outs)
     dots = [zeros(trace, node) if dot is None else dot for node, dot in zip(outs, found, strict=True)]
     resolved = [Tracer(trace, node) for node in held.resolve([*outs, *dots])]
@@ -200,7 +217,7 @@ def check_cotangent(leaf: Any) -> None:
 def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> tuple[Any, Callable[[Any], Any], Any]:
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
     held = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
-    result = function(*held.values)
+    result = unchanging(function, held.values, {})
     aux: Any = None
     if has_aux:
         result, aux = result

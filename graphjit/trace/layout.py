@@ -90,6 +90,34 @@ def in_memory_of(result: Any, source: Any, order: str | None) -> Any:
     return result
 
 
+def canonical_strides(array: np.ndarray) -> tuple[int, ...]:
+    """Strides in elements that decide the same questions as the array's own: order of axes, signs, gaps, axes that lie as one.
+
+    Arrays with the same canonical strides need one trace: a column of any matrix is (2,).
+    """
+    order = axes_in_memory(array)[::-1]
+    own = [stride // array.itemsize for stride in array.strides]
+    found = [0] * array.ndim
+    reach, real = 1, 1  # elements that the faster axes cover: in the new strides and in the array's
+    for axis in order:
+        step, size = own[axis], array.shape[axis]
+        if step == 0 or size == 1:
+            continue
+        if abs(step) < real:  # elements overlap: nothing can be told apart but by the strides themselves
+            return tuple(own)
+        found[axis] = (reach if abs(step) == real else reach + 1) * (1 if step > 0 else -1)
+        reach, real = abs(found[axis]) * size, abs(step) * size
+    return tuple(found)
+
+
+def standing_for(shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    """A model with these strides in elements."""
+    low = sum(min(0, step * (size - 1)) for step, size in zip(strides, shape, strict=True))
+    high = sum(max(0, step * (size - 1)) for step, size in zip(strides, shape, strict=True))
+    memory = np.empty(high - low + 1, bool)
+    return np.lib.stride_tricks.as_strided(memory[-low:], shape, strides)
+
+
 # -------------------------------------------------------------------------------------------------- small twins
 
 

@@ -2,7 +2,7 @@
 
 Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it captured.
 Input: function, arguments.  Output: `Staged` (graph, structure of the result, captured arrays, guards).
-Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are never written.
+Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are written only where the function writes its arguments.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.concrete import Values
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards, guard_text, holds
-from graphjit.trace.marks import attribute, declares
+from graphjit.trace.layout import canonical_strides, standing_for
+from graphjit.trace.marks import declares
 from graphjit.trace.patches import recording
-from graphjit.trace.pytree import TreeSpec, flatten, unflatten
-from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
+from graphjit.trace.results import Results, results_of
+from graphjit.trace.tracer import Trace, check_dtype
 
 
 class Leaf(NamedTuple):
@@ -35,6 +36,7 @@ class Leaf(NamedTuple):
     kind: str
     type: Type | None
     value: Hashable = None
+    """Of a static leaf its type and itself; of an array that is not row-major its strides (`layout.canonical_strides`)."""
 
 
 def classify(leaf: Any) -> Leaf:
@@ -47,7 +49,7 @@ def classify(leaf: Any) -> Leaf:
     kind = type(leaf)
     if kind is np.ndarray or kind is np.memmap:
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
-        return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape))
+        return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape), None if leaf.flags.c_contiguous else canonical_strides(leaf))
     if kind is float:
         return Leaf("number", Type(F64, ()))
     if kind is int:
@@ -91,8 +93,7 @@ class Staged:
     """A traced call."""
 
     graph: Graph
-    result: TreeSpec
-    outputs: list[tuple[str, Any]]  # ("value", output number) or ("static", object), one per result leaf
+    results: Results
     captured: list[np.ndarray]
     guards: tuple[Guard, ...]
 
@@ -116,6 +117,7 @@ def stage(
     call: Callable[[list[Any]], Any],
     static: Sequence[Any] = (),
     names: Sequence[str] = (),
+    derivative: bool = False,
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards; ``names`` are the
     leaves' for people."""
@@ -130,8 +132,11 @@ def stage(
                 values.append(leaf.value[1])  # type: ignore[index]
             else:
                 tracer = trace.input(leaf.type, names[i] if names else f"x{i}", leaf.kind)
+                if leaf.value is not None:
+                    tracer._model = standing_for(leaf.type.shape, leaf.value)  # type: ignore[arg-type]
                 inputs.append(tracer._node)
                 values.append(tracer)
+        arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.fresh = True
         result = call(values)
         if _states(generators) != before:
@@ -139,7 +144,8 @@ def stage(
                 f"{name} draws from a random generator while it is traced: the numbers would be baked into the compiled code and come back "
                 "at every call. Draw outside and pass the numbers as an argument."
             )
-        spec, outputs, nodes = _results(trace, result)
+        results = results_of(trace, result, arguments, derivative)
+        nodes = results.nodes
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
     captured = []
@@ -159,22 +165,7 @@ def stage(
         whole = Graph(name, [*graph.inputs, *used], nodes)
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
-    return Staged(graph, spec, outputs, captured, guards)
-
-
-def _results(trace: Trace, result: Any) -> tuple[TreeSpec, list[tuple[str, Any]], list[Node]]:
-    """Structure of a result, what each of its leaves is, and the nodes of those that are values."""
-    flat, spec = flatten(result)
-    outputs: list[tuple[str, Any]] = []
-    nodes: list[Node] = []
-    for item in flat:
-        if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
-            outputs.append(("value", len(nodes)))
-            nodes.append(trace.node(assemble(trace, item) if any_tracer(item) else item))
-        else:
-            check_static_result(item)
-            outputs.append(("static", item))
-    return spec, outputs, nodes
+    return Staged(graph, results, captured, guards)
 
 
 def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]) -> Any:
@@ -189,10 +180,11 @@ def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[li
                 tracer = trace.input(kind.type, name, kind.kind)
                 values.known[tracer._node] = np.asarray(leaf, kind.type.dtype)
                 given.append(tracer)
+        arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.fresh = True
-        spec, outputs, nodes = _results(trace, call(given))
-        found = [np.array(values.of(node)) for node in nodes]
-    return unflatten(spec, [found[item] if kind == "value" and found[item].shape else found[item][()] if kind == "value" else item for kind, item in outputs])
+        results = results_of(trace, call(given), arguments, derivative=True)
+        found = [np.array(values.of(node)) for node in results.nodes]
+    return results.deliver(found, given)
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
@@ -209,23 +201,6 @@ def _generators(values: Iterable[Any]) -> list[Any]:
 def _states(generators: Iterable[Any]) -> list[bytes]:
     """What changes whenever a generator is drawn from."""
     return [pickle.dumps(generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()) for generator in generators]
-
-
-def check_static_result(item: Any) -> None:
-    """A result that is no array and no number is returned as it is: it must not hold anything traced.
-
-    Raises:
-        TraceError: iterators, and objects of unregistered classes that hold traced values.
-    """
-    kind = type(item).__name__
-    if declares(item, "__next__"):
-        raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
-    parts = item if isinstance(item, set | frozenset) else attribute(item, "__dict__", {}).values() if not isinstance(item, type) else ()
-    if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
-        raise TraceError(
-            f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
-            "the class with graphjit.register_dataclass or graphjit.register_pytree_node"
-        )
 
 
 def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None:

@@ -363,6 +363,7 @@ class Tracer(Unanswered):
     """
 
     __slots__ = ("__weakref__", "_model", "_node", "_trace")
+    _model: np.ndarray | None
     __array_priority__ = 1000.0
 
     def __new__(cls, trace: Trace, node: Node, weak: bool = False) -> Tracer:

@@ -118,14 +118,18 @@ policy.set:
 policy.foreign:
   call void @gj_policy_restore(ptr %policy.old)
   br label %fresh.make
+prepare.ordered:
+  {word("ordered.strides", "ptr", 6, "%prep")}
+  br label %fresh.make
 fresh.make:
-  %restore = phi ptr [ null, %prepare.array ], [ %policy.old, %policy.set ], [ null, %policy.foreign ]
+  %restore = phi ptr [ null, %prepare.array ], [ %policy.old, %policy.set ], [ null, %policy.foreign ], [ null, %prepare.ordered ]
+  %strides = phi ptr [ null, %prepare.array ], [ null, %policy.set ], [ null, %policy.foreign ], [ %ordered.strides, %prepare.ordered ]
   {word("fresh.descr", "ptr", 3, "%prep")}
   {word("fresh.nd", "i32", 4, "%prep")}
   {word("fresh.dims", "ptr", 5, "%prep")}
   call void @Py_IncRef(ptr %fresh.descr)
   %fresh = call ptr @gj_np_new_from_descr(ptr @gj_np_ndarray, ptr %fresh.descr, i32 %fresh.nd, ptr %fresh.dims, \
-ptr null, ptr null, i32 0, ptr null)
+ptr %strides, ptr null, i32 0, ptr null)
   %restored = icmp eq ptr %restore, null
   br i1 %restored, label %fresh.check, label %policy.restore
 policy.restore:

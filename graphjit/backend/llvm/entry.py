@@ -255,10 +255,16 @@ class _Tables:
         facts = cpython.dtype_facts(leaf.dtype.name)
         slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
         if isinstance(leaf, ArrayOut):
-            shape = self._shape(leaf.shape)
+            shown = leaf.shape
+            if leaf.order is not None:
+                lies = np.empty(leaf.shape, leaf.dtype.name).transpose(np.argsort(leaf.order))
+                shown, strides = lies.shape, self._shape(lies.strides)
+            shape = self._shape(shown)
             fresh = Prepare.BLOCK if _nbytes(leaf) >= SMALLEST else Prepare.ARRAY
             words = slot, place, facts.descr, len(leaf.shape), shape
-            if leaf.donor is None and (spares := self._spare_arrays(leaf)):
+            if leaf.order is not None:
+                self._op(self._prepare, Prepare.ORDERED, *words, strides)
+            elif leaf.donor is None and (spares := self._spare_arrays(leaf)):
                 self._op(self._prepare, Prepare.SPARE, *words, *map(id, spares))
             elif leaf.donor is None:
                 self._op(self._prepare, fresh, *words)

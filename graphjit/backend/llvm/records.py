@@ -54,6 +54,7 @@ class Prepare(IntEnum):
     BLOCK = 3  # as ARRAY, in memory that is used again (`blocks.py`)
     APART = 4  # a table of arrays, b its length: whether donors may be used (`donation.py`)
     DONOR = 5  # as ARRAY, f register of the donated array, g whether a fresh one would be BLOCK
+    ORDERED = 7  # as ARRAY, f strides in bytes: an array that is not row-major
     SPARE = 6  # as ARRAY, f and g arrays of this type to hand out again when nobody else holds them
 
 

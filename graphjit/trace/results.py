@@ -1,0 +1,157 @@
+"""What a traced call returns and which of its arguments it changed.
+
+Job: the outputs of a graph as the caller shall see them: classes, memory order, and arguments that the function wrote to in place.
+Input: the result of the traced function, the traced arguments.  Output: `Results`; after the run, what the caller gets.
+Invariants: results are new arrays in NumPy's memory order; an argument that the function changed holds the new values after the call, is itself the
+result where the function returned it, and keeps its old values when the call raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import DerivativeError, TraceError
+from graphjit.ir.node import Location, Node
+from graphjit.ir.types import Type
+from graphjit.trace import layout
+from graphjit.trace.buffers import Stored
+from graphjit.trace.marks import attribute, declares
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
+from graphjit.trace.tracer import Array, Trace, Tracer, any_tracer, assemble
+
+
+@dataclass
+class Results:
+    """Structure of a result and what its leaves are.
+
+    ``leaves`` holds one pair for each: ("value", number of the output), ("argument", number of the input) for an argument that the function changed
+    and returned, or ("static", object).
+    """
+
+    spec: TreeSpec
+    leaves: list[tuple[str, Any]]
+    nodes: list[Node] = field(default_factory=list)
+    orders: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Output -> its axes as they lie in memory, where that is not row-major; the output is computed in that order."""
+    arrays: set[int] = field(default_factory=set)
+    """Outputs without axes that are arrays and no NumPy scalars."""
+    written: dict[int, int] = field(default_factory=dict)
+    """Number of an argument that the function changed -> the output with its new values."""
+    lines: dict[int, Location | None] = field(default_factory=dict)
+    """Where each of them was changed."""
+
+    def add(self, trace: Trace, item: Any) -> int:
+        """A value as one more output; its number."""
+        number = len(self.nodes)
+        node = trace.node(assemble(trace, item) if any_tracer(item) else item)
+        if isinstance(item, Array | np.ndarray):
+            if not node.shape:
+                self.arrays.add(number)
+            elif not layout.row_major(item):
+                order = layout.axes_in_memory(layout.model(item) if isinstance(item, Array) else item)
+                if layout.fresh(node.shape, order) is not None:
+                    self.orders[number] = order
+                    node = trace.emit("transpose", node, perm=order)
+        self.nodes.append(node)
+        return number
+
+    def places(self, types: Sequence[Type]) -> dict[int, np.ndarray]:
+        """Arrays for the outputs that are not row-major, as views that are."""
+        found = {}
+        for number, order in self.orders.items():
+            lies = np.empty(types[number].shape, types[number].dtype).transpose(np.argsort(order))
+            found[number] = np.ndarray(lies.shape, lies.dtype, strides=lies.strides).transpose(order)
+        return found
+
+    def _shown(self, number: int, array: np.ndarray) -> Any:
+        if number in self.orders:
+            return array.base if array.base is not None else array.transpose(np.argsort(self.orders[number]))
+        return array if array.shape or number in self.arrays else array[()]
+
+    def deliver(self, outputs: Sequence[np.ndarray], given: Sequence[Any]) -> Any:
+        """The result of a call with these dynamic leaves; arguments that the function changed are written."""
+        values = [self._shown(number, array) for number, array in enumerate(outputs)]
+        for argument, number in self.written.items():
+            np.copyto(given[argument], values[number])
+        leaves = [values[item] if kind == "value" else given[item] if kind == "argument" else item for kind, item in self.leaves]
+        return unflatten(self.spec, leaves)
+
+
+def results_of(trace: Trace, result: Any, arguments: Sequence[tuple[Tracer, Node]], derivative: bool) -> Results:
+    """Read the result of the traced function, whose ``arguments`` were these nodes before.
+
+    Raises:
+        DerivativeError: it changed an argument, which has no meaning under a derivative.
+    """
+    flat, spec = flatten(result)
+    found = Results(spec, [])
+    changed = {number: x for number, (x, before) in enumerate(arguments) if isinstance(x, Stored) and x._node is not before}
+    for item in flat:
+        if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
+            own = next((number for number, x in changed.items() if x is item), None)
+            found.leaves.append(("value", found.add(trace, item)) if own is None else ("argument", own))
+        else:
+            check_static_result(item)
+            found.leaves.append(("static", item))
+    for number, x in changed.items():
+        if derivative:
+            raise changed_under_derivative(x)
+        found.lines[number] = x._node.loc
+        found.written[number] = found.add(trace, x)
+        found.orders.pop(found.written[number], None)
+        found.nodes[found.written[number]] = x._node
+    return found
+
+
+def changed_under_derivative(x: Tracer) -> DerivativeError:
+    """The error for a write to an argument of a differentiated function."""
+    return DerivativeError(
+        f"the function changes an argument of type {x._node.type} in place at {x._node.loc}: a derivative belongs to the values that were passed. "
+        "Work on a copy: x = x.copy()"
+    )
+
+
+def check_writable(results: Results, given: Sequence[Any], others: Sequence[np.ndarray], name: str) -> None:
+    """Look, before anything is computed, whether the arguments that will be written can be.
+
+    Raises:
+        ValueError: an array is read-only, or overlaps with another array of the call (NumPy's result would depend on which is read first).
+    """
+    for argument in results.written:
+        target, where = given[argument], results.lines[argument]
+        if not target.flags.writeable:
+            raise ValueError(f"assignment destination is read-only: argument {argument} of {name}, which changes it at {where}")
+        for i, other in enumerate((*given, *others)):
+            if i != argument and isinstance(other, np.ndarray) and _overlap(target, other):
+                raise ValueError(
+                    f"{name} changes its argument {argument} in place at {where}, and that array overlaps with another array of the call; pass a copy "
+                    "of one of them"
+                )
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def check_static_result(item: Any) -> None:
+    """A result that is no array and no number is returned as it is: it must not hold anything traced.
+
+    Raises:
+        TraceError: iterators, and objects of unregistered classes that hold traced values.
+    """
+    kind = type(item).__name__
+    if declares(item, "__next__"):
+        raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
+    parts = item if isinstance(item, set | frozenset) else attribute(item, "__dict__", {}).values() if not isinstance(item, type) else ()
+    if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
+        raise TraceError(
+            f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
+            "the class with graphjit.register_dataclass or graphjit.register_pytree_node"
+        )
