@@ -71,55 +71,36 @@ def _declare(
 
 def _bell(b: Builder, x: Node) -> Node:
     """2/sqrt(pi) exp(-x*x), the derivative of erf."""
-    return b.mul(b.gaussian(x, rate=1.0), TWO_OVER_SQRT_PI)
+    return b.mul(b.bell(x), TWO_OVER_SQRT_PI)
 
 
-def _infer_gaussian(x: Type, *, rate: float) -> Type:
-    return floating(x)
-
-
-def _gaussian(x: Any, *, rate: float) -> Any:
-    high, low = _square_parts(x)
-    with np.errstate(all="ignore"):
-        return np.asarray(np.exp(-high * x.dtype.type(rate)) * np.exp(-low * x.dtype.type(rate)))
-
-
-def _square_parts(x: Any) -> tuple[Any, Any]:
-    """x*x as a number without error and a small rest; beyond 1e4, where exp(-x*x) is 0, no more than that is needed."""
-    x = np.clip(x, -1e4, 1e4)
-    with np.errstate(all="ignore"):
-        product = x * x.dtype.type(_splitter(x.dtype))
-        head = product - (product - x)
-        return head * head, (x - head) * (x + head)
-
-
-def _splitter(dtype: Any) -> float:
-    """Veltkamp's factor: the leading half of the digits, whose square is exact."""
-    return 4097.0 if np.dtype(dtype).itemsize == 4 else 134217729.0
-
-
-def _expand_gaussian(b: Builder, out: Node, x: Node) -> Node:
+def _bell_of(rate: float) -> Callable[[Any], Any]:
     """exp(-rate*h*h) exp(-rate*(x-h)*(x+h)), h the leading digits of x: the rounding of x*x alone would cost hundreds of ULP."""
-    rate: Any = out.attrs["rate"]
-    x = b.minimum(b.maximum(x, -1e4), 1e4)
-    product = b.mul(x, _splitter(x.dtype))
-    head = b.sub(product, b.sub(product, x))
-    high = b.mul(b.mul(head, head), -rate)
-    low = b.mul(b.mul(b.sub(x, head), b.add(x, head)), -rate)
-    return b.mul(b.exp(high), b.exp(low))
+
+    def impl(x: Any) -> Any:
+        x = np.clip(x, -1e4, 1e4)
+        splitter = x.dtype.type(4097 if x.dtype.itemsize == 4 else 134217729)  # Veltkamp's: the square of half the digits is exact
+        with np.errstate(all="ignore"):
+            product = x * splitter
+            head = product - (product - x)
+            scale = x.dtype.type(-rate)
+            return np.asarray(np.exp(scale * head * head) * np.exp(scale * (x - head) * (x + head)))
+
+    return impl
 
 
-op(
-    "gaussian",
-    doc="exp(-rate * x * x), accurate in its tails.",
-    attrs=("rate",),
-    infer=_infer_gaussian,
-    impl=_gaussian,
-    grad=Partials(lambda b, out, x: b.mul(b.mul(x, -2.0 * out.attrs["rate"]), out)),
-    lower=Decompose(_expand_gaussian),
-    samples=Cases(lambda rng, draw: [([draw(5)], {"rate": rate}) for rate in (0.5, 1.0)]),
-    special=(*EDGES, 20.0, -38.0),
-)
+for _name, _rate in (("bell", 1.0), ("half_bell", 0.5)):
+    op(
+        _name,
+        doc=f"exp(-{'x * x' if _rate == 1 else 'x * x / 2'}), accurate in its tails.",
+        infer=floating,
+        impl=_bell_of(_rate),
+        grad=Partials(lambda b, out, x, _factor=-2.0 * _rate: b.mul(b.mul(x, _factor), out)),
+        lower=Scalar(_name, cost=22),
+        samples=uniform((-3, 3)),
+        special=(*EDGES, 20.0, -38.0),
+        accuracy="2 ULP",
+    )
 
 
 def _erfcx_partial(b: Builder, out: Node, x: Node) -> Node:
@@ -177,11 +158,21 @@ def _expand_logit(b: Builder, out: Node, x: Node) -> Node:
 _declare(
     "expit",
     "Logistic function 1 / (1 + exp(-x)).",
-    (lambda b, out, x: b.mul(out, b.expit(b.neg(x))),),
+    (lambda b, out, x: b.expit_slope(x),),
     Scalar("expit", cost=25),
     (-3, 3),
     special=(1000.0, -1000.0),
     accuracy="3 ULP",
+)
+op(
+    "expit_slope",
+    doc="expit(x) * expit(-x), the derivative of expit: expit(x) * (1 - expit(x)) loses its digits where expit saturates.",
+    infer=floating,
+    impl=lambda x: np.asarray(_scipy("expit")(x) * _scipy("expit")(-x)),
+    grad=Partials(lambda b, out, x: b.neg(b.mul(out, b.tanh(b.mul(x, 0.5))))),
+    lower=Decompose(lambda b, out, x: b.mul(b.expit(x), b.expit(b.neg(x)))),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 1000.0, -1000.0),
 )
 _declare(
     "log_expit",
@@ -250,20 +241,20 @@ def _expand_log_ndtr(b: Builder, out: Node, x: Node) -> Node:
 
 
 _FRACTION = 24
-"""Terms of the continued fraction of Mills' ratio: below 0.1 ULP from 4 on."""
+"""Terms of the continued fraction of Mills' ratio: below 1 ULP of float64 from 6 on."""
 
 
 def _expand_hazard(b: Builder, out: Node, x: Node) -> Node:
     """sqrt(2/pi) / erfcx(-x/sqrt(2)), and phi(x) / Phi(x) where erfcx would magnify the rounding of its argument."""
     lower = b.div(math.sqrt(2.0 / math.pi), b.erfcx(b.mul(x, -SQRT_HALF)))
-    bell = b.mul(b.gaussian(x, rate=0.5), 1.0 / math.sqrt(2.0 * math.pi))
+    bell = b.mul(b.half_bell(x), 1.0 / math.sqrt(2.0 * math.pi))
     return b.select(b.gt(x, 1.0), b.div(bell, b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)), lower)
 
 
 def _expand_hazard_excess(b: Builder, out: Node, x: Node) -> Node:
     """x + hazard(x) is 1 / (y + 2 / (y + 3 / (y + ...))) for y = -x: far below 0 the sum would cancel (DLMF 7.9.1)."""
-    far = b.lt(x, -4.0)
-    y = b.select(far, b.neg(x), b.full(4.0, x.type))
+    far = b.lt(x, -6.0)
+    y = b.select(far, b.neg(x), b.full(6.0, x.type))
     tail = y
     for k in range(_FRACTION, 1, -1):
         tail = b.add(y, b.div(float(k), tail))
@@ -283,16 +274,16 @@ def _hazard(x: Any) -> Any:
 
     half = x.dtype.type(SQRT_HALF)
     lower = math.sqrt(2.0 / math.pi) / scipy.special.erfcx(-x * half)
-    upper = _gaussian(x, rate=0.5) / math.sqrt(2.0 * math.pi) / (scipy.special.erfc(-x * half) * 0.5)
+    upper = _bell_of(0.5)(x) / math.sqrt(2.0 * math.pi) / (scipy.special.erfc(-x * half) * 0.5)
     return np.where(x > 1, upper, lower)
 
 
 def _hazard_excess(x: Any) -> Any:
-    y = np.where(x < -4, -x, 4).astype(x.dtype)
+    y = np.where(x < -6, -x, 6).astype(x.dtype)
     tail = y
     for k in range(_FRACTION, 1, -1):
         tail = y + k / tail
-    return np.where(x < -4, 1 / tail, x + _hazard(x))
+    return np.where(x < -6, 1 / tail, x + _hazard(x))
 
 
 op(
@@ -320,7 +311,7 @@ op(
 _declare(
     "ndtr",
     "Distribution function of the standard normal distribution.",
-    (lambda b, out, x: b.mul(b.gaussian(x, rate=0.5), 1.0 / math.sqrt(2.0 * math.pi)),),
+    (lambda b, out, x: b.mul(b.half_bell(x), 1.0 / math.sqrt(2.0 * math.pi)),),
     Decompose(lambda b, out, x: b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)),
     (-3, 3),
     special=(40.0, -40.0),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, Custom, Linear, Partials
-from graphjit.transforms.masked import lift_mask, scale
+from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
 
 
@@ -46,6 +46,8 @@ def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
             else:
                 local = formula(b, node, *node.args)
                 if local is not None:
+                    if node.op.name in SINGULAR:
+                        tangent = masked_where_zero(b, tangent)
                     terms.append(scale(b, tangent, local))
     elif isinstance(rule, Linear):
         linear = range(len(node.args)) if rule.args is None else rule.args
