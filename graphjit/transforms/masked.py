@@ -42,7 +42,7 @@ def masked_where_zero(b: Builder, tangent: Node) -> Node:
 
 def _holds_zeros(node: Node, depth: int) -> bool:
     name = node.op.name
-    if is_zero(node) or name in ("embed", "select"):
+    if is_zero(node) or name == "embed":
         return True
     if not depth:
         return False

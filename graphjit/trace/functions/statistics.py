@@ -178,7 +178,9 @@ def nanvar(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: A
 @implements(np.nanstd)
 def nanstd(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False, *, where: Any = True) -> Any:
     """np.nanstd."""
-    return np.sqrt(nanvar(a, axis, dtype, out, ddof, keepdims, where=where))
+    trace = tracing()
+    variance = nanvar(a, axis, dtype, out, ddof, keepdims, where=where)
+    return wrap(trace, trace.emit("rooted", node_of(trace, variance), root=2.0, power=1.0))
 
 
 def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
