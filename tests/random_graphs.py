@@ -464,6 +464,11 @@ def _polygamma(maker: _Maker) -> Found:
     return None if x is None else ([x], {"n": int(maker.rng.integers(2, 4))})
 
 
+def _rooted(maker: _Maker) -> Found:
+    x = maker.recent(lambda node: node.dtype.kind == "f")
+    return None if x is None else ([x], {"root": 2.0, "power": float(maker.rng.integers(1, 4))})
+
+
 def _power(maker: _Maker) -> Found:
     x = maker.recent(lambda node: node.dtype.kind == "f")
     y = None if x is None else maker.matching(x.type)
@@ -487,6 +492,7 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "scatter_add": _scatter_add,
     "scatter_set": _scatter_set,
     "polygamma": _polygamma,
+    "rooted": _rooted,
     "pow": _power,
     "fmod": _power,
 }

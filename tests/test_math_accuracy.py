@@ -182,6 +182,8 @@ def samples(name: str, d: Draw) -> Samples:
         "cbrt": [d.between(-30, 30), d.positive, -d.positive],
         "erf": [d.between(-6, 6), d.between(-1, 1), d.tiny],
         "erfc": [d.between(-6, 6), d.between(0, 26.5 if d.double else 10), d.between(-1, 1), d.tiny],
+        "bell": [d.between(-27 if d.double else -10.2, 10), d.between(-1, 1), d.tiny],
+        "half_bell": [d.between(-38.6 if d.double else -14.4, 10), d.between(-1, 1), d.tiny],
         "erfcx": [d.between(-26 if d.double else -9.3, 3), d.between(0, 30), d.tiny, d.decades(0, 8)],
         "lgamma": gamma,
         "digamma": gamma,
@@ -225,6 +227,8 @@ EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "expit": lambda x: 1 / (1 + mpmath.exp(-x)),
     "log_expit": lambda x: -mpmath.log1p(mpmath.exp(-x)),
     "logaddexp": lambda x, y: mpmath.log(mpmath.exp(x) + mpmath.exp(y)),
+    "bell": lambda x: mpmath.exp(-x * x),
+    "half_bell": lambda x: mpmath.exp(-x * x / 2),
     "erfcx": lambda x: mpmath.exp(x * x) * mpmath.erfc(x),
     "cbrt": lambda x: mpmath.cbrt(x) if x >= 0 else -mpmath.cbrt(-x),
     "pow": mpmath.power,
@@ -233,6 +237,8 @@ EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "trigamma": lambda x: mpmath.psi(1, x),
 }
 DOUBLE: dict[str, Callable[..., np.ndarray]] = {
+    "bell": lambda x: np.exp(-x * x),
+    "half_bell": lambda x: np.exp(-x * x / 2),
     "asin": np.arcsin,
     "acos": np.arccos,
     "atan": np.arctan,

@@ -23,6 +23,13 @@ def _mul_one(b: Builder, x: Node, y: Node) -> Node | None:
     return x if splat(y) == 1 else y if splat(x) == 1 else None
 
 
+def _square_of_root(b: Builder, x: Node, y: Node) -> Node | None:
+    """norm(x) * norm(x) -> the square, whose derivative needs no root (see `rooted`)."""
+    if x is not y or x.op.name != "rooted" or x.attrs["power"] != 1.0:
+        return None
+    return b.emit("rooted", x.args[0], root=x.attrs["root"], power=2.0)
+
+
 def _sub_zero(b: Builder, x: Node, y: Node) -> Node | None:
     """x - 0 -> x, exact (x + 0 is not: it turns -0.0 into 0.0)."""
     value = splat(y)
@@ -73,7 +80,7 @@ op(
     grad=Partials(lambda b, out, x, y: y, lambda b, out, x, y: x),
     lower=Scalar("mul"),
     numpy=[np.multiply],
-    simplify=[_mul_one],
+    simplify=[_mul_one, _square_of_root],
     samples=uniform((-3, 3), (-3, 3), dtypes=ALL),
     special=EDGES,
 )

@@ -1,6 +1,6 @@
-"""Powers and roots: pow, square, reciprocal, sqrt, cbrt, hypot.
+"""Powers and roots: pow, square, reciprocal, sqrt, cbrt, hypot, and the roots that norms and deviations end with.
 
-Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` has 0 at the origin.  For
+Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` and ``rooted`` have 0 at the origin.  For
 ``x**y``: d/dx at x = 0 is that of the power function (1 for y = 1, 0 for y > 1 and for y = 0); d/dy at x = 0 is 0 for
 y >= 0 and NaN for negative x, where the power exists for isolated y only.  Formulas: DLMF 4.7(ii).
 """
@@ -8,6 +8,7 @@ y >= 0 and NaN for negative x, where the power exists for isolated y only.  Form
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Decompose, Partials, Scalar, op
 from graphjit.ir.patterns import splat
+from graphjit.ir.types import Type
 from graphjit.ops.infer import floating, numeric
 from graphjit.ops.samples import EDGES, FLOATS, INTS, Case, Cases, Draw, elementwise_cases, uniform
 
@@ -45,6 +47,20 @@ def _pow_in_exponent(b: Builder, out: Node, x: Node, y: Node) -> Node:
     return b.select(flat, zero, b.mul(out, b.log(x)))
 
 
+def _power_of_root(b: Builder, x: Node, y: Node) -> Node | None:
+    """norm(x) ** n -> the power of the sum itself, which is smooth where the root is not."""
+    known = splat(y)
+    if known is None or known <= 1 or not np.isfinite(known):
+        return None
+    return _raised(b, x, float(known))
+
+
+def _raised(b: Builder, x: Node, power: float) -> Node | None:
+    if x.op.name != "rooted" or x.attrs["power"] != 1.0:
+        return None
+    return b.emit("rooted", x.args[0], root=x.attrs["root"], power=power)
+
+
 def _pow_cases(rng: np.random.Generator, draw: Draw) -> list[Case]:
     """Positive bases for floats (a derivative in y exists there), small non-negative exponents for integers."""
     cases: list[Case] = []
@@ -65,6 +81,7 @@ op(
     grad=Partials(_pow_in_base, _pow_in_exponent),
     lower=Scalar("pow", cost=80),
     numpy=[np.power],
+    simplify=[_power_of_root],
     samples=Cases(_pow_cases, FLOATS + INTS),
     special=(*EDGES, 1.0, 2.0, -1.0, 0.5),
     accuracy="2 ULP",
@@ -77,6 +94,7 @@ op(
     grad=Partials(lambda b, out, x: b.add(x, x)),
     lower=Decompose(lambda b, out, x: b.mul(x, x)),
     numpy=[np.square],
+    simplify=[lambda b, x: _raised(b, x, 2.0)],
     samples=uniform((-3, 3), dtypes=FLOATS + INTS),
     special=EDGES,
 )
@@ -134,4 +152,67 @@ op(
     samples=uniform((-3, 3), (0.3, 3)),
     special=(*EDGES, 1e300),
     accuracy="2 ULP",
+)
+
+
+# --------------------------------------------------------------------------- roots of sums that are never negative
+
+
+def _root(b: Builder, x: Node, root: float) -> Node:
+    return b.sqrt(x) if root == 2 else b.pow(x, b.full(1.0 / root, x.type))
+
+
+def _expand_rooted(b: Builder, out: Node, x: Node) -> Node:
+    root, power = float(out.attrs["root"]), float(out.attrs["power"])  # type: ignore[arg-type]
+    base = _root(b, x, root)
+    if power == 1:
+        return base
+    return b.mul(base, base) if power == 2 else b.pow(base, b.full(power, x.type))
+
+
+def _rooted_partial(b: Builder, out: Node, x: Node) -> Node:
+    """power / root * x ** (power / root - 1), and 0 at x = 0 where that is not finite.
+
+    There x is least, so its own derivative is 0: a factor that is exactly zero wins.
+    """
+    root, power = float(out.attrs["root"]), float(out.attrs["power"])  # type: ignore[arg-type]
+    if power == root:
+        return b.full(1.0, x.type)
+    if power > root:
+        return b.mul(b.emit("rooted", x, root=root, power=power - root), power / root)
+    base = out if power == 1 else b.emit("rooted", x, root=root, power=1.0)
+    if power - root == -1:
+        slope = b.div(power / root, base)
+    else:
+        slope = b.mul(b.pow(base, b.full(power - root, x.type)), power / root)
+    zero = b.full(0.0, x.type)
+    return b.select(b.eq(x, zero), zero, slope)
+
+
+def _infer_rooted(x: Type, *, root: float, power: float) -> Type:
+    return floating(x)
+
+
+def _rooted(x: Any, *, root: float, power: float) -> Any:
+    base = np.sqrt(x) if root == 2 else np.power(x, x.dtype.type(1.0 / root))
+    if power == 1:
+        return np.asarray(base)
+    return np.asarray(base * base if power == 2 else np.power(base, x.dtype.type(power)))
+
+
+op(
+    "rooted",
+    doc="root-th root of a sum of powers, raised to power: norms, deviations and their powers; where the sum is 0 the derivative of the root is 0.",
+    attrs=("root", "power"),
+    infer=_infer_rooted,
+    impl=_rooted,
+    grad=Partials(_rooted_partial),
+    lower=Decompose(_expand_rooted),
+    samples=Cases(
+        lambda rng, draw: [
+            ([np.abs(draw(5)) + draw().dtype.type(0.5)], {"root": root, "power": power})
+            for root, power in ((2.0, 1.0), (2.0, 2.0), (2.0, 4.0), (3.0, 1.0), (3.0, 3.0), (2.5, 2.0))
+        ]
+    ),
+    special=(0.0, float("inf"), float("nan")),
 )

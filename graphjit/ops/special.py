@@ -71,7 +71,36 @@ def _declare(
 
 def _bell(b: Builder, x: Node) -> Node:
     """2/sqrt(pi) exp(-x*x), the derivative of erf."""
-    return b.mul(b.exp(b.neg(b.mul(x, x))), TWO_OVER_SQRT_PI)
+    return b.mul(b.bell(x), TWO_OVER_SQRT_PI)
+
+
+def _bell_of(rate: float) -> Callable[[Any], Any]:
+    """exp(-rate*h*h) exp(-rate*(x-h)*(x+h)), h the leading digits of x: the rounding of x*x alone would cost hundreds of ULP."""
+
+    def impl(x: Any) -> Any:
+        x = np.clip(x, -1e4, 1e4)
+        splitter = x.dtype.type(4097 if x.dtype.itemsize == 4 else 134217729)  # Veltkamp's: the square of half the digits is exact
+        with np.errstate(all="ignore"):
+            product = x * splitter
+            head = product - (product - x)
+            scale = x.dtype.type(-rate)
+            return np.asarray(np.exp(scale * head * head) * np.exp(scale * (x - head) * (x + head)))
+
+    return impl
+
+
+for _name, _rate in (("bell", 1.0), ("half_bell", 0.5)):
+    op(
+        _name,
+        doc=f"exp(-{'x * x' if _rate == 1 else 'x * x / 2'}), accurate in its tails.",
+        infer=floating,
+        impl=_bell_of(_rate),
+        grad=Partials(lambda b, out, x, _factor=-2.0 * _rate: b.mul(b.mul(x, _factor), out)),
+        lower=Scalar(_name, cost=22),
+        samples=uniform((-3, 3)),
+        special=(*EDGES, 20.0, -38.0),
+        accuracy="2 ULP",
+    )
 
 
 def _erfcx_partial(b: Builder, out: Node, x: Node) -> Node:
@@ -129,11 +158,21 @@ def _expand_logit(b: Builder, out: Node, x: Node) -> Node:
 _declare(
     "expit",
     "Logistic function 1 / (1 + exp(-x)).",
-    (lambda b, out, x: b.mul(out, b.sub(1.0, out)),),
+    (lambda b, out, x: b.expit_slope(x),),
     Scalar("expit", cost=25),
     (-3, 3),
     special=(1000.0, -1000.0),
     accuracy="3 ULP",
+)
+op(
+    "expit_slope",
+    doc="expit(x) * expit(-x), the derivative of expit: expit(x) * (1 - expit(x)) loses its digits where expit saturates.",
+    infer=floating,
+    impl=lambda x: np.asarray(_scipy("expit")(x) * _scipy("expit")(-x)),
+    grad=Partials(lambda b, out, x: b.neg(b.mul(out, b.tanh(b.mul(x, 0.5))))),
+    lower=Decompose(lambda b, out, x: b.mul(b.expit(x), b.expit(b.neg(x)))),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 1000.0, -1000.0),
 )
 _declare(
     "log_expit",
@@ -201,15 +240,78 @@ def _expand_log_ndtr(b: Builder, out: Node, x: Node) -> Node:
     return b.select(b.lt(x, -1.0), lower, upper)
 
 
-def _hazard(b: Builder, out: Node, x: Node) -> Node:
-    """phi(x) / Phi(x) = sqrt(2/pi) / erfcx(-x/sqrt(2)): no cancellation or underflow in either tail."""
-    return b.div(math.sqrt(2.0 / math.pi), b.erfcx(b.mul(x, -SQRT_HALF)))
+_FRACTION = 32
+"""Terms of the continued fraction of Mills' ratio: below 1 ULP of float64 from 5 on."""
+
+
+def _expand_hazard(b: Builder, out: Node, x: Node) -> Node:
+    """sqrt(2/pi) / erfcx(-x/sqrt(2)), and phi(x) / Phi(x) where erfcx would magnify the rounding of its argument."""
+    lower = b.div(math.sqrt(2.0 / math.pi), b.erfcx(b.mul(x, -SQRT_HALF)))
+    bell = b.mul(b.half_bell(x), 1.0 / math.sqrt(2.0 * math.pi))
+    return b.select(b.gt(x, 1.0), b.div(bell, b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)), lower)
+
+
+def _expand_hazard_excess(b: Builder, out: Node, x: Node) -> Node:
+    """x + hazard(x) is 1 / (y + 2 / (y + 3 / (y + ...))) for y = -x: far below 0 the sum would cancel (DLMF 7.9.1)."""
+    far = b.lt(x, -5.0)
+    y = b.select(far, b.neg(x), b.full(5.0, x.type))
+    tail = y
+    for k in range(_FRACTION, 1, -1):
+        tail = b.add(y, b.div(float(k), tail))
+    return b.select(far, b.div(1.0, tail), b.add(x, b.hazard(x)))
+
+
+def _reference(expand: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def impl(x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return np.asarray(expand(np.asarray(x))).astype(x.dtype, copy=False)
+
+    return impl
+
+
+def _hazard(x: Any) -> Any:
+    import scipy.special  # as in _scipy
+
+    half = x.dtype.type(SQRT_HALF)
+    lower = math.sqrt(2.0 / math.pi) / scipy.special.erfcx(-x * half)
+    upper = _bell_of(0.5)(x) / math.sqrt(2.0 * math.pi) / (scipy.special.erfc(-x * half) * 0.5)
+    return np.where(x > 1, upper, lower)
+
+
+def _hazard_excess(x: Any) -> Any:
+    y = np.where(x < -5, -x, 5).astype(x.dtype)
+    tail = y
+    for k in range(_FRACTION, 1, -1):
+        tail = y + k / tail
+    return np.where(x < -5, 1 / tail, x + _hazard(x))
+
+
+op(
+    "hazard",
+    doc="phi(x) / Phi(x), the derivative of log_ndtr, without cancellation or underflow in either tail.",
+    infer=floating,
+    impl=_reference(_hazard),
+    grad=Partials(lambda b, out, x: b.neg(b.mul(out, b.hazard_excess(x)))),
+    lower=Decompose(_expand_hazard),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 30.0, -40.0, -1e5),
+)
+op(
+    "hazard_excess",
+    doc="x + hazard(x), without cancellation far below 0.",
+    infer=floating,
+    impl=_reference(_hazard_excess),
+    grad=Partials(lambda b, out, x: b.sub(1.0, b.mul(b.hazard(x), out))),
+    lower=Decompose(_expand_hazard_excess),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 30.0, -40.0, -1e5),
+)
 
 
 _declare(
     "ndtr",
     "Distribution function of the standard normal distribution.",
-    (lambda b, out, x: b.mul(b.exp(b.mul(b.mul(x, x), -0.5)), 1.0 / math.sqrt(2.0 * math.pi)),),
+    (lambda b, out, x: b.mul(b.half_bell(x), 1.0 / math.sqrt(2.0 * math.pi)),),
     Decompose(lambda b, out, x: b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)),
     (-3, 3),
     special=(40.0, -40.0),
@@ -217,7 +319,7 @@ _declare(
 _declare(
     "log_ndtr",
     "Logarithm of ndtr, accurate far into the lower tail.",
-    (_hazard,),
+    (lambda b, out, x: b.hazard(x),),
     Decompose(_expand_log_ndtr),
     (-3, 3),
     special=(40.0, -40.0, -1e5),

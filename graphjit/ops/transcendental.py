@@ -84,7 +84,18 @@ _unary(
     1.0,
     2.0,
 )
-_unary("arctan", "Inverse tangent.", np.arctan, lambda b, out, x: b.div(1.0, b.add(b.mul(x, x), 1.0)), 30, -3, 3)
+_unary("arctan", "Inverse tangent.", np.arctan, lambda b, out, x: b.witch(x), 30, -3, 3)
+op(
+    "witch",
+    doc="1 / (1 + x*x), the derivative of arctan.",
+    infer=floating,
+    impl=lambda x: np.asarray(1 / (x * x + 1)),
+    # out * out alone would underflow where the product with x does not
+    grad=Partials(lambda b, out, x: b.mul(b.mul(b.mul(x, out), out), -2.0)),
+    lower=Decompose(lambda b, out, x: b.div(1.0, b.add(b.mul(x, x), 1.0))),
+    samples=uniform((-3, 3)),
+    special=EDGES,
+)
 
 
 def _angle_partial(b: Builder, part: Node, x: Node, y: Node) -> Node:
@@ -187,11 +198,21 @@ op(
     infer=floating,
     impl=np.logaddexp2,
     grad=Partials(
-        lambda b, out, x, y: b.expit(b.mul(_difference(b, x, y), LN2)),
-        lambda b, out, x, y: b.expit(b.mul(_difference(b, y, x), LN2)),
+        lambda b, out, x, y: b.expit2(_difference(b, x, y)),
+        lambda b, out, x, y: b.expit2(_difference(b, y, x)),
     ),
     lower=Decompose(_expand_logaddexp2),
     numpy=[np.logaddexp2],
     samples=uniform((-3, 3), (-3, 3)),
     special=(*EDGES, 2000.0, -2000.0),
+)
+op(
+    "expit2",
+    doc="1 / (1 + 2**-x), the derivative of logaddexp2: a factor of log(2) in the exponent would magnify its rounding.",
+    infer=floating,
+    impl=lambda x: np.asarray(1 / (1 + np.exp2(-x))),
+    grad=Partials(lambda b, out, x: b.mul(b.mul(out, b.expit2(b.neg(x))), LN2)),
+    lower=Decompose(lambda b, out, x: b.div(1.0, b.add(b.exp2(b.neg(x)), 1.0))),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 1000.0, -1000.0),
 )

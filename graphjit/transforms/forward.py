@@ -2,7 +2,8 @@
 
 Job: tangents of outputs from tangents of inputs, as ordinary nodes beside the primal ones.
 Input: nodes and input tangents.  Output: one tangent node per output, None where it is zero.
-Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op needs all of its tangents.
+Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op needs all of its tangents; tangents that a
+selection makes zero stay zero whatever they are multiplied with, as in reverse mode.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, Custom, Linear, Partials
+from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
 
 
@@ -27,7 +29,7 @@ def tangents(b: Builder, seeds: Mapping[Node, Node], outputs: Sequence[Node]) ->
             b.like(node, origin=f"jvp of {node.op.name}")
             tangent = push(b, node, [found.get(arg) for arg in node.args])
             if tangent is not None:
-                found[node] = tangent
+                found[node] = lift_mask(b, tangent)
     return [found.get(node) for node in outputs]
 
 
@@ -44,7 +46,9 @@ def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
             else:
                 local = formula(b, node, *node.args)
                 if local is not None:
-                    terms.append(b.mul(tangent, local))
+                    if node.op.name in SINGULAR:
+                        tangent = masked_where_zero(b, tangent)
+                    terms.append(scale(b, tangent, local))
     elif isinstance(rule, Linear):
         linear = range(len(node.args)) if rule.args is None else rule.args
         if all(given[i] is None for i in linear):
@@ -67,5 +71,5 @@ def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
         return None
     total = terms[0]
     for term in terms[1:]:
-        total = b.add(total, term)
+        total = b.add(lift_mask(b, total), term)
     return total

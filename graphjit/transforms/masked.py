@@ -13,12 +13,44 @@ from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
+from graphjit.ir.patterns import is_zero
 from graphjit.ops.masking import Masked, along_rows, holds, masked, peel, remask, scale
 
-__all__ = ["lift_mask", "scale"]
+__all__ = ["lift_mask", "masked_where_zero", "scale"]
 
 POINTWISE = ("neg", "convert", "copy")
+SINGULAR = frozenset(
+    "sqrt cbrt pow div reciprocal log log2 log10 log1p arcsin arccos arccosh arctanh arctan2 logit xlogy xlog1py "
+    "gammaln digamma trigamma polygamma".split()
+)
+"""Ops whose local derivative can be inf or NaN at finite arguments."""
+DEPTH = 16
+"""How far below a tangent its zeros are searched."""
 MOVES = ("reshape", "broadcast_to", "transpose", "slice", "flip", "embed")
+
+
+def masked_where_zero(b: Builder, tangent: Node) -> Node:
+    """A tangent that holds zeros put there by padding, joining or assignment, as a selection of the rest.
+
+    Reverse mode cuts such elements away before it multiplies; forward mode would multiply them with a local derivative that may be inf.
+    """
+    if masked(tangent) is not None or not _holds_zeros(tangent, DEPTH):
+        return tangent
+    zero = b.full(0.0, tangent.type)
+    return b.select(b.ne(tangent, zero), tangent, zero)
+
+
+def _holds_zeros(node: Node, depth: int) -> bool:
+    name = node.op.name
+    if is_zero(node) or name == "embed":
+        return True
+    if not depth:
+        return False
+    if name in ("concatenate", "mul", "scatter_set", "scatter_add"):
+        return any(_holds_zeros(arg, depth - 1) for arg in node.args if arg.dtype.kind == "f")
+    if name == "add" or name == "sub":
+        return all(_holds_zeros(arg, depth - 1) for arg in node.args)
+    return bool(node.args) and (name in POINTWISE or name in MOVES or name in ("gather", "div", "sum", "cumsum")) and _holds_zeros(node.args[0], depth - 1)
 
 
 def lift_mask(b: Builder, node: Node) -> Node:

@@ -18,7 +18,7 @@ import numpy as np
 
 FUNCTIONS = frozenset(
     (
-        "digamma", "erf", "erfc", "erfcx", "expit", "fail", "floor_divide", "fmod", "int_power", "lgamma",
+        "bell", "digamma", "erf", "erfc", "erfcx", "expit", "fail", "floor_divide", "fmod", "half_bell", "int_power", "lgamma",
         "log_expit", "product", "remainder", "shift_left", "shift_right", "trigamma", "two_sum", "unsigned_divide",
         "unsigned_remainder",
     )
@@ -119,6 +119,22 @@ def erf(x: Any) -> float:
 def erfc(x: Any) -> float:
     """Complementary error function."""
     return math.erfc(x)
+
+
+def bell(x: Any) -> float:
+    """exp(-x**2), with the square in two parts of which the first is exact."""
+    x = min(abs(np.float64(x)), 1e4) if x == x else np.float64(x)
+    product = x * 134217729.0
+    head = product - (product - x)
+    return np.exp(-head * head) * np.exp(-(x - head) * (x + head))
+
+
+def half_bell(x: Any) -> float:
+    """exp(-x**2 / 2), as `bell`."""
+    x = min(abs(np.float64(x)), 1e4) if x == x else np.float64(x)
+    product = x * 134217729.0
+    head = product - (product - x)
+    return np.exp(-0.5 * head * head) * np.exp(-0.5 * (x - head) * (x + head))
 
 
 def erfcx(x: Any) -> float:

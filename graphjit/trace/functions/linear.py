@@ -281,7 +281,7 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: Any = -1) -> Tracer:
 def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> Node:
     value = wrap(trace, x)
     if order is None or order == 2:
-        return trace.emit("sqrt", trace.emit("sum", trace.emit("mul", x, x), axes=axes))
+        return trace.emit("rooted", trace.emit("sum", trace.emit("mul", x, x), axes=axes), root=2.0, power=1.0)
     if order == np.inf:
         return trace.emit("max", trace.emit("abs", x), axes=axes)
     if order == -np.inf:
@@ -293,6 +293,8 @@ def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> No
     if isinstance(order, str):
         raise ValueError(f"Invalid norm order '{order}' for vectors")
     total = wrap(trace, trace.emit("sum", (abs(value) ** order)._node, axes=axes))
+    if isinstance(order, int | float | np.integer | np.floating) and order > 1:
+        return trace.emit("rooted", total._node, root=float(order), power=1.0)
     return (total ** (1 / order))._node  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,7 @@
 
 Job: NumPy's reductions with axis, keepdims, dtype, initial, where, ddof on tracers.
 Invariants: dtypes are NumPy's (small integers and bools sum in 64 bit, means of integers are float64, float32 stays float32);
-``var`` is two-pass as in NumPy.  ``std`` has derivative inf (times zero: NaN) where the variance is zero, as ``sqrt`` has.
+``var`` is two-pass as in NumPy.  ``std`` has derivative 0 where the variance is zero.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def _variance(
     axes = axes_tuple(axis, len(x.shape))
     center = node_of(trace, mean) if given(mean) else None
     result = var_node(trace, x, axes, ddof, where, center)
-    return finish(trace, trace.emit("sqrt", result) if root else result, x.shape, axes, keepdims)
+    return finish(trace, trace.emit("rooted", result, root=2.0, power=1.0) if root else result, x.shape, axes, keepdims)
 
 
 @implements(np.var)
@@ -275,7 +275,7 @@ def std(
     mean: Any = ABSENT,
     correction: Any = ABSENT,
 ) -> Tracer:
-    """np.std; where the variance is zero its derivative is not finite."""
+    """np.std; where the variance is zero its derivative is 0."""
     refuse("std", out=out)
     return _variance("std", a, axis, dtype, ddof, keepdims, where, mean, correction, root=True)
 

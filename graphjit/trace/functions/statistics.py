@@ -190,7 +190,8 @@ def nanvar(
 @implements(np.nanstd)
 def nanstd(a: Any, *args: Any, **kwargs: Any) -> Any:
     """np.nanstd."""
-    return np.sqrt(nanvar(a, *args, **kwargs))
+    trace = tracing()
+    return wrap(trace, trace.emit("rooted", node_of(trace, nanvar(a, *args, **kwargs)), root=2.0, power=1.0))
 
 
 def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:

@@ -145,6 +145,30 @@ def exp(v: Vector, x: str) -> str:
     return v.scale(v.add(v.fma(square, v.poly(r, k.exp, square), r), 1.0), n)
 
 
+def _bell(v: Vector, x: str, rate: float) -> str:
+    """e**(-rate * x * x); the rounding error of the square joins the reduced argument."""
+    k = CONSTANTS[v.element]
+    x = v.min(-k.least, v.abs(x))  # the square stays finite, and far beyond what rounds to 0
+    square = v.mul(x, x)
+    error = v.fma(x, x, v.neg(square))
+    n, _, r = reduce(v, v.max(k.least, v.mul(square, -rate)))
+    r = v.fma(error, -rate, r)
+    powers = v.mul(r, r)
+    return v.scale(v.add(v.fma(powers, v.poly(r, k.exp, powers), r), 1.0), n)
+
+
+@function("bell", 1, 1.5, 1.5, "exp; the square as an unevaluated sum")
+def bell(v: Vector, x: str) -> str:
+    """e**(-x**2), the slope of the error functions; gradual underflow."""
+    return _bell(v, x, 1.0)
+
+
+@function("half_bell", 1, 1.5, 1.5, "exp; the square as an unevaluated sum")
+def half_bell(v: Vector, x: str) -> str:
+    """e**(-x**2/2), the density of the normal distribution; gradual underflow."""
+    return _bell(v, x, 0.5)
+
+
 @function("exp2", 1, 1.25, 1.25, "own polynomial")
 def exp2(v: Vector, x: str) -> str:
     """2**x; exact for integers."""
