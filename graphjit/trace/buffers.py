@@ -524,8 +524,11 @@ def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
     mask = _run_time_mask(key)
     if mask is not None:
         held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), value))
-    else:
-        held.write(trace, plan(trace, held.type.shape, key), value)
+        return
+    p = plan(trace, held.type.shape, key)
+    if p.view and not p.final and not _with_ellipsis(key) and np.ndim(value):
+        raise ValueError(f"setting an array element with a sequence of shape {np.shape(value)} (at {user_location()})")
+    held.write(trace, p, value)
 
 
 def _run_time_mask(key: Any) -> Any:

@@ -283,10 +283,12 @@ class Flat:
         return self.array.size
 
     def __getitem__(self, key: Any) -> Any:
+        _check_flat(key)
         found = ravel(self.array)[key]
         return copied(found, "C") if isinstance(found, Array) else found
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        _check_flat(key)
         held = stored(self.array)
         known = held.known()
         if known is not None:
@@ -324,6 +326,11 @@ class Flat:
 
     def __ne__(self, other: Any) -> Any:
         return self._all() != other
+
+
+def _check_flat(key: Any) -> None:
+    if key is None or (isinstance(key, tuple) and len(key) != 1):
+        raise IndexError(f"unsupported iterator index (at {user_location()})")
 
 
 def _repeated(value: Any, count: int) -> Any:

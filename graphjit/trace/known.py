@@ -192,7 +192,11 @@ METHODS["fill"] = fill
 
 @implements(np.copyto)
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
-    """np.copyto."""
+    """np.copyto; of an array to itself it does nothing, not even ask whether it may be written."""
+    if isinstance(dst, Tracer) and not isinstance(dst, Array):
+        raise TypeError(f"copyto() argument 1 must be a numpy.ndarray, not {dst._class.__name__} (at {user_location()})")
+    if dst is src:
+        return
     value = src if isinstance(src, Tracer) else np.asarray(src)
     if not np.can_cast(value.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'")

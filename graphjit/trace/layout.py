@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cmp_to_key
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,13 @@ def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
 
 
 def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
-    """Axes from the slowest to the fastest, as ``order="K"`` reads them."""
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+    """Axes from the slowest to the fastest, as ``order="K"`` reads them: repeated axes (stride 0) stay between their neighbours."""
+
+    def slower(a: int, b: int) -> int:
+        first, second = abs(array.strides[a]), abs(array.strides[b])
+        return a - b if first == second or not first or not second else second - first
+
+    return tuple(sorted(range(array.ndim), key=cmp_to_key(slower)))
 
 
 def row_major(value: Any) -> bool:
@@ -168,6 +174,12 @@ def _twin(value: Any) -> Any:
 
 def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Few elements in the same order of axes: ones, and of integers zeros, which are positions everywhere."""
+    repeated = tuple(0 if step == 0 else slice(None) for step in array.strides)
+    if 0 in repeated:
+        rest = _shrunk(array[repeated], dtype)
+        spread = rest[tuple(None if index == 0 else slice(None) for index in repeated)]
+        sizes = [min(n, SHORTEST) for n in array.shape]
+        return np.broadcast_to(spread, sizes)
     order = axes_in_memory(array)
     sizes = [min(array.shape[axis], SHORTEST) for axis in order]
     if array.ndim and not array.transpose(order).flags.c_contiguous:  # with gaps

@@ -30,7 +30,7 @@ from graphjit.ir.types import SHORT
 from graphjit.trace import hooks, scipy_special
 from graphjit.trace.active import active_trace
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
-from graphjit.trace.copies import converted, copied
+from graphjit.trace.copies import CONVERSIONS, converted, copied
 from graphjit.trace.functions.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
 from graphjit.trace.listed import listed_patches
@@ -124,6 +124,8 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
     create = _array(original)
 
     def asarray(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(a, Tracer):
+            return CONVERSIONS["asarray"](a, dtype, *args, **kwargs)
         return create(a, dtype, *args, **kwargs) if isinstance(a, list | tuple) else original(a, dtype, *args, **kwargs)
 
     return asarray

@@ -148,7 +148,8 @@ def matrix_transposed(x: Any) -> Any:
 
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
     """np.broadcast_to: a read-only view."""
-    return view(shapes.broadcast_to, np.broadcast_to, scattered)(array, shape)
+    base = array if isinstance(array, Array) else wrap_array(tracing(), node_of(tracing(), array))
+    return view(shapes.broadcast_to, np.broadcast_to, scattered)(base, shape)
 
 
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:

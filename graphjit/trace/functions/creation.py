@@ -25,6 +25,7 @@ from graphjit.trace.functions.arguments import (
     tracer_of,
     tracing,
     wrap,
+    wrap_array,
 )
 from graphjit.trace.functions.joining import concatenate
 from graphjit.trace.functions.shapes import moveaxis, sliced
@@ -38,8 +39,8 @@ def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
     wanted = checked_dtype(dtype) if given(dtype) else model.dtype
     size = shape_of(shape) if given(shape) else model.shape
     if isinstance(value, Tracer | np.ndarray | list | tuple):
-        return wrap(trace, trace.broadcast(as_dtype(trace, value, wanted), size))
-    return wrap(trace, full(trace, value, wanted, size))
+        return wrap_array(trace, trace.broadcast(as_dtype(trace, value, wanted), size))
+    return wrap_array(trace, full(trace, value, wanted, size))
 
 
 @implements(np.zeros_like)

@@ -23,6 +23,7 @@ from graphjit.trace.functions.arguments import (
     tracer_of,
     tracing,
     wrap,
+    wrap_array,
 )
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, implements
@@ -314,12 +315,12 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
     if axis is None:
         flat = trace.emit("reshape", x, shape=(x.type.size,))
         turned = _rolled(trace, flat, sum(integers(shift, "shift")), 0)
-        return wrap(trace, trace.emit("reshape", turned, shape=x.shape))
+        return wrap_array(trace, trace.emit("reshape", turned, shape=x.shape))
     axes = normalize_axis_tuple(axis, len(x.shape), allow_duplicate=True)
     shifts = integers(shift, "shift")
     for amount, number in np.broadcast(shifts, axes):
         x = _rolled(trace, x, int(amount), int(number))
-    return wrap(trace, x)
+    return wrap_array(trace, x)
 
 
 def _rolled(trace: Trace, x: Node, shift: int, axis: int) -> Node:
