@@ -81,8 +81,8 @@ def test_shorter_vectors_and_results_cut_anywhere(monkeypatch: pytest.MonkeyPatc
     widest = emit.vector_bytes()
     monkeypatch.setattr(emit, "vector_bytes", lambda: min(vector, widest))
     rng = np.random.default_rng(vector)
-    for n, m, low, length in ((90, 70, 66, 95), (33, 33, 1, 34), (40, 34, 33, 37), (64, 36, -32, 6), (17, 9, 4, 17), (9, 64, 32, 64), (200, 66, -168, 6)):
-        x, w = rng.normal(size=n), rng.normal(size=m)
+    for n, m, low, length in ((90, 70, 66, 95), (33, 33, 1, 34), (40, 34, 33, 37), (64, 36, -32, 6), (17, 9, 4, 17), (9, 64, 32, 64), (200, 66, -168, 6), (64, 36, -25, 12)):
+        x, w = (np.concatenate([rng.normal(size=size), np.full(64, np.nan)])[:size] for size in (n, m))  # what is read beyond the end shows
         b = Builder()
         inputs = [b.input(Type(F64, (size,)), name) for size, name in ((n, "x"), (m, "w"))]
         graph = Graph("slides", inputs, [b.correlate(*inputs, low=low, length=length)])
