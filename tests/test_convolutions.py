@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_backend import run
 from threads_harness import same_bits
 
 import graphjit
 from graphjit import pipeline
+from graphjit.backend.llvm import emit
+from graphjit.interpret import interpret
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph
+from graphjit.ir.types import F64, Type
 from graphjit.loops.cost import costs
 
 MODES = ("full", "same", "valid")
@@ -67,6 +73,21 @@ def test_only_terms_that_exist_are_added(function: Function, mode: str) -> None:
         want, got = function(a, v, mode), compiled(function, mode)(a, v)
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
         np.testing.assert_array_equal(np.isinf(got), np.isinf(want))
+
+
+@pytest.mark.parametrize("vector", [16, 32, 64])
+def test_shorter_vectors_and_results_cut_anywhere(monkeypatch: pytest.MonkeyPatch, vector: int) -> None:
+    """Loops whose length changes with the result are cut by mask wherever they end, whatever a step takes."""
+    widest = emit.vector_bytes()
+    monkeypatch.setattr(emit, "vector_bytes", lambda: min(vector, widest))
+    rng = np.random.default_rng(vector)
+    for n, m, low, length in ((90, 70, 66, 95), (33, 33, 1, 34), (40, 34, 33, 37), (64, 36, -32, 6), (17, 9, 4, 17), (9, 64, 32, 64), (200, 66, -168, 6), (64, 36, -25, 12)):
+        x, w = (np.concatenate([rng.normal(size=size), np.full(64, np.nan)])[:size] for size in (n, m))  # what is read beyond the end shows
+        b = Builder()
+        inputs = [b.input(Type(F64, (size,)), name) for size, name in ((n, "x"), (m, "w"))]
+        graph = Graph("slides", inputs, [b.correlate(*inputs, low=low, length=length)])
+        (got,) = run(graph, [x, w])
+        np.testing.assert_allclose(got, interpret(graph, x, w)[0], rtol=1e-12, atol=1e-12)
 
 
 def test_the_numba_back_end() -> None:

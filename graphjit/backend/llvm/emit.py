@@ -337,7 +337,9 @@ class KernelEmitter(Traffic):
         """Number of iterations, and whether the last vector can be incomplete."""
         if loop.bound is None:
             return str(loop.extent), loop.extent % step != 0
-        return self.left(loop.bound, loop.extent), bool(loop.extent % step or loop.bound.stop % step)
+        start = loop.bound.start
+        ends = (loop.extent, loop.bound.stop, start.offset, *start.terms.values())
+        return self.left(loop.bound, loop.extent), any(end % step for end in ends)
 
     def left(self, bound: ir.Bound | None, extent: int) -> str:
         """``extent``, or fewer where the bound says so."""

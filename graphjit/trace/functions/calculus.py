@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from graphjit.ir.node import Node
-from graphjit.ir.types import BOOL, I64
+from graphjit.ir.types import BOOL, F32
 from graphjit.trace.functions.arguments import (
     ABSENT,
     axis_number,
@@ -202,8 +202,8 @@ def _slide(trace: Trace, x: Node, w: Node, mode: Any) -> Tracer:
     if mode not in modes:
         raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r}) (at {user_location()})")
     low, length = modes[mode]
-    if x.dtype.kind == "b":
-        counts = trace.emit("correlate", trace.convert(x, I64), trace.convert(w, I64), low=low, length=length)
+    if x.dtype.kind == "b":  # any of ands: a sum of ones is not 0, even where float32 no longer counts them
+        counts = trace.emit("correlate", trace.convert(x, F32), trace.convert(w, F32), low=low, length=length)
         return wrap(trace, trace.convert(counts, BOOL))
     return wrap(trace, trace.emit("correlate", x, w, low=low, length=length))
 
