@@ -252,7 +252,7 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
-        if native is None or self.backend != "llvm":
+        if native is None or self.backend != "llvm" or any(isinstance(guard, sig.ForeignGuard) for guard in prepared.staged.guards):
             return
         marked, named = self.mark(args, kwargs)
         trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]

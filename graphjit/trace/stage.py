@@ -21,7 +21,8 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
-from graphjit.trace.guards import find_guards, guard_text, holds
+from graphjit.trace.guards import find_guards
+from graphjit.trace.holding import guard_text, holds
 from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
@@ -100,8 +101,8 @@ def stage(
     function: Callable[..., Any], name: str, leaves: Sequence[Leaf], call: Callable[[list[Any]], Any], static: Sequence[Any] = ()
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards."""
-    guards = find_guards(function, static)
-    generators = _generators([*(getattr(guard, "expected", None) for guard in guards), *static, *_statics(leaves)])
+    found = find_guards(function, [*static, *_statics(leaves)])
+    generators = found.generators
     before = _states(generators)
     with recording(), tracing(), Trace() as trace:
         inputs: list[Node] = []
@@ -149,18 +150,12 @@ def stage(
         whole = Graph(name, [*graph.inputs, *used], nodes)
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
-    return Staged(graph, spec, outputs, captured, guards)
+    return Staged(graph, spec, outputs, captured, found.guards)
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
     """Arguments that are compiled in."""
     return [leaf.value[1] for leaf in leaves if leaf.type is None]  # type: ignore[index]
-
-
-def _generators(values: Iterable[Any]) -> list[Any]:
-    """NumPy's random generators among ``values``."""
-    kinds = (np.random.Generator, np.random.RandomState)
-    return [value for value in values if isinstance(value, kinds)]
 
 
 def _states(generators: Iterable[Any]) -> list[bytes]:

@@ -41,8 +41,12 @@ class Walk(IntEnum):
     DICT = 8  # as TUPLE, d keys
     CELL = 9  # a cell, b expected object
     GLOBAL = 10  # a dict, b name, c expected object or 0
-    ITEM = 11  # a list, b its length, c index, d expected object
-    SIZE = 12  # a dict, b its number of entries
+    SEQUENCE = 11  # a list, b its length, c expected objects, d their bytes
+    MAPPING = 12  # a dict, b its number of entries, c expected keys, d expected values
+    OWN_DICT = 13  # a object, b its dict
+    MEMORY = 14  # a address, b expected bytes, c their number
+    VERSION = 15  # a address of a class's version, b expected version, c bytes of the operations to skip where it is the same
+    CONTENT = 16  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
 
 
 class Prepare(IntEnum):
