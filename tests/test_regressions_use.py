@@ -174,7 +174,7 @@ def test_libraries_and_long_containers_need_few_guards():
 
     long = [1.0] * 1000
     kinds = sorted(type(guard).__name__ for guard in find_guards(function).guards)
-    assert kinds == ["CellGuard", "GlobalGuard", "MemoryGuard", "SequenceGuard"]  # `long`, `np`, code and defaults, the items at once
+    assert kinds == ["CellGuard", "MemoryGuard", "SequenceGuard"]  # `long`, code and defaults of the function, all items at once
     deep = []
     deep.append(deep)
     assert find_guards(lambda x: deep).guards  # a list that holds itself

@@ -160,16 +160,8 @@ class MappingGuard:
 
 
 @dataclass(frozen=True, slots=True)
-class DictGuard:
-    """``owner.__dict__`` must be this very dict."""
-
-    owner: Any
-    namespace: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class MemoryGuard:
-    """Words of an object's memory at ``address`` must be ``expected``: a slot, the fields of a function, the class of an object.
+    """Whole words of an object's memory at ``address`` must be ``expected``: a slot, the fields of a function, the class or the dict of an object.
 
     ``kept`` are the objects that the words point to; ``what`` says for people what stands there.
     """
@@ -215,7 +207,7 @@ class ForeignGuard:
     expected: tuple[Any, ...]
 
 
-Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | DictGuard | MemoryGuard | ClassGuard | ContentGuard | ForeignGuard
+Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | MemoryGuard | ClassGuard | ContentGuard | ForeignGuard
 
 
 @dataclass(frozen=True, slots=True)

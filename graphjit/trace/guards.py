@@ -33,7 +33,6 @@ from graphjit.backend.signature import (
     CellGuard,
     ClassGuard,
     ContentGuard,
-    DictGuard,
     ForeignGuard,
     GlobalGuard,
     Guard,
@@ -51,6 +50,7 @@ SMALL = 1 << 16
 """Bytes up to which the contents of an array are compared at each call."""
 
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
+_MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
 _BUFFERS = (bytearray, array.array, memoryview)
 
 
@@ -204,7 +204,8 @@ class _Reach:
         namespace = function.__globals__
         for name in read.globals:
             value = namespace.get(name, MISSING)
-            if value is not MISSING or name in read.asked or name in dir_of_builtins():
+            library = issubclass(type(value), types.ModuleType) and not by_user(entries_of_module(value).get("__name__"))
+            if not library and (value is not MISSING or name in read.asked or name in dir_of_builtins()):
                 self.entry(namespace, name, value)
             if name in read.read:
                 self.value(value)
@@ -281,7 +282,8 @@ class _Reach:
         users = any(by_user(module_of(base)) for base in bases(kind))
         if own is not None:
             if users:
-                self.guards[id(value), "dict"] = DictGuard(value, own)
+                guard = places.dict_of(value, own)
+                self.guards[id(value), "dict"] = guard if guard is not None else ForeignGuard(value, lambda owner: (own_dict(owner),), (own,))
             self.attributes(value, own)
         if users:
             self.guards[id(value), "class"] = places.kind_of(value)
@@ -291,6 +293,8 @@ class _Reach:
         """What an object, or a class itself where ``value`` is None, finds in the class by the names that the code uses."""
         above = [base for base in bases(kind) if by_user(module_of(base))]
         special = {name for base in above for name, found in entries(base).items() if _special(name, found)}
+        if value is not None and not self.read & {"type", "__class__"}:
+            special -= _MAKING
         wanted = self.names | special
         if self.everything:
             wanted |= {name for base in above for name in entries(base) if not name.startswith("__")}

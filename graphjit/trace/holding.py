@@ -13,7 +13,6 @@ from graphjit.backend.signature import (
     CellGuard,
     ClassGuard,
     ContentGuard,
-    DictGuard,
     ForeignGuard,
     GlobalGuard,
     Guard,
@@ -21,7 +20,6 @@ from graphjit.backend.signature import (
     MemoryGuard,
     SequenceGuard,
 )
-from graphjit.trace.inside import own_dict
 
 
 def holds(guard: Guard) -> bool:
@@ -38,8 +36,6 @@ def holds(guard: Guard) -> bool:
             return _same(list.__iter__(guard.items), guard.snapshot)
         case MappingGuard():
             return _same(dict.keys(guard.items), guard.keys) and _same(dict.values(guard.items), guard.values)
-        case DictGuard():
-            return own_dict(guard.owner) is guard.namespace
         case MemoryGuard():
             return ctypes.string_at(guard.address, len(guard.expected)) == guard.expected
         case ClassGuard():
@@ -73,8 +69,6 @@ def guard_text(guard: Guard) -> str:
             return f"a captured list of {len(guard.snapshot)} items"
         case MappingGuard():
             return f"a captured dict of {len(guard.keys)} items"
-        case DictGuard():
-            return f"the attributes of an object of type {type(guard.owner).__name__}"
         case MemoryGuard():
             return guard.what
         case ClassGuard():

@@ -12,13 +12,13 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from graphjit.backend.llvm.callable import native_type
 from graphjit.trace.patches import LIBRARIES
 
-_MRO: Any = type.__dict__["__mro__"]
-_DICT: Any = type.__dict__["__dict__"]
+_MRO = cast(Any, type.__dict__["__mro__"])
+_OWN = cast(Any, type.__dict__["__dict__"])
 _FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 REFLECTION = frozenset({"vars", "dir", "asdict", "astuple", "getmembers", "attrgetter", "eval", "exec", "locals", "__dict__", "deepcopy"})
@@ -42,7 +42,7 @@ def bases(kind: type) -> tuple[type, ...]:
 
 def entries(kind: type) -> types.MappingProxyType[str, Any]:
     """What stands in the class itself."""
-    found: types.MappingProxyType[str, Any] = _DICT.__get__(kind)
+    found: types.MappingProxyType[str, Any] = _OWN.__get__(kind)
     return found
 
 
@@ -57,7 +57,7 @@ def own_dict(value: Any) -> dict[str, Any] | None:
     for base in bases(type(value)):
         field = entries(base).get("__dict__")
         if type(field) in _FIELDS:
-            found = field.__get__(value, type(value))
+            found = cast(Any, field).__get__(value, type(value))
             return found if type(found) is dict else None
     return None
 

@@ -19,6 +19,7 @@ from graphjit.backend.signature import MemoryGuard
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 _TYPE = object.__basicsize__ - _WORD
 _VERSION = 384  # tp_version_tag in PyTypeObject on 64-bit machines, CPython 3.11 to 3.13
+_MANAGED_DICT = 1 << 4  # Py_TPFLAGS_MANAGED_DICT
 _MEMBER = object.__basicsize__ + 3 * _WORD  # d_member in PyMemberDescrObject
 _OFFSET = 2 * _WORD  # offset in PyMemberDef
 
@@ -36,6 +37,18 @@ def memory(owner: Any, offset: int, size: int, kept: Any, what: str) -> MemoryGu
 def kind_of(value: Any) -> MemoryGuard:
     """The class of an object, which may be assigned."""
     return memory(value, _TYPE, _WORD, type(value), f"the class of an object, which was {type(value).__name__},")
+
+
+def dict_of(value: Any, own: dict[str, Any]) -> MemoryGuard | None:
+    """The dict of an object's attributes, which may be assigned."""
+    kind: Any = type(value)
+    offsets = [kind.__dictoffset__] if kind.__dictoffset__ > 0 else []
+    if kind.__flags__ & _MANAGED_DICT:
+        offsets += [-3 * _WORD, -_WORD, -2 * _WORD, -4 * _WORD]  # before the object; where depends on the version of Python
+    for offset in offsets:
+        if ctypes.c_size_t.from_address(id(value) + offset).value == id(own):
+            return memory(value, offset, _WORD, own, f"the __dict__ of an object of type {kind.__name__}")
+    return None
 
 
 @cache

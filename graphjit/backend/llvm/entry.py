@@ -31,9 +31,7 @@ from graphjit.backend.signature import (
     ClassGuard,
     ContentGuard,
     Dict,
-    DictGuard,
     EntrySpec,
-    ForeignGuard,
     GlobalGuard,
     Guard,
     HiddenArray,
@@ -180,14 +178,24 @@ class _Tables:
             pending.extend((child, first + i, inside) for i, child in reversed([*enumerate(tree.children)]))
         for hidden in spec.hidden:
             self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+        words = array("q")
         for guard in spec.guards:
-            self._emit_guard(guard)
+            if isinstance(guard, CellGuard):
+                words.extend((id(guard.cell) + cpython.layout().cell_contents, self._address(guard.expected)))
+                self.kept.append(guard)
+            elif isinstance(guard, MemoryGuard):
+                for i, expected in enumerate(array("q", guard.expected)):
+                    words.extend((guard.address + i * WORD, expected))
+                self.kept.append(guard)
+        if words:
+            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+        for guard in spec.guards:
+            if not isinstance(guard, CellGuard | MemoryGuard):
+                self._emit_guard(guard)
         self._op(self._walk, Walk.END)
 
     def _emit_guard(self, guard: Guard) -> None:
         match guard:
-            case CellGuard():
-                self._op(self._walk, Walk.CELL, self._address(guard.cell), self._address(guard.expected))
             case GlobalGuard():
                 expected = 0 if guard.expected is MISSING else self._address(guard.expected)
                 self._op(self._walk, Walk.GLOBAL, self._address(guard.namespace), self._address(guard.name), expected)
@@ -197,11 +205,6 @@ class _Tables:
             case MappingGuard():
                 keys, values = self._keys(guard.keys), self._keys(guard.values)
                 self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
-            case DictGuard():
-                self._op(self._walk, Walk.OWN_DICT, self._address(guard.owner), self._address(guard.namespace))
-            case MemoryGuard():
-                self.kept.append(guard)
-                self._op(self._walk, Walk.MEMORY, guard.address, self._bytes(guard.expected), len(guard.expected))
             case ClassGuard():
                 self.kept.append(guard)
                 if guard.version:
@@ -213,8 +216,8 @@ class _Tables:
                 self.kept.append(guard)
                 facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
                 self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
-            case ForeignGuard():
-                raise AssertionError("calls that depend on a ForeignGuard have no native entry")
+            case _:
+                raise AssertionError(f"calls that depend on {guard!r} have no native entry")
 
     def _bytes(self, content: bytes) -> int:
         return self._table(array("b", content or b"\0"))

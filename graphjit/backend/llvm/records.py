@@ -39,14 +39,12 @@ class Walk(IntEnum):
     TUPLE = 6  # a register, b first register of the items, c length
     LIST = 7  # as TUPLE
     DICT = 8  # as TUPLE, d keys
-    CELL = 9  # a cell, b expected object
+    WORDS = 9  # a table of addresses and the words expected there, b its end
     GLOBAL = 10  # a dict, b name, c expected object or 0
     SEQUENCE = 11  # a list, b its length, c expected objects, d their bytes
     MAPPING = 12  # a dict, b its number of entries, c expected keys, d expected values
-    OWN_DICT = 13  # a object, b its dict
-    MEMORY = 14  # a address, b expected bytes, c their number
-    VERSION = 15  # a address of a class's version, b expected version, c bytes of the operations to skip where it is the same
-    CONTENT = 16  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
+    VERSION = 13  # a address of a class's version, b expected version, c bytes of the operations to skip where it is the same
+    CONTENT = 14  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
 
 
 class Prepare(IntEnum):

@@ -348,12 +348,21 @@ dict.accept:
   %d.next = add i64 %d, 1
   br label %dict.loop
 
-walk.cell:
-  {word("cell", "ptr", 1)}
-  {get("cell.now", "ptr", "%cell", at.cell_contents)}
-  {word("cell.want", "ptr", 2)}
-  %cell.same = icmp eq ptr %cell.now, %cell.want
-  br i1 %cell.same, label %walk.step, label %mismatch
+walk.words:
+  {word("words", "ptr", 1)}
+  {word("words.end", "ptr", 2)}
+  br label %words.loop
+words.loop:
+  %w = phi ptr [ %words, %walk.words ], [ %w.next, %words.loop.again ]
+  %w.place = load ptr, ptr %w
+  {get("w.want", "i64", "%w", WORD)}
+  %w.now = load i64, ptr %w.place
+  %w.same = icmp eq i64 %w.now, %w.want
+  br i1 %w.same, label %words.loop.again, label %mismatch
+words.loop.again:
+  %w.next = getelementptr i8, ptr %w, i64 {2 * WORD}
+  %w.done = icmp eq ptr %w.next, %words.end
+  br i1 %w.done, label %walk.step, label %words.loop
 walk.global:
   {word("namespace", "ptr", 1)}
   {word("global.name", "ptr", 2)}
@@ -400,18 +409,6 @@ mapped.item:
 mapped.accept:
   %m.next = add i64 %m, 1
   br label %mapped.loop
-walk.own_dict:
-  {word("own.object", "ptr", 1)}
-  {word("own.want", "ptr", 2)}
-  %own.now = call ptr @PyObject_GenericGetDict(ptr %own.object, ptr null)
-  call void @Py_DecRef(ptr %own.now)
-  %own.same = icmp eq ptr %own.now, %own.want
-  br i1 %own.same, label %walk.step, label %mismatch
-walk.memory:
-  {word("memory", "ptr", 1)}
-  {word("memory.want", "ptr", 2)}
-  {word("memory.bytes", "i64", 3)}
-  br label %compare
 walk.version:
   {word("version.place", "ptr", 1)}
   {word("version.want", "i32", 2)}
@@ -461,9 +458,9 @@ content.data:
   {word("content.nbytes", "i64", 6)}
   br label %compare
 compare:
-  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %memory, %walk.memory ], [ %content.bytes, %content.data ]
-  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %memory.want, %walk.memory ], [ %content.want, %content.data ]
-  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %memory.bytes, %walk.memory ], [ %content.nbytes, %content.data ]
+  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %content.bytes, %content.data ]
+  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %content.want, %content.data ]
+  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %content.nbytes, %content.data ]
   %compare.order = call i32 @memcmp(ptr %compare.now, ptr %compare.want, i64 %compare.bytes)
   %compare.same = icmp eq i32 %compare.order, 0
   br i1 %compare.same, label %walk.step, label %mismatch
