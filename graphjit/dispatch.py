@@ -27,6 +27,7 @@ from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
+from graphjit.trace.lent import is_array
 from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
@@ -294,7 +295,7 @@ def lifted(trace: Trace, leaf: Any) -> Any:
     """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
     if isinstance(leaf, Static):
         return leaf.value
-    return trace.tracer(trace.capture(leaf)) if type(leaf) is np.ndarray and leaf.dtype != object else leaf
+    return trace.tracer(trace.capture(leaf)) if is_array(leaf) and leaf.dtype != object else leaf
 
 
 def input_tree(value: Any) -> Any:

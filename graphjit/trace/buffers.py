@@ -31,7 +31,7 @@ from graphjit.trace.functions.arguments import as_bool, from_outside, node_of, s
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Trace, Tracer, active_trace, check_dtype
+from graphjit.trace.tracer import METHODS, Outside, Trace, Tracer, active_trace, check_dtype
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
@@ -310,8 +310,8 @@ def make(held: Owned | Lens) -> Stored:
 
 def stored(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
-    if not isinstance(value, Tracer):
-        raise from_outside("this call")
+    if not isinstance(value, Tracer) or isinstance(value, Outside):
+        raise from_outside("this assignment")
     if not isinstance(value, Stored):
         node, trace = value._node, value._trace
         value.__class__ = Stored  # type: ignore[assignment]

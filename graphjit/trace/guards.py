@@ -40,14 +40,12 @@ from graphjit.backend.signature import (
     SequenceGuard,
 )
 from graphjit.trace import places
-from graphjit.trace.holding import content
+from graphjit.trace.holding import SMALL, content
 from graphjit.trace.inside import bases, by_user, compiled, entries, functions_in, module_of, names, own_dict
 
 MOST = 100_000
 """Objects that one walk looks at."""
 
-SMALL = 1 << 16
-"""Bytes up to which the contents of an array are compared at each call."""
 
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
 _MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})

@@ -21,6 +21,9 @@ from graphjit.backend.signature import (
     SequenceGuard,
 )
 
+SMALL = 1 << 16
+"""Bytes of an array up to which its contents are compared at each call."""
+
 
 def holds(guard: Guard) -> bool:
     """Whether a guard still finds what it found."""

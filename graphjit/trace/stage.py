@@ -20,9 +20,11 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.captured import watch
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards
-from graphjit.trace.holding import guard_text, holds
+from graphjit.trace.holding import SMALL, guard_text, holds
+from graphjit.trace.lent import is_array, lent
 from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
@@ -44,7 +46,7 @@ def classify(leaf: Any) -> Leaf:
         TraceError: an unhashable static argument.
     """
     kind = type(leaf)
-    if kind is np.ndarray:
+    if is_array(leaf):
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
         return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape))
     if kind is float:
@@ -104,7 +106,7 @@ def stage(
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
-    with recording(), tracing(), Trace() as trace:
+    with recording(), tracing(), Trace() as trace, lent(found.arrays):
         inputs: list[Node] = []
         values: list[Any] = []
         for i, leaf in enumerate(leaves):
@@ -133,6 +135,7 @@ def stage(
                 outputs.append(("static", item))
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
+    known = set(map(id, found.arrays))
     captured = []
     hidden = []
     constants: dict[Node, Node] = {}
@@ -142,6 +145,8 @@ def stage(
         if array.base is None and sys.getrefcount(array) == 2:
             constants[node] = trace.builder.const(array, array.dtype)
         else:
+            if id(array) not in known and array.nbytes <= SMALL:
+                watch(trace, array)  # met during the trace only: what was read before is not known
             captured.append(array)
             hidden.append(node)
     graph = Graph(name, [*inputs, *hidden], nodes)
@@ -150,7 +155,7 @@ def stage(
         whole = Graph(name, [*graph.inputs, *used], nodes)
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
-    return Staged(graph, spec, outputs, captured, found.guards)
+    return Staged(graph, spec, outputs, captured, (*found.guards, *trace.contents.values()))
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:

@@ -8,18 +8,20 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from graphjit.backend.signature import ContentGuard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import SHORT, Type
+from graphjit.trace.lent import is_array, is_captured
 from graphjit.trace.location import user_location
 
 Implementation = Callable[..., Any]
@@ -63,6 +65,8 @@ class Trace:
     def __init__(self) -> None:
         self.builder = Builder()
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
+        self.free: dict[Node, bool] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
         self._outer: Trace | None = None
 
@@ -108,7 +112,7 @@ class Trace:
         """A concrete array met while tracing: an input by reference, or a constant when nobody can write to it."""
         if array.dtype == object:
             return self.node(assemble(self, array))
-        if type(array) is not np.ndarray:
+        if not is_array(array):
             raise UnsupportedError(
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
@@ -221,7 +225,7 @@ def is_weak(value: Any) -> bool:
     return isinstance(value, Tracer) and value._weak
 
 
-@lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096)
 def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     """The dtypes of the loop that NumPy would run: arguments, then result."""
     if all(kind is int or kind is float for kind in kinds):  # by identity: a dtype equals the Python type it comes from
@@ -235,6 +239,8 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
 def assemble(trace: Trace, values: Any) -> Tracer:
     """Nested lists, tuples or an object array holding tracers -> one tracer (np.array's meaning)."""
     if isinstance(values, np.ndarray):
+        if values.dtype != object:
+            return Tracer(trace, trace.capture(values))
         values = values.tolist()
     if not isinstance(values, list | tuple):
         return values if isinstance(values, Tracer) else Tracer(trace, trace.node(values))
@@ -245,16 +251,19 @@ def assemble(trace: Trace, values: Any) -> Tracer:
 
 
 def any_tracer(values: Any) -> bool:
-    """Whether nested lists and tuples hold a tracer."""
+    """Whether nested lists and tuples hold a tracer or a captured array."""
     if isinstance(values, list | tuple):
         return any(any_tracer(value) for value in values)
-    return isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
+    return is_captured(values) or isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
 
 
-def concrete(what: str, advice: str) -> Callable[..., NoReturn]:
-    """A method that refuses: the value is only known when the compiled code runs."""
+def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """A method that refuses, unless captured arrays alone decide: the value is only known when the compiled code runs."""
 
-    def refuse(self: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
+    def refuse(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        known = METHODS["__concretise__"](self, what)
+        if known is not None:
+            return getattr(known if hasattr(known, name) else known[()], name)(*args, **kwargs)
         raise TraceError(
             f"{what} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
             f"compiled code runs. {advice}"
@@ -386,24 +395,23 @@ class Tracer:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         handler = METHODS.get("__array_ufunc__")
         if handler is not None:
-            return handler(self, ufunc, method, *args, **kwargs)
+            compute = getattr(ufunc, method)
+            record = functools.partial(handler, self, ufunc, method)
+            return METHODS["__or_computed__"](f"np.{ufunc.__name__}", record, compute, args, kwargs)
         return self._trace.ufunc(ufunc, *args)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        implementation = FUNCTIONS.get(function)
-        if implementation is None:
-            name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
-            raise UnsupportedError(
-                f"{name} is not compiled (at {user_location()}); write it with the functions that "
-                "`graphjit ops` lists, or compute it outside the compiled function"
-            )
-        return implementation(*args, **kwargs)
+        name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
+        return METHODS["__or_computed__"](name, FUNCTIONS.get(function) or _not_compiled(name), function, args, kwargs)
 
     @property
     def __array__(self) -> Any:
         if not self.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
+        known = METHODS["__concretise__"](self, "np.asarray")
+        if known is not None:
+            return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
         raise TraceError(
             f"np.asarray / np.array of a traced {self._node.type} at {user_location()}: its values are only known when the "
             "compiled code runs. Use the traced value itself; np.stack or np.concatenate join several."
@@ -420,7 +428,10 @@ class Tracer:
             )
         if getattr(implementation, "is_property", False):
             return implementation(self)
-        return lambda *args, **kwargs: implementation(self, *args, **kwargs)
+        compute = getattr(np.ndarray, name, None)
+        if compute is None:
+            return lambda *args, **kwargs: implementation(self, *args, **kwargs)
+        return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", implementation, compute, (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
         return METHODS["__getitem__"](self, key)
@@ -440,18 +451,21 @@ class Tracer:
 
     # what only a value can answer
     __bool__ = concrete(
-        "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
+        "__bool__", "the truth value (if, while, and, or, not, assert)", f"Use np.where for a choice between values. {_STATIC}"
     )
-    __float__ = concrete("float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
-    __int__ = concrete("int()", f"Use .astype(int) on the array. {_STATIC}")
-    __index__ = concrete("a Python index, range() or a size", _STATIC)
-    __complex__ = concrete("complex()", "Complex numbers are not compiled.")
-    __contains__ = concrete("`in`", "Use np.any(x == value).")
-    item = concrete(".item()", "Return the array and call .item() outside.")
-    tolist = concrete(".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("round()", "Use np.round.")
+    __float__ = concrete("__float__", "float() or a function of the math module", f"Use the NumPy function on the array. {_STATIC}")
+    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {_STATIC}")
+    __index__ = concrete("__index__", "a Python index, range() or a size", _STATIC)
+    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
+    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+    item = concrete("item", ".item()", "Return the array and call .item() outside.")
+    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = concrete("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
+        known = METHODS["__concretise__"](self, "formatting")
+        if known is not None:
+            return format(known[()], spec)
         if spec:
             raise TraceError(
                 f"formatting with {spec!r} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
@@ -461,7 +475,23 @@ class Tracer:
 
     __copy__ = lambda self: self
     __deepcopy__ = lambda self, memo: self
-    __reduce__ = concrete("pickling", "Return the value and pickle it outside.")
+    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")
+
+
+class Outside(Tracer):
+    """The traced value of an array from outside itself: it is read, never written."""
+
+    __slots__ = ()
+
+
+def _not_compiled(name: str) -> Callable[..., NoReturn]:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise UnsupportedError(
+            f"{name} is not compiled (at {user_location()}); write it with the functions that "
+            "`graphjit ops` lists, or compute it outside the compiled function"
+        )
+
+    return refuse
 
 
 BOUND: dict[np.ufunc, str] = {

@@ -18,6 +18,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import (
+    METHODS,
     Trace,
     Tracer,
     active_trace,
@@ -180,14 +181,18 @@ def static_array(value: Any) -> np.ndarray | None:
         known: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
         return known
     if isinstance(value, np.ndarray):
-        frozen = type(value) is np.ndarray and not value.flags.writeable and value.base is None
-        return value if frozen and value.dtype != object else None
+        return value if is_frozen(value) else None
     if isinstance(value, list | tuple):
         if not any_tracer(value):
             return np.asarray(value)
         parts = [static_array(item) for item in value]
         return None if any(part is None for part in parts) else np.array(parts)
     return np.asarray(value)
+
+
+def is_frozen(array: np.ndarray) -> bool:
+    """Whether nobody can write to an array: read-only, and its memory is its own."""
+    return type(array) is np.ndarray and not array.flags.writeable and array.base is None and array.dtype != object
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -209,8 +214,8 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
         TraceError: a traced value where a shape depends on it.
     """
     array = static_array(value)
-    if array is None and isinstance(value, np.ndarray) and value.dtype != object:
-        array = value  # sizes decide shapes: they are read once, as np.reshape and the like read them
+    if array is None:
+        array = METHODS["__concretise__"](tracer_of(value), what)
     if array is None:
         raise TraceError(f"{what} must be a Python value at {user_location()}: the shape of the result depends on it")
     if array.dtype.kind not in "iub" and array.size:
@@ -235,7 +240,9 @@ def first_tracer(values: Sequence[Any]) -> Tracer | None:
 
 def from_outside(writer: str) -> TraceError:
     """What is raised where an array of the caller's would be written, which compiled code never does."""
-    return TraceError(
-        f"{writer} would write a traced result into an array from outside at {user_location()}. Make the array inside the function "
-        "(np.zeros, np.empty), or use the result: a = a + b"
+    error = TraceError(
+        f"{writer} would write into an array from outside at {user_location()}, which the compiled code would never do again. Make the array inside "
+        "the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
     )
+    error.final = True  # type: ignore[attr-defined]
+    return error
