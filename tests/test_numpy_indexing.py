@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy_harness import OPERANDS, check, check_expression, function_of, lines, record, run, same
 
+import graphjit
 from graphjit.errors import TraceError, UnsupportedError
 
 TABLE = lines(

@@ -8,6 +8,7 @@ fresh at each call; library code sees the plain ndarray, whose contents are then
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -19,6 +20,7 @@ from graphjit.backend.signature import ContentGuard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
+from graphjit.ir.types import SHORT
 from graphjit.trace.buffers import local
 from graphjit.trace.functions.arguments import from_outside, is_frozen
 from graphjit.trace.holding import SMALL, content
@@ -26,6 +28,9 @@ from graphjit.trace.inside import by_user
 from graphjit.trace.lent import Captured, is_captured, plain
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import METHODS, Outside, Trace, Tracer, active_trace
+
+LARGE = 1 << 20
+"""Bytes of an array up to which its contents are compared at each call where the function names code that could read it unseen."""
 
 # ---------------------------------------------------------------------------------------------- values taken out
 
@@ -51,6 +56,24 @@ def watch(trace: Trace, array: np.ndarray) -> None:
     """Compare the contents of an array at each call."""
     kept = plain(array).copy() if array.dtype.hasobject else None
     trace.contents[id(array)] = ContentGuard(array, array.dtype, array.shape, content(array), kept)
+
+
+def watch_all(trace: Trace, arrays: list[np.ndarray]) -> None:
+    """The function names code that reads arrays unseen, so that each of them could be read."""
+    for array in arrays:
+        if array.nbytes <= LARGE:
+            watch(trace, array)
+        else:
+            _say_too_large()
+
+
+@functools.cache
+def _say_too_large() -> None:
+    print(
+        f"graphjit: a compiled function names compiled code of a library and captures an array of more than {LARGE} bytes; if that code reads "
+        "the array while the function is traced, later changes of it go unnoticed. Pass such arrays as arguments.",
+        file=sys.stderr,
+    )
 
 
 def _free(trace: Trace, node: Node) -> bool:
@@ -122,7 +145,8 @@ def recorded_or_computed(what: str, record: Callable[..., Any], compute: Callabl
             plain_args, options = _values(args, what), _values(kwargs, what)
         except _Traced:
             raise error from None
-    return local(compute(*plain_args, **options))
+    result = compute(*plain_args, **options)
+    return result if isinstance(result, np.ndarray) and result.dtype.name not in SHORT else local(result)
 
 
 METHODS["__concretise__"] = concretise
@@ -140,6 +164,9 @@ def _library(frame: FrameType) -> bool:
     """Whether a library, Python's own or a finalizer asks, which get plain arrays."""
     name = frame.f_globals.get("__name__", "")
     return name.partition(".")[0] != "graphjit" and (not by_user(name) or frame.f_code.co_name == "__del__")
+
+
+METHODS["__outside__"] = outside
 
 
 def _convert(value: Any, change: Callable[[np.ndarray], Any]) -> Any:
@@ -172,6 +199,8 @@ def taken(args: Any, what: str) -> None:
     if trace is not None:
         _convert(args, lambda array: take(trace, array, what))
 
+
+METHODS["__taken__"] = taken
 
 # ---------------------------------------------------------------------------------------------------- protocols
 
@@ -246,7 +275,8 @@ def _method(name: str, original: Any) -> Callable[..., Any]:
         trace = active_trace()
         if trace is None:
             return original(self, *args, **kwargs)
-        if _library(sys._getframe(1)) and _first_tracer([args, kwargs]) is None:
+        traced = name in METHODS or hasattr(Tracer, name)
+        if not traced or (_library(sys._getframe(1)) and _first_tracer([args, kwargs]) is None):
             take(trace, self, what)
             return original(self, *args, **kwargs)
         value = outside(trace, self)
@@ -293,6 +323,16 @@ def _attribute(name: str, original: Any) -> property:
     return property(read, write)
 
 
+def _pickling(name: str) -> Callable[..., Any]:
+    """What pickle and copy ask for."""
+
+    def method(self: Any, *args: Any) -> Any:
+        taken(self, "pickling")
+        return getattr(plain(self), name)(*args)
+
+    return method
+
+
 def _install() -> None:
     """Give `Captured` its methods; operators lead to ``__array_ufunc__`` by themselves."""
     operators = {f"__{kind}{name}__" for name in _OPERATORS for kind in ("", "r", "i")}
@@ -306,6 +346,8 @@ def _install() -> None:
             setattr(Captured, name, _method(name, original))
         else:
             setattr(Captured, name, _attribute(name, original))
+    for name in ("__reduce__", "__reduce_ex__"):
+        setattr(Captured, name, _pickling(name))
     Captured.__array_ufunc__ = _array_ufunc
     Captured.__array_function__ = _array_function
 

@@ -41,11 +41,27 @@ from graphjit.backend.signature import (
 )
 from graphjit.trace import places
 from graphjit.trace.holding import SMALL, content
-from graphjit.trace.inside import bases, by_user, compiled, entries, functions_in, module_of, names, own_dict
+from graphjit.trace.inside import (
+    UNSEEN_BUILTINS,
+    UNSEEN_MODULES,
+    bases,
+    by_user,
+    compiled,
+    entries,
+    functions_in,
+    module_of,
+    names,
+    own_dict,
+    top_of,
+    unseen,
+)
+from graphjit.trace.patches import CREATORS, LIBRARIES
 
 MOST = 100_000
 """Objects that one walk looks at."""
 
+HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype", "random"})
+"""Attributes of numpy that we replace for the time of a trace, or that look at no numbers."""
 
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
 _MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
@@ -54,12 +70,15 @@ _BUFFERS = (bytearray, array.array, memoryview)
 
 @dataclass(frozen=True)
 class Found:
-    """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write, with their owners' names."""
+    """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write, with their owners' names;
+    ``opaque``: the function names code that takes numbers out of arrays unseen (compiled functions of libraries).
+    """
 
     guards: tuple[Guard, ...]
     arrays: list[np.ndarray]
     generators: list[Any]
     stores: list[tuple[str, dict[Any, Any]]]
+    opaque: bool
 
 
 def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> Found:
@@ -99,11 +118,12 @@ class _Reach:
         self.arrays: list[np.ndarray] = []
         self.generators: list[Any] = []
         self.stores: list[tuple[str, dict[Any, Any]]] = []
+        self.opaque = False
 
     def found(self) -> Found:
         """The result."""
         kinds = [ClassGuard(kind, *places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
-        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, self.stores)
+        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, self.stores, self.opaque)
 
     def run(self) -> None:
         """Look into everything that was reached."""
@@ -117,6 +137,7 @@ class _Reach:
         """Something the code can name."""
         if issubclass(type(value), PLAIN) or id(value) in self.seen:
             return
+        self.opaque |= unseen(value)
         self.seen[id(value)] = value
         self.pending.append(value)
 
@@ -133,8 +154,7 @@ class _Reach:
         elif kind is types.FunctionType:
             self.function(value)
         elif issubclass(kind, types.ModuleType):
-            if by_user(entries_of_module(value).get("__name__")):
-                self.attributes(value, entries_of_module(value))
+            self.module(value, entries_of_module(value))
         elif issubclass(kind, types.MethodType):
             self.values((value.__func__, value.__self__))
         elif kind is functools.partial:
@@ -154,6 +174,19 @@ class _Reach:
         else:
             self.container(value)
             self.instance(value)
+
+    def module(self, value: types.ModuleType, namespace: dict[str, Any]) -> None:
+        """A module: the user's is watched; of a library only what could take numbers out of arrays is of interest."""
+        name = namespace.get("__name__")
+        if by_user(name):
+            self.attributes(value, namespace)
+        elif top_of(name) in LIBRARIES and name != "graphjit":
+            for attribute in self.names & namespace.keys():
+                found = namespace[attribute]
+                if not (value is np and attribute in HARMLESS) and (type(found) is types.ModuleType or unseen(found)):
+                    self.value(found)
+        else:
+            self.opaque |= name in UNSEEN_MODULES
 
     def array(self, value: np.ndarray) -> None:
         """An array: its contents are read at each call, except where they are objects or its class is not NumPy's."""
@@ -200,6 +233,7 @@ class _Reach:
         self.asked |= read.asked
         self.everything |= read.everything
         namespace = function.__globals__
+        self.opaque |= any(name not in namespace for name in read.globals & UNSEEN_BUILTINS)
         for name in read.globals:
             value = namespace.get(name, MISSING)
             library = issubclass(type(value), types.ModuleType) and not by_user(entries_of_module(value).get("__name__"))

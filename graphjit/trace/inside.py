@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from graphjit.backend.llvm.callable import native_type
 from graphjit.trace.patches import LIBRARIES
 
@@ -32,6 +34,33 @@ def by_user(module: str | None) -> bool:
     """Whether a module is the user's: neither a library that we know nor Python's own."""
     top = (module or "").partition(".")[0]
     return top == "__main__" or (top not in LIBRARIES and top not in sys.stdlib_module_names and top != "builtins")
+
+
+UNSEEN_BUILTINS = frozenset({"memoryview", "bytes", "bytearray"})
+UNSEEN_MODULES = frozenset({"array", "binascii", "ctypes", "hashlib", "hmac", "io", "mmap", "struct", "zlib"})
+"""What reads the memory of an array without asking it."""
+
+_DISPATCHER = type(np.sum)
+
+
+def top_of(module: Any) -> str:
+    """The package of a module."""
+    return module.partition(".")[0] if type(module) is str else ""
+
+
+def unseen(value: Any) -> bool:
+    """Whether a value is code of a library that could read a captured array without our noticing: neither a ufunc nor a function with NumPy's protocol."""
+    kind = type(value)
+    if kind in (_DISPATCHER, np.ufunc, types.ModuleType) or issubclass(kind, np.ndarray | np.generic | np.dtype | BaseException):
+        return False
+    if kind is types.FunctionType:
+        return top_of(value.__module__) in LIBRARIES - {"graphjit"}
+    if kind is types.BuiltinFunctionType:
+        top = top_of(value.__module__)
+        return bool(top) and top != "builtins" and top not in sys.stdlib_module_names
+    if issubclass(kind, type):
+        return top_of(module_of(value)) in LIBRARIES - {"graphjit"} and not issubclass(value, np.generic | np.dtype | BaseException | np.ndarray)
+    return top_of(module_of(kind)) in LIBRARIES - {"graphjit"} and not issubclass(kind, np.random.Generator | np.random.RandomState)
 
 
 def bases(kind: type) -> tuple[type, ...]:

@@ -81,8 +81,6 @@ if _Meta.__basicsize__ == type.__basicsize__:
 Captured.__array_finalize__ = _finalize
 Captured.__repr__ = lambda self: repr(plain(self))
 Captured.__str__ = lambda self: str(plain(self))
-Captured.__reduce__ = lambda self: plain(self).__reduce__()
-Captured.__reduce_ex__ = lambda self, protocol: plain(self).__reduce_ex__(protocol)
 
 ARRAYS = frozenset({id(np.ndarray), id(Captured)})
 

@@ -30,8 +30,9 @@ from graphjit.trace import scipy_special
 from graphjit.trace.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.functions.arguments import as_dtype, checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
+from graphjit.trace.lent import is_captured
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Tracer, active_trace, any_tracer, assemble
+from graphjit.trace.tracer import METHODS, Tracer, active_trace, any_tracer, assemble
 
 Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
 
@@ -126,11 +127,25 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
     def asarray(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         if isinstance(a, list | tuple) and not args and not kwargs:
             return create(a, dtype)
+        if is_captured(a):
+            value = METHODS["__outside__"](tracing(), a)
+            return value if dtype in (None, a.dtype) else value.astype(dtype)
         if isinstance(a, Tracer) and known_array(a) is not None and dtype in (None, a.dtype):
             return a
         return original(a, dtype, *args, **kwargs)
 
     return asarray
+
+
+def _taking(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.ascontiguousarray and kin: a captured array stays one."""
+    asarray = _asarray(np.asarray)
+
+    @functools.wraps(original)
+    def take(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return asarray(a, dtype) if is_captured(a) else original(a, dtype, *args, **kwargs)
+
+    return take
 
 
 def _reduction(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,6 +173,7 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "array": _array,
     "copy": _copy,
     "asarray": _asarray,
+    **dict.fromkeys(("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require"), _taking),
     "zeros_like": _like,
     "ones_like": _like,
     "empty_like": lambda original: _like(np.zeros_like),
@@ -213,7 +229,11 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
 
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if active_trace() is None or not _by_user(name, 1):
+        if active_trace() is None:
+            return original(*args, **kwargs)
+        if not _by_user(name, 1):
+            if sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] != "graphjit":
+                METHODS["__taken__"]((args, kwargs), f"np.{name}")
             return original(*args, **kwargs)
         return traced(*args, **kwargs)
 

@@ -20,7 +20,7 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
-from graphjit.trace.captured import watch
+from graphjit.trace.captured import watch, watch_all
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.guards import find_guards
 from graphjit.trace.holding import SMALL, guard_text, holds
@@ -107,6 +107,8 @@ def stage(
     generators = found.generators
     before = _states(generators)
     with recording(), tracing(), Trace() as trace, lent(found.arrays):
+        if found.opaque:
+            watch_all(trace, found.arrays)
         inputs: list[Node] = []
         values: list[Any] = []
         for i, leaf in enumerate(leaves):
