@@ -31,6 +31,7 @@ from graphjit.trace.lent import is_array
 from graphjit.trace.parameters import leaf_text, path_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, tree_map, unflatten
 from graphjit.trace.stage import Leaf, Staged, classify, stage
+from graphjit.trace.suspended import in_finalizer, suspended
 from graphjit.trace.tracer import Trace, active_trace
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ class Dispatcher:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Trace, compile or reuse, run; inside another trace: become part of it."""
         trace = active_trace()
+        if trace is not None and in_finalizer():
+            with suspended():
+                return self(*args, **kwargs)
         if trace is not None:
             trace.fresh = False
             marked, named = self.mark(args, kwargs)

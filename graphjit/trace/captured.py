@@ -32,6 +32,12 @@ from graphjit.trace.tracer import METHODS, Outside, Trace, Tracer, active_trace
 LARGE = 1 << 20
 """Bytes of an array up to which its contents are compared at each call where the function names code that could read it unseen."""
 
+_WRITERS = "__setitem__ __delitem__ sort fill put partition resize setfield".split()
+WRITING = frozenset(
+    {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis, *(getattr(np.ndarray, name) for name in _WRITERS)}
+)
+"""Functions and methods that write into their first argument."""
+
 # ---------------------------------------------------------------------------------------------- values taken out
 
 
@@ -139,7 +145,10 @@ def recorded_or_computed(what: str, record: Callable[..., Any], compute: Callabl
     try:
         return record(*args, **kwargs)
     except (UnsupportedError, TraceError) as error:
-        if getattr(error, "final", False) or active_trace() is None:
+        if getattr(error, "final", False) or active_trace() is None or compute in WRITING or getattr(compute, "__name__", "") == "at":
+            raise
+        targets = kwargs.get("out")
+        if _first_tracer(targets) is not None or any(map(is_captured, targets if type(targets) is tuple else (targets,))):
             raise
         try:
             plain_args, options = _values(args, what), _values(kwargs, what)
@@ -233,7 +242,6 @@ def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *args: Any, **kwargs: 
 
 
 _STATIC = frozenset({np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.min_scalar_type, np.shares_memory, np.may_share_memory})
-_WRITING = frozenset({np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis})
 _SHOWING = frozenset({np.array_str, np.array_repr, np.array2string})
 
 
@@ -241,7 +249,7 @@ def _array_function(self: Any, function: Callable[..., Any], types: Any, args: A
     """``__array_function__``."""
     trace = active_trace()
     if trace is not None:
-        target = args[0] if args and function in _WRITING else kwargs.get("out")
+        target = args[0] if args and function in WRITING else kwargs.get("out")
         if is_captured(target) or (type(target) is tuple and any(map(is_captured, target))):
             written(f"np.{function.__name__}")
         tracer = _first_tracer([args, kwargs])
@@ -257,7 +265,6 @@ def _array_function(self: Any, function: Callable[..., Any], types: Any, args: A
 
 # ------------------------------------------------------------------------------------------------------ methods
 
-_WRITERS = "__setitem__ __delitem__ sort fill put partition resize setfield".split()
 _QUIET = frozenset(
     "__class__ __new__ __init__ __init_subclass__ __subclasshook__ __getattribute__ __setattr__ __delattr__ __dir__ __doc__ __hash__ __sizeof__ "
     "__repr__ __str__ __format__ __reduce__ __reduce_ex__ __array_finalize__ __array_ufunc__ __array_function__ __array_wrap__ __array_priority__ "
@@ -333,6 +340,24 @@ def _pickling(name: str) -> Callable[..., Any]:
     return method
 
 
+def _copying(name: str, original: Any) -> Callable[..., Any]:
+    """What copy.copy and copy.deepcopy ask for: for user code a traced copy, which may be written."""
+
+    def method(self: Any, *args: Any) -> Any:
+        trace = active_trace()
+        if trace is None:
+            return original(self, *args)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__") == "copy":
+            frame = frame.f_back
+        if frame is None or _library(frame):
+            take(trace, self, "copying")
+            return original(self, *args)
+        return METHODS["copy"](outside(trace, self))
+
+    return method
+
+
 def _install() -> None:
     """Give `Captured` its methods; operators lead to ``__array_ufunc__`` by themselves."""
     operators = {f"__{kind}{name}__" for name in _OPERATORS for kind in ("", "r", "i")}
@@ -346,6 +371,8 @@ def _install() -> None:
             setattr(Captured, name, _method(name, original))
         else:
             setattr(Captured, name, _attribute(name, original))
+    for name in ("__copy__", "__deepcopy__"):
+        setattr(Captured, name, _copying(name, getattr(np.ndarray, name)))
     for name in ("__reduce__", "__reduce_ex__"):
         setattr(Captured, name, _pickling(name))
     Captured.__array_ufunc__ = _array_ufunc

@@ -55,6 +55,7 @@ from graphjit.trace.inside import (
     top_of,
     unseen,
 )
+from graphjit.trace.lent import is_array
 from graphjit.trace.patches import CREATORS, LIBRARIES
 
 MOST = 100_000
@@ -190,7 +191,7 @@ class _Reach:
 
     def array(self, value: np.ndarray) -> None:
         """An array: its contents are read at each call, except where they are objects or its class is not NumPy's."""
-        if type(value) is np.ndarray and not value.dtype.hasobject:
+        if is_array(value) and not value.dtype.hasobject:
             if value.flags.writeable or value.base is not None:
                 self.arrays.append(value)
             return

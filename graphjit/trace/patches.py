@@ -219,7 +219,7 @@ def _by_user(name: str, depth: int) -> bool:
     if sites is None:
         if len(_calls) > 10_000:
             _calls.clear()
-        library = frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
+        library = code.co_name == "__del__" or frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
         sites = _calls[code] = {} if library else _call_sites(code)
     return bool(sites) and sites.get(frame.f_lasti) == name
 

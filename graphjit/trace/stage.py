@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from graphjit.trace.holding import SMALL, guard_text, holds
 from graphjit.trace.lent import is_array, lent
 from graphjit.trace.patches import recording
 from graphjit.trace.pytree import TreeSpec, flatten
+from graphjit.trace.suspended import plain_handlers
 from graphjit.trace.tracer import Trace, Tracer, any_tracer, assemble, check_dtype
 
 
@@ -106,7 +108,7 @@ def stage(
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
-    with recording(), tracing(), Trace() as trace, lent(found.arrays):
+    with plain_handlers(), recording(), tracing(), Trace() as trace, lent(found.arrays):
         if found.opaque:
             watch_all(trace, found.arrays)
         inputs: list[Node] = []
@@ -137,6 +139,7 @@ def stage(
                 outputs.append(("static", item))
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
+    _name_leaks(found.stores)
     known = set(map(id, found.arrays))
     captured = []
     hidden = []
@@ -158,6 +161,15 @@ def stage(
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
     return Staged(graph, spec, outputs, captured, (*found.guards, *trace.contents.values()))
+
+
+def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
+    """Say of traced values that the function left somewhere where they are: using one raises, with this name."""
+    for what, namespace in stores:
+        for name, value in list(namespace.items()):
+            if issubclass(type(value), Tracer):
+                with suppress(TraceError):  # values that are known belong to no trace
+                    value._trace.leaks[id(value)] = f"{what} {name!r}"
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:

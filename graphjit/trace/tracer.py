@@ -59,6 +59,11 @@ def active_trace() -> Trace | None:
     return _active.trace
 
 
+def set_active_trace(trace: Trace | None) -> None:
+    """Another trace, or none, is being recorded in this thread."""
+    _active.trace = trace
+
+
 class Trace:
     """One recording: a builder, and the arrays that user code captured from outside."""
 
@@ -66,6 +71,8 @@ class Trace:
         self.builder = Builder()
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
         self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
+        self.over = False
+        self.leaks: dict[int, str] = {}  # names of what still holds a traced value when the trace is over, by the value's id
         self.free: dict[Node, bool] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
         self._outer: Trace | None = None
@@ -76,6 +83,7 @@ class Trace:
 
     def __exit__(self, *exc: object) -> None:
         _active.trace = self._outer
+        self.over = True
 
     # ------------------------------------------------------------------------------------------ values
 
@@ -94,11 +102,8 @@ class Trace:
             UnsupportedError: a dtype or array subclass that is not compiled.
         """
         if isinstance(value, Tracer):
-            if value._trace is not self:
-                raise TraceError(
-                    "a traced value from another, finished trace was used: it leaked out of the function that made it "
-                    f"(through a global, an attribute or a mutable default) at {user_location()}"
-                )
+            if value._trace is not self or self.over:
+                raise leaked(value)
             return value._node
         if isinstance(value, np.ndarray):
             return self.capture(value)
@@ -199,6 +204,17 @@ class Trace:
         return tuple(result)
 
 
+def leaked(value: Tracer) -> TraceError:
+    """The error for a traced value that is used after its function was traced."""
+    place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
+    made = value._node.loc
+    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function"
+    return TraceError(
+        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
+        f"({where}). It has no value: return it from the function instead"
+    )
+
+
 def check_dtype(dtype: np.dtype) -> None:
     """Refuse dtypes that are not compiled."""
     if dtype.name not in SHORT or not dtype.isnative:
@@ -261,6 +277,8 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """A method that refuses, unless captured arrays alone decide: the value is only known when the compiled code runs."""
 
     def refuse(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        if self._trace.over:
+            raise leaked(self)
         known = METHODS["__concretise__"](self, what)
         if known is not None:
             return getattr(known if hasattr(known, name) else known[()], name)(*args, **kwargs)
@@ -393,6 +411,8 @@ class Tracer:
 
     # NumPy's protocols
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self._trace.over:
+            raise leaked(self)
         handler = METHODS.get("__array_ufunc__")
         if handler is not None:
             compute = getattr(ufunc, method)
@@ -401,6 +421,8 @@ class Tracer:
         return self._trace.ufunc(ufunc, *args)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        if self._trace.over:
+            raise leaked(self)
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
         return METHODS["__or_computed__"](name, FUNCTIONS.get(function) or _not_compiled(name), function, args, kwargs)
 
@@ -409,6 +431,8 @@ class Tracer:
         if not self.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
+        if self._trace.over:
+            raise leaked(self)
         known = METHODS["__concretise__"](self, "np.asarray")
         if known is not None:
             return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
@@ -426,6 +450,8 @@ class Tracer:
                 if name.startswith("__")
                 else f"ndarray.{name} is not compiled (at {user_location()})"
             )
+        if self._trace.over:
+            raise leaked(self)
         if getattr(implementation, "is_property", False):
             return implementation(self)
         compute = getattr(np.ndarray, name, None)
@@ -434,6 +460,8 @@ class Tracer:
         return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", implementation, compute, (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
+        if self._trace.over:
+            raise leaked(self)
         return METHODS["__getitem__"](self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
