@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import operator
+import os
 import pickle
 import signal
 import threading
@@ -164,6 +165,16 @@ def test_indices_and_shapes_follow_the_contents(expression):
     agree(compiled, function, x)
 
 
+@pytest.mark.parametrize("expression", ["x * W.shape[0]", "x * len(W)", "x * W.size", "x * W.nbytes", "x * np.shape(W)[0]", "x * W"])
+def test_shapes_that_change_in_place_are_followed(expression):
+    w = np.arange(3.0)
+    function = user_function(expression, W=w)
+    compiled = graphjit.jit(function)
+    agree(compiled, function, 2.0)
+    w.resize(5, refcheck=False)
+    agree(compiled, function, 2.0)
+
+
 def test_what_is_recorded_needs_no_guard_of_its_contents():
     w = np.arange(1.0, 4.0)
     recorded = graphjit.jit(user_function("np.sum(x * W ** 2) + W[0] + W.mean()", W=w))
@@ -298,6 +309,43 @@ def test_identity_and_classes_stay():
         return x * table[id(w)] * w
 
     assert graphjit.jit(function)(1.0).tolist() == [0.0, 2.0, 4.0]
+    assert type(w) is np.ndarray
+
+
+def test_code_that_compares_classes_sees_ndarrays():
+    w = np.arange(3.0)
+
+    def function(x):
+        assert type(w) is np.ndarray
+        return x * np.sum(w**2)
+
+    compiled = graphjit.jit(function)
+    agree(compiled, function, 2.0)
+    w[0] = 4.0
+    agree(compiled, function, 2.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_of_fork_gets_plain_arrays_back():
+    w = np.arange(3.0)
+    inside, done = threading.Event(), threading.Event()
+
+    def function(x):
+        inside.set()
+        assert done.wait(30)
+        return x * w
+
+    thread = threading.Thread(target=lambda: graphjit.jit(function)(1.0))
+    thread.start()
+    assert inside.wait(30)
+    child = os.fork()
+    if not child:
+        os._exit(0 if type(w) is np.ndarray and not lent._lent else 1)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 0
     assert type(w) is np.ndarray
 
 

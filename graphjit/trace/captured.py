@@ -260,6 +260,9 @@ def _array_function(self: Any, function: Callable[..., Any], types: Any, args: A
             return tracer.__array_function__(function, types, args, kwargs)  # type: ignore[union-attr]
         if not quiet:
             taken((args, kwargs), f"np.{function.__name__}")
+        else:
+            frame = sys._getframe(1)
+            _convert((args, kwargs), lambda array: _shape_is_used(array, frame))
     return np.ndarray.__array_function__(self, function, types, args, kwargs)
 
 
@@ -330,6 +333,32 @@ def _attribute(name: str, original: Any) -> property:
     return property(read, write)
 
 
+def _layout(name: str, original: Any) -> property:
+    """The shape and what follows from it: the array becomes an input, whose shape is compared at each call."""
+
+    def read(self: Any) -> Any:
+        _shape_is_used(self, sys._getframe(1))
+        return original.__get__(self)
+
+    def write(self: Any, value: Any) -> None:
+        if active_trace() is not None:
+            written(f"ndarray.{name}")
+        original.__set__(self, value)
+
+    return property(read, write)
+
+
+def _length(self: Any) -> int:
+    _shape_is_used(self, sys._getframe(1))
+    return np.ndarray.__len__(self)
+
+
+def _shape_is_used(array: Any, frame: FrameType) -> None:
+    trace = active_trace()
+    if trace is not None and by_user(frame.f_globals.get("__name__", "")) and array.dtype.name in SHORT:
+        trace.capture(array)
+
+
 def _pickling(name: str) -> Callable[..., Any]:
     """What pickle and copy ask for."""
 
@@ -371,6 +400,9 @@ def _install() -> None:
             setattr(Captured, name, _method(name, original))
         else:
             setattr(Captured, name, _attribute(name, original))
+    for name in ("shape", "size", "ndim", "nbytes", "strides"):
+        setattr(Captured, name, _layout(name, getattr(np.ndarray, name)))
+    Captured.__len__ = _length
     for name in ("__copy__", "__deepcopy__"):
         setattr(Captured, name, _copying(name, getattr(np.ndarray, name)))
     for name in ("__reduce__", "__reduce_ex__"):

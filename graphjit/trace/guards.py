@@ -65,6 +65,7 @@ HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype
 """Attributes of numpy that we replace for the time of a trace, or that look at no numbers."""
 
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
 _BUFFERS = (bytearray, array.array, memoryview)
 
@@ -72,7 +73,8 @@ _BUFFERS = (bytearray, array.array, memoryview)
 @dataclass(frozen=True)
 class Found:
     """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write, with their owners' names;
-    ``opaque``: the function names code that takes numbers out of arrays unseen (compiled functions of libraries).
+    ``opaque``: the function names code that takes numbers out of arrays unseen (compiled functions of libraries); ``exact``: it may compare the
+    class of an array with np.ndarray (``type(w) is np.ndarray``), so that arrays must stay what they are.
     """
 
     guards: tuple[Guard, ...]
@@ -80,6 +82,7 @@ class Found:
     generators: list[Any]
     stores: list[tuple[str, dict[Any, Any]]]
     opaque: bool
+    exact: bool
 
 
 def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> Found:
@@ -124,7 +127,7 @@ class _Reach:
     def found(self) -> Found:
         """The result."""
         kinds = [ClassGuard(kind, *places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
-        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, self.stores, self.opaque)
+        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, self.stores, self.opaque, {"type", "ndarray"} <= self.read)
 
     def run(self) -> None:
         """Look into everything that was reached."""
@@ -144,8 +147,10 @@ class _Reach:
 
     def values(self, values: Iterable[Any]) -> None:
         """Several of them."""
-        for value in values:
-            self.value(value)
+        several = tuple(values)
+        if not _ATOMS.issuperset(map(type, several)):  # a long list of numbers is not looked at one by one
+            for value in several:
+                self.value(value)
 
     def look(self, value: Any) -> None:
         """What one object leads to."""

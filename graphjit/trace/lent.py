@@ -85,7 +85,7 @@ Captured.__str__ = lambda self: str(plain(self))
 ARRAYS = frozenset({id(np.ndarray), id(Captured)})
 
 _lock = threading.RLock()
-_lent: dict[int, list[Any]] = {}  # id -> the array and by how many traces
+_lent: dict[int, tuple[np.ndarray, list[int]]] = {}  # id -> the array and the threads that trace with it, one entry a trace
 
 
 def is_array(value: Any) -> bool:
@@ -126,27 +126,36 @@ POSSIBLE = _possible()
 def lent(arrays: Iterable[np.ndarray]) -> Iterator[None]:
     """Around a trace: the arrays that the function reaches."""
     taken = list(arrays) if POSSIBLE else []
+    thread = threading.get_ident()
     with _lock:
         for array in taken:
-            entry = _lent.setdefault(id(array), [array, 0])
-            entry[1] += 1
+            _lent.setdefault(id(array), (array, []))[1].append(thread)
             _set_class(array, Captured)
     try:
         yield
     finally:
         with _lock:
             for array in taken:
-                entry = _lent[id(array)]
-                entry[1] -= 1
-                if not entry[1]:
-                    _set_class(array, np.ndarray)
-                    del _lent[id(array)]
+                threads = _lent[id(array)][1]
+                threads.remove(thread)
+                if not threads:
+                    _give_back(array)
+
+
+def _give_back(array: np.ndarray) -> None:
+    _set_class(array, np.ndarray)
+    del _lent[id(array)]
 
 
 def _after_fork() -> None:
-    """Only the forking thread lives on in the child; what other threads had lent is given back, and the forking thread's own traces end as usual."""
+    """Only the forking thread lives on in the child: what other threads had lent is given back."""
     global _lock
     _lock = threading.RLock()
+    here = threading.get_ident()
+    for array, threads in list(_lent.values()):
+        threads[:] = [thread for thread in threads if thread == here]
+        if not threads:
+            _give_back(array)
 
 
 if hasattr(os, "register_at_fork"):

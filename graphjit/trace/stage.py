@@ -108,8 +108,8 @@ def stage(
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
-    with plain_handlers(), recording(), tracing(), Trace() as trace, lent(found.arrays):
-        if found.opaque:
+    with plain_handlers(), recording(), tracing(), Trace() as trace, lent([] if found.exact else found.arrays):
+        if found.opaque or found.exact:
             watch_all(trace, found.arrays)
         inputs: list[Node] = []
         values: list[Any] = []
@@ -144,8 +144,11 @@ def stage(
     captured = []
     hidden = []
     constants: dict[Node, Node] = {}
+    reached = set(Graph(name, (), nodes).nodes()) if trace.contents else set()
     for key in list(trace.captured):
         array, node = trace.captured.pop(key)
+        if key in trace.contents and node not in reached:
+            continue  # only its present values were used, and they are guarded
         # Two references: this name and getrefcount's argument.  Nobody else can write to it: a constant.
         if array.base is None and sys.getrefcount(array) == 2:
             constants[node] = trace.builder.const(array, array.dtype)

@@ -19,6 +19,9 @@ from typing import Any
 
 from graphjit.trace.tracer import active_trace, set_active_trace
 
+# The C function: Python's own makes an enum of each answer, which takes longer than all the rest of a small trace's bookkeeping.
+_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+
 
 @contextmanager
 def suspended() -> Iterator[None]:
@@ -46,8 +49,8 @@ def plain_handlers() -> Iterator[None]:
     replaced: list[tuple[Any, Any, Any]] = []
     if active_trace() is None and threading.current_thread() is threading.main_thread():
         for number in signal.valid_signals():
-            handler = signal.getsignal(number)
-            if callable(handler) and handler is not signal.default_int_handler and not isinstance(handler, signal.Handlers):
+            handler = _handler(number)
+            if callable(handler) and handler is not signal.default_int_handler:
                 wrapper = _wrapped(handler)
                 signal.signal(number, wrapper)
                 replaced.append((number, handler, wrapper))
@@ -55,7 +58,7 @@ def plain_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler, wrapper in replaced:
-            if signal.getsignal(number) is wrapper:
+            if _handler(number) is wrapper:
                 signal.signal(number, handler)
 
 
