@@ -67,6 +67,10 @@ HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
+_CONTAINERS = frozenset(
+    {list, tuple, dict, set, frozenset, collections.OrderedDict, collections.defaultdict, collections.deque, bytearray, memoryview}
+)
+"""Containers without attributes of the user's."""
 _BUFFERS = (bytearray, array.array, memoryview)
 
 
@@ -88,46 +92,44 @@ class Found:
 def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> Found:
     """What ``function`` reaches; ``roots`` are its static arguments."""
     reach = _Reach()
-    while True:
+    reach.function(function)
+    for root in roots:
+        reach.value(root)
+    known = None
+    while reach.known() != known:
         known = reach.known()
-        reach.start()
-        reach.function(function)
-        for root in roots:
-            reach.value(root)
         reach.run()
-        if reach.known() == known:
-            return reach.found()
+        reach.pending.extend(reach.named)
+    return reach.found()
 
 
 class _Reach:
-    """One walk over everything that the code seen so far can name; repeated until no new attribute name turns up."""
+    """One walk over everything that the code seen so far can name; what has attributes is looked at again until no new name turns up."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.asked: set[str] = set()
         self.read: set[str] = set()
         self.everything = False
-        self.start()
+        self.guards: dict[Any, Guard] = {}
+        self.classes: dict[type, dict[tuple[int, str], GlobalGuard]] = {}
+        self.seen: dict[int, Any] = {}
+        self.pending: list[Any] = []
+        self.named: list[Any] = []  # what has attributes
+        self.arrays: list[np.ndarray] = []
+        self.generators: list[Any] = []
+        self.stores: dict[int, tuple[str, dict[Any, Any]]] = {}
+        self.opaque = False
+        self.exact = False
 
     def known(self) -> tuple[int, int, int, bool]:
         """Grows with every name."""
         return len(self.names), len(self.asked), len(self.read), self.everything
 
-    def start(self) -> None:
-        """Forget the walk, keep the names."""
-        self.guards: dict[Any, Guard] = {}
-        self.classes: dict[type, dict[tuple[int, str], GlobalGuard]] = {}
-        self.seen: dict[int, Any] = {}
-        self.pending: list[Any] = []
-        self.arrays: list[np.ndarray] = []
-        self.generators: list[Any] = []
-        self.stores: list[tuple[str, dict[Any, Any]]] = []
-        self.opaque = False
-
     def found(self) -> Found:
         """The result."""
         kinds = [ClassGuard(kind, *places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
-        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, self.stores, self.opaque, {"type", "ndarray"} <= self.read)
+        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, [*self.stores.values()], self.opaque, self.exact)
 
     def run(self) -> None:
         """Look into everything that was reached."""
@@ -141,9 +143,13 @@ class _Reach:
         """Something the code can name."""
         if issubclass(type(value), PLAIN) or id(value) in self.seen:
             return
-        self.opaque |= unseen(value)
         self.seen[id(value)] = value
         self.pending.append(value)
+        if type(value) in _CONTAINERS:
+            return
+        self.opaque |= unseen(value)
+        if not issubclass(type(value), np.ndarray | types.MethodType | weakref.ref | contextvars.ContextVar):
+            self.named.append(value)
 
     def values(self, values: Iterable[Any]) -> None:
         """Several of them."""
@@ -155,7 +161,9 @@ class _Reach:
     def look(self, value: Any) -> None:
         """What one object leads to."""
         kind = type(value)
-        if issubclass(kind, np.ndarray):
+        if kind in _CONTAINERS:
+            self.container(value)
+        elif issubclass(kind, np.ndarray):
             self.array(value)
         elif kind is types.FunctionType:
             self.function(value)
@@ -168,7 +176,8 @@ class _Reach:
         elif (inner := compiled(value)) is not None:
             self.value(inner)
         elif issubclass(kind, np.random.Generator | np.random.RandomState):
-            self.generators.append(value)
+            if not any(value is known for known in self.generators):
+                self.generators.append(value)
         elif issubclass(kind, weakref.ref):
             self.foreign(value, lambda reference: (weakref.ref.__call__(reference),))
         elif issubclass(kind, contextvars.ContextVar):
@@ -236,6 +245,7 @@ class _Reach:
         self.value(function.__kwdefaults__)
         self.names |= read.attributes
         self.read |= read.read
+        self.exact |= {"type", "ndarray"} <= read.read
         self.asked |= read.asked
         self.everything |= read.everything
         namespace = function.__globals__
@@ -245,10 +255,10 @@ class _Reach:
             library = issubclass(type(value), types.ModuleType) and not by_user(entries_of_module(value).get("__name__"))
             if not library and (value is not MISSING or name in read.asked or name in dir_of_builtins()):
                 self.entry(namespace, name, value)
-            if name in read.read:
+            if value is not MISSING and name in read.read:
                 self.value(value)
         self.values(sys.modules[name] for name in read.modules if name in sys.modules)
-        self.stores.append(("the global variable", namespace))
+        self.stores[id(namespace)] = "the global variable", namespace
         if attributes := own_dict(function):
             self.attributes(function, attributes)
 
@@ -276,7 +286,7 @@ class _Reach:
         elif issubclass(kind, dict):
             keys, values = tuple(dict.keys(value)), tuple(dict.values(value))
             self.guards[id(value), "items"] = MappingGuard(value, keys, values)
-            self.stores.append(("the item", value))
+            self.stores[id(value)] = "the item", value
             if issubclass(kind, collections.OrderedDict):
                 order = places.order(value)
                 if order is None:
@@ -301,7 +311,7 @@ class _Reach:
     def attributes(self, owner: Any, namespace: dict[str, Any]) -> None:
         """Attributes of a module, a function or an object that the code names."""
         what = f"the attribute of {'a module' if issubclass(type(owner), types.ModuleType) else type(owner).__name__}"
-        self.stores.append((what, namespace))
+        self.stores[id(namespace)] = what, namespace
         if self.everything and not issubclass(type(owner), types.ModuleType):
             self.guards[id(namespace), "items"] = MappingGuard(namespace, tuple(namespace.keys()), tuple(namespace.values()))
             self.values(namespace.values())

@@ -36,7 +36,7 @@ from graphjit.trace.tracer import METHODS, Tracer, active_trace, any_tracer, ass
 
 Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
 
-LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree"})
+LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree", "pytest", "_pytest"})
 """Packages whose own calls of np.zeros and kin always make plain arrays."""
 
 
