@@ -526,5 +526,5 @@ def test_a_limit_that_is_reached_is_said_once(monkeypatch, capfd):
     for _ in range(2):
         find_guards(lambda x: held)
     told = capfd.readouterr().err
-    assert told.count("reaches more than 50 objects") == 1
+    assert told.count("reaches more than 50 objects from outside") == 1
     guards_module._say_too_many.cache_clear()

@@ -61,6 +61,9 @@ from graphjit.trace.patches import CREATORS, LIBRARIES
 MOST = 100_000
 """Objects that one walk looks at."""
 
+MOST_NAMED = 10_000
+"""Among them objects with attributes, of which each is looked at for every name in the code."""
+
 HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype", "random"})
 """Attributes of numpy that we replace for the time of a trace, or that look at no numbers."""
 
@@ -134,7 +137,7 @@ class _Reach:
     def run(self) -> None:
         """Look into everything that was reached."""
         while self.pending:
-            if len(self.seen) > MOST:
+            if len(self.seen) > MOST or len(self.named) > MOST_NAMED:
                 _say_too_many()
                 return
             self.look(self.pending.pop())
@@ -432,7 +435,7 @@ def dir_of_builtins() -> frozenset[str]:
 @functools.cache
 def _say_too_many() -> None:
     print(
-        f"graphjit: a compiled function reaches more than {MOST} objects from outside; rebinding one beyond those goes unnoticed. "
+        f"graphjit: a compiled function reaches more than {MOST} objects from outside, or {MOST_NAMED} with attributes; rebinding one beyond those goes unnoticed. "
         "Pass large structures as arguments.",
         file=sys.stderr,
     )
