@@ -254,6 +254,11 @@ class Stored(Tracer):
     def _trace(self) -> Trace:  # type: ignore[override]
         return storage(self).trace or tracing()
 
+    def _alive(self) -> None:
+        """Known values outlive their trace."""
+        if storage(self).known() is None:
+            super()._alive()
+
     def known(self) -> np.ndarray | None:
         """The values, while they are known."""
         return storage(self).known()

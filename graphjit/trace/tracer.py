@@ -207,8 +207,11 @@ class Trace:
 def leaked(value: Tracer) -> TraceError:
     """The error for a traced value that is used after its function was traced."""
     place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
-    made = value._node.loc
-    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function"
+    try:
+        made = value._node.loc
+    except TraceError:  # parts that were written one by one were never joined
+        made = None
+    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function, or an array that it filled"
     return TraceError(
         f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
         f"({where}). It has no value: return it from the function instead"
@@ -277,8 +280,7 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """A method that refuses, unless captured arrays alone decide: the value is only known when the compiled code runs."""
 
     def refuse(self: Tracer, *args: Any, **kwargs: Any) -> Any:
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         known = METHODS["__concretise__"](self, what)
         if known is not None:
             return getattr(known if hasattr(known, name) else known[()], name)(*args, **kwargs)
@@ -341,6 +343,11 @@ class Tracer:
         self._trace = trace
         self._node = node
         self._weak = weak
+
+    def _alive(self) -> None:
+        """Refuse what needs a value after the trace is over."""
+        if self._trace.over:
+            raise leaked(self)
 
     # static facts
     @property
@@ -414,8 +421,7 @@ class Tracer:
 
     # NumPy's protocols
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         handler = METHODS.get("__array_ufunc__")
         if handler is not None:
             compute = getattr(ufunc, method)
@@ -424,8 +430,7 @@ class Tracer:
         return self._trace.ufunc(ufunc, *args)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}"
         return METHODS["__or_computed__"](name, FUNCTIONS.get(function) or _not_compiled(name), function, args, kwargs)
 
@@ -434,8 +439,7 @@ class Tracer:
         if not self.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         known = METHODS["__concretise__"](self, "np.asarray")
         if known is not None:
             return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
@@ -453,8 +457,7 @@ class Tracer:
                 if name.startswith("__")
                 else f"ndarray.{name} is not compiled (at {user_location()})"
             )
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         if getattr(implementation, "is_property", False):
             return implementation(self)
         compute = getattr(np.ndarray, name, None)
@@ -463,8 +466,7 @@ class Tracer:
         return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", implementation, compute, (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
-        if self._trace.over:
-            raise leaked(self)
+        self._alive()
         return METHODS["__getitem__"](self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
