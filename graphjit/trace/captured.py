@@ -210,6 +210,7 @@ def taken(args: Any, what: str) -> None:
 
 
 METHODS["__taken__"] = taken
+METHODS["__written__"] = from_outside
 
 # ---------------------------------------------------------------------------------------------------- protocols
 

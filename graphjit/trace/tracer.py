@@ -8,9 +8,12 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 
 from __future__ import annotations
 
+import dis
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -276,6 +279,11 @@ def any_tracer(values: Any) -> bool:
     return is_captured(values) or isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
 
 
+def _assigning(frame: FrameType) -> bool:
+    """Whether a frame is at ``array[...] = value``: NumPy asks a traced value for a number there."""
+    return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == dis.opmap["STORE_SUBSCR"]
+
+
 def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """A method that refuses, unless captured arrays alone decide: the value is only known when the compiled code runs."""
 
@@ -284,6 +292,8 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
         known = METHODS["__concretise__"](self, what)
         if known is not None:
             return getattr(known if hasattr(known, name) else known[()], name)(*args, **kwargs)
+        if _assigning(sys._getframe(1)):
+            raise METHODS["__written__"]("an assignment of a traced value to items")
         raise TraceError(
             f"{what} needs the value of a traced {self._node.type} at {user_location()}, which is only known when the "
             f"compiled code runs. {advice}"
@@ -443,6 +453,8 @@ class Tracer:
         known = METHODS["__concretise__"](self, "np.asarray")
         if known is not None:
             return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
+        if _assigning(sys._getframe(1)):
+            raise METHODS["__written__"]("an assignment of a traced value to items")
         raise TraceError(
             f"np.asarray / np.array of a traced {self._node.type} at {user_location()}: its values are only known when the "
             "compiled code runs. Use the traced value itself; np.stack or np.concatenate join several."

@@ -241,8 +241,8 @@ def first_tracer(values: Sequence[Any]) -> Tracer | None:
 def from_outside(writer: str) -> TraceError:
     """What is raised where an array of the caller's would be written, which compiled code never does."""
     error = TraceError(
-        f"{writer} would write into an array from outside at {user_location()}, which the compiled code would never do again. Make the array inside "
-        "the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
+        f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
+        "again. Make the array inside the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
     )
     error.final = True  # type: ignore[attr-defined]
     return error
