@@ -31,12 +31,14 @@ from graphjit.ir.node import Graph
 from graphjit.trace.active import active_trace
 from graphjit.trace.concrete import jit_disabled
 from graphjit.trace.layout import canonical_strides, standing_for
+from graphjit.trace.lent import is_array
 from graphjit.trace.location import user_level
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
 from graphjit.trace.results import check_writable
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
+from graphjit.trace.suspended import in_finalizer, suspended
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.tracer import Array, Trace
 
@@ -150,6 +152,9 @@ class Dispatcher:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Trace, compile or reuse, run; inside another trace: become part of it."""
         trace = active_trace()
+        if trace is not None and in_finalizer():
+            with suspended():
+                return self(*args, **kwargs)
         if trace is not None:
             trace.fresh = False
             marked, named = self.mark(args, kwargs)
@@ -277,7 +282,8 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one."""
         native = self.native() if self.native is not None else None
-        if native is None or self.backend != "llvm" or config.disable_jit:
+        foreign = any(isinstance(guard, sig.ForeignGuard) for guard in prepared.staged.guards)
+        if native is None or self.backend != "llvm" or config.disable_jit or foreign:
             return
         results = prepared.staged.results
         if results.written:
@@ -346,7 +352,7 @@ def lifted(trace: Trace, leaf: Any) -> Any:
     """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
     if isinstance(leaf, Static):
         return leaf.value
-    if type(leaf) not in (np.ndarray, np.memmap) or leaf.dtype == object:
+    if not (is_array(leaf) or type(leaf) is np.memmap) or leaf.dtype == object:
         return leaf
     captured = Array(trace, trace.capture(leaf))
     if not leaf.flags.c_contiguous:

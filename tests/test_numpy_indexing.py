@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy_harness import OPERANDS, check, check_expression, function_of, lines, record, run, same
 
+import graphjit
 from graphjit.errors import TraceError
 
 TABLE = lines(
@@ -178,9 +179,14 @@ def test_masks_must_be_known() -> None:
     m = OPERANDS["m"]
     with pytest.raises(TraceError, match=r"traced mask.*\n?.*np\.where"):
         record(lambda x: x[x > 0], [m])
+    large = np.zeros(100_000, bool)
+    with pytest.raises(TraceError, match=r"indexing with a mask.*100000 bytes.*flags\.writeable = False"):
+        graphjit.jit(lambda x: x[large])(np.zeros(100_000))
     writable = m > 0
-    with pytest.raises(TraceError, match=r"read-only|flags"):
-        record(lambda x: x[writable], [m])
+    picked = graphjit.jit(lambda x: x[writable])
+    assert picked(m).tolist() == m[writable].tolist()
+    writable[:] = ~writable
+    assert picked(m).tolist() == m[writable].tolist()  # other contents: another trace
     frozen = writable.copy()
     frozen.flags.writeable = False
     check(lambda x: x[frozen], m)

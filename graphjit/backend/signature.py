@@ -143,24 +143,71 @@ class GlobalGuard:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemGuard:
-    """A list must have this length, and this very object as item ``index``."""
+class SequenceGuard:
+    """A list (or a subclass of it) must hold these very objects."""
 
     items: list[Any]
-    length: int
-    index: int
-    expected: Any
+    snapshot: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class SizeGuard:
-    """A dict must have this number of entries."""
+class MappingGuard:
+    """A dict (or a subclass of it) must hold these very keys and values, in this order."""
 
     items: dict[Any, Any]
-    size: int
+    keys: tuple[Any, ...]
+    values: tuple[Any, ...]
 
 
-Guard = CellGuard | GlobalGuard | ItemGuard | SizeGuard
+@dataclass(frozen=True, slots=True)
+class MemoryGuard:
+    """Whole words of an object's memory at ``address`` must be ``expected``: a slot, the fields of a function, the class or the dict of an object.
+
+    ``kept`` are the objects that the words point to; ``what`` says for people what stands there.
+    """
+
+    owner: Any
+    address: int
+    expected: bytes
+    kept: Any
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassGuard:
+    """A class must have these entries in itself and its bases.
+
+    CPython gives a class another ``version`` whenever it or a base changes: as long as that is the same, the entries need not be looked at
+    (0: no version, look at them always).
+    """
+
+    kind: type
+    version: int
+    address: int
+    entries: tuple[GlobalGuard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContentGuard:
+    """An array must have this dtype, this shape and, element by element, these bytes: numbers in it were compiled in."""
+
+    array: np.ndarray
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    expected: bytes
+    kept: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignGuard:
+    """``read(owner)`` must give these very objects: for what native code cannot look into, so that calls take the slow path."""
+
+    owner: Any
+    read: Callable[[Any], tuple[Any, ...]]
+    expected: tuple[Any, ...]
+
+
+Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | MemoryGuard | ClassGuard | ContentGuard | ForeignGuard
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,3 +22,8 @@ active = _Active()
 def active_trace() -> Trace | None:
     """The trace being recorded in this thread, if any."""
     return active.trace
+
+
+def set_active_trace(trace: Trace | None) -> None:
+    """Another trace, or none, is being recorded in this thread."""
+    active.trace = trace

@@ -16,6 +16,7 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.types import Type
 from graphjit.trace.active import active_trace
 from graphjit.trace.location import assigns_item, called_function, user_location
+from graphjit.trace.tables import METHODS
 
 
 def complex_needed(value: complex) -> UnsupportedError:
@@ -38,9 +39,25 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
 
 def from_outside(writer: str) -> TraceError:
     """What is raised where an array would be written that the trace does not own, which compiled code never does."""
+    error = TraceError(
+        f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
+        "again. Make the array inside the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
+    )
+    error.final = True  # type: ignore[attr-defined]
+    return error
+
+
+def leaked(value: Any) -> TraceError:
+    """The error for a traced value that is used after its function was traced."""
+    place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
+    try:
+        made = value._node.loc
+    except TraceError:  # parts that were written one by one were never joined
+        made = None
+    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function, or an array that it filled"
     return TraceError(
-        f"{writer} would write a traced result into an array from outside at {user_location()}. Make the array inside the function "
-        "(np.zeros, np.empty), or use the result: a = a + b"
+        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
+        f"({where}). It has no value: return it from the function instead"
     )
 
 
@@ -51,14 +68,28 @@ def known_value(tracer: Any) -> Any:
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
+def present(tracer: Any, what: str) -> Any:
+    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays alone (they are guarded); else None.
+
+    Raises:
+        TraceError: the trace is over.
+    """
+    tracer._alive()
+    known = known_value(tracer)
+    if known is not None:
+        return known
+    found = METHODS["__concretise__"](tracer, what)
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
+
+
 def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = known_value(self)
+        known = present(self, what)
         if known is None:
             raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
-        known = known if hasattr(known, name) else np.asarray(known)
+        known = known if getattr(known, name, None) is not None else np.asarray(known)
         return getattr(known, name)(*args, **kwargs)
 
     return refuse
@@ -75,7 +106,7 @@ class Unanswered:
     _node: Any
 
     def __bool__(self) -> bool:
-        known = known_value(self)
+        known = present(self, "a truth value")
         if known is not None:
             return bool(known)
         asker = called_function()
@@ -86,7 +117,7 @@ class Unanswered:
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
     def __index__(self) -> int:
-        known = known_value(self)
+        known = present(self, "an index")
         if known is not None:
             return operator.index(known)
         asker = called_function()
@@ -100,7 +131,7 @@ class Unanswered:
     __round__ = concrete("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
-        known = known_value(self)
+        known = present(self, "formatting")
         if known is not None:
             return format(known, spec)
         advice = "Return the value and format it outside; print(x) and repr(x) show its type."

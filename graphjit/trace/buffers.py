@@ -34,7 +34,7 @@ from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.layout import copied, in_memory_of, model
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, check_dtype
+from graphjit.trace.tracer import METHODS, Array, Outside, Trace, Tracer, check_dtype
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
@@ -283,6 +283,10 @@ class Stored(Array):
     def _plain(self) -> bool:
         held = storage(self)
         return isinstance(held, Owned) and held.array is None and held.model is None
+    def _alive(self) -> None:
+        """Known values outlive their trace."""
+        if storage(self).known() is None:
+            super()._alive()
 
     def known(self) -> np.ndarray | None:
         """The values, while they are known."""
@@ -330,6 +334,9 @@ class Stored(Array):
 Stored.__name__ = Stored.__qualname__ = Tracer.__name__
 
 
+Stored.__name__ = Stored.__qualname__ = "traced array"
+
+
 def storage(value: Stored) -> Owned | Lens:
     """The storage of a stored tracer."""
     found: Owned | Lens = _NODE.__get__(value)
@@ -347,8 +354,8 @@ def make(held: Owned | Lens) -> Stored:
 
 def stored(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
-    if not isinstance(value, Tracer):
-        raise from_outside("this call")
+    if not isinstance(value, Tracer) or isinstance(value, Outside):
+        raise from_outside("this assignment")
     if not isinstance(value, Stored):
         if not isinstance(value, Array):
             raise TypeError(f"{value._class.__name__!r} object does not support item assignment (at {user_location()})")

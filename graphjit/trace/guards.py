@@ -1,249 +1,441 @@
 """What a traced function looked up outside of its arguments, to be compared at each call.
 
-Job: find the variables, attributes and items that the function's code can reach by name, so that rebinding one of them makes a new trace.
-Input: the user's function, its static arguments, what was captured.  Output: guards, each compared by identity.
-Invariants: nothing is called and nothing is written: guards come from bytecode and from plain containers.  Arrays written in place need no guard, they
-are read at each call.
+Job: find everything that the function's code can reach by name, so that rebinding any of it makes a new trace.
+Input: the user's function, its static arguments.  Output: `Found`: guards, compared by identity, and the arrays and random generators on the way.
+Invariants: nothing is called and nothing is written: guards come from bytecode, dicts and slots.  Arrays written in place need no guard here:
+they are read at each call (`captured.py`).
 
-Reached are: cells and globals of the function and of the user's functions that it names; of static arguments, captured objects and modules of the
-user the attributes whose names occur in that code; the items of short lists and dicts.  Libraries are taken as they are.
+Reached are: cells, globals and defaults of the function and of the user's functions that it names; of static arguments, captured objects, classes
+and modules of the user the attributes whose names occur in that code (all of them where the code reads attributes without naming them); the items
+of containers, whatever their size and depth.  Libraries are taken as they are.
 """
 
 from __future__ import annotations
 
+import array
 import builtins
-import dis
+import collections
+import contextvars
 import functools
 import gc
 import sys
+import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphjit.backend.signature import MISSING, CellGuard, GlobalGuard, Guard, ItemGuard, SizeGuard
-from graphjit.trace.marks import attribute, dispatcher_of
-from graphjit.trace.patches import LIBRARIES
+from graphjit.backend.signature import (
+    MISSING,
+    CellGuard,
+    ClassGuard,
+    ContentGuard,
+    ForeignGuard,
+    GlobalGuard,
+    Guard,
+    MappingGuard,
+    SequenceGuard,
+)
+from graphjit.trace import places
+from graphjit.trace.holding import SMALL, content
+from graphjit.trace.inside import (
+    UNSEEN_BUILTINS,
+    UNSEEN_MODULES,
+    bases,
+    by_user,
+    compiled,
+    entries,
+    functions_in,
+    module_of,
+    names,
+    own_dict,
+    top_of,
+    unseen,
+)
+from graphjit.trace.lent import is_array
+from graphjit.trace.patches import CREATORS, LIBRARIES
 
-LONGEST = 64
-"""Items up to which a list, tuple or dict is looked into: each guard costs some nanoseconds per call."""
+MOST = 100_000
+"""Objects that one walk looks at."""
 
-MOST = 512
-"""Guards of one trace beyond those of the function itself."""
+MOST_NAMED = 10_000
+"""Among them objects with attributes, of which each is looked at for every name in the code."""
 
-PLAIN = (np.ndarray, np.generic, int, float, complex, str, bytes, type(None))
+HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype", "random"})
+"""Attributes of numpy that we replace for the time of a trace, or that look at no numbers."""
+
+PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
+_CONTAINERS = frozenset(
+    {list, tuple, dict, set, frozenset, collections.OrderedDict, collections.defaultdict, collections.deque, bytearray, memoryview}
+)
+"""Containers without attributes of the user's."""
+_BUFFERS = (bytearray, array.array, memoryview)
 
 
-def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> tuple[Guard, ...]:
-    """Guards of ``function``; ``roots`` are its static arguments."""
+@dataclass(frozen=True)
+class Found:
+    """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write, with their owners' names;
+    ``opaque``: the function names code that takes numbers out of arrays unseen (compiled functions of libraries); ``exact``: it may compare the
+    class of an array with np.ndarray (``type(w) is np.ndarray``), so that arrays must stay what they are.
+    """
+
+    guards: tuple[Guard, ...]
+    arrays: list[np.ndarray]
+    generators: list[Any]
+    stores: list[tuple[str, dict[Any, Any]]]
+    opaque: bool
+    exact: bool
+
+
+def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> Found:
+    """What ``function`` reaches; ``roots`` are its static arguments."""
     reach = _Reach()
-    while True:
-        known = len(reach.names)
-        reach.start()
-        reach.function(function, own=True)
-        for root in roots:
-            reach.value(root)
+    reach.function(function)
+    for root in roots:
+        reach.value(root)
+    known = None
+    while reach.known() != known:
+        known = reach.known()
         reach.run()
-        if len(reach.names) == known:
-            return tuple(reach.guards.values())
-
-
-def holds(guard: Guard) -> bool:
-    """Whether a guard still finds what it found."""
-    if isinstance(guard, CellGuard):
-        try:
-            return guard.cell.cell_contents is guard.expected
-        except ValueError:
-            return False
-    if isinstance(guard, ItemGuard):
-        return len(guard.items) == guard.length and guard.items[guard.index] is guard.expected
-    if isinstance(guard, SizeGuard):
-        return len(guard.items) == guard.size
-    return guard.namespace.get(guard.name, MISSING) is guard.expected
-
-
-def guard_text(guard: Guard) -> str:
-    """What a guard watches, for people."""
-    if isinstance(guard, CellGuard):
-        return f"a variable of the enclosing function that held {_short(guard.expected)}"
-    if isinstance(guard, ItemGuard):
-        return f"a captured list of {guard.length}, or its item {guard.index},"
-    if isinstance(guard, SizeGuard):
-        return f"a captured dict of {guard.size} items"
-    return f"{guard.name!r}, which was {'absent' if guard.expected is MISSING else _short(guard.expected)},"
-
-
-def _short(value: Any) -> str:
-    return repr(value) if isinstance(value, int | float | str) and len(repr(value)) < 40 else f"of type {type(value).__name__}"
+        reach.pending.extend(reach.named)
+    return reach.found()
 
 
 class _Reach:
-    """One walk over everything that the code seen so far can name; repeated until no new attribute name turns up."""
+    """One walk over everything that the code seen so far can name; what has attributes is looked at again until no new name turns up."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self.start()
-
-    def start(self) -> None:
-        """Forget the walk, keep the names."""
+        self.asked: set[str] = set()
+        self.read: set[str] = set()
+        self.everything = False
         self.guards: dict[Any, Guard] = {}
+        self.classes: dict[type, dict[tuple[int, str], GlobalGuard]] = {}
         self.seen: dict[int, Any] = {}
         self.pending: list[Any] = []
+        self.named: list[Any] = []  # what has attributes
+        self.arrays: list[np.ndarray] = []
+        self.generators: list[Any] = []
+        self.stores: dict[int, tuple[str, dict[Any, Any]]] = {}
+        self.opaque = False
+        self.exact = False
+
+    def known(self) -> tuple[int, int, int, bool]:
+        """Grows with every name."""
+        return len(self.names), len(self.asked), len(self.read), self.everything
+
+    def found(self) -> Found:
+        """The result."""
+        kinds = [ClassGuard(kind, *places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
+        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, [*self.stores.values()], self.opaque, self.exact)
 
     def run(self) -> None:
         """Look into everything that was reached."""
-        while self.pending and len(self.guards) < MOST:
-            value = self.pending.pop()
-            if isinstance(value, types.FunctionType):
-                self.function(value)
-            elif isinstance(value, types.ModuleType):
-                self.attributes(value, vars(value))
-            elif type(value) in (list, tuple):
-                self.sequence(value)
-            elif type(value) is dict:
-                self.mapping(value)
-            else:
-                self.instance(value)
+        while self.pending:
+            if len(self.seen) > MOST or len(self.named) > MOST_NAMED:
+                _say_too_many()
+                return
+            self.look(self.pending.pop())
 
     def value(self, value: Any) -> None:
         """Something the code can name."""
-        if isinstance(value, PLAIN) or id(value) in self.seen:
+        if issubclass(type(value), PLAIN) or id(value) in self.seen:
             return
         self.seen[id(value)] = value
         self.pending.append(value)
+        if type(value) in _CONTAINERS:
+            return
+        self.opaque |= unseen(value)
+        if not issubclass(type(value), np.ndarray | types.MethodType | weakref.ref | contextvars.ContextVar):
+            self.named.append(value)
 
-    def function(self, function: Any, own: bool = False) -> None:
-        """Cells, globals and defaults; ``own`` marks the traced function itself."""
-        if not isinstance(function, types.FunctionType):
+    def values(self, values: Iterable[Any]) -> None:
+        """Several of them."""
+        several = tuple(values)
+        if not _ATOMS.issuperset(map(type, several)):  # a long list of numbers is not looked at one by one
+            for value in several:
+                self.value(value)
+
+    def look(self, value: Any) -> None:
+        """What one object leads to."""
+        kind = type(value)
+        if kind in _CONTAINERS:
+            self.container(value)
+        elif issubclass(kind, np.ndarray):
+            self.array(value)
+        elif kind is types.FunctionType:
+            self.function(value)
+        elif issubclass(kind, types.ModuleType):
+            self.module(value, entries_of_module(value))
+        elif issubclass(kind, types.MethodType):
+            self.values((value.__func__, value.__self__))
+        elif kind is functools.partial:
+            self.values((value.func, *value.args, value.keywords))
+        elif (inner := compiled(value)) is not None:
+            self.value(inner)
+        elif issubclass(kind, np.random.Generator | np.random.RandomState):
+            if not any(value is known for known in self.generators):
+                self.generators.append(value)
+        elif issubclass(kind, weakref.ref):
+            self.foreign(value, lambda reference: (weakref.ref.__call__(reference),))
+        elif issubclass(kind, contextvars.ContextVar):
+            self.foreign(value, lambda variable: (variable.get(None),))
+        elif issubclass(kind, types.MappingProxyType):
+            self.values(item for item in gc.get_referents(value) if type(item) is dict)
+        elif issubclass(kind, type):
+            self.of_class(value, None)
+        else:
+            self.container(value)
+            self.instance(value)
+
+    def module(self, value: types.ModuleType, namespace: dict[str, Any]) -> None:
+        """A module: the user's is watched; of a library only what could take numbers out of arrays is of interest."""
+        name = namespace.get("__name__")
+        if by_user(name):
+            self.attributes(value, namespace)
+        elif top_of(name) in LIBRARIES and name != "graphjit":
+            for attribute in self.names & namespace.keys():
+                found = namespace[attribute]
+                if not (value is np and attribute in HARMLESS) and (type(found) is types.ModuleType or unseen(found)):
+                    self.value(found)
+        else:
+            self.opaque |= name in UNSEEN_MODULES
+
+    def array(self, value: np.ndarray) -> None:
+        """An array: its contents are read at each call, except where they are objects or its class is not NumPy's."""
+        if is_array(value) and not value.dtype.hasobject:
+            if value.flags.writeable or value.base is not None:
+                self.arrays.append(value)
+            return
+        if value.dtype == object:
+            self.values(np.ndarray.reshape(value, -1).tolist())
+        if value.nbytes <= SMALL:
+            plain = np.ndarray.view(value, np.ndarray)
+            kept = plain.copy() if value.dtype.hasobject else None
+            self.guards[id(value), "content"] = ContentGuard(value, value.dtype, value.shape, content(plain), kept)
+
+    # --------------------------------------------------------------------------------------------------------- code
+
+    def function(self, function: Any) -> None:
+        """Cells, globals and defaults."""
+        if type(function) is not types.FunctionType:
             self.value(function)
             return
-        if not own and not _by_user(function.__module__):
+        if not by_user(function.__module__):
             return
-        for cell in function.__closure__ or ():
+        self.seen.setdefault(id(function), function)
+        fields = places.function_fields(function)
+        if fields is None:
+            self.foreign(function, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
+        else:
+            self.guards[id(function), "function"] = fields
+        read = names(function.__code__)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
-                content = cell.cell_contents
+                held = cell.cell_contents
             except ValueError:
-                continue
-            self.guards[id(cell)] = CellGuard(cell, content)
-            self.value(content)
-        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self.value(default)
-        global_names, attributes = _names(function.__code__)
-        self.names |= attributes
+                held = MISSING
+            if held is not MISSING:
+                self.guards[id(cell)] = CellGuard(cell, held)
+                if name in read.read:
+                    self.value(held)
+        self.values(function.__defaults__ or ())
+        self.value(function.__kwdefaults__)
+        self.names |= read.attributes
+        self.read |= read.read
+        self.exact |= {"type", "ndarray"} <= read.read
+        self.asked |= read.asked
+        self.everything |= read.everything
         namespace = function.__globals__
-        for name in global_names:
+        self.opaque |= any(name not in namespace for name in read.globals & UNSEEN_BUILTINS)
+        for name in read.globals:
             value = namespace.get(name, MISSING)
-            if isinstance(value, types.ModuleType):
+            library = issubclass(type(value), types.ModuleType) and not by_user(entries_of_module(value).get("__name__"))
+            if not library and (value is not MISSING or name in read.asked or name in dir_of_builtins()):
+                self.entry(namespace, name, value)
+            if value is not MISSING and name in read.read:
                 self.value(value)
-            elif value is MISSING:
-                if own and hasattr(builtins, name):
-                    self.entry(namespace, name, value)
-            else:
-                # Functions and classes of a module stay what they are, except where people try things out.
-                if own or not isinstance(value, types.FunctionType | type) or namespace.get("__name__") == "__main__":
-                    self.entry(namespace, name, value)
-                self.value(value)
+        self.values(sys.modules[name] for name in read.modules if name in sys.modules)
+        self.stores[id(namespace)] = "the global variable", namespace
+        if attributes := own_dict(function):
+            self.attributes(function, attributes)
 
     def entry(self, namespace: dict[Any, Any], name: Any, value: Any) -> None:
         """``namespace[name]`` is this value now."""
         self.guards[id(namespace), name] = GlobalGuard(namespace, name, value)
 
+    def foreign(self, owner: Any, read: Callable[[Any], tuple[Any, ...]]) -> None:
+        """Something that native code cannot look into."""
+        items = read(owner)
+        self.guards[id(owner), "foreign"] = ForeignGuard(owner, read, items)
+        self.values(items)
+
+    # --------------------------------------------------------------------------------------------------- containers
+
+    def container(self, value: Any) -> None:
+        """Items of a list, tuple, dict, set ..., of a subclass too."""
+        kind = type(value)
+        if issubclass(kind, tuple):
+            self.values(tuple.__iter__(value))
+        elif issubclass(kind, list):
+            items = tuple(list.__iter__(value))
+            self.guards[id(value), "items"] = SequenceGuard(value, items)
+            self.values(items)
+        elif issubclass(kind, dict):
+            keys, values = tuple(dict.keys(value)), tuple(dict.values(value))
+            self.guards[id(value), "items"] = MappingGuard(value, keys, values)
+            self.stores[id(value)] = "the item", value
+            if issubclass(kind, collections.OrderedDict):
+                order = places.order(value)
+                if order is None:
+                    self.foreign(value, lambda items: tuple(collections.OrderedDict.__iter__(items)))
+                else:
+                    self.guards[id(value), "order"] = order
+            self.values(keys)
+            self.values(values)
+        elif issubclass(kind, frozenset):
+            self.values(frozenset.__iter__(value))
+        elif issubclass(kind, set):
+            self.foreign(value, lambda items: tuple(set.__iter__(items)))
+        elif issubclass(kind, collections.deque):
+            self.foreign(value, lambda items: tuple(collections.deque.__iter__(items)))
+        elif issubclass(kind, _BUFFERS):
+            self.guards[id(value), "foreign"] = _buffer(value)
+        elif issubclass(kind, threading.local):
+            self.foreign(value, lambda local: tuple(threading.local.__getattribute__(local, "__dict__").items()))
+
+    # ------------------------------------------------------------------------------------------------------ objects
+
     def attributes(self, owner: Any, namespace: dict[str, Any]) -> None:
-        """Attributes of a module or an object that the code names."""
-        if isinstance(owner, types.ModuleType) and not _by_user(owner.__name__):
+        """Attributes of a module, a function or an object that the code names."""
+        what = f"the attribute of {'a module' if issubclass(type(owner), types.ModuleType) else type(owner).__name__}"
+        self.stores[id(namespace)] = what, namespace
+        if self.everything and not issubclass(type(owner), types.ModuleType):
+            self.guards[id(namespace), "items"] = MappingGuard(namespace, tuple(namespace.keys()), tuple(namespace.values()))
+            self.values(namespace.values())
             return
         for name in self.names & namespace.keys():
-            value = namespace[name]
-            fixed = isinstance(owner, types.ModuleType) and isinstance(value, types.ModuleType | types.FunctionType | type)
-            if not fixed:
-                self.entry(namespace, name, value)
-            self.value(value)
-
-    def sequence(self, items: list[Any] | tuple[Any, ...]) -> None:
-        """Items of a list or tuple."""
-        if len(items) > LONGEST:
-            return
-        for i, item in enumerate(items):
-            if type(items) is list:
-                self.guards[id(items), i] = ItemGuard(items, len(items), i, item)
-            self.value(item)
-
-    def mapping(self, items: dict[Any, Any]) -> None:
-        """Items of a dict."""
-        if len(items) > LONGEST or not all(type(key) in (str, int) for key in items):
-            return
-        self.guards[id(items), MISSING] = SizeGuard(items, len(items))
-        for key, item in items.items():
-            self.entry(items, key, item)
-            self.value(item)
+            self.entry(namespace, name, namespace[name])
+            if name in self.read:
+                self.value(namespace[name])
+        for name in self.asked - namespace.keys():
+            self.entry(namespace, name, MISSING)
 
     def instance(self, value: Any) -> None:
-        """Another object: what it wraps, its attributes, its methods and properties."""
-        if isinstance(value, functools.partial):
-            for part in (value.func, *value.args, *value.keywords.values()):
-                self.value(part)
+        """An object: its attributes, its slots, its class."""
+        kind = type(value)
+        own = own_dict(value)
+        users = any(by_user(module_of(base)) for base in bases(kind))
+        if own is not None:
+            if users:
+                guard = places.dict_of(value, own)
+                self.guards[id(value), "dict"] = guard if guard is not None else ForeignGuard(value, lambda owner: (own_dict(owner),), (own,))
+            self.attributes(value, own)
+        if users:
+            self.guards[id(value), "class"] = places.kind_of(value)
+            self.of_class(kind, value, own)
+
+    def of_class(self, kind: type, value: Any, own: dict[str, Any] | None = None) -> None:
+        """What an object, or a class itself where ``value`` is None, finds in the class by the names that the code uses."""
+        above = [base for base in bases(kind) if by_user(module_of(base))]
+        special = {name for base in above for name, found in entries(base).items() if _special(name, found)}
+        if value is not None and not self.read & {"type", "__class__"}:
+            special -= _MAKING
+        wanted = self.names | special
+        if self.everything:
+            wanted |= {name for base in above for name in entries(base) if not name.startswith("__")}
+        found_in = self.classes.setdefault(kind, {})
+        for name in wanted:
+            before: list[type] = []
+            for base in above:
+                if name in entries(base):
+                    self.class_entry(found_in, before, base, name)
+                    self.found_in_class(value, own, name, entries(base)[name])
+                    break
+                before.append(base)
+            else:
+                if name in self.asked:
+                    for base in above:
+                        self.absent(found_in, base, name)
+
+    def class_entry(self, found_in: dict[tuple[int, str], GlobalGuard], before: list[type], base: type, name: str) -> None:
+        """``name`` stands in ``base`` and in no class before it."""
+        for other in before:
+            self.absent(found_in, other, name)
+        found_in[id(base), name] = GlobalGuard(_dict_behind(base), name, entries(base)[name])
+
+    @staticmethod
+    def absent(found_in: dict[tuple[int, str], GlobalGuard], base: type, name: str) -> None:
+        """``name`` does not stand in ``base``."""
+        found_in[id(base), name] = GlobalGuard(_dict_behind(base), name, MISSING)
+
+    def found_in_class(self, value: Any, own: dict[str, Any] | None, name: str, found: Any) -> None:
+        """One entry of a class, seen from an object of it."""
+        if type(found) is types.MemberDescriptorType:
+            if value is not None:
+                self.slot(value, found)
             return
-        if isinstance(value, types.MethodType):
-            self.value(value.__func__)
-            self.value(value.__self__)
-            return
-        inner = dispatcher_of(value)
-        if inner is not None:
-            self.value(inner.function)
-            return
-        kind = value if isinstance(value, type) else type(value)
-        own = attribute(value, "__dict__")
-        namespace: dict[str, Any] = own if type(own) is dict else {}
-        self.attributes(value, namespace)
-        for name in (*self.names, "__call__"):
-            base = next((base for base in kind.__mro__ if name in vars(base)), None)
-            if base is None or not _by_user(base.__module__):
-                continue
-            found = vars(base)[name]
-            functions = list(_functions(found))
-            for function in functions:
-                self.value(function)
-            if not functions and not hasattr(type(found), "__get__"):
-                # The dict behind the read-only view that a class shows.
-                self.entry(gc.get_referents(vars(base))[0], name, found)
-                self.value(found)
-                if namespace is own and name not in namespace:
-                    self.entry(namespace, name, MISSING)
+        functions = list(functions_in(found))
+        if functions:
+            self.values(functions)
+        else:
+            self.value(found)
+        if own is not None and name not in own and not isinstance(found, property) and not name.startswith("__"):
+            self.entry(own, name, MISSING)  # an attribute of the object would come first
+
+    def slot(self, value: Any, field: Any) -> None:
+        """An attribute that stands in a slot."""
+
+        def read(owner: Any) -> tuple[Any, ...]:
+            try:
+                return (field.__get__(owner, type(owner)),)
+            except AttributeError:
+                return ()
+
+        held = read(value)
+        guard = places.slot(value, field, held)
+        self.guards[id(value), "slot", field.__name__] = guard if guard is not None else ForeignGuard(value, read, held)
+        self.values(held)
 
 
-def _functions(found: Any) -> Iterator[Any]:
-    """The Python functions behind a class attribute."""
-    if isinstance(found, property):
-        yield from (part for part in (found.fget,) if part is not None)
-    elif isinstance(found, staticmethod | classmethod):
-        yield found.__func__
-    elif isinstance(found, functools.cached_property):
-        yield found.func
-    elif isinstance(found, types.FunctionType) or dispatcher_of(found) is not None:
-        yield found
+def _special(name: str, found: Any) -> bool:
+    """Methods that operators and built-in functions call."""
+    return name.startswith("__") and name.endswith("__") and type(found) in (types.FunctionType, property, staticmethod, classmethod)
+
+
+def _buffer(value: Any) -> ForeignGuard:
+    """Bytes that are not an array."""
+    before = bytes(value)
+    same = (MISSING,)
+    return ForeignGuard(value, lambda now: same if bytes(now) == before else (), same)
+
+
+def _dict_behind(kind: type) -> dict[str, Any]:
+    """The dict behind the read-only view that a class shows."""
+    found: dict[str, Any] = gc.get_referents(entries(kind))[0]
+    return found
+
+
+def entries_of_module(module: types.ModuleType) -> dict[str, Any]:
+    """The globals of a module, whatever its class makes of attributes."""
+    return own_dict(module) or {}
 
 
 @functools.cache
-def _by_user(module: str | None) -> bool:
-    """Whether a module is the user's: neither a library that we know nor Python's own."""
-    top = (module or "").partition(".")[0]
-    return top == "__main__" or (top not in LIBRARIES and top not in sys.stdlib_module_names and top != "builtins")
+def dir_of_builtins() -> frozenset[str]:
+    """Names that are found where a global is absent."""
+    return frozenset(vars(builtins))
 
 
-@functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Names of globals and of attributes that the code reads, functions inside of it included."""
-    found: set[str] = set()
-    attributes: set[str] = set()
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            found.add(instruction.argval)
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes.add(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner, more = _names(constant)
-            found.update(inner)
-            attributes |= more
-    return tuple(sorted(found)), frozenset(attributes)
+@functools.cache
+def _say_too_many() -> None:
+    print(
+        f"graphjit: a compiled function reaches more than {MOST} objects from outside, or {MOST_NAMED} with attributes; rebinding one beyond those goes unnoticed. "
+        "Pass large structures as arguments.",
+        file=sys.stderr,
+    )

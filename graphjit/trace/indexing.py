@@ -17,9 +17,9 @@ import numpy as np
 from graphjit.errors import TraceError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64
-from graphjit.trace.functions.arguments import as_index, node_of, static_array
+from graphjit.trace.functions.arguments import as_index, node_of, static_array, wrap
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Trace, Tracer, any_tracer
+from graphjit.trace.tracer import METHODS, Trace, Tracer, any_tracer
 
 
 class Static(NamedTuple):
@@ -186,12 +186,19 @@ def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, An
 
 
 def _checked_slice(value: slice) -> slice:
+    value = slice(*[_bound(bound) for bound in (value.start, value.stop, value.step)])
     if any(isinstance(bound, Tracer) and static_array(bound) is None for bound in (value.start, value.stop, value.step)):
         raise TraceError(
             f"a slice bound is a traced value at {user_location()}: the shape of the result would depend on it. Use a Python number "
             "(static_argnums), or np.take with np.arange(length) + start, whose length is fixed."
         )
     return value
+
+
+def _bound(bound: Any) -> Any:
+    """A slice bound; a number from a captured array is read now."""
+    known = METHODS["__concretise__"](bound, "a slice bound") if isinstance(bound, Tracer) and static_array(bound) is None else None
+    return bound if known is None else known
 
 
 def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
@@ -205,6 +212,8 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
                 f"indices (at {user_location()})"
             ) from None
     known = static_array(value)
+    if known is None and isinstance(value, Tracer) and not value.shape:
+        known = METHODS["__concretise__"](value, "an index", only_small=True)  # one number: a fixed place is much cheaper than a computed one
     if known is None and isinstance(value, list | tuple) and not any_tracer(value):
         known = np.asarray(value)
     if known is not None:
@@ -219,16 +228,14 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
         return [("array", Static(known.astype(np.int64)))]
     present = None
     if isinstance(value, np.ndarray) and value.dtype != object:
-        if value.dtype.kind == "b":
-            raise TraceError(
-                f"indexing with a writable mask from outside at {user_location()}: how many elements it selects decides the shape, and the "
-                "mask can change between calls. Use np.where(mask, x, 0), or freeze it: mask.flags.writeable = False"
-            )
-        if value.dtype.kind not in "iu":
+        if value.dtype.kind not in "iub":
             raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
-        present = value
+        present = value if value.dtype.kind != "b" else None
     node = node_of(trace, value)
     if node.dtype.kind == "b":
+        mask = METHODS["__concretise__"](wrap(trace, node), "indexing with a mask")
+        if mask is not None:
+            return _mask_items(mask)
         raise TraceError(
             f"indexing with a traced mask at {user_location()}: the shape of the result would depend on its values. Use "
             "np.where(mask, x, 0) and reduce, for example np.sum(np.where(mask, x, 0)) for x[mask].sum()."

@@ -33,13 +33,14 @@ from graphjit.trace.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.copies import CONVERSIONS, converted, copied
 from graphjit.trace.functions.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.imports import when_imported
+from graphjit.trace.lent import is_captured
 from graphjit.trace.listed import listed_patches
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Tracer, any_tracer, assemble
+from graphjit.trace.tracer import METHODS, Tracer, any_tracer, assemble
 
 Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
 
-LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree"})
+LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree", "pytest", "_pytest"})
 """Packages whose own calls of np.zeros and kin always make plain arrays."""
 
 
@@ -124,11 +125,24 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
     create = _array(original)
 
     def asarray(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if is_captured(a):
+            a = METHODS["__outside__"](tracing(), a)
         if isinstance(a, Tracer):
             return CONVERSIONS["asarray"](a, dtype, *args, **kwargs)
         return create(a, dtype, *args, **kwargs) if isinstance(a, list | tuple) else original(a, dtype, *args, **kwargs)
 
     return asarray
+
+
+def _taking(original: Callable[..., Any]) -> Callable[..., Any]:
+    """np.ascontiguousarray and kin: a captured array stays one."""
+    asarray = _asarray(np.asarray)
+
+    @functools.wraps(original)
+    def take(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return asarray(a, dtype) if is_captured(a) else original(a, dtype, *args, **kwargs)
+
+    return take
 
 
 def _reduction(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,6 +170,7 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "array": _array,
     "copy": _copy,
     "asarray": _asarray,
+    **dict.fromkeys(("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require"), _taking),
     "zeros_like": _like,
     "ones_like": _like,
     "empty_like": lambda original: _like(np.zeros_like),
@@ -201,7 +216,7 @@ def _by_user(name: str, depth: int) -> bool:
     if sites is None:
         if len(_calls) > 10_000:
             _calls.clear()
-        library = frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
+        library = code.co_name == "__del__" or frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
         sites = _calls[code] = {} if library else _call_sites(code)
     return bool(sites) and sites.get(frame.f_lasti) == name
 
@@ -211,7 +226,11 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
 
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if active_trace() is None or not _by_user(name, 1):
+        if active_trace() is None:
+            return original(*args, **kwargs)
+        if not _by_user(name, 1):
+            if sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] != "graphjit":
+                METHODS["__taken__"]((args, kwargs), f"np.{name}")
             return original(*args, **kwargs)
         return traced(*args, **kwargs)
 

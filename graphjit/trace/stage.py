@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,14 +21,18 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace.captured import watch, watch_all
 from graphjit.trace.concrete import Values
 from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
-from graphjit.trace.guards import find_guards, guard_text, holds
+from graphjit.trace.guards import find_guards
+from graphjit.trace.holding import SMALL, guard_text, holds
 from graphjit.trace.layout import canonical_strides, standing_for
+from graphjit.trace.lent import is_array, lent
 from graphjit.trace.marks import declares
 from graphjit.trace.patches import recording
 from graphjit.trace.results import Results, results_of
-from graphjit.trace.tracer import Trace, check_dtype
+from graphjit.trace.suspended import plain_handlers
+from graphjit.trace.tracer import Trace, Tracer, check_dtype
 
 
 class Leaf(NamedTuple):
@@ -47,7 +52,7 @@ def classify(leaf: Any) -> Leaf:
         TraceError: an unhashable static argument.
     """
     kind = type(leaf)
-    if kind is np.ndarray or kind is np.memmap:
+    if is_array(leaf) or kind is np.memmap:
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
         return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape), None if leaf.flags.c_contiguous else canonical_strides(leaf))
     if kind is float:
@@ -121,10 +126,12 @@ def stage(
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards; ``names`` are the
     leaves' for people."""
-    guards = find_guards(function, static)
-    generators = _generators([*(getattr(guard, "expected", None) for guard in guards), *static, *_statics(leaves)])
+    found = find_guards(function, [*static, *_statics(leaves)])
+    generators = found.generators
     before = _states(generators)
-    with recording(), tracing(), Trace() as trace:
+    with plain_handlers(), recording(), tracing(), Trace() as trace, lent([] if found.exact else found.arrays):
+        if found.opaque or found.exact:
+            watch_all(trace, found.arrays)
         inputs: list[Node] = []
         values: list[Any] = []
         for i, leaf in enumerate(leaves):
@@ -148,15 +155,22 @@ def stage(
         nodes = results.nodes
         if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
+    _name_leaks(found.stores)
+    known = set(map(id, found.arrays))
     captured = []
     hidden = []
     constants: dict[Node, Node] = {}
+    reached = set(Graph(name, (), nodes).nodes()) if trace.contents else set()
     for key in list(trace.captured):
         array, node = trace.captured.pop(key)
+        if key in trace.contents and node not in reached:
+            continue  # only its present values were used, and they are guarded
         # Two references: this name and getrefcount's argument.  Nobody else can write to it: a constant.
         if array.base is None and sys.getrefcount(array) == 2:
             constants[node] = trace.builder.const(array, array.dtype)
         else:
+            if id(array) not in known and array.nbytes <= SMALL:
+                watch(trace, array)  # met during the trace only: what was read before is not known
             captured.append(array)
             hidden.append(node)
     graph = Graph(name, [*inputs, *hidden], nodes)
@@ -165,7 +179,16 @@ def stage(
         whole = Graph(name, [*graph.inputs, *used], nodes)
         outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
         graph = Graph(name, graph.inputs, outs)
-    return Staged(graph, results, captured, guards)
+    return Staged(graph, results, captured, (*found.guards, *trace.contents.values()))
+
+
+def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
+    """Say of traced values that the function left somewhere where they are: using one raises, with this name."""
+    for what, namespace in stores:
+        for name, value in list(namespace.items()):
+            if issubclass(type(value), Tracer):
+                with suppress(TraceError):  # values that are known belong to no trace
+                    value._trace.leaks[id(value)] = f"{what} {name!r}"
 
 
 def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]) -> Any:
@@ -190,12 +213,6 @@ def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[li
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
     """Arguments that are compiled in."""
     return [leaf.value[1] for leaf in leaves if leaf.type is None]  # type: ignore[index]
-
-
-def _generators(values: Iterable[Any]) -> list[Any]:
-    """NumPy's random generators among ``values``."""
-    kinds = (np.random.Generator, np.random.RandomState)
-    return [value for value in values if isinstance(value, kinds)]
 
 
 def _states(generators: Iterable[Any]) -> list[bytes]:

@@ -8,47 +8,35 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from graphjit.backend.signature import ContentGuard
 from graphjit.errors import GraphjitError, TraceError, UnsupportedError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
-from graphjit.ir.types import SHORT, Type
+from graphjit.ir.types import Type
 from graphjit.trace.active import active
-from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, from_outside, known_value
+from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, from_outside, known_value, leaked
 from graphjit.trace.calls import public_name, written
 from graphjit.trace.concrete import Values
 from graphjit.trace.layout import Laid, in_order
+from graphjit.trace.lent import is_array, is_captured
 from graphjit.trace.location import LIBRARIES, OWN, assigns_item, user_location
-
-Implementation = Callable[..., Any]
-
-FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
-"""NumPy function -> our implementation on tracers; filled by ``implements``."""
-
-UFUNCS: dict[np.ufunc, Implementation] = {}
-"""ufunc without an op of its own -> implementation ``(trace, *args)``."""
-
-METHODS: dict[str, Implementation] = {}
-"""ndarray method or property name -> implementation whose first argument is the tracer."""
-
-
-def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Implementation]:
-    """Register an implementation for NumPy functions (same signature; arguments may be tracers or anything NumPy takes)."""
-
-    def register(implementation: Implementation) -> Implementation:
-        for function in functions:
-            FUNCTIONS[function] = implementation
-        return implementation
-
-    return register
+from graphjit.trace.promotion import WEAK, resolve
+from graphjit.trace.promotion import check_dtype as check_dtype
+from graphjit.trace.promotion import python_kind as python_kind
+from graphjit.trace.tables import FUNCTIONS as FUNCTIONS
+from graphjit.trace.tables import METHODS as METHODS
+from graphjit.trace.tables import UFUNCS as UFUNCS
+from graphjit.trace.tables import implements as implements
 
 
 class Trace:
@@ -60,6 +48,11 @@ class Trace:
         self.values = values
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
         self.arguments: list[Tracer] = []
+        self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
+        self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
+        self.over = False
+        self.leaks: dict[int, str] = {}  # names of what still holds a traced value when the trace is over, by the value's id
+        self.free: dict[Node, bool] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
         self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
         self._outer: Trace | None = None
@@ -70,6 +63,7 @@ class Trace:
 
     def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
         active.trace = self._outer
+        self.over = True
         if self.refused is None or not isinstance(error, TypeError | ValueError) or isinstance(error, GraphjitError):
             return
         # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours says what to do.
@@ -102,11 +96,8 @@ class Trace:
             UnsupportedError: a dtype or array subclass that is not compiled.
         """
         if isinstance(value, Tracer):
-            if value._trace is not self:
-                raise TraceError(
-                    "a traced value from another, finished trace was used: it leaked out of the function that made it "
-                    f"(through a global, an attribute or a mutable default) at {user_location()}"
-                )
+            if value._trace is not self or self.over:
+                raise leaked(value)
             return value._node
         if isinstance(value, np.ndarray):
             return self.capture(value)
@@ -123,7 +114,7 @@ class Trace:
         if array.dtype == object:
             return self.node(assemble(self, array))
         plain = np.asarray(array) if type(array) is np.memmap else array
-        if type(plain) is not np.ndarray:
+        if not is_array(plain):
             raise UnsupportedError(
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
@@ -213,25 +204,9 @@ class Trace:
         return tuple(result)
 
 
-def check_dtype(dtype: np.dtype) -> None:
-    """Refuse dtypes that are not compiled."""
-    if dtype.name not in SHORT or not dtype.isnative:
-        raise UnsupportedError(
-            f"dtype {dtype} is not compiled (at {user_location()}); use one of {', '.join(SHORT)} in native byte order"
-        )
-
-
 def is_python_number(value: Any) -> bool:
     """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses float)."""
     return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
-
-
-WEAK: dict[str, Any] = {"f": float, "i": int, "b": np.dtype(bool)}
-
-
-def python_kind(value: Any) -> Any:
-    """How a Python number takes part in promotion."""
-    return np.dtype(bool) if isinstance(value, bool) else int if isinstance(value, int) else float
 
 
 def is_weak(value: Any) -> bool:
@@ -239,20 +214,11 @@ def is_weak(value: Any) -> bool:
     return isinstance(value, Number)
 
 
-@lru_cache(maxsize=4096)
-def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
-    """The dtypes of the loop that NumPy would run: arguments, then result."""
-    if all(kind is int or kind is float for kind in kinds):  # by identity: a dtype equals the Python type it comes from
-        kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
-    found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
-    for dtype in found:
-        check_dtype(dtype)
-    return tuple(found)
-
-
 def assemble(trace: Trace, values: Any) -> Tracer:
     """Nested lists, tuples or an object array holding tracers -> one tracer (np.array's meaning)."""
     if isinstance(values, np.ndarray):
+        if values.dtype != object:
+            return Tracer(trace, trace.capture(values))
         values = values.tolist()
     if not isinstance(values, list | tuple):
         return values if isinstance(values, Tracer) else Tracer(trace, trace.node(values))
@@ -263,10 +229,10 @@ def assemble(trace: Trace, values: Any) -> Tracer:
 
 
 def any_tracer(values: Any) -> bool:
-    """Whether nested lists and tuples hold a tracer."""
+    """Whether nested lists and tuples hold a tracer or a captured array."""
     if isinstance(values, list | tuple):
         return any(any_tracer(value) for value in values)
-    return isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
+    return is_captured(values) or isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
 
 
 def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
@@ -285,6 +251,10 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
         return result
 
     return method
+
+
+def _bound(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return bound(function, args, kwargs)
 
 
 def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -375,6 +345,11 @@ class Tracer(Unanswered):
         self._node = node
         self._model: np.ndarray | None = None  # None: a new, row-major array; see `layout`
 
+    def _alive(self) -> None:
+        """Refuse what needs a value after the trace is over."""
+        if self._trace.over:
+            raise leaked(self)
+
     @property
     def _class(self) -> type:
         """What user code should see."""
@@ -441,19 +416,28 @@ class Tracer(Unanswered):
 
     # NumPy's protocols
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        self._alive()
         handler = METHODS.get("__array_ufunc__")
         if handler is not None:
-            return handler(self, ufunc, method, *args, **kwargs)
+            compute = getattr(ufunc, method)
+            record = functools.partial(handler, self, ufunc, method)
+            return METHODS["__or_computed__"](f"np.{ufunc.__name__}", record, compute, args, kwargs)
         return self._trace.ufunc(ufunc, *args)
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
-        return bound(function, args, kwargs)
+        self._alive()
+        record = functools.partial(_bound, function)
+        return METHODS["__or_computed__"](public_name(function), record, function, args, kwargs)
 
     @property
     def __array__(self) -> Any:
         if not self._node.shape:
             # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
             raise AttributeError("__array__")
+        self._alive()
+        known = METHODS["__concretise__"](self, "np.asarray")
+        if known is not None:
+            return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
         if assigns_item():
             raise from_outside("an assignment to an item")
         raise TraceError(
@@ -470,17 +454,21 @@ class Tracer(Unanswered):
                 if name.startswith("__")
                 else f"ndarray.{name} is not compiled (at {user_location()})"
             )
+        self._alive()
         if getattr(implementation, "is_property", False):
             return implementation(self)
         function = getattr(np.ndarray, name, None)
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            found = written(implementation, function, f"ndarray.{name}", (self, *args), kwargs)
-            return found if function is None or kwargs.get("out") is not None else in_order(found, function, (self, *args), kwargs)
+            found = written(implementation, function, f"ndarray.{name}", args, kwargs)
+            return found if function is None or kwargs.get("out") is not None else in_order(found, function, args, kwargs)
 
-        return method
+        if function is None:
+            return partial(method, self)
+        return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", method, function, (self, *args), kwargs)
 
     def __getitem__(self, key: Any) -> Any:
+        self._alive()
         return METHODS["__getitem__"](self, key)
 
 
@@ -510,6 +498,12 @@ class Array(Laid, Tracer):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: Any) -> Any:
         return METHODS["__copy__"](self)
+
+
+class Outside(Array):
+    """The traced value of an array from outside itself: it is read, never written."""
+
+    __slots__ = ()
 
 
 class Scalar(Tracer):
@@ -588,7 +582,8 @@ def as_number(value: Any) -> Any:
     return value if isinstance(value, Number) else Number(value._trace, value._node)
 
 
-Tracer.__name__ = Tracer.__qualname__ = "traced array"
+for _kind, _name in {Tracer: "traced array", Array: "traced array", Outside: "traced array", Scalar: "traced scalar", Number: "traced number"}.items():
+    _kind.__name__ = _kind.__qualname__ = _name
 """What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
 
 BOUND: dict[np.ufunc, str] = {

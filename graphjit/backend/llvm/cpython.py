@@ -60,6 +60,7 @@ FUNCTIONS = {
     "PyVectorcall_Call": "ptr (ptr, ptr, ptr)",
     "Py_DecRef": "void (ptr)",
     "Py_IncRef": "void (ptr)",
+    "memcmp": "i32 (ptr, ptr, i64)",
 }
 
 TYPES: dict[str, type] = {

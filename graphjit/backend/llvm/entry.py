@@ -28,17 +28,22 @@ from graphjit.backend.signature import (
     ArrayIn,
     ArrayOut,
     CellGuard,
+    ClassGuard,
+    ContentGuard,
     Dict,
     EntrySpec,
+    GlobalGuard,
+    Guard,
     HiddenArray,
     InTree,
-    ItemGuard,
     List,
+    MappingGuard,
+    MemoryGuard,
     Node,
     OutTree,
     ScalarIn,
     ScalarOut,
-    SizeGuard,
+    SequenceGuard,
     StaticIn,
     StaticOut,
     Tuple,
@@ -173,19 +178,49 @@ class _Tables:
             pending.extend((child, first + i, inside) for i, child in reversed([*enumerate(tree.children)]))
         for hidden in spec.hidden:
             self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+        words = array("q")
         for guard in spec.guards:
             if isinstance(guard, CellGuard):
-                self._op(self._walk, Walk.CELL, self._address(guard.cell), self._address(guard.expected))
-            elif isinstance(guard, ItemGuard):
-                words = self._address(guard.items), guard.length, guard.index, self._address(guard.expected)
-                self._op(self._walk, Walk.ITEM, *words)
-            elif isinstance(guard, SizeGuard):
-                self._op(self._walk, Walk.SIZE, self._address(guard.items), guard.size)
-            else:
-                expected = 0 if guard.expected is MISSING else self._address(guard.expected)
-                names = self._address(guard.namespace), self._address(guard.name)
-                self._op(self._walk, Walk.GLOBAL, *names, expected)
+                words.extend((id(guard.cell) + cpython.layout().cell_contents, self._address(guard.expected)))
+                self.kept.append(guard)
+            elif isinstance(guard, MemoryGuard):
+                for i, expected in enumerate(array("q", guard.expected)):
+                    words.extend((guard.address + i * WORD, expected))
+                self.kept.append(guard)
+        if words:
+            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+        for guard in spec.guards:
+            if not isinstance(guard, CellGuard | MemoryGuard):
+                self._emit_guard(guard)
         self._op(self._walk, Walk.END)
+
+    def _emit_guard(self, guard: Guard) -> None:
+        match guard:
+            case GlobalGuard():
+                expected = 0 if guard.expected is MISSING else self._address(guard.expected)
+                self._op(self._walk, Walk.GLOBAL, self._address(guard.namespace), self._address(guard.name), expected)
+            case SequenceGuard():
+                count = len(guard.snapshot)
+                self._op(self._walk, Walk.SEQUENCE, self._address(guard.items), count, self._keys(guard.snapshot), count * WORD)
+            case MappingGuard():
+                keys, values = self._keys(guard.keys), self._keys(guard.values)
+                self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
+            case ClassGuard():
+                self.kept.append(guard)
+                if guard.version:
+                    skip = (1 + len(guard.entries)) * OP_WORDS * WORD
+                    self._op(self._walk, Walk.VERSION, guard.address, guard.version, skip)
+                for entry in guard.entries:
+                    self._emit_guard(entry)
+            case ContentGuard():
+                self.kept.append(guard)
+                facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
+                self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
+            case _:
+                raise AssertionError(f"calls that depend on {guard!r} have no native entry")
+
+    def _bytes(self, content: bytes) -> int:
+        return self._table(array("b", content or b"\0"))
 
     def _emit_leaf(self, leaf: ArrayIn | ScalarIn | StaticIn, register: int, hold: bool) -> None:
         source = register * WORD

@@ -39,10 +39,12 @@ class Walk(IntEnum):
     TUPLE = 6  # a register, b first register of the items, c length
     LIST = 7  # as TUPLE
     DICT = 8  # as TUPLE, d keys
-    CELL = 9  # a cell, b expected object
+    WORDS = 9  # a table of addresses and the words expected there, b its end
     GLOBAL = 10  # a dict, b name, c expected object or 0
-    ITEM = 11  # a list, b its length, c index, d expected object
-    SIZE = 12  # a dict, b its number of entries
+    SEQUENCE = 11  # a list, b its length, c expected objects, d their bytes
+    MAPPING = 12  # a dict, b its number of entries, c expected keys, d expected values
+    VERSION = 13  # a address of a class's version, b expected version, c bytes of the operations to skip where it is the same
+    CONTENT = 14  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
 
 
 class Prepare(IntEnum):

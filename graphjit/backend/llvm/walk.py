@@ -176,7 +176,7 @@ walk.step:
   {following("walk.next", "%op")}
   br label %walk.loop
 walk.loop:
-  %op = phi ptr [ %walk.first, %walk.begin ], [ %walk.next, %walk.step ]
+  %op = phi ptr [ %walk.first, %walk.begin ], [ %walk.next, %walk.step ], [ %version.next, %version.jump ]
   {dispatch(Walk, "%op", "walk")}
 
 walk.array:
@@ -348,12 +348,21 @@ dict.accept:
   %d.next = add i64 %d, 1
   br label %dict.loop
 
-walk.cell:
-  {word("cell", "ptr", 1)}
-  {get("cell.now", "ptr", "%cell", at.cell_contents)}
-  {word("cell.want", "ptr", 2)}
-  %cell.same = icmp eq ptr %cell.now, %cell.want
-  br i1 %cell.same, label %walk.step, label %mismatch
+walk.words:
+  {word("words", "ptr", 1)}
+  {word("words.end", "ptr", 2)}
+  br label %words.loop
+words.loop:
+  %w = phi ptr [ %words, %walk.words ], [ %w.next, %words.loop.again ]
+  %w.place = load ptr, ptr %w
+  {get("w.want", "i64", "%w", WORD)}
+  %w.now = load i64, ptr %w.place
+  %w.same = icmp eq i64 %w.now, %w.want
+  br i1 %w.same, label %words.loop.again, label %mismatch
+words.loop.again:
+  %w.next = getelementptr i8, ptr %w, i64 {2 * WORD}
+  %w.done = icmp eq ptr %w.next, %words.end
+  br i1 %w.done, label %walk.step, label %words.loop
 walk.global:
   {word("namespace", "ptr", 1)}
   {word("global.name", "ptr", 2)}
@@ -361,26 +370,100 @@ walk.global:
   %global.now = call ptr @PyDict_GetItemWithError(ptr %namespace, ptr %global.name)
   %global.same = icmp eq ptr %global.now, %global.want
   br i1 %global.same, label %walk.step, label %mismatch
-walk.item:
+walk.sequence:
   {word("guarded", "ptr", 1)}
   {get("guarded.size", "i64", "%guarded", at.size)}
   {word("guarded.length", "i64", 2)}
   %guarded.same = icmp eq i64 %guarded.size, %guarded.length
-  br i1 %guarded.same, label %guarded.item, label %mismatch
-guarded.item:
-  {get("guarded.items", "ptr", "%guarded", at.list_items)}
-  {word("guarded.index", "i64", 3)}
-  %guarded.place = getelementptr ptr, ptr %guarded.items, i64 %guarded.index
-  %guarded.now = load ptr, ptr %guarded.place
-  {word("guarded.want", "ptr", 4)}
-  %guarded.hit = icmp eq ptr %guarded.now, %guarded.want
-  br i1 %guarded.hit, label %walk.step, label %mismatch
-walk.size:
-  {word("sized", "ptr", 1)}
-  {word("sized.want", "i64", 2)}
-  %sized.now = call i64 @PyDict_Size(ptr %sized)
-  %sized.same = icmp eq i64 %sized.now, %sized.want
-  br i1 %sized.same, label %walk.step, label %mismatch
+  br i1 %guarded.same, label %guarded.items, label %mismatch
+guarded.items:
+  {get("guarded.first", "ptr", "%guarded", at.list_items)}
+  {word("guarded.want", "ptr", 3)}
+  {word("guarded.bytes", "i64", 4)}
+  br label %compare
+walk.mapping:
+  {word("mapped", "ptr", 1)}
+  {word("mapped.want", "i64", 2)}
+  {word("mapped.keys", "ptr", 3)}
+  {word("mapped.values", "ptr", 4)}
+  %mapped.now = call i64 @PyDict_Size(ptr %mapped)
+  store i64 0, ptr %position
+  %mapped.same = icmp eq i64 %mapped.now, %mapped.want
+  br i1 %mapped.same, label %mapped.loop, label %mismatch
+mapped.loop:
+  %m = phi i64 [ 0, %walk.mapping ], [ %m.next, %mapped.accept ]
+  %m.done = icmp eq i64 %m, %mapped.want
+  br i1 %m.done, label %walk.step, label %mapped.item
+mapped.item:
+  %m.found = call i32 @PyDict_Next(ptr %mapped, ptr %position, ptr %key, ptr %value)
+  %m.key.got = load ptr, ptr %key
+  %m.value.got = load ptr, ptr %value
+  %m.key.at = getelementptr ptr, ptr %mapped.keys, i64 %m
+  %m.value.at = getelementptr ptr, ptr %mapped.values, i64 %m
+  %m.key = load ptr, ptr %m.key.at
+  %m.value = load ptr, ptr %m.value.at
+  %m.key.same = icmp eq ptr %m.key, %m.key.got
+  %m.value.same = icmp eq ptr %m.value, %m.value.got
+  %m.same = and i1 %m.key.same, %m.value.same
+  br i1 %m.same, label %mapped.accept, label %mismatch
+mapped.accept:
+  %m.next = add i64 %m, 1
+  br label %mapped.loop
+walk.version:
+  {word("version.place", "ptr", 1)}
+  {word("version.want", "i32", 2)}
+  {word("version.skip", "i64", 3)}
+  %version.now = load i32, ptr %version.place
+  %version.same = icmp eq i32 %version.now, %version.want
+  br i1 %version.same, label %version.jump, label %walk.step
+version.jump:
+  %version.next = getelementptr i8, ptr %op, i64 %version.skip
+  br label %walk.loop
+walk.content:
+  {word("content", "ptr", 1)}
+  {get("content.flags", "i32", "%content", at.array_flags)}
+  {get("content.nd", "i32", "%content", at.array_nd)}
+  {get("content.descr", "ptr", "%content", at.array_descr)}
+  {word("content.want.descr", "ptr", 3)}
+  {word("content.want.nd", "i32", 4)}
+  {word("content.want.dims", "ptr", 5)}
+  %content.flags.ours = and i32 %content.flags, {at.array_flag_mask}
+  %content.flags.good = icmp eq i32 %content.flags.ours, {at.array_flag_mask}
+  %content.nd.good = icmp eq i32 %content.nd, %content.want.nd
+  %content.descr.good = icmp eq ptr %content.descr, %content.want.descr
+  %content.good.0 = and i1 %content.flags.good, %content.nd.good
+  %content.good = and i1 %content.good.0, %content.descr.good
+  br i1 %content.good, label %content.shape, label %mismatch
+content.shape:
+  {get("content.dims", "ptr", "%content", at.array_dims)}
+  %content.rank = zext i32 %content.nd to i64
+  br label %content.axes
+content.axes:
+  %c = phi i64 [ 0, %content.shape ], [ %c.next, %content.axis.same ]
+  %c.done = icmp eq i64 %c, %content.rank
+  br i1 %c.done, label %content.data, label %content.axis
+content.axis:
+  %c.at = getelementptr i64, ptr %content.dims, i64 %c
+  %c.want.at = getelementptr i64, ptr %content.want.dims, i64 %c
+  %c.extent = load i64, ptr %c.at
+  %c.want = load i64, ptr %c.want.at
+  %c.same = icmp eq i64 %c.extent, %c.want
+  br i1 %c.same, label %content.axis.same, label %mismatch
+content.axis.same:
+  %c.next = add i64 %c, 1
+  br label %content.axes
+content.data:
+  {get("content.bytes", "ptr", "%content", at.array_data)}
+  {word("content.want", "ptr", 2)}
+  {word("content.nbytes", "i64", 6)}
+  br label %compare
+compare:
+  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %content.bytes, %content.data ]
+  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %content.want, %content.data ]
+  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %content.nbytes, %content.data ]
+  %compare.order = call i32 @memcmp(ptr %compare.now, ptr %compare.want, i64 %compare.bytes)
+  %compare.same = icmp eq i32 %compare.order, 0
+  br i1 %compare.same, label %walk.step, label %mismatch
 
 mismatch:
   br i1 %on.heap, label %mismatch.free, label %mismatch.early

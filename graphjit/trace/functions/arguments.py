@@ -19,7 +19,7 @@ from graphjit.ir.types import BOOL, I64
 from graphjit.trace.active import active_trace
 from graphjit.trace.answers import STATIC, value_needed
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Array, Trace, Tracer, any_tracer, assemble, check_dtype, is_python_number, is_weak
+from graphjit.trace.tracer import METHODS, Array, Trace, Tracer, any_tracer, assemble, check_dtype, is_python_number, is_weak
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
 
@@ -178,14 +178,18 @@ def static_array(value: Any) -> np.ndarray | None:
         known: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
         return known
     if isinstance(value, np.ndarray):
-        frozen = type(value) is np.ndarray and not value.flags.writeable and value.base is None
-        return value if frozen and value.dtype != object else None
+        return value if is_frozen(value) else None
     if isinstance(value, list | tuple):
         if not any_tracer(value):
             return np.asarray(value)
         parts = [static_array(item) for item in value]
         return None if any(part is None for part in parts) else np.array(parts)
     return np.asarray(value)
+
+
+def is_frozen(array: np.ndarray) -> bool:
+    """Whether nobody can write to an array: read-only, and its memory is its own."""
+    return type(array) is np.ndarray and not array.flags.writeable and array.base is None and array.dtype != object
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -207,8 +211,8 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
         TraceError: a traced value where a shape depends on it.
     """
     array = static_array(value)
-    if array is None and isinstance(value, np.ndarray) and value.dtype != object:
-        array = value  # sizes decide shapes: they are read once, as np.reshape and the like read them
+    if array is None:
+        array = METHODS["__concretise__"](tracer_of(value), what)
     if array is None:
         raise value_needed(what, tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
     if array.dtype.kind not in "iub" and array.size:

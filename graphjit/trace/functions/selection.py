@@ -34,7 +34,7 @@ from graphjit.trace.functions.arguments import (
 from graphjit.trace.functions.reductions import all_
 from graphjit.trace.indexing import gathered, wrapped_indices
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Array, Tracer, implements
+from graphjit.trace.tracer import METHODS, Array, Tracer, implements
 
 
 @implements(np.where)
@@ -198,6 +198,8 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
 
 def _static_mask(function: str, condition: Any) -> np.ndarray:
     known = static_array(condition)
+    if known is None:
+        known = METHODS["__concretise__"](tracer_of(condition), f"np.{function}")
     if known is None:
         raise TraceError(
             f"np.{function} with a mask that may change at {user_location()}: the shape of the result depends on it. "

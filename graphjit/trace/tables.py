@@ -1,0 +1,33 @@
+"""The tables by which NumPy's names find our implementations.
+
+Job: hold them.  Input: the modules of ``trace`` fill them when they are imported.  Output: looked up by ``tracer`` and others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Implementation = Callable[..., Any]
+
+FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
+"""NumPy function -> our implementation on tracers; filled by ``implements``."""
+
+UFUNCS: dict[np.ufunc, Implementation] = {}
+"""ufunc without an op of its own -> implementation ``(trace, *args)``."""
+
+METHODS: dict[str, Implementation] = {}
+"""ndarray method or property name -> implementation whose first argument is the tracer."""
+
+
+def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Implementation]:
+    """Register an implementation for NumPy functions (same signature; arguments may be tracers or anything NumPy takes)."""
+
+    def register(implementation: Implementation) -> Implementation:
+        for function in functions:
+            FUNCTIONS[function] = implementation
+        return implementation
+
+    return register
