@@ -188,4 +188,4 @@ def test_fifty_million(kind: str) -> None:
     fits(graphjit.jit(lambda x: np.sum(x, axis=1))(rows)[1], np.sum(rows[1]), rows[1])
     columns = x.reshape(-1, 10)
     got = graphjit.jit(lambda x: np.sum(x, axis=0))(columns)
-    assert max(error(got[i], columns[:, i]) for i in range(10)) <= 8
+    assert max(error(got[i], columns[:, i]) for i in range(10)) <= 12  # blocks of 64 rows; NumPy, row after row: hundreds of thousands
