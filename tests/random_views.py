@@ -26,6 +26,7 @@ from graphjit.errors import GraphjitError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.types import SHORT, Type
+from graphjit.trace.lent import lent
 from graphjit.trace.patches import recording
 from graphjit.trace.tracer import Trace, any_tracer, assemble
 
@@ -305,7 +306,7 @@ def compare(program: Program) -> str | None:
         steps = program.steps[:-1] if program.error else program.steps
         for step in steps:
             step.run(wanted)
-        with recording(), Trace() as trace:
+        with recording(), Trace() as trace, lent([]) as trace.lend:
             inputs = [trace.input(Type(a.dtype, a.shape), f"x{i}") for i, a in enumerate(program.arguments)]
             nodes = [x._node for x in inputs]
             variables: list[Any] = [np.copy(x) for x in inputs]

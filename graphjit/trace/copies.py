@@ -17,10 +17,11 @@ from graphjit.ir.types import Type
 from graphjit.trace import layout
 from graphjit.trace.buffers import Lens, Stored, Unknown, known_array, known_values, local, stored, ultimate_base, write_key
 from graphjit.trace.functions.arguments import as_dtype, checked_dtype, given, node_of, tracer_of, tracing, wrap_array
+from graphjit.trace.lent import is_captured
 from graphjit.trace.location import user_location
 from graphjit.trace.methods import attribute, method
 from graphjit.trace.sharing import ravel, reshape
-from graphjit.trace.tracer import Array, Tracer, implements
+from graphjit.trace.tracer import METHODS, Array, Tracer, implements
 
 # ------------------------------------------------------------------------------------------------------ copies
 
@@ -249,6 +250,7 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
     Raises:
         TraceError: both came as arguments, so the answer can differ between calls.
     """
+    a, b = (METHODS["__outside__"](tracing(), x) if is_captured(x) else x for x in (a, b))
     if not (isinstance(a, Array) and isinstance(b, Array)):
         return False
     first, second = (ultimate_base(x) if isinstance(x, Stored) else x for x in (a, b))

@@ -17,7 +17,7 @@ from graphjit.trace.assignment import write_mask
 from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
 from graphjit.trace.copies import MEMORY_METHODS
 from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
-from graphjit.trace.layout import in_order
+from graphjit.trace.layout import in_order, model
 from graphjit.trace.location import user_location
 from graphjit.trace.sharing import VIEW_METHODS, VIEWS
 from graphjit.trace.tracer import METHODS, Array, Tracer, implements
@@ -190,12 +190,19 @@ def fill(x: Tracer, value: Any) -> None:
 METHODS["fill"] = fill
 
 
+def _same_place(a: Any, b: Any) -> bool:
+    """Whether two arrays are the same elements in the same order."""
+    if not (isinstance(a, Array) and isinstance(b, Array)) or a.dtype != b.dtype:
+        return False
+    return model(a).__array_interface__ == model(b).__array_interface__
+
+
 @implements(np.copyto)
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """np.copyto; of an array to itself it does nothing, not even ask whether it may be written."""
     if isinstance(dst, Tracer) and not isinstance(dst, Array):
         raise TypeError(f"copyto() argument 1 must be a numpy.ndarray, not {dst._class.__name__} (at {user_location()})")
-    if dst is src:
+    if dst is src or _same_place(dst, src):
         return
     value = src if isinstance(src, Tracer) else np.asarray(src)
     if not np.can_cast(value.dtype, dst.dtype, casting):

@@ -135,6 +135,8 @@ def in_order(
     result: Any, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any] | None = None, always: bool = False
 ) -> Any:
     """Give the new arrays in ``result`` the memory order that ``function(*args, **kwargs)`` gives them in NumPy."""
+    if not isinstance(result, Laid | tuple | list):
+        return result
     if not always and row_major(args) and (not kwargs or row_major(list(kwargs.values()))) and function not in REORDERING:
         return result
     try:

@@ -14,7 +14,7 @@ import ctypes
 import gc
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,16 +123,25 @@ POSSIBLE = _possible()
 
 
 @contextmanager
-def lent(arrays: Iterable[np.ndarray]) -> Iterator[None]:
-    """Around a trace: the arrays that the function reaches."""
-    taken = list(arrays) if POSSIBLE else []
+def lent(arrays: Iterable[np.ndarray], more: bool = True) -> Iterator[Callable[[np.ndarray], None]]:
+    """Around a trace: the arrays that the function reaches; yields what lends one more, that the trace has met (with ``more``)."""
+    taken: list[np.ndarray] = []
     thread = threading.get_ident()
+
+    def lend(array: np.ndarray) -> None:
+        if POSSIBLE and type(array) is np.ndarray:
+            with _lock:
+                taken.append(array)
+                _lent.setdefault(id(array), (array, []))[1].append(thread)
+                _set_class(array, Captured)
+
     with _lock:
-        for array in taken:
+        for array in arrays if POSSIBLE else ():
+            taken.append(array)
             _lent.setdefault(id(array), (array, []))[1].append(thread)
             _set_class(array, Captured)
     try:
-        yield
+        yield lend if more else _keep
     finally:
         with _lock:
             for array in taken:
@@ -140,6 +149,10 @@ def lent(arrays: Iterable[np.ndarray]) -> Iterator[None]:
                 threads.remove(thread)
                 if not threads:
                     _give_back(array)
+
+
+def _keep(array: np.ndarray) -> None:
+    """Not lent."""
 
 
 def _give_back(array: np.ndarray) -> None:

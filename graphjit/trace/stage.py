@@ -129,7 +129,7 @@ def stage(
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
-    with plain_handlers(), recording(), tracing(), Trace() as trace, lent([] if found.exact else found.arrays):
+    with plain_handlers(), recording(), tracing(), Trace() as trace, lent([] if found.exact else found.arrays, not found.exact) as trace.lend:
         if found.opaque or found.exact:
             watch_all(trace, found.arrays)
         inputs: list[Node] = []

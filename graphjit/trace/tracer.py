@@ -47,6 +47,7 @@ class Trace:
         self.builder = Builder()
         self.values = values
         self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        self.lend: Callable[[np.ndarray], None] = lambda array: None
         self.arguments: list[Tracer] = []
         self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
         self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
@@ -127,6 +128,7 @@ class Trace:
             return self.builder.const(plain, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
         self.captured[id(array)] = (plain, node)
+        self.lend(plain)  # from now on a write into it is seen
         return node
 
     # ------------------------------------------------------------------------------------------ operations
