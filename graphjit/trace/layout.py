@@ -60,6 +60,9 @@ def shares(found: Any, source: np.ndarray) -> bool:
 
 def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
     """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is row-major."""
+    longer = [axis for axis in order if shape[axis] != 1]
+    if longer == sorted(longer):
+        return None
     made = np.empty([shape[axis] for axis in order], bool).transpose(np.argsort(order).tolist())
     return None if made.flags.c_contiguous else made
 
