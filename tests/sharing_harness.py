@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy_harness import OPERANDS, function_of, leaves_of, record, same
+from op_matrix import jvp_graph, vjp_graph
 
 from graphjit.interpret import interpret
+from graphjit.ir.node import Graph
 
 
 def _swapped(x: Any) -> Any:
@@ -128,3 +130,68 @@ def compare(expression: str, layout: str, action: str) -> None:
         assert got == want, f"traced {got}, NumPy {want}"
     for got, want in zip(found, wanted, strict=True):
         same(got, want)
+
+
+# ------------------------------------------------------------------------------------------------------ gradients
+
+
+def _scaled(operands: list[Any], results: list[Any]) -> None:
+    """Writes through which derivatives flow: results first, then a part of each operand, from another part of it."""
+    for y in results:
+        y *= 2
+    for x in operands:
+        if x.ndim and x.size:
+            x[0] = x[-1] * 3
+            x += x.sum() / 8
+
+
+def gradient_compare(expression: str, layout: str) -> int:
+    """Both modes agree with each other and with differences of NumPy's program; the number of derivatives compared.
+
+    The writes are linear, so that for expressions that only move elements differences are exact.
+    """
+    function, names = function_of(expression)
+    arrays = [OPERANDS[name] for name in names]
+    lay = LAYOUTS[layout]
+
+    def program(*arguments: Any) -> list[Any]:
+        operands = [lay(x) if x.ndim else x.copy() for x in arguments]
+        found = leaves_of(function(*operands))
+        _scaled(
+            [x for x in operands if x.ndim and x.dtype.kind == "f"],
+            [y for y in found if isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.flags.writeable],
+        )
+        return [*operands, *found]
+
+    rng = np.random.default_rng(len(expression))
+    moving = [i for i, x in enumerate(arrays) if x.dtype == np.float64]
+    direction = [rng.normal(size=arrays[i].shape) for i in moving]
+
+    def at(step: float) -> list[Any]:
+        moved = [x.copy() for x in arrays]
+        for i, d in zip(moving, direction, strict=True):
+            moved[i] = np.asarray(moved[i] + step * d)
+        return [np.asarray(y, float) for y in program(*moved) if np.asarray(y).dtype.kind == "f"]
+
+    if not moving:
+        return 0
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph, captured, _ = record(program, arrays)
+        kept = [node for node in graph.outputs if node.dtype.kind == "f"]
+        graph = Graph("f", graph.inputs, kept)
+        wanted = [(high - low) / 2e-5 for high, low in zip(at(1e-5), at(-1e-5), strict=True)]
+        floats = [x for x in (*arrays, *captured) if x.dtype.kind == "f"]
+        tangents = [np.zeros_like(x) for x in floats]
+        places = [i for i, x in enumerate(floats) if x.dtype == np.float64][: len(moving)]
+        for i, d in zip(places, direction, strict=True):
+            tangents[i] = d
+        forward = interpret(jvp_graph(graph), *arrays, *captured, *tangents)
+        weights = [rng.normal(size=node.shape).astype(node.dtype) for node in kept]
+        back = interpret(vjp_graph(graph), *arrays, *captured, *weights)
+    for got, want in zip(forward, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6, err_msg=expression)
+    along = sum(float(np.sum(w * t)) for w, t in zip(weights, forward, strict=True))
+    against = sum(float(np.sum(b * t)) for b, t in zip(back, tangents, strict=True))
+    np.testing.assert_allclose(along, against, rtol=1e-9, atol=1e-9, err_msg=expression)
+    return len(wanted)

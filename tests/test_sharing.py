@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
-from numpy_harness import lines
-from sharing_harness import ACTIONS, LAYOUTS, compare
-from test_numpy_functions import ALL
+from numpy_harness import OPERANDS, lines, record
+from sharing_harness import ACTIONS, LAYOUTS, compare, gradient_compare
+from test_numpy_functions import ALL, DIAGONALS, JOINING, SHAPES
 from test_numpy_indexing import TABLE as INDEXING
 from test_numpy_products import EINSUM, PRODUCTS
 from test_numpy_reductions import TABLE as REDUCTIONS
 from test_numpy_ufuncs import TABLE as UFUNCS
+
+from graphjit.errors import GraphjitError
+from graphjit.trace.tracer import BOUND, FUNCTIONS
+from graphjit.trace.tracer import UFUNCS as UFUNCS_OF
 
 MEMORY = lines(
     """
@@ -139,7 +146,19 @@ MEMORY = lines(
     m.mean(axis=1, keepdims=True)
     """
 )
-TABLE = list(dict.fromkeys([*MEMORY, *ALL, *PRODUCTS, *EINSUM, *REDUCTIONS, *UFUNCS, *INDEXING]))
+BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift", "invert")
+CALLS = [
+    f"np.{ufunc.__name__}({', '.join((['i', 'abs(i) % 3'] if ufunc.__name__ in BITS else ['p', 'n'])[: ufunc.nin])})"
+    for ufunc in {**BOUND, **UFUNCS_OF}
+    if getattr(np, ufunc.__name__, None) is ufunc and ufunc.nin < 3 and ufunc.signature is None and ufunc not in (np.isnat, np.ldexp)
+]
+TABLE = list(dict.fromkeys([*MEMORY, *ALL, *PRODUCTS, *EINSUM, *REDUCTIONS, *UFUNCS, *INDEXING, *CALLS]))
+STATIC = set(
+    "shape ndim size iscomplexobj isrealobj result_type can_cast common_type min_scalar_type einsum_path shares_memory may_share_memory".split()
+)
+"""Functions whose result is no array."""
+WRITERS = {"copyto", "putmask", "fill_diagonal"}
+"""Functions that return nothing; `random_views` and other tests run them."""
 
 
 @pytest.mark.parametrize("expression", TABLE)
@@ -147,3 +166,30 @@ def test_values_sharing_classes_and_memory_order(expression: str) -> None:
     for layout in LAYOUTS:
         for action in ACTIONS:
             compare(expression, layout, action)
+
+
+MOVING = [
+    e
+    for e in dict.fromkeys([*MEMORY, *SHAPES, *JOINING, *DIAGONALS, *INDEXING])
+    if not any(
+        word in e for word in ("trunc", "fix", "round", "nan", "matrix_power", "vander", "int", "max(", "astype", "float32", "where")
+    )
+]
+"""Expressions that only move elements, or are linear in them."""
+
+
+@pytest.mark.parametrize("expression", MOVING)
+def test_gradients_through_views_and_writes(expression: str) -> None:
+    for layout in LAYOUTS:
+        gradient_compare(expression, layout)
+
+
+def test_every_bound_function_takes_part() -> None:
+    text = "\n".join(TABLE)
+    for function, implementation in FUNCTIONS.items():
+        name = function.__name__
+        if name in STATIC | WRITERS or re.search(rf"\b{re.escape(name)}\(", text):
+            continue
+        with pytest.raises(GraphjitError):  # refused whatever its arguments
+            arguments = 1 if name in ("nonzero", "flatnonzero", "argwhere") else 2
+            record(lambda x, implementation=implementation, n=arguments: implementation(*[x] * n), [OPERANDS["m"]])
