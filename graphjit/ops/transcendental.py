@@ -134,9 +134,10 @@ def _expand_tanh_slope(b: Builder, out: Node, x: Node) -> Node:
 
 
 def _expand_sech_square(b: Builder, out: Node, x: Node) -> Node:
+    """q (1 + |t|)**2: with the t = tanh(x) that is there, 1 + |t| is 2 / (1 + q) without a quotient."""
     q = b.exp(b.mul(b.abs(x), -2.0))
-    bottom = b.add(q, 1.0)
-    return b.div(b.mul(q, 4.0), b.mul(bottom, bottom))
+    upper = b.add(b.abs(b.tanh(x)), 1.0)
+    return b.mul(b.mul(q, upper), upper)
 
 
 def _sech_square(x: np.ndarray) -> np.ndarray:
@@ -161,7 +162,7 @@ op(
 )
 op(
     "sech_square",
-    doc="1 / cosh(x)**2 = 4q / (1 + q)**2 with q = exp(-2|x|): as tanh_slope, but with all digits where tanh saturates.",
+    doc="1 / cosh(x)**2 = 4q / (1 + q)**2 with q = exp(-2|x|): tanh_slope with all digits where tanh saturates.",
     infer=floating,
     impl=_sech_square,
     grad=Partials(_sech_square_partial),
