@@ -2,7 +2,7 @@
 
 Job: cover the front end and the derivative rules in combinations that nobody writes down by hand: broadcasting, reductions,
 indexing, assignment, `where`, products, norms and special functions.
-Input: a seed.  Output: source of ``program(x, y)`` with a scalar result, arguments for it, and the first disagreement if there is one.
+Input: a seed.  Output: source of ``program(x, y)`` with a scalar result, arguments for it, and the verdict on its derivatives.
 Invariants: deterministic in the seed; every value stays of moderate size, every argument inside the domain where a function is smooth;
 programs run in plain NumPy, which says whether an attempted line is legal.
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.special as sp
@@ -169,29 +171,49 @@ def function_of(source: str) -> Callable[..., np.ndarray]:
     return scope["program"]  # type: ignore[return-value]
 
 
-def disagreement(source: str, args: tuple[np.ndarray, np.ndarray], seed: int) -> str:
-    """Why the derivatives of a program do not agree; empty if they do.  ``smooth`` in front: no finite difference settles it."""
+@dataclass(frozen=True)
+class Verdict:
+    """What the check of one program found."""
+
+    why: str = ""  # how the derivatives disagree; empty if they do not
+    unjudged: str = ""  # why no finite difference could say whether the derivative is right
+
+
+def verdict(source: str, args: tuple[np.ndarray, np.ndarray], seed: int) -> Verdict:
+    """Compare value with NumPy's, grad with vjp, with jvp along all elements and along one, and with finite differences."""
     program = function_of(source)
     rng = np.random.default_rng([seed, 10])
     along = tuple(np.asarray(rng.normal(size=arg.shape)) for arg in args)
     value, gradient = graphjit.value_and_grad(program, argnums=(0, 1))(*args)
     plain = program(*args)
     if not np.allclose(value, plain, rtol=1e-9, atol=1e-11):
-        return f"value {value} is not NumPy's {plain}"
-    _, tangent = graphjit.jvp(program, args, along)
+        return Verdict(f"value {value} is not NumPy's {plain}")
     _, pull = graphjit.vjp(program, *args)
     back = pull(np.float64(1.0))
-    directional = sum(float(np.sum(g * d)) for g, d in zip(gradient, along, strict=True))
-    size = 1e-9 * (1.0 + sum(float(np.sum(np.abs(g * d))) for g, d in zip(gradient, along, strict=True)))
-    if not abs(directional - float(tangent)) <= size:
-        return f"grad {directional} is not jvp {tangent}"
     if not all(np.allclose(g, v, rtol=1e-10, atol=1e-12) for g, v in zip(gradient, back, strict=True)):
-        return f"grad {gradient} is not vjp {back}"
+        return Verdict(f"grad {gradient} is not vjp {back}")
+    for direction in (along, _one_element(args, rng)):  # zeros in a tangent must stay zeros, whatever slopes they meet
+        _, tangent = graphjit.jvp(program, args, direction)
+        directional = sum(float(np.sum(g * d)) for g, d in zip(gradient, direction, strict=True))
+        size = 1e-9 * (1.0 + sum(float(np.sum(np.abs(g * d))) for g, d in zip(gradient, along, strict=True)))
+        if not abs(directional - float(tangent)) <= size:
+            return Verdict(f"grad {directional} is not jvp {tangent} along {direction}")
     # at a kink (ties, |x| at 0) no difference converges: it is judged only where two steps agree
+    directional = sum(float(np.sum(g * d)) for g, d in zip(gradient, along, strict=True))
     coarse, fine = (_difference(program, args, along, step) for step in (4 * STEP, STEP))
-    if abs(coarse - fine) <= 1e-5 * (1 + abs(fine)) and abs(fine - directional) > 1e-4 * (1 + abs(fine)) and not _kinked(program, args, along):
-        return f"grad {directional} is not the difference {fine}"
-    return ""
+    if not abs(coarse - fine) <= 1e-5 * (1 + abs(fine)):
+        return Verdict(unjudged="differences do not converge")
+    if abs(fine - directional) <= 1e-4 * (1 + abs(fine)):
+        return Verdict()
+    return Verdict(unjudged="a kink") if _kinked(program, args, along) else Verdict(f"grad {directional} is not the difference {fine}")
+
+
+def _one_element(args: tuple[np.ndarray, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """A tangent that is 1 at one element and 0 at all others."""
+    tangents = tuple(np.zeros(arg.shape) for arg in args)
+    chosen = tangents[rng.integers(len(args))]
+    chosen[np.unravel_index(rng.integers(chosen.size), chosen.shape)] = 1.0
+    return tangents
 
 
 def _difference(program: Callable[..., np.ndarray], args: tuple[np.ndarray, ...], along: tuple[np.ndarray, ...], step: float) -> float:
@@ -215,19 +237,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     wrong = refused = 0
+    unjudged: Counter[str] = Counter()
     for seed in range(options.seed, options.seed + options.count):
         source, args = random_program(seed)
         try:
-            why = disagreement(source, args, seed)
+            found = verdict(source, args, seed)
         except Exception as error:  # whatever stops one program is printed, and the others go on
             refused += 1
             print(f"seed {seed}: {type(error).__name__}: {error}\n{source}", flush=True)
             continue
-        if why:
+        if found.unjudged:
+            unjudged[found.unjudged] += 1
+        if found.why:
             wrong += 1
-            print(f"seed {seed}: {why}\n{source}", flush=True)
-    print(f"{options.count} programs, {wrong} wrong, {refused} refused")
-    return 1 if wrong else 0
+            print(f"seed {seed}: {found.why}\n{source}", flush=True)
+    reasons = ", ".join(f"{reason}: {number}" for reason, number in unjudged.items())
+    print(f"{options.count} programs, {wrong} wrong, {refused} refused, {unjudged.total()} without a difference to judge by ({reasons or 'none'})")
+    return 1 if wrong or refused else 0
 
 
 if __name__ == "__main__":

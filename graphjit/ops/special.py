@@ -26,6 +26,7 @@ from graphjit.ir.opdef import Decompose, Lowering, Partial, Partials, Scalar, op
 from graphjit.ir.types import Type
 from graphjit.ops.infer import floating
 from graphjit.ops.samples import EDGES, Cases, uniform
+from graphjit.ops.transcendental import logistic_parts
 
 TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 SQRT_HALF = math.sqrt(0.5)
@@ -147,6 +148,16 @@ _declare(
 # ------------------------------------------------------------------------------------------- logistic functions
 
 
+def _expand_expit(b: Builder, out: Node, x: Node) -> Node:
+    lower, upper = logistic_parts(b, x, "exp")
+    return b.select(b.lt(x, 0.0), lower, upper)
+
+
+def _expand_expit_gap(b: Builder, out: Node, x: Node) -> Node:
+    _, upper = logistic_parts(b, x, "exp")
+    return b.emit("copysign", b.mul(b.expm1(b.neg(b.abs(x))), upper), x)
+
+
 def _expand_logit(b: Builder, out: Node, x: Node) -> Node:
     """log(x / (1 - x)), and around 1/2, where that loses digits, log1p(s) - log1p(-s) with s = 2x - 1."""
     s = b.mul(b.sub(x, 0.5), 2.0)
@@ -159,7 +170,7 @@ _declare(
     "expit",
     "Logistic function 1 / (1 + exp(-x)).",
     (lambda b, out, x: b.expit_slope(x),),
-    Scalar("expit", cost=25),
+    Decompose(_expand_expit),
     (-3, 3),
     special=(1000.0, -1000.0),
     accuracy="3 ULP",
@@ -169,8 +180,18 @@ op(
     doc="expit(x) * expit(-x), the derivative of expit: expit(x) * (1 - expit(x)) loses its digits where expit saturates.",
     infer=floating,
     impl=lambda x: np.asarray(_scipy("expit")(x) * _scipy("expit")(-x)),
-    grad=Partials(lambda b, out, x: b.neg(b.mul(out, b.tanh(b.mul(x, 0.5))))),
-    lower=Decompose(lambda b, out, x: b.mul(b.expit(x), b.expit(b.neg(x)))),
+    grad=Partials(lambda b, out, x: b.neg(b.mul(out, b.expit_gap(x)))),
+    lower=Decompose(lambda b, out, x: b.mul(*logistic_parts(b, x, "exp"))),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 1000.0, -1000.0),
+)
+op(
+    "expit_gap",
+    doc="expit(x) - expit(-x) = tanh(x / 2), from the parts of expit that are there and expm1.",
+    infer=floating,
+    impl=lambda x: np.asarray(np.tanh(x * x.dtype.type(0.5))),
+    grad=Partials(lambda b, out, x: b.mul(b.expit_slope(x), 2.0)),
+    lower=Decompose(_expand_expit_gap),
     samples=uniform((-3, 3)),
     special=(*EDGES, 1000.0, -1000.0),
 )

@@ -125,7 +125,51 @@ op(
 
 _unary("sinh", "Hyperbolic sine.", np.sinh, lambda b, out, x: b.cosh(x), 30, -3, 3, 710.0)
 _unary("cosh", "Hyperbolic cosine.", np.cosh, lambda b, out, x: b.sinh(x), 30, -3, 3, 710.0)
-_unary("tanh", "Hyperbolic tangent.", np.tanh, lambda b, out, x: b.sub(1.0, b.mul(out, out)), 30, -3, 3, 1e-20)
+_unary("tanh", "Hyperbolic tangent.", np.tanh, lambda b, out, x: b.tanh_slope(x), 30, -3, 3, 1e-20)
+
+
+def _expand_tanh_slope(b: Builder, out: Node, x: Node) -> Node:
+    t = b.tanh(x)
+    return b.sub(1.0, b.mul(t, t))
+
+
+def _expand_sech_square(b: Builder, out: Node, x: Node) -> Node:
+    """q (1 + |t|)**2: with the t = tanh(x) that is there, 1 + |t| is 2 / (1 + q) without a quotient."""
+    q = b.exp(b.mul(b.abs(x), -2.0))
+    upper = b.add(b.abs(b.tanh(x)), 1.0)
+    return b.mul(b.mul(q, upper), upper)
+
+
+def _sech_square(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        secant = 1 / np.cosh(x)
+    return np.asarray(secant * secant)
+
+
+def _sech_square_partial(b: Builder, out: Node, x: Node) -> Node:
+    return b.mul(b.mul(out, b.tanh(x)), -2.0)
+
+
+op(
+    "tanh_slope",
+    doc="1 - tanh(x)**2, the derivative of tanh, from the tanh that is there; its own derivatives are those of sech_square.",
+    infer=floating,
+    impl=lambda x: np.asarray(1 - np.tanh(x) * np.tanh(x)),
+    grad=Partials(lambda b, out, x: _sech_square_partial(b, b.sech_square(x), x)),
+    lower=Decompose(_expand_tanh_slope),
+    samples=uniform((-3, 3)),
+    special=EDGES,
+)
+op(
+    "sech_square",
+    doc="1 / cosh(x)**2 = 4q / (1 + q)**2 with q = exp(-2|x|): tanh_slope with all digits where tanh saturates.",
+    infer=floating,
+    impl=_sech_square,
+    grad=Partials(_sech_square_partial),
+    lower=Decompose(_expand_sech_square),
+    samples=uniform((-3, 3)),
+    special=(*EDGES, 300.0, -400.0),
+)
 _unary(
     "arcsinh",
     "Inverse hyperbolic sine.",
@@ -185,6 +229,21 @@ op(
 )
 
 
+def logistic_parts(b: Builder, x: Node, power: str) -> tuple[Node, Node]:
+    """q / (1 + q) and 1 / (1 + q) for q = power**-|x|: the logistic function of -|x| and of |x|, neither with an overflow.
+
+    Their product is its derivative, so value and derivative share one exponential and one quotient.
+    """
+    q = b.emit(power, b.neg(b.abs(x)))
+    upper = b.div(1.0, b.add(q, 1.0))
+    return b.mul(q, upper), upper
+
+
+def _expand_expit2(b: Builder, out: Node, x: Node) -> Node:
+    lower, upper = logistic_parts(b, x, "exp2")
+    return b.select(b.lt(x, 0.0), lower, upper)
+
+
 def _expand_logaddexp2(b: Builder, out: Node, x: Node, y: Node) -> Node:
     gap = b.neg(b.abs(b.sub(x, y)))
     tail = b.mul(b.log1p(b.exp2(gap)), 1.0 / LN2)
@@ -212,7 +271,7 @@ op(
     infer=floating,
     impl=lambda x: np.asarray(1 / (1 + np.exp2(-x))),
     grad=Partials(lambda b, out, x: b.mul(b.mul(out, b.expit2(b.neg(x))), LN2)),
-    lower=Decompose(lambda b, out, x: b.div(1.0, b.add(b.exp2(b.neg(x)), 1.0))),
+    lower=Decompose(_expand_expit2),
     samples=uniform((-3, 3)),
     special=(*EDGES, 1000.0, -1000.0),
 )

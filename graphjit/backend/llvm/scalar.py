@@ -18,7 +18,7 @@ from graphjit.errors import IRError
 
 MATH = {
     name: name
-    for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh pow cbrt hypot erf erfc erfcx expit log_expit "
+    for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh pow cbrt hypot erf erfc erfcx log_expit "
     "lgamma digamma trigamma fmod logaddexp bell half_bell".split()
 } | {
     "arcsin": "asin",

@@ -18,7 +18,7 @@ import numpy as np
 
 FUNCTIONS = frozenset(
     (
-        "bell", "digamma", "erf", "erfc", "erfcx", "expit", "fail", "floor_divide", "fmod", "half_bell", "int_power", "lgamma",
+        "bell", "digamma", "erf", "erfc", "erfcx", "fail", "floor_divide", "fmod", "half_bell", "int_power", "lgamma",
         "log_expit", "product", "remainder", "shift_left", "shift_right", "trigamma", "two_sum", "unsigned_divide",
         "unsigned_remainder",
     )
@@ -154,13 +154,8 @@ def erfcx(x: Any) -> float:
     return series / (x * np.sqrt(np.pi))
 
 
-def expit(x: Any) -> float:
-    """1 / (1 + exp(-x))."""
-    return 1.0 / (1.0 + np.exp(-np.float64(x)))
-
-
 def log_expit(x: Any) -> float:
-    """log(expit(x))."""
+    """Logarithm of the logistic function."""
     x = np.float64(x)
     return x - np.log1p(np.exp(x)) if x < 0.0 else -np.log1p(np.exp(-x))
 

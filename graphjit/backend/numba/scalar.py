@@ -33,7 +33,7 @@ UFUNCS = frozenset(
         "isnan", "signbit",
     )
 )
-SPECIAL = frozenset(("bell", "half_bell", "erf", "erfc", "erfcx", "expit", "log_expit", "lgamma", "digamma", "trigamma"))
+SPECIAL = frozenset(("bell", "half_bell", "erf", "erfc", "erfcx", "log_expit", "lgamma", "digamma", "trigamma"))
 COMBINE = {"max": "maximum", "min": "minimum"}
 UNSIGNED = {"floor_divide": "unsigned_divide", "remainder": "unsigned_remainder", "fmod": "unsigned_remainder"}
 

@@ -1,4 +1,4 @@
-"""exp and what is built on it: exp2, expm1, sinh, cosh, tanh, expit.
+"""exp and what is built on it: exp2, expm1, sinh, cosh, tanh.
 
 Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions", 1980), a polynomial in
 r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need no branch.
@@ -9,6 +9,7 @@ Polynomials: weighted least-maximum fits made for this project in 50-digit arith
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.math.function import function
@@ -148,10 +149,10 @@ def exp(v: Vector, x: str) -> str:
 def _bell(v: Vector, x: str, rate: float) -> str:
     """e**(-rate * x * x); the rounding error of the square joins the reduced argument."""
     k = CONSTANTS[v.element]
-    x = v.min(-k.least, v.abs(x))  # the square stays finite, and far beyond what rounds to 0
+    x = v.min(math.sqrt(-k.least / rate), v.abs(x))  # beyond, the result rounds to 0
     square = v.mul(x, x)
     error = v.fma(x, x, v.neg(square))
-    n, _, r = reduce(v, v.max(k.least, v.mul(square, -rate)))
+    n, _, r = reduce(v, v.mul(square, -rate))
     r = v.fma(error, -rate, r)
     powers = v.mul(r, r)
     return v.scale(v.add(v.fma(powers, v.poly(r, k.exp, powers), r), 1.0), n)
@@ -244,10 +245,3 @@ def cosh(v: Vector, x: str) -> str:
     tail = v.fma(quarter, v.sub(cosh_tail, sinh_tail), v.add(cosh_tail, sinh_tail))
     tail = v.add(tail, v.fnma(quarter, high, quarter))
     return v.scale(v.add(v.add(high, tail), 1.0), v.sub(n, 1.0))
-
-
-@function("expit", 1, 2.5, 2.5, "exp; e**-|x| never overflows")
-def expit(v: Vector, x: str) -> str:
-    """The logistic function 1 / (1 + e**-x); no overflow, gradual underflow."""
-    small = exp(v, v.neg(v.abs(x)))
-    return v.div(v.select(v.lt(x, 0.0), small, 1.0), v.add(small, 1.0))
