@@ -194,7 +194,8 @@ METHODS["fill"] = fill
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """np.copyto."""
     value = src if isinstance(src, Tracer) else np.asarray(src)
-    if not np.can_cast(value.dtype, dst.dtype, casting):
+    weak = type(src) is int and dst.dtype.kind in "iuf"
+    if not weak and not np.can_cast(value.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'")
     setitem(dst, ..., src if where is True else np.where(where, src, dst))
 
@@ -202,12 +203,14 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
 @implements(np.putmask)
 def putmask(a: Any, mask: Any, values: Any) -> None:
     """np.putmask with values of one element or of a's shape."""
+    if isinstance(values, Array | np.ndarray) and not np.can_cast(values.dtype, a.dtype):
+        raise TypeError(f"Cannot cast array data from {values.dtype!r} to {a.dtype!r} according to the rule 'safe' (at {user_location()})")
     if np.ndim(values) and np.size(values) > 1:
         setitem(a, ..., np.where(mask, values, a))
     else:
         trace = tracing()
         held = stored(a)
-        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), np.reshape(values, ())))
+        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), np.reshape(values, ()) if np.ndim(values) else values))
 
 
 @implements(np.fill_diagonal)
