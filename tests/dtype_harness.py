@@ -55,7 +55,10 @@ def call(expression: str, **names: Any) -> Any:
 
 
 def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str | None:
-    """What differs between NumPy and the interpreted graph; "refused" where graphjit says that it does not compile this."""
+    """What differs between NumPy and the interpreted graph.
+
+    "refused" where graphjit says that it does not compile this, "divided" where an integer was divided by zero, which raises by design.
+    """
 
     def function(*operands: Any) -> Any:
         names = dict(zip("xy", operands, strict=False))
@@ -70,9 +73,11 @@ def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str 
         try:
             found: Any = _traced(function, arrays)
         except (UnsupportedError, TraceError):
-            return "refused"
+            return None if isinstance(wanted, Exception) else "refused"
         except Exception as error:
             found = error
+    if isinstance(found, ZeroDivisionError) and not isinstance(wanted, Exception) and "integer" in str(found):
+        return "divided"
     if isinstance(wanted, Exception) or isinstance(found, Exception):
         if isinstance(wanted, Exception) and isinstance(found, _public(type(wanted))):
             return None

@@ -72,8 +72,8 @@ def foreign(value: Any, ufunc: np.ufunc, other: Any) -> Any:
     """
     if isinstance(other, complex):
         raise complex_needed(other)
-    if (other is None or isinstance(other, str)) and ufunc in (np.equal, np.not_equal) and not value._weak:
-        return (np.zeros_like if ufunc is np.equal else np.ones_like)(value, dtype=bool)
+    if (other is None or isinstance(other, str)) and ufunc.__name__ in ("equal", "not_equal") and not value._weak:
+        return (np.zeros_like if ufunc.__name__ == "equal" else np.ones_like)(value, dtype=bool)
     return NotImplemented
 
 

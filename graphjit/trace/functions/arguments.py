@@ -134,7 +134,7 @@ def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
         OverflowError: a number does not fit.
     """
     if is_python_number(value) or (isinstance(value, np.integer) and dtype.kind in "iu"):
-        return trace.number(value, dtype)
+        return trace.number(int(value) if isinstance(value, np.integer) else value, dtype)
     return trace.convert(node_of(trace, value), dtype)
 
 

@@ -120,6 +120,11 @@ def _without_nans(trace: Trace, a: Any, fill: Any) -> tuple[Node, Node | None]:
     return trace.emit("select", numbers, x, full(trace, fill, x.dtype, x.shape)), numbers
 
 
+def _axis(x: Node, axis: Any) -> Any:
+    """NumPy sums floating-point numbers here by ufuncs, which take axis 0 of a value without axes."""
+    return None if x.dtype.kind == "f" and not x.shape and not reduced_axes(axis, 0) else axis
+
+
 def _mask(trace: Trace, numbers: Node | None, where: Any) -> Any:
     """NaN mask and the user's ``where`` in one."""
     if numbers is None:
@@ -165,7 +170,7 @@ def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
     """np.nanmean."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
-    return mean(wrap(trace, x), axis, dtype, out, keepdims, where=_mask(trace, numbers, where))
+    return mean(wrap(trace, x), _axis(x, axis), dtype, out, keepdims, where=_mask(trace, numbers, where))
 
 
 @implements(np.nanvar)
@@ -185,6 +190,7 @@ def nanvar(
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
     mask = _mask(trace, numbers, where)
+    axis = _axis(x, axis)
     found: Any = var(wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction)
     if numbers is None:
         return found
