@@ -419,7 +419,7 @@ TWO = lines(
     np.average(x, weights=y)
     np.average(x, weights=y, returned=True)
     np.trapezoid(x, y)
-    np.gradient(x, y)
+    np.gradient(x, np.cumsum(y))
     np.diff(x, prepend=y)
     np.diff(x, append=y)
     np.ediff1d(x, to_end=y)
@@ -547,7 +547,8 @@ SCALAR = lines(
     x = x.copy(); x.fill(k)
     x = x.copy(); np.copyto(x, k)
     x = x.copy(); np.putmask(x, x > 1, k)
-    x = x.copy(); np.fill_diagonal(np.atleast_2d(x), k)
+    x = np.tile(x, (4, 1)); np.fill_diagonal(x, k)
+    np.einsum('i,->i', x, k)
     x = x.copy(); x.flat[0] = k
     x = x.copy(); np.add(x, k, out=x)
     """

@@ -57,7 +57,7 @@ def call(expression: str, **names: Any) -> Any:
 def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str | None:
     """What differs between NumPy and the interpreted graph.
 
-    "refused" where graphjit says that it does not compile this, "divided" where an integer was divided by zero, which raises by design.
+    "refused" where graphjit says that it does not compile this ("half" where NumPy answers in float16), "divided" where an integer was divided by zero, which raises by design.
     """
 
     def function(*operands: Any) -> Any:
@@ -73,7 +73,9 @@ def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str 
         try:
             found: Any = _traced(function, arrays)
         except (UnsupportedError, TraceError):
-            return None if isinstance(wanted, Exception) else "refused"
+            if isinstance(wanted, Exception):
+                return None
+            return "half" if any(np.asarray(want).dtype == np.float16 for want in wanted) else "refused"
         except Exception as error:
             found = error
     if isinstance(found, ZeroDivisionError) and not isinstance(wanted, Exception) and "integer" in str(found):

@@ -304,9 +304,13 @@ class Flat:
             lambda trace, node: trace.emit("reshape", node, shape=(size,)),
             lambda trace, base, value: trace.emit("reshape", value, shape=base.shape),
         )
-        if isinstance(key, int) and type(value) is int and held.type.dtype.kind in "iu" and not _fits(value, held.type.dtype):
-            raise ValueError(f"Error setting single item of array: {value} does not fit into {held.type.dtype} (at {user_location()})")
-        write_key(rows, key, _repeated(value, len(np.empty(size, bool)[known_values(key)]) if not isinstance(key, int) else 1))
+        if not isinstance(key, int):
+            write_key(rows, key, _repeated(value, len(np.empty(size, bool)[known_values(key)])))
+            return
+        try:
+            write_key(rows, key, _repeated(value, 1))
+        except OverflowError as error:  # NumPy's class here
+            raise ValueError(f"Error setting single item of array: {error} (at {user_location()})") from None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._all())
@@ -326,10 +330,6 @@ class Flat:
 
     def __ne__(self, other: Any) -> Any:
         return self._all() != other
-
-
-def _fits(value: int, dtype: np.dtype) -> bool:
-    return int(np.iinfo(dtype).min) <= value <= int(np.iinfo(dtype).max)
 
 
 def _repeated(value: Any, count: int) -> Any:

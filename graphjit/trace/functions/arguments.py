@@ -128,12 +128,12 @@ def common_dtype(*values: Any) -> np.dtype:
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
-    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once, NumPy's integers too where an integer is wanted.
+    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once, NumPy's integers too where a signed integer is wanted.
 
     Raises:
         OverflowError: a number does not fit.
     """
-    if is_python_number(value) or (isinstance(value, np.integer) and dtype.kind in "iu"):
+    if is_python_number(value) or (isinstance(value, np.integer) and dtype.kind == "i"):
         return trace.number(int(value) if isinstance(value, np.integer) else value, dtype)
     return trace.convert(node_of(trace, value), dtype)
 
