@@ -16,7 +16,7 @@ import numpy as np
 from graphjit.trace.assignment import write_mask
 from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
 from graphjit.trace.copies import MEMORY_METHODS
-from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, node_of, tracing, unchecked, wrap
 from graphjit.trace.layout import in_order
 from graphjit.trace.location import user_location
 from graphjit.trace.sharing import VIEW_METHODS, VIEWS
@@ -197,6 +197,7 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
     weak = type(src) is int and dst.dtype.kind in "iuf"
     if not weak and not np.can_cast(value.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'")
+    src = unchecked(src)
     setitem(dst, ..., src if where is True else np.where(where, src, dst))
 
 

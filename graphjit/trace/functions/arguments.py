@@ -138,6 +138,11 @@ def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
     return trace.convert(node_of(trace, value), dtype)
 
 
+def unchecked(value: Any) -> Any:
+    """A value to be written where NumPy casts its scalars like arrays, without a look at their range."""
+    return tracer_of(value) if isinstance(value, np.generic) else value
+
+
 def cast(trace: Trace, value: Any, dtype: np.dtype) -> Node:
     """The node of ``value`` in ``dtype``; a Python number that does not fit wraps, where NumPy makes an array of it before it casts."""
     return full(trace, value, dtype, ()) if is_python_number(value) else as_dtype(trace, value, dtype)
