@@ -95,6 +95,19 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     return refuse
 
 
+def foreign(value: Any, ufunc: np.ufunc, other: Any) -> Any:
+    """An operator beside an object that is neither array nor number: no element equals None or a string.
+
+    Raises:
+        UnsupportedError: a complex number.
+    """
+    if isinstance(other, complex):
+        raise complex_needed(other)
+    if (other is None or isinstance(other, str)) and ufunc.__name__ in ("equal", "not_equal") and not value._weak:
+        return (np.zeros_like if ufunc.__name__ == "equal" else np.ones_like)(value, dtype=bool)
+    return NotImplemented
+
+
 STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from graphjit.errors import TraceError
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL
-from graphjit.trace.functions.arguments import as_bool, as_dtype, full
+from graphjit.trace.functions.arguments import as_bool, as_dtype, full, unchecked
 from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, boxed, index_nodes, kept_axes, placed
 from graphjit.trace.location import user_location
@@ -92,6 +92,7 @@ def write_mask(trace: Trace, x: Node, mask: Node, value: Any) -> Node:
     if mask.shape != x.shape[: len(mask.shape)]:
         raise IndexError(f"boolean index of shape {mask.shape} does not match an array of shape {x.shape} (at {user_location()})")
     rest = x.shape[len(mask.shape) :]
+    value = unchecked(value)
     node = as_dtype(trace, value, x.dtype)
     ones = len(node.shape) - len(rest)
     if ones > 0 and any(n != 1 for n in node.shape[:ones]):

@@ -16,7 +16,7 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.types import Type
 from graphjit.trace import layout
 from graphjit.trace.buffers import Lens, Stored, Unknown, known_array, known_values, local, stored, ultimate_base, write_key
-from graphjit.trace.functions.arguments import as_dtype, checked_dtype, given, node_of, tracer_of, tracing, wrap_array
+from graphjit.trace.functions.arguments import as_dtype, checked_dtype, given, node_of, tracer_of, tracing, unchecked, wrap_array
 from graphjit.trace.lent import is_captured
 from graphjit.trace.location import user_location
 from graphjit.trace.methods import attribute, method
@@ -308,7 +308,13 @@ class Flat:
             lambda trace, node: trace.emit("reshape", node, shape=(size,)),
             lambda trace, base, value: trace.emit("reshape", value, shape=base.shape),
         )
-        write_key(rows, key, _repeated(value, len(np.empty(size, bool)[known_values(key)]) if not isinstance(key, int) else 1))
+        if not isinstance(key, int):
+            write_key(rows, key, _repeated(unchecked(value), len(np.empty(size, bool)[known_values(key)])))
+            return
+        try:
+            write_key(rows, key, _repeated(value, 1))
+        except OverflowError as error:  # NumPy's class here
+            raise ValueError(f"Error setting single item of array: {error} (at {user_location()})") from None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._all())

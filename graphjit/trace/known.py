@@ -16,7 +16,7 @@ import numpy as np
 from graphjit.trace.assignment import write_mask
 from graphjit.trace.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
 from graphjit.trace.copies import MEMORY_METHODS
-from graphjit.trace.functions.arguments import as_bool, node_of, tracing, wrap
+from graphjit.trace.functions.arguments import as_bool, node_of, tracing, unchecked, wrap
 from graphjit.trace.layout import in_order, model
 from graphjit.trace.location import user_location
 from graphjit.trace.sharing import VIEW_METHODS, VIEWS
@@ -205,20 +205,24 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
     if dst is src or _same_place(dst, src):
         return
     value = src if isinstance(src, Tracer) else np.asarray(src)
-    if not np.can_cast(value.dtype, dst.dtype, casting):
+    weak = type(src) is int and dst.dtype.kind in "iuf"
+    if not weak and not np.can_cast(value.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'")
+    src = unchecked(src)
     setitem(dst, ..., src if where is True else np.where(where, src, dst))
 
 
 @implements(np.putmask)
 def putmask(a: Any, mask: Any, values: Any) -> None:
     """np.putmask with values of one element or of a's shape."""
+    if isinstance(values, Array | np.ndarray) and not np.can_cast(values.dtype, a.dtype):
+        raise TypeError(f"Cannot cast array data from {values.dtype!r} to {a.dtype!r} according to the rule 'safe' (at {user_location()})")
     if np.ndim(values) and np.size(values) > 1:
         setitem(a, ..., np.where(mask, values, a))
     else:
         trace = tracing()
         held = stored(a)
-        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), np.reshape(values, ())))
+        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), np.reshape(values, ()) if np.ndim(values) else values))
 
 
 @implements(np.fill_diagonal)

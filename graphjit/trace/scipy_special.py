@@ -24,8 +24,8 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.active import active_trace
 from graphjit.trace.calls import public_name
-from graphjit.trace.functions.arguments import aligned, axes_tuple, inexact, node_of, tracing, wrap
-from graphjit.trace.functions.reductions import finish
+from graphjit.trace.functions.arguments import aligned, inexact, node_of, reduced_axes, tracing, wrap
+from graphjit.trace.functions.reductions import finish, max_, sum_
 from graphjit.trace.imports import when_imported
 from graphjit.trace.layout import in_memory_of
 from graphjit.trace.location import user_location
@@ -154,12 +154,12 @@ def bind(ufunc: np.ufunc) -> None:
 def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, return_sign: Any = False) -> Any:
     """scipy.special.logsumexp."""
     trace = tracing()
-    x = inexact(trace, node_of(trace, a))
     if b is None and not return_sign:
-        axes = axes_tuple(axis, len(x.shape))
+        x = inexact(trace, node_of(trace, a))
+        axes = reduced_axes(axis, len(x.shape))
         return finish(trace, trace.emit("logsumexp", x, axes=axes), x.shape, axes, keepdims)
-    value, weight = (wrap(trace, node) for node in aligned(trace, wrap(trace, x), 1 if b is None else inexact_value(b)))
-    axes = axes_tuple(axis, value.ndim)
+    value, weight = (wrap(trace, inexact(trace, node)) for node in aligned(trace, a, 1 if b is None else b))
+    axes = reduced_axes(axis, value.ndim)
     seen = np.where(weight == 0, -np.inf, value)
     top = np.max(seen, axis=axes, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
@@ -174,16 +174,16 @@ def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, re
     return (out, sign) if return_sign else out
 
 
-def inexact_value(value: Any) -> Tracer:
-    """Weights as floating point."""
-    trace = tracing()
-    return wrap(trace, inexact(trace, node_of(trace, value)))
-
-
 def _rows(op: str, x: Any, axis: Any) -> Tracer:
     trace = tracing()
-    node = inexact(trace, node_of(trace, x))
-    return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes_tuple(axis, len(node.shape)))), x, "K")  # type: ignore[no-any-return]
+    node = node_of(trace, x)
+    axes = reduced_axes(axis, len(node.shape))
+    if node.dtype.kind != "f":  # SciPy subtracts the greatest element in the dtype of the integers, and exp decides the dtype of the result
+        off: Any = wrap(trace, node) - max_(x, axes, keepdims=True)
+        powers: Any = np.exp(off)
+        total = sum_(powers, axes, keepdims=True)
+        return powers / total if op == "softmax" else off - np.log(total)  # type: ignore[no-any-return]
+    return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes)), x, "K")  # type: ignore[no-any-return]
 
 
 def softmax(x: Any, axis: Any = None) -> Tracer:

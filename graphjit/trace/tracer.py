@@ -24,7 +24,7 @@ from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import Type
 from graphjit.trace.active import active
-from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, from_outside, known_value, leaked
+from graphjit.trace.answers import STATIC, Unanswered, complex_needed, concrete, foreign, from_outside, known_value, leaked
 from graphjit.trace.calls import public_name, written
 from graphjit.trace.concrete import Values
 from graphjit.trace.layout import Laid, in_order
@@ -242,9 +242,7 @@ def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], 
 
     def method(self: Tracer, other: Any) -> Any:
         if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
-            if isinstance(other, complex):
-                raise complex_needed(other)
-            return NotImplemented
+            return foreign(self, ufunc, other)
         if isinstance(self, Number) and isinstance(other, list | tuple):
             return _repeated(self, other, ufunc)
         result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)

@@ -16,7 +16,7 @@ import numpy as np
 import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
-from graphjit.ir.types import BOOL, F64
+from graphjit.ir.types import BOOL
 from graphjit.trace import scipy_special
 from graphjit.trace.answers import from_outside
 from graphjit.trace.calls import called, public_name
@@ -205,8 +205,7 @@ def _divmod(trace: Trace, x: Any, y: Any) -> tuple[Tracer, Tracer]:
 
 def _modf(trace: Trace, x: Any) -> tuple[Tracer, Tracer]:
     """Fraction with the sign of x, and the integral part."""
-    (node,), dtype = trace.promoted(np.trunc, (x,))
-    node = node if dtype.kind == "f" else trace.convert(node, F64)
+    (node,), _ = trace.promoted(np.modf, (x,))
     whole = trace.emit("trunc", node)
     zero = full(trace, 0, node.dtype, node.shape)
     fraction = trace.emit("select", trace.emit("isinf", node), zero, trace.emit("sub", node, whole))

@@ -131,11 +131,7 @@ class Scalars:
         if source.kind == "f" and target.kind == "f":
             return fn.op(f"{'fpext' if target.itemsize > source.itemsize else 'fptrunc'} {of} {x} to {to}")
         if source.kind == "f":
-            if target == np.dtype(np.uint64):
-                return fn.op(f"fptoui {of} {x} to {to}")
-            wide = vector("i64", lanes)
-            x = fn.op(f"fptosi {of} {x} to {wide}")
-            return x if target.itemsize == 8 else fn.op(f"trunc {wide} {x} to {to}")
+            return self.to_integer(source, target, lanes, x)
         if target.kind == "f":
             return fn.op(f"{'sitofp' if source.kind == 'i' else 'uitofp'} {of} {x} to {to}")
         if source.kind != "b" and target.itemsize == source.itemsize:
@@ -143,6 +139,20 @@ class Scalars:
         if source.kind == "b" or target.itemsize > source.itemsize:
             return fn.op(f"{'sext' if source.kind == 'i' else 'zext'} {of} {x} to {to}")
         return fn.op(f"trunc {of} {x} to {to}")
+
+    def to_integer(self, source: np.dtype, target: np.dtype, lanes: int, x: str) -> str:
+        """astype of floating-point numbers.  What does not fit becomes what NumPy's C code gives on x86: the least number of the integer that the
+        instruction makes (64 bits for int64 and 32-bit unsigned, 32 bits for the shorter ones), cut to the target."""
+        fn = self.fn
+        of, wide = vector(kind(source), lanes), vector("i64" if target.itemsize == 8 or target == np.dtype(np.uint32) else "i32", lanes)
+        whole = fn.op(f"fptosi {of} {x} to {wide}")
+        if target == np.dtype(np.uint64):  # from 2**63 on the top bit apart from the rest; negative numbers wrap
+            half = constant(source.type(2.0**63), lanes)
+            rest = fn.op(f"fptosi {of} {fn.op(f'fsub {of} {x}, {half}')} to {wide}")
+            large = fn.op(f"xor {wide} {rest}, {constant(np.int64(-(2**63)), lanes)}")
+            return fn.op(f"select {vector('i1', lanes)} {fn.op(f'fcmp oge {of} {x}, {half}')}, {wide} {large}, {wide} {whole}")
+        to = vector(kind(target), lanes)
+        return whole if to == wide else fn.op(f"trunc {wide} {whole} to {to}")
 
     def floating(self, op: str, element: str, lanes: int, args: Sequence[str]) -> str:
         """Floating-point operations that are instructions or intrinsics."""

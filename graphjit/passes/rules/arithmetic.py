@@ -116,7 +116,7 @@ def _abs_sign(b: Builder, node: Node) -> Node | None:
     inner = node.args[0]
     if inner.op.name == "abs":
         return inner
-    return b.abs(inner.args[0]) if inner.op.name == "neg" else None
+    return b.abs(inner.args[0]) if inner.op.name == "neg" and node.dtype.kind != "u" else None  # unsigned numbers wrap
 
 
 def _add_negative_zero(b: Builder, node: Node) -> Node | None:

@@ -93,6 +93,11 @@ def axes_tuple(axis: Any, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(normalize_axis_tuple(axis, ndim, "axis")))
 
 
+def reduced_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """`axes_tuple` as ufunc.reduce reads it: of a value without axes, the axes 0 and -1 are nothing."""
+    return () if not ndim and isinstance(axis, int) and axis in (0, -1) else axes_tuple(axis, ndim)
+
+
 def axis_number(axis: Any, ndim: int) -> int:
     """One axis as a non-negative number."""
     return normalize_axis_index(axis, ndim)
@@ -123,10 +128,32 @@ def common_dtype(*values: Any) -> np.dtype:
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
-    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once."""
-    if is_python_number(value):
-        return trace.number(value, dtype)
+    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once, NumPy's integers too where a signed integer is wanted.
+
+    Raises:
+        OverflowError: a number does not fit.
+    """
+    if is_python_number(value) or (isinstance(value, np.integer) and dtype.kind == "i"):
+        return trace.number(int(value) if isinstance(value, np.integer) else value, dtype)
     return trace.convert(node_of(trace, value), dtype)
+
+
+def unchecked(value: Any) -> Any:
+    """A value to be written where NumPy casts its scalars like arrays, without a look at their range."""
+    return tracer_of(value) if isinstance(value, np.generic) else value
+
+
+def cast(trace: Trace, value: Any, dtype: np.dtype) -> Node:
+    """The node of ``value`` in ``dtype``; a Python number that does not fit wraps, where NumPy makes an array of it before it casts."""
+    return full(trace, value, dtype, ()) if is_python_number(value) else as_dtype(trace, value, dtype)
+
+
+def promoted_arrays(trace: Trace, *values: Any) -> list[Node]:
+    """Array-likes in the common dtype of arrays: NumPy's products make arrays of Python numbers first, which are weak no more."""
+    nodes = [node_of(trace, value) for value in values]
+    dtype = np.result_type(*[node.dtype for node in nodes])
+    check_dtype(dtype)
+    return [trace.convert(node, dtype) for node in nodes]
 
 
 def promoted(trace: Trace, *values: Any) -> list[Node]:

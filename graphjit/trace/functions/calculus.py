@@ -66,7 +66,8 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
     """np.ediff1d."""
     trace = tracing()
     x = node_of(trace, ary)
-    steps = diff(wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))))
+    flat, size = wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))), x.type.size
+    steps = trace.ufunc(np.subtract, _part(trace, flat, 0, min(1, size), size), _part(trace, flat, 0, 0, max(size - 1, 0)))
     ends: list[Any] = []
     for extra in (to_begin, to_end):
         if extra is not None:
@@ -84,7 +85,8 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """np.gradient: second-order central differences (on uneven grids as in NumPy), first or second order at the edges."""
     trace = tracing()
-    value = wrap(trace, inexact(trace, node_of(trace, f)))
+    node = node_of(trace, f)
+    value = wrap(trace, node if node.dtype.kind == "b" else inexact(trace, node))  # differences of bools are NumPy's error
     axes = tuple(range(value.ndim)) if axis is None else normalize_axis_tuple(axis, value.ndim)
     if edge_order > 2:
         raise ValueError("'edge_order' greater than 2 not supported")
@@ -94,6 +96,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     if len(spacing) != len(axes):
         raise TypeError("invalid number of arguments")
     found = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
+    found = [wrap(trace, trace.convert(slope._node, value.dtype)) for slope in found]
     return found[0] if len(axes) == 1 else tuple(found)
 
 
@@ -177,6 +180,8 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tracer:
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
     """np.correlate; the results stand in the opposite order where the second series is the longer one, as in NumPy."""
     trace = tracing()
+    if not np.ndim(a) or not np.ndim(v):
+        raise ValueError(f"object of too small depth for desired array: np.correlate needs series (at {user_location()})")
     x, y = _series(trace, a, v)
     if not x.shape[0] or not y.shape[0]:
         raise ValueError(f"{'second' if x.shape[0] else 'first'} array argument cannot be empty (at {user_location()})")
@@ -215,8 +220,10 @@ def polyval(p: Any, x: Any) -> Any:
     coefficients = node_of(trace, p)
     value = tracer_of(x)
     result: Any = np.zeros_like(value)
+    if not coefficients.shape:
+        raise TypeError(f"iteration over a 0-d array: np.polyval needs a sequence of coefficients (at {user_location()})")
     for i in range(coefficients.shape[0]):
-        term = wrap(trace, trace.emit("reshape", sliced(trace, coefficients, 0, i, i + 1), shape=()))
+        term = wrap(trace, trace.emit("reshape", sliced(trace, coefficients, 0, i, i + 1), shape=coefficients.shape[1:]))
         result = result * value + term
     return result
 

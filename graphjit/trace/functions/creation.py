@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import TraceError
 from graphjit.trace.functions.arguments import (
-    aligned,
     as_dtype,
     checked_dtype,
+    common_dtype,
     full,
     given,
     inexact,
@@ -30,7 +30,7 @@ from graphjit.trace.functions.arguments import (
 from graphjit.trace.functions.joining import concatenate
 from graphjit.trace.functions.shapes import moveaxis, sliced
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import Tracer, implements
+from graphjit.trace.tracer import Tracer, implements, is_python_number
 
 
 def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
@@ -40,7 +40,8 @@ def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
     size = shape_of(shape) if given(shape) else model.shape
     if isinstance(value, Tracer | np.ndarray | list | tuple):
         return wrap_array(trace, trace.broadcast(as_dtype(trace, value, wanted), size))
-    return wrap_array(trace, full(trace, value, wanted, size))
+    number = trace.number(value, wanted) if is_python_number(value) else full(trace, value, wanted, ())
+    return wrap_array(trace, trace.broadcast(number, size))
 
 
 @implements(np.zeros_like)
@@ -83,7 +84,8 @@ def linspace(
 ) -> Any:
     """np.linspace between traced ends."""
     trace = tracing()
-    first, last = (inexact(trace, node) for node in aligned(trace, start, stop))
+    ends = [as_dtype(trace, end, common_dtype(start, stop, 1.0)) for end in (start, stop)]
+    first, last = (trace.broadcast(end, trace.common_shape(*ends)) for end in ends)
     (count,) = integers(num, "num")
     if count < 0:
         raise ValueError(f"Number of samples, {count}, must be non-negative.")
@@ -136,17 +138,17 @@ def round_(a: Any, decimals: int = 0, out: Any = None) -> Tracer:
     trace = tracing()
     node = node_of(trace, a)
     kind = node.dtype.kind
-    if kind == "b":
-        raise UnsupportedError(f"np.round of bools is not compiled (at {user_location()})")
-    if kind in "iu":
-        if decimals < 0:
-            raise UnsupportedError(f"np.round of integers to negative decimals is not compiled (at {user_location()})")
+    if kind in "iu" and decimals >= 0:
         return wrap(trace, node)
     if decimals == 0:
-        return wrap(trace, trace.emit("rint", node))
-    factor = full(trace, 10.0 ** abs(decimals), node.dtype, node.shape)
+        return trace.ufunc(np.rint, a)  # type: ignore[no-any-return]
+    if kind == "b":
+        raise TypeError(f"np.round of bools to {decimals} decimals has no bool result, as in NumPy (at {user_location()})")
+    value = inexact(trace, node)
+    factor = full(trace, 10.0 ** abs(decimals), value.dtype, node.shape)
     scale, unscale = ("mul", "div") if decimals > 0 else ("div", "mul")
-    return wrap(trace, trace.emit(unscale, trace.emit("rint", trace.emit(scale, node, factor)), factor))
+    rounded = trace.emit(unscale, trace.emit("rint", trace.emit(scale, value, factor)), factor)
+    return wrap(trace, trace.convert(rounded, node.dtype))
 
 
 @implements(np.fix)

@@ -98,7 +98,7 @@ def _triangle(m: Any, k: int, lower: bool) -> Tracer:
     recorded = tracing()
     x = node_of(recorded, m)
     if not x.shape:
-        raise ValueError(f"tril and triu need at least one axis (at {user_location()})")
+        raise TypeError(f"tril and triu need at least one axis (at {user_location()})")
     if len(x.shape) == 1:  # NumPy broadcasts a vector against the square mask
         x = recorded.broadcast(x, x.shape * 2)
     index = np.dtype(np.int64)
@@ -131,6 +131,9 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tracer:
     if len(node.shape) != 1:
         raise ValueError("x must be a one-dimensional array or sequence.")
     count = node.shape[0] if not given(N) else int(N)  # type: ignore[arg-type]
+    node = recorded.convert(node, np.promote_types(node.dtype, np.int64))
+    if not count:
+        return wrap(recorded, full(recorded, 0, node.dtype, (node.shape[0], 0)))
     base = wrap(recorded, node)
     powers = [wrap(recorded, full(recorded, 1, node.dtype, node.shape))]
     while len(powers) < count:

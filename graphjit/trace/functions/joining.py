@@ -261,6 +261,8 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Tracer:
     x = node_of(trace, a)
     if axis is None:
         x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
+    elif not x.shape:
+        x = trace.emit("reshape", x, shape=(1,))
     number = axis_number(axis, len(x.shape))
     counts = integers(repeats, "repeats")
     if any(count < 0 for count in counts):

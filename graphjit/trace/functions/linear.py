@@ -16,18 +16,20 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.trace.functions.arguments import (
+    ABSENT,
     aligned,
     inexact,
     integers,
     node_of,
     promoted,
+    promoted_arrays,
     refuse,
     tracing,
     wrap,
     wrap_array,
 )
 from graphjit.trace.functions.einsum import contract_subscripts
-from graphjit.trace.functions.reductions import finish
+from graphjit.trace.functions.reductions import finish, max_
 from graphjit.trace.functions.shapes import moveaxis, sliced
 from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, implements
@@ -130,7 +132,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Tracer:
     """np.dot."""
     refuse("dot", out=out)
     trace = tracing()
-    x, y = promoted(trace, a, b)
+    x, y = promoted_arrays(trace, a, b)
     if not x.shape or not y.shape:
         return trace.ufunc(np.multiply, wrap(trace, x), wrap(trace, y))  # type: ignore[no-any-return]
     last, first = len(x.shape) - 1, max(len(y.shape) - 2, 0)
@@ -146,7 +148,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Tracer:
 def vdot(a: Any, b: Any, /) -> Tracer:
     """np.vdot."""
     trace = tracing()
-    x, y = (trace.emit("reshape", node, shape=(node.type.size,)) for node in promoted(trace, a, b))
+    x, y = (trace.emit("reshape", node, shape=(node.type.size,)) for node in promoted_arrays(trace, a, b))
     if x.shape != y.shape:
         raise ValueError(f"cannot reshape array of size {y.type.size} into shape {x.shape}")
     return wrap(trace, product(trace, x, y, ((0,), (0,))))
@@ -156,7 +158,7 @@ def vdot(a: Any, b: Any, /) -> Tracer:
 def inner(a: Any, b: Any, /) -> Tracer:
     """np.inner."""
     trace = tracing()
-    x, y = promoted(trace, a, b)
+    x, y = promoted_arrays(trace, a, b)
     if not x.shape or not y.shape:
         return trace.ufunc(np.multiply, wrap(trace, x), wrap(trace, y))  # type: ignore[no-any-return]
     if x.shape[-1] != y.shape[-1]:
@@ -169,7 +171,7 @@ def outer(a: Any, b: Any, out: Any = None) -> Tracer:
     """np.outer."""
     refuse("outer", out=out)
     trace = tracing()
-    x, y = promoted(trace, a, b)
+    x, y = promoted_arrays(trace, a, b)
     column = trace.emit("reshape", x, shape=(x.type.size, 1))
     row = trace.emit("reshape", y, shape=(1, y.type.size))
     return trace.ufunc(np.multiply, wrap(trace, column), wrap(trace, row))  # type: ignore[no-any-return]
@@ -187,7 +189,7 @@ def linalg_outer(x1: Any, x2: Any, /) -> Tracer:
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Tracer:
     """np.tensordot."""
     trace = tracing()
-    x, y = promoted(trace, a, b)
+    x, y = promoted_arrays(trace, a, b)
     if np.ndim(axes) == 0:
         count = int(axes)
         left: Any = tuple(range(len(x.shape) - count, len(x.shape)))
@@ -209,6 +211,8 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
     nodes = [node_of(trace, array) for array in arrays]
     if len(nodes) < 2:
         raise ValueError("Expecting at least two arrays.")
+    if len(nodes) == 2:
+        return dot(*(wrap(trace, node) for node in nodes))
     from_vector, to_vector = len(nodes[0].shape) == 1, len(nodes[-1].shape) == 1
     if from_vector:
         nodes[0] = trace.emit("reshape", nodes[0], shape=(1, *nodes[0].shape))
@@ -240,7 +244,7 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
 def kron(a: Any, b: Any) -> Tracer:
     """np.kron."""
     trace = tracing()
-    x, y = promoted(trace, a, b)
+    x, y = promoted_arrays(trace, a, b)
     ndim = max(len(x.shape), len(y.shape))
     x_shape = (1,) * (ndim - len(x.shape)) + x.shape
     y_shape = (1,) * (ndim - len(y.shape)) + y.shape
@@ -283,7 +287,7 @@ def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> No
     if order is None or order == 2:
         return trace.emit("rooted", trace.emit("sum", trace.emit("mul", x, x), axes=axes), root=2.0, power=1.0)
     if order == np.inf:
-        return trace.emit("max", trace.emit("abs", x), axes=axes)
+        return max_(abs(value), axes, initial=ABSENT if x.type.size else 0)._node
     if order == -np.inf:
         return trace.emit("min", trace.emit("abs", x), axes=axes)
     if order == 0:

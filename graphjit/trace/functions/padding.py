@@ -12,8 +12,9 @@ import numpy as np
 
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
+from graphjit.ir.types import F64, I64
 from graphjit.trace.answers import STATIC, value_needed
-from graphjit.trace.functions.arguments import full, node_of, static_array, tracer_of, tracing, wrap
+from graphjit.trace.functions.arguments import as_dtype, full, inexact, node_of, static_array, tracer_of, tracing, wrap
 from graphjit.trace.functions.reductions import keep, mean_node
 from graphjit.trace.functions.shapes import joined, sliced
 from graphjit.trace.location import user_location
@@ -43,8 +44,8 @@ def _values(trace: Trace, value: Any, dtype: np.dtype, ndim: int) -> list[tuple[
     """Pad values for each axis as 0-d nodes; they may be traced."""
     known = static_array(value)
     if known is not None:
-        pairs = np.broadcast_to(known, (ndim, 2)).astype(dtype)
-        return [(trace.builder.const(a, dtype), trace.builder.const(b, dtype)) for a, b in pairs]
+        pairs = np.broadcast_to(known, (ndim, 2))
+        return [(as_dtype(trace, before, dtype), as_dtype(trace, after, dtype)) for before, after in pairs]
     node = trace.broadcast(trace.convert(node_of(trace, value), dtype), (ndim, 2))
 
     def element(i: int, j: int) -> Node:
@@ -75,7 +76,8 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Tr
     if any(a < 0 or b < 0 for a, b in widths):
         raise ValueError("index can't contain negative values")
     option = kwargs.get("constant_values", kwargs.get("end_values", 0))
-    values = _values(trace, option, x.dtype, len(x.shape)) if mode in ("constant", "linear_ramp") else None
+    kept = x.dtype if mode == "constant" or x.dtype.kind == "f" else F64  # a ramp is cast to integers last
+    values = _values(trace, option, kept, len(x.shape)) if mode in ("constant", "linear_ramp") else None
     for axis, (before, after) in enumerate(widths):
         if before or after:
             if not x.shape[axis] and mode not in ("constant", "empty"):
@@ -117,7 +119,7 @@ def _edge(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any
 
 def _linear_ramp(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
     """end + (edge - end) * k / width for k = 0 .. width-1, mirrored on the right (np.linspace without its last point)."""
-    float_type = np.dtype(np.float64) if x.dtype.kind != "f" else x.dtype
+    float_type = F64 if x.dtype.kind != "f" else x.dtype
     pieces = []
     for end, edge, width, mirrored in zip(values, _ends(trace, x, axis), (before, after), (False, True), strict=True):
         shape = _shape_with(x.shape, axis, width)
@@ -128,8 +130,7 @@ def _linear_ramp(trace: Trace, x: Node, axis: int, before: int, after: int, valu
         )
         position = trace.broadcast(trace.builder.const(ramp, float_type), shape)
         line = trace.emit("add", trace.emit("mul", position, trace.broadcast(step, shape)), trace.broadcast(start, shape))
-        if x.dtype.kind in "iu":
-            line = trace.convert(trace.emit("floor", line), x.dtype)
+        line = trace.convert(trace.emit("floor", line) if x.dtype.kind in "iu" else line, x.dtype)
         pieces.append(trace.emit("flip", line, axes=(axis,)) if mirrored else line)
     return _sides(trace, x, axis, *pieces)
 
@@ -155,8 +156,9 @@ def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str
 
 
 def _twice_minus(trace: Trace, edge: Node, piece: Node) -> Node:
-    double = trace.emit("mul", full(trace, 2, edge.dtype, edge.shape), edge)
-    return trace.emit("sub", trace.broadcast(double, piece.shape), piece)
+    dtype = edge.dtype if edge.dtype.kind != "b" else I64
+    double = trace.emit("mul", full(trace, 2, dtype, edge.shape), trace.convert(edge, dtype))
+    return trace.convert(trace.emit("sub", trace.broadcast(double, piece.shape), trace.convert(piece, dtype)), edge.dtype)
 
 
 def _reflect(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str) -> Node:
@@ -178,9 +180,8 @@ def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any
 def _statistic(op: str) -> Any:
     def grow(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
         if op == "mean":
-            if x.dtype.kind != "f":
-                raise UnsupportedError(f"np.pad(mode='mean') of integers is not compiled (at {user_location()})")
-            value = mean_node(trace, x, (axis,))
+            value = mean_node(trace, inexact(trace, x), (axis,))
+            value = trace.convert(trace.emit("rint", value) if x.dtype.kind in "iu" else value, x.dtype)
         else:
             value = trace.emit(op, x, axes=(axis,))
         value = keep(trace, value, x.shape, (axis,))

@@ -24,6 +24,7 @@ from graphjit.trace.functions.arguments import (
     given,
     inexact,
     node_of,
+    reduced_axes,
     refuse,
     tracing,
     wrap,
@@ -75,7 +76,7 @@ def _fold(op: str, ufunc: np.ufunc, identity: int, a: Any, axis: Any, dtype: Any
     if x.dtype.kind == "b":
         refuse(op, "dtype=bool sums are np.any or np.all", dtype=dtype)
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
-    axes = axes_tuple(axis, len(x.shape))
+    axes = reduced_axes(axis, len(x.shape))
     result = finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims)
     return trace.ufunc(ufunc, result, as_scalar(trace, initial, x.dtype)) if given(initial) else result
 
@@ -106,7 +107,7 @@ def prod(
 def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initial: Any, where: Any) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
-    axes = axes_tuple(axis, len(x.shape))
+    axes = reduced_axes(axis, len(x.shape))
     masking = not (where is ABSENT or where is True or where is None)
     if not given(initial):
         if masking:
@@ -147,7 +148,7 @@ def _truth(op: str, a: Any, axis: Any, keepdims: Any, where: Any, identity: bool
     trace = tracing()
     x = as_bool(trace, node_of(trace, a))
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
-    axes = axes_tuple(axis, len(x.shape))
+    axes = reduced_axes(axis, len(x.shape))
     return finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims)
 
 
@@ -215,14 +216,16 @@ def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
     return finish(trace, mean_node(trace, x, axes, where), x.shape, axes, keepdims)
 
 
-def var_node(trace: Trace, x: Node, axes: tuple[int, ...], ddof: Any, where: Any, center: Node | None) -> Node:
-    """Two-pass variance over ``axes`` of a floating node; ``center`` is a mean with kept axes."""
+def var_node(
+    trace: Trace, x: Node, axes: tuple[int, ...], ddof: Any, where: Any, center: Node | None, exact: Node | None = None
+) -> Node:
+    """Two-pass variance over ``axes`` of a floating node; ``center`` is a mean with kept axes, ``exact`` the integers that ``x`` was rounded from."""
     if center is None:
         middle = spread(trace, mean_node(trace, x, axes, where), x.shape, axes)
     else:
         middle = trace.broadcast(trace.convert(center, x.dtype), x.shape)
-    off = trace.emit("sub", x, middle)
-    squares = masked(trace, trace.emit("mul", off, off), where, full(trace, 0, x.dtype, ()))
+    off = trace.emit("sub", x, middle) if exact is None else trace.ufunc(np.subtract, wrap(trace, exact), wrap(trace, middle))._node
+    squares = masked(trace, trace.convert(trace.emit("mul", off, off), x.dtype), where, full(trace, 0, x.dtype, ()))
     return _divided(trace, trace.emit("sum", squares, axes=axes), _count(trace, x.shape, axes, where), ddof)
 
 
@@ -230,8 +233,8 @@ def _variance(
     name: str, a: Any, axis: Any, dtype: Any, ddof: Any, keepdims: Any, where: Any, mean: Any, correction: Any, root: bool
 ) -> Tracer:
     trace = tracing()
-    x = node_of(trace, a)
-    x = trace.convert(x, checked_dtype(dtype)) if given(dtype) else inexact(trace, x)
+    values = node_of(trace, a)
+    x = trace.convert(values, checked_dtype(dtype)) if given(dtype) else inexact(trace, values)
     if x.dtype.kind != "f":
         refuse(name, "variances are floating point; round or convert the result", dtype=dtype)
     if given(correction):
@@ -240,7 +243,7 @@ def _variance(
         ddof = correction
     axes = axes_tuple(axis, len(x.shape))
     center = node_of(trace, mean) if given(mean) else None
-    result = var_node(trace, x, axes, ddof, where, center)
+    result = var_node(trace, x, axes, ddof, where, center, values if given(dtype) and values.dtype.kind in "iu" else None)
     return finish(trace, trace.emit("rooted", result, root=2.0, power=1.0) if root else result, x.shape, axes, keepdims)
 
 
@@ -286,7 +289,7 @@ def std(
 def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
-    if axis is None:
+    if axis is None or (not x.shape and not reduced_axes(axis, 0)):
         flat = trace.emit("reshape", x, shape=(x.type.size,))
         found = trace.emit(op, flat, axes=(0,))
         return wrap(trace, trace.emit("reshape", found, shape=(1,) * len(x.shape)) if keepdims else found)

@@ -17,9 +17,9 @@ from graphjit.trace.functions.arguments import (
     ABSENT,
     aligned,
     as_bool,
-    as_dtype,
     as_index,
     axis_number,
+    cast,
     common_dtype,
     frozen,
     integers,
@@ -47,7 +47,7 @@ def where(condition: Any, x: Any = ABSENT, y: Any = ABSENT, /) -> Tracer:
     trace = tracing()
     dtype = common_dtype(x, y)
     mask = as_bool(trace, node_of(trace, condition))
-    first, second = as_dtype(trace, x, dtype), as_dtype(trace, y, dtype)
+    first, second = cast(trace, x, dtype), cast(trace, y, dtype)
     shape = trace.common_shape(mask, first, second)
     return wrap_array(trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)]))
 
@@ -76,6 +76,10 @@ def clip(
     else:
         raise ValueError("Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden.")
     trace = tracing()
+    dtype = tracer_of(a).dtype
+    if dtype.kind in "iu":  # a Python int beyond the dtype's range is no bound
+        low = None if type(low) is int and low <= np.iinfo(dtype).min else low
+        high = None if type(high) is int and high >= np.iinfo(dtype).max else high
     bounds = [bound for bound in (low, high) if bound is not None]
     if not bounds:
         return np.positive(tracer_of(a))  # type: ignore[return-value]
@@ -123,8 +127,9 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     for i, condition in enumerate(conditions):
         if condition.dtype.kind != "b":
             raise TypeError(f"invalid entry {i} in condlist: should be boolean ndarray")
-    *choices, last = aligned(trace, *choicelist, default)
-    shape = trace.common_shape(*conditions, *choices)
+    dtype = common_dtype(*choicelist, default)
+    *choices, last = (cast(trace, value, dtype) for value in (*choicelist, default))
+    shape = trace.common_shape(*conditions, *choices, last)
     result = trace.broadcast(last, shape)
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         result = trace.emit("select", trace.broadcast(condition, shape), trace.broadcast(choice, shape), result)
@@ -136,9 +141,13 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tracer
     """np.choose with mode 'clip' or 'wrap', or a static index array."""
     refuse("choose", out=out)
     trace = tracing()
-    index = as_index(trace, node_of(trace, a))
-    options = aligned(trace, *choices)
-    shape = trace.common_shape(index, options[0])
+    position = node_of(trace, a)
+    if not np.can_cast(position.dtype, I64):
+        raise TypeError(f"Cannot cast array data from {position.dtype!r} to dtype('int64') according to the rule 'safe' (at {user_location()})")
+    index = as_index(trace, position)
+    dtype = common_dtype(*choices)
+    options = [cast(trace, value, dtype) for value in choices]
+    shape = trace.common_shape(index, *options)
     known = static_array(a)
     if known is not None and mode == "raise" and known.size and not 0 <= known.min() <= known.max() < len(options):
         raise ValueError("invalid entry in choice array")

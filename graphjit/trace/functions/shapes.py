@@ -19,6 +19,7 @@ from graphjit.trace.functions.arguments import (
     axis_number,
     integers,
     node_of,
+    reduced_axes,
     shape_of,
     tracer_of,
     tracing,
@@ -188,7 +189,7 @@ def squeeze(a: Any, axis: Any = None) -> Tracer:
     if axis is None:
         gone: tuple[int, ...] = tuple(i for i, n in enumerate(x.shape) if n == 1)
     else:
-        gone = normalize_axis_tuple(axis, len(x.shape))
+        gone = reduced_axes(axis, len(x.shape))
         if any(x.shape[i] != 1 for i in gone):
             raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
     return wrap(trace, trace.emit("reshape", x, shape=tuple(n for i, n in enumerate(x.shape) if i not in gone)))

@@ -14,18 +14,20 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from graphjit.ir.node import Node
 from graphjit.trace.functions.arguments import (
     ABSENT,
-    axes_tuple,
     common_dtype,
     full,
     given,
     node_of,
+    reduced_axes,
     refuse,
+    static_array,
     tracer_of,
     tracing,
     wrap,
 )
 from graphjit.trace.functions.joining import concatenate
 from graphjit.trace.functions.reductions import finish, mean, sum_, var
+from graphjit.trace.location import user_location
 from graphjit.trace.tracer import Trace, Tracer, implements
 
 
@@ -41,6 +43,9 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
             return result
         return result, np.full_like(result, value.size // max(result.size, 1))
     weight = tracer_of(weights)
+    known = static_array(weights)
+    if known is not None and np.any(known.sum(axis if known.shape == value.shape else None) == 0):
+        raise ZeroDivisionError(f"Weights sum to zero, can't be normalized (np.average at {user_location()})")
     dtype = common_dtype(value, weight, *([np.dtype(np.float64)] if value.dtype.kind in "iub" else []))
     if weight.shape != value.shape:
         if axis is None:
@@ -115,6 +120,11 @@ def _without_nans(trace: Trace, a: Any, fill: Any) -> tuple[Node, Node | None]:
     return trace.emit("select", numbers, x, full(trace, fill, x.dtype, x.shape)), numbers
 
 
+def _axis(x: Node, axis: Any) -> Any:
+    """NumPy sums floating-point numbers here by ufuncs, which take axis 0 of a value without axes."""
+    return None if x.dtype.kind == "f" and not x.shape and not reduced_axes(axis, 0) else axis
+
+
 def _mask(trace: Trace, numbers: Node | None, where: Any) -> Any:
     """NaN mask and the user's ``where`` in one."""
     if numbers is None:
@@ -160,7 +170,7 @@ def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdi
     """np.nanmean."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
-    return mean(wrap(trace, x), axis, dtype, out, keepdims, where=_mask(trace, numbers, where))
+    return mean(wrap(trace, x), _axis(x, axis), dtype, out, keepdims, where=_mask(trace, numbers, where))
 
 
 @implements(np.nanvar)
@@ -180,6 +190,7 @@ def nanvar(
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
     mask = _mask(trace, numbers, where)
+    axis = _axis(x, axis)
     found: Any = var(wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction)
     if numbers is None:
         return found
@@ -200,7 +211,7 @@ def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) 
     found = function(wrap(trace, x), axis, keepdims=keepdims)
     if numbers is None:
         return found
-    axes = axes_tuple(axis, len(x.shape))
+    axes = reduced_axes(axis, len(x.shape))
     any_number = finish(trace, trace.emit("any", numbers, axes=axes), x.shape, axes, keepdims)
     return wrap(tracing(), np.where(any_number, found, np.nan)._node)  # type: ignore[attr-defined]
 
