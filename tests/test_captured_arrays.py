@@ -534,7 +534,7 @@ def test_signal_handlers_get_plain_values():
         return np.sum(x * w)
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
     try:
         while len(found) < 3:
             assert graphjit.jit(function)(x) == 10.0

@@ -533,7 +533,8 @@ def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
         held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), value))
         return
     p = plan(trace, held.type.shape, key)
-    if p.view and p.dropped and not p.final and not _with_ellipsis(key) and np.ndim(value):
+    truth = held.type.dtype.kind == "b" and np.size(value) == 1  # any array of one element has a truth value
+    if p.view and not p.final and key is not None and not _with_ellipsis(key) and np.ndim(value) and not truth:
         raise ValueError(f"setting an array element with a sequence of shape {np.shape(value)} (at {user_location()})")
     held.write(trace, p, value)
 
