@@ -143,6 +143,7 @@ ARITHMETIC = (
         X + body("%1 = abs %0 : T[6]", "return %1"),
         X + body("%1 = neg %0 : T[6]", "%2 = exp %1 : T[6]", "return %2"),
         X + body("%1 = exp %0 : T[6]", "%2 = abs %1 : T[6]", "return %2"),
+        inputs("u8[6]") + body("%1 = neg %0 : u8[6]", "%2 = abs %1 : u8[6]", "return %2"),  # unsigned numbers wrap
     ),
     case(
         "add_negative_zero",

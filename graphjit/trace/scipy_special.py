@@ -182,7 +182,8 @@ def _rows(op: str, x: Any, axis: Any) -> Tracer:
         off: Any = wrap(trace, node) - max_(x, axes, keepdims=True)
         powers: Any = np.exp(off)
         total = sum_(powers, axes, keepdims=True)
-        return powers / total if op == "softmax" else off - np.log(total)  # type: ignore[no-any-return]
+        found = powers / total if op == "softmax" else off - np.log(total)
+        return in_memory_of(found, x, "K")  # type: ignore[no-any-return]
     return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes)), x, "K")  # type: ignore[no-any-return]
 
 
