@@ -217,7 +217,9 @@ def draw(seed: int, length: int = 12) -> Program:
             continue
         program.steps.append(step)
         try:
-            step.run(variables)
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                step.run(variables)
         except Exception as error:
             program.error = type(error)
             break
