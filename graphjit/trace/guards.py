@@ -344,6 +344,7 @@ class _Reach:
         """What an object, or a class itself where ``value`` is None, finds in the class by the names that the code uses."""
         above = [base for base in bases(kind) if by_user(module_of(base))]
         special = {name for base in above for name, found in entries(base).items() if _special(name, found)}
+        special.discard("__repr__")  # no number comes from it, and that of a dataclass holds a set, which native code cannot look into
         if value is not None and not self.read & {"type", "__class__"}:
             special -= _MAKING
         wanted = self.names | special
