@@ -292,6 +292,11 @@ def resized(function: Callable[..., Any]) -> Callable[..., Any]:
     return view(FUNCTIONS[function], function, reshaped("C"))
 
 
+def tile(A: Any, reps: Any) -> Any:
+    """np.tile: a new array, but of nothing NumPy makes a view."""
+    return _tiled(A, reps) if isinstance(A, Array) and not A.size else joining.tile(A, reps)
+
+
 def squeeze(a: Any, axis: Any = None) -> Any:
     """np.squeeze: an array without axes of length 1 comes back itself."""
     if axis is None and isinstance(a, Array) and 1 not in a.shape:
@@ -301,6 +306,7 @@ def squeeze(a: Any, axis: Any = None) -> Any:
 
 # Kept by name: while a function is traced, other objects stand in NumPy's module.
 _squeezed = resized(np.squeeze)
+_tiled = view(joining.tile, np.tile, scattered)
 _transpose = permute(np.transpose)
 _swap = permute(np.swapaxes)
 
@@ -332,6 +338,7 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     np.linalg.diagonal: view(diagonals.linalg_diagonal, np.linalg.diagonal, scattered),
     np.diag: diag,
     np.einsum: einsum_function,
+    np.tile: tile,
 }
 """Functions that return views where NumPy can."""
 
