@@ -8,11 +8,11 @@ A `Stored` tracer keeps a storage in place of its node:
 * `Owned`: an array of its own.  While everything in it is known it is a real ndarray (and can serve as a static index, a size or a mask); the
   first traced write turns it into nodes.  Writes of single elements or rows are collected and joined at the next read of the whole, so a loop that
   fills a buffer costs one node per write, and reading back what was just written costs none.
-* `Lens`: a view (basic index, reshape, transpose) of another tracer.
+* `Lens`: a view of another tracer: an index, or any function that NumPy makes a view with (``sharing``).
 
 A plain tracer that is written becomes `Stored` in place, so every name for it sees the write.
 
-Invariants: arrays of the caller are never written (assigning to an argument changes it for the traced function only); known arrays enter the graph
+Invariants: no array of the caller is written while tracing (``results`` makes a changed argument an output, which the call writes); known arrays enter the graph
 by value when they are read; computation on known arrays alone happens at once, but never with arrays from outside, which can change between calls.
 """
 

@@ -134,25 +134,14 @@ def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Any:
     return converted(a, dtype, copy=None, order="F")
 
 
-def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Any:
-    """np.require: memory order is all that a traced array can be asked for."""
-    wanted = {requirements} if isinstance(requirements, str) else set(requirements or ())
-    letters = {str(word).upper()[0] for word in wanted}
-    order = "F" if "F" in letters else "C" if "C" in letters else None
-    found = converted(a, dtype, copy=None, order=order)
-    writeable = layout.model(found).flags
-    return copied(found, order) if ("W" in letters and not writeable.writeable) or ("O" in letters and not writeable.owndata) else found
-
-
 CONVERSIONS: dict[str, Callable[..., Any]] = {
     "array": converted,
     "asarray": asarray,
     "asanyarray": asarray,
     "ascontiguousarray": ascontiguousarray,
     "asfortranarray": asfortranarray,
-    "require": require,
 }
-"""By the name in NumPy; these functions have no protocol, so `patches` leads calls that hold traced values here."""
+"""By the name in NumPy; these functions have no protocol, so `hooks` leads calls that hold traced values here."""
 
 MEMORY_METHODS = frozenset({"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"})
 """Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there as well."""

@@ -1,8 +1,9 @@
 """What the result of each bound function is: a new array, a view of an argument, or the argument itself.
 
 Job: NumPy's sharing.  A view sees later writes to its base and is written through; a copy does neither.
-Input: the tables FUNCTIONS and METHODS, filled by the other modules.  Output: the same tables with views in place, and the declaration of every
-bound name (`VIEWS`, `SAME`, all others are new arrays), which a test holds against NumPy.
+Input: the tables FUNCTIONS and METHODS, filled by the other modules.  Output: the same tables with views in place.  Functions that may return a view
+stand in `VIEWS` and `VIEW_METHODS`, those that may return their argument itself in ``copies``; all others make new arrays.  A test holds every bound
+function against NumPy.
 Invariant: whether a result is a view is NumPy's own decision: the function is run on the argument's model (see `layout`).
 
 A view is declared by how it is read from its base and how the base looks after a write to it.  ``reshape`` is read by a reshape and inverted by a
@@ -184,7 +185,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 # ------------------------------------------------------------------------------------- pieces, flips, diagonals
 
 
-def _pieces(split: Callable[..., Any], least: int, axis_of: Callable[[Any], int]) -> Callable[..., Any]:
+def _pieces(split: Callable[..., Any], axis_of: Callable[[Any], int]) -> Callable[..., Any]:
     """A member of the split family: each piece is a slice."""
 
     def function(ary: Any, indices_or_sections: Any, axis: Any = None) -> list[Any]:
@@ -324,11 +325,11 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     np.broadcast_to: broadcast_to,
     np.broadcast_arrays: broadcast_arrays,
     np.meshgrid: meshgrid,
-    np.split: _pieces(joining.split, 1, lambda a: 0),
-    np.array_split: _pieces(joining.array_split, 1, lambda a: 0),
-    np.hsplit: _pieces(joining.hsplit, 1, lambda a: 0 if a.ndim == 1 else 1),
-    np.vsplit: _pieces(joining.vsplit, 2, lambda a: 0),
-    np.dsplit: _pieces(joining.dsplit, 3, lambda a: 2),
+    np.split: _pieces(joining.split, lambda a: 0),
+    np.array_split: _pieces(joining.array_split, lambda a: 0),
+    np.hsplit: _pieces(joining.hsplit, lambda a: 0 if a.ndim == 1 else 1),
+    np.vsplit: _pieces(joining.vsplit, lambda a: 0),
+    np.dsplit: _pieces(joining.dsplit, lambda a: 2),
     np.unstack: unstack,
     np.flip: flip,
     np.fliplr: _flipped(1, shapes.fliplr),
