@@ -13,6 +13,7 @@ the keyword arguments (`StaticIn` takes no slot), then the hidden arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CellType
 from typing import Any
@@ -135,9 +136,9 @@ class CellGuard:
 
 @dataclass(frozen=True, slots=True)
 class GlobalGuard:
-    """``namespace[name]`` must be this very object (or absent, for `MISSING`)."""
+    """``items[name]`` must be this very object (or absent, for `MISSING`); ``items`` are the names of a module, an object or a class."""
 
-    namespace: dict[Any, Any]
+    items: dict[Any, Any]
     name: Any
     expected: Any
 
@@ -177,13 +178,12 @@ class MemoryGuard:
 class ClassGuard:
     """A class must have these entries in itself and its bases.
 
-    CPython gives a class another ``version`` whenever it or a base changes: as long as that is the same, the entries need not be looked at
-    (0: no version, look at them always).
+    CPython gives a class another version whenever it or a base changes: as long as that is the same, the entries need not be looked at.
+    ``version`` is its address (0: there is none).
     """
 
     kind: type
     version: int
-    address: int
     entries: tuple[GlobalGuard, ...]
 
 
@@ -199,6 +199,26 @@ class ContentGuard:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockGuard:
+    """Blocks of memory that belong to an object, (address, expected bytes), to be compared after a `MemoryGuard` of the words that point to them.
+
+    The table of a set, the items of a deque; ``kept`` are the objects that they hold.
+    """
+
+    owner: Any
+    blocks: tuple[tuple[int, bytes], ...]
+    kept: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ContextGuard:
+    """A `contextvars.ContextVar` must have this very value (`MISSING`: none) in the context of the call."""
+
+    variable: ContextVar[Any]
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignGuard:
     """``read(owner)`` must give these very objects: for what native code cannot look into, so that calls take the slow path."""
 
@@ -207,7 +227,7 @@ class ForeignGuard:
     expected: tuple[Any, ...]
 
 
-Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | MemoryGuard | ClassGuard | ContentGuard | ForeignGuard
+Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | MemoryGuard | ClassGuard | ContentGuard | BlockGuard | ContextGuard | ForeignGuard
 
 
 @dataclass(frozen=True, slots=True)

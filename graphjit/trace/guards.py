@@ -33,6 +33,7 @@ from graphjit.backend.signature import (
     CellGuard,
     ClassGuard,
     ContentGuard,
+    ContextGuard,
     ForeignGuard,
     GlobalGuard,
     Guard,
@@ -131,7 +132,7 @@ class _Reach:
 
     def found(self) -> Found:
         """The result."""
-        kinds = [ClassGuard(kind, *places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
+        kinds = [ClassGuard(kind, places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
         return Found((*self.guards.values(), *kinds), self.arrays, self.generators, [*self.stores.values()], self.opaque, self.exact)
 
     def run(self) -> None:
@@ -182,9 +183,11 @@ class _Reach:
             if not any(value is known for known in self.generators):
                 self.generators.append(value)
         elif issubclass(kind, weakref.ref):
-            self.foreign(value, lambda reference: (weakref.ref.__call__(reference),))
+            self.watch(value, "referent", places.referent(value), lambda reference: (weakref.ref.__call__(reference),))
+            self.value(weakref.ref.__call__(value))
         elif issubclass(kind, contextvars.ContextVar):
-            self.foreign(value, lambda variable: (variable.get(None),))
+            self.guards[id(value), "context"] = ContextGuard(value, value.get(MISSING))
+            self.value(value.get(None))  # its own default, which does not change, where it has no value
         elif issubclass(kind, types.MappingProxyType):
             self.values(item for item in gc.get_referents(value) if type(item) is dict)
         elif issubclass(kind, type):
@@ -229,11 +232,7 @@ class _Reach:
         if not by_user(function.__module__):
             return
         self.seen.setdefault(id(function), function)
-        fields = places.function_fields(function)
-        if fields is None:
-            self.foreign(function, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
-        else:
-            self.guards[id(function), "function"] = fields
+        self.watch(function, "function", places.function_fields(function), lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
         read = names(function.__code__)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
@@ -269,11 +268,10 @@ class _Reach:
         """``namespace[name]`` is this value now."""
         self.guards[id(namespace), name] = GlobalGuard(namespace, name, value)
 
-    def foreign(self, owner: Any, read: Callable[[Any], tuple[Any, ...]]) -> None:
-        """Something that native code cannot look into."""
-        items = read(owner)
-        self.guards[id(owner), "foreign"] = ForeignGuard(owner, read, items)
-        self.values(items)
+    def watch(self, owner: Any, what: str, guards: places.Guards | None, read: Callable[[Any], tuple[Any, ...]]) -> None:
+        """``read(owner)`` must give the same objects: by ``guards`` of memory or, where its place was not found (None), by Python at each call."""
+        for i, guard in enumerate(guards or [ForeignGuard(owner, read, read(owner))]):
+            self.guards[id(owner), what, i] = guard
 
     # --------------------------------------------------------------------------------------------------- containers
 
@@ -291,23 +289,22 @@ class _Reach:
             self.guards[id(value), "items"] = MappingGuard(value, keys, values)
             self.stores[id(value)] = "the item", value
             if issubclass(kind, collections.OrderedDict):
-                order = places.order(value)
-                if order is None:
-                    self.foreign(value, lambda items: tuple(collections.OrderedDict.__iter__(items)))
-                else:
-                    self.guards[id(value), "order"] = order
+                self.watch(value, "order", places.order(value), lambda items: tuple(collections.OrderedDict.__iter__(items)))
             self.values(keys)
             self.values(values)
         elif issubclass(kind, frozenset):
             self.values(frozenset.__iter__(value))
         elif issubclass(kind, set):
-            self.foreign(value, lambda items: tuple(set.__iter__(items)))
+            self.watch(value, "members", places.members(value), lambda items: tuple(set.__iter__(items)))
+            self.values(set.__iter__(value))
         elif issubclass(kind, collections.deque):
-            self.foreign(value, lambda items: tuple(collections.deque.__iter__(items)))
+            self.watch(value, "queued", places.queued(value), lambda items: tuple(collections.deque.__iter__(items)))
+            self.values(collections.deque.__iter__(value))
         elif issubclass(kind, _BUFFERS):
-            self.guards[id(value), "foreign"] = _buffer(value)
+            self.guards[id(value), "bytes"] = _buffer(value)
         elif issubclass(kind, threading.local):
-            self.foreign(value, lambda local: tuple(threading.local.__getattribute__(local, "__dict__").items()))
+            self.watch(value, "local", None, _items_of_local)
+            self.values(_items_of_local(value))
 
     # ------------------------------------------------------------------------------------------------------ objects
 
@@ -333,11 +330,10 @@ class _Reach:
         users = any(by_user(module_of(base)) for base in bases(kind))
         if own is not None:
             if users:
-                guard = places.dict_of(value, own)
-                self.guards[id(value), "dict"] = guard if guard is not None else ForeignGuard(value, lambda owner: (own_dict(owner),), (own,))
+                self.watch(value, "dict", places.dict_of(value, own), lambda owner: (own_dict(owner),))
             self.attributes(value, own)
         if users:
-            self.guards[id(value), "class"] = places.kind_of(value)
+            self.watch(value, "class", places.kind_of(value), lambda owner: (type(owner),))
             self.of_class(kind, value, own)
 
     def of_class(self, kind: type, value: Any, own: dict[str, Any] | None = None) -> None:
@@ -399,14 +395,19 @@ class _Reach:
                 return ()
 
         held = read(value)
-        guard = places.slot(value, field, held)
-        self.guards[id(value), "slot", field.__name__] = guard if guard is not None else ForeignGuard(value, read, held)
+        self.watch(value, f"slot {field.__name__}", places.slot(value, field, held), read)
         self.values(held)
 
 
 def _special(name: str, found: Any) -> bool:
     """Methods that operators and built-in functions call."""
     return name.startswith("__") and name.endswith("__") and type(found) in (types.FunctionType, property, staticmethod, classmethod)
+
+
+def _items_of_local(local: threading.local) -> tuple[Any, ...]:
+    """Names and values of this thread."""
+    own: dict[str, Any] = threading.local.__getattribute__(local, "__dict__")
+    return (*own.keys(), *own.values())
 
 
 def _buffer(value: Any) -> ForeignGuard:

@@ -10,9 +10,11 @@ import numpy as np
 
 from graphjit.backend.signature import (
     MISSING,
+    BlockGuard,
     CellGuard,
     ClassGuard,
     ContentGuard,
+    ContextGuard,
     ForeignGuard,
     GlobalGuard,
     Guard,
@@ -34,7 +36,7 @@ def holds(guard: Guard) -> bool:
             except ValueError:
                 return False
         case GlobalGuard():
-            return dict.get(guard.namespace, guard.name, MISSING) is guard.expected
+            return dict.get(guard.items, guard.name, MISSING) is guard.expected
         case SequenceGuard():
             return _same(list.__iter__(guard.items), guard.snapshot)
         case MappingGuard():
@@ -46,6 +48,10 @@ def holds(guard: Guard) -> bool:
         case ContentGuard():
             array = guard.array
             return array.dtype == guard.dtype and array.shape == guard.shape and content(array) == guard.expected
+        case BlockGuard():
+            return all(ctypes.string_at(address, len(expected)) == expected for address, expected in guard.blocks)
+        case ContextGuard():
+            return guard.variable.get(MISSING) is guard.expected
         case ForeignGuard():
             return _same(guard.read(guard.owner), guard.expected)
 
@@ -78,7 +84,9 @@ def guard_text(guard: Guard) -> str:
             return next((guard_text(entry) for entry in guard.entries if not holds(entry)), f"the class {guard.kind.__name__}")
         case ContentGuard():
             return f"the contents of a captured array of {guard.dtype}{list(guard.shape)}, whose values were compiled in,"
-        case ForeignGuard():
+        case ContextGuard():
+            return f"the context variable {guard.variable.name!r}"
+        case BlockGuard() | ForeignGuard():
             return f"a captured object of type {type(guard.owner).__name__}"
 
 

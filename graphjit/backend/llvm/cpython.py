@@ -16,8 +16,10 @@ import ctypes
 import sys
 import sysconfig
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from graphjit.errors import GraphjitError
 WORD = 8
 
 FUNCTIONS = {
+    "PyContextVar_Get": "i32 (ptr, ptr, ptr)",
     "PyDict_GetItemWithError": "ptr (ptr, ptr)",
     "PyDict_New": "ptr ()",
     "PyDict_Copy": "ptr (ptr)",
@@ -94,7 +97,7 @@ _WRITEABLE = 0x400
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets in bytes from the start of an object, and NumPy's flag bits."""
+    """Offsets in bytes from the start of an object, and NumPy's flag bits; ``dict_version``: 0 where this Python gives dicts no versions."""
 
     references: int
     type: int
@@ -105,6 +108,7 @@ class Layout:
     tuple_items: int
     list_items: int
     bytes_data: int
+    dict_version: int
     array_data: int
     array_nd: int
     array_dims: int
@@ -170,6 +174,44 @@ def _verify_python(at: Layout) -> None:
     _check("bytes data", ctypes.string_at(id(text) + at.bytes_data, 8) == text)
 
 
+class _Object:
+    """Something with attributes."""
+
+
+def _dict_version(offset: int) -> int:
+    """``offset`` if every way to change a dict changes the word there, also through specialised bytecode; else 0."""
+    owner = _Object()
+    namespace = vars(owner)
+    code: dict[str, Any] = {}
+    exec("def store(owner, value): owner.a = value\ndef publish(value):\n global b\n b = value", code)
+
+    def store(value: int) -> None:
+        code["store"](owner, value)
+
+    changes: list[tuple[dict[str, Any], Callable[[int], object]]] = [
+        (namespace, store),
+        (code, code["publish"]),
+        (namespace, lambda value: setattr(owner, "c", value)),
+        (namespace, lambda value: delattr(owner, "c")),
+        (namespace, lambda value: namespace.__setitem__("a", -value)),
+        (namespace, lambda value: namespace.update(a=str(value))),
+        (namespace, lambda value: namespace.setdefault(f"d{value}", value)),
+        (namespace, lambda value: namespace.pop(f"d{value}")),
+        (namespace, lambda value: namespace.clear()),
+    ]
+    seen = {0}
+    for value in range(1, 100):
+        for changed, change in changes:
+            change(value)
+            version = _word(id(changed) + offset)
+            if version in seen:
+                return 0
+            seen.add(version)
+    before = _word(id(namespace) + offset)
+    _ = namespace.get("a"), [*namespace.items()], len(namespace), getattr(owner, "a", None)
+    return offset if _word(id(namespace) + offset) == before else 0
+
+
 def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
     version = ctypes.CFUNCTYPE(ctypes.c_uint)(api[0] or 0)()
     _check(f"NumPy C ABI {version:#x} instead of 2.x", version >> 24 == 2)
@@ -232,6 +274,7 @@ def layout() -> Layout:
         tuple_items=tuple.__basicsize__,
         list_items=head + WORD,
         bytes_data=bytes.__basicsize__ - 1,
+        dict_version=_dict_version(head + WORD),
         array_data=head,
         array_nd=head + WORD,
         array_dims=head + 2 * WORD,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,16 @@ from graphjit.backend.llvm.blocks import SMALLEST
 from graphjit.backend.llvm.cpython import WORD
 from graphjit.backend.llvm.donation import ENTRY_WORDS
 from graphjit.backend.llvm.records import OP_WORDS, RECORD, Build, Prepare, Walk
+from graphjit.backend.llvm.walk import WORDS_AT_ONCE
 from graphjit.backend.signature import (
     MISSING,
     ArrayIn,
     ArrayOut,
+    BlockGuard,
     CellGuard,
     ClassGuard,
     ContentGuard,
+    ContextGuard,
     Dict,
     EntrySpec,
     GlobalGuard,
@@ -54,6 +57,10 @@ SPARE_BYTES = 1 << 13
 SPARES_BYTES = 1 << 17
 """Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a small
 NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the memory."""
+
+_DICT_VERSION = -1
+_CLASS_VERSION = (1 << 32) - 1
+"""The bits of a word that hold the version of a dict, of a class."""
 
 
 class Specialisation:
@@ -187,18 +194,39 @@ class _Tables:
                 for i, expected in enumerate(array("q", guard.expected)):
                     words.extend((guard.address + i * WORD, expected))
                 self.kept.append(guard)
+        while len(words) % (2 * WORDS_AT_ONCE):
+            words.extend(words[-2:])
         if words:
             self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+        of_dicts: dict[int, list[GlobalGuard | MappingGuard]] = {}
         for guard in spec.guards:
-            if not isinstance(guard, CellGuard | MemoryGuard):
+            if isinstance(guard, GlobalGuard | MappingGuard):
+                of_dicts.setdefault(id(guard.items), []).append(guard)
+        version = cpython.layout().dict_version
+        for same_dict in of_dicts.values():
+            self._emit_versioned(id(same_dict[0].items) + version if version else 0, _DICT_VERSION, same_dict)
+        for guard in spec.guards:
+            if not isinstance(guard, CellGuard | MemoryGuard | GlobalGuard | MappingGuard):
                 self._emit_guard(guard)
         self._op(self._walk, Walk.END)
+
+    def _emit_versioned(self, address: int, bits: int, guards: Sequence[Guard]) -> None:
+        """Guards that need no look as long as the version at ``address`` is what it was when they held last (address 0: there is none)."""
+        start = len(self._walk)
+        self._op(self._walk, Walk.VERSION, address, 0, bits)
+        for guard in guards:
+            self._emit_guard(guard)
+        if address:
+            self._op(self._walk, Walk.RENEW, (start - len(self._walk)) * WORD)
+            self._walk[start + 4] = (len(self._walk) - start) * WORD
+        else:
+            del self._walk[start : start + OP_WORDS]
 
     def _emit_guard(self, guard: Guard) -> None:
         match guard:
             case GlobalGuard():
                 expected = 0 if guard.expected is MISSING else self._address(guard.expected)
-                self._op(self._walk, Walk.GLOBAL, self._address(guard.namespace), self._address(guard.name), expected)
+                self._op(self._walk, Walk.GLOBAL, self._address(guard.items), self._address(guard.name), expected)
             case SequenceGuard():
                 count = len(guard.snapshot)
                 self._op(self._walk, Walk.SEQUENCE, self._address(guard.items), count, self._keys(guard.snapshot), count * WORD)
@@ -207,15 +235,17 @@ class _Tables:
                 self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
             case ClassGuard():
                 self.kept.append(guard)
-                if guard.version:
-                    skip = (1 + len(guard.entries)) * OP_WORDS * WORD
-                    self._op(self._walk, Walk.VERSION, guard.address, guard.version, skip)
-                for entry in guard.entries:
-                    self._emit_guard(entry)
+                self._emit_versioned(guard.version, _CLASS_VERSION, guard.entries)
             case ContentGuard():
                 self.kept.append(guard)
                 facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
                 self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
+            case BlockGuard():
+                self.kept.append(guard)
+                for address, expected in guard.blocks:
+                    self._op(self._walk, Walk.BLOCK, address, self._bytes(expected), len(expected))
+            case ContextGuard():
+                self._op(self._walk, Walk.CONTEXT, self._address(guard.variable), self._address(guard.expected), id(MISSING))
             case _:
                 raise AssertionError(f"calls that depend on {guard!r} have no native entry")
 

@@ -43,8 +43,11 @@ class Walk(IntEnum):
     GLOBAL = 10  # a dict, b name, c expected object or 0
     SEQUENCE = 11  # a list, b its length, c expected objects, d their bytes
     MAPPING = 12  # a dict, b its number of entries, c expected keys, d expected values
-    VERSION = 13  # a address of a class's version, b expected version, c bytes of the operations to skip where it is the same
-    CONTENT = 14  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
+    VERSION = 13  # a address of the version of a dict or class, b version when it was last seen to be right (0: never), c its bits, d bytes to skip if it is the same
+    RENEW = 14  # a bytes back to the operation VERSION: what stands between was seen to be right
+    CONTENT = 15  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
+    BLOCK = 16  # a address, b expected bytes, c number of bytes
+    CONTEXT = 17  # a context variable, b expected object, c what stands for none
 
 
 class Prepare(IntEnum):

@@ -12,6 +12,25 @@ from __future__ import annotations
 from graphjit.backend.llvm.cpython import WORD, Layout
 from graphjit.backend.llvm.records import MISMATCH, STACK_LIMIT, Walk, dispatch, field, following, get, place, register, word
 
+WORDS_AT_ONCE = 4
+"""Words of memory that are compared with one branch; tables of them are a multiple of this long."""
+
+
+def _differences(name: str) -> str:
+    """``%{name}.differ``: 0 where the words at the addresses in the table at ``%{name}`` are what the table says."""
+    lines = []
+    for i in range(WORDS_AT_ONCE):
+        lines.append(get(f"{name}.place.{i}", "ptr", f"%{name}", 2 * i * WORD))
+        lines.append(get(f"{name}.want.{i}", "i64", f"%{name}", (2 * i + 1) * WORD))
+        lines.append(f"%{name}.now.{i} = load i64, ptr %{name}.place.{i}")
+        lines.append(f"%{name}.differ.{i} = xor i64 %{name}.now.{i}, %{name}.want.{i}")
+    either = f"%{name}.differ.0"
+    for i in range(1, WORDS_AT_ONCE):
+        joined = f"%{name}.differ" if i == WORDS_AT_ONCE - 1 else f"%{name}.either.{i}"
+        lines.append(f"{joined} = or i64 {either}, %{name}.differ.{i}")
+        either = joined
+    return "\n  ".join(lines)
+
 
 def static_equal(at: Layout) -> str:
     """``i1 @gj_static_equal(a, b, depth)``: same type and value, for types whose comparison is not foreign code."""
@@ -354,13 +373,11 @@ walk.words:
   br label %words.loop
 words.loop:
   %w = phi ptr [ %words, %walk.words ], [ %w.next, %words.loop.again ]
-  %w.place = load ptr, ptr %w
-  {get("w.want", "i64", "%w", WORD)}
-  %w.now = load i64, ptr %w.place
-  %w.same = icmp eq i64 %w.now, %w.want
+  {_differences("w")}
+  %w.same = icmp eq i64 %w.differ, 0
   br i1 %w.same, label %words.loop.again, label %mismatch
 words.loop.again:
-  %w.next = getelementptr i8, ptr %w, i64 {2 * WORD}
+  %w.next = getelementptr i8, ptr %w, i64 {WORDS_AT_ONCE * 2 * WORD}
   %w.done = icmp eq ptr %w.next, %words.end
   br i1 %w.done, label %walk.step, label %words.loop
 walk.global:
@@ -411,14 +428,38 @@ mapped.accept:
   br label %mapped.loop
 walk.version:
   {word("version.place", "ptr", 1)}
-  {word("version.want", "i32", 2)}
-  {word("version.skip", "i64", 3)}
-  %version.now = load i32, ptr %version.place
-  %version.same = icmp eq i32 %version.now, %version.want
-  br i1 %version.same, label %version.jump, label %walk.step
+  {word("version.want", "i64", 2)}
+  {word("version.bits", "i64", 3)}
+  {word("version.skip", "i64", 4)}
+  %version.word = load i64, ptr %version.place
+  %version.now = and i64 %version.word, %version.bits
+  %version.same = icmp eq i64 %version.now, %version.want
+  %version.any = icmp ne i64 %version.now, 0
+  %version.good = and i1 %version.same, %version.any
+  br i1 %version.good, label %version.jump, label %walk.step
 version.jump:
   %version.next = getelementptr i8, ptr %op, i64 %version.skip
   br label %walk.loop
+walk.renew:
+  {word("renew.back", "i64", 1)}
+  %renewed = getelementptr i8, ptr %op, i64 %renew.back
+  {word("renew.place", "ptr", 1, "%renewed")}
+  {word("renew.bits", "i64", 3, "%renewed")}
+  %renew.word = load i64, ptr %renew.place
+  %renew.now = and i64 %renew.word, %renew.bits
+  %renew.want = getelementptr i8, ptr %renewed, i64 {2 * WORD}
+  store i64 %renew.now, ptr %renew.want
+  br label %walk.step
+walk.context:
+  {word("context", "ptr", 1)}
+  {word("context.want", "ptr", 2)}
+  {word("context.default", "ptr", 3)}
+  store ptr null, ptr %value
+  %context.failed = call i32 @PyContextVar_Get(ptr %context, ptr %context.default, ptr %value)
+  %context.now = load ptr, ptr %value
+  call void @Py_DecRef(ptr %context.now)
+  %context.same = icmp eq ptr %context.now, %context.want
+  br i1 %context.same, label %walk.step, label %mismatch
 walk.content:
   {word("content", "ptr", 1)}
   {get("content.flags", "i32", "%content", at.array_flags)}
@@ -457,10 +498,15 @@ content.data:
   {word("content.want", "ptr", 2)}
   {word("content.nbytes", "i64", 6)}
   br label %compare
+walk.block:
+  {word("block", "ptr", 1)}
+  {word("block.want", "ptr", 2)}
+  {word("block.bytes", "i64", 3)}
+  br label %compare
 compare:
-  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %content.bytes, %content.data ]
-  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %content.want, %content.data ]
-  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %content.nbytes, %content.data ]
+  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %content.bytes, %content.data ], [ %block, %walk.block ]
+  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %content.want, %content.data ], [ %block.want, %walk.block ]
+  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %content.nbytes, %content.data ], [ %block.bytes, %walk.block ]
   %compare.order = call i32 @memcmp(ptr %compare.now, ptr %compare.want, i64 %compare.bytes)
   %compare.same = icmp eq i32 %compare.order, 0
   br i1 %compare.same, label %walk.step, label %mismatch
