@@ -296,6 +296,30 @@ def test_tilings_cover_the_matrix_and_fit_the_registers() -> None:
             assert found.rows * widest <= tile.rows * tile.vectors
 
 
+@pytest.mark.parametrize("tile", ["host", "avx2", "sse2"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None:
+    """Every number of columns of one vector; the same bits as one by one; nothing is written behind the end."""
+    lanes, batch = TILES[tile](kind).lanes, gemm_direct.SEVERAL
+    used = 0
+    for n, (m, k), left in itertools.product(range(1, lanes + 1), [(1, 1), (2, 3), (4, 4), (7, 2), (3, 8), (8, 8)], (False, True)):
+        a, b = operands(kind, m, n, k, left, batch=batch)
+        found = planned(a, b, tile)
+        assert found is not None
+        used += found.written_out
+        room = np.full((batch + 1, m, n), 7, DTYPE[kind])
+        multiply(a, b, room[:-1], tile, counts=(1, 3))
+        assert (room[-1] == 7).all()
+        check(a, b, room[:-1])
+        if TILES[tile](kind).fused:
+            for i in (0, batch - 1):
+                np.testing.assert_array_equal(room[i], multiply(a[i], b[i], tile=tile))
+    assert used > 8 * lanes
+    one_too_many = planned(*operands(kind, gemm_direct.SMALL + 1, 4, 4, batch=batch), tile)
+    assert one_too_many is not None
+    assert not one_too_many.written_out
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_products_of_every_class_through_the_compiler(dtype: type) -> None:
     rng = np.random.default_rng(3)

@@ -20,13 +20,13 @@ from graphjit.backend.llvm.fork_join import WORTH_SPINNING_NS
 from graphjit.backend.llvm.gemm_dots import PARAMETERS as DOTS_PARAMETERS
 from graphjit.backend.llvm.gemm_dots import declare as declare_dots
 from graphjit.backend.llvm.gemm_dots import rows_for
-from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare
+from graphjit.backend.llvm.gemm_kernel import TILE_PARAMETERS, Tile, declare, spread
 from graphjit.backend.llvm.gemm_pack import call_pack, declare_transpose
 from graphjit.backend.llvm.gemm_room import MAX_SEGMENTS, PARTIAL_BYTES, ROOM, SEGMENT, give_room, take_room
 from graphjit.backend.llvm.gemm_rows import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.gemm_rows import ROWS
 from graphjit.backend.llvm.gemm_rows import declare as declare_rows
-from graphjit.backend.llvm.gemm_text import DRIVER, Value, Writer
+from graphjit.backend.llvm.gemm_text import DRIVER, HOT, Value, Writer
 from graphjit.backend.llvm.gemm_tiling import Kind, Tiling, even_panels, tiling
 from graphjit.backend.llvm.text import Module
 
@@ -64,6 +64,12 @@ COPY = 5
 """Cycles to copy an element of B that does not lie next to the one before."""
 NARROW = 0.55
 """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
+FEW = 16
+"""Multiply-adds of vectors up to which all rows of a product are written out; else one is, in a loop, which compiles sooner."""
+SMALL = 8
+"""Rows and terms up to which products of one vector of columns are written out: a register tile takes longer to set up than to compute then ..."""
+SEVERAL = 32
+"""... and so many of them at the least: fewer do not repay 3 ms of compilation."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least ..."""
 SMALL_BLOCK_NS = WORTH_SPINNING_NS
@@ -110,6 +116,7 @@ class Plan:
     order: tuple[int, int, int]
     streams: bool = False
     dots: bool = False
+    written_out: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, int, int, int]:
@@ -175,6 +182,8 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
     nanoseconds = p.batch * p.k * chosen.multiplications // 6
     if nbytes > IN_PLACE_BYTES:
         nanoseconds = max(nanoseconds, p.batch * nbytes // BYTES_PER_NS)
+    if contiguous and max(p.m, p.k) <= SMALL and p.n <= tile.lanes and p.batch >= SEVERAL:
+        return Plan(p, tile, chosen, False, p.k, 1, nanoseconds, order, written_out=True)
     segments = 1
     if p.batch == 1 and contiguous:  # who packs borrows room, and must hold no other meanwhile
         room = PARTIAL_BYTES // (tile.size * p.m * p.n) + 1
@@ -194,7 +203,7 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
     """Add ``name(context, block)``: context holds A, B, C (of the oriented product) and the room for partial sums."""
     p, tile, shape = plan.product, plan.tile, plan.tiling
     size = tile.size
-    w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=DRIVER)
+    w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=HOT if plan.written_out else DRIVER)
     a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
     buffer = _take_buffer(w, plan)
     counts = (p.batch, p.k // ROWS if plan.streams else p.k, len(shape.panels), shape.tiles)
@@ -205,6 +214,9 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
         c = w.select(w.test("eq", segment, 0), c, other, "ptr")
     if plan.streams:
         _emit_stream(w, plan, (a, b, c), batches, terms, panels)
+        return
+    if plan.written_out:
+        _emit_written_out(w, plan, (a, b, c), batches)
         return
     if plan.dots:
         _emit_dots(w, plan, (a, b, c, buffer), batches, tiles)
@@ -298,6 +310,38 @@ def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches:
             typed = [f"{of} {value}" for (of, _), value in zip(DOTS_PARAMETERS, values, strict=True)]
             w.call(declare_dots(w.module, tile, p.n), typed)
     _give_buffer(w, plan, bases[3])
+    w.finish()
+
+
+def _emit_written_out(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span) -> None:
+    """Small products term by term, with B in registers: each row of C is one chain of multiply-adds."""
+    p, elem, size = plan.product, plan.tile.element, plan.tile.size
+    vec = f"<{p.n} x {elem}>"
+    fma = f"llvm.fma.v{p.n}{plan.tile.kind}"
+    w.module.declare(fma, f"declare {vec} @{fma}({vec}, {vec}, {vec})")
+    with _span(w, *batches) as element:
+        a, b = (w.at(bases[i], _times(w, element, p.batch_strides[i] * size)) for i in range(2))
+        c = w.at(bases[2], _times(w, element, p.m * p.n * size))
+        right = [w.load(vec, w.at(b, term * p.rhs[0] * size), size) for term in range(p.k)]
+
+
+        def one(row: Value) -> None:
+            total = "zeroinitializer"
+            first = w.at(a, _times(w, row, p.lhs[0] * size))
+            for term in range(p.k):
+                left = spread(w, w.load(elem, w.at(first, term * p.lhs[1] * size), size), p.n, elem)
+                if plan.tile.fused:
+                    total = w.op(f"call {vec} @{fma}({vec} {left}, {vec} {right[term]}, {vec} {total})")
+                else:
+                    total = w.op(f"fadd {vec} {w.op(f'fmul {vec} {left}, {right[term]}')}, {total}")
+            w.store(vec, total, w.at(c, _times(w, row, p.n * size)), size)
+
+        if p.m * p.k <= FEW:
+            for row in range(p.m):
+                one(row)
+        else:
+            with w.loop(0, p.m) as index:
+                one(index)
     w.finish()
 
 

@@ -136,10 +136,10 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     totals: list[list[str]] = []
     for i in range(rows):
         value = w.load(elem, w.at(a[i], offset.name), size)
-        spread = {lanes: _spread(w, value, lanes, elem) for lanes in dict.fromkeys(widths)}
+        many_of = {lanes: spread(w, value, lanes, elem) for lanes in dict.fromkeys(widths)}
         totals.append([])
         for v, kind in enumerate(types):
-            many = spread[widths[v]]
+            many = many_of[widths[v]]
             if tile.fused:
                 total = w.op(f"call {kind} @llvm.fma.{shorts[v]}({kind} {many}, {kind} {right[v]}, {kind} {phis[i][v].name})")
             else:
@@ -166,7 +166,7 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     w.finish()
 
 
-def _spread(w: Writer, value: str, lanes: int, element: str) -> str:
+def spread(w: Writer, value: str, lanes: int, element: str) -> str:
     """``value`` in every lane."""
     one = w.op(f"insertelement <{lanes} x {element}> poison, {element} {value}, i32 0")
     return w.op(f"shufflevector <{lanes} x {element}> {one}, <{lanes} x {element}> poison, <{lanes} x i32> zeroinitializer")
