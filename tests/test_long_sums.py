@@ -73,6 +73,27 @@ def test_sums_down_columns(dtype: Any, rows: int, columns: int) -> None:
         assert error(got[-1], x) <= math.log2(rows) + 1
 
 
+@pytest.mark.parametrize("rows", [3_001, 4_096, 8_195])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_down_columns_in_blocks_of_few_rows(dtype: Any, rows: int) -> None:
+    """Rows so wide that a sweep takes four at a time: rounds of such blocks, of which the last one of a task, and of all, may be cut short."""
+    rng = np.random.default_rng(rows)
+    x, weights = rng.normal(size=(rows, 1000)).astype(dtype), np.stack([terms("equal", rows, dtype)] * 1000, axis=1)
+
+    def loss(scale: Any, shift: Any, x: Any, weights: Any) -> Any:
+        return np.sum(weights * ((x - np.mean(x, axis=1, keepdims=True)) * scale + shift))
+
+    compiled = graphjit.grad(loss, (0, 1))
+    one = np.ones(1000, dtype)
+    by_scale, by_shift = compiled(one, one, x, weights)
+    assert (by_shift == by_shift[0]).all()
+    assert error(by_shift[0], weights[:, 0]) <= math.log2(rows) + 1
+    wide = x.astype(np.longdouble)
+    right = np.sum(weights * (wide - wide.mean(axis=1, keepdims=True)), axis=0)
+    assert np.max(np.abs(by_scale - right)) <= 0.1 * rows * 16 * np.finfo(dtype).eps
+    same_bits(lambda: compiled(one, one, x, weights))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_variances_and_heavy_terms(dtype: Any) -> None:
     x = terms("random", 300_001, dtype)

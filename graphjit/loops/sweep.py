@@ -59,8 +59,7 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
         inside += block
         last += final
     if maker.each > 1:
-        bound = Bound(Affine(0, {maker.task: maker.each}), maker.blocks) if maker.blocks % maker.each else None
-        inside = [For(maker.block, maker.each, tuple(inside), bound=bound)]
+        inside = [maker.over_blocks(tuple(inside))]
     before, opening = maker.opening()
     body = (*before, For(maker.task, maker.tasks, (*opening, *inside), kind="parallel"), *last)
     own = [buffer for buffer in ir.buffers(body) if buffer.kind in ("local", "scratch")]
@@ -87,6 +86,9 @@ class _Maker:
     def __init__(self, sweep: Sweep) -> None:
         self.rows, self.length = sweep.rows, sweep.block
         self.blocks = -(-sweep.rows // sweep.block)
+        # Blocks of few rows whose sums, where they are added up row by row, are added up together.
+        self.turns = max(1, CHAIN_IN_LANES // sweep.block)
+        self.round: tuple[list[Statement], list[Statement]] = [], []  # what is done before and after them
         self.each, self.tasks = self.shares(sweep)
         self.task, self.block = Axis("task"), Axis("block")
         self.numbers = itertools.count()
@@ -101,7 +103,24 @@ class _Maker:
     def shares(self, sweep: Sweep) -> tuple[int, int]:
         """Blocks of a task, and tasks."""
         each = -(-self.blocks // min(sweep.tasks, self.blocks))
+        if each * sweep.block > LONG_IN_LANES:
+            each -= each % self.turns  # whole rounds
         return each, -(-self.blocks // each)
+
+    def over_blocks(self, body: Body) -> For:
+        """The loop over a task's blocks, in rounds where something is done once for several of them."""
+        blocks = For(self.block, self.each, body)
+        before, after = self.round
+        turns = self.turns if before else 1
+        round_ = Axis("round")
+        if before:
+            blocks = replace(moved(blocks, Affine(0, {round_: turns})), extent=turns)
+        if self.blocks % self.each:
+            blocks = replace(blocks, bound=Bound(Affine(0, {self.task: self.each, **({round_: turns} if before else {})}), self.blocks))
+        if not before:
+            return blocks
+        bound = Bound(Affine(0, {self.task: self.each // turns}), -(-self.blocks // turns)) if blocks.bound else None
+        return For(round_, self.each // turns, (*before, blocks, *after), bound=bound)
 
     @property
     def start(self) -> Address:
@@ -174,7 +193,7 @@ class _Maker:
     def row_by_row(self, loop: For) -> list[Statement]:
         """Sums down many columns, row by row in memory: going down the columns, each step would land on another page.
 
-        Where a task has many rows, those of a piece are added up apart, and their sums to those of the task.
+        Where a task has many rows, those of a piece, or of a round of blocks, are added up apart, and their sums to those of the task.
         """
         rows = next((s for s in loop.body if isinstance(s, For)), None)
         if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
@@ -198,6 +217,10 @@ class _Maker:
                 each.append(statement)
         turned = self.cut(replace(rows, body=(replace(loop, body=tuple(each)),)))
         if not apart:
+            return [turned]
+        if self.turns > 1:
+            self.round[0].extend(before)
+            self.round[1].append(replace(loop, body=tuple(after)))
             return [turned]
         axis = Axis("piece")
         here = Affine(0, {axis: self.piece})
