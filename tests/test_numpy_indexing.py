@@ -215,3 +215,55 @@ def test_views_are_not_gathers() -> None:
     assert {node.op.name for node in graph.nodes()} <= {"input", "slice", "flip", "reshape"}
     graph, _, _ = record(lambda x: x[:, [0, 2]], [OPERANDS["t"]])
     assert [node.op.name for node in graph.nodes()].count("gather") == 1
+
+
+def _stored(key, value):
+    def f(x):
+        x = x * 1
+        x[key] = value
+        return x
+
+    return f
+
+
+NONE = np.zeros((0, 1), int)
+MASK = np.array([True, False, True])
+ROWS, LINE = np.zeros((3, 2)), np.zeros(3)
+EDGES = {
+    "out of range beside an empty index array": (lambda x: x[:, NONE, np.array([7])], np.zeros((1, 4, 3))),
+    "out of range beside an empty mask": (lambda x: x[np.array([False]), ..., np.array([[1], [3]])], np.zeros((1, 4, 3))),
+    "integer out of range beside an empty index array": (lambda x: x[:, NONE, 7], np.zeros((1, 4, 3))),
+    "out of range where nothing is picked": (lambda x: x[[5]], np.zeros((3, 0))),
+    "mask with a matrix": (_stored(MASK, np.ones((1, 1))), LINE),
+    "mask with a matrix of two": (_stored((MASK,), np.ones((1, 2))), LINE),
+    "list as a mask": (_stored([True, False, True], np.ones((1, 2))), LINE),
+    "mask of everything": (_stored(np.ones((3, 2), bool), np.ones((1, 6))), ROWS),
+    "mask of rows": (_stored(MASK, np.ones((1, 2))), ROWS),
+    "mask of rows with one more axis": (_stored(MASK, np.ones((1, 1, 2))), ROWS),
+    "one value for each True": (_stored(MASK, np.array([1.0, 2.0])), LINE),
+    "one row for each True": (_stored(MASK, np.arange(4.0).reshape(2, 2)), ROWS),
+    "values for other numbers of True": (_stored(MASK, np.arange(3.0)), LINE),
+    "nothing written with leading axes": (_stored((MASK, -1), np.zeros((3, 2, 0))), np.zeros((3, 2, 0))),
+    "added at a mask": (lambda x: np.add.at(x * 1, MASK, np.ones((1, 2))), LINE),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_of_masks_and_empty_indices(name):
+    """Captured masks, too, take one value for each True: their values are read, and guarded, while tracing."""
+    function, x = EDGES[name]
+    try:
+        expected = function(x.copy())
+    except Exception as error:
+        with pytest.raises(type(error)):
+            graphjit.jit(function)(x.copy())
+    else:
+        np.testing.assert_array_equal(graphjit.jit(function)(x.copy()), expected)
+
+
+def test_a_captured_mask_that_is_written_with_its_values_is_not_stale():
+    mask = np.array([True, False, True])
+    compiled = graphjit.jit(_stored(mask, np.array([1.0, 2.0])))
+    assert compiled(np.zeros(3)).tolist() == [1, 0, 2]
+    mask[:] = [False, True, True]
+    assert compiled(np.zeros(3)).tolist() == [0, 1, 2]

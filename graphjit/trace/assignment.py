@@ -40,6 +40,9 @@ def fitted(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) ->
 
 def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
     """``x`` after ``x[key] = value``."""
+    if not p.basic and 0 in p.final:  # NumPy does not ask for leading axes then
+        shape = np.shape(value)
+        value = np.zeros(shape[max(0, len(shape) - len(p.final)) :], x.dtype)
     part = fitted(trace, value, x.dtype, p.final)
     if not part.type.size:
         return x
@@ -107,6 +110,8 @@ def write_mask(trace: Trace, x: Node, mask: Node, value: Any) -> Node:
 
 def add_at(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
     """``x`` after ``np.add.at(x, key, value)``: repeated positions add up."""
+    if np.ndim(value) > len(p.final):
+        raise ValueError(f"array is not broadcastable to correct shape (at {user_location()})")
     part = fitted(trace, value, x.dtype, p.final)
     if p.basic:
         box = trace.emit("reshape", part, shape=tuple(p.counts))

@@ -34,7 +34,7 @@ from graphjit.trace.functions.shapes import sliced
 from graphjit.trace.indexing import Plan, plan, read
 from graphjit.trace.layout import copied, in_memory_of, model
 from graphjit.trace.location import user_location
-from graphjit.trace.tracer import METHODS, Array, Outside, Trace, Tracer, check_dtype
+from graphjit.trace.tracer import METHODS, Array, Outside, Trace, Tracer, any_tracer, check_dtype
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
@@ -528,10 +528,18 @@ def setitem(target: Tracer, key: Any, value: Any) -> None:
 def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
     """Record ``x[key] = value``."""
     trace = tracing()
-    mask = _run_time_mask(key)
-    if mask is not None:
-        held.replace(write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), value))
-        return
+    mask = _one_mask(key)
+    if mask is not None and len(mask.shape) == len(held.type.shape) and np.ndim(value) > 1:
+        text = f"NumPy boolean array indexing assignment requires a 0 or 1-dimensional input, input has {np.ndim(value)} dimensions"
+        raise TypeError(f"{text} (at {user_location()})")
+    if mask is not None and static_array(mask) is None:
+        ones = np.shape(value)[: max(0, np.ndim(value) - len(held.type.shape) + len(mask.shape))]
+        node = as_bool(trace, node_of(trace, mask))
+        known = METHODS["__concretise__"](wrap(trace, node), "assigning with a mask") if any(n != 1 for n in ones) else None
+        if known is None:
+            held.replace(write_mask(trace, held.node(), node, value))
+            return
+        key = known
     p = plan(trace, held.type.shape, key)
     truth = held.type.dtype.kind == "b" and np.size(value) == 1  # any array of one element has a truth value
     if p.view and not p.final and key is not None and not _with_ellipsis(key) and np.ndim(value) and not truth:
@@ -539,13 +547,13 @@ def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
     held.write(trace, p, value)
 
 
-def _run_time_mask(key: Any) -> Any:
-    """A key that is one mask whose values are not known."""
+def _one_mask(key: Any) -> Any:
+    """A key that is one mask and nothing else."""
     if isinstance(key, tuple) and len(key) == 1:
         (key,) = key
-    if isinstance(key, Tracer | np.ndarray) and key.dtype.kind == "b" and key.ndim and static_array(key) is None:
-        return key
-    return None
+    if isinstance(key, list) and not any_tracer(key):
+        key = np.asarray(key)
+    return key if isinstance(key, Tracer | np.ndarray) and key.dtype.kind == "b" and key.ndim else None
 
 
 def assign(target: Tracer, value: Any) -> None:

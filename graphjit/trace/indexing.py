@@ -96,6 +96,8 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
     arrays = any(kind == "array" for kind, _ in items)
     place = (0, 0)  # where the index axes go: among all axes of the result, and among the sliced ones
     new = 0
+    if arrays:
+        result.index_shape = _common([value.values.shape if isinstance(value, Static) else value.node.shape for kind, value in items if kind == "array"])
     for position, (kind, value) in enumerate(items):
         if kind == "gap":
             continue
@@ -122,12 +124,11 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
         else:
             _box(result, 0, size, 1)
             result.axes.append(axis)
-            result.indices.append(_checked(value, axis, size))
+            result.indices.append(_checked(value, axis, size, picks=0 not in result.index_shape))
             result.masked = result.masked or (isinstance(value, Static) and value.length is not None)
         axis += 1
     if arrays:
         adjacent = advanced == list(range(advanced[0], advanced[-1] + 1))
-        result.index_shape = _common([index.shape for index in result.indices])
         at, result.lead = place if adjacent else (0, 0)
         final[at:at] = result.index_shape
     result.final = tuple(final)
@@ -255,10 +256,13 @@ def _in_range(index: int, axis: int, size: int) -> int:
     return index % size
 
 
-def _checked(index: Static | Dynamic, axis: int, size: int) -> Index:
-    """Index arrays ready for a gather; what is known now is in range, and static indices become non-negative."""
+def _checked(index: Static | Dynamic, axis: int, size: int, *, picks: bool) -> Index:
+    """Index arrays ready for a gather; what is known now is in range, and static indices become non-negative.
+
+    Indices that pick nothing, because another array of the key has no element, may be anything, as in NumPy.
+    """
     if isinstance(index, Dynamic):
-        if index.present is not None:
+        if index.present is not None and picks:
             in_range(index.present, axis, size)
         return index.node
     if index.length not in (None, size):
@@ -266,7 +270,7 @@ def _checked(index: Static | Dynamic, axis: int, size: int) -> Index:
             f"boolean index did not match indexed array along axis {axis}; size of axis is {size} but size of corresponding boolean "
             f"axis is {index.length} (at {user_location()})"
         )
-    return in_range(index.values, axis, size)
+    return in_range(index.values, axis, size) if picks else np.zeros_like(index.values)
 
 
 def in_range(values: np.ndarray, axis: int, size: int) -> np.ndarray:

@@ -242,8 +242,8 @@ class _Tables:
                 self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
             case BlockGuard():
                 self.kept.append(guard)
-                for address, expected in guard.blocks:
-                    self._op(self._walk, Walk.BLOCK, address, self._bytes(expected), len(expected))
+                for address, held in guard.blocks:
+                    self._op(self._walk, Walk.BLOCK, address, self._bytes(held), len(held))
             case ContextGuard():
                 self._op(self._walk, Walk.CONTEXT, self._address(guard.variable), self._address(guard.expected), id(MISSING))
             case _:

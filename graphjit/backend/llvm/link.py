@@ -9,6 +9,8 @@ A driver costs ten times less to compile at the lowest level.  A module of its o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from graphjit.backend.llvm.jit import NativeModule
 from graphjit.backend.llvm.text import Module
 
@@ -18,6 +20,10 @@ SHORT_DRIVERS = 40
 
 SHORT_NS = 1_000
 """Estimated time of a run up to which calling the program takes most of the time: what costs a tenth of the compilation would save nanoseconds."""
+
+
+LONG_MODULE = 4_000
+"""Lines of kernels in one module at the most: some 0.2 s of code generation, after which Ctrl-C is heard.  The next module costs 2 ms."""
 
 
 def link(module: Module, nanoseconds: int) -> NativeModule:
@@ -30,6 +36,24 @@ def link(module: Module, nanoseconds: int) -> NativeModule:
     called_from_below = module.symbols(kernels).intersection(drivers)
     if called_from_below or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
         return NativeModule(module.render(), opt)
-    native = NativeModule(module.render_only(kernels, {}), opt)
-    addresses = {name: native.address(name) for name in sorted(module.symbols(drivers).intersection(kernels))}
+    native: NativeModule | None = None
+    addresses: dict[str, int] = {}
+    for group in _groups(module, [name for name in kernels if name in module.symbols(drivers)]):
+        native = NativeModule(module.render_only(group, {}), opt, below=native)
+        addresses.update((name, native.address(name)) for name in group)
     return NativeModule(module.render_only(drivers, addresses), opt=0, below=native)
+
+
+def _groups(module: Module, called: list[str]) -> Iterator[list[str]]:
+    """The kernels that drivers call, and what those call, in groups that are compiled one after another."""
+    group: dict[str, None] = {}
+    length = 0
+    for name in called:
+        needed = module.reached([name])
+        more = module.lines([other for other in needed if other not in group])
+        if group and length + more > LONG_MODULE:
+            yield list(group)
+            group, length, more = {}, 0, module.lines(needed)
+        group.update(dict.fromkeys(needed))
+        length += more
+    yield list(group)

@@ -87,6 +87,21 @@ class Module:
         """Everything global that some functions refer to."""
         return {symbol for name in names for symbol in _SYMBOL.findall(self._functions[name] or "")}
 
+    def reached(self, names: Collection[str]) -> list[str]:
+        """Some functions and all others of this module that they call, directly or not."""
+        found = dict.fromkeys(names)
+        pending = list(names)
+        while pending:
+            for symbol in sorted(self.symbols([pending.pop()])):
+                if symbol not in found and self._functions.get(symbol):
+                    found[symbol] = None
+                    pending.append(symbol)
+        return list(found)
+
+    def lines(self, names: Collection[str]) -> int:
+        """How long some functions are."""
+        return sum((self._functions[name] or "").count("\n") for name in names)
+
     def render_only(self, names: Collection[str], addresses: Mapping[str, int]) -> str:
         """Some functions and what they use; functions that are not among them stand at known ``addresses``."""
         used = self.symbols(names)
