@@ -14,6 +14,7 @@ import pytest
 import graphjit
 from graphjit import pipeline
 from graphjit.backend.llvm import jit
+from graphjit.backend.llvm import link as link_module
 from graphjit.backend.llvm.gemm_blocks import widths
 from graphjit.backend.llvm.gemm_kernel import Tile
 from graphjit.backend.llvm.link import SHORT_DRIVERS, link
@@ -173,3 +174,30 @@ def test_widths_are_those_of_the_native_code() -> None:
             panels = -(-vectors // 4)
             found |= {vectors // panels + (i < vectors % panels) for i in range(panels)}
         assert widths(tile, n) == found
+
+
+def test_long_programs_are_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several kernels call one function of the module; an interruption is heard between two parts, and the next call compiles all."""
+
+    def heavy(x: np.ndarray) -> np.ndarray:
+        for i in range(1, 40):
+            x = np.concatenate([np.cumsum(np.sin(np.flip(x[:i])) + np.arctan(x[:i])) / 7, x[i:]])
+        return x
+
+    monkeypatch.setattr(link_module, "LONG_MODULE", 600)
+    lengths: list[int] = []
+    begin = jit.NativeModule.__init__
+
+    def note(self: jit.NativeModule, text: str, opt: int = 2, below: jit.NativeModule | None = None, library: bool = False) -> None:
+        lengths.append(text.count("\n"))
+        if len(lengths) == 3:
+            raise KeyboardInterrupt
+        begin(self, text, opt, below, library)
+
+    monkeypatch.setattr(jit.NativeModule, "__init__", note)
+    x = np.random.default_rng(0).standard_normal(50)
+    compiled = graphjit.jit(heavy)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(x)
+    np.testing.assert_allclose(compiled(x), heavy(x), rtol=1e-9, atol=1e-9)
+    assert len(lengths) > 6
