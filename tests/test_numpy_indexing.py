@@ -244,6 +244,7 @@ EDGES = {
     "one row for each True": (_stored(MASK, np.arange(4.0).reshape(2, 2)), ROWS),
     "values for other numbers of True": (_stored(MASK, np.arange(3.0)), LINE),
     "nothing written with leading axes": (_stored((MASK, -1), np.zeros((3, 2, 0))), np.zeros((3, 2, 0))),
+    "something written to nothing with leading axes": (_stored((NONE[:, 0], slice(None)), np.zeros((4, 1, 2))), ROWS),
     "added at a mask": (lambda x: np.add.at(x * 1, MASK, np.ones((1, 2))), LINE),
 }
 

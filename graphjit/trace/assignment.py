@@ -40,8 +40,8 @@ def fitted(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) ->
 
 def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
     """``x`` after ``x[key] = value``."""
-    if not p.basic and 0 in p.final:  # NumPy does not ask for leading axes then
-        shape = np.shape(value)
+    shape = np.shape(value)
+    if not p.basic and 0 in p.final and 0 in shape:  # of nothing written to nothing, NumPy does not look at leading axes
         value = np.zeros(shape[max(0, len(shape) - len(p.final)) :], x.dtype)
     part = fitted(trace, value, x.dtype, p.final)
     if not part.type.size:
