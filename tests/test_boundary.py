@@ -138,3 +138,13 @@ def test_under_derivatives_a_write_to_an_argument_is_an_error() -> None:
         return np.sum(w * x)
 
     np.testing.assert_array_equal(graphjit.grad(local)(ones, ones), 2 * ones)
+
+
+def test_sums_of_arrays_without_elements_lie_as_numpys() -> None:
+    """NumPy calls every array without elements contiguous, yet its sum follows the strides."""
+
+    def f(x: np.ndarray) -> list[np.ndarray]:
+        return [np.sum(np.moveaxis(x[4:2:-1], 1, 2), 0), np.sum(x[0:0].transpose(0, 2, 1), 0), np.max(x[:, :0].T, 1, initial=0.0)]
+
+    x = np.zeros((3, 2, 4))
+    assert [y.strides for y in graphjit.jit(f)(x)] == [y.strides for y in f(x)]

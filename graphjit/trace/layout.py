@@ -80,10 +80,13 @@ def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
 def row_major(value: Any) -> bool:
     """Whether an operand is laid out as C does it (numbers are; of a list: each item)."""
     if isinstance(value, Laid):
-        return value._plain() or model(value).flags.c_contiguous
+        return value._plain() or row_major(model(value))
     if isinstance(value, list | tuple):
         return all(map(row_major, value))
-    return not isinstance(value, np.ndarray) or value.flags.c_contiguous
+    if not isinstance(value, np.ndarray):
+        return True
+    # NumPy calls every array without elements contiguous, but reductions of one follow its strides.
+    return value.flags.c_contiguous and (value.size > 0 or axes_in_memory(value) == tuple(range(value.ndim)))
 
 
 def copied(source: np.ndarray, order: str | None) -> np.ndarray | None:
@@ -186,6 +189,9 @@ def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
         sizes = [min(n, SHORTEST) for n in array.shape]
         return np.broadcast_to(spread, sizes)
     order = axes_in_memory(array)
+    if not array.size:  # new arrays without elements have no strides to tell from: a part of one that has some
+        filled = [slice(0 if n == 0 else None) for n in array.shape]
+        return _shrunk(np.empty([max(n, 1) for n in array.transpose(order).shape], bool).transpose(np.argsort(order).tolist()), dtype)[*filled]
     sizes = [min(array.shape[axis], SHORTEST) for axis in order]
     if array.ndim and not array.transpose(order).flags.c_contiguous:  # with gaps
         made = np.empty([*sizes[:-1], 2 * sizes[-1]], dtype)[..., ::2]
