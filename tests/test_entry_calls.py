@@ -240,7 +240,7 @@ def test_no_leak_over_many_calls():
     poison = np.array([10**6], I64).view(F64).repeat(8)
     call = (x, {"p": [x, 1.5], "q": (text, 10**6)}, np.True_)
     unmatched = (x, {"p": [x, 1.5], "q": (text, 1.0)}, np.True_)
-    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.namespace, poison, missed]
+    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.items, poison, missed]
     watched += [native.specialisations(f)[0] for f in (fn, wrapped, failing)]
 
     def rounds(count):
