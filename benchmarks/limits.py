@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy
 
-from graphjit.backend.llvm.jit import NativeModule, host
+from graphjit.backend.llvm.objects.jit import NativeModule, host
 
 BYTES = {"float64": 8, "float32": 4}
 LLVM_TYPE = {"float64": ("double", "f64"), "float32": ("float", "f32")}

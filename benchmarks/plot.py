@@ -87,7 +87,7 @@ def _scaling(families: dict[str, list[Measurement]], path: Path, dtype: str) -> 
     for axes, (family, rows) in zip(grid.flat, families.items(), strict=False):
         for peer in _timed(rows):
             points = [(row.size, median) for row in rows if (median := row.median(peer)) is not None]
-            drawn[peer], = axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colours[peer])
+            (drawn[peer],) = axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colours[peer])
         axes.set(xscale="log", yscale="log", title=family, xlabel="size", ylabel="seconds a call")
         axes.grid(which="major", alpha=0.3)
     for axes in grid.flat[len(families) :]:

@@ -35,7 +35,12 @@ from benchmarks.timing import Contestant, Samples
 from benchmarks.workloads import WORKLOADS, suite
 
 ROOT = Path(__file__).resolve().parents[1]
-OP_MATRIX_TESTS = ("tests/test_ops.py", "tests/test_derivatives.py", "tests/test_backend.py", "tests/test_numba_backend.py")
+OP_MATRIX_TESTS = (
+    "tests/ir/test_ops.py",
+    "tests/derivatives/test_derivatives.py",
+    "tests/backend/test_backend.py",
+    "tests/backend/test_numba_backend.py",
+)
 PEERS = ("graphjit", "numpy", "autograd", "jax", "torch", "native")
 TOLERANCE = 1e-10
 
@@ -66,9 +71,7 @@ def contest(session: Session, name: str, dtype: str, names: tuple[str, ...], ext
     return outcome.samples, outcome.refused | outcome.absent
 
 
-def compared(
-    what: str, samples: dict[str, Samples], refused: dict[str, str], against: tuple[str, ...], limit: float | None
-) -> Row:
+def compared(what: str, samples: dict[str, Samples], refused: dict[str, str], against: tuple[str, ...], limit: float | None) -> Row:
     """Our median over the best of `against`, held to `limit`."""
     ours = samples["graphjit"]
     rivals = {name: samples[name] for name in against if name in samples}
@@ -116,9 +119,7 @@ def first_calls(session: Session) -> Iterator[Row]:
         refused = {}
         if "jax" in results and not first_call.same(results["graphjit"], results["jax"], TOLERANCE):
             refused["jax"] = "differs from graphjit"
-        row = compared(
-            f"first call, {name}", {peer: Samples(times) for peer, times in seconds.items()}, refused, ("jax",), None
-        )
+        row = compared(f"first call, {name}", {peer: Samples(times) for peer, times in seconds.items()}, refused, ("jax",), None)
         if "jax" in seconds:
             ratios.append(statistics.median(seconds["graphjit"]) / statistics.median(seconds["jax"]))
         yield row
@@ -150,10 +151,7 @@ def python_loop(session: Session) -> Iterator[Row]:
     short, long = ("python_loop_1e3", "python_loop_1e4") if session.quick else ("python_loop_1e4", "python_loop_1e5")
     seconds = {}
     for name in (short, long):
-        runs = [
-            first_call.in_fresh_process("graphjit", WORKLOADS[name], "float64")["first"]
-            for _ in range(session.processes(3))
-        ]
+        runs = [first_call.in_fresh_process("graphjit", WORKLOADS[name], "float64")["first"] for _ in range(session.processes(3))]
         seconds[name] = Samples(runs)
     growth = seconds[long].median / seconds[short].median
     yield Row(
@@ -181,9 +179,7 @@ def digits(session: Session) -> Iterator[Row]:
         result = json.loads(target.read_text())
     accuracy, difference = result["test_accuracy"], result["gradient_difference"]
     yield Row("digits: test accuracy", f"{accuracy:.2%}", "", "", "> 96 %", accuracy > 0.96, raw=result)
-    yield Row(
-        "digits: gradient against backpropagation by hand", f"{difference:.1e}", "", "", "<= 1e-10", difference <= 1e-10
-    )
+    yield Row("digits: gradient against backpropagation by hand", f"{difference:.1e}", "", "", "<= 1e-10", difference <= 1e-10)
     yield Row(
         "digits: time per epoch",
         duration(result["epoch_seconds"]["graphjit"]),

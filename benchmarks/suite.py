@@ -95,6 +95,7 @@ def run(options: Options, console: Console) -> Record:
         task = progress.add_task("", total=len(rows))
         try:
             for workload, dtype in rows:
+
                 def say(what: str, name: str = f"{workload.name} {dtype}") -> None:
                     progress.update(task, description=f"{name}: {what}")
 
@@ -176,4 +177,3 @@ THREAD_VARIABLES = ("GRAPHJIT", "OMP", "MKL", "OPENBLAS", "NUMBA")
 def environment(threads: int) -> dict[str, str]:
     """The environment in which all peers use that many threads; JAX goes by the affinity mask (`command.run`)."""
     return os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREAD_VARIABLES}
-

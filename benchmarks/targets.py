@@ -103,8 +103,7 @@ def _worst(
     found = [
         (value, row)
         for row in record.rows
-        if any(fnmatch.fnmatchcase(row.workload, pattern) for pattern in names.split())
-        and (value := figure(row)) is not None
+        if any(fnmatch.fnmatchcase(row.workload, pattern) for pattern in names.split()) and (value := figure(row)) is not None
     ]
     if not found:
         return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
 from graphjit.errors import ConfigError, DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
-from graphjit.trace.concrete import disable_jit
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
+from graphjit.trace.recording.concrete import disable_jit
 
 __all__ = [
     "ConfigError",

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.backend.llvm import threads as thread_pool
+from graphjit.backend.llvm.threads import pool as thread_pool
 from graphjit.dispatch import Dispatcher, compiled_function, executable
 from graphjit.errors import DerivativeError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace import differentiate
-from graphjit.trace.active import active_trace
-from graphjit.trace.concrete import jit_disabled
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.concrete import jit_disabled
+from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.tracebacks import hides_frames
-from graphjit.trace.tracer import Trace, Tracer
 
 
 def _trace() -> Trace:
@@ -123,9 +123,7 @@ class Gradient:
         args, kwargs, by_name = self._named(args, kwargs)
         positions += [i for i in by_name.values() if i is not None]
         keywords = [name for name, i in by_name.items() if i is None]
-        value, aux, found = differentiate.value_and_grad(
-            _trace(), self.fun, args, kwargs, positions, keywords, self.has_aux
-        )
+        value, aux, found = differentiate.value_and_grad(_trace(), self.fun, args, kwargs, positions, keywords, self.has_aux)
         gradients = found[0] if self.single else tuple(found)
         if self.with_value:
             return ((value, aux) if self.has_aux else value), gradients
@@ -190,9 +188,7 @@ def value_and_grad(
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, True)
 
 
-def _gradient(
-    fun: Any, argnums: Any, has_aux: bool, argnames: Any, nums: Any, names: Any, backend: str, with_value: bool
-) -> Any:
+def _gradient(fun: Any, argnums: Any, has_aux: bool, argnames: Any, nums: Any, names: Any, backend: str, with_value: bool) -> Any:
     if fun is None:
         return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, backend, with_value)
     _require_callable(fun, "value_and_grad" if with_value else "grad")

@@ -25,22 +25,22 @@ import numpy as np
 from graphjit import config
 from graphjit.backend import signature as sig
 from graphjit.backend.donation import results_in_place
-from graphjit.backend.llvm.callable import NativeFunction, Specialisation, install
+from graphjit.backend.llvm.entry.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
-from graphjit.trace.active import active_trace
-from graphjit.trace.concrete import jit_disabled
-from graphjit.trace.layout import canonical_strides, standing_for
-from graphjit.trace.lent import is_array
-from graphjit.trace.location import user_level
+from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import attribute, dispatcher_of
+from graphjit.trace.outside.lent import is_array
+from graphjit.trace.outside.suspended import in_finalizer, suspended
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.concrete import jit_disabled
+from graphjit.trace.recording.location import user_level
+from graphjit.trace.recording.tracer import Array, Trace
 from graphjit.trace.results import check_writable
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
-from graphjit.trace.suspended import in_finalizer, suspended
 from graphjit.trace.tracebacks import hides_frames
-from graphjit.trace.tracer import Array, Trace
 
 if TYPE_CHECKING:
     from graphjit.backend.executable import Executable
@@ -260,7 +260,9 @@ class Dispatcher:
             pairs = zip(old[1], new[1], strict=True)  # type: ignore[index]
             names = leaf_names(self.named_by, new[0])  # type: ignore[index]
             why = "; ".join(
-                f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}" for name, (a, b) in zip(names, pairs, strict=True) if a != b
+                f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}"
+                for name, (a, b) in zip(names, pairs, strict=True)
+                if a != b
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
@@ -306,7 +308,15 @@ class Dispatcher:
             else:
                 type = code.outputs[item]
                 if type.shape or item in results.arrays:
-                    outs.append(sig.ArrayOut(type.dtype, type.shape, item, None if item in results.orders else code.in_place.get(item), results.orders.get(item)))
+                    outs.append(
+                        sig.ArrayOut(
+                            type.dtype,
+                            type.shape,
+                            item,
+                            None if item in results.orders else code.in_place.get(item),
+                            results.orders.get(item),
+                        )
+                    )
                 else:
                     outs.append(sig.ScalarOut(type.dtype, item))
         tree = output_tree(unflatten(results.spec, outs)) if is_plain(results.spec) else None

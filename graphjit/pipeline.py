@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from graphjit import config, progress
 from graphjit.backend.llvm.program import emit_program
-from graphjit.backend.llvm.text import Module
+from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
 from graphjit.ir.verify import verify
 from graphjit.loops.assemble import lower_assembly
@@ -38,7 +38,20 @@ from graphjit.schedule.squeeze import squeeze
 from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
 
-GRAPH_PASSES = (simplify, decompose, simplify, join_embeds, split_contractions, simplify, unstack, simplify, squeeze, align, own_outputs, own_pieces)
+GRAPH_PASSES = (
+    simplify,
+    decompose,
+    simplify,
+    join_embeds,
+    split_contractions,
+    simplify,
+    unstack,
+    simplify,
+    squeeze,
+    align,
+    own_outputs,
+    own_pieces,
+)
 LOOP_PASSES = (collapse, vectorize, parallelize, cut_sums)
 
 SMALL_ARENA = 32_768

@@ -51,9 +51,7 @@ class Torch:
         ways = {"jit": self._plain, "jvp": self._jvp, "vjp": self._vjp, "hvp": self._hvp}
         return Prepared(ways[workload.transform](f), tuple(tensors))
 
-    def _gradient(
-        self, f: Callable[..., Any], workload: Workload, argnums: tuple[int, ...], tensors: list[Any]
-    ) -> Callable[..., Any]:
+    def _gradient(self, f: Callable[..., Any], workload: Workload, argnums: tuple[int, ...], tensors: list[Any]) -> Callable[..., Any]:
         grad, with_value = self._torch.autograd.grad, workload.transform == "value_and_grad"
         single = not isinstance(workload.argnums, tuple)
         chosen = tuple(tensors[position] for position in argnums)
@@ -127,4 +125,3 @@ class TorchCompile(Torch):
 
         # Its own transformations need no tape outside of them.
         return self._torch.no_grad()(self.compiled(fn))
-

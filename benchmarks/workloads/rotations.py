@@ -21,9 +21,7 @@ def make(ns: Namespace) -> Callable[..., Any]:
 
 
 def torch_port(torch: Any, angles: Any, points: Any, targets: Any) -> Any:
-    return _distance(
-        torch.cos(angles), torch.sin(angles), points, targets, torch.stack, torch.zeros_like, torch.ones_like, torch.sum
-    )
+    return _distance(torch.cos(angles), torch.sin(angles), points, targets, torch.stack, torch.zeros_like, torch.ones_like, torch.sum)
 
 
 def _distance(c: Any, s: Any, points: Any, targets: Any, stack: Any, zeros_like: Any, ones_like: Any, total: Any) -> Any:

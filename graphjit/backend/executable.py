@@ -16,11 +16,11 @@ import numpy as np
 
 from graphjit.backend.donation import allocate
 from graphjit.backend.failures import exception
-from graphjit.backend.llvm.link import link
-from graphjit.backend.llvm.symbols import provide
+from graphjit.backend.llvm.objects.link import link
+from graphjit.backend.llvm.objects.symbols import provide
 
 if TYPE_CHECKING:
-    from graphjit.backend.llvm.text import Module
+    from graphjit.backend.llvm.writing.text import Module
     from graphjit.schedule.program import Failure, Program
 
 _PROGRAM = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
@@ -73,5 +73,3 @@ class Executable:
 
 def _table(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * max(1, len(arrays)))(*[array.ctypes.data for array in arrays])
-
-

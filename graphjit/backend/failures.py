@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from graphjit.backend.llvm.interrupts import INTERRUPTED, taken
-from graphjit.backend.llvm.registers import OUT_OF_MEMORY
+from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, taken
+from graphjit.backend.llvm.kernels.registers import OUT_OF_MEMORY
 from graphjit.ir.node import Graph, Location
 from graphjit.schedule.program import Failure
 

@@ -227,7 +227,18 @@ class ForeignGuard:
     expected: tuple[Any, ...]
 
 
-Guard = CellGuard | GlobalGuard | SequenceGuard | MappingGuard | MemoryGuard | ClassGuard | ContentGuard | BlockGuard | ContextGuard | ForeignGuard
+Guard = (
+    CellGuard
+    | GlobalGuard
+    | SequenceGuard
+    | MappingGuard
+    | MemoryGuard
+    | ClassGuard
+    | ContentGuard
+    | BlockGuard
+    | ContextGuard
+    | ForeignGuard
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +330,11 @@ class EntrySpec:
             if len({leaf.donor for leaf in donated}) < len(donated):
                 raise ValueError("two results want the memory of one argument")
             for leaf in donated:
-                if leaf.donor is None or leaf.order is not None or ArrayIn(leaf.dtype, leaf.shape) not in arguments[leaf.donor : leaf.donor + 1]:
+                if (
+                    leaf.donor is None
+                    or leaf.order is not None
+                    or ArrayIn(leaf.dtype, leaf.shape) not in arguments[leaf.donor : leaf.donor + 1]
+                ):
                     raise ValueError(f"input slot {leaf.donor} is no argument of the type of {leaf}")
 
     @property

@@ -27,9 +27,7 @@ def bench(
     compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Hold the run against an earlier one.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw bars by workload and curves by size (PNG).")] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory too, in a process for each peer.")] = False,
-    first_call: Annotated[
-        bool, typer.Option("--first-call/--no-first-call", help="Measure first calls, in a process for each.")
-    ] = True,
+    first_call: Annotated[bool, typer.Option("--first-call/--no-first-call", help="Measure first calls, in a process for each.")] = True,
     list_: Annotated[bool, typer.Option("--list", help="Show workloads and peers, measure nothing.")] = False,
 ) -> None:
     """Measure graphjit beside other libraries: every result is checked before it is timed."""

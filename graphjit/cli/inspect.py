@@ -30,13 +30,13 @@ def inspect(
         list[str] | None, typer.Option(help="An argument instead of the declared example: 'f64[256,784]' or 2.0; repeat.")
     ] = None,
     diff: Annotated[tuple[str, str] | None, typer.Option(metavar="STAGE STAGE", help="Compare two stages.")] = None,
-    why: Annotated[
-        bool, typer.Option("--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart.")
-    ] = False,
+    why: Annotated[bool, typer.Option("--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart.")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Time of every stage and pass.")] = False,
-    memory: Annotated[bool, typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is.")
+    ] = False,
 ) -> None:
     """Show a function at one stage of its compilation.
 

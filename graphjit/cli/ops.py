@@ -28,9 +28,9 @@ from graphjit.ir.opdef import (
     Special,
     View,
 )
-from graphjit.trace.calls import public_name
-from graphjit.trace.functions import refused
-from graphjit.trace.tracer import FUNCTIONS, UFUNCS
+from graphjit.trace.numpy import refused
+from graphjit.trace.numpy.calls import public_name
+from graphjit.trace.recording.tracer import FUNCTIONS, UFUNCS
 
 ROOT = Path(graphjit.__file__).parent.parent
 

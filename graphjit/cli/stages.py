@@ -20,9 +20,9 @@ import numpy as np
 import graphjit
 from graphjit import pipeline
 from graphjit.backend.executable import Executable
-from graphjit.backend.llvm.jit import assembly
+from graphjit.backend.llvm.objects.jit import assembly
 from graphjit.backend.llvm.program import emit_program
-from graphjit.backend.llvm.text import Module
+from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.numba.emit import print_program as print_python
 from graphjit.cli.report import UsageError
 from graphjit.errors import GraphjitError

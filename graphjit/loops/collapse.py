@@ -22,7 +22,11 @@ def _statement(statement: Statement) -> Statement:
     body = tuple(_statement(s) for s in statement.body)
     if statement.kind == "serial" and len(body) == 1 and isinstance(body[0], For) and statement.bound is None and body[0].bound is None:
         inner = body[0]
-        if inner.when is None and inner.kind == "serial" and all(a[statement.axis] == inner.extent * a[inner.axis] for a in addresses(inner.body)):
+        if (
+            inner.when is None
+            and inner.kind == "serial"
+            and all(a[statement.axis] == inner.extent * a[inner.axis] for a in addresses(inner.body))
+        ):
             axis = Axis(f"{statement.axis.name}{inner.axis.name}")
             body = tuple(rename(s, statement.axis, inner.axis, axis) for s in inner.body)
             return For(axis, statement.extent * inner.extent, body, when=statement.when)

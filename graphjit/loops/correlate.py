@@ -113,11 +113,15 @@ class _Slide:
         total, summed = self.sum(_Terms(every.count, every.most, x, every.w))
         made: list[Statement] = [For(lane, tile, (*summed, self.store(start + axis_index(lane), total)), "simd", unroll=unroll)]
         if tile > 1 and part == "rising":
-            made.append(self.rows(tile - 1, lambda row: _Terms(row + 1, tile - 1, Affine(), -start - row + (self.m - 2)), start + 1, adds=True))
+            made.append(
+                self.rows(tile - 1, lambda row: _Terms(row + 1, tile - 1, Affine(), -start - row + (self.m - 2)), start + 1, adds=True)
+            )
         elif tile > 1 and part == "falling":
             rest = self.n + self.m - tile
             made.append(
-                self.rows(tile - 1, lambda row: _Terms(-row + (tile - 1), tile - 1, row + (self.n + 1 - tile), -start + rest), start, adds=True)
+                self.rows(
+                    tile - 1, lambda row: _Terms(-row + (tile - 1), tile - 1, row + (self.n + 1 - tile), -start + rest), start, adds=True
+                )
             )
         return made
 

@@ -24,10 +24,7 @@ MOVES = ("copy", "convert")
 
 def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost]:
     """The cost of every step, in execution order."""
-    return {
-        step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name])
-        for step in program.steps
-    }
+    return {step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name]) for step in program.steps}
 
 
 def kernel_cost(kernel: LoopKernel) -> Cost:
@@ -67,7 +64,9 @@ def _bytes(touched: Mapping[Buffer, Fraction]) -> int:
 def _bounded(bound: Bound, extent: int, trips: Mapping[Axis, Fraction]) -> Fraction:
     """How often a loop with a bound runs on average."""
     terms = dict(bound.start.terms)
-    if terms and min(terms.values()) == extent and len(set(terms.values())) == len(terms):  # blocks, and blocks of blocks, that cover the range
+    if (
+        terms and min(terms.values()) == extent and len(set(terms.values())) == len(terms)
+    ):  # blocks, and blocks of blocks, that cover the range
         return Fraction(bound.stop) / math.prod(trips[axis] for axis in terms)
     most = Fraction(extent)
     blocks = next((trips[axis] for axis, factor in terms.items() if factor == extent), Fraction(1))

@@ -315,7 +315,12 @@ def _elements(product: Multiply, numbers: Iterator[int]) -> For:
     inner = For(
         terms,
         k,
-        (Let(a, Load(x.buffer, x.at(i, t))), Let(b, Load(y.buffer, y.at(t, j))), Let(c, Scalar("mul", (a, b))), Accumulate(total, "add", c)),
+        (
+            Let(a, Load(x.buffer, x.at(i, t))),
+            Let(b, Load(y.buffer, y.at(t, j))),
+            Let(c, Scalar("mul", (a, b))),
+            Accumulate(total, "add", c),
+        ),
         bound=product.bound if product.adds else None,
     )
     place = out.at(i, j)

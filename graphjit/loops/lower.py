@@ -357,7 +357,9 @@ def _running(nest: Nest, node: Node, index: Index_, depth: int) -> Ref:
         return value
     factor = None
     if len(node.args) == 2:
-        first = nest.scalar(depth, BOOL, "eq", nest.let(depth, I64, Index(index[axis])), nest.const(n - 1 if node.attrs["reverse"] else 0, I64))
+        first = nest.scalar(
+            depth, BOOL, "eq", nest.let(depth, I64, Index(index[axis])), nest.const(n - 1 if node.attrs["reverse"] else 0, I64)
+        )
         factor = nest.scalar(depth, node.dtype, "select", first, nest.const(1, node.dtype), nest.value(node.args[0], index))
     accumulator = nest.fresh(node.dtype)
     nest.lists[depth - 1].append(ir.Init(accumulator, combine, True))

@@ -51,7 +51,9 @@ PER_NS = 40
 """Multiply-adds of a matrix product per nanosecond of an estimate."""
 SUM_BLOCK = 4_096  # elements of one partial accumulation at the least
 SCAN_BLOCK = 16_384  # elements of a running sum that one task takes at the least
-SCAN_PIECE = 4_096  # bytes after which a running sum of floating-point numbers starts anew from what stands before it: that bounds its errors
+SCAN_PIECE = (
+    4_096  # bytes after which a running sum of floating-point numbers starts anew from what stands before it: that bounds its errors
+)
 SCAN_ROW = 1 << 17  # elements from which it is cut
 
 
@@ -113,7 +115,13 @@ def _scan(
     stores = [s for s in loop.body if isinstance(s, Store)]
     simple = len(joins) == len(runs) and not any(isinstance(s, For | Init | Check) for s in loop.body)
     exact = all(s.factor is None and (s.combine == "add" or s.ref.dtype.kind in "iu") for s in joins)
-    if not runs or not simple or not exact or loop.extent < SCAN_ROW or any(s.combine or s.dynamic or not s.address[loop.axis] for s in stores):
+    if (
+        not runs
+        or not simple
+        or not exact
+        or loop.extent < SCAN_ROW
+        or any(s.combine or s.dynamic or not s.address[loop.axis] for s in stores)
+    ):
         return None
     totals = _feeding(loop, joins)
     if not runs.isdisjoint(ref for s in totals[: -len(joins)] for ref in uses(s)) or any(s.value in runs for s in joins):

@@ -59,7 +59,9 @@ def statement_text(statement: Statement) -> str:
         text = f"{statement.ref!r} = {expression_text(statement.value)} : {short(statement.ref.dtype)}"
         return text + _failing(statement.value)
     if isinstance(statement, Init):
-        return f"{statement.ref!r} = {'running ' if statement.running else ''}accumulator {statement.combine} : {short(statement.ref.dtype)}"
+        return (
+            f"{statement.ref!r} = {'running ' if statement.running else ''}accumulator {statement.combine} : {short(statement.ref.dtype)}"
+        )
     if isinstance(statement, Accumulate):
         factor = "" if statement.factor is None else f" times {statement.factor!r}"
         return f"accumulate {statement.ref!r}{factor} {statement.combine} {statement.value!r}"

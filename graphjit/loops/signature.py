@@ -74,7 +74,14 @@ class _Signature:
             return "multiply", places, statement.shape, statement.adds, bound
         assert isinstance(statement, Store)
         dynamic = tuple((self.name(ref), factor) for ref, factor in statement.dynamic)
-        return "store", self.buffer(statement.buffer), self.address(statement.address), dynamic, self.name(statement.value), statement.combine
+        return (
+            "store",
+            self.buffer(statement.buffer),
+            self.address(statement.address),
+            dynamic,
+            self.name(statement.value),
+            statement.combine,
+        )
 
     def expression(self, value: Any) -> Hashable:
         if isinstance(value, Const):

@@ -171,11 +171,20 @@ class _Maker:
         """What adds ``value`` to a partial sum."""
         partial = self.partial[buffer]
         old, total = self.fresh(value.dtype), self.fresh(value.dtype)
-        made: list[Statement] = [Let(old, Load(buffer, here)), Let(total, Scalar(_scalar(partial.combine), (old, value))), Store(buffer, here, total)]
+        made: list[Statement] = [
+            Let(old, Load(buffer, here)),
+            Let(total, Scalar(_scalar(partial.combine), (old, value))),
+            Store(buffer, here, total),
+        ]
         if partial.lost is not None:
             before, lost = self.fresh(value.dtype), self.fresh(value.dtype)
             error, computed = rounded_away(old, value, total, self.fresh)
-            made += [*computed, Let(before, Load(partial.lost, here)), Let(lost, Scalar("add", (before, error))), Store(partial.lost, here, lost)]
+            made += [
+                *computed,
+                Let(before, Load(partial.lost, here)),
+                Let(lost, Scalar("add", (before, error))),
+                Store(partial.lost, here, lost),
+            ]
         return made
 
     def over_tasks(self, ref: Ref, combine: str, buffer: Buffer, place: Address) -> For:
@@ -264,7 +273,9 @@ class _Maker:
         cells = product.m * product.n
         sums = Buffer(f"{self.name}m{len(self.partial)}", out.dtype, cells * self.tasks, "local")
         self.partial[sums] = _Partial(cells, "add")
-        each = Multiply(Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=self.bound)
+        each = Multiply(
+            Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=self.bound
+        )
         cell, total = Axis("cell"), self.fresh(out.dtype)
         place = Affine(0, {cell: 1})
         final = (Init(total, "add"), self.over_tasks(total, "add", sums, place), Store(out, place, total))

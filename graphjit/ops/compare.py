@@ -109,9 +109,7 @@ op(
     lower=Scalar("select"),
     simplify=[_select_same],
     samples=Cases(
-        lambda rng, draw: [
-            ([rng.random(shape) < 0.5, draw(*shape), draw(*shape)], {}) for shape in SHAPES
-        ],
+        lambda rng, draw: [([rng.random(shape) < 0.5, draw(*shape), draw(*shape)], {}) for shape in SHAPES],
         ALL,
     ),
     special=EDGES,
@@ -150,9 +148,7 @@ op(
     lower=Scalar("convert"),
     simplify=[_convert_same, _convert_const],
     samples=Cases(
-        lambda rng, draw: [
-            ([draw(4)], {"dtype": np.dtype(name)}) for name in ("float64", "float32", "int64", "int32", "bool")
-        ],
+        lambda rng, draw: [([draw(4)], {"dtype": np.dtype(name)}) for name in ("float64", "float32", "int64", "int32", "bool")],
         ALL,
     ),
 )

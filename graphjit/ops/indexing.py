@@ -191,9 +191,7 @@ def _written_last(b: Builder, out: Node, indices: Sequence[Node]) -> Node | None
     return b.eq(b.gather(winner, *indices, axes=every), number)
 
 
-def _scatter_set_transpose(
-    b: Builder, ct: Node, out: Node, x: Node, updates: Node, *indices: Node
-) -> Sequence[Node | None]:
+def _scatter_set_transpose(b: Builder, ct: Node, out: Node, x: Node, updates: Node, *indices: Node) -> Sequence[Node | None]:
     axes: Any = out.attrs["axes"]
     kept = b.scatter_set(ct, b.full(0.0, updates.type), *indices, axes=axes)
     found = b.gather(ct, *indices, axes=axes)

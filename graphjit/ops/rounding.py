@@ -87,8 +87,7 @@ def _float_version(name: str) -> LocalRule:
 def _nonzero_divisors(rng: np.random.Generator, draw: Draw) -> list[Any]:
     """Integers other than 0; floats that stay away from 0, where the remainder jumps all the time."""
     return [
-        ([x, np.where(np.abs(y) < 0.5, y.dtype.type(1), y).astype(y.dtype)], attrs)
-        for (x, y), attrs in elementwise_cases(2)(rng, draw)
+        ([x, np.where(np.abs(y) < 0.5, y.dtype.type(1), y).astype(y.dtype)], attrs) for (x, y), attrs in elementwise_cases(2)(rng, draw)
     ]
 
 

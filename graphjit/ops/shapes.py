@@ -31,9 +31,7 @@ def _infer_broadcast(x: Type, *, shape: tuple[int, ...]) -> Type:
 def _broadcast_index(node: Node, index: Index) -> tuple[Affine[Any], ...]:
     x = node.args[0]
     lead = len(node.shape) - len(x.shape)
-    return tuple(
-        Affine() if n == 1 and node.shape[lead + i] != 1 else index[lead + i] for i, n in enumerate(x.shape)
-    )
+    return tuple(Affine() if n == 1 and node.shape[lead + i] != 1 else index[lead + i] for i, n in enumerate(x.shape))
 
 
 def _broadcast_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node | None]:

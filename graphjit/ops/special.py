@@ -392,8 +392,7 @@ op(
 
 _SHIFT = 12  # the asymptotic series starts at x + 12
 _BERNOULLI = tuple(
-    Fraction(*pair)
-    for pair in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510), (43867, 798))
+    Fraction(*pair) for pair in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510), (43867, 798))
 )
 
 

@@ -20,9 +20,7 @@ from graphjit.ops.samples import EDGES, uniform
 LN2, LN10 = math.log(2.0), math.log(10.0)
 
 
-def _unary(
-    name: str, doc: str, function: np.ufunc, partial: Partial, cost: int, low: float, high: float, *special: float
-) -> None:
+def _unary(name: str, doc: str, function: np.ufunc, partial: Partial, cost: int, low: float, high: float, *special: float) -> None:
     op(
         name,
         doc=doc,

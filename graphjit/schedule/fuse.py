@@ -116,12 +116,10 @@ def choose_roots(graph: Graph, decided: Mapping[Node, bool] = NOTHING_DECIDED) -
             for user in readers.get(node, ())
         )
         fanout[node] = sum(
-            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1
-            for user in readers.get(node, ())
+            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1 for user in readers.get(node, ())
         )
         shifts[node] = sum(
-            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0
-            for user in readers.get(node, ())
+            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0 for user in readers.get(node, ())
         )
     for node in nodes:
         depth[node] = 1 + max((depth[arg] for arg in node.args), default=0)
@@ -226,9 +224,7 @@ def _cost(root: Node, stored: set[Node]) -> int:
     return total
 
 
-def _join(
-    fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]
-) -> int | None:
+def _join(fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]) -> int | None:
     """Position of the kernel that ``node`` joined, or None."""
     known = [dep for dep in found if dep in fusion.position]
     earliest = max((fusion.position[dep] + (dep.op.name == "concatenate") for dep in known), default=-1)
@@ -288,9 +284,7 @@ def _refusal(
         return f"the kernel would read and write more than {BUFFER_LIMIT} values (compile time)"
     inside = {member.node: member for member in kernel.members}
     phase = 0
-    new_outer = kernel.outer if kernel.axes is not None or axes is None else tuple(
-        i for i in range(len(own)) if i not in axes
-    )
+    new_outer = kernel.outer if kernel.axes is not None or axes is None else tuple(i for i in range(len(own)) if i not in axes)
     for dep, address in accesses:
         member = inside.get(dep)
         if member is None:
@@ -310,7 +304,12 @@ def _refusal(
         return "it needs a whole reduction to be complete first"
     if outer_level and not any(dep in inside for dep in found):
         return "it shares nothing with the kernel"
-    if outer_level and cost >= HEAVY_ROW and math.prod(outer_shape) >= MANY_ROWS and math.prod(kernel.space) <= SHORT_ROW * math.prod(outer_shape):
+    if (
+        outer_level
+        and cost >= HEAVY_ROW
+        and math.prod(outer_shape) >= MANY_ROWS
+        and math.prod(kernel.space) <= SHORT_ROW * math.prod(outer_shape)
+    ):
         return "rows are so short that it is faster in lanes, as a kernel of its own"
     size = 1
     for n in kernel.space:
@@ -329,4 +328,3 @@ def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:
     there = fusion.position
     reason = fusion.refusals.get((there[first], second)) or fusion.refusals.get((there[second], first))
     return reason or "a step that one of them depends on runs in between"
-

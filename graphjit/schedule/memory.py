@@ -109,9 +109,7 @@ def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
     return needed
 
 
-def _dying_twin(
-    fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int], i: int, buffers: dict[Node, Buffer]
-) -> Node | None:
+def _dying_twin(fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int], i: int, buffers: dict[Node, Buffer]) -> Node | None:
     """A value that ``node`` may overwrite: same bytes, read for the last time in this kernel, only at the point being written."""
     if node.shape != step.space:
         return None

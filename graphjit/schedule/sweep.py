@@ -229,7 +229,9 @@ def _frame(part: Kernel | Product) -> tuple[int, ...]:
         return (part.batch, part.m) if small and part.node.shape[1] == part.m else ()
     rows = x.shape[0]
     if sums_over_rows(part):
-        fits = rows == part.k and part.lhs[1] == math.prod(x.shape[1:]) and y.shape[:1] == (rows,) and part.rhs == (math.prod(y.shape[1:]), 1)
+        fits = (
+            rows == part.k and part.lhs[1] == math.prod(x.shape[1:]) and y.shape[:1] == (rows,) and part.rhs == (math.prod(y.shape[1:]), 1)
+        )
     else:
         fits = small
     return (rows,) if fits else ()

@@ -17,12 +17,12 @@ import numpy as np
 from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
-from graphjit.trace.buffers import token_of
-from graphjit.trace.location import user_location
+from graphjit.trace.arrays.buffers import token_of
 from graphjit.trace.marks import attribute
 from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.tracer import Array, Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
 from graphjit.trace.results import changed_under_derivative
-from graphjit.trace.tracer import Array, Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 from graphjit.transforms.substitute import substitute
@@ -78,8 +78,12 @@ class Placeholders:
         bool_, kind = node.dtype.kind == "b", f"its dtype is {node.dtype}"
         if number:
             kind = "it is a Python bool" if bool_ else "it is a Python int"
-        advice = "choose other arguments with argnums" if bool_ else "pass 3.0 instead of 3, or float(x)" if number else "pass x.astype(float)"
-        raise DerivativeError(f"{what} with respect to {name}: {kind} and only floating point has a derivative (at {user_location()}); {advice}")
+        advice = (
+            "choose other arguments with argnums" if bool_ else "pass 3.0 instead of 3, or float(x)" if number else "pass x.astype(float)"
+        )
+        raise DerivativeError(
+            f"{what} with respect to {name}: {kind} and only floating point has a derivative (at {user_location()}); {advice}"
+        )
 
     def resolve(self, nodes: Sequence[Node]) -> list[Node]:
         """``nodes`` in terms of the actual arguments."""
@@ -251,4 +255,3 @@ def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_
 
 def _name(function: Callable[..., Any]) -> str:
     return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from graphjit.backend.llvm.callable import native_type
+from graphjit.backend.llvm.entry.callable import native_type
 
 _mro = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
@@ -22,7 +22,9 @@ def declares(value: Any, *names: str) -> bool:
 
 def asks_itself(value: Any) -> bool:
     """Whether attributes of ``value`` are looked up by code of its own."""
-    return any("__getattr__" in _namespace(base) or "__getattribute__" in _namespace(base) for base in _mro(type(value)) if _is_python(base))
+    return any(
+        "__getattr__" in _namespace(base) or "__getattribute__" in _namespace(base) for base in _mro(type(value)) if _is_python(base)
+    )
 
 
 def _is_python(kind: type) -> bool:

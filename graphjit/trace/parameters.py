@@ -15,9 +15,7 @@ from graphjit.trace.pytree import TreeSpec, texts
 from graphjit.trace.stage import Leaf
 
 
-def resolve(
-    function: Callable[..., Any], nums: Sequence[int], names: Sequence[str], option: str
-) -> tuple[tuple[int, ...], frozenset[str]]:
+def resolve(function: Callable[..., Any], nums: Sequence[int], names: Sequence[str], option: str) -> tuple[tuple[int, ...], frozenset[str]]:
     """Positions and names, each completed from the other by the function's signature; ``option`` is "static" or "donate".
 
     Raises:

@@ -17,11 +17,11 @@ import numpy as np
 from graphjit.errors import DerivativeError, TraceError
 from graphjit.ir.node import Location, Node
 from graphjit.ir.types import Type
-from graphjit.trace import layout
-from graphjit.trace.buffers import Stored
+from graphjit.trace.arrays import layout
+from graphjit.trace.arrays.buffers import Stored
 from graphjit.trace.marks import attribute, declares
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
-from graphjit.trace.tracer import Array, Trace, Tracer, any_tracer, assemble
+from graphjit.trace.recording.tracer import Array, Trace, Tracer, any_tracer, assemble
 
 
 @dataclass

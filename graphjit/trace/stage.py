@@ -16,23 +16,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphjit.backend.llvm.callable import tracing
+from graphjit.backend.llvm.entry.callable import tracing
 from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
-from graphjit.trace.captured import watch, watch_all
-from graphjit.trace.concrete import Values
-from graphjit.trace.functions import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
-from graphjit.trace.guards import find_guards
-from graphjit.trace.holding import SMALL, guard_text, holds
-from graphjit.trace.layout import canonical_strides, standing_for
-from graphjit.trace.lent import is_array, lent
+from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import declares
-from graphjit.trace.patches import recording
+from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
+from graphjit.trace.numpy.patches import recording
+from graphjit.trace.outside.captured import watch, watch_all
+from graphjit.trace.outside.guards import find_guards
+from graphjit.trace.outside.holding import SMALL, guard_text, holds
+from graphjit.trace.outside.lent import is_array, lent
+from graphjit.trace.outside.suspended import plain_handlers
+from graphjit.trace.recording.concrete import Values
+from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
-from graphjit.trace.suspended import plain_handlers
-from graphjit.trace.tracer import Trace, Tracer, check_dtype
 
 
 class Leaf(NamedTuple):
@@ -129,7 +129,13 @@ def stage(
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
-    with plain_handlers(), recording(), tracing(), Trace() as trace, lent([] if found.exact else found.arrays, not found.exact) as trace.lend:
+    with (
+        plain_handlers(),
+        recording(),
+        tracing(),
+        Trace() as trace,
+        lent([] if found.exact else found.arrays, not found.exact) as trace.lend,
+    ):
         if found.opaque or found.exact:
             watch_all(trace, found.arrays)
         inputs: list[Node] = []
@@ -217,7 +223,10 @@ def _statics(leaves: Sequence[Leaf]) -> list[Any]:
 
 def _states(generators: Iterable[Any]) -> list[bytes]:
     """What changes whenever a generator is drawn from."""
-    return [pickle.dumps(generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()) for generator in generators]
+    return [
+        pickle.dumps(generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state())
+        for generator in generators
+    ]
 
 
 def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None:

@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 
 from graphjit import config
 from graphjit.errors import GraphjitError, IRError
-from graphjit.trace.location import LIBRARIES, OWN
+from graphjit.trace.recording.location import LIBRARIES, OWN
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

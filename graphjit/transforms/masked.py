@@ -50,7 +50,11 @@ def _holds_zeros(node: Node, depth: int) -> bool:
         return any(_holds_zeros(arg, depth - 1) for arg in node.args if arg.dtype.kind == "f")
     if name == "add" or name == "sub":
         return all(_holds_zeros(arg, depth - 1) for arg in node.args)
-    return bool(node.args) and (name in POINTWISE or name in MOVES or name in ("gather", "div", "sum", "cumsum")) and _holds_zeros(node.args[0], depth - 1)
+    return (
+        bool(node.args)
+        and (name in POINTWISE or name in MOVES or name in ("gather", "div", "sum", "cumsum"))
+        and _holds_zeros(node.args[0], depth - 1)
+    )
 
 
 def lift_mask(b: Builder, node: Node) -> Node:

@@ -15,9 +15,10 @@ import os
 import threading
 from functools import cache
 
-from graphjit.backend.llvm import jit, threads
-from graphjit.backend.llvm.gemm_text import Writer
-from graphjit.backend.llvm.text import Module
+from graphjit.backend.llvm.objects import jit
+from graphjit.backend.llvm.threads import pool
+from graphjit.backend.llvm.writing.text import Module
+from graphjit.backend.llvm.writing.writer import Writer
 
 SYMBOL = {"f64": "gj_gemm_blas_f64", "f32": "gj_gemm_blas_f32"}
 """Native name of the row-major product per element kind."""
@@ -171,7 +172,7 @@ def ensure(kind: str) -> None:
     """Find SciPy's BLAS and register the symbols of ``kind`` ("f64" or "f32"); only the first call costs anything."""
     with _lock:
         if kind not in _modules:
-            threads.ensure()
+            pool.ensure()
             _ensure_control()
             jit.add_symbol(f"gj_blas_{_ROUTINE[kind]}", routine(_ROUTINE[kind]))
             _modules[kind] = jit.NativeModule(source(kind))

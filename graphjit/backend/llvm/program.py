@@ -13,15 +13,15 @@ from functools import partial
 
 import numpy as np
 
-from graphjit.backend.llvm.emit import ATTRIBUTES, emit_kernel, loaded, parameters
-from graphjit.backend.llvm.gemm_blocks import declare_tiles
-from graphjit.backend.llvm.gemm_direct import Matrices, call_direct, emit_direct, plan
-from graphjit.backend.llvm.gemm_kernel import host_tile
-from graphjit.backend.llvm.gemm_text import Writer
-from graphjit.backend.llvm.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
-from graphjit.backend.llvm.registers import ON_STACK, OUT_OF_MEMORY
-from graphjit.backend.llvm.scalar import kind
-from graphjit.backend.llvm.text import Function, Module
+from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
+from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel, loaded, parameters
+from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
+from graphjit.backend.llvm.kernels.scalar import kind
+from graphjit.backend.llvm.products.direct import Matrices, call_direct, emit_direct, plan
+from graphjit.backend.llvm.products.packed import declare_tiles
+from graphjit.backend.llvm.products.tile import host_tile
+from graphjit.backend.llvm.writing.text import Function, Module
+from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.ir.buffers import Buffer
 from graphjit.loops.cost import nanoseconds
 from graphjit.loops.ir import LoopKernel

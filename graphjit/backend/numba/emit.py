@@ -59,11 +59,7 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
         functions.append(printer.text())
         used.update(dict.fromkeys(printer.parameters))
         calls.append(f"{kernel.name}({', '.join([*(b.name for b in printer.parameters), 'status'])})")
-    views = [
-        f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})"
-        for b in used
-        if b.kind == "arena"
-    ]
+    views = [f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})" for b in used if b.kind == "arena"]
     names = [*(buffer.name for buffer in parameters(program)), "arena", "status"]
     body = [*views, *calls] or ["pass"]
     driver = "\n".join([f"def program({', '.join(names)}):", *(INDENT + line for line in body)])
@@ -82,10 +78,7 @@ def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[
     names = [buffer.name for buffer in buffers]
     if step.batch > 1:
         names = [f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)]
-    call = (
-        f"product({names[0]}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, "
-        f"{step.m}, {step.n}, {step.k})"
-    )
+    call = f"product({names[0]}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, {step.m}, {step.n}, {step.k})"
     return [call] if step.batch == 1 else [f"for batch in range({step.batch}):", INDENT + call]
 
 

@@ -18,8 +18,25 @@ import numpy as np
 
 FUNCTIONS = frozenset(
     (
-        "bell", "digamma", "erf", "erfc", "erfcx", "fail", "floor_divide", "fmod", "half_bell", "int_power", "lgamma",
-        "log_expit", "product", "remainder", "shift_left", "shift_right", "trigamma", "two_sum", "unsigned_divide",
+        "bell",
+        "digamma",
+        "erf",
+        "erfc",
+        "erfcx",
+        "fail",
+        "floor_divide",
+        "fmod",
+        "half_bell",
+        "int_power",
+        "lgamma",
+        "log_expit",
+        "product",
+        "remainder",
+        "shift_left",
+        "shift_right",
+        "trigamma",
+        "two_sum",
+        "unsigned_divide",
         "unsigned_remainder",
     )
 )
@@ -39,9 +56,7 @@ def two_sum(total: Any, lost: Any, x: Any) -> tuple[Any, Any]:
     return new, lost + ((total - (new - up)) + (x - up))
 
 
-def product(
-    x: Any, x_row: int, x_column: int, y: Any, y_row: int, y_column: int, out: Any, m: int, n: int, k: int
-) -> None:
+def product(x: Any, x_row: int, x_column: int, y: Any, y_row: int, y_column: int, out: Any, m: int, n: int, k: int) -> None:
     """``out[m, n] = x[m, k] @ y[k, n]``; the strides of ``x`` and ``y`` count elements, ``out`` is contiguous."""
     size = out.itemsize
     left = np.lib.stride_tricks.as_strided(x, (m, k), (x_row * size, x_column * size))

@@ -23,8 +23,8 @@ from graphjit.backend.llvm.math import (
 )
 from graphjit.backend.llvm.math.function import FUNCTIONS, MathFunction
 from graphjit.backend.llvm.math.library import ATTRIBUTES, call, provide
-from graphjit.backend.llvm.text import Function, Module
-from graphjit.backend.llvm.vector import Vector
+from graphjit.backend.llvm.writing.text import Function, Module
+from graphjit.backend.llvm.writing.vector import Vector
 
 __all__ = ["FUNCTIONS", "MathFunction", "emit", "emit_together", "provide"]
 

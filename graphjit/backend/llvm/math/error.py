@@ -17,7 +17,7 @@ from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
 from graphjit.backend.llvm.math.exponential import LOG2_E
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.tables import horner, piecewise
-from graphjit.backend.llvm.vector import INF, Table, Vector
+from graphjit.backend.llvm.writing.vector import INF, Table, Vector
 
 SOURCE = "own piecewise polynomials, sixteen intervals"
 

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.math.function import function
-from graphjit.backend.llvm.vector import Vector
+from graphjit.backend.llvm.writing.vector import Vector
 
 COEFFICIENTS = "Cody-Waite reduction, own polynomial"
 LN2 = 0.6931471805599453

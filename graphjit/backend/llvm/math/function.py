@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.vector import Vector
+from graphjit.backend.llvm.writing.vector import Vector
 
 Body = Callable[..., str]
 

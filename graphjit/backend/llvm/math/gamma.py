@@ -18,7 +18,7 @@ from graphjit.backend.llvm.math.logarithm import log
 from graphjit.backend.llvm.math.power import long_log
 from graphjit.backend.llvm.math.tables import horner, piecewise
 from graphjit.backend.llvm.math.trigonometric import cos_tail, is_odd, sin_tail
-from graphjit.backend.llvm.vector import INF, NAN, SMALLEST_NORMAL, Vector
+from graphjit.backend.llvm.writing.vector import INF, NAN, SMALLEST_NORMAL, Vector
 
 SOURCE = "own piecewise polynomials, Stirling's series, reflection (Abramowitz & Stegun, chapter 6)"
 STIRLING = 8.5  # the series is used from here on

@@ -6,7 +6,7 @@ Invariant: near-minimax fits of the relative error in 40-digit arithmetic, round
 
 from __future__ import annotations
 
-from graphjit.backend.llvm.vector import Table
+from graphjit.backend.llvm.writing.vector import Table
 
 # fmt: off
 

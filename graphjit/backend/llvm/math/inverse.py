@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.trigonometric import CONSTANTS as TRIGONOMETRIC
-from graphjit.backend.llvm.vector import Operand, Vector
+from graphjit.backend.llvm.writing.vector import Operand, Vector
 
 # (asin(s) - s) / s**3 in s**2, s <= 1/2
 ASIN = {

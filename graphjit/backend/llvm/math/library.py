@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.jit import NativeModule, add_symbol
 from graphjit.backend.llvm.math.function import FUNCTIONS, Body
-from graphjit.backend.llvm.text import Function, Module
-from graphjit.backend.llvm.vector import SUFFIX, Vector
+from graphjit.backend.llvm.objects.jit import NativeModule, add_symbol
+from graphjit.backend.llvm.writing.text import Function, Module
+from graphjit.backend.llvm.writing.vector import SUFFIX, Vector
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 PREFIX = "gj_math"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
 from graphjit.backend.llvm.math.exponential import exp
 from graphjit.backend.llvm.math.function import function
-from graphjit.backend.llvm.vector import NAN, Operand, Vector
+from graphjit.backend.llvm.writing.vector import NAN, Operand, Vector
 
 FDLIBM = "fdlibm's e_log.c, own polynomial"
 BEYOND = 2000.0  # larger than any exponent

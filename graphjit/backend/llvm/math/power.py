@@ -15,7 +15,7 @@ from graphjit.backend.llvm.math.exponential import CONSTANTS as EXPONENTIAL
 from graphjit.backend.llvm.math.exponential import clamp, reduce
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.library import routine
-from graphjit.backend.llvm.vector import INF, NAN, SMALLEST_NORMAL, Vector, double_bits
+from graphjit.backend.llvm.writing.vector import INF, NAN, SMALLEST_NORMAL, Vector, double_bits
 
 FIRST_INTERVAL = 0x3FE6555555555556  # 0.6979...: the sixteen intervals begin here; one of them has 1 in its middle
 LARGEST_SAFE = 707.0  # |y log x| up to here gives a normal result

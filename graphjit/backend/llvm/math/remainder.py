@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.library import lane_by_lane, routine
-from graphjit.backend.llvm.vector import INF, MANTISSA_BITS, NAN, Vector
+from graphjit.backend.llvm.writing.vector import INF, MANTISSA_BITS, NAN, Vector
 
 STEP = 11  # a remainder below 2**53 times 2**11 is below 2**64
 

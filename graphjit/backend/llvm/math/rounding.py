@@ -7,7 +7,7 @@ Input and output: as in `function`.  Invariant: results are exactly rounded (sqr
 from __future__ import annotations
 
 from graphjit.backend.llvm.math.function import function
-from graphjit.backend.llvm.vector import Vector
+from graphjit.backend.llvm.writing.vector import Vector
 
 IEEE = "IEEE 754 operation"
 

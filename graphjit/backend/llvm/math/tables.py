@@ -6,7 +6,7 @@ Invariant: near-minimax fits of the relative error in 50-digit arithmetic, round
 
 from __future__ import annotations
 
-from graphjit.backend.llvm.vector import Table, Vector
+from graphjit.backend.llvm.writing.vector import Table, Vector
 
 
 def piecewise(v: Vector, table: Table, width: float, x: str) -> tuple[list[str], str]:

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.library import Routine, lane_by_lane, routine
-from graphjit.backend.llvm.vector import INF, MANTISSA_BITS, NAN, WIDTH, Vector
+from graphjit.backend.llvm.writing.vector import INF, MANTISSA_BITS, NAN, WIDTH, Vector
 
 SOURCE = "Cody-Waite reduction with FMA, Payne-Hanek for huge arguments, own polynomials"
 TWO_OVER_PI = 0.6366197723675814

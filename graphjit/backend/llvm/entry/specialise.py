@@ -1,0 +1,371 @@
+"""Makes the record that the native walk follows from the description of a specialisation.
+
+Job: translate an `EntrySpec` and a program's address into the tables of `records.py`.
+Input: `EntrySpec`, address of ``i64 program(ptr inputs, ptr outputs)``.  Output: `Specialisation`.
+Invariant: everything that the tables point to is referenced by the `Specialisation`, and a running call
+holds the `Specialisation`: dropping it anywhere, at any time, is safe.
+
+Nothing is compiled here: a new signature, another guard or another captured array of an already
+compiled program costs tens of microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.backend.llvm.entry import cpython
+from graphjit.backend.llvm.entry.cpython import WORD
+from graphjit.backend.llvm.entry.donation import ENTRY_WORDS
+from graphjit.backend.llvm.entry.large_results import SMALLEST
+from graphjit.backend.llvm.entry.layout import OP_WORDS, RECORD, Build, Prepare, Walk
+from graphjit.backend.llvm.entry.matching import WORDS_AT_ONCE
+from graphjit.backend.signature import (
+    MISSING,
+    ArrayIn,
+    ArrayOut,
+    BlockGuard,
+    CellGuard,
+    ClassGuard,
+    ContentGuard,
+    ContextGuard,
+    Dict,
+    EntrySpec,
+    GlobalGuard,
+    Guard,
+    HiddenArray,
+    InTree,
+    List,
+    MappingGuard,
+    MemoryGuard,
+    Node,
+    OutTree,
+    ScalarIn,
+    ScalarOut,
+    SequenceGuard,
+    StaticIn,
+    StaticOut,
+    Tuple,
+    leaves,
+)
+
+SPARE_BYTES = 1 << 13
+SPARES_BYTES = 1 << 17
+"""Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a small
+NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the memory."""
+
+_DICT_VERSION = -1
+_CLASS_VERSION = (1 << 32) - 1
+"""The bits of a word that hold the version of a dict, of a class."""
+
+
+class Specialisation:
+    """One signature of a compiled function, with all it needs to run.
+
+    ``keep`` is any object that must live as long as the program's code (its `NativeModule`).
+    """
+
+    __slots__ = ("__weakref__", "_kept", "_record", "spec")
+
+    def __init__(self, spec: EntrySpec, program: int, keep: object) -> None:
+        tables = _Tables(spec)
+        self.spec = spec
+        self._record = tables.record(program, id(self))
+        self._kept: tuple[Any, ...] = (keep, *tables.kept)
+
+    @property
+    def address(self) -> int:
+        """Address of the record."""
+        return self._record.buffer_info()[0]
+
+
+class _Tables:
+    """Operations of one specialisation under construction."""
+
+    def __init__(self, spec: EntrySpec) -> None:
+        self.kept: list[Any] = []
+        self._walk = array("q")
+        self._prepare = array("q")
+        self._build = array("q")
+        self._held = array("q")
+        self._shapes: dict[tuple[int, ...], int] = {}
+        self._spec = spec
+
+        inputs, outputs = spec.input_slots, spec.output_slots
+        self._registers = len(spec.inputs) + sum(_items(tree) for tree in spec.inputs)
+        self._inputs = self._registers * WORD
+        self._scalars = self._inputs + inputs * WORD
+        self._outputs = self._scalars + inputs * WORD
+        self._leaves = self._outputs + outputs * WORD
+        self._stack = self._leaves + outputs * WORD
+        self._slot = self._spared = 0
+        self._free = len(spec.inputs)
+        self._donors = {leaf.donor for leaf in leaves(spec.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None}
+        self._arrays = array("q")  # the table of `donation.py`
+        self._sources: dict[int, int] = {}  # register of each argument that is an array, by input slot
+
+        self._emit_inputs(spec)
+        if self._donors:
+            self._op(self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS)
+        tree = spec.outputs if spec.wrap is None else Tuple(tuple(leaves(spec.outputs)))
+        depth = self._emit_outputs(tree)
+        self._frame = self._stack + max(depth, 1) * WORD
+
+    def record(self, program: int, owner: int) -> array[int]:
+        """The finished record."""
+        spec = self._spec
+        values = {
+            "program": program,
+            "owner": owner,
+            "positional": spec.positional,
+            "keywords": len(spec.keywords),
+            "names": self._address(spec.keywords) if spec.keywords else 0,
+            "frame_bytes": self._frame,
+            "walk": self._table(self._walk),
+            "prepare": self._table(self._prepare),
+            "build": self._table(self._build),
+            "inputs": self._inputs,
+            "outputs": self._outputs,
+            "stack": self._stack,
+            "held": self._table(self._held),
+            "held_count": len(self._held),
+            "release_gil": int(spec.release_gil),
+            "on_error": self._address(spec.on_error),
+            "wrap": 0 if spec.wrap is None else self._address(spec.wrap),
+        }
+        return array("q", [values[name] for name in RECORD])
+
+    def _address(self, value: Any) -> int:
+        self.kept.append(value)
+        return id(value)
+
+    def _table(self, words: array[int]) -> int:
+        self.kept.append(words)
+        return words.buffer_info()[0]
+
+    def _shape(self, shape: tuple[int, ...]) -> int:
+        if shape not in self._shapes:
+            self._shapes[shape] = self._table(array("q", shape or (0,)))
+        return self._shapes[shape]
+
+    def _keys(self, keys: Iterable[Any]) -> int:
+        return self._table(array("q", [self._address(key) for key in keys] or [0]))
+
+    @staticmethod
+    def _op(table: array[int], *words: int) -> None:
+        table.extend(words)
+        table.extend([0] * (OP_WORDS - len(words)))
+
+    def _next_slot(self) -> int:
+        self._slot += 1
+        return self._slot - 1
+
+    def _emit_inputs(self, spec: EntrySpec) -> None:
+        # Depth first, so that input slots follow the order of the leaves. What stands in a list or a
+        # dict can be dropped by another thread while the program runs without the GIL: it is held.
+        pending: list[tuple[InTree, int, bool]] = [(tree, i, False) for i, tree in enumerate(spec.inputs)][::-1]
+        while pending:
+            tree, register, mutable = pending.pop()
+            if not isinstance(tree, Node):
+                self._emit_leaf(tree, register, mutable and spec.release_gil)
+                continue
+            first, count = self._free, len(tree.children)
+            self._free += count
+            source = register * WORD
+            if isinstance(tree, Dict):
+                self._op(self._walk, Walk.DICT, source, first * WORD, count, self._keys(tree.keys))
+            else:
+                code = Walk.TUPLE if isinstance(tree, Tuple) else Walk.LIST
+                self._op(self._walk, code, source, first * WORD, count)
+            inside = mutable or not isinstance(tree, Tuple)
+            pending.extend((child, first + i, inside) for i, child in reversed([*enumerate(tree.children)]))
+        for hidden in spec.hidden:
+            self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+        words = array("q")
+        for guard in spec.guards:
+            if isinstance(guard, CellGuard):
+                words.extend((id(guard.cell) + cpython.layout().cell_contents, self._address(guard.expected)))
+                self.kept.append(guard)
+            elif isinstance(guard, MemoryGuard):
+                for i, expected in enumerate(array("q", guard.expected)):
+                    words.extend((guard.address + i * WORD, expected))
+                self.kept.append(guard)
+        while len(words) % (2 * WORDS_AT_ONCE):
+            words.extend(words[-2:])
+        if words:
+            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+        of_dicts: dict[int, list[GlobalGuard | MappingGuard]] = {}
+        for guard in spec.guards:
+            if isinstance(guard, GlobalGuard | MappingGuard):
+                of_dicts.setdefault(id(guard.items), []).append(guard)
+        version = cpython.layout().dict_version
+        for same_dict in of_dicts.values():
+            self._emit_versioned(id(same_dict[0].items) + version if version else 0, _DICT_VERSION, same_dict)
+        for guard in spec.guards:
+            if not isinstance(guard, CellGuard | MemoryGuard | GlobalGuard | MappingGuard):
+                self._emit_guard(guard)
+        self._op(self._walk, Walk.END)
+
+    def _emit_versioned(self, address: int, bits: int, guards: Sequence[Guard]) -> None:
+        """Guards that need no look as long as the version at ``address`` is what it was when they held last (address 0: there is none)."""
+        start = len(self._walk)
+        self._op(self._walk, Walk.VERSION, address, 0, bits)
+        for guard in guards:
+            self._emit_guard(guard)
+        if address:
+            self._op(self._walk, Walk.RENEW, (start - len(self._walk)) * WORD)
+            self._walk[start + 4] = (len(self._walk) - start) * WORD
+        else:
+            del self._walk[start : start + OP_WORDS]
+
+    def _emit_guard(self, guard: Guard) -> None:
+        match guard:
+            case GlobalGuard():
+                expected = 0 if guard.expected is MISSING else self._address(guard.expected)
+                self._op(self._walk, Walk.GLOBAL, self._address(guard.items), self._address(guard.name), expected)
+            case SequenceGuard():
+                count = len(guard.snapshot)
+                self._op(self._walk, Walk.SEQUENCE, self._address(guard.items), count, self._keys(guard.snapshot), count * WORD)
+            case MappingGuard():
+                keys, values = self._keys(guard.keys), self._keys(guard.values)
+                self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
+            case ClassGuard():
+                self.kept.append(guard)
+                self._emit_versioned(guard.version, _CLASS_VERSION, guard.entries)
+            case ContentGuard():
+                self.kept.append(guard)
+                facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
+                self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
+            case BlockGuard():
+                self.kept.append(guard)
+                for address, held in guard.blocks:
+                    self._op(self._walk, Walk.BLOCK, address, self._bytes(held), len(held))
+            case ContextGuard():
+                self._op(self._walk, Walk.CONTEXT, self._address(guard.variable), self._address(guard.expected), id(MISSING))
+            case _:
+                raise AssertionError(f"calls that depend on {guard!r} have no native entry")
+
+    def _bytes(self, content: bytes) -> int:
+        return self._table(array("b", content or b"\0"))
+
+    def _emit_leaf(self, leaf: ArrayIn | ScalarIn | StaticIn, register: int, hold: bool) -> None:
+        source = register * WORD
+        match leaf:
+            case StaticIn(value):
+                self._op(self._walk, Walk.STATIC, source, 0, self._address(value))
+            case ArrayIn():
+                self._sources[self._slot] = source
+                self._emit_array(Walk.ARRAY, source, leaf)
+                if hold:
+                    self._held.append(source)
+            case ScalarIn(dtype, python):
+                slot = self._next_slot() * WORD
+                places = self._inputs + slot, self._scalars + slot
+                if python and dtype.kind == "i":
+                    self._op(self._walk, Walk.INT, source, places[0], 0, 0, places[1])
+                    return
+                facts = cpython.dtype_facts(dtype.name)
+                types = (id(float), id(float)) if python else (facts.scalar, facts.scalar_twin)
+                self._op(self._walk, Walk.VALUE, source, places[0], *types, places[1])
+
+    def _emit_array(self, code: Walk, source: int, leaf: ArrayIn | HiddenArray) -> None:
+        facts = cpython.dtype_facts(leaf.dtype.name)
+        number = self._next_slot()
+        slot = self._inputs + number * WORD
+        nbytes = _nbytes(leaf)
+        if self._donors and nbytes:
+            self._arrays.extend((slot, nbytes, int(number in self._donors)))
+        numbers = facts.number | facts.number_twin << 32
+        self._op(
+            self._walk, code, source, slot, facts.descr, len(leaf.shape), self._shape(leaf.shape), numbers
+        )  # fmt: skip
+
+    def _emit_outputs(self, tree: OutTree) -> int:
+        """Emit preparation and construction; return the greatest depth of the stack."""
+        depth = deepest = 0
+        pending: list[tuple[OutTree, bool]] = [(tree, False)]
+        while pending:
+            node, ready = pending.pop()
+            if not isinstance(node, Node):
+                self._emit_result(node)
+                depth += 1
+            elif not ready:
+                pending.append((node, True))
+                pending.extend((child, False) for child in reversed(node.children))
+            else:
+                self._emit_container(node)
+                depth += 1 - len(node.children)
+            deepest = max(deepest, depth)
+        self._op(self._prepare, Prepare.END)
+        self._op(self._build, Build.END)
+        return deepest
+
+    def _emit_container(self, node: Tuple | List | Dict) -> None:
+        count = len(node.children)
+        if isinstance(node, Dict):
+            # Copying a dict with the right keys is cheaper than growing an empty one.
+            template = self._address(dict.fromkeys(node.keys))
+            self._op(self._build, Build.DICT, count, self._keys(node.keys), template)
+        else:
+            self._op(self._build, Build.TUPLE if isinstance(node, Tuple) else Build.LIST, count)
+
+    def _emit_result(self, leaf: ArrayOut | ScalarOut | StaticOut) -> None:
+        if isinstance(leaf, StaticOut):
+            self._op(self._build, Build.STATIC, self._address(leaf.value))
+            return
+        facts = cpython.dtype_facts(leaf.dtype.name)
+        slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
+        if isinstance(leaf, ArrayOut):
+            shown = leaf.shape
+            if leaf.order is not None:
+                lies = np.empty(leaf.shape, leaf.dtype.name).transpose(np.argsort(leaf.order))
+                shown, strides = lies.shape, self._shape(lies.strides)
+            shape = self._shape(shown)
+            fresh = Prepare.BLOCK if _nbytes(leaf) >= SMALLEST else Prepare.ARRAY
+            words = slot, place, facts.descr, len(leaf.shape), shape
+            if leaf.order is not None:
+                self._op(self._prepare, Prepare.ORDERED, *words, strides)
+            elif leaf.donor is None and (spares := self._spare_arrays(leaf)):
+                self._op(self._prepare, Prepare.SPARE, *words, *map(id, spares))
+            elif leaf.donor is None:
+                self._op(self._prepare, fresh, *words)
+            else:
+                self._op(self._prepare, Prepare.DONOR, *words, self._sources[leaf.donor], int(fresh is Prepare.BLOCK))
+            self._op(self._build, Build.ARRAY, place)
+            return
+        self._op(self._prepare, Prepare.SCALAR, slot, place)
+        if leaf.dtype.kind == "b":
+            self._op(self._build, Build.BOOL, place)
+        else:
+            spares = [np.dtype(leaf.dtype.name).type(0) for _ in range(2)]
+            self.kept.append(spares)
+            self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate, *map(id, spares))
+
+    def _spare_arrays(self, leaf: ArrayOut) -> list[np.ndarray]:
+        """Two arrays: a caller that keeps the last result while it asks for the next gets them in turn."""
+        nbytes = _nbytes(leaf)
+        if nbytes > SPARE_BYTES or self._spared + 2 * nbytes > SPARES_BYTES:
+            return []
+        self._spared += 2 * nbytes
+        spares = [np.empty(leaf.shape, leaf.dtype.name) for _ in range(2)]
+        self.kept.append(spares)
+        return spares
+
+
+def _nbytes(leaf: ArrayIn | HiddenArray | ArrayOut) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def _items(tree: InTree) -> int:
+    """Number of nodes below the root of a tree."""
+    count, pending = 0, [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Node):
+            count += len(node.children)
+            pending.extend(node.children)
+    return count

@@ -1,0 +1,36 @@
+"""Library code that generated modules call: compiled on first need, once per process.
+
+Job: see to it that every external ``gj_*`` symbol a module declares has an address.
+Input: a module.  Output: registered symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphjit.backend.llvm.entry import interrupts
+from graphjit.backend.llvm.math import library
+from graphjit.backend.llvm.products import general
+from graphjit.backend.llvm.threads import pool
+from graphjit.backend.llvm.writing.text import Module
+
+PROVIDERS: dict[str, Callable[[], object]] = {
+    "gj_parallel_for": pool.ensure,
+    interrupts.SYMBOL: interrupts.ensure,
+    "gj_take_room": general.ensure_room,
+    "gj_give_room": general.ensure_room,
+    "gj_gemm_f64": lambda: general.ensure("f64"),
+    "gj_gemm_f32": lambda: general.ensure("f32"),
+}
+_ready: set[str] = set()
+
+
+def provide(module: Module) -> None:
+    """Compile the library code that ``module`` declares; what it shares a level of code generation with goes into one module."""
+    names = module.declared_names
+    general.ensure_parts(part for name in names for part in general.needed(name))
+    library.provide(*filter(library.is_routine, names))
+    for name in names:
+        if name in PROVIDERS and name not in _ready:
+            PROVIDERS[name]()
+            _ready.add(name)

@@ -1,0 +1,372 @@
+"""Indexing: ``x[key]`` and the pieces that assignment shares.
+
+Job: NumPy's basic, advanced and mixed indexing with its placement rules.
+Input: a node and a key.  Output: a `Plan` (what is sliced, flipped, gathered and where the axes go) and the node read through it.
+Invariants: basic indexing is slice + flip + reshape; integer arrays are one `gather` with int64 indices; static indices are checked while
+tracing (IndexError), others wrap and are checked when the compiled code runs; a mask must be known while tracing.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphjit.errors import TraceError
+from graphjit.ir.node import Node
+from graphjit.ir.types import I64
+from graphjit.trace.numpy.arguments import as_index, node_of, static_array, wrap
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.tracer import METHODS, Trace, Tracer, any_tracer
+
+
+class Static(NamedTuple):
+    """An index array known while tracing; from a mask: with the length that its axis must have."""
+
+    values: np.ndarray
+    length: int | None = None
+
+
+class Dynamic(NamedTuple):
+    """An index array known at run time; one from outside with the values it has now."""
+
+    node: Node
+    present: np.ndarray | None
+
+
+Index = np.ndarray | Node
+
+
+@dataclass
+class Plan:
+    """One key on one shape, in three steps: a box (slice and flip) of every axis, a gather from some of them, the final shape."""
+
+    starts: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    flipped: list[int] = field(default_factory=list)
+    dropped: set[int] = field(default_factory=set)
+    indices: list[Index] = field(default_factory=list)
+    axes: list[int] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    index_shape: tuple[int, ...] = ()
+    lead: int = 0  # axes of the result in front of the index axes, new ones not counted
+    final: tuple[int, ...] = ()
+
+    masked: bool = False
+
+    @property
+    def basic(self) -> bool:
+        """Whether all positions are known now: slices, integers and new axes."""
+        return not self.axes
+
+    @property
+    def view(self) -> bool:
+        """Whether NumPy would return a view: integers that are only known at run time are integers too."""
+        return not self.masked and all(not index.shape for index in self.indices)
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """End of the box on each axis."""
+        return tuple(
+            start + (count - 1) * step + 1 if count else start
+            for start, count, step in zip(self.starts, self.counts, self.steps, strict=True)
+        )
+
+
+def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
+    """Read ``key`` as NumPy does.
+
+    Raises:
+        IndexError: too many indices, out of bounds, wrong kinds.
+        TraceError: a mask or a slice bound that is only known at run time.
+    """
+    if type(key) is int and shape:  # the usual case in loops
+        rest = shape[1:]
+        start = _in_range(key, 0, shape[0])
+        whole = [0] * len(rest)
+        return Plan([start, *whole], [1, *rest], [1] * len(shape), dropped={0}, shape=shape, final=rest)
+    items = _items(trace, shape, key)
+    result = Plan(shape=shape)
+    final: list[int] = []
+    advanced: list[int] = []  # positions in ``items`` of integers and index arrays
+    axis = 0
+    arrays = any(kind == "array" for kind, _ in items)
+    place = (0, 0)  # where the index axes go: among all axes of the result, and among the sliced ones
+    new = 0
+    if arrays:
+        result.index_shape = _common(
+            [value.values.shape if isinstance(value, Static) else value.node.shape for kind, value in items if kind == "array"]
+        )
+    for position, (kind, value) in enumerate(items):
+        if kind == "gap":
+            continue
+        if kind == "new":
+            final.append(1)
+            new += 1
+            continue
+        if arrays and kind != "slice":
+            if not advanced:
+                place = (len(final), len(final) - new)
+            advanced.append(position)
+        size = shape[axis]
+        if kind == "int":
+            _box(result, value, 1, 1)
+            result.dropped.add(axis)
+        elif kind == "slice":
+            start, stop, step = value.indices(size)
+            count = len(range(start, stop, step))
+            if step < 0:
+                result.flipped.append(axis)
+                start, step = start + (count - 1) * step if count else 0, -step
+            _box(result, start if count else 0, count, step)
+            final.append(count)
+        else:
+            _box(result, 0, size, 1)
+            result.axes.append(axis)
+            result.indices.append(_checked(value, axis, size, picks=0 not in result.index_shape))
+            result.masked = result.masked or (isinstance(value, Static) and value.length is not None)
+        axis += 1
+    if arrays:
+        adjacent = advanced == list(range(advanced[0], advanced[-1] + 1))
+        at, result.lead = place if adjacent else (0, 0)
+        final[at:at] = result.index_shape
+    result.final = tuple(final)
+    return result
+
+
+def _box(result: Plan, start: int, count: int, step: int) -> None:
+    result.starts.append(start)
+    result.counts.append(count)
+    result.steps.append(step)
+
+
+def _common(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        text = " ".join(str(shape) for shape in shapes)
+        raise IndexError(
+            f"shape mismatch: indexing arrays could not be broadcast together with shapes {text} (at {user_location()})"
+        ) from None
+
+
+def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, Any]]:
+    """The key as (kind, value) pairs that cover every axis: int, slice, new, array."""
+    keys = key if isinstance(key, tuple) else (key,)
+    items: list[tuple[str, Any]] = []
+    used, ellipsis = 0, None
+    for each in keys:
+        if each is None:
+            items.append(("new", None))
+        elif each is Ellipsis:
+            if ellipsis is not None:
+                raise IndexError("an index can only have a single ellipsis ('...')")
+            ellipsis = len(items)
+        elif isinstance(each, slice):
+            items.append(("slice", _checked_slice(each)))
+            used += 1
+        else:
+            for item in _integer_items(trace, each):
+                items.append(item)
+                used += item[0] != "new"
+    if used > len(shape):
+        raise IndexError(f"too many indices for array: array is {len(shape)}-dimensional, but {used} were indexed (at {user_location()})")
+    at = len(items) if ellipsis is None else ellipsis
+    # An ellipsis stands between its neighbours also where it covers no axis: index arrays on both sides are apart.
+    covered: list[tuple[str, Any]] = [("slice", slice(None))] * (len(shape) - used)
+    items[at:at] = covered or [("gap", None)]
+    # the axis of an integer is only known now
+    axis, ready = 0, []
+    for kind, value in items:
+        if kind == "int":
+            value = _in_range(value, axis, shape[axis])
+        ready.append((kind, value))
+        axis += kind not in ("new", "gap")
+    return ready
+
+
+def _checked_slice(value: slice) -> slice:
+    value = slice(*[_bound(bound) for bound in (value.start, value.stop, value.step)])
+    if any(isinstance(bound, Tracer) and static_array(bound) is None for bound in (value.start, value.stop, value.step)):
+        raise TraceError(
+            f"a slice bound is a traced value at {user_location()}: the shape of the result would depend on it. Use a Python number "
+            "(static_argnums), or np.take with np.arange(length) + start, whose length is fixed."
+        )
+    return value
+
+
+def _bound(bound: Any) -> Any:
+    """A slice bound; a number from a captured array is read now."""
+    known = METHODS["__concretise__"](bound, "a slice bound") if isinstance(bound, Tracer) and static_array(bound) is None else None
+    return bound if known is None else known
+
+
+def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
+    """An integer, an index array or a mask."""
+    if not isinstance(value, Tracer | np.ndarray | list | tuple):
+        try:
+            return [("int", operator.index(value))]
+        except TypeError:
+            raise IndexError(
+                "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays are valid "
+                f"indices (at {user_location()})"
+            ) from None
+    known = static_array(value)
+    if known is None and isinstance(value, Tracer) and not value.shape:
+        known = METHODS["__concretise__"](
+            value, "an index", only_small=True
+        )  # one number: a fixed place is much cheaper than a computed one
+    if known is None and isinstance(value, list | tuple) and not any_tracer(value):
+        known = np.asarray(value)
+    if known is not None:
+        if known.dtype.kind == "b":
+            return _mask_items(known)
+        if not known.size and isinstance(value, list | tuple):
+            known = known.astype(np.int64)
+        if known.dtype.kind not in "iu":
+            raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+        if known.ndim == 0:
+            return [("int", int(known))]
+        return [("array", Static(known.astype(np.int64)))]
+    present = None
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        if value.dtype.kind not in "iub":
+            raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+        present = value if value.dtype.kind != "b" else None
+    node = node_of(trace, value)
+    if node.dtype.kind == "b":
+        mask = METHODS["__concretise__"](wrap(trace, node), "indexing with a mask")
+        if mask is not None:
+            return _mask_items(mask)
+        raise TraceError(
+            f"indexing with a traced mask at {user_location()}: the shape of the result would depend on its values. Use "
+            "np.where(mask, x, 0) and reduce, for example np.sum(np.where(mask, x, 0)) for x[mask].sum()."
+        )
+    if node.dtype.kind not in "iu":
+        raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+    return [("array", Dynamic(as_index(trace, node), present))]
+
+
+def _mask_items(mask: np.ndarray) -> list[tuple[str, Any]]:
+    return [("array", Static(index, length)) for index, length in zip(np.nonzero(mask), mask.shape, strict=True)]
+
+
+def _in_range(index: int, axis: int, size: int) -> int:
+    if not -size <= index < size:
+        raise IndexError(f"index {index} is out of bounds for axis {axis} with size {size} (at {user_location()})")
+    return index % size
+
+
+def _checked(index: Static | Dynamic, axis: int, size: int, *, picks: bool) -> Index:
+    """Index arrays ready for a gather; what is known now is in range, and static indices become non-negative.
+
+    Indices that pick nothing, because another array of the key has no element, may be anything, as in NumPy.
+    """
+    if isinstance(index, Dynamic):
+        if index.present is not None and picks:
+            in_range(index.present, axis, size)
+        return index.node
+    if index.length not in (None, size):
+        raise IndexError(
+            f"boolean index did not match indexed array along axis {axis}; size of axis is {size} but size of corresponding boolean "
+            f"axis is {index.length} (at {user_location()})"
+        )
+    return in_range(index.values, axis, size) if picks else np.zeros_like(index.values)
+
+
+def in_range(values: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """Index values from 0 to size - 1.
+
+    Raises:
+        IndexError: as NumPy.
+    """
+    if not values.size:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if low < -size or high >= size:
+        wrong = low if low < -size else high
+        raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {size} (at {user_location()})")
+    return np.where(values < 0, values + size, values) if low < 0 else values
+
+
+# ----------------------------------------------------------------------------------------------------- reading
+
+
+def index_nodes(trace: Trace, indices: list[Index], shape: tuple[int, ...]) -> list[Node]:
+    """Index arrays as int64 nodes of one shape."""
+    nodes = []
+    for index in indices:
+        if isinstance(index, np.ndarray):
+            nodes.append(trace.builder.const(np.broadcast_to(index, shape), I64))
+        else:
+            nodes.append(trace.broadcast(index, shape))
+    return nodes
+
+
+def gathered(trace: Trace, x: Node, indices: list[Node], axes: tuple[int, ...]) -> Node:
+    """`gather`: result axes are the index axes, then the remaining axes of x."""
+    return trace.emit("gather", x, *indices, axes=axes)
+
+
+def boxed(trace: Trace, x: Node, p: Plan) -> Node:
+    """The sliced and flipped box with the integer axes dropped."""
+    x = trace.emit("slice", x, starts=tuple(p.starts), limits=p.limits, steps=tuple(p.steps))
+    if p.flipped:
+        x = trace.emit("flip", x, axes=tuple(p.flipped))
+    return x
+
+
+def kept_axes(p: Plan) -> tuple[list[int], tuple[int, ...]]:
+    """Axes of x that are left when integers are dropped, and where among them the gathered ones stand."""
+    kept = [i for i in range(len(p.shape)) if i not in p.dropped]
+    return kept, tuple(kept.index(axis) for axis in p.axes)
+
+
+def read(trace: Trace, x: Node, p: Plan) -> Node:
+    """``x[key]``."""
+    x = boxed(trace, x, p)
+    if p.basic:
+        return trace.emit("reshape", x, shape=p.final)
+    kept, axes = kept_axes(p)
+    x = trace.emit("reshape", x, shape=tuple(p.counts[i] for i in kept))
+    found = gathered(trace, x, index_nodes(trace, p.indices, p.index_shape), axes)
+    found = trace.emit("transpose", found, perm=placed(p, len(found.shape)))
+    return trace.emit("reshape", found, shape=p.final)
+
+
+def placed(p: Plan, ndim: int) -> tuple[int, ...]:
+    """Order that moves the index axes of a gather's result to their place among the sliced axes."""
+    width = len(p.index_shape)
+    return (*range(width, width + p.lead), *range(width), *range(width + p.lead, ndim))
+
+
+def wrapped_indices(trace: Trace, indices: Any, size: int, axis: int, mode: str) -> Node:
+    """An index argument of np.take and its kin as an int64 node.
+
+    Raises:
+        IndexError: a static index out of range in mode 'raise'.
+    """
+    known = static_array(indices)
+    if known is not None:
+        if known.dtype.kind not in "iub" and known.size:
+            raise TypeError(f"Cannot cast array data from {known.dtype!r} to dtype('int64') according to the rule 'safe'")
+        known = known.astype(np.int64)
+        if mode == "raise":
+            known = in_range(known, axis, size)
+        elif mode == "wrap":
+            known = known % size
+        else:
+            known = np.clip(known, 0, size - 1)
+        return trace.builder.const(known, I64)
+    node = node_of(trace, indices)
+    if node.dtype.kind not in "iub":
+        raise TypeError(f"Cannot cast array data from {node.dtype!r} to dtype('int64') according to the rule 'safe'")
+    node = as_index(trace, node)
+    if mode == "raise":
+        return node
+    value: Any = Tracer(trace, node)
+    value = value % size if mode == "wrap" else np.minimum(np.maximum(value, 0), size - 1)
+    return value._node  # type: ignore[no-any-return]

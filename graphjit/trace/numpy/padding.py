@@ -1,0 +1,205 @@
+"""np.pad: constant, edge, linear_ramp, reflect, symmetric, wrap, maximum, minimum, mean, empty.
+
+Job: each axis in turn grows by pieces of what is there already; all modes are differentiable.
+Not compiled: ``median`` and callables, and ``stat_length``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import UnsupportedError
+from graphjit.ir.node import Node
+from graphjit.ir.types import F64, I64
+from graphjit.trace.numpy.arguments import as_dtype, full, inexact, node_of, static_array, tracer_of, tracing, wrap
+from graphjit.trace.numpy.reductions import keep, mean_node
+from graphjit.trace.numpy.shapes import joined, sliced
+from graphjit.trace.recording.answers import STATIC, value_needed
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, implements
+
+_OPTIONS = {
+    "constant": ("constant_values",),
+    "linear_ramp": ("end_values",),
+    "reflect": ("reflect_type",),
+    "symmetric": ("reflect_type",),
+}
+
+
+def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
+    """(before, after) for each axis, by NumPy's broadcasting of the argument."""
+    if isinstance(value, dict):
+        found = [(0, 0)] * ndim
+        for axis, width in value.items():
+            found[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
+        return found
+    if (isinstance(value, Tracer) or any_tracer(value)) and static_array(value) is None:
+        raise value_needed("the width of a pad", tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
+    return [(row[0], row[1]) for row in np.broadcast_to(value, (ndim, 2)).tolist()]
+
+
+def _values(trace: Trace, value: Any, dtype: np.dtype, ndim: int) -> list[tuple[Node, Node]]:
+    """Pad values for each axis as 0-d nodes; they may be traced."""
+    known = static_array(value)
+    if known is not None:
+        pairs = np.broadcast_to(known, (ndim, 2))
+        return [(as_dtype(trace, before, dtype), as_dtype(trace, after, dtype)) for before, after in pairs]
+    node = trace.broadcast(trace.convert(node_of(trace, value), dtype), (ndim, 2))
+
+    def element(i: int, j: int) -> Node:
+        piece = trace.emit("slice", node, starts=(i, j), limits=(i + 1, j + 1), steps=(1, 1))
+        return trace.emit("reshape", piece, shape=())
+
+    return [(element(i, 0), element(i, 1)) for i in range(ndim)]
+
+
+def _shape_with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return tuple(size if i == axis else n for i, n in enumerate(shape))
+
+
+@implements(np.pad)
+def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Tracer:
+    """np.pad."""
+    trace = tracing()
+    x = node_of(trace, array)
+    grow = _MODES.get(mode) if isinstance(mode, str) else None
+    if grow is None:
+        raise UnsupportedError(f"np.pad(mode={mode!r}) is not compiled (at {user_location()}): use one of {', '.join(_MODES)}")
+    for name in kwargs:
+        if name not in _OPTIONS.get(mode, ()):
+            if name == "stat_length":
+                raise UnsupportedError(f"np.pad(stat_length=...) is not compiled (at {user_location()})")
+            raise ValueError(f"unsupported keyword arguments for mode '{mode}': {name}")
+    widths = [(int(a), int(b)) for a, b in _pairs(pad_width, len(x.shape))]
+    if any(a < 0 or b < 0 for a, b in widths):
+        raise ValueError("index can't contain negative values")
+    option = kwargs.get("constant_values", kwargs.get("end_values", 0))
+    kept = x.dtype if mode == "constant" or x.dtype.kind == "f" else F64  # a ramp is cast to integers last
+    values = _values(trace, option, kept, len(x.shape)) if mode in ("constant", "linear_ramp") else None
+    for axis, (before, after) in enumerate(widths):
+        if before or after:
+            if not x.shape[axis] and mode not in ("constant", "empty"):
+                raise ValueError(f"can't extend empty axis {axis} using modes other than 'constant' or 'empty'")
+            extra: Any = values[axis] if values is not None else kwargs.get("reflect_type", "even")
+            x = grow(trace, x, axis, before, after, extra)
+    return wrap(trace, x)
+
+
+def _sides(trace: Trace, x: Node, axis: int, before: Node | None, after: Node | None) -> Node:
+    return joined(trace, [piece for piece in (before, x, after) if piece is not None], axis)
+
+
+def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
+    if all(value.is_const and not value.attrs["value"].array.any() for value in values) and x.dtype.kind != "b":  # type: ignore[attr-defined]
+        if not any(np.signbit(value.attrs["value"].array).any() for value in values):  # type: ignore[attr-defined]
+            starts = tuple(before if i == axis else 0 for i in range(len(x.shape)))
+            shape = _shape_with(x.shape, axis, x.shape[axis] + before + after)
+            return trace.emit("embed", x, shape=shape, starts=starts, steps=(1,) * len(shape))
+    left, right = (trace.broadcast(value, _shape_with(x.shape, axis, width)) for value, width in zip(values, (before, after), strict=True))
+    return _sides(trace, x, axis, left, right)
+
+
+def _empty(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    zero = full(trace, 0, x.dtype, ())
+    return _constant(trace, x, axis, before, after, (zero, zero))
+
+
+def _ends(trace: Trace, x: Node, axis: int) -> tuple[Node, Node]:
+    size = x.shape[axis]
+    return sliced(trace, x, axis, 0, 1), sliced(trace, x, axis, size - 1, size)
+
+
+def _edge(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    first, last = _ends(trace, x, axis)
+    left = trace.broadcast(first, _shape_with(x.shape, axis, before))
+    return _sides(trace, x, axis, left, trace.broadcast(last, _shape_with(x.shape, axis, after)))
+
+
+def _linear_ramp(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
+    """end + (edge - end) * k / width for k = 0 .. width-1, mirrored on the right (np.linspace without its last point)."""
+    float_type = F64 if x.dtype.kind != "f" else x.dtype
+    pieces = []
+    for end, edge, width, mirrored in zip(values, _ends(trace, x, axis), (before, after), (False, True), strict=True):
+        shape = _shape_with(x.shape, axis, width)
+        ramp = np.arange(width, dtype=float_type).reshape(_shape_with((1,) * len(shape), axis, width))
+        start = trace.broadcast(trace.convert(end, float_type), edge.shape)
+        step = trace.emit(
+            "div", trace.emit("sub", trace.convert(edge, float_type), start), full(trace, max(width, 1), float_type, edge.shape)
+        )
+        position = trace.broadcast(trace.builder.const(ramp, float_type), shape)
+        line = trace.emit("add", trace.emit("mul", position, trace.broadcast(step, shape)), trace.broadcast(start, shape))
+        line = trace.convert(trace.emit("floor", line) if x.dtype.kind in "iu" else line, x.dtype)
+        pieces.append(trace.emit("flip", line, axes=(axis,)) if mirrored else line)
+    return _sides(trace, x, axis, *pieces)
+
+
+def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str, skip: int) -> Node:
+    """Reflection about the edge element (skip=1) or about the edge itself (skip=0), again and again when the pad is wide."""
+    if kind not in ("even", "odd"):
+        raise ValueError(f"reflect_type must be 'even' or 'odd', not {kind!r}")
+    if x.shape[axis] == 1 and skip:
+        return _edge(trace, x, axis, before, after, None)
+    while before or after:
+        size = x.shape[axis]
+        left, right = min(before, size - skip), min(after, size - skip)
+        first, last = _ends(trace, x, axis)
+        head = trace.emit("flip", sliced(trace, x, axis, skip, skip + left), axes=(axis,))
+        tail = trace.emit("flip", sliced(trace, x, axis, size - skip - right, size - skip), axes=(axis,))
+        if kind == "odd":
+            head = _twice_minus(trace, first, head)
+            tail = _twice_minus(trace, last, tail)
+        x = _sides(trace, x, axis, head, tail)
+        before, after = before - left, after - right
+    return x
+
+
+def _twice_minus(trace: Trace, edge: Node, piece: Node) -> Node:
+    dtype = edge.dtype if edge.dtype.kind != "b" else I64
+    double = trace.emit("mul", full(trace, 2, dtype, edge.shape), trace.convert(edge, dtype))
+    return trace.convert(trace.emit("sub", trace.broadcast(double, piece.shape), trace.convert(piece, dtype)), edge.dtype)
+
+
+def _reflect(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str) -> Node:
+    return _mirror(trace, x, axis, before, after, kind, skip=1)
+
+
+def _symmetric(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str) -> Node:
+    return _mirror(trace, x, axis, before, after, kind, skip=0)
+
+
+def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    size = x.shape[axis]
+    start = -before % size
+    copies = -(-(start + before + size + after) // size)
+    whole = trace.emit("concatenate", *[x] * copies, axis=axis)
+    return sliced(trace, whole, axis, start, start + before + size + after)
+
+
+def _statistic(op: str) -> Any:
+    def grow(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+        if op == "mean":
+            value = mean_node(trace, inexact(trace, x), (axis,))
+            value = trace.convert(trace.emit("rint", value) if x.dtype.kind in "iu" else value, x.dtype)
+        else:
+            value = trace.emit(op, x, axes=(axis,))
+        value = keep(trace, value, x.shape, (axis,))
+        left, right = (trace.broadcast(value, _shape_with(x.shape, axis, width)) for width in (before, after))
+        return _sides(trace, x, axis, left, right)
+
+    return grow
+
+
+_MODES: dict[str, Any] = {
+    "constant": _constant,
+    "edge": _edge,
+    "linear_ramp": _linear_ramp,
+    "reflect": _reflect,
+    "symmetric": _symmetric,
+    "wrap": _wrap,
+    "maximum": _statistic("max"),
+    "minimum": _statistic("min"),
+    "mean": _statistic("mean"),
+    "empty": _empty,
+}

@@ -1,0 +1,48 @@
+"""Importing this module makes NumPy code run on tracers: it fills the tables FUNCTIONS, UFUNCS and METHODS of ``tracer``."""
+
+from __future__ import annotations
+
+import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
+from graphjit.trace.arrays import buffers, copies, indexing, known, sharing
+from graphjit.trace.numpy import (
+    calculus,
+    creation,
+    diagonals,
+    einsum,
+    joining,
+    linear,
+    methods,
+    padding,
+    reductions,
+    refused,
+    scipy_special,
+    selection,
+    shapes,
+    statistics,
+    ufunc_methods,
+    ufuncs,
+)
+
+FAMILIES = (
+    buffers,
+    calculus,
+    copies,
+    creation,
+    diagonals,
+    einsum,
+    indexing,
+    joining,
+    known,
+    linear,
+    methods,
+    padding,
+    reductions,
+    refused,
+    scipy_special,
+    selection,
+    shapes,
+    sharing,
+    statistics,
+    ufunc_methods,
+    ufuncs,
+)

@@ -1,0 +1,153 @@
+"""What only a value can answer: truth, conversion to Python numbers, formatting.
+
+Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`), answer.
+Input: a traced value.  Output: an error, or the answer of the NumPy value behind it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.types import Type
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.location import assigns_item, called_function, user_location
+from graphjit.trace.recording.tables import METHODS
+
+
+def complex_needed(value: complex) -> UnsupportedError:
+    """The error for a complex number beside a traced value."""
+    return UnsupportedError(
+        f"a traced value meets the complex number {value!r} at {user_location()}: complex numbers are not compiled yet. Compute with real and "
+        "imaginary parts as two arrays (np.cos and np.sin for np.exp(1j * x))"
+    )
+
+
+def value_needed(what: str, type: Type, advice: str) -> TraceError:
+    """The error for something that needs a traced value."""
+    where = user_location()
+    error = TraceError(f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}")
+    trace = active_trace()
+    if trace is not None:
+        trace.refused = error, where
+    return error
+
+
+def from_outside(writer: str) -> TraceError:
+    """What is raised where an array would be written that the trace does not own, which compiled code never does."""
+    error = TraceError(
+        f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
+        "again. Make the array inside the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
+    )
+    error.final = True  # type: ignore[attr-defined]
+    return error
+
+
+def leaked(value: Any) -> TraceError:
+    """The error for a traced value that is used after its function was traced."""
+    place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
+    try:
+        made = value._node.loc
+    except TraceError:  # parts that were written one by one were never joined
+        made = None
+    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function, or an array that it filled"
+    return TraceError(
+        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
+        f"({where}). It has no value: return it from the function instead"
+    )
+
+
+def known_value(tracer: Any) -> Any:
+    """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
+    trace = active_trace()
+    found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
+
+
+def present(tracer: Any, what: str) -> Any:
+    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays alone (they are guarded); else None.
+
+    Raises:
+        TraceError: the trace is over.
+    """
+    tracer._alive()
+    known = known_value(tracer)
+    if known is not None:
+        return known
+    found = METHODS["__concretise__"](tracer, what)
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
+
+
+def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        known = present(self, what)
+        if known is None:
+            raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
+        known = known if getattr(known, name, None) is not None else np.asarray(known)
+        return getattr(known, name)(*args, **kwargs)
+
+    return refuse
+
+
+def foreign(value: Any, ufunc: np.ufunc, other: Any) -> Any:
+    """An operator beside an object that is neither array nor number: no element equals None or a string.
+
+    Raises:
+        UnsupportedError: a complex number.
+    """
+    if isinstance(other, complex):
+        raise complex_needed(other)
+    if (other is None or isinstance(other, str)) and ufunc.__name__ in ("equal", "not_equal") and not value._weak:
+        return (np.zeros_like if ufunc.__name__ == "equal" else np.ones_like)(value, dtype=bool)
+    return NotImplemented
+
+
+STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
+
+
+class Unanswered:
+    """Base of traced values: the methods that need a value."""
+
+    __slots__ = ()
+    _weak = False
+    _node: Any
+
+    def __bool__(self) -> bool:
+        known = present(self, "a truth value")
+        if known is not None:
+            return bool(known)
+        asker = called_function()
+        if asker in (None, "bool"):
+            raise value_needed(
+                "the truth value (if, while, and, or, not, assert)", self._node.type, f"Use np.where for a choice between values. {STATIC}"
+            )
+        raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
+
+    def __index__(self) -> int:
+        known = present(self, "an index")
+        if known is not None:
+            return operator.index(known)
+        asker = called_function()
+        raise value_needed(f"an argument of {asker}" if asker else "a Python index, a size or an axis", self._node.type, STATIC)
+
+    __float__ = concrete("__float__", "float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
+    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
+    item = concrete("item", ".item()", "Return the array and call .item() outside.")
+    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = concrete("__round__", "round()", "Use np.round.")
+
+    def __format__(self, spec: str) -> str:
+        known = present(self, "formatting")
+        if known is not None:
+            return format(known, spec)
+        advice = "Return the value and format it outside; print(x) and repr(x) show its type."
+        raise value_needed("formatting", self._node.type, advice)
+
+    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")

@@ -1,0 +1,73 @@
+"""Running without compiling: where it is switched on, and traced values that know what they are.
+
+Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger see numbers while a derivative is taken.
+Input: nodes of such a trace.  Output: ndarrays, by the ops' reference implementations.
+Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from graphjit import config
+from graphjit.backend.llvm.entry.callable import tracing
+from graphjit.interpret import evaluate
+from graphjit.ir.node import Node
+
+_disabled: ContextVar[bool] = ContextVar("graphjit_disable_jit", default=config.disable_jit)
+
+
+def jit_disabled() -> bool:
+    """Whether calls of this thread run in plain NumPy."""
+    return _disabled.get()
+
+
+@contextmanager
+def disable_jit(disable: bool = True) -> Iterator[None]:
+    """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints see numbers.
+
+    `jit` calls the function itself.  Derivatives are taken of the operations that NumPy performs in this one call, one after the other; there a
+    number that leaves NumPy (``float(x)``, ``x.item()``) is a constant.  ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
+
+    Args:
+        disable: False compiles again inside another ``disable_jit()``.
+    """
+    before = _disabled.set(disable)
+    try:
+        # Native code would be entered without asking anybody.
+        with tracing():
+            yield
+    finally:
+        _disabled.reset(before)
+
+
+class Values:
+    """Values of the nodes of one trace."""
+
+    def __init__(self) -> None:
+        self.known: dict[Node, np.ndarray | None] = {}
+
+    def of(self, node: Node) -> np.ndarray | None:
+        """The value of ``node``, None where it depends on an input without one."""
+        with np.errstate(all="ignore"):
+            return self.computed(node)
+
+    def computed(self, node: Node) -> np.ndarray | None:
+        """`of`, with the floating-point warnings and errors that the user asked for."""
+        known, pending = self.known, [node]
+        while pending:
+            top = pending[-1]
+            missing = [arg for arg in top.args if arg not in known]
+            if missing:
+                pending += missing
+                continue
+            pending.pop()
+            if top not in known:
+                args = [known[arg] for arg in top.args]
+                without = top.op.name == "input" or any(arg is None for arg in args)
+                known[top] = None if without else evaluate(top, args)
+        return known[node]

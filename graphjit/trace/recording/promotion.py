@@ -1,0 +1,41 @@
+"""Which dtypes NumPy would compute in.
+
+Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak.
+Input: dtypes, and ``int`` or ``float`` for Python numbers.  Output: the dtypes of the loop.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import UnsupportedError
+from graphjit.ir.types import SHORT
+from graphjit.trace.recording.location import user_location
+
+
+def check_dtype(dtype: np.dtype) -> None:
+    """Refuse dtypes that are not compiled."""
+    if dtype.name not in SHORT or not dtype.isnative:
+        raise UnsupportedError(f"dtype {dtype} is not compiled (at {user_location()}); use one of {', '.join(SHORT)} in native byte order")
+
+
+WEAK: dict[str, Any] = {"f": float, "i": int, "b": np.dtype(bool)}
+
+
+def python_kind(value: Any) -> Any:
+    """How a Python number takes part in promotion."""
+    return np.dtype(bool) if isinstance(value, bool) else int if isinstance(value, int) else float
+
+
+@lru_cache(maxsize=4096)
+def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
+    """The dtypes of the loop that NumPy would run: arguments, then result."""
+    if all(kind is int or kind is float for kind in kinds):  # by identity: a dtype equals the Python type it comes from
+        kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
+    found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
+    for dtype in found:
+        check_dtype(dtype)
+    return tuple(found)

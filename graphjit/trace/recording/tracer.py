@@ -1,0 +1,594 @@
+"""Tracers: what user code computes on while it is recorded.
+
+Job: stand in for an ndarray, record each operation as a node, refuse what only a concrete value could answer.
+Input: NumPy calls, operators, methods on tracers.  Output: nodes in the trace's one Builder.
+Invariants: dtypes and promotion are NumPy's (NEP 50; Python numbers are weak); the IR receives explicit conversions and broadcasts; tracers
+of nested transforms share the outermost trace's builder, so no levels exist that could be confused.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, cast
+
+import numpy as np
+
+from graphjit.backend.signature import ContentGuard
+from graphjit.errors import GraphjitError, TraceError, UnsupportedError
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Location, Node
+from graphjit.ir.opdef import REGISTRY
+from graphjit.ir.types import Type
+from graphjit.trace.arrays.layout import Laid, in_order
+from graphjit.trace.numpy.calls import public_name, written
+from graphjit.trace.outside.lent import is_array, is_captured
+from graphjit.trace.recording.active import active
+from graphjit.trace.recording.answers import STATIC, Unanswered, complex_needed, concrete, foreign, from_outside, known_value, leaked
+from graphjit.trace.recording.concrete import Values
+from graphjit.trace.recording.location import LIBRARIES, OWN, assigns_item, user_location
+from graphjit.trace.recording.promotion import WEAK, resolve
+from graphjit.trace.recording.promotion import check_dtype as check_dtype
+from graphjit.trace.recording.promotion import python_kind as python_kind
+from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
+from graphjit.trace.recording.tables import METHODS as METHODS
+from graphjit.trace.recording.tables import UFUNCS as UFUNCS
+from graphjit.trace.recording.tables import implements as implements
+
+
+class Trace:
+    """One recording: a builder, and the arrays that user code captured from outside."""
+
+    def __init__(self, values: Values | None = None) -> None:
+        """``values`` makes a trace that computes while it records."""
+        self.builder = Builder()
+        self.values = values
+        self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        self.lend: Callable[[np.ndarray], None] = lambda array: None
+        self.arguments: list[Tracer] = []
+        self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
+        self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
+        self.over = False
+        self.leaks: dict[int, str] = {}  # names of what still holds a traced value when the trace is over, by the value's id
+        self.free: dict[Node, bool] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
+        self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
+        self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
+        self._outer: Trace | None = None
+
+    def __enter__(self) -> Trace:
+        self._outer, active.trace = active.trace, self
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
+        active.trace = self._outer
+        self.over = True
+        if self.refused is None or not isinstance(error, TypeError | ValueError) or isinstance(error, GraphjitError):
+            return
+        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours says what to do.
+        refusal, where = self.refused
+        last: tuple[str, int] | None = None
+        while entry is not None:
+            code = entry.tb_frame.f_code
+            if not code.co_filename.startswith((OWN, *LIBRARIES)):
+                last = code.co_filename, entry.tb_lineno
+            entry = entry.tb_next
+        if where is not None and last == where[:2]:
+            raise refusal.with_traceback(error.__traceback__) from None
+
+    # ------------------------------------------------------------------------------------------ values
+
+    def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
+        """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
+        made = KINDS[kind](self, self.builder.input(type, name))
+        self.arguments.append(made)
+        return made
+
+    def tracer(self, node: Node, weak: bool = False) -> Tracer:
+        """Wrap a node."""
+        return Tracer(self, node, weak)
+
+    def node(self, value: Any) -> Node:
+        """The node of a tracer, a number, a NumPy scalar or an array (captured by reference unless read-only).
+
+        Raises:
+            UnsupportedError: a dtype or array subclass that is not compiled.
+        """
+        if isinstance(value, Tracer):
+            if value._trace is not self or self.over:
+                raise leaked(value)
+            return value._node
+        if isinstance(value, np.ndarray):
+            return self.capture(value)
+        if isinstance(value, list | tuple):
+            return self.node(assemble(self, value))
+        if isinstance(value, complex):
+            raise complex_needed(value)
+        array = np.asarray(value)
+        check_dtype(array.dtype)
+        return self.builder.const(array, array.dtype)
+
+    def capture(self, array: np.ndarray) -> Node:
+        """A concrete array met while tracing: an input by reference, or a constant when nobody can write to it."""
+        if array.dtype == object:
+            return self.node(assemble(self, array))
+        plain = np.asarray(array) if type(array) is np.memmap else array
+        if not is_array(plain):
+            raise UnsupportedError(
+                f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
+                "pass a plain ndarray, for example np.asarray(x)"
+            )
+        known = self.captured.get(id(array))
+        if known is not None:
+            return known[1]
+        check_dtype(array.dtype)
+        if self.values is not None or (not array.flags.writeable and array.base is None):
+            return self.builder.const(plain, array.dtype)
+        node = self.builder.input(Type(array.dtype, array.shape), "captured")
+        self.captured[id(array)] = (plain, node)
+        self.lend(plain)  # from now on a write into it is seen
+        return node
+
+    # ------------------------------------------------------------------------------------------ operations
+
+    def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
+        """A node at the user's present line."""
+        self.builder.loc = user_location()
+        self.builder.origin = ""
+        node = self.builder.emit(op, *args, **attrs)
+        if self.values is not None:
+            self.values.computed(node)  # now, so that its errors come at the user's line
+        return node
+
+    def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
+        """Emit on values that already agree in dtype and shape."""
+        return Tracer(self, self.emit(op, *[self.node(a) for a in args], **attrs))
+
+    def convert(self, node: Node, dtype: np.dtype) -> Node:
+        """``node`` as ``dtype``."""
+        return node if node.dtype == dtype else self.emit("convert", node, dtype=dtype)
+
+    def narrow(self, node: Node, dtype: np.dtype) -> Node:
+        """A Python number as ``dtype``: an integer that does not fit is an error when the code runs."""
+        if node.dtype.kind == "i" and dtype.kind in "iu" and dtype != node.dtype:
+            return self.emit("narrow", node, dtype=dtype)
+        return self.convert(node, dtype)
+
+    def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
+        """``node`` in ``shape`` by NumPy's rule."""
+        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
+
+    def ufunc(self, ufunc: np.ufunc, *args: Any) -> Any:
+        """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and broadcasting."""
+        special = UFUNCS.get(ufunc)
+        if special is not None:
+            return in_order(special(self, *args), ufunc, args)
+        op = BOUND.get(ufunc)
+        if op is None:
+            raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()})")
+        nodes, _ = self.promoted(ufunc, args)
+        return in_order(Tracer(self, self.emit(op, *nodes)), ufunc, args)
+
+    def promoted(self, ufunc: np.ufunc, args: tuple[Any, ...]) -> tuple[list[Node], np.dtype]:
+        """Arguments converted and broadcast as ``ufunc`` would, and the ufunc's result dtype."""
+        nodes = [None if is_python_number(a) else self.node(a) for a in args]
+        kinds = tuple(
+            python_kind(a) if n is None else WEAK[n.dtype.kind] if is_weak(a) else n.dtype for a, n in zip(args, nodes, strict=True)
+        )
+        dtypes = resolve(ufunc, kinds)
+        ready = [
+            self.number(a, dtype) if n is None else self.narrow(n, dtype) if is_weak(a) else self.convert(n, dtype)
+            for a, n, dtype in zip(args, nodes, dtypes, strict=False)
+        ]
+        shape = self.common_shape(*ready)
+        return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
+
+    def number(self, value: Any, dtype: np.dtype) -> Node:
+        """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
+        return self.builder.const(dtype.type(value), dtype)
+
+    def common_shape(self, *nodes: Node) -> tuple[int, ...]:
+        """NumPy's broadcast shape."""
+        first = nodes[0].shape
+        if all(n.shape == first for n in nodes):
+            return first
+        result = [1] * max(len(n.shape) for n in nodes)
+        for shape in {n.shape for n in nodes}:
+            for i, n in enumerate(reversed(shape), 1):
+                if n != 1:
+                    if result[-i] not in (1, n):
+                        shapes = " ".join(str(n.shape) for n in nodes)
+                        raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})")
+                    result[-i] = n
+        return tuple(result)
+
+
+def is_python_number(value: Any) -> bool:
+    """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses float)."""
+    return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
+
+
+def is_weak(value: Any) -> bool:
+    """Whether a tracer stands for a Python number."""
+    return isinstance(value, Number)
+
+
+def assemble(trace: Trace, values: Any) -> Tracer:
+    """Nested lists, tuples or an object array holding tracers -> one tracer (np.array's meaning)."""
+    if isinstance(values, np.ndarray):
+        if values.dtype != object:
+            return Tracer(trace, trace.capture(values))
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        return values if isinstance(values, Tracer) else Tracer(trace, trace.node(values))
+    if not any_tracer(values):
+        return Tracer(trace, trace.node(np.array(values)))
+    result: Any = np.stack([assemble(trace, value) for value in values])  # type: ignore[call-overload]
+    return cast(Tracer, result)
+
+
+def any_tracer(values: Any) -> bool:
+    """Whether nested lists and tuples hold a tracer or a captured array."""
+    if isinstance(values, list | tuple):
+        return any(any_tracer(value) for value in values)
+    return is_captured(values) or isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
+
+
+def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
+    """An operator method."""
+
+    def method(self: Tracer, other: Any) -> Any:
+        if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
+            return foreign(self, ufunc, other)
+        if isinstance(self, Number) and isinstance(other, list | tuple):
+            return _repeated(self, other, ufunc)
+        result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
+        if isinstance(self, Number) and (is_weak(other) or is_python_number(other)):
+            return as_number(result)
+        return result
+
+    return method
+
+
+def _bound(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return bound(function, args, kwargs)
+
+
+def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A NumPy function on traced arguments: value, ``out=``, memory order of the result.
+
+    Raises:
+        UnsupportedError: it is not compiled.
+    """
+    implementation = FUNCTIONS.get(function)
+    if implementation is None:
+        raise UnsupportedError(
+            f"{public_name(function)} is not compiled (at {user_location()}); write it with the functions that "
+            "`graphjit ops` lists, or compute it outside the compiled function"
+        )
+    return in_order(written(implementation, function, public_name(function), args, kwargs), function, args, kwargs)
+
+
+def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
+    """``[0] * n``: Python repeats the sequence, for which it needs the value of ``n``."""
+    if ufunc is np.multiply and number._node.dtype.kind in "iub":
+        number.__index__()
+    return NotImplemented
+
+
+_raise = binary(np.power)
+
+
+def power(self: Tracer, other: Any) -> Any:
+    """``self ** other``: NumPy squares where the exponent is the Python number 2, and the square of a bool is an int8."""
+    squares = type(other) is int and other == 2 and not isinstance(self, Number)
+    return self._trace.ufunc(np.square, self) if squares and self._node.dtype.kind == "b" else _raise(self, other)
+
+
+def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
+    """An operator method of one argument."""
+
+    def method(self: Tracer) -> Any:
+        result = self._trace.ufunc(ufunc, self)
+        return as_number(result) if isinstance(self, Number) else result
+
+    return method
+
+
+def asked_by_user() -> bool:
+    """Whether the caller's caller is code outside of this package."""
+    name = sys._getframe(2).f_globals.get("__name__")
+    return not (isinstance(name, str) and name.startswith("graphjit."))
+
+
+def _fact(name: str, doc: str) -> property:
+    """A static attribute, which a Python number has not: only this package may ask a traced one."""
+
+    def fact(self: Tracer) -> Any:
+        if isinstance(self, Number) and asked_by_user():
+            raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
+        return FACTS[name](self._node)
+
+    return property(fact, doc=doc)
+
+
+FACTS: dict[str, Callable[[Node], Any]] = {
+    "shape": lambda node: node.shape,
+    "dtype": lambda node: node.dtype,
+    "ndim": lambda node: len(node.shape),
+    "size": lambda node: node.type.size,
+    "itemsize": lambda node: node.dtype.itemsize,
+    "nbytes": lambda node: node.type.nbytes,
+}
+
+
+class Tracer(Unanswered):
+    """A traced value of known dtype and shape and unknown contents: an `Array`, a NumPy `Scalar` or a Python `Number`.
+
+    ``Tracer(trace, node)`` makes what a NumPy function would return: a scalar where there is one number, else an array.  To user code (and to
+    NumPy's) a traced value gives the class that it stands for, so that ``isinstance(x, np.ndarray)`` and ``np.isscalar(x)`` answer as without tracing.
+    """
+
+    __slots__ = ("__weakref__", "_model", "_node", "_trace")
+    _model: np.ndarray | None
+    __array_priority__ = 1000.0
+
+    def __new__(cls, trace: Trace, node: Node, weak: bool = False) -> Tracer:
+        kind = cls if cls is not Tracer else Number if weak else Array if node.shape else Scalar
+        return object.__new__(kind)
+
+    def __init__(self, trace: Trace, node: Node, weak: bool = False) -> None:
+        self._trace = trace
+        self._node = node
+        self._model: np.ndarray | None = None  # None: a new, row-major array; see `layout`
+
+    def _alive(self) -> None:
+        """Refuse what needs a value after the trace is over."""
+        if self._trace.over:
+            raise leaked(self)
+
+    @property
+    def _class(self) -> type:
+        """What user code should see."""
+        return np.ndarray
+
+    @property
+    def __class__(self) -> Any:
+        return self._class if asked_by_user() else type(self)
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        object.__dict__["__class__"].__set__(self, kind)
+
+    shape = _fact("shape", "Static shape.")
+    dtype = _fact("dtype", "NumPy dtype.")
+    ndim = _fact("ndim", "Number of axes.")
+    size = _fact("size", "Number of elements.")
+    itemsize = _fact("itemsize", "Bytes of an element.")
+    nbytes = _fact("nbytes", "Bytes of all elements.")
+
+    def __repr__(self) -> str:
+        known = known_value(self)
+        return f"<traced {self._node.type}>" if known is None else repr(known)
+
+    def __str__(self) -> str:
+        known = known_value(self)
+        return repr(self) if known is None else str(known)
+
+    # operators
+    __add__, __radd__ = binary(np.add), binary(np.add, True)
+    __sub__, __rsub__ = binary(np.subtract), binary(np.subtract, True)
+    __mul__, __rmul__ = binary(np.multiply), binary(np.multiply, True)
+    __truediv__, __rtruediv__ = binary(np.true_divide), binary(np.true_divide, True)
+    __floordiv__, __rfloordiv__ = binary(np.floor_divide), binary(np.floor_divide, True)
+    __mod__, __rmod__ = binary(np.remainder), binary(np.remainder, True)
+    __pow__, __rpow__ = power, binary(np.power, True)
+    __and__, __rand__ = binary(np.bitwise_and), binary(np.bitwise_and, True)
+    __or__, __ror__ = binary(np.bitwise_or), binary(np.bitwise_or, True)
+    __xor__, __rxor__ = binary(np.bitwise_xor), binary(np.bitwise_xor, True)
+    __lshift__, __rlshift__ = binary(np.left_shift), binary(np.left_shift, True)
+    __rshift__, __rrshift__ = binary(np.right_shift), binary(np.right_shift, True)
+    __lt__, __le__, __gt__, __ge__ = (
+        binary(np.less),
+        binary(np.less_equal),
+        binary(np.greater),
+        binary(np.greater_equal),
+    )
+    __eq__, __ne__ = binary(np.equal), binary(np.not_equal)  # type: ignore[assignment]
+    __neg__, __abs__, __invert__, __pos__ = (
+        unary(np.negative),
+        unary(np.absolute),
+        unary(np.invert),
+        unary(np.positive),
+    )
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.matmul(self, other)  # type: ignore[call-overload]
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return np.matmul(other, self)  # type: ignore[call-overload]
+
+    # NumPy's protocols
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        self._alive()
+        handler = METHODS.get("__array_ufunc__")
+        if handler is not None:
+            compute = getattr(ufunc, method)
+            record = functools.partial(handler, self, ufunc, method)
+            return METHODS["__or_computed__"](f"np.{ufunc.__name__}", record, compute, args, kwargs)
+        return self._trace.ufunc(ufunc, *args)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        self._alive()
+        record = functools.partial(_bound, function)
+        return METHODS["__or_computed__"](public_name(function), record, function, args, kwargs)
+
+    @property
+    def __array__(self) -> Any:
+        if not self._node.shape:
+            # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
+            raise AttributeError("__array__")
+        self._alive()
+        known = METHODS["__concretise__"](self, "np.asarray")
+        if known is not None:
+            return lambda dtype=None, copy=None: np.array(known, dtype=dtype, copy=copy)
+        if assigns_item():
+            raise from_outside("an assignment to an item")
+        raise TraceError(
+            f"np.asarray / np.array of a traced {self._node.type} at {user_location()}: its values are only known when the "
+            "compiled code runs. Use the traced value itself; np.stack or np.concatenate join several."
+        )
+
+    # methods and properties of ndarray
+    def __getattr__(self, name: str) -> Any:
+        implementation = METHODS.get(name)
+        if implementation is None or name.startswith("__"):
+            raise AttributeError(
+                f"a traced array has no attribute {name!r}"
+                if name.startswith("__")
+                else f"ndarray.{name} is not compiled (at {user_location()})"
+            )
+        self._alive()
+        if getattr(implementation, "is_property", False):
+            return implementation(self)
+        function = getattr(np.ndarray, name, None)
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            found = written(implementation, function, f"ndarray.{name}", args, kwargs)
+            return found if function is None or kwargs.get("out") is not None else in_order(found, function, args, kwargs)
+
+        if function is None:
+            return partial(method, self)
+        return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", method, function, (self, *args), kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        self._alive()
+        return METHODS["__getitem__"](self, key)
+
+
+class Array(Laid, Tracer):  # type: ignore[misc]
+    """A traced ndarray (of no axes too, if NumPy would have an array there)."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        METHODS["__setitem__"](self, key, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __copy__(self) -> Any:
+        return METHODS["__copy__"](self)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return METHODS["__copy__"](self)
+
+
+class Outside(Array):
+    """The traced value of an array from outside itself: it is read, never written."""
+
+    __slots__ = ()
+
+
+class Scalar(Tracer):
+    """A traced NumPy scalar: one number that cannot be written to."""
+
+    __slots__ = ()
+    twin = staticmethod(lambda x: x._node.dtype.type(1))
+    __hash__ = concrete("__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
+
+    @property
+    def _class(self) -> type:
+        return self._node.dtype.type
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class Number(Tracer):
+    """A traced Python number: weak in promotion, and without the attributes of arrays."""
+
+    __slots__ = ()
+    _weak = True
+    __hash__ = Scalar.__hash__  # type: ignore[assignment]
+    twin = staticmethod(lambda x: PYTHON[x._node.dtype.kind](1))
+
+    @property
+    def _class(self) -> type:
+        return PYTHON[self._node.dtype.kind]
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(self._class, name):
+            found = NUMBER_METHODS.get(name)
+            if found is None:
+                return partial(concrete(name, f"{self._class.__name__}.{name}", STATIC), self)
+            return found(self)
+        if name in NDARRAY and asked_by_user():
+            raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
+        return Tracer.__getattr__(self, name)
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        raise TypeError(f"{self._class.__name__!r} object is not subscriptable (at {user_location()})")
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+PYTHON: dict[str, type] = {"f": float, "i": int, "b": bool}
+NUMBER_METHODS: dict[str, Callable[[Number], Any]] = {
+    "real": lambda x: x,
+    "imag": lambda x: 0 if x._node.dtype.kind == "i" else 0.0,
+    "conjugate": lambda x: lambda: x,
+    "numerator": lambda x: x,
+    "denominator": lambda x: 1,
+}
+NDARRAY = frozenset(dir(np.ndarray))
+KINDS: dict[str, type[Tracer]] = {"array": Array, "scalar": Scalar, "number": Number}
+
+
+def kind_of(value: Any) -> type[Tracer]:
+    """The kind of tracer that stands for a value."""
+    if isinstance(value, Number) or is_python_number(value):
+        return Number
+    return Array if isinstance(value, Array | np.ndarray | list | tuple) else Scalar
+
+
+def as_number(value: Any) -> Any:
+    """A result of Python numbers, which is a Python number again (of a pair: each)."""
+    if isinstance(value, tuple):
+        return tuple(as_number(item) for item in value)
+    return value if isinstance(value, Number) else Number(value._trace, value._node)
+
+
+for _kind, _name in {
+    Tracer: "traced array",
+    Array: "traced array",
+    Outside: "traced array",
+    Scalar: "traced scalar",
+    Number: "traced number",
+}.items():
+    _kind.__name__ = _kind.__qualname__ = _name
+"""What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
+
+BOUND: dict[np.ufunc, str] = {function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)}

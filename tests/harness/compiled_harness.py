@@ -1,0 +1,106 @@
+"""Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks to IR text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from random_graphs import random_inputs, rng_for, shrink
+
+from graphjit.dispatch import executable
+from graphjit.interpret import interpret
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.printer import print_graph
+from graphjit.ir.types import F64, Type
+from graphjit.transforms.reverse import cotangents
+
+TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
+
+
+def run(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    return executable(graph).run([np.ascontiguousarray(x) for x in inputs])
+
+
+def same(found: np.ndarray, wanted: np.ndarray, what: str, factor: float = 1.0) -> None:
+    assert found.dtype == wanted.dtype, what
+    assert found.shape == wanted.shape, what
+    if wanted.dtype.kind == "f":
+        tolerance = TOLERANCE["f"][wanted.dtype.itemsize] * factor
+        finite = np.abs(wanted[np.isfinite(wanted)])
+        scale = float(finite.max(initial=0.0))
+        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * min(scale, 1.0), err_msg=what)
+    else:
+        np.testing.assert_array_equal(found, wanted, err_msg=what)
+
+
+class Make:
+    """Shorthand for graphs written by hand."""
+
+    def __init__(self) -> None:
+        self.b = Builder()
+        self.inputs: list[Node] = []
+
+    def input(self, *shape: int, dtype: np.dtype = F64) -> Node:
+        self.inputs.append(self.b.input(Type(dtype, shape), f"x{len(self.inputs)}"))
+        return self.inputs[-1]
+
+    def spread(self, node: Node, shape: tuple[int, ...], axes: tuple[int, ...]) -> Node:
+        kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+        return self.b.broadcast_to(self.b.reshape(node, shape=kept), shape=shape)
+
+    def graph(self, *outputs: Node) -> Graph:
+        return Graph("f", self.inputs, outputs)
+
+    def with_gradient(self, output: Node) -> Graph:
+        """The sum of squares of ``output`` and its gradient."""
+        b = self.b
+        total = b.sum(b.mul(output, output), axes=tuple(range(len(output.shape))))
+        wrt = [node for node in self.inputs if node.dtype.kind == "f"]
+        found = cotangents(b, {total: b.full(1.0, total.type)}, wrt)
+        return Graph("f", self.inputs, [output, total, *[ct for ct in found if ct is not None]])
+
+
+def check(make: Make, output: Node, factor: float = 10.0) -> None:
+    rng = np.random.default_rng(7)
+    for graph in (make.graph(output), make.with_gradient(output)) if output.dtype.kind == "f" else (make.graph(output),):
+        values = [
+            np.asarray(rng.normal(size=n.shape), n.dtype) if n.dtype.kind == "f" else rng.integers(0, 3, size=n.shape) for n in graph.inputs
+        ]
+        for found, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+            same(found, want, "gradient", factor * max(1.0, np.sqrt(want.size)))
+
+
+def with_gradient(graph: Graph) -> Graph:
+    b = Builder()
+    inputs = [b.input(n.type, f"x{i}") for i, n in enumerate(graph.inputs)]
+    outs = list(b.inline(graph, tuple(inputs)))
+    seeds = {o: b.full(1.0, o.type) for o in outs if o.dtype.kind == "f"}
+    found = cotangents(b, seeds, [n for n in inputs if n.dtype.kind == "f"]) if seeds else []
+    return Graph(graph.name, inputs, [*outs, *[ct for ct in found if ct is not None]])
+
+
+def differs(graph: Graph, seed: int) -> str:
+    """Empty when compiled and interpreted values agree."""
+    values = random_inputs(graph, rng_for(seed))
+    wanted = interpret(graph, *values)
+    try:
+        found = executable(graph).run([np.ascontiguousarray(v) for v in values])
+    except ArithmeticError as error:
+        return f"raised {error}"
+    single = any(node.dtype == np.float32 for node in graph.nodes())
+    for i, (got, want) in enumerate(zip(found, wanted, strict=True)):
+        if want.dtype.kind != "f":
+            if not np.array_equal(got, want):
+                return f"output {i}: {got} is not {want}"
+            continue
+        tolerance = 1e-3 if single else 1e-10
+        scale = max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0)))
+        if not np.allclose(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+            return f"output {i}: {got} is not {want}"
+    return ""
+
+
+def examine(graph: Graph, seed: int) -> None:
+    if differs(graph, seed):
+        small = shrink(graph, lambda g: bool(differs(g, seed)))
+        pytest.fail(f"seed {seed}: {differs(small, seed)}\n{print_graph(small)}")

@@ -1,0 +1,199 @@
+"""Batched products inside sweeps: rows of attention stay in cache between its two products, and on the way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threads_harness import same_bits
+
+import graphjit
+from graphjit import compilation, pipeline
+from graphjit.backend.numba.executable import NumbaExecutable
+from graphjit.interpret import interpret
+from graphjit.schedule import contractions, sweep
+from graphjit.schedule.program import Kernel, Product, Sweep
+
+
+def attention(q, k, v):
+    """Over (batch, length, width)."""
+    scores = q @ np.swapaxes(k, 1, 2)
+    weights = np.exp(scores - np.max(scores, axis=2, keepdims=True))
+    return np.sum(np.tanh((weights / np.sum(weights, axis=2, keepdims=True)) @ v))
+
+
+def heads_inside(q, k, v):
+    """Over (length, heads, width), as a projection leaves it."""
+    q, k, v = (np.transpose(x, (1, 0, 2)) for x in (q, k, v))
+    return attention(q * 0.5, k, v)
+
+
+def layers(x, w, v):
+    """A network for each element of the batch."""
+    hidden = np.tanh(x @ w)
+    return np.sum(np.exp(-((hidden @ np.swapaxes(v, 1, 2)) ** 2)))
+
+
+def turned(x, w, v):
+    """Products that sum over the rows, of values made in the rows."""
+    hidden = np.tanh(x @ w)
+    return np.sum(np.swapaxes(hidden, 1, 2) @ (hidden * v[:, :1, :1])) + np.sum(np.swapaxes(x, 1, 2) @ hidden)
+
+
+def shifted(x, w, v):
+    """What reads the next row of a product is no part of its sweep."""
+    hidden = np.tanh(x @ w)
+    return np.sum((hidden[:, 1:] * hidden[:, :-1]) @ np.swapaxes(v, 1, 2)[:, : hidden.shape[2], :1])
+
+
+def normed(x, w, v):
+    """Statistics of rows, and of whole elements, beside products."""
+    hidden = x @ w
+    centred = hidden - np.mean(hidden, axis=2, keepdims=True)
+    scaled = centred / np.sqrt(np.mean(hidden * hidden, axis=(1, 2), keepdims=True) + 1.0)
+    return np.sum(np.exp(scaled) @ np.swapaxes(v, 1, 2))
+
+
+def square(x, w, v):
+    """Squares of a batch, read by rows and by columns (where rows are as many as columns)."""
+    hidden = np.tanh(x @ w)
+    hidden = hidden @ np.swapaxes(hidden, 1, 2)
+    return np.sum(np.exp(np.swapaxes(hidden, 1, 2)) @ hidden) + np.sum(np.swapaxes(hidden, 1, 2) @ x) + np.sum(np.tanh(hidden @ hidden))
+
+
+def flips(x, w, v):
+    """What another row made is no part of a sweep, whatever order rows and columns are read in."""
+    hidden = np.tanh(x @ w)
+    return np.sum(hidden[:, ::-1] @ v) + np.sum(np.exp(hidden[:, :, ::-1]) @ w + hidden)
+
+
+def following(x, w, v):
+    """The next row beside one's own."""
+    hidden = x @ w
+    return np.sum((np.tanh(hidden) * np.pad(hidden, ((0, 0), (0, 1), (0, 0)))[:, 1:]) @ v)
+
+
+def first(x, w, v):
+    """The first row beside one's own."""
+    hidden = x @ w
+    return np.sum((np.exp(hidden) * hidden[:, :1]) @ v)
+
+
+def last(x, w, v):
+    """The last row in place of one's own."""
+    hidden = x @ w
+    return np.sum(np.tanh(np.broadcast_to(hidden[:, -1:], hidden.shape) * x[:, :, :1]) @ v)
+
+
+def crossed(x, w, v):
+    """Elements and rows of another order (where they are equally many)."""
+    hidden = np.tanh(x @ w)
+    n = min(hidden.shape[:2])
+    crossed = np.swapaxes(np.exp(hidden), 0, 1)
+    return np.sum(np.tanh(crossed[:n, :n] @ w[:n] if crossed.shape[0] != hidden.shape[0] else crossed @ w))
+
+
+def running(x, w, v):
+    """Running sums along rows go on from block to block, those within a row do not."""
+    hidden = np.tanh(x @ w)
+    return np.sum(np.exp(np.cumsum(hidden, axis=2) / 9) @ v) + np.sum((np.cumsum(hidden, axis=1) / 9) @ v)
+
+
+def joined(x, w, v):
+    """Pieces of a concatenation, which are written where they belong."""
+    hidden = np.tanh(x @ w)
+    both = np.concatenate([hidden, np.exp(hidden)], axis=2)
+    return np.sum(both @ np.concatenate([v, w], axis=1)) + np.sum(np.concatenate([hidden, x], axis=1) @ v)
+
+
+FUNCTIONS = {
+    f.__name__: f
+    for f in (attention, heads_inside, layers, turned, shifted, normed, square, flips, following, first, last, crossed, running, joined)
+}
+
+
+def shapes(name: str, batch: int, rows: int, width: int) -> list[tuple[int, ...]]:
+    if name == "attention":
+        return [(batch, rows, width)] * 3
+    if name == "heads_inside":
+        return [(rows, batch, width)] * 3
+    return [(batch, rows, width), (batch, width, width), (batch, width, width)]
+
+
+def arguments(name: str, sizes: tuple[int, int, int], dtype: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(sum(sizes))
+    return [(rng.normal(size=shape) / 2).astype(dtype) for shape in shapes(name, *sizes)]
+
+
+def sweeps(program) -> list[Sweep]:
+    return [step for step in program.steps if isinstance(step, Sweep) and step.batch > 1]
+
+
+def scheduled(f, args):
+    graph = graphjit.value_and_grad(f, argnums=(0, 1, 2)).dispatcher.staged(*args).graph
+    return graph, pipeline.schedule(pipeline.optimize(graph))[1]
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch):
+    """No size is too small; code made so is not kept."""
+    names = {"MIN_ROWS": 2, "SHARED_BYTES": 0, "MIN_BATCH": 2, "MIN_EACH": 2, "MIN_BLOCK": 1, "EACH_BLOCK_BYTES": 600, "ROUND": 4}
+    for name, value in names.items():
+        monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(contractions, "SMALL", 0)
+    monkeypatch.setattr(contractions, "SMALL_IN_BATCH", 0)
+    monkeypatch.setattr(contractions, "SMALL_AXIS", 0)
+    compilation._recent.clear()
+    yield
+    compilation._recent.clear()
+
+
+# Lengths that are prime, that blocks divide, and extents that only strides tell apart.
+@pytest.mark.parametrize("sizes", [(3, 12, 5), (2, 7, 3), (5, 16, 8), (4, 4, 4), (8, 8, 3), (3, 9, 9), (2, 30, 17)])
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_values_and_gradients(everywhere, name, sizes, dtype):
+    f, args = FUNCTIONS[name], arguments(name, sizes, dtype)
+    graph, program = scheduled(f, args)
+    kernels = pipeline.lower(program)
+    value, gradients = graphjit.value_and_grad(f, argnums=(0, 1, 2))(*args)
+    wanted = interpret(graph, *args)
+    printed = NumbaExecutable(program, kernels, python=True).run(args)
+    alone = graphjit.jit(f)(*args)  # then nothing outlives its block of rows
+    tolerance = 1e-11 if dtype == "float64" else 5e-5
+    for found in ((value, *gradients), printed, (alone, *gradients)):
+        for got, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max())))
+
+
+def test_every_kind_of_product_is_swept(everywhere):
+    found = set()
+    for name, f in FUNCTIONS.items():
+        _, program = scheduled(f, arguments(name, (3, 12, 5), "float64"))
+        for step in sweeps(program):
+            found |= {(sweep.sums_over_rows(part), part.rhs[1] == 1) for part in step.parts if isinstance(part, Product)}
+            assert step.rows % step.block == 0
+    assert found == {(False, True), (False, False), (True, True)}
+
+
+def test_attention_stores_what_its_gradient_reads_and_no_more():
+    _, program = scheduled(attention, arguments("attention", (4, 256, 16), "float64"))
+    forward, backward = sweeps(program)
+    assert [type(part) for part in forward.parts] == [Product, Kernel, Product]
+    assert [type(part) for part in backward.parts].count(Product) == 4
+    scratch = [buffer for buffer in program.buffers.values() if buffer.kind == "scratch"]
+    assert {buffer.size for buffer in scratch} >= {backward.block * 256}
+    squares = [buffer for buffer in program.buffers.values() if buffer.kind == "arena" and buffer.size == 4 * 256 * 256]
+    assert len(squares) <= 3
+
+
+@pytest.mark.parametrize("sizes", [(3, 256, 16), (4, 127, 16), (4, 64, 16)])
+def test_few_elements_and_few_rows_stay_steps(sizes):
+    _, program = scheduled(attention, arguments("attention", sizes, "float64"))
+    assert not sweeps(program)
+
+
+def test_results_do_not_depend_on_threads():
+    args = arguments("attention", (5, 160, 24), "float64")
+    compiled = graphjit.value_and_grad(attention, argnums=(0, 1, 2))
+    assert sweeps(scheduled(attention, args)[1])
+    same_bits(compiled, *args)

@@ -1,0 +1,176 @@
+"""The examples run headless and give the numbers they promise; textbook values hold to rounding."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def textbook() -> ModuleType:
+    return load("textbook")
+
+
+@pytest.fixture(scope="module")
+def cases(textbook: ModuleType) -> dict[str, Any]:
+    return textbook.cases()
+
+
+def close(actual: Any, expected: Any) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-14, atol=1e-16)
+
+
+def test_squared_error_of_a_neuron(cases: dict[str, Any]) -> None:
+    value, gradients = cases["loss"]
+    assert value == 1.0
+    assert gradients == (-6.0, -4.0, -2.0, 2.0)
+
+
+def test_relu_that_is_off_passes_no_cotangent(cases: dict[str, Any]) -> None:
+    value, cotangents = cases["relu_neuron"]
+    assert value == 0.0
+    assert cotangents == (0.0, 0.0, 0.0)
+
+
+def test_relu_that_is_on_passes_the_cotangent(textbook: ModuleType) -> None:
+    value, pullback = textbook.graphjit.vjp(textbook.relu_neuron, 3.0, 2.0, -4.0)
+    assert value == 2.0
+    assert pullback(5.0) == (10.0, 15.0, 5.0)
+
+
+def test_parameter_on_several_paths_gets_the_sum(cases: dict[str, Any]) -> None:
+    assert cases["several_paths"] == (20.0, 12.0)
+
+
+def test_network_with_squared_error(textbook: ModuleType, cases: dict[str, Any]) -> None:
+    step = cases["squared_error"]
+    slope = -0.27674159476431712
+    close(textbook.network(textbook.NETWORK, textbook.POINT), [0.4378234991142019])
+    close(step["value"], 0.31604241814819976)
+    close(step["gradient"]["w2"], [[-0.13837079738215856, -0.3459269934553964, 0.0]])
+    close(step["gradient"]["b2"], [slope])
+    close(step["gradient"]["b1"], [slope, -slope, 0.0])
+    close(step["gradient"]["w1"], [[slope, slope], [-slope, -slope], [0.0, 0.0]])
+    close(step["updated"]["b2"], [0.5 - 0.5 * slope])
+    close(step["updated"]["w1"][0], [0.5 - 0.5 * slope, -0.5 - 0.5 * slope])
+    close(step["value_after"], 0.080470546496357111)
+
+
+def test_network_with_cross_entropy(cases: dict[str, Any]) -> None:
+    step = cases["cross_entropy"]
+    slope = 0.4378234991142019 - 1.0  # sigmoid and cross-entropy together: p - y
+    close(step["value"], 0.82593941987884356)
+    close(step["gradient"]["w2"], [[-0.28108825044289905, -0.70272062610724763, 0.0]])
+    close(step["gradient"]["b2"], [slope])
+    close(step["gradient"]["b1"], [slope, -slope, 0.0])
+    close(step["gradient"]["w1"], [[slope, slope], [-slope, -slope], [0.0, 0.0]])
+    close(step["value_after"], 0.12117544709855855)
+
+
+def test_regularised_perceptron(textbook: ModuleType, cases: dict[str, Any]) -> None:
+    value, (d_w1, d_w2) = cases["regularised"]
+    close(value, 0.90910160771607346)
+    close(
+        d_w1,
+        [
+            [-0.40242026498641829, -0.32621013249320915],
+            [0.58265639631022454, 0.35382819815511227],
+            [-0.972954430269951, -0.4114772151349755],
+        ],
+    )
+    close(
+        d_w2,
+        [
+            [0.1, -0.51504824273151691, 0.23037153008389967],
+            [0.05, 0.47827217876963072, -0.28913072787818892],
+        ],
+    )
+    by_formula = textbook.regularised_by_formula(*textbook.PERCEPTRON)
+    close(d_w1, by_formula[0])
+    close(d_w2, by_formula[1])
+
+
+def test_textbook_declares_arguments_of_every_function(textbook: ModuleType) -> None:
+    for name, arguments in textbook.EXAMPLES.items():
+        assert np.all(np.isfinite(getattr(textbook, name)(*arguments)))
+
+
+def test_textbook_prints_its_numbers(textbook: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    textbook.main()
+    printed = capsys.readouterr().out
+    for line in ("L = 1.", "dL/d(a, w, b, y) = (-6., -4., -2., 2.)", "(0., 0., 0.)", "0.316042", "0.825939"):
+        assert line in printed
+
+
+def test_digits_reach_the_promised_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the digits example needs the examples extra")
+    pytest.importorskip("tqdm", reason="the digits example needs the examples extra")
+    target = tmp_path / "digits.json"
+    result = load("digits").main(["--epochs", "30", "--no-progress", "--json", str(target)])
+    assert result["test_accuracy"] > 0.96
+    assert result["value_difference"] <= 1e-12
+    assert result["gradient_difference"] <= 1e-10
+    # Training multiplies rounding differences, but not out of sight: both runs reach the same network.
+    assert result["parameter_difference"] <= 1e-6
+    assert json.loads(target.read_text()) == result
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
+    target = tmp_path / "modes.png"
+    results = load("forward_vs_reverse").main(["--quick", "--plot", str(target)])
+    assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for key in ("inputs", "outputs"):
+        assert max(results[key]["seconds"]["disagreement"]) <= 1e-12
+        for method in ("forward", "reverse", "numerical"):
+            assert all(second > 0.0 for second in results[key]["seconds"][method])
+    # 64 products against one: a factor that no noise reaches.
+    wide, tall = results["inputs"]["seconds"], results["outputs"]["seconds"]
+    assert wide["forward"][-1] > 4.0 * wide["reverse"][-1]
+    assert tall["reverse"][-1] > 4.0 * tall["forward"][-1]
+    errors = results["errors"]
+    assert errors["compiled"] <= 1e-14
+    assert 1e-11 < errors["one-sided"].min() < 1e-6
+    assert 1e-14 < errors["central"].min() < 1e-8
+    assert 1e-10 < errors["steps"][int(np.argmin(errors["one-sided"]))] < 1e-6
+    turns, symbolic, graph = (results["swell"][key] for key in ("turns", "symbolic", "graph"))
+    assert symbolic[-1] > 20 * graph[-1]
+    assert graph[-1] - graph[-2] <= 12 * (turns[-1] - turns[-2])
+    assert "numerical" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def memory() -> dict[tuple[int, int], dict[str, int]]:
+    pytest.importorskip("matplotlib", reason="the example imports it from the examples extra")
+    rows = load("forward_vs_reverse").memory((2, 8), (16, 64), 32)
+    return {(row["depth"], row["batch"]): row for row in rows}
+
+
+def test_reverse_mode_keeps_every_layer(memory: dict[tuple[int, int], dict[str, int]]) -> None:
+    layer = 64 * 32 * 8
+    assert memory[8, 64]["reverse"] - memory[2, 64]["reverse"] >= 5 * layer
+    assert memory[8, 64]["reverse"] >= 3 * memory[8, 16]["reverse"]
+
+
+def test_forward_mode_keeps_no_layer(memory: dict[tuple[int, int], dict[str, int]]) -> None:
+    assert memory[8, 64]["forward"] <= 1.5 * memory[2, 64]["forward"]

@@ -1,0 +1,163 @@
+"""The shape of the source tree: layers, file sizes, one reader of the environment, a documented public API."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import graphjit
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "graphjit"
+LINE_LIMIT = 600
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "config"),
+    ("ir",),
+    ("ops", "progress"),
+    ("interpret", "passes", "transforms"),
+    ("schedule",),
+    ("loops",),
+    ("backend",),
+    ("pipeline",),
+    ("compilation",),
+    ("trace", "dispatch", "api"),
+    ("interop", "aot", "cli", "__main__"),
+)
+"""Parts of the package from the lowest to the highest layer (design: "the road that data travels").  A part imports its own and lower layers; the top layer may also import the package itself."""
+
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if not any(part.startswith(".") for part in path.relative_to(ROOT).parts))
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def part_of(module: str) -> str:
+    """``graphjit.ir.node`` -> ``ir``; the package itself -> ``""``."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else ""
+
+
+def module_name(path: Path) -> str:
+    names = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import of graphjit, those inside functions and ``if TYPE_CHECKING`` included."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(parsed(path)):
+        found: list[str] = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            # "from graphjit import config" names the module in the list
+            found = [f"{module}.{alias.name}" for alias in node.names] if module == "graphjit" else [module]
+        for name in found:
+            if name.split(".")[0] == "graphjit":
+                yield node.lineno, name
+
+
+@pytest.mark.parametrize("part", [part for parts in LAYERS for part in parts])
+def test_imports_point_downwards(part: str) -> None:
+    wrong = []
+    for path in sources(PACKAGE):
+        if part_of(module_name(path)) == part:
+            for line, module in imports(path):
+                target = part_of(module)
+                if LEVEL.get(target, len(LAYERS) - 1) > LEVEL[part]:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {part_of(module_name(path)) for path in sources(PACKAGE)}
+    assert parts - {""} <= set(LEVEL)
+
+
+def test_import_finder_sees_all_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layering test itself can fail: imports in functions, relative ones and those of submodules by name are found."""
+    path = tmp_path / "graphjit" / "ir" / "bad.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import numpy\nfrom ..passes import cse\ndef f():\n    from graphjit import api\n    import graphjit.trace.recording.tracer\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from graphjit.loops.ir import For\nfrom .node import Node\n"
+    )
+    monkeypatch.setattr("test_structure.ROOT", tmp_path)
+    assert sorted(imports(path)) == [
+        (2, "graphjit.passes"),
+        (4, "graphjit.api"),
+        (5, "graphjit.trace.recording.tracer"),
+        (8, "graphjit.loops.ir"),
+        (9, "graphjit.ir.node"),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["graphjit", "tests", "benchmarks", "examples"])
+def test_no_file_is_too_long(folder: str) -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(ROOT / folder)}
+    assert lengths
+    long = [f"{path.relative_to(ROOT)}: {length} lines" for path, length in lengths.items() if length > LINE_LIMIT]
+    assert not long, "\n".join(long)
+
+
+def test_names_of_files_say_something() -> None:
+    vague = {"utils.py", "helpers.py", "misc.py", "common.py"}
+    assert not [path for path in sources(PACKAGE) if path.name in vague]
+
+
+def test_only_config_reads_the_environment() -> None:
+    readers = []
+    for path in sources(PACKAGE):
+        if path == PACKAGE / "config.py":
+            continue
+        for node in ast.walk(parsed(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) and node.module == "os" else []
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+                names.append(node.attr)
+            if {"environ", "getenv", "environb", "putenv"} & set(names):
+                readers.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not readers
+
+
+def test_every_module_says_what_it_does() -> None:
+    silent = []
+    for path in sources(PACKAGE):
+        tree = parsed(path)
+        if tree.body and not ast.get_docstring(tree):
+            silent.append(str(path.relative_to(ROOT)))
+    assert not silent
+
+
+def test_public_api_is_listed_and_documented() -> None:
+    assert sorted(set(graphjit.__all__)) == sorted(graphjit.__all__), "a name is listed twice"
+    undocumented = []
+    for name in graphjit.__all__:
+        value = getattr(graphjit, name)
+        if (inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)) and not inspect.getdoc(value):
+            undocumented.append(name)
+    assert not undocumented
+
+
+def test_public_functions_say_what_they_take_and_give() -> None:
+    short = []
+    for name in graphjit.__all__:
+        value = getattr(graphjit, name)
+        if inspect.isfunction(value) and len((inspect.getdoc(value) or "").split()) < 8:
+            short.append(name)
+    assert not short
