@@ -16,9 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compare, plot, results, suite, summary, targets
+from benchmarks import results, suite
 from benchmarks.peers import PEERS
-from benchmarks.report import print_table
+from benchmarks.reporting import compare, plot, summary, targets
+from benchmarks.reporting.report import print_table
 from benchmarks.suite import OptionError, Options
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,7 +30,7 @@ from benchmarks import contest as contests
 from benchmarks import first_call
 from benchmarks.contest import SEED
 from benchmarks.peers import Peer, available
-from benchmarks.report import Row, duration, machine, print_table, write_json
+from benchmarks.reporting.report import Row, duration, machine, print_table, write_json
 from benchmarks.timing import Contestant, Samples
 from benchmarks.workloads import WORKLOADS, suite
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import first_call, limits, memory
 from benchmarks.contest import contest, reason
 from benchmarks.peers import DEFAULT_QUICK, PEERS, RIVALS, Peer, available
-from benchmarks.report import machine
+from benchmarks.reporting.report import machine
 from benchmarks.results import OURS, Measurement, Record
 from benchmarks.workload import Workload
 from benchmarks.workloads import suite

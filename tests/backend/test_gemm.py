@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
 
+import blas
 import numpy as np
 import pytest
 
-from graphjit.backend.llvm import blas
 from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.products import general
 from graphjit.backend.llvm.products.tile import Tile, host_tile

@@ -16,13 +16,11 @@ from graphjit.errors import IRError
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Location, Node
-from graphjit.ir.opdef import REGISTRY, Decompose
+from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import DTYPES, F32, F64, I64, Type
 from graphjit.ir.verify import verify
-from graphjit.passes.cse import cse
-from graphjit.passes.dce import dce
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import SIZE_LIMIT, fold
 from graphjit.passes.instruments import Compare, Dump, StopAfter, Time, Verify, run
@@ -206,7 +204,7 @@ def test_passes_do_not_recurse_and_visit_each_node_once() -> None:
 
     rewrite(graph, count)
     assert visits == len(graph)
-    for step in (dce, fold, simplify, cse, decompose, join_embeds):
+    for step in (fold, simplify, decompose, join_embeds):
         assert step(graph) is graph  # nothing to do, nothing copied
 
 
@@ -266,7 +264,7 @@ def test_rewrites_keep_lines_and_origins() -> None:
     assert sub.origin == "vjp of tanh"
 
 
-# --------------------------------------------------------------------------------------------------- fold, cse, dce
+# --------------------------------------------------------------------------------------------------- fold, interning
 
 
 def test_fold_computes_constants() -> None:
@@ -363,7 +361,14 @@ def test_fold_of_every_foldable_op_is_the_interpreter() -> None:
     assert folded > 80
 
 
-def test_cse_merges_equal_nodes_only() -> None:
+def rebuilt(graph: Graph) -> Graph:
+    """The same graph through a builder, which makes equal nodes one."""
+    b = Builder()
+    inputs = [b.copy(node, ()) for node in graph.inputs]
+    return Graph(graph.name, inputs, b.inline(graph, tuple(inputs)))
+
+
+def test_a_builder_merges_equal_nodes_only() -> None:
     graph = read("""
       %0 = input name='x' : f64[2]
       %1 = exp %0 : f64[2]
@@ -376,53 +381,16 @@ def test_cse_merges_equal_nodes_only() -> None:
       %8 = add %2 %4 : f64[2]
       return %6 %7 %8
     """)
-    made = cse(graph)
+    made = rebuilt(graph)
     assert made.outputs[0] is made.outputs[1]
     assert made.outputs[2] is not made.outputs[0]
     assert len(made) == 6
 
 
-def test_cse_does_not_merge_types() -> None:
+def test_a_builder_does_not_merge_types() -> None:
     b = Builder()
     consts = [b.const(1, F64), b.const(1, F32), b.const(1, I64), b.const(True, DTYPES["bool"]), b.const([1.0], F64)]
-    assert len(set(cse(Graph("g", [], consts)).outputs)) == 5
-
-
-def test_dce_drops_work_without_elements() -> None:
-    graph = read("""
-      %0 = input name='x' : f64[4]
-      %1 = input name='unused' : f64[2]
-      %2 = slice %0 starts=(2,) limits=(2,) steps=(1,) : f64[0]
-      %3 = exp %2 : f64[0]
-      %4 = sum %3 axes=(0,) : f64[]
-      %5 = exp %0 : f64[4]
-      return %3 %4 %5
-    """)
-    made = dce(graph)
-    assert made.inputs == graph.inputs
-    assert [node.op.name for node in made.outputs] == ["const", "sum", "exp"]
-    assert fold(made).outputs[1].is_const
-    assert interpret(made, np.ones(4), np.ones(2))[1] == 0.0
-
-
-def test_dce_keeps_the_rest_as_it_is() -> None:
-    graph = chain(5)
-    assert dce(graph) is graph
-
-
-def test_decompose_leaves_no_composite_op() -> None:
-    composite = [op for op in REGISTRY.values() if isinstance(op.lower, Decompose) and not op.attrs and op.arity == 1]
-    b = Builder()
-    x = b.input(Type(F64, (4,)), "x")
-    outs = [Node(op, (x,), {}, op.infer(x.type)) for op in composite]
-    graph = Graph("g", [x], outs)
-    made = decompose(graph)
-    verify(made)
-    assert len(outs) >= 3
-    assert not any(isinstance(node.op.lower, Decompose) for node in made.nodes())
-    args = np.array([0.3, 0.9, 0.5, 0.1])
-    for got, wanted in zip(interpret(made, args), interpret(graph, args), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-13)
+    assert len(set(rebuilt(Graph("g", [], consts)).outputs)) == 5
 
 
 # --------------------------------------------------------------------------------------------------------- join_embeds
@@ -526,9 +494,9 @@ def doubled(graph: Graph) -> Graph:
 def test_instruments_see_every_pass(tmp_path: Path) -> None:
     timer, dumps = Time(), {}
     graph = read("%0 = input name='x' : f64[2]\n%1 = neg %0 : f64[2]\n%2 = add %0 %1 : f64[2]\nreturn %2")
-    out = run(graph, [dce, simplify, cse], [timer, Verify(), Compare(), Dump(dumps.__setitem__), Dump(tmp_path, locations=False)])
+    out = run(graph, [fold, simplify, decompose], [timer, Verify(), Compare(), Dump(dumps.__setitem__), Dump(tmp_path, locations=False)])
     assert [node.op.name for node in out.nodes()] == ["input", "sub"]
-    assert [(row[0], row[1], row[3], row[4]) for row in timer.rows] == [(1, "dce", 3, 3), (2, "simplify", 3, 2), (3, "cse", 2, 2)]
+    assert [(row[0], row[1], row[3], row[4]) for row in timer.rows] == [(1, "fold", 3, 3), (2, "simplify", 3, 2), (3, "decompose", 2, 2)]
     assert "simplify" in timer.report()
     assert list(dumps) == ["00-input.txt", "02-simplify.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(dumps)
@@ -537,14 +505,14 @@ def test_instruments_see_every_pass(tmp_path: Path) -> None:
 
 def test_stop_after() -> None:
     graph = read("%0 = input name='x' : f64[2]\n%1 = neg %0 : f64[2]\n%2 = add %0 %1 : f64[2]\nreturn %2")
-    assert run(graph, [dce, simplify], [StopAfter(1)]).key() == graph.key()
-    assert run(graph, [dce, simplify], [StopAfter(2)]).key() != graph.key()
+    assert run(graph, [fold, simplify], [StopAfter(1)]).key() == graph.key()
+    assert run(graph, [fold, simplify], [StopAfter(2)]).key() != graph.key()
 
 
 def test_compare_names_the_wrong_pass() -> None:
     graph = read("%0 = input name='x' : f64[2]\n%1 = exp %0 : f64[2]\nreturn %1")
     with pytest.raises(IRError, match=r"pass 2 \(doubled\) changed output 0\[0\]"):
-        run(graph, [cse, doubled], [Compare()])
+        run(graph, [fold, doubled], [Compare()])
 
 
 def test_verify_names_the_wrong_pass() -> None:

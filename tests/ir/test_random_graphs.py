@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from graphjit.passes.cse import cse
+from graphjit.passes.dce import dce
 from random_graphs import EXCLUDED, random_graph, random_inputs, rng_for, shrink, substitute
 
 from graphjit.interpret import interpret
@@ -20,8 +22,6 @@ from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64
 from graphjit.ir.verify import verify
-from graphjit.passes.cse import cse
-from graphjit.passes.dce import dce
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import fold
 from graphjit.passes.instruments import Compare, Verify, first_difference, rounding, run

@@ -17,12 +17,13 @@ import scipy.special
 from typer.testing import CliRunner
 
 import graphjit
-from benchmarks import command, compare, limits, memory, plot, results, suite, targets
+from benchmarks import command, limits, memory, results, suite
 from benchmarks.agreement import disagreement, largest_difference
 from benchmarks.contest import contest, limited
 from benchmarks.native import Recycled
 from benchmarks.peers import PEERS, available
 from benchmarks.peers.base import Prepared
+from benchmarks.reporting import compare, plot, targets
 from benchmarks.timing import Contestant, race
 from benchmarks.workload import DIRECTIONAL, Namespace, Workload, label
 from benchmarks.workloads import _FAMILIES, WORKLOADS

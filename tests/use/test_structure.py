@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,3 +162,43 @@ def test_public_functions_say_what_they_take_and_give() -> None:
         if inspect.isfunction(value) and len((inspect.getdoc(value) or "").split()) < 8:
             short.append(name)
     assert not short
+
+
+MOST_FILES = 15
+WIDE = {"graphjit/ops", "graphjit/trace/numpy", "benchmarks/workloads"}
+"""Folders whose files are alike: one family of operations, functions or workloads each."""
+
+
+@pytest.mark.parametrize("folder", ["graphjit", "tests", "benchmarks", "examples"])
+def test_no_folder_is_too_wide(folder: str) -> None:
+    count = Counter(str(path.parent.relative_to(ROOT)) for path in sources(ROOT / folder) if path.name != "__init__.py")
+    assert not {name: files for name, files in count.items() if files > MOST_FILES and name not in WIDE}
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in sources(ROOT / "tests"):
+        for node in ast.walk(parsed(path)):
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+            assert not [name for name in names if name.startswith("test_")], path
+
+
+def test_every_module_of_the_package_is_imported_by_another() -> None:
+    """What only tests import belongs to the tests."""
+    reached = {"graphjit", "graphjit.__main__", "graphjit.cli.main"}
+    for path in sources(PACKAGE):
+        reached |= {name for _, name in imports(path)}
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphjit"):
+                reached |= {f"{node.module}.{alias.name}" for alias in node.names}
+    reached |= {
+        "graphjit.ir.parser",
+        "graphjit.passes.instruments",
+    }  # for people who look for a fault: dumps are read back, passes are watched
+    alone = [module_name(path) for path in sources(PACKAGE) if path.name != "__init__.py" and module_name(path) not in reached]
+    assert not alone

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterator
 
-from benchmarks.report import Row
+from benchmarks.reporting.report import Row
 from benchmarks.results import Measurement, Record, geometric_mean
 
 Figure = Callable[[Measurement], float | None]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import duration
+from benchmarks.reporting.report import duration
 from benchmarks.results import OURS, Measurement, Record, geometric_mean
 
 

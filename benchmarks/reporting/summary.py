@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.limits import Limits
-from benchmarks.report import duration
+from benchmarks.reporting.report import duration
+from benchmarks.reporting.targets import NATIVE, SINGLE_LIMIT, losers
 from benchmarks.results import OURS, Measurement, Record
-from benchmarks.targets import NATIVE, SINGLE_LIMIT, losers
 
 Column = tuple[str, Callable[[Measurement], str]]
 
