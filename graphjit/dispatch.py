@@ -40,6 +40,7 @@ from graphjit.trace.recording.location import user_level
 from graphjit.trace.recording.tracer import Array, Trace
 from graphjit.trace.results import check_writable
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
+from graphjit.trace.statics import exact_keys
 from graphjit.trace.tracebacks import hides_frames
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def without_collection() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Static:
-    """An argument marked static: compared by equality, never traced."""
+    """An argument marked static: compared by type and value, never traced."""
 
     value: Any
 
@@ -205,7 +206,7 @@ class Dispatcher:
 
     def find(self, leaves: list[Any], kinds: list[Leaf], spec: TreeSpec, args: Any, kwargs: Any) -> Prepared:
         """The specialisation for a signature, traced and compiled if need be."""
-        key = (spec, tuple(kinds))
+        key = (spec, tuple(kinds), exact_keys(spec))
         with self.lock:
             for prepared in self.known.get(key, ()):
                 if prepared.staged.holds():
@@ -239,7 +240,7 @@ class Dispatcher:
 
     def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
         """Trace the function for a signature."""
-        static = [kind.value[1] for kind in kinds if kind.type is None]  # type: ignore[index]
+        static = [kind.value.value for kind in kinds if kind.type is None]
         static = [v.value if isinstance(v, Static) else v for v in static]
         return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec), self.derives)
 
@@ -266,7 +267,7 @@ class Dispatcher:
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
-    def log_donation(self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...]]) -> None:
+    def log_donation(self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...], Any]) -> None:
         """Say which donated arrays no result can take over."""
         if "donate" not in config.log_topics:
             return

@@ -65,4 +65,4 @@ def leaf_names(function: Callable[..., Any], spec: TreeSpec) -> list[str]:
 
 def leaf_text(leaf: Leaf) -> str:
     """A leaf of a signature for people."""
-    return f"static {leaf.value[1]!r}" if leaf.type is None else f"{leaf.kind} {leaf.type}"  # type: ignore[index]
+    return f"static {leaf.value.value!r}" if leaf.type is None else f"{leaf.kind} {leaf.type}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from graphjit.errors import TraceError
 from graphjit.trace.marks import declares
+from graphjit.trace.statics import Exact
 
 if TYPE_CHECKING:
     from optree import PyTreeSpec as TreeSpec
@@ -188,10 +189,10 @@ def register_dataclass(cls: Class, data_fields: Sequence[str] | None = None, met
                     f"the field {name!r} of {cls.__name__} is static, so it must be hashable, not {type(value).__name__}: static values are "
                     "compiled in. Make it a tuple, or a field of data"
                 ) from None
-        return [getattr(instance, name) for name in data], static, data
+        return [getattr(instance, name) for name in data], tuple(map(Exact, static)), data
 
     def put(static: Any, children: Sequence[Any]) -> Any:
-        values = dict(zip((*data, *meta), (*children, *static), strict=True))
+        values = dict(zip((*data, *meta), (*children, *(exact.value for exact in static)), strict=True))
         made = cls(**{name: value for name, value in values.items() if fields[name].init})
         for name, value in values.items():
             if not fields[name].init:

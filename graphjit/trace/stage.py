@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from graphjit.trace.outside.suspended import plain_handlers
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
+from graphjit.trace.statics import Exact
 
 
 class Leaf(NamedTuple):
@@ -40,8 +41,8 @@ class Leaf(NamedTuple):
 
     kind: str
     type: Type | None
-    value: Hashable = None
-    """Of a static leaf its type and itself; of an array that is not row-major its strides (`layout.canonical_strides`)."""
+    value: Any = None
+    """Of a static leaf itself (`Exact`); of an array that is not row-major its strides (`layout.canonical_strides`)."""
 
 
 def classify(leaf: Any) -> Leaf:
@@ -77,13 +78,13 @@ def classify(leaf: Any) -> Leaf:
             f"an argument of type {kind.__name__} can be read only once, so its values would be compiled in; pass a list, a tuple or an array"
         )
     try:
-        hash(leaf)
+        static = Exact(leaf)
     except TypeError:
         raise TraceError(
             f"an argument of type {kind.__name__} is neither an array, a number, a registered container nor hashable; "
             "register its class with graphjit.register_pytree_node or pass its arrays"
         ) from None
-    return Leaf("static", None, (kind, leaf))
+    return Leaf("static", None, static)
 
 
 def _plain_array(kind: type) -> str:
@@ -142,7 +143,7 @@ def stage(
         values: list[Any] = []
         for i, leaf in enumerate(leaves):
             if leaf.type is None:
-                values.append(leaf.value[1])  # type: ignore[index]
+                values.append(leaf.value.value)
             else:
                 tracer = trace.input(leaf.type, names[i] if names else f"x{i}", leaf.kind)
                 if leaf.value is not None:
@@ -150,7 +151,7 @@ def stage(
                 inputs.append(tracer._node)
                 values.append(tracer)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
-        trace.fresh = True
+        trace.fresh = derivative  # the derivative is the whole function: nothing else can hold its arguments
         result = call(values)
         if _states(generators) != before:
             raise TraceError(
@@ -218,7 +219,7 @@ def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[li
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
     """Arguments that are compiled in."""
-    return [leaf.value[1] for leaf in leaves if leaf.type is None]  # type: ignore[index]
+    return [leaf.value.value for leaf in leaves if leaf.type is None]
 
 
 def _states(generators: Iterable[Any]) -> list[bytes]:

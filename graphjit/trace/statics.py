@@ -1,0 +1,60 @@
+"""Values that are compiled in, as parts of a signature.
+
+Job: tell apart what ``==`` takes for the same: 2, 2.0 and True; 0.0 and -0.0.  A program that was compiled for one is wrong for the other.
+Output: `Exact`, which is equal where type and value are; the same for keys of dicts in a tree's structure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+_PLAIN = frozenset({str, int})
+
+
+class Exact:
+    """A hashable value that equals only values of the same type, part by part."""
+
+    __slots__ = ("form", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.form = exact_form(value)
+        hash(self.form)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Exact and bool(self.form == other.form)
+
+    def __hash__(self) -> int:
+        return hash(self.form)
+
+
+def exact_form(value: Any) -> Any:
+    """What is equal for values of the same type and parts.
+
+    Example: ``exact_form((1, 2.0))`` differs from ``exact_form((True, 2))``.
+    """
+    kind = type(value)
+    if kind in (float, complex):
+        return kind, repr(value)  # tells 0.0 from -0.0; NaN is NaN
+    if issubclass(kind, tuple):
+        return kind, tuple(map(exact_form, tuple.__iter__(value)))
+    if issubclass(kind, frozenset):
+        return kind, frozenset(map(exact_form, frozenset.__iter__(value)))
+    parameters = kind.__dict__.get("__dataclass_params__")
+    if parameters is not None and parameters.eq and parameters.frozen:
+        form = kind, tuple(exact_form(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
+        try:
+            hash(form)
+        except TypeError:  # a hash of its own over fields that have none
+            return kind, value
+        return form
+    return kind, value
+
+
+def exact_keys(spec: Any) -> Any:
+    """What the comparison of an optree structure leaves out: types of keys; None where all of them are strings and integers."""
+    paths = spec.paths()
+    if _PLAIN.issuperset(type(key) for path in paths for key in path):
+        return None
+    return tuple(exact_form(tuple(path)) for path in paths)
