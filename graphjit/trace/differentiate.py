@@ -58,6 +58,7 @@ class Placeholders:
                 placeholder = node if own else trace.builder.input(node.type, name)
                 if trace.values is not None:
                     trace.values.known[placeholder] = trace.values.of(node)
+                    trace.values.differentiated.add(placeholder)
                 self.actual.append(node)
                 self.inputs.append(placeholder)
                 tracers.append(kind_of(leaf)(trace, placeholder))

@@ -155,3 +155,22 @@ def check_static_result(item: Any) -> None:
             f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
             "the class with graphjit.register_dataclass or graphjit.register_pytree_node"
         )
+
+
+def refuse_changed_containers(
+    name: str, leaf_names: Sequence[str], before: tuple[list[Any], TreeSpec], after: tuple[list[Any], TreeSpec]
+) -> None:
+    """Refuse a function that put something else into a list, dict or object among its arguments: only arrays are changed in place.
+
+    Raises:
+        TraceError: an item or field is another one after the function ran, or there are more or fewer of them.
+    """
+    (leaves, spec), (now, spec_now) = before, after
+    if spec == spec_now and all(a is b for a, b in zip(leaves, now, strict=True)):
+        return
+    changed = next((text for text, a, b in zip(leaf_names, leaves, now, strict=False) if a is not b), "") if spec == spec_now else ""
+    what = f"assigns to {changed}" if changed else "adds or removes items of a list or dict"
+    raise TraceError(
+        f"{name} {what} among its arguments: the caller's containers would stay as they are, since compiled code changes arrays in place only "
+        "(p['w'] -= step, p['w'][...] = w). Make a new container, for example {**p, 'w': w}, and return it"
+    )

@@ -74,12 +74,12 @@ def test_derivatives_branch_and_print_on_numbers(monkeypatch: pytest.MonkeyPatch
 
         def talkative(x: Any) -> Any:
             y = x * 2
-            print(y, repr(y), f"{y[0]:.3f} {y[1]}", y[2], y[0].item(), y.tolist(), 4.0 in y)
+            print(y, repr(y), f"{y[0]:.3f} {y[1]}", y[2], 4.0 in y, int(y[0]))
             return np.sum(y)
 
         capsys.readouterr()
         graphjit.grad(talkative)(X)
-    assert capsys.readouterr().out == "[2. 4. 6.] array([2., 4., 6.]) 2.000 4.0 6.0 2.0 [2.0, 4.0, 6.0] True\n"
+    assert capsys.readouterr().out == "[2. 4. 6.] array([2., 4., 6.]) 2.000 4.0 6.0 True 2\n"
 
 
 def test_everything_else_of_derivatives_is_as_compiled() -> None:

@@ -5,6 +5,7 @@ Job: a diagonal is a strided slice of the flattened matrix, and writing one is `
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def diagonal_node(trace: Trace, x: Node, offset: int, axis1: int, axis2: int) ->
 @implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
     """np.diagonal."""
+    offset = operator.index(offset)
     trace = tracing()
     x = node_of(trace, a)
     if len(x.shape) < 2:
@@ -72,6 +74,7 @@ def linalg_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tracer:
 @implements(np.diag)
 def diag(v: Any, k: int = 0) -> Tracer:
     """np.diag: matrix from a vector, or diagonal of a matrix."""
+    k = operator.index(k)
     recorded = tracing()
     x = node_of(recorded, v)
     if len(x.shape) == 2:

@@ -30,7 +30,7 @@ from graphjit.trace.outside.lent import Captured, is_captured, plain
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import from_outside
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import METHODS, Outside, Trace, Tracer
+from graphjit.trace.recording.tracer import METHODS, Outside, Trace, Tracer, asked_by_user
 
 LARGE = 1 << 20
 """Bytes of an array up to which its contents are compared at each call where the function names code that could read it unseen."""
@@ -100,6 +100,18 @@ def _free(trace: Trace, node: Node) -> bool:
         else:
             pending.extend(unknown)
     return known[node]
+
+
+def _text(write: Callable[[Any], str]) -> Callable[[np.ndarray], str]:
+    """What is written of an array is guarded like a number taken out of it; of large arrays (which are shown in part) only where code is the user's."""
+
+    def text(self: np.ndarray) -> str:
+        trace = active_trace()
+        if trace is not None and self.nbytes <= SMALL and asked_by_user():
+            watch(trace, self)
+        return write(plain(self))
+
+    return text
 
 
 def concretise(value: Tracer, what: str, only_small: bool = False) -> np.ndarray | None:
@@ -413,6 +425,7 @@ def _install() -> None:
             setattr(Captured, name, _attribute(name, original))
     for name in ("shape", "size", "ndim", "nbytes", "strides"):
         setattr(Captured, name, _layout(name, getattr(np.ndarray, name)))
+    Captured.__repr__, Captured.__str__ = _text(repr), _text(str)
     Captured.__len__ = _length
     for name in ("__copy__", "__deepcopy__"):
         setattr(Captured, name, _copying(name, getattr(np.ndarray, name)))

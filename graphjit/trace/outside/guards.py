@@ -23,6 +23,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,9 @@ from graphjit.trace.outside.inside import (
 )
 from graphjit.trace.outside.lent import is_array
 
+KEEPING = frozenset({"collections", "weakref", "configparser", "string", "functools", "numpy", "scipy"})
+"""Libraries whose objects keep what they were given in attributes that only their own code reads (UserDict, Polynomial)."""
+
 MOST = 100_000
 """Objects that one walk looks at."""
 
@@ -75,6 +79,7 @@ _CONTAINERS = frozenset(
     {list, tuple, dict, set, frozenset, collections.OrderedDict, collections.defaultdict, collections.deque, bytearray, memoryview}
 )
 """Containers without attributes of the user's."""
+_VIEWS = frozenset({types.MappingProxyType, *(type(getattr({}, name)()) for name in ("keys", "values", "items"))})
 _BUFFERS = (bytearray, array.array, memoryview)
 
 
@@ -145,7 +150,7 @@ class _Reach:
 
     def value(self, value: Any) -> None:
         """Something the code can name."""
-        if issubclass(type(value), PLAIN) or id(value) in self.seen:
+        if id(value) in self.seen or (issubclass(type(value), PLAIN) and not by_user(module_of(type(value)))):
             return
         self.seen[id(value)] = value
         self.pending.append(value)
@@ -187,8 +192,9 @@ class _Reach:
             self.value(weakref.ref.__call__(value))
         elif issubclass(kind, contextvars.ContextVar):
             self.guards[id(value), "context"] = ContextGuard(value, value.get(MISSING))
-            self.value(value.get(None))  # its own default, which does not change, where it has no value
-        elif issubclass(kind, types.MappingProxyType):
+            with suppress(LookupError):
+                self.value(value.get())  # its default too, which is always the same object
+        elif kind in _VIEWS:
             self.values(item for item in gc.get_referents(value) if type(item) is dict)
         elif issubclass(kind, type):
             self.of_class(value, None)
@@ -328,10 +334,20 @@ class _Reach:
         kind = type(value)
         own = own_dict(value)
         users = any(by_user(module_of(base)) for base in bases(kind))
-        if own is not None:
+        if own is not None and not users and any(top_of(module_of(base)) in KEEPING for base in bases(kind)):
+            self.guards[id(own), "items"] = MappingGuard(own, tuple(own.keys()), tuple(own.values()))
+            self.values(own.values())
+        elif own is not None:
             if users:
                 self.watch(value, "dict", places.dict_of(value, own), lambda owner: (own_dict(owner),))
             self.attributes(value, own)
+            if users and any(top_of(module_of(base)) in KEEPING for base in bases(kind)):
+                self.values(own.values())  # read by methods of the library's class
+                for name in own:
+                    self.entry(own, name, own[name])
+            elif users and any("__getattr__" in entries(base) for base in bases(kind)):
+                for name in self.names - own.keys():
+                    self.entry(own, name, MISSING)
         if users:
             self.watch(value, "class", places.kind_of(value), lambda owner: (type(owner),))
             self.of_class(kind, value, own)
@@ -346,6 +362,13 @@ class _Reach:
         wanted = self.names | special
         if self.everything:
             wanted |= {name for base in above for name in entries(base) if not name.startswith("__")}
+        supplied = any("__getattr__" in entries(base) for base in above)  # what a class gets later comes first
+        metaclasses = [base for base in bases(type(kind)) if by_user(module_of(base))]
+        of_metaclass = {name for base in metaclasses for name in entries(base)}
+        if metaclasses and type(kind) is not kind:
+            self.of_class(type(kind), None)
+        if above:
+            self.watch(kind, "mro", places.mro(kind), lambda owner: (bases(owner),))
         found_in = self.classes.setdefault(kind, {})
         for name in wanted:
             before: list[type] = []
@@ -356,7 +379,7 @@ class _Reach:
                     break
                 before.append(base)
             else:
-                if name in self.asked:
+                if name in self.asked or (own is not None and name in own) or supplied or name in of_metaclass:
                     for base in above:
                         self.absent(found_in, base, name)
 

@@ -149,6 +149,8 @@ def names(code: types.CodeType) -> Names:
             modules.add(value)
     asked = set(_words(code.co_consts)) if found & {"getattr", "hasattr", "globals"} else set()
     everything = bool(REFLECTION & found or REFLECTION & attributes or ("getattr" in found and not _constant(instructions)))
+    if _handles(instructions):  # what is absent now may be there the next time
+        asked |= attributes | found
     if "globals" in found:
         found |= asked
     for constant in code.co_consts:
@@ -161,6 +163,12 @@ def names(code: types.CodeType) -> Names:
             read |= inner.read
             everything |= inner.everything
     return Names(frozenset(found), frozenset(attributes | asked), frozenset(asked), frozenset(modules), frozenset(read), everything)
+
+
+def _handles(instructions: list[dis.Instruction]) -> bool:
+    """Whether code has an ``except`` of its own (``with`` makes handlers too)."""
+    kinds = [instruction.opname for instruction in instructions]
+    return kinds.count("PUSH_EXC_INFO") > kinds.count("WITH_EXCEPT_START") + kinds.count("END_FOR")
 
 
 def _words(constants: Any) -> Iterator[str]:

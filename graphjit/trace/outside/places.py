@@ -45,6 +45,22 @@ def kind_of(value: Any) -> Guards:
     return [memory(value, _TYPE, _WORD, type(value), f"the class of an object, which was {type(value).__name__},")]
 
 
+@cache
+def _mro_offset() -> int | None:
+    metaclass: Any = type
+    words = _words(_Sample, metaclass.__basicsize__ // _WORD)
+    found = [i * _WORD for i, word in enumerate(words) if word == id(_Sample.__mro__)]
+    return found[0] if len(found) == 1 else None
+
+
+def mro(kind: type) -> Guards | None:
+    """The classes in which a class looks up names; its bases may be assigned."""
+    offset, found = _mro_offset(), type.__dict__["__mro__"].__get__(kind)
+    if offset is None or ctypes.c_size_t.from_address(id(kind) + offset).value != id(found):
+        return None
+    return [memory(kind, offset, _WORD, found, f"the bases of the class {kind.__name__}")]
+
+
 def dict_of(value: Any, own: dict[str, Any]) -> Guards | None:
     """The dict of an object's attributes, which may be assigned."""
     kind: Any = type(value)

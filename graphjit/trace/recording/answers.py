@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.errors import TraceError, UnsupportedError
+from graphjit.errors import DerivativeError, TraceError, UnsupportedError
+from graphjit.ir.node import reachable
 from graphjit.ir.types import Type
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import assigns_item, called_function, user_location
@@ -68,6 +69,15 @@ def known_value(tracer: Any) -> Any:
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
+def shown(tracer: Any) -> Any:
+    """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small captured arrays it is guarded."""
+    known = known_value(tracer)
+    if known is not None or tracer._trace.over:
+        return known
+    found = METHODS["__concretise__"](tracer, "a text", only_small=True)
+    return found if found is None or found.shape else found.item() if tracer._weak else found[()]
+
+
 def present(tracer: Any, what: str) -> Any:
     """The present value of a traced one: in a trace that computes, and of what depends on captured arrays alone (they are guarded); else None.
 
@@ -82,11 +92,28 @@ def present(tracer: Any, what: str) -> Any:
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
+TAKEN_OUT = frozenset({"__float__", "__complex__", "item", "tolist"})
+"""Ways out of NumPy that keep fractions: what is computed from them has lost its derivative without a word."""
+
+
+def depends(tracer: Any) -> bool:
+    """Whether a value of a trace that computes is differentiated."""
+    trace = active_trace()
+    if trace is None or trace.values is None or tracer._node.dtype.kind != "f":
+        return False
+    return any(node in trace.values.differentiated for node in reachable([tracer._node]))
+
+
 def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
         known = present(self, what)
+        if known is not None and name in TAKEN_OUT and depends(self):
+            raise DerivativeError(
+                f"{what} at {user_location()} takes a number out of a function that is differentiated: nothing computed from it would have a "
+                "derivative. Use NumPy's functions on the traced value itself; print(x) and f'{x}' show it"
+            )
         if known is None:
             raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
         known = known if getattr(known, name, None) is not None else np.asarray(known)

@@ -30,8 +30,8 @@ def jit_disabled() -> bool:
 def disable_jit(disable: bool = True) -> Iterator[None]:
     """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints see numbers.
 
-    `jit` calls the function itself.  Derivatives are taken of the operations that NumPy performs in this one call, one after the other; there a
-    number that leaves NumPy (``float(x)``, ``x.item()``) is a constant.  ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
+    `jit` calls the function itself.  Derivatives are taken of the operations that NumPy performs in this one call, one after the other; there
+    ``float(x)`` and ``x.item()`` of what is differentiated are errors.  ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
 
     Args:
         disable: False compiles again inside another ``disable_jit()``.
@@ -50,6 +50,7 @@ class Values:
 
     def __init__(self) -> None:
         self.known: dict[Node, np.ndarray | None] = {}
+        self.differentiated: set[Node] = set()
 
     def of(self, node: Node) -> np.ndarray | None:
         """The value of ``node``, None where it depends on an input without one."""

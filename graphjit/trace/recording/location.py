@@ -88,6 +88,12 @@ def assigns_item() -> bool:
     return found is not None and found[0].opname in ("STORE_SUBSCR", "STORE_SLICE")
 
 
+def subscribes() -> bool:
+    """Whether the user's line is reading an item: ``x[i]``."""
+    found = _user_instruction()
+    return found is not None and found[0].opname.startswith("BINARY_")
+
+
 def _user_instruction() -> tuple[dis.Instruction, str] | None:
     """The instruction that the user's innermost frame is executing, and its file."""
     frame = sys._getframe(2)

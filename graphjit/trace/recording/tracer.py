@@ -9,6 +9,7 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,9 +28,9 @@ from graphjit.trace.arrays.layout import Laid, in_order
 from graphjit.trace.numpy.calls import public_name, written
 from graphjit.trace.outside.lent import is_array, is_captured
 from graphjit.trace.recording.active import active
-from graphjit.trace.recording.answers import STATIC, Unanswered, complex_needed, concrete, foreign, from_outside, known_value, leaked
+from graphjit.trace.recording.answers import STATIC, Unanswered, complex_needed, concrete, foreign, from_outside, leaked, shown
 from graphjit.trace.recording.concrete import Values
-from graphjit.trace.recording.location import LIBRARIES, OWN, assigns_item, user_location
+from graphjit.trace.recording.location import LIBRARIES, OWN, assigns_item, subscribes, user_location
 from graphjit.trace.recording.promotion import WEAK, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
 from graphjit.trace.recording.promotion import python_kind as python_kind
@@ -370,12 +371,12 @@ class Tracer(Unanswered):
     nbytes = _fact("nbytes", "Bytes of all elements.")
 
     def __repr__(self) -> str:
-        known = known_value(self)
+        known = shown(self)
         return f"<traced {self._node.type}>" if known is None else repr(known)
 
     def __str__(self) -> str:
-        known = known_value(self)
-        return repr(self) if known is None else str(known)
+        known = shown(self)
+        return f"<traced {self._node.type}>" if known is None else str(known)
 
     # operators
     __add__, __radd__ = binary(np.add), binary(np.add, True)
@@ -505,6 +506,9 @@ class Outside(Array):
     __slots__ = ()
 
 
+SEQUENCES = (list, tuple, str, bytes, bytearray)
+
+
 class Scalar(Tracer):
     """A traced NumPy scalar: one number that cannot be written to."""
 
@@ -515,6 +519,24 @@ class Scalar(Tracer):
     @property
     def _class(self) -> type:
         return self._node.dtype.type
+
+    def __mul__(self, other: Any) -> Any:
+        return self._repeated(other) if isinstance(other, SEQUENCES) else Tracer.__mul__(self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._repeated(other) if isinstance(other, SEQUENCES) else Tracer.__rmul__(self, other)
+
+    def _repeated(self, sequence: Any) -> Any:
+        """As NumPy's integers do: ``[0.0] * n``."""
+        if self._node.dtype.kind not in "iu":
+            raise TypeError(f"can't multiply sequence by non-int of type 'numpy.{self._class.__name__}' (at {user_location()})")
+        return sequence * operator.index(self)  # type: ignore[call-overload]
+
+    def __getitem__(self, key: Any) -> Any:
+        # Python iterates over whatever has items, until an IndexError: over a number it would find none.
+        if isinstance(key, int) and not subscribes():
+            raise TypeError(f"'numpy.{self._class.__name__}' object is not iterable (at {user_location()})")
+        return Tracer.__getitem__(self, key)
 
     def __copy__(self) -> Any:
         return self
