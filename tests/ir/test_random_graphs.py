@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from graphjit.passes.cse import cse
-from graphjit.passes.dce import dce
 from random_graphs import EXCLUDED, random_graph, random_inputs, rng_for, shrink, substitute
 
 from graphjit.interpret import interpret
@@ -32,7 +30,7 @@ from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 
 CHUNKS, SEEDS = 10, 8
-CHAIN = (dce, fold, simplify, cse, decompose, join_embeds, simplify, cse)
+CHAIN = (fold, simplify, decompose, join_embeds, simplify)
 
 
 def seeds(chunk: int) -> range:
@@ -71,7 +69,7 @@ def chain(graph: Graph) -> Graph:
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-@pytest.mark.parametrize("step", [dce, fold, cse, simplify, decompose, join_embeds, chain])
+@pytest.mark.parametrize("step", [fold, simplify, decompose, join_embeds, chain])
 def test_passes_keep_values(step: Callable[[Graph], Graph], chunk: int) -> None:
     for seed in seeds(chunk):
         graph = random_graph(seed)

@@ -28,6 +28,7 @@ from graphjit.trace.numpy import diagonals, einsum, joining, shapes
 from graphjit.trace.numpy.arguments import axes_tuple, axis_number, integers, node_of, tracing, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import FUNCTIONS, METHODS, Array, Scalar, Trace, Tracer
 
 OfArray = Callable[[np.ndarray], np.ndarray]
@@ -155,7 +156,7 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Any:
 
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
     """np.broadcast_arrays: views, or the arguments themselves where nothing is to be broadcast."""
-    shape = tracing().common_shape(*[node_of(tracing(), arg) for arg in args])
+    shape = common_shape(*[node_of(tracing(), arg) for arg in args])
 
     def spread(array: np.ndarray) -> np.ndarray:
         # np.broadcast_to's are read-only, these are not

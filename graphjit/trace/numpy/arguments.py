@@ -19,6 +19,7 @@ from graphjit.ir.types import BOOL, I64
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import STATIC, value_needed
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import METHODS, Array, Trace, Tracer, any_tracer, assemble, check_dtype, is_python_number, is_weak
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
@@ -165,7 +166,7 @@ def promoted(trace: Trace, *values: Any) -> list[Node]:
 def aligned(trace: Trace, *values: Any) -> list[Node]:
     """Array-likes in their common dtype and broadcast shape."""
     nodes = promoted(trace, *values)
-    shape = trace.common_shape(*nodes)
+    shape = common_shape(*nodes)
     return [trace.broadcast(node, shape) for node in nodes]
 
 

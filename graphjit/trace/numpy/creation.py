@@ -30,6 +30,7 @@ from graphjit.trace.numpy.arguments import (
 from graphjit.trace.numpy.joining import concatenate
 from graphjit.trace.numpy.shapes import moveaxis, sliced
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import Tracer, implements, is_python_number
 
 
@@ -85,7 +86,7 @@ def linspace(
     """np.linspace between traced ends."""
     trace = tracing()
     ends = [as_dtype(trace, end, common_dtype(start, stop, 1.0)) for end in (start, stop)]
-    first, last = (trace.broadcast(end, trace.common_shape(*ends)) for end in ends)
+    first, last = (trace.broadcast(end, common_shape(*ends)) for end in ends)
     (count,) = integers(num, "num")
     if count < 0:
         raise ValueError(f"Number of samples, {count}, must be non-negative.")

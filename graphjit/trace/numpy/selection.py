@@ -34,6 +34,7 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.reductions import all_
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
 
 
@@ -48,7 +49,7 @@ def where(condition: Any, x: Any = ABSENT, y: Any = ABSENT, /) -> Tracer:
     dtype = common_dtype(x, y)
     mask = as_bool(trace, node_of(trace, condition))
     first, second = cast(trace, x, dtype), cast(trace, y, dtype)
-    shape = trace.common_shape(mask, first, second)
+    shape = common_shape(mask, first, second)
     return wrap_array(trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)]))
 
 
@@ -129,7 +130,7 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
             raise TypeError(f"invalid entry {i} in condlist: should be boolean ndarray")
     dtype = common_dtype(*choicelist, default)
     *choices, last = (cast(trace, value, dtype) for value in (*choicelist, default))
-    shape = trace.common_shape(*conditions, *choices, last)
+    shape = common_shape(*conditions, *choices, last)
     result = trace.broadcast(last, shape)
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         result = trace.emit("select", trace.broadcast(condition, shape), trace.broadcast(choice, shape), result)
@@ -149,7 +150,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tracer
     index = as_index(trace, position)
     dtype = common_dtype(*choices)
     options = [cast(trace, value, dtype) for value in choices]
-    shape = trace.common_shape(index, *options)
+    shape = common_shape(index, *options)
     known = static_array(a)
     if known is not None and mode == "raise" and known.size and not 0 <= known.min() <= known.max() < len(options):
         raise ValueError("invalid entry in choice array")

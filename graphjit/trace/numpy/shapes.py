@@ -27,6 +27,7 @@ from graphjit.trace.numpy.arguments import (
     wrap_array,
 )
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
@@ -211,7 +212,7 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Tracer, ...]:
     """np.broadcast_arrays."""
     trace = tracing()
     nodes = [node_of(trace, arg) for arg in args]
-    shape = trace.common_shape(*nodes)
+    shape = common_shape(*nodes)
     return tuple(wrap(trace, trace.broadcast(node, shape)) for node in nodes)
 
 
@@ -230,7 +231,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
         trace.emit("reshape", x, shape=tuple(x.type.size if i == axis else 1 for i in range(count)))
         for x, axis in zip(vectors, axes, strict=True)
     ]
-    shape = trace.common_shape(*open_grid) if open_grid and not sparse else None
+    shape = common_shape(*open_grid) if open_grid and not sparse else None
     return tuple(wrap(trace, x if shape is None else trace.broadcast(x, shape)) for x in open_grid)
 
 

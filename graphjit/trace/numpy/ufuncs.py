@@ -30,6 +30,7 @@ from graphjit.trace.numpy.arguments import (
 from graphjit.trace.numpy.calls import called, public_name
 from graphjit.trace.recording.answers import from_outside
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import BOUND, METHODS, UFUNCS, Array, Trace, Tracer, is_python_number, is_weak, python_kind
 
 BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
@@ -146,7 +147,7 @@ def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting
 def _bools(op: str) -> Callable[..., Any]:
     def logical(trace: Trace, *args: Any) -> Tracer:
         nodes = [as_bool(trace, node_of(trace, a)) for a in args]
-        shape = trace.common_shape(*nodes)
+        shape = common_shape(*nodes)
         return wrap(trace, trace.emit(op, *[trace.broadcast(node, shape) for node in nodes]))
 
     return logical

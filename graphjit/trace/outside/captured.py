@@ -29,8 +29,8 @@ from graphjit.trace.outside.inside import by_user
 from graphjit.trace.outside.lent import Captured, is_captured, plain
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import from_outside
-from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import METHODS, Outside, Trace, Tracer, asked_by_user
+from graphjit.trace.recording.location import asked_by_user, user_location
+from graphjit.trace.recording.tracer import METHODS, Outside, Trace, Tracer
 
 LARGE = 1 << 20
 """Bytes of an array up to which its contents are compared at each call where the function names code that could read it unseen."""

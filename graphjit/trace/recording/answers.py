@@ -78,6 +78,20 @@ def shown(tracer: Any) -> Any:
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
+SEQUENCES = (list, tuple, str, bytes, bytearray)
+
+
+def repeated(number: Any, sequence: Any) -> Any:
+    """``[0.0] * n`` with a traced NumPy number: as NumPy's integers do it, with a number that must be known.
+
+    Raises:
+        TypeError: the number is no integer.
+    """
+    if number._node.dtype.kind not in "iu":
+        raise TypeError(f"can't multiply sequence by non-int of type 'numpy.{number._class.__name__}' (at {user_location()})")
+    return sequence * operator.index(number)
+
+
 def present(tracer: Any, what: str) -> Any:
     """The present value of a traced one: in a trace that computes, and of what depends on captured arrays alone (they are guarded); else None.
 

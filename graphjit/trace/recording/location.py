@@ -82,6 +82,12 @@ def called_function() -> str | None:
     return name if name and all(part.isidentifier() for part in name.split(".")) else "a function"
 
 
+def asked_by_user() -> bool:
+    """Whether the caller's caller is code outside of this package."""
+    name = sys._getframe(2).f_globals.get("__name__")
+    return not (isinstance(name, str) and name.startswith("graphjit."))
+
+
 def assigns_item() -> bool:
     """Whether the user's line is storing into an item: ``z[i] = x``."""
     found = _user_instruction()

@@ -1,4 +1,4 @@
-"""Which dtypes NumPy would compute in.
+"""Which dtypes NumPy would compute in, and which shape results have.
 
 Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak.
 Input: dtypes, and ``int`` or ``float`` for Python numbers.  Output: the dtypes of the loop.
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import UnsupportedError
+from graphjit.ir.node import Node
 from graphjit.ir.types import SHORT
 from graphjit.trace.recording.location import user_location
 
@@ -39,3 +40,19 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     for dtype in found:
         check_dtype(dtype)
     return tuple(found)
+
+
+def common_shape(*nodes: Node) -> tuple[int, ...]:
+    """NumPy's broadcast shape of several values.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    first = nodes[0].shape
+    if all(n.shape == first for n in nodes):
+        return first
+    try:
+        return np.broadcast_shapes(*[n.shape for n in nodes])
+    except ValueError:
+        shapes = " ".join(str(n.shape) for n in nodes)
+        raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})") from None

@@ -9,8 +9,6 @@ of nested transforms share the outermost trace's builder, so no levels exist tha
 from __future__ import annotations
 
 import functools
-import operator
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
@@ -28,10 +26,21 @@ from graphjit.trace.arrays.layout import Laid, in_order
 from graphjit.trace.numpy.calls import public_name, written
 from graphjit.trace.outside.lent import is_array, is_captured
 from graphjit.trace.recording.active import active
-from graphjit.trace.recording.answers import STATIC, Unanswered, complex_needed, concrete, foreign, from_outside, leaked, shown
+from graphjit.trace.recording.answers import (
+    SEQUENCES,
+    STATIC,
+    Unanswered,
+    complex_needed,
+    concrete,
+    foreign,
+    from_outside,
+    leaked,
+    repeated,
+    shown,
+)
 from graphjit.trace.recording.concrete import Values
-from graphjit.trace.recording.location import LIBRARIES, OWN, assigns_item, subscribes, user_location
-from graphjit.trace.recording.promotion import WEAK, resolve
+from graphjit.trace.recording.location import LIBRARIES, OWN, asked_by_user, assigns_item, subscribes, user_location
+from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
 from graphjit.trace.recording.promotion import python_kind as python_kind
 from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
@@ -183,27 +192,12 @@ class Trace:
             self.number(a, dtype) if n is None else self.narrow(n, dtype) if is_weak(a) else self.convert(n, dtype)
             for a, n, dtype in zip(args, nodes, dtypes, strict=False)
         ]
-        shape = self.common_shape(*ready)
+        shape = common_shape(*ready)
         return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
 
     def number(self, value: Any, dtype: np.dtype) -> Node:
         """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
         return self.builder.const(dtype.type(value), dtype)
-
-    def common_shape(self, *nodes: Node) -> tuple[int, ...]:
-        """NumPy's broadcast shape."""
-        first = nodes[0].shape
-        if all(n.shape == first for n in nodes):
-            return first
-        result = [1] * max(len(n.shape) for n in nodes)
-        for shape in {n.shape for n in nodes}:
-            for i, n in enumerate(reversed(shape), 1):
-                if n != 1:
-                    if result[-i] not in (1, n):
-                        shapes = " ".join(str(n.shape) for n in nodes)
-                        raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})")
-                    result[-i] = n
-        return tuple(result)
 
 
 def is_python_number(value: Any) -> bool:
@@ -296,12 +290,6 @@ def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
         return as_number(result) if isinstance(self, Number) else result
 
     return method
-
-
-def asked_by_user() -> bool:
-    """Whether the caller's caller is code outside of this package."""
-    name = sys._getframe(2).f_globals.get("__name__")
-    return not (isinstance(name, str) and name.startswith("graphjit."))
 
 
 def _fact(name: str, doc: str) -> property:
@@ -506,11 +494,20 @@ class Outside(Array):
     __slots__ = ()
 
 
-SEQUENCES = (list, tuple, str, bytes, bytearray)
+class Single(Tracer):
+    """A number, which cannot be written to."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
 
 
-class Scalar(Tracer):
-    """A traced NumPy scalar: one number that cannot be written to."""
+class Scalar(Single):
+    """A traced NumPy scalar."""
 
     __slots__ = ()
     twin = staticmethod(lambda x: x._node.dtype.type(1))
@@ -521,16 +518,10 @@ class Scalar(Tracer):
         return self._node.dtype.type
 
     def __mul__(self, other: Any) -> Any:
-        return self._repeated(other) if isinstance(other, SEQUENCES) else Tracer.__mul__(self, other)
+        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__mul__(self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return self._repeated(other) if isinstance(other, SEQUENCES) else Tracer.__rmul__(self, other)
-
-    def _repeated(self, sequence: Any) -> Any:
-        """As NumPy's integers do: ``[0.0] * n``."""
-        if self._node.dtype.kind not in "iu":
-            raise TypeError(f"can't multiply sequence by non-int of type 'numpy.{self._class.__name__}' (at {user_location()})")
-        return sequence * operator.index(self)  # type: ignore[call-overload]
+        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__rmul__(self, other)
 
     def __getitem__(self, key: Any) -> Any:
         # Python iterates over whatever has items, until an IndexError: over a number it would find none.
@@ -538,14 +529,8 @@ class Scalar(Tracer):
             raise TypeError(f"'numpy.{self._class.__name__}' object is not iterable (at {user_location()})")
         return Tracer.__getitem__(self, key)
 
-    def __copy__(self) -> Any:
-        return self
 
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
-
-
-class Number(Tracer):
+class Number(Single):
     """A traced Python number: weak in promotion, and without the attributes of arrays."""
 
     __slots__ = ()
@@ -569,12 +554,6 @@ class Number(Tracer):
 
     def __getitem__(self, key: Any) -> NoReturn:
         raise TypeError(f"{self._class.__name__!r} object is not subscriptable (at {user_location()})")
-
-    def __copy__(self) -> Any:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self
 
 
 PYTHON: dict[str, type] = {"f": float, "i": int, "b": bool}
