@@ -88,7 +88,8 @@ SETTINGS = (
     Setting("XDG_CACHE_HOME", str, None, "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache"),
     Setting("GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"),
     Setting("GRAPHJIT_TRACEBACK", _frames, "user", "full: tracebacks show graphjit's own frames too; user: only those of your code"),
-    Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify every graph after every pass"),
+    Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify graphs and loops after every pass"),
+    Setting("GRAPHJIT_DUMP", str, "", "directory in which every compilation writes what each pass made, in numbered files"),
 )
 
 
@@ -121,5 +122,6 @@ log_topics: frozenset[str] = _values["GRAPHJIT_LOG"]
 num_threads: int | None = _values["GRAPHJIT_NUM_THREADS"] or _values["OMP_NUM_THREADS"]
 verify_passes: bool = _values["GRAPHJIT_VERIFY"]
 cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])
+dump_directory: str | None = os.path.abspath(_values["GRAPHJIT_DUMP"]) if _values["GRAPHJIT_DUMP"] else None
 disable_jit: bool = _values["GRAPHJIT_DISABLE_JIT"]
 full_traceback: bool = _values["GRAPHJIT_TRACEBACK"] == "full"

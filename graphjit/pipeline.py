@@ -6,14 +6,14 @@ Each list is the whole truth about its stage: order is the order in the list, an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from graphjit import config, progress
+from graphjit import progress
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
-from graphjit.ir.verify import verify
 from graphjit.loops.assemble import lower_assembly
 from graphjit.loops.collapse import collapse
 from graphjit.loops.cost import nanoseconds
@@ -23,10 +23,10 @@ from graphjit.loops.parallel import parallelize
 from graphjit.loops.sums import cut_sums
 from graphjit.loops.sweep import lower_sweep
 from graphjit.loops.vectorize import vectorize
-from graphjit.loops.verify import verify_kernel
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
+from graphjit.runner import Lowered, Runner, configured
 from graphjit.schedule.align import align
 from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
@@ -81,40 +81,40 @@ class Compiled:
         return sum(nanoseconds(step, self.kernels.get(step.name)) for step in self.program.steps)
 
 
-def optimize(graph: Graph) -> Graph:
+def optimize(graph: Graph, runner: Runner | None = None) -> Graph:
     """Run the graph passes.
 
     Dead nodes never survive (a graph is what its outputs reach) and every rebuild interns, so there is no separate elimination of either.
     A pass that changes nothing returns its argument; what is simplified already is not simplified again.
     """
+    runner = runner or Runner(configured())
     simplified: Graph | None = None
     for step in GRAPH_PASSES:
         if step is simplify and graph is simplified:
             continue
-        graph = step(graph)
+        graph = runner.run("graph", step.__name__, step, graph)
         if step is simplify:
             simplified = graph
-        if config.verify_passes:
-            verify(graph)
     return graph
 
 
-def schedule(graph: Graph, donated: Collection[int] = ()) -> tuple[Fusion, Program]:
+def schedule(graph: Graph, donated: Collection[int] = (), runner: Runner | None = None) -> tuple[Fusion, Program]:
     """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
     Values that would go through memory are kept or computed again as `recompute` decides, if that makes the schedule cheaper.
     Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
-    fusion = join_sweeps(fuse(graph))
-    decided = decide(graph, fusion)
+    runner = runner or Runner(configured())
+    fusion = runner.run("schedule", "join_sweeps", join_sweeps, runner.run("schedule", "fuse", fuse, graph))
+    decided = runner.run("schedule", "decide", lambda fusion: decide(graph, fusion), fusion)
     if decided:
         cheaper = join_sweeps(fuse(graph, decided=decided))
         if traffic_and_work(graph, cheaper) * WORTH < traffic_and_work(graph, fusion) * (WORTH - 1):
             fusion = cheaper
         else:
             decided = {}
-    program = plan(graph, fusion, donated)
+    program = runner.run("schedule", "plan", lambda fusion: plan(graph, fusion, donated), fusion)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
         other = join_sweeps(fuse(graph, by_level(graph), decided))
         placed = plan(graph, other, donated)
@@ -136,27 +136,30 @@ def lower_step(program: Program, step: Kernel | Assembly | Sweep) -> LoopKernel:
     return lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
 
 
-def lower(program: Program) -> dict[str, LoopKernel]:
+def lower(program: Program, runner: Runner | None = None) -> dict[str, LoopKernel]:
     """Loop IR of every kernel, by name."""
-    kernels = {}
-    for step in program.steps:
-        if isinstance(step, Product):
-            continue
-        kernel = lower_step(program, step)
-        for loop_pass in LOOP_PASSES:
-            kernel = loop_pass(kernel)
-        if config.verify_passes:
-            verify_kernel(kernel, len(program.errors))
-        kernels[step.name] = kernel
-    return kernels
+    runner = runner or Runner(configured())
+
+    def lowered(program: Program) -> Lowered:
+        return Lowered(program, {step.name: lower_step(program, step) for step in program.steps if not isinstance(step, Product)})
+
+    made = runner.run("loops", "lower", lowered, program)
+    for loop_pass in LOOP_PASSES:
+        made = runner.run("loops", loop_pass.__name__, functools.partial(_each, loop_pass), made)
+    return dict(made.kernels)
 
 
-def compile_graph(graph: Graph, donated: Collection[int] = ()) -> Compiled:
+def _each(loop_pass: Callable[[LoopKernel], LoopKernel], lowered: Lowered) -> Lowered:
+    return Lowered(lowered.program, {name: loop_pass(kernel) for name, kernel in lowered.kernels.items()})
+
+
+def compile_graph(graph: Graph, donated: Collection[int] = (), runner: Runner | None = None) -> Compiled:
     """All stages up to LLVM text."""
-    optimized = optimize(graph)
+    runner = runner or Runner(configured())
+    optimized = optimize(graph, runner)
     progress.step("choosing kernels")
-    fusion, program = schedule(optimized, donated)
+    fusion, program = schedule(optimized, donated, runner)
     progress.step("writing loops")
-    kernels = lower(program)
+    kernels = lower(program, runner)
     progress.step("writing LLVM code")
     return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +16,7 @@ from graphjit.cli.target import arguments, load_target
 from graphjit.ir.export import to_dot, to_json
 from graphjit.ir.node import Node
 from graphjit.ir.printer import number_nodes
+from graphjit.runner import Compare, Dump, Instrument, Verify
 from graphjit.schedule.fuse import why_not_fused
 from graphjit.schedule.printer import print_memory
 
@@ -33,7 +36,15 @@ def inspect(
     why: Annotated[bool, typer.Option("--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart.")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")] = False,
-    timings: Annotated[bool, typer.Option("--timings", help="Time of every stage and pass.")] = False,
+    timings: Annotated[bool, typer.Option("--time-passes", help="Time of every stage and pass.")] = False,
+    verify: Annotated[bool, typer.Option("--verify-each", help="Check what every pass makes.")] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare-each", help="Run what every pass makes on random inputs and name the first pass that changed a value."),
+    ] = False,
+    dump: Annotated[
+        Path | None, typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files.")
+    ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is.")
     ] = False,
@@ -54,6 +65,14 @@ def inspect(
         function, module = load_target(target)
         args = arguments(function, module, arg or ())
         stages = Stages(function, args, chosen[0] if chosen else "", _positions(argnums))
+        watching: list[tuple[bool, Callable[[], Instrument]]] = [
+            (verify, Verify),
+            (compare, Compare),
+            (dump is not None, lambda: Dump(dump or Path())),
+        ]
+        stages.instruments = [make() for wanted, make in watching if wanted]
+        if stages.instruments:
+            _ = stages.kernels  # all passes
         typer.echo(_shown(stages, stage, nodes or [], diff, why, dot, json, timings, memory).rstrip("\n"))
 
 

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,9 +33,10 @@ from graphjit.loops.ir import LoopKernel
 from graphjit.loops.printer import print_kernel
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
+from graphjit.runner import Instrument, Runner, Step
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.printer import print_program
-from graphjit.schedule.program import Product, Program
+from graphjit.schedule.program import Program
 from graphjit.trace.marks import dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
 
@@ -54,6 +55,12 @@ class Stages:
     derivative: str = ""
     argnums: Sequence[int] = (0,)
     times: list[tuple[str, str, float]] = field(default_factory=list)
+    instruments: Sequence[Instrument] = ()
+
+    @cached_property
+    def runner(self) -> Runner:
+        """Runs all passes of this compilation."""
+        return Runner([_Times(self.times), *self.instruments])
 
     # ------------------------------------------------------------------------------------------------- the steps
 
@@ -78,20 +85,12 @@ class Stages:
     @cached_property
     def optimized(self) -> Graph:
         """The whole graph after the graph passes."""
-        graph = self.gradient if self.derivative else self.trace
-        simplified: Graph | None = None
-        for step in pipeline.GRAPH_PASSES:
-            if step is not simplify or graph is not simplified:
-                graph = self._timed("graph", step.__name__, partial(step, graph))
-            if step is simplify:
-                simplified = graph
-        return graph
+        return pipeline.optimize(self.gradient if self.derivative else self.trace, self.runner)
 
     @cached_property
     def scheduled(self) -> tuple[Fusion, Program]:
         """Fusion and storage, with the order of steps that the pipeline takes."""
-        graph = self.optimized
-        return self._timed("schedule", "fuse and place", lambda: pipeline.schedule(graph, self._donated()))
+        return pipeline.schedule(self.optimized, self._donated(), self.runner)
 
     @property
     def fusion(self) -> Fusion:
@@ -106,16 +105,7 @@ class Stages:
     @cached_property
     def kernels(self) -> dict[str, LoopKernel]:
         """Loop IR by step name."""
-        program = self.program
-        steps = [step for step in program.steps if not isinstance(step, Product)]
-
-        def lowered() -> list[LoopKernel]:
-            return [pipeline.lower_step(program, step) for step in steps]
-
-        kernels = self._timed("loops", "lower", lowered)
-        for loop_pass in pipeline.LOOP_PASSES:
-            kernels = self._timed("loops", loop_pass.__name__, partial(_each, loop_pass, kernels))
-        return {kernel.name: kernel for kernel in kernels}
+        return pipeline.lower(self.program, self.runner)
 
     @cached_property
     def module(self) -> Module:
@@ -192,8 +182,20 @@ class Stages:
         return jvp, (self.args, unflatten(spec, list(_ones(leaves))))
 
 
-def _each(step: Callable[[LoopKernel], LoopKernel], kernels: list[LoopKernel]) -> list[LoopKernel]:
-    return [step(kernel) for kernel in kernels]
+class _Times(Instrument):
+    """Milliseconds of every pass, among those of the other stages."""
+
+    def __init__(self, rows: list[tuple[str, str, float]]) -> None:
+        self._rows = rows
+        self._started = 0.0
+
+    def before(self, step: Step, value: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def after(self, step: Step, before: Any, value: Any) -> None:
+        """Stop it."""
+        self._rows.append((step.stage, step.name, 1e3 * (time.perf_counter() - self._started)))
 
 
 def _where(error: Exception) -> str:

@@ -59,6 +59,16 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
     return "\n".join(lines) + "\n"
 
 
+def print_steps(program: Program) -> str:
+    """Steps in execution order and what they compute."""
+    numbers = number_nodes(program.graph)
+    lines = [f"program {name_text(program.name)}"]
+    for step in program.steps:
+        lines.append(f"  {step.name} {_head(step)}")
+        lines += [f"    {line}" for line in _members(step, program, numbers)]
+    return "\n".join(lines)
+
+
 def print_memory(program: Program, fusion: Fusion) -> str:
     """The arena over time: one column a step (or a few steps), one row a value in order of offset, and how full it is.
 

@@ -23,11 +23,11 @@ from graphjit.ir.types import DTYPES, F32, F64, I64, Type
 from graphjit.ir.verify import verify
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import SIZE_LIMIT, fold
-from graphjit.passes.instruments import Compare, Dump, StopAfter, Time, Verify, run
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rewrite import rewrite
 from graphjit.passes.rules import ALL, Rule
 from graphjit.passes.simplify import simplify, simplify_with
+from graphjit.runner import Compare, Dump, StopAfter, Time, Verify, run
 
 CASES = (*ARITHMETIC, *LOGIC, *REDUCTIONS, *CONTRACTION, *SHAPES, *INDEXING)
 RULES = {rule.name: rule for rule in ALL}

@@ -22,10 +22,10 @@ from graphjit.ir.types import F64
 from graphjit.ir.verify import verify
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fold import fold
-from graphjit.passes.instruments import Compare, Verify, first_difference, rounding, run
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rules import ALL
 from graphjit.passes.simplify import simplify, simplify_with
+from graphjit.runner import Compare, Verify, first_difference, rounding, run
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 

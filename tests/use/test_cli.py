@@ -215,7 +215,7 @@ def test_graph_for_other_tools(model):
 
 
 def test_timings(model):
-    lines = run("inspect", model + "softmax_loss", "--grad", "--timings").splitlines()
+    lines = run("inspect", model + "softmax_loss", "--grad", "--time-passes").splitlines()
     steps = [line.split()[:2] for line in lines[2:]]
     for wanted in (["trace", "grad"], ["graph", "simplify"], ["schedule", "fuse"], ["loops", "vectorize"], ["llvm", "machine"]):
         assert wanted in steps, wanted
