@@ -155,3 +155,9 @@ def test_arrays_in_containers_are_changed_in_place() -> None:
     params = {"w": np.ones(2), "v": np.ones(1)}
     jit(step)(params)
     assert [params["w"].tolist(), params["v"].tolist()] == [[0, 0], [0]]
+
+
+def test_powers_of_bools_have_numpys_dtypes() -> None:
+    for value in (np.bool_(True), np.array([True]), np.array(True)):
+        for power in (lambda v: v**2, lambda v: v**3, lambda v: v**2.0, lambda v: np.power(v, 2), lambda v: v ** np.int8(2)):
+            assert jit(power)(value).dtype == power(value).dtype

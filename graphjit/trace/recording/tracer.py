@@ -277,8 +277,8 @@ _raise = binary(np.power)
 
 
 def power(self: Tracer, other: Any) -> Any:
-    """``self ** other``: NumPy squares where the exponent is the Python number 2, and the square of a bool is an int8."""
-    squares = type(other) is int and other == 2 and not isinstance(self, Number)
+    """``self ** other``: NumPy squares an array where the exponent is the Python number 2, and the square of bools is int8."""
+    squares = type(other) is int and other == 2 and isinstance(self, Array)
     return self._trace.ufunc(np.square, self) if squares and self._node.dtype.kind == "b" else _raise(self, other)
 
 
