@@ -63,7 +63,7 @@ def test_numpy_integers_as_sizes(name: str) -> None:
         jit(lambda n: function(n))(np.int64(3))
     captured = np.array([2, 1])
     compiled = jit(lambda x: function(captured[0]) + x)
-    if name in ("list", "broadcast_to"):
+    if name == "list":
         with pytest.raises(TypeError):
             compiled(1.0)
         return
@@ -161,3 +161,8 @@ def test_powers_of_bools_have_numpys_dtypes() -> None:
     for value in (np.bool_(True), np.array([True]), np.array(True)):
         for power in (lambda v: v**2, lambda v: v**3, lambda v: v**2.0, lambda v: np.power(v, 2), lambda v: v ** np.int8(2)):
             assert jit(power)(value).dtype == power(value).dtype
+
+
+def test_numbers_are_not_iterable() -> None:
+    for value in (np.int64(2), np.float64(2.0), 2.0, np.array(2.0), np.ones(2)):
+        assert bool(jit(lambda v: np.float64(np.iterable(v)))(value)) == np.iterable(value)

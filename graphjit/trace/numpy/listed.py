@@ -98,6 +98,15 @@ def _listed(original: Callable[..., Any]) -> Callable[..., Any]:
     return _named(function, original)
 
 
+def _iterable(original: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """np.iterable, for which Python would answer yes, since a traced number has items (``x[()]``)."""
+
+    def iterable(y: Any) -> bool:
+        return bool(y._node.shape) if isinstance(y, Tracer) else original(y)
+
+    return _named(iterable, original)
+
+
 def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
     """A function that reads the memory of its arguments, without asking them."""
 
@@ -128,5 +137,6 @@ def listed_patches(others: frozenset[str]) -> Iterator[tuple[ModuleType, str, An
                 yield module, name, original, _listed(original)
             elif hasattr(original, "_implementation"):  # it asks its arguments, so its refusal names it
                 yield module, name, original, _joined(original)
+    yield np, "iterable", np.iterable, _iterable(np.iterable)
     for name in ("nditer", "frombuffer"):
         yield np, name, getattr(np, name), _needs_memory(getattr(np, name))
