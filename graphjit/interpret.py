@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.node import Graph, Node, name_text
+from graphjit.ir.names import name_text
+from graphjit.ir.node import Graph, Node
 
 
 def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:

@@ -46,7 +46,7 @@ class Builder:
             op = REGISTRY[op]
         nodes = self._lift(op, args)
         for rule in op.simplify:
-            found = rule(self, *nodes, **attrs)
+            found: Node | None = rule(self, *nodes, **attrs)
             if found is not None:
                 return found
         if tuple(attrs) != op.attrs:

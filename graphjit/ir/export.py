@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from graphjit.ir.node import Graph, Node, one_line
+from graphjit.ir.names import one_line
+from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, Special, View
 from graphjit.ir.printer import comment, number_nodes, value_text
 

@@ -1,6 +1,6 @@
 """Nodes and graphs.
 
-Job: the data structure of the graph IR; names and lines of users as text that is safe to print and to compile.
+Job: the data structure of the graph IR.
 Invariants: a node never changes after it was made and equals only itself; its arguments were made before it, so ordering by
 ``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of a key.
 """
@@ -8,33 +8,16 @@ Invariants: a node never changes after it was made and equals only itself; its a
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from graphjit.ir.names import one_line
+from graphjit.ir.opdef import OpDef
 from graphjit.ir.types import Type
 
-if TYPE_CHECKING:
-    from graphjit.ir.opdef import OpDef
-
 _serial = itertools.count()
-
-WORD = re.compile(r"[A-Za-z_]\w*")
-"""A name that stands for itself in printed text."""
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """A user's text (a name, a file, a line) for a comment or a message: it ends neither, since what is not printable becomes an escape of Python's."""
-    if len(text) > limit:
-        text = f"{text[:limit]}..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def name_text(name: str) -> str:
-    """A user's name as a word, or as a literal where it is none; the parser reads both back."""
-    return name if WORD.fullmatch(name) else repr(name)
 
 
 class Location(NamedTuple):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphjit.errors import IRError
-from graphjit.ir.node import WORD, Node
+from graphjit.ir.names import WORD
 from graphjit.ir.types import Type
 
-if TYPE_CHECKING:
-    pass
+Node = Any
+"""A node of a graph (`ir.node.Node`), which is defined on top of this: each node has an op."""
 
 Partial = Callable[..., Node | None] | int | None
 

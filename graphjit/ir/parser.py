@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import GraphjitError, IRError
-from graphjit.ir.node import WORD, ConstValue, Graph, Node, name_text
+from graphjit.ir.names import WORD, name_text
+from graphjit.ir.node import ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.types import DTYPES, Type, parse_type
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.node import ConstValue, Graph, Location, Node, name_text, one_line
+from graphjit.ir.names import name_text, one_line
+from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.types import SHORT
 
 LIST_LIMIT = 16

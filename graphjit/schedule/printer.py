@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphjit.ir.buffers import Buffer
-from graphjit.ir.node import Node, name_text
+from graphjit.ir.names import name_text
+from graphjit.ir.node import Node
 from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion

@@ -18,7 +18,8 @@ from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.writing.text import Module, c_string
 from graphjit.backend.numba.emit import print_program
 from graphjit.ir.export import to_dot, to_json
-from graphjit.ir.node import Graph, Location, Node, one_line
+from graphjit.ir.names import one_line
+from graphjit.ir.node import Graph, Location, Node
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
 from graphjit.schedule.printer import print_program as print_schedule

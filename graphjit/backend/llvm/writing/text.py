@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 
-from graphjit.ir.node import one_line
+from graphjit.ir.names import one_line
 
 _SYMBOL = re.compile(r"@([\w.$]+)")
 
