@@ -29,7 +29,7 @@ from graphjit.ir.opdef import (
     View,
 )
 from graphjit.trace.numpy import refused
-from graphjit.trace.numpy.calls import public_name
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.tracer import FUNCTIONS, UFUNCS
 
 ROOT = Path(graphjit.__file__).parent.parent

@@ -11,7 +11,7 @@ import pytest
 
 import graphjit
 from graphjit.errors import GraphjitError, TraceError, UnsupportedError
-from graphjit.trace.numpy.calls import public_name
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.tracer import FUNCTIONS
 
 X = np.ones((3, 4))

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import UnsupportedError
-from graphjit.trace.numpy.calls import public_name
 from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import BOUND, FUNCTIONS, UFUNCS, Tracer, any_tracer, assemble, bound
 

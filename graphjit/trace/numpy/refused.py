@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphjit.errors import TraceError, UnsupportedError
-from graphjit.trace.numpy.calls import public_name
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import implements
 

@@ -24,10 +24,10 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.arrays.layout import in_memory_of
 from graphjit.trace.numpy.arguments import aligned, inexact, node_of, reduced_axes, tracing, wrap
-from graphjit.trace.numpy.calls import public_name
 from graphjit.trace.numpy.imports import when_imported
 from graphjit.trace.numpy.reductions import finish, max_, sum_
 from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import UFUNCS, Trace, Tracer, any_tracer
 

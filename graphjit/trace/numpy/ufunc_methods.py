@@ -32,10 +32,10 @@ from graphjit.trace.numpy.arguments import (
     static_array,
     wrap,
 )
-from graphjit.trace.numpy.calls import public_name
 from graphjit.trace.numpy.joining import concatenate
 from graphjit.trace.numpy.shapes import sliced
 from graphjit.trace.numpy.ufuncs import UFUNC_METHODS, call, call_with_options, write_out
+from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, check_dtype
 

@@ -27,8 +27,8 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
-from graphjit.trace.numpy.calls import called, public_name
 from graphjit.trace.recording.answers import from_outside
+from graphjit.trace.recording.calls import called, public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import BOUND, METHODS, UFUNCS, Array, Trace, Tracer, is_python_number, is_weak, python_kind
@@ -130,6 +130,9 @@ def store(name: str, target: Any, value: Any, casting: Any) -> Any:
     if isinstance(target, Tracer) and isinstance(value, Tracer) and target.shape != value.shape:
         raise ValueError(f"{name}: out has shape {target.shape}, the result {value.shape} (at {user_location()})")
     return _stored(f"{name} (out=)", name, target, value, True, casting)
+
+
+METHODS["__store__"] = store
 
 
 def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting: Any) -> Any:

@@ -23,7 +23,6 @@ from graphjit.ir.node import Location, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.layout import Laid, in_order
-from graphjit.trace.numpy.calls import public_name, written
 from graphjit.trace.outside.lent import is_array, is_captured
 from graphjit.trace.recording.active import active
 from graphjit.trace.recording.answers import (
@@ -38,6 +37,7 @@ from graphjit.trace.recording.answers import (
     repeated,
     shown,
 )
+from graphjit.trace.recording.calls import public_name, written
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, OWN, asked_by_user, assigns_item, subscribes, user_location
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve

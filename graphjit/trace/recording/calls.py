@@ -19,6 +19,7 @@ import numpy as np
 
 from graphjit.errors import UnsupportedError
 from graphjit.trace.recording.location import OWN, user_location
+from graphjit.trace.recording.tables import METHODS
 
 _MISFIT = re.compile(
     r"^(?P<name>[\w.<>]+)\(\) (got an unexpected keyword argument '(?P<keyword>\w+)'|got multiple values for|takes |missing \d+ required|got some positional-only)"
@@ -71,15 +72,13 @@ def written(implementation: Callable[..., Any], function: Any, name: str, args: 
         args = (*args[:place], None, *args[place + 1 :])
     if target is None:
         return called(implementation, function, name, args, kwargs)
-    from graphjit.trace.numpy.ufuncs import store  # which imports what imports this module
-
     short = name.rpartition(".")[2]
     if short in _SUMS and len(args) < 3 and kwargs.get("dtype") is None and getattr(target, "dtype", np.dtype(bool)).kind == "f":
         kwargs["dtype"] = np.result_type(args[0].dtype if hasattr(args[0], "dtype") else target.dtype, target.dtype)
     casting = kwargs.get("casting", "unsafe" if short in _ANY_DTYPE else "same_kind")
     if short == "clip":  # elsewhere it also says how arguments are joined
         kwargs.pop("casting", None)
-    return store(name, target, called(implementation, function, name, args, kwargs), casting)
+    return METHODS["__store__"](name, target, called(implementation, function, name, args, kwargs), casting)
 
 
 _ANY_DTYPE = frozenset(
