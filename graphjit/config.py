@@ -87,6 +87,7 @@ SETTINGS = (
     Setting("GRAPHJIT_CACHE_DIR", str, None, "directory for object code of graphjit's own library; empty: none is kept"),
     Setting("XDG_CACHE_HOME", str, None, "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache"),
     Setting("GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"),
+    Setting("GRAPHJIT_MACHINE", str, None, "the machine that code is made for: avx2, baseline, or a JSON file (graphjit machine)"),
     Setting("GRAPHJIT_TRACEBACK", _frames, "user", "full: tracebacks show graphjit's own frames too; user: only those of your code"),
     Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify graphs and loops after every pass"),
     Setting("GRAPHJIT_DUMP", str, "", "directory in which every compilation writes what each pass made, in numbered files"),
@@ -123,5 +124,6 @@ num_threads: int | None = _values["GRAPHJIT_NUM_THREADS"] or _values["OMP_NUM_TH
 verify_passes: bool = _values["GRAPHJIT_VERIFY"]
 cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _values["XDG_CACHE_HOME"])
 dump_directory: str | None = os.path.abspath(_values["GRAPHJIT_DUMP"]) if _values["GRAPHJIT_DUMP"] else None
+machine: str | None = _values["GRAPHJIT_MACHINE"] or None
 disable_jit: bool = _values["GRAPHJIT_DISABLE_JIT"]
 full_traceback: bool = _values["GRAPHJIT_TRACEBACK"] == "full"

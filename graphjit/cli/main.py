@@ -14,6 +14,7 @@ import graphjit
 from graphjit.cli.bench import bench
 from graphjit.cli.flags import flags
 from graphjit.cli.inspect import inspect
+from graphjit.cli.machine import machine
 from graphjit.cli.ops import ops
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(inspect)
 app.command()(ops)
 app.command()(flags)
+app.command()(machine)
 app.command()(bench)
 
 

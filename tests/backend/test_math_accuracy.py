@@ -23,7 +23,8 @@ from graphjit.backend.llvm.math import ELEMENTS, FUNCTIONS, emit, provide
 from graphjit.backend.llvm.objects import symbols
 from graphjit.backend.llvm.objects.jit import NativeModule
 from graphjit.backend.llvm.writing.text import Function, Module
-from graphjit.backend.llvm.writing.vector import Vector, has_avx512
+from graphjit.backend.llvm.writing.vector import Vector
+from graphjit.machine import machine
 
 KINDS = ("f64", "f32")
 DTYPE = {"f64": np.float64, "f32": np.float32}
@@ -411,7 +412,7 @@ def test_one_difficult_lane_leaves_the_others_alone(kind: str) -> None:
 
 def test_routines_can_be_provided_by_symbol() -> None:
     """A module that was compiled elsewhere names the library's routines; they can be made available before it is linked."""
-    symbol = f"gj_math.erfcx.f64.1.{'avx512' if has_avx512() else 'any'}"
+    symbol = f"gj_math.erfcx.f64.1.{'avx512' if machine().avx512 else 'any'}"
     provide(symbol)
     text = (
         f"declare double @{symbol}(double)\ndefine double @f(double %x) {{\n  %y = call double @{symbol}(double %x)\n  ret double %y\n}}\n"

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 600
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config"),
+    ("errors", "config", "machine"),
     ("ir",),
     ("ops", "progress"),
     ("interpret", "passes", "transforms"),

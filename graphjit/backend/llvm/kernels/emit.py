@@ -19,7 +19,6 @@ from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, V
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import MATH, constant, kind, literal, vector
 from graphjit.backend.llvm.kernels.strided import components
-from graphjit.backend.llvm.objects.jit import host
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
@@ -27,6 +26,7 @@ from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
 from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Multiply, Ref, Statement, Store
 from graphjit.loops.vectorize import is_chained
+from graphjit.machine import machine
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
@@ -45,8 +45,7 @@ STREAMED_BYTES = 1 << 23  # from which a result is written past the caches then
 
 def vector_bytes() -> int:
     """Bytes of the widest vector register of this machine."""
-    features = host()[2].split(",")
-    return 64 if "+avx512f" in features and "+avx512dq" in features else 32 if "+avx2" in features else 16
+    return machine().vector_bytes
 
 
 class KernelEmitter(Traffic):

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from graphjit.backend.llvm.objects import store
+from graphjit.machine import machine
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
@@ -49,15 +50,11 @@ def _version() -> str:
 
 @cache
 def host() -> tuple[llvm.Target, str, str]:
-    """Target, CPU name and feature list of this machine (the name alone can be wrong in a VM)."""
+    """Target, CPU name and feature list of `machine` (the name alone can be wrong in a VM)."""
     llvm = _llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return (
-        llvm.Target.from_default_triple(),
-        llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
-    )
+    return llvm.Target.from_default_triple(), machine().name, ",".join(machine().features)
 
 
 def target_machine(opt: int = 2) -> llvm.TargetMachine:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import HOT, Writer
+from graphjit.machine import machine
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,11 @@ class Tile:
 
 def host_tile(kind: str) -> Tile:
     """The tile for this machine: 32 registers of 512 bit, 16 of 256 bit, or 128 bit (32 registers on ARM, 16 on x86)."""
-    features = set(jit.host()[2].split(","))
-    size = 8 if kind == "f64" else 4
-    if "+avx512f" in features and "+avx512vl" in features:
-        return Tile(kind, 6, 4, 64 // size, True)
-    if "+avx2" in features and "+fma" in features:
-        return Tile(kind, 6, 2, 32 // size, True)
-    if "+neon" in features:
-        return Tile(kind, 6, 4, 16 // size, True)
-    return Tile(kind, 4, 2, 16 // size, False)
+    here = machine()
+    lanes = here.vector_bytes // (8 if kind == "f64" else 4)
+    if not here.fused:
+        return Tile(kind, 4, 2, lanes, False)
+    return Tile(kind, 6, 4 if here.vector_registers == 32 else 2, lanes, True)
 
 
 def symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
-from graphjit.backend.llvm.objects.jit import host
 from graphjit.backend.llvm.writing.text import Function
+from graphjit.machine import machine
 
 Operand = str | float | int
 
@@ -29,13 +29,6 @@ SMALLEST_NORMAL = {"double": 2.0**-1022, "float": 2.0**-126}
 COLUMNS = 16
 INF = float("inf")
 NAN = float("nan")
-
-
-@cache
-def has_avx512() -> bool:
-    """Whether this machine has the 512-bit instructions that split, scale and permute vectors."""
-    features = set(host()[2].split(","))
-    return {"+avx512f", "+avx512dq", "+avx512vl", "+avx512bw"} <= features
 
 
 def double_bits(value: float) -> int:
@@ -79,7 +72,7 @@ class Vector:
         self.element = element
         self.lanes = lanes
         self.floating = element in SUFFIX
-        self.avx512 = has_avx512() if avx512 is None else avx512
+        self.avx512 = machine().avx512 if avx512 is None else avx512
         self.of = element if lanes == 1 else f"<{lanes} x {element}>"
         suffix = SUFFIX.get(element, element)
         self.suffix = suffix if lanes == 1 else f"v{lanes}{suffix}"

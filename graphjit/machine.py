@@ -1,0 +1,117 @@
+"""The machine that code is made for: one record, read once.
+
+Job: instruction sets, vector width, caches and cores, for everything that decides by them.
+Input: the processor, as LLVM and the system describe it, or ``GRAPHJIT_MACHINE``: ``avx2``, ``baseline`` (SSE2 alone), or a JSON file.
+Output: `machine()`.
+
+``GRAPHJIT_MACHINE=avx2 pytest`` runs the code that other processors get, where it can run.  A file holds fields of `Machine` that replace
+what was read, for example ``{"caches": [32768, 524288, 16777216]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from graphjit import config
+from graphjit.errors import ConfigError
+
+CACHES = (32 << 10, 1 << 20, 32 << 20)
+"""Bytes of the first-level data cache, the second and the last level, where the system does not say."""
+
+_AVX512 = ("avx512f", "avx512dq", "avx512vl", "avx512bw")
+_BASELINE = frozenset({"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "x87"})
+_CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a processor has.
+
+    ``name`` is LLVM's name of it; ``features`` are LLVM's, each with + or -; ``caches`` are bytes of the first-level data cache, the second and
+    the last level; ``cores`` are those that this process may use.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    caches: tuple[int, int, int]
+    cores: int
+
+    def has(self, *names: str) -> bool:
+        """Whether it has all of these instruction sets."""
+        return all(f"+{name}" in self.features for name in names)
+
+    @property
+    def avx512(self) -> bool:
+        """Whether it has the 512-bit instructions that split, scale and permute vectors."""
+        return self.has(*_AVX512)
+
+    @property
+    def fused(self) -> bool:
+        """Whether multiply-adds round once."""
+        return self.has("fma") or self.has("neon")
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of the widest vector register."""
+        return 64 if self.avx512 else 32 if self.has("avx2") else 16
+
+    @property
+    def vector_registers(self) -> int:
+        """Number of vector registers."""
+        return 32 if self.avx512 or self.has("neon") else 16
+
+
+@cache
+def machine() -> Machine:
+    """The machine that code is made for.
+
+    Raises:
+        ConfigError: ``GRAPHJIT_MACHINE`` names one whose instructions this processor has not, or a file without sense.
+    """
+    here = _host()
+    wanted = config.machine
+    if wanted == "avx2":
+        if not here.has("avx2", "fma"):
+            raise ConfigError("GRAPHJIT_MACHINE=avx2: this processor has no AVX2")
+        newer = ("avx512", "avx10", "amx", "evex")
+        return replace(here, name="haswell", features=tuple(f"-{f[1:]}" if f[1:].startswith(newer) else f for f in here.features))
+    if wanted == "baseline":
+        if not here.has("sse2"):
+            raise ConfigError("GRAPHJIT_MACHINE=baseline: this processor is no x86-64")
+        return replace(here, name="x86-64", features=tuple(f if f[1:] in _BASELINE else f"-{f[1:]}" for f in here.features))
+    return here if wanted is None else _from_file(here, wanted)
+
+
+def _host() -> Machine:
+    import llvmlite.binding as llvm  # a library of a hundred megabytes, loaded on first need
+
+    features = tuple(filter(None, llvm.get_host_cpu_features().flatten().split(",")))
+    return Machine(llvm.get_host_cpu_name(), features, _caches(), len(os.sched_getaffinity(0)))
+
+
+def _caches() -> tuple[int, int, int]:
+    """Sizes of the caches of the first core, as Linux tells them."""
+    found: dict[int, int] = {}
+    for index in sorted(_CPU.glob("index*")):
+        try:
+            level, kind, size = (index.joinpath(name).read_text().strip() for name in ("level", "type", "size"))
+            if kind != "Instruction":
+                found[int(level)] = int(size.rstrip("KM")) << (10 if size.endswith("K") else 20)
+        except (OSError, ValueError):
+            continue
+    return found.get(1, CACHES[0]), found.get(2, CACHES[1]), found[max(found)] if len(found) > 2 else CACHES[2]
+
+
+def _from_file(here: Machine, file: str) -> Machine:
+    try:
+        fields = json.loads(Path(file).read_text(encoding="utf-8"))
+        known = {"name": str, "features": tuple, "caches": tuple, "cores": int}
+        return replace(here, **{name: known[name](value) for name, value in fields.items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"GRAPHJIT_MACHINE={file}: avx2, baseline or a JSON file with some of name, features, caches (three sizes in bytes) and cores; {error!r}"
+        ) from None
