@@ -38,7 +38,7 @@ from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.location import user_level
 from graphjit.trace.recording.tracer import Array, Trace
-from graphjit.trace.results import check_writable, refuse_changed_containers
+from graphjit.trace.results import check_writable, refuse_changed_containers, same_objects
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
 from graphjit.trace.statics import exact_keys
 from graphjit.trace.tracebacks import hides_frames
@@ -234,9 +234,11 @@ class Dispatcher:
         def call(values: list[Any]) -> Any:
             args, kwargs = unflatten(spec, values)
             before = flatten((args, kwargs))
+            stable = is_plain(spec) or same_objects(before[0], flatten((args, kwargs))[0])  # some classes compute what they are taken apart into
             plain = [a.value if isinstance(a, Static) else a for a in args]
             result = self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
-            refuse_changed_containers(self.name, leaf_names(self.named_by, spec), before, flatten((args, kwargs)))
+            if stable:
+                refuse_changed_containers(self.name, leaf_names(self.named_by, spec), before, flatten((args, kwargs)))
             return result
 
         return call

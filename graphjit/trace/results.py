@@ -157,6 +157,11 @@ def check_static_result(item: Any) -> None:
         )
 
 
+def same_objects(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Whether two sequences hold the very same objects."""
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+
+
 def refuse_changed_containers(
     name: str, leaf_names: Sequence[str], before: tuple[list[Any], TreeSpec], after: tuple[list[Any], TreeSpec]
 ) -> None:
@@ -166,7 +171,7 @@ def refuse_changed_containers(
         TraceError: an item or field is another one after the function ran, or there are more or fewer of them.
     """
     (leaves, spec), (now, spec_now) = before, after
-    if spec == spec_now and all(a is b for a, b in zip(leaves, now, strict=True)):
+    if same_objects(leaves, now):  # also where a defaultdict grew by being read
         return
     changed = next((text for text, a, b in zip(leaf_names, leaves, now, strict=False) if a is not b), "") if spec == spec_now else ""
     what = f"assigns to {changed}" if changed else "adds or removes items of a list or dict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 
@@ -166,3 +167,20 @@ def test_powers_of_bools_have_numpys_dtypes() -> None:
 def test_numbers_are_not_iterable() -> None:
     for value in (np.int64(2), np.float64(2.0), 2.0, np.array(2.0), np.ones(2)):
         assert bool(jit(lambda v: np.float64(np.iterable(v)))(value)) == np.iterable(value)
+
+
+class Computing:
+    """A class that is taken apart into something new each time."""
+
+    def __init__(self, a: object) -> None:
+        self.a = a
+
+
+graphjit.register_pytree_node(Computing, lambda held: ([held.a * 1.0], None), lambda _, children: Computing(children[0]))
+
+
+def test_containers_that_only_look_changed_are_taken() -> None:
+    assert jit(lambda held: held.a * 2)(Computing(np.ones(2))).tolist() == [2, 2]
+    assert jit(lambda d: d["a"] + sum(d["absent"]))(collections.defaultdict(list, {"a": np.ones(2)})).tolist() == [1, 1]
+    assert jit(lambda p: p.__setitem__("w", p["w"]) or p["w"] * 2)({"w": np.ones(2)}).tolist() == [2, 2]
+    assert jit(lambda *a, **k: k.pop("s") + a[0])(1.0, s=2.0) == 3.0
