@@ -119,7 +119,8 @@ def test_running_sums(dtype: Any, n: int) -> None:
     exact = np.arange(1, n + 1) * float(x[0])
     got = graphjit.jit(np.cumsum)(x)
     units = np.max(np.abs(got - exact) / exact) / np.finfo(dtype).eps
-    assert units <= (60 if n >= 131_072 else 120)
+    # fewer lanes make longer chains
+    assert units <= (60 if n >= 131_072 else 120) * VECTOR_BYTES / vector_bytes()
     back = graphjit.grad(lambda x: np.sum(np.cumsum(x)))(x)  # a running sum of ones from the end: exact
     np.testing.assert_array_equal(back, np.arange(n, 0, -1))
 
