@@ -110,7 +110,12 @@ def _from_file(here: Machine, file: str) -> Machine:
     try:
         fields = json.loads(Path(file).read_text(encoding="utf-8"))
         known = {"name": str, "features": tuple, "caches": tuple, "cores": int}
-        return replace(here, **{name: known[name](value) for name, value in fields.items()})
+        if isinstance(fields.get("features", []), str):
+            raise ValueError("features are a list of texts such as '+avx2'")
+        made = replace(here, **{name: known[name](value) for name, value in fields.items()})
+        if len(made.caches) != 3 or made.cores < 1 or not all(feature[:1] in ("+", "-") for feature in made.features):
+            raise ValueError("three caches, at least one core, features that begin with + or -")
+        return made
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"GRAPHJIT_MACHINE={file}: avx2, baseline or a JSON file with some of name, features, caches (three sizes in bytes) and cores; {error!r}"

@@ -149,7 +149,18 @@ def register_pytree_node(
     """
     if _registered(cls):  # by an earlier call with an instance of it
         _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
-    return _optree().register_pytree_node(cls, flatten, unflatten, namespace=NAMESPACE)  # type: ignore[arg-type]
+
+    def take(instance: Any) -> tuple[Sequence[Any], Any]:
+        children, static = flatten(instance)
+        try:
+            return children, Exact(static)
+        except TypeError:  # it cannot be a part of a signature, but of other trees
+            return children, static
+
+    def put(static: Any, children: Sequence[Any]) -> Any:
+        return unflatten(static.value if type(static) is Exact else static, children)
+
+    return _optree().register_pytree_node(cls, take, put, namespace=NAMESPACE)  # type: ignore[arg-type]
 
 
 def register_dataclass(cls: Class, data_fields: Sequence[str] | None = None, meta_fields: Sequence[str] | None = None) -> Class:

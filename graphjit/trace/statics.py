@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 _PLAIN = frozenset({str, int})
 
 
@@ -35,13 +37,15 @@ def exact_form(value: Any) -> Any:
     Example: ``exact_form((1, 2.0))`` differs from ``exact_form((True, 2))``.
     """
     kind = type(value)
-    if kind in (float, complex):
+    if issubclass(kind, float | complex | np.inexact):
         return kind, repr(value)  # tells 0.0 from -0.0; NaN is NaN
+    if kind is range:
+        return kind, value.start, value.stop, value.step
     if issubclass(kind, tuple):
         return kind, tuple(map(exact_form, tuple.__iter__(value)))
     if issubclass(kind, frozenset):
         return kind, frozenset(map(exact_form, frozenset.__iter__(value)))
-    parameters = kind.__dict__.get("__dataclass_params__")
+    parameters = getattr(kind, "__dataclass_params__", None)
     if parameters is not None and parameters.eq and parameters.frozen:
         form = kind, tuple(exact_form(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
         try:

@@ -184,3 +184,32 @@ def test_containers_that_only_look_changed_are_taken() -> None:
     assert jit(lambda d: d["a"] + sum(d["absent"]))(collections.defaultdict(list, {"a": np.ones(2)})).tolist() == [1, 1]
     assert jit(lambda p: p.__setitem__("w", p["w"]) or p["w"] * 2)({"w": np.ones(2)}).tolist() == [2, 2]
     assert jit(lambda *a, **k: k.pop("s") + a[0])(1.0, s=2.0) == 3.0
+
+
+def test_what_a_review_found_in_static_values() -> None:
+    over = jit(lambda x, k: x / k, static_argnums=1)
+    assert [over(1.0, np.float64(k)) for k in (0.0, -0.0)] == [math.inf, -math.inf]
+    stop = jit(lambda x, r: x * r.stop, static_argnums=1)
+    assert [stop(1, range(0, 3, 2)), stop(1, range(0, 4, 2))] == [3, 4]
+    scaled = jit(lambda held: held.a * held.k)
+    assert [scaled(Scaled(np.arange(3), k)).dtype for k in (2, 2.0, 2)] == [np.int64, np.float64, np.int64]
+
+
+class Scaled:
+    def __init__(self, a: object, k: object) -> None:
+        self.a, self.k = a, k
+
+
+graphjit.register_pytree_node(Scaled, lambda held: ([held.a], held.k), lambda k, children: Scaled(children[0], k))
+
+
+def test_containers_changed_by_a_nested_compiled_function_are_refused() -> None:
+    inner = jit(lambda p: p.__setitem__("w", p["w"] * 2))
+
+    def outer(x: np.ndarray) -> np.ndarray:
+        held = {"w": x * 1.0}
+        inner(held)
+        return held["w"]
+
+    with pytest.raises(graphjit.TraceError, match="assigns to"):
+        jit(outer)(X)

@@ -166,9 +166,8 @@ def names(code: types.CodeType) -> Names:
 
 
 def _handles(instructions: list[dis.Instruction]) -> bool:
-    """Whether code has an ``except`` of its own (``with`` makes handlers too)."""
-    kinds = [instruction.opname for instruction in instructions]
-    return kinds.count("PUSH_EXC_INFO") > kinds.count("WITH_EXCEPT_START") + kinds.count("END_FOR")
+    """Whether code catches exceptions: ``except``, or a ``with`` that may (contextlib.suppress)."""
+    return any(instruction.opname == "PUSH_EXC_INFO" for instruction in instructions)
 
 
 def _words(constants: Any) -> Iterator[str]:
