@@ -195,8 +195,8 @@ def test_memory_and_work_are_those_of_the_sum(monkeypatch: pytest.MonkeyPatch) -
     seen = []
     lower = pipeline.lower
 
-    def spy(program: Any) -> Any:
-        kernels = lower(program)
+    def spy(program: Any, *runner: Any) -> Any:
+        kernels = lower(program, *runner)
         seen.append((program.arena, sum(cost.flops for cost in costs(program, kernels).values())))
         return kernels
 
