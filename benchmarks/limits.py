@@ -13,17 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy
 
-from graphjit.backend.llvm.objects.jit import NativeModule, host
+from graphjit.backend.llvm.objects.jit import NativeModule
+from graphjit.machine import machine
 
 BYTES = {"float64": 8, "float32": 4}
 LLVM_TYPE = {"float64": ("double", "f64"), "float32": ("float", "f32")}
 ACCUMULATORS = 12
 """Independent chains: two units of latency four or five need ten, and sixteen registers must hold them."""
-DEFAULT_CACHE_BYTES = 32 << 20
 
 
 @dataclass
@@ -55,22 +54,8 @@ class Limits:
         return max(moved_bytes / self.best_bandwidth(), flops / self.best_arithmetic(dtype))
 
 
-def last_cache_bytes() -> int:
-    """Size of the largest cache of the first processor; a usual size where the system does not say."""
-    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return max((int(size[:-1]) << 10 for size in sizes if size.endswith("K")), default=DEFAULT_CACHE_BYTES)
-
-
-def vector_bits() -> int:
-    """Width of the widest vectors that the processor has."""
-    features = host()[2].split(",")
-    if "+avx512f" in features:
-        return 512
-    return 256 if "+avx" in features else 128
-
-
 def _function(name: str, parameters: str, blocks: str) -> str:
-    bits = vector_bits()
+    bits = 8 * machine().vector_bytes
     # Without the attribute the code generator would split the widest vectors in two.
     width = f'"prefer-vector-width"="{bits}" "min-legal-vector-width"="{bits}"'
     return f"define void @{name}({parameters}) {width} {{\n{blocks}\n}}\n"
@@ -78,7 +63,7 @@ def _function(name: str, parameters: str, blocks: str) -> str:
 
 def triad_text() -> str:
     """a[i] = b[i] + s * c[i] over n doubles, n a multiple of the vector."""
-    lanes = vector_bits() // 64
+    lanes = 8 * machine().vector_bytes // 64
     vector = f"<{lanes} x double>"
     return _function(
         "triad",
@@ -106,7 +91,7 @@ done:
 def fma_text(dtype: str) -> str:
     """n rounds of ACCUMULATORS independent multiply-adds on registers; the sums are stored, so that they are computed."""
     name, suffix = LLVM_TYPE[dtype]
-    lanes = vector_bits() // (8 * BYTES[dtype])
+    lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
     vector, numbers = f"<{lanes} x {name}>", range(ACCUMULATORS)
     call = f"call {vector} @llvm.fma.v{lanes}{suffix}"
     phis = "\n".join(f"  %x{k} = phi {vector} [ %start, %entry ], [ %y{k}, %loop ]" for k in numbers)
@@ -157,7 +142,7 @@ def measure(threads: Sequence[int], repetitions: int = 10, triad_bytes: int | No
     try:
         limits = Limits()
         for count in threads:
-            limits.bandwidth[count] = _bandwidth(module, count, repetitions, triad_bytes or 4 * last_cache_bytes())
+            limits.bandwidth[count] = _bandwidth(module, count, repetitions, triad_bytes or 4 * machine().caches[-1])
             for dtype in BYTES:
                 limits.arithmetic.setdefault(dtype, {})[count] = _arithmetic(module, dtype, count, repetitions)
         return limits
@@ -181,7 +166,7 @@ def _bandwidth(module: NativeModule, threads: int, repetitions: int, total_bytes
 
 def _arithmetic(module: NativeModule, dtype: str, threads: int, repetitions: int) -> float:
     fma = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address(f"fma_{dtype}"))
-    lanes = vector_bits() // (8 * BYTES[dtype])
+    lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
     rounds = 1_000_000
     # x <- x / 2 + 1 / 2 converges to one: no number overflows or becomes subnormal, which some processors are slow at.
     outs = [numpy.full(lanes, 0.5, dtype) for _ in range(threads)]

@@ -23,6 +23,7 @@ from benchmarks.reporting.report import machine
 from benchmarks.results import OURS, Measurement, Record
 from benchmarks.workload import Workload
 from benchmarks.workloads import suite
+from graphjit.machine import machine as described
 
 SLOW_COMPILERS = ("torch.compile", "pytensor")
 """Their first calls take seconds to minutes: measured at the smallest size of each family only."""
@@ -85,7 +86,7 @@ def run(options: Options, console: Console) -> Record:
     if OURS not in peers:
         raise OptionError(f"graphjit cannot be imported: {missing[OURS]}")
     # Before anything runs here: what is busy now is others.
-    facts = machine() | {"last_cache_bytes": limits.last_cache_bytes()}
+    facts = machine() | {"last_cache_bytes": described().caches[-1]}
     cores = options.threads or facts["cores"]
     threads, repetitions = sorted({1, cores}), 5 if options.quick else 20
     found = limits.measure(threads, repetitions)

@@ -22,6 +22,7 @@ from graphjit.backend.executable import Executable
 from graphjit.backend.failures import Failures, exception, locations
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.ir.node import Graph, Location
+from graphjit.runner import Runner, configured
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,8 +109,9 @@ def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> tuple[Exe
         compiled = pipeline.compile_graph(graph, donated)
         progress.step("making machine code")
         return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(compiled.program.steps)
-    _, program = pipeline.schedule(pipeline.optimize(graph), donated)
-    return NumbaExecutable(program, pipeline.lower(program)), len(program.steps)
+    runner = Runner(configured())
+    _, program = pipeline.schedule(pipeline.optimize(graph, runner), donated, runner)
+    return NumbaExecutable(program, pipeline.lower(program, runner)), len(program.steps)
 
 
 def _pattern(graph: Graph) -> tuple[int, ...]:

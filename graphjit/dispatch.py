@@ -115,15 +115,14 @@ class Prepared:
         return results.deliver(self.code.run(arrays, into), given)
 
 
-def _taken_apart(spec: TreeSpec, args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
+def _taken_apart(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
     """Leaves and structure of traced arguments; None where a class of the user's computes what it is taken apart into, so that nothing can be compared."""
-    if is_plain(spec):
-        return flatten((args, kwargs))
     try:
-        first, second = flatten((args, kwargs)), flatten((args, kwargs))
+        leaves, spec = flatten((args, kwargs))
+        stable = is_plain(spec) or same_objects(leaves, flatten((args, kwargs))[0])
     except Exception:  # code of the user's, which may need numbers
         return None
-    return first if same_objects(first[0], second[0]) else None
+    return (leaves, spec) if stable else None
 
 
 class Dispatcher:
@@ -171,11 +170,7 @@ class Dispatcher:
             trace.fresh = False
             marked, named = self.mark(args, kwargs)
             args, kwargs = tree_map(lambda leaf: lifted(trace, leaf), (marked, named))
-            before = flatten((args, kwargs))
-            result = self.run(*args, **kwargs)
-            if is_plain(before[1]):
-                refuse_changed_containers(self.name, leaf_names(self.named_by, before[1]), before, flatten((args, kwargs)))
-            return result
+            return self.run_watched(args, kwargs)
         disabled = jit_disabled()
         if disabled and not self.derives:
             return self.run(*args, **kwargs)
@@ -248,14 +243,18 @@ class Dispatcher:
 
         def call(values: list[Any]) -> Any:
             args, kwargs = unflatten(spec, values)
-            before = _taken_apart(spec, args, kwargs)
-            plain = [a.value if isinstance(a, Static) else a for a in args]
-            result = self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
-            if before is not None:
-                refuse_changed_containers(self.name, leaf_names(self.named_by, spec), before, flatten((args, kwargs)))
-            return result
+            return self.run_watched(args, kwargs)
 
         return call
+
+    def run_watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function on traced arguments, whose containers it must leave as they are."""
+        before = _taken_apart(args, kwargs)
+        plain = [a.value if isinstance(a, Static) else a for a in args]
+        result = self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
+        if before is not None:
+            refuse_changed_containers(self.name, lambda: leaf_names(self.named_by, before[1]), before, flatten((args, kwargs)))
+        return result
 
     def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
         """Trace the function for a signature."""

@@ -1,8 +1,8 @@
 """The machine that code is made for: one record, read once.
 
-Job: instruction sets, vector width, caches and cores, for everything that decides by them.
+Job: instruction sets, vector registers and caches, for what decides by them; cores that may be used.
 Input: the processor, as LLVM and the system describe it, or ``GRAPHJIT_MACHINE``: ``avx2``, ``baseline`` (SSE2 alone), or a JSON file.
-Output: `machine()`.
+Output: `machine()`, `cores()`.
 
 ``GRAPHJIT_MACHINE=avx2 pytest`` runs the code that other processors get, where it can run.  A file holds fields of `Machine` that replace
 what was read, for example ``{"caches": [32768, 524288, 16777216]}``.
@@ -32,13 +32,12 @@ class Machine:
     """What a processor has.
 
     ``name`` is LLVM's name of it; ``features`` are LLVM's, each with + or -; ``caches`` are bytes of the first-level data cache, the second and
-    the last level; ``cores`` are those that this process may use.
+    the last level.
     """
 
     name: str
     features: tuple[str, ...]
     caches: tuple[int, int, int]
-    cores: int
 
     def has(self, *names: str) -> bool:
         """Whether it has all of these instruction sets."""
@@ -90,7 +89,12 @@ def _host() -> Machine:
     import llvmlite.binding as llvm  # a library of a hundred megabytes, loaded on first need
 
     features = tuple(filter(None, llvm.get_host_cpu_features().flatten().split(",")))
-    return Machine(llvm.get_host_cpu_name(), features, _caches(), len(os.sched_getaffinity(0)))
+    return Machine(llvm.get_host_cpu_name(), features, _caches())
+
+
+def cores() -> int:
+    """Cores that this process may use now."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _caches() -> tuple[int, int, int]:
@@ -109,14 +113,14 @@ def _caches() -> tuple[int, int, int]:
 def _from_file(here: Machine, file: str) -> Machine:
     try:
         fields = json.loads(Path(file).read_text(encoding="utf-8"))
-        known = {"name": str, "features": tuple, "caches": tuple, "cores": int}
+        known = {"name": str, "features": tuple, "caches": tuple}
         if isinstance(fields.get("features", []), str):
             raise ValueError("features are a list of texts such as '+avx2'")
         made = replace(here, **{name: known[name](value) for name, value in fields.items()})
-        if len(made.caches) != 3 or made.cores < 1 or not all(feature[:1] in ("+", "-") for feature in made.features):
-            raise ValueError("three caches, at least one core, features that begin with + or -")
+        if len(made.caches) != 3 or not all(feature[:1] in ("+", "-") for feature in made.features):
+            raise ValueError("three caches, features that begin with + or -")
         return made
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"GRAPHJIT_MACHINE={file}: avx2, baseline or a JSON file with some of name, features, caches (three sizes in bytes) and cores; {error!r}"
+            f"GRAPHJIT_MACHINE={file}: avx2, baseline or a JSON file with some of name, features and caches (three sizes in bytes); {error!r}"
         ) from None

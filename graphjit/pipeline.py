@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from graphjit import progress
 from graphjit.backend.llvm.program import emit_program
@@ -106,20 +107,28 @@ def schedule(graph: Graph, donated: Collection[int] = (), runner: Runner | None 
     mode forget each layer behind it; the order that needs the smaller arena is taken.
     """
     runner = runner or Runner(configured())
-    fusion = runner.run("schedule", "join_sweeps", join_sweeps, runner.run("schedule", "fuse", fuse, graph))
+
+    def fused(**options: Any) -> Fusion:
+        apart = runner.run("schedule", "fuse", functools.partial(fuse, **options), graph)
+        return runner.run("schedule", "join_sweeps", join_sweeps, apart)
+
+    def placed(fusion: Fusion) -> Program:
+        return runner.run("schedule", "plan", lambda fusion: plan(graph, fusion, donated), fusion)
+
+    fusion = fused()
     decided = runner.run("schedule", "decide", lambda fusion: decide(graph, fusion), fusion)
     if decided:
-        cheaper = join_sweeps(fuse(graph, decided=decided))
+        cheaper = fused(decided=decided)
         if traffic_and_work(graph, cheaper) * WORTH < traffic_and_work(graph, fusion) * (WORTH - 1):
             fusion = cheaper
         else:
             decided = {}
-    program = runner.run("schedule", "plan", lambda fusion: plan(graph, fusion, donated), fusion)
+    program = placed(fusion)
     if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
-        other = join_sweeps(fuse(graph, by_level(graph), decided))
-        placed = plan(graph, other, donated)
-        if _fresh_bytes(placed) < _fresh_bytes(program):
-            return other, placed
+        by_distance = fused(order=by_level(graph), decided=decided)
+        other = placed(by_distance)
+        if _fresh_bytes(other) < _fresh_bytes(program):
+            return by_distance, other
     return fusion, program
 
 

@@ -244,8 +244,8 @@ class StopAfter(Instrument):
 class Compare(Instrument):
     """Run what every pass makes on random inputs and name the first pass that changed a value.
 
-    Graphs are interpreted; programs and loop IR run as the Python that the Numba back end prints, element by element, so that examples should be
-    small.  ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
+    Graphs are interpreted; loop IR runs as the Python that the Numba back end prints, element by element, so that examples should be small.  A schedule
+    runs when it has become loops: a fault of a schedule pass shows in the pass `lower`.  ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
     """
 
     seed: int = 0

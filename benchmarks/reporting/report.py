@@ -6,7 +6,6 @@ Invariant: a row's `met` is computed where the figures are, and None where there
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import version
+from graphjit.machine import cores
 
 DISTRIBUTIONS = ("graphjit", "numpy", "scipy", "llvmlite", "numba", "jax", "jaxlib", "torch", "autograd", "pytensor")
 
@@ -72,10 +72,9 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "processor": name,
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": cores(),
         "busy": busy_share(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

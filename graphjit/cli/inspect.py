@@ -40,7 +40,7 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify-each", help="Check what every pass makes.")] = False,
     compare: Annotated[
         bool,
-        typer.Option("--compare-each", help="Run what every pass makes on random inputs and name the first pass that changed a value."),
+        typer.Option("--compare-each", help="Run what each graph or loop pass makes on random inputs and name the first that changed a value."),
     ] = False,
     dump: Annotated[
         Path | None, typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files.")

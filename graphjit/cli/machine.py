@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from graphjit.cli.report import one_line_errors, table
+from graphjit.machine import cores
 from graphjit.machine import machine as described
 
 
@@ -15,7 +16,7 @@ def machine() -> None:
         on = [name[1:] for name in here.features if name.startswith("+")]
         rows = [
             ("processor", here.name),
-            ("cores", str(here.cores)),
+            ("cores", str(cores())),
             ("vectors", f"{here.vector_registers} of {here.vector_bytes} bytes{', fused multiply-add' if here.fused else ''}"),
             *(
                 (f"cache, {level}", f"{size >> 10} KB")

@@ -109,18 +109,19 @@ class _Maker:
 
     def over_blocks(self, body: Body) -> For:
         """The loop over a task's blocks, in rounds where something is done once for several of them."""
-        blocks = For(self.block, self.each, body)
         before, after = self.round
-        turns = self.turns if before else 1
-        round_ = Axis("round")
-        if before:
-            blocks = replace(moved(blocks, Affine(0, {round_: turns})), extent=turns)
-        if self.blocks % self.each:
-            blocks = replace(blocks, bound=Bound(Affine(0, {self.task: self.each, **({round_: turns} if before else {})}), self.blocks))
+
+        def bounded(start: Address, count: int) -> Bound | None:
+            return Bound(start, count) if self.blocks % self.each else None
+
+        blocks = For(self.block, self.each, body, bound=bounded(Affine(0, {self.task: self.each}), self.blocks))
         if not before:
             return blocks
-        bound = Bound(Affine(0, {self.task: self.each // turns}), -(-self.blocks // turns)) if blocks.bound else None
-        return For(round_, self.each // turns, (*before, blocks, *after), bound=bound)
+        axis, turns = Axis("round"), self.turns
+        inside = bounded(Affine(0, {self.task: self.each, axis: turns}), self.blocks)
+        blocks = replace(moved(blocks, Affine(0, {axis: turns})), extent=turns, bound=inside)
+        rounds = bounded(Affine(0, {self.task: self.each // turns}), -(-self.blocks // turns))
+        return For(axis, self.each // turns, (*before, blocks, *after), bound=rounds)
 
     @property
     def start(self) -> Address:

@@ -8,7 +8,7 @@ result where the function returned it, and keeps its old values when the call ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,7 +163,7 @@ def same_objects(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 
 def refuse_changed_containers(
-    name: str, leaf_names: Sequence[str], before: tuple[list[Any], TreeSpec], after: tuple[list[Any], TreeSpec]
+    name: str, leaf_names: Callable[[], Sequence[str]], before: tuple[list[Any], TreeSpec], after: tuple[list[Any], TreeSpec]
 ) -> None:
     """Refuse a function that put something else into a list, dict or object among its arguments: only arrays are changed in place.
 
@@ -173,7 +173,7 @@ def refuse_changed_containers(
     (leaves, spec), (now, spec_now) = before, after
     if same_objects(leaves, now):  # also where a defaultdict grew by being read
         return
-    changed = next((text for text, a, b in zip(leaf_names, leaves, now, strict=False) if a is not b), "") if spec == spec_now else ""
+    changed = next((text for text, a, b in zip(leaf_names(), leaves, now, strict=False) if a is not b), "") if spec == spec_now else ""
     what = f"assigns to {changed}" if changed else "adds or removes items of a list or dict"
     raise TraceError(
         f"{name} {what} among its arguments: the caller's containers would stay as they are, since compiled code changes arrays in place only "

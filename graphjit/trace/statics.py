@@ -37,8 +37,13 @@ def exact_form(value: Any) -> Any:
     Example: ``exact_form((1, 2.0))`` differs from ``exact_form((True, 2))``.
     """
     kind = type(value)
-    if issubclass(kind, float | complex | np.inexact):
-        return kind, repr(value)  # tells 0.0 from -0.0; NaN is NaN
+    # Texts and bytes tell 0.0 from -0.0, and NaN is NaN; the classes' own, since those of a user may leave digits out.
+    if issubclass(kind, float):
+        return kind, float.__repr__(value)
+    if issubclass(kind, complex):
+        return kind, complex.__repr__(value)
+    if issubclass(kind, np.inexact):
+        return kind, value.tobytes()
     if kind is range:
         return kind, value.start, value.stop, value.step
     if issubclass(kind, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import collections.abc
 import contextvars
 import random
 import threading
@@ -255,3 +256,31 @@ def test_what_changed_later_is_seen(make):
     change()
     assert function(2.0) != before
     assert compiled(2.0) == compiled(2.0) == function(2.0)
+
+
+def test_attributes_of_abstract_containers_are_watched_where_they_are_read():
+    """Only their own code reads them: a counter that it does not name makes no trace."""
+
+    class Model(collections.abc.Sequence):
+        def __init__(self):
+            self.items, self.calls = [1.0, 2.0], 0
+
+        def __getitem__(self, i):
+            return self.items[i]
+
+        def __len__(self):
+            return 2
+
+    model, traces = Model(), []
+
+    def function(x):
+        traces.append(x)
+        return x * model[0]
+
+    compiled = graphjit.jit(function)
+    for calls in range(3):
+        model.calls = calls
+        assert compiled(2.0) == 2
+    assert len(traces) == 1
+    model.items[0] = 5.0
+    assert compiled(2.0) == 10

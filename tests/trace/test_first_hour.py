@@ -191,8 +191,17 @@ def test_what_a_review_found_in_static_values() -> None:
     assert [over(1.0, np.float64(k)) for k in (0.0, -0.0)] == [math.inf, -math.inf]
     stop = jit(lambda x, r: x * r.stop, static_argnums=1)
     assert [stop(1, range(0, 3, 2)), stop(1, range(0, 4, 2))] == [3, 4]
+    silent = jit(lambda x, k: x * k, static_argnums=1)
+    assert [silent(1.0, Silent(k)) for k in (2.0, 3.0)] == [2, 3]
     scaled = jit(lambda held: held.a * held.k)
     assert [scaled(Scaled(np.arange(3), k)).dtype for k in (2, 2.0, 2)] == [np.int64, np.float64, np.int64]
+
+
+class Silent(float):
+    """A number whose text says nothing."""
+
+    def __repr__(self) -> str:
+        return "a number"
 
 
 class Scaled:

@@ -31,6 +31,7 @@ from benchmarks.workloads import suite as workloads
 from graphjit.backend.llvm.objects.jit import NativeModule
 from graphjit.cli import bench
 from graphjit.cli.main import app
+from graphjit.machine import machine
 
 ROOT = Path(__file__).parents[2]
 SMALL = [(workload, dtype) for workload in workloads("test") for dtype in workload.dtypes]
@@ -221,7 +222,7 @@ def test_triad_and_multiply_add_compute() -> None:
         pointers = [array.ctypes.data for array in (a, b, c)]
         ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_size_t)(module.address("triad"))(*pointers, 64)
         assert a.tolist() == (b + 3.0).tolist()
-        out = np.full(limits.vector_bits() // 64, 0.5)
+        out = np.full(machine().vector_bytes // 8, 0.5)
         ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address("fma_float64"))(out.ctypes.data, 2)
         # Two rounds from 1/2: 3/4, 7/8; the sum of all chains is stored on top of the start.
         assert out.tolist() == [0.5 + limits.ACCUMULATORS * 0.875] * out.size

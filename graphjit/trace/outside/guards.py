@@ -52,6 +52,7 @@ from graphjit.trace.outside.inside import (
     compiled,
     entries,
     functions_in,
+    keeps,
     module_of,
     names,
     own_dict,
@@ -59,9 +60,6 @@ from graphjit.trace.outside.inside import (
     unseen,
 )
 from graphjit.trace.outside.lent import is_array
-
-KEEPING = frozenset({"collections", "weakref", "configparser", "string", "functools", "numpy", "scipy"})
-"""Libraries whose objects keep what they were given in attributes that only their own code reads (UserDict, Polynomial)."""
 
 MOST = 100_000
 """Objects that one walk looks at."""
@@ -334,23 +332,20 @@ class _Reach:
         kind = type(value)
         own = own_dict(value)
         users = any(by_user(module_of(base)) for base in bases(kind))
-        if own is not None and not users and any(top_of(module_of(base)) in KEEPING for base in bases(kind)):
-            self.guards[id(own), "items"] = MappingGuard(own, tuple(own.keys()), tuple(own.values()))
-            self.values(own.values())
-        elif own is not None:
-            if users:
-                self.watch(value, "dict", places.dict_of(value, own), lambda owner: (own_dict(owner),))
+        if own is not None:
             self.attributes(value, own)
-            if users and any(top_of(module_of(base)) in KEEPING for base in bases(kind)):
-                self.values(own.values())  # read by methods of the library's class
-                for name in own:
-                    self.entry(own, name, own[name])
-            elif users and any("__getattr__" in entries(base) for base in bases(kind)):
+            if keeps(kind):  # methods of the library's class may read any of them
+                self.guards[id(own), "items"] = MappingGuard(own, tuple(own.keys()), tuple(own.values()))
+                self.values(own.values())
+        if not users:
+            return
+        if own is not None:
+            self.watch(value, "dict", places.dict_of(value, own), lambda owner: (own_dict(owner),))
+            if any("__getattr__" in entries(base) for base in bases(kind)):  # an attribute of the object would come first
                 for name in self.names - own.keys():
                     self.entry(own, name, MISSING)
-        if users:
-            self.watch(value, "class", places.kind_of(value), lambda owner: (type(owner),))
-            self.of_class(kind, value, own)
+        self.watch(value, "class", places.kind_of(value), lambda owner: (type(owner),))
+        self.of_class(kind, value, own)
 
     def of_class(self, kind: type, value: Any, own: dict[str, Any] | None = None) -> None:
         """What an object, or a class itself where ``value`` is None, finds in the class by the names that the code uses."""

@@ -83,6 +83,16 @@ def module_of(kind: type) -> str | None:
     return found if type(found) is str else "builtins"
 
 
+KEEPING = frozenset({"collections", "weakref", "configparser", "string", "functools", "numpy", "scipy"})
+"""Libraries whose objects keep what they were given in attributes that only their own code reads (UserDict, Polynomial)."""
+
+
+def keeps(kind: type) -> bool:
+    """Whether code of such a library reads attributes of an object; the abstract classes of ``collections.abc`` read none."""
+    modules = {module_of(base) for base in bases(kind)} - {"collections.abc"}
+    return any(top_of(module) in KEEPING for module in modules)
+
+
 def own_dict(value: Any) -> dict[str, Any] | None:
     """The dict of an object's attributes, if it has one."""
     for base in bases(type(value)):

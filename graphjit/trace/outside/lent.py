@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.backend.llvm.entry.cpython import TypeSlot, TypeSpec
+
 _TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
 _FLAGS: Any = type.__dict__["__flags__"]
 _HAVE_GC = 1 << 14  # Py_TPFLAGS_HAVE_GC
@@ -42,22 +44,8 @@ class _Meta(type):
         return hash(np.ndarray)
 
 
-class _Slot(ctypes.Structure):
-    _fields_ = [("slot", ctypes.c_int), ("pfunc", ctypes.c_void_p)]
-
-
-class _Spec(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("basicsize", ctypes.c_int),
-        ("itemsize", ctypes.c_int),
-        ("flags", ctypes.c_uint),
-        ("slots", ctypes.POINTER(_Slot)),
-    ]
-
-
-_spec = _Spec(b"numpy.ndarray", np.ndarray.__basicsize__, 0, 1 << 10, (_Slot * 1)())  # 1 << 10: Py_TPFLAGS_BASETYPE
-_make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_Spec), ctypes.py_object)(("PyType_FromSpecWithBases", ctypes.pythonapi))
+_spec = TypeSpec(b"numpy.ndarray", np.ndarray.__basicsize__, 0, 1 << 10, (TypeSlot * 1)())  # 1 << 10: Py_TPFLAGS_BASETYPE
+_make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec), ctypes.py_object)(("PyType_FromSpecWithBases", ctypes.pythonapi))
 
 Captured: Any = _make(ctypes.byref(_spec), (np.ndarray,))
 """The class of an ndarray from outside for the time of a trace.

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from graphjit.backend.llvm.entry import cpython, numpy_hooks
-from graphjit.backend.llvm.entry.cpython import WORD, Layout
+from graphjit.backend.llvm.entry.cpython import WORD, Layout, TypeSlot, TypeSpec
 from graphjit.backend.llvm.entry.delivery import add_message, add_run
 from graphjit.backend.llvm.entry.large_results import Blocks
 from graphjit.backend.llvm.entry.layout import MISMATCH, get
@@ -45,20 +45,6 @@ _T_PYSSIZET, _READONLY = 19, 1
 _NAME = b"graphjit.backend.llvm.entry.callable.NativeFunction"
 _DOC = b"A compiled function: calls its native specialisations, else its Python fallback."
 _OWNED = (("dict", _DICT), ("fallback", _FALLBACK), ("chain", _CHAIN))
-
-
-class _Slot(ctypes.Structure):
-    _fields_ = [("slot", ctypes.c_int), ("pfunc", ctypes.c_void_p)]
-
-
-class _Spec(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("basicsize", ctypes.c_int),
-        ("itemsize", ctypes.c_int),
-        ("flags", ctypes.c_uint),
-        ("slots", ctypes.POINTER(_Slot)),
-    ]
 
 
 class _Member(ctypes.Structure):
@@ -326,11 +312,11 @@ class _Library:
             _TP_MEMBERS: ctypes.addressof(members),
             _TP_GETSET: ctypes.addressof(getset),
         }
-        slots = (_Slot * (len(pointers) + 1))(*(_Slot(slot, pointer) for slot, pointer in pointers.items()))
+        slots = (TypeSlot * (len(pointers) + 1))(*(TypeSlot(slot, pointer) for slot, pointer in pointers.items()))
         flags = _HAVE_VECTORCALL | _HAVE_GC | _METHOD_DESCRIPTOR
-        spec = _Spec(_NAME, _BASICSIZE, 0, flags, slots)
+        spec = TypeSpec(_NAME, _BASICSIZE, 0, flags, slots)
         self._kept = (members, getset, doc, slots, spec)
-        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_Spec))(("PyType_FromSpec", ctypes.pythonapi))
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec))(("PyType_FromSpec", ctypes.pythonapi))
         return make(ctypes.byref(spec))
 
 

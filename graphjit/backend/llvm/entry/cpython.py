@@ -95,6 +95,24 @@ _OWNS_DATA = 0x4
 _WRITEABLE = 0x400
 
 
+class TypeSlot(ctypes.Structure):
+    """CPython's ``PyType_Slot``: what one slot of a new type does."""
+
+    _fields_ = [("slot", ctypes.c_int), ("pfunc", ctypes.c_void_p)]
+
+
+class TypeSpec(ctypes.Structure):
+    """CPython's ``PyType_Spec``: a new type."""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("basicsize", ctypes.c_int),
+        ("itemsize", ctypes.c_int),
+        ("flags", ctypes.c_uint),
+        ("slots", ctypes.POINTER(TypeSlot)),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Offsets in bytes from the start of an object, and NumPy's flag bits; ``dict_version``: 0 where this Python gives dicts no versions."""

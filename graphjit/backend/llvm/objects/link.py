@@ -17,10 +17,8 @@ from graphjit.backend.llvm.writing.text import Module
 SHORT_DRIVERS = 40
 """Lines of drivers up to which they stay with their kernels."""
 
-
 SHORT_NS = 1_000
 """Estimated time of a run up to which calling the program takes most of the time: what costs a tenth of the compilation would save nanoseconds."""
-
 
 LONG_MODULE = 4_000
 """Lines of kernels in one module at the most: some 0.2 s of code generation, after which Ctrl-C is heard.  The next module costs 2 ms."""
@@ -36,9 +34,10 @@ def link(module: Module, nanoseconds: int) -> NativeModule:
     called_from_below = module.symbols(kernels).intersection(drivers)
     if called_from_below or module.render_only(drivers, {}).count("\n") <= SHORT_DRIVERS:
         return NativeModule(module.render(), opt)
+    called = module.symbols(drivers)
     native: NativeModule | None = None
     addresses: dict[str, int] = {}
-    for group in _groups(module, [name for name in kernels if name in module.symbols(drivers)]):
+    for group in _groups(module, [name for name in kernels if name in called]):
         native = NativeModule(module.render_only(group, {}), opt, below=native)
         addresses.update((name, native.address(name)) for name in group)
     return NativeModule(module.render_only(drivers, addresses), opt=0, below=native)

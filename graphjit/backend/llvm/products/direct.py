@@ -4,7 +4,7 @@ Job: the loops around the register tiles for a product whose B is read in place 
 Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
 the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, except that of a small C of many terms fixed segments of k are summed apart,
-that long rows are streamed (`gemm_rows`), and that few columns are dot products (`gemm_dots`).
+that long rows are streamed (`streamed.py`), and that few columns are dot products (`dots.py`).
 
 Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and those of few rows cannot repay them.
 """
@@ -65,11 +65,11 @@ COPY = 5
 NARROW = 0.55
 """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
 FEW = 16
-"""Multiply-adds of vectors up to which all rows of a product are written out; else one is, in a loop, which compiles sooner."""
+"""Multiply-adds of vectors up to which every row of such a product is written out; beyond that one row is, in a loop, which compiles sooner."""
 SMALL = 8
-"""Rows and terms up to which products of one vector of columns are written out: a register tile takes longer to set up than to compute then ..."""
+"""Rows and terms up to which products of one vector of columns are written out: to set up a register tile takes longer than such a product."""
 SEVERAL = 32
-"""... and so many of them at the least: fewer do not repay 3 ms of compilation."""
+"""Products of a batch from which that is done: fewer do not repay 3 ms of compilation."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least ..."""
 SMALL_BLOCK_NS = WORTH_SPINNING_NS

@@ -115,7 +115,7 @@ def _connect(tile: Tile) -> None:
 def ensure(kind: str) -> None:
     """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything.
 
-    Its callers see to it that the tiles for their columns are there (`gemm_blocks.declare_tiles`).
+    Its callers see to it that the tiles for their columns are there (`packed.declare_tiles`).
 
     Raises MemoryError when there is no memory for the packing buffer (4 MB).
     """

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from graphjit import config
 from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.threads.fork_join import SPIN_NS, SYMBOL, source
+from graphjit.machine import cores
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,6 @@ class _Pool:
 _pool: _Pool | None = None
 _threads: int | None = None
 _lock = threading.Lock()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_threads() -> int:
