@@ -10,11 +10,9 @@ what was read, for example ``{"caches": [32768, 524288, 16777216]}``.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from graphjit import config
 from graphjit.errors import ConfigError
@@ -24,7 +22,7 @@ CACHES = (32 << 10, 1 << 20, 32 << 20)
 
 _AVX512 = ("avx512f", "avx512dq", "avx512vl", "avx512bw")
 _BASELINE = frozenset({"64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2", "x87"})
-_CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+_CPU = "/sys/devices/system/cpu/cpu0/cache"
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,10 @@ def cores() -> int:
 
 def _caches() -> tuple[int, int, int]:
     """Sizes of the caches of the first core, as Linux tells them."""
+    from pathlib import Path  # here and below: importing graphjit must stay quick
+
     found: dict[int, int] = {}
-    for index in sorted(_CPU.glob("index*")):
+    for index in sorted(Path(_CPU).glob("index*")):
         try:
             level, kind, size = (index.joinpath(name).read_text().strip() for name in ("level", "type", "size"))
             if kind != "Instruction":
@@ -111,8 +111,11 @@ def _caches() -> tuple[int, int, int]:
 
 
 def _from_file(here: Machine, file: str) -> Machine:
+    import json
+
     try:
-        fields = json.loads(Path(file).read_text(encoding="utf-8"))
+        with open(file, encoding="utf-8") as text:
+            fields = json.load(text)
         known = {"name": str, "features": tuple, "caches": tuple}
         if isinstance(fields.get("features", []), str):
             raise ValueError("features are a list of texts such as '+avx2'")
