@@ -1,7 +1,7 @@
 """Whether two libraries computed the same: asked before either of them is timed.
 
-Input: results as pytrees of any library's arrays. Output: the largest relative difference, or the reason why there is
-none. Invariant: NaN differs from everything, itself included.
+Input: results as pytrees of any library's arrays. Output: the largest relative difference, or the reason why
+there is none. Invariant: NaN differs from everything, itself included.
 """
 
 from __future__ import annotations

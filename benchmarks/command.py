@@ -1,8 +1,8 @@
 """What `graphjit bench` and `python -m benchmarks` do once their options are read.
 
-Input: `Options`. Output: tables on standard output, files where asked for, the exit status: 1 where graphjit failed on
-a workload. Invariant: a number of threads takes effect in a process of its own, since
-libraries read it when they are loaded.
+Input: `Options`. Output: tables on standard output, files where asked for, the exit status: 1 where graphjit
+failed on a workload. Invariant: a number of threads takes effect in a process of its own, since libraries
+read it when they are loaded.
 """
 
 from __future__ import annotations

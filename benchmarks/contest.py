@@ -1,6 +1,7 @@
 """One workload under several libraries: prepared, checked against graphjit, raced.
 
-Input: a workload, a dtype, the peers. Output: samples by peer, and for each peer that was not timed the reason.
+Input: a workload, a dtype, the peers. Output: samples by peer, and for each peer that was not timed the
+reason.
 Invariant: nothing is timed whose result differs from graphjit's, and no peer's failure ends the run.
 """
 
@@ -24,8 +25,9 @@ SEED = 1
 
 @dataclass
 class Outcome:
-    """`moved_bytes` are those of all arguments and results; `cores` those that graphjit kept busy; `absent` names peers
-    for which the workload is not written, `refused` those that failed or disagreed, with reasons."""
+    """`moved_bytes` are those of all arguments and results; `cores` those that graphjit kept busy; `absent`
+    names peers for which the workload is not written, `refused` those that failed or disagreed, with reasons.
+    """
 
     samples: dict[str, Samples] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -61,7 +63,9 @@ def contest(
             continue
         try:
             prepared, result = _first(peer, workload, arguments, patience)
-            wanted = expected if peer.derivative else forward(peers["graphjit"], workload, arguments, expected)
+            wanted = (
+                expected if peer.derivative else forward(peers["graphjit"], workload, arguments, expected)
+            )
             difference = disagreement(wanted, result, workload.tolerance(dtype))
         except LookupError as error:
             outcome.absent[name] = reason(error)
@@ -78,11 +82,15 @@ def contest(
 
 
 def forward(graphjit: Peer, workload: Workload, arguments: tuple[Pytree, ...], result: Pytree) -> Pytree:
-    """What the function itself returns, under graphjit: from its `result`, or computed where it is not in there."""
+    """What the function itself returns, under graphjit: from its `result`, or computed where it is not in
+    there.
+    """
     value = workload.forward_value(result)
     if value is not None:
         return value
-    plain = replace(workload, transform="jit", inputs=lambda seed, dtype: workload.forward_arguments(arguments))
+    plain = replace(
+        workload, transform="jit", inputs=lambda seed, dtype: workload.forward_arguments(arguments)
+    )
     prepared = graphjit.prepare(plain, workload.forward_arguments(arguments))
     return prepared.fn(*prepared.arguments)
 
@@ -100,7 +108,9 @@ def _first(peer: Peer, workload: Workload, arguments: tuple[Pytree, ...], patien
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """TimeoutError after `seconds` in here, where signals allow it; code that never comes back to Python is not stopped."""
+    """TimeoutError after `seconds` in here, where signals allow it; code that never comes back to Python is
+    not stopped.
+    """
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return

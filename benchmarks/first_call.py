@@ -1,11 +1,12 @@
 """The first call: from a plain Python function to its first result, in a process of its own.
 
-Input: `python -m benchmarks.first_call PEER WORKLOAD DTYPE`. Output: one JSON object on standard output with the
-seconds of the first and of the second call, and the sum of squares of each leaf of the result, by which
+Input: `python -m benchmarks.first_call PEER WORKLOAD DTYPE`. Output: one JSON object on standard output with
+the seconds of the first and of the second call, and the sum of squares of each leaf of the result, by which
 results can be compared across processes. Invariant: the peer is imported and has differentiated another, tiny
-function before the clock starts, so start-up of the process and of the library is not counted; no code of a user's
-function that an earlier process left on disk is used. graphjit's own library is compiled where it is first needed and
-kept, where others come compiled: whoever asks says where, or it counts as part of the first call.
+function before the clock starts, so start-up of the process and of the library is not counted; no code of a
+user's function that an earlier process left on disk is used. graphjit's own library is compiled where it is
+first needed and kept, where others come compiled: whoever asks says where, or it counts as part of the first
+call.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _torch_tiny(torch: Any, x: Any) -> Any:
     return torch.sum(x * x * 3.0)
 
 
-TINY = Workload("tiny", _make_tiny, lambda seed, dtype: (numpy.arange(3.0),), torch=_torch_tiny, pytensor=True)
+TINY = Workload(
+    "tiny", _make_tiny, lambda seed, dtype: (numpy.arange(3.0),), torch=_torch_tiny, pytensor=True
+)
 
 
 def warmed(peer_name: str) -> Peer:
@@ -78,13 +81,21 @@ def measure(peer_name: str, workload: Workload, dtype: str) -> dict[str, Any]:
     }
 
 
-def in_fresh_process(peer_name: str, workload: Workload, dtype: str, library: str = "", timeout: float = 600.0) -> dict[str, Any]:
-    """`measure` in a child process, which finds graphjit's library in the directory `library`. Raises RuntimeError with the end of the child's error output."""
+def in_fresh_process(
+    peer_name: str, workload: Workload, dtype: str, library: str = "", timeout: float = 600.0
+) -> dict[str, Any]:
+    """`measure` in a child process, which finds graphjit's library in the directory `library`. Raises
+    RuntimeError with the end of the child's error output.
+    """
     return child("benchmarks.first_call", peer_name, workload, dtype, library, timeout)
 
 
-def child(module: str, peer_name: str, workload: Workload, dtype: str, library: str, timeout: float) -> dict[str, Any]:
-    """What `python -m module PEER WORKLOAD DTYPE` prints; its libraries find their caches on disk empty, but for that of graphjit's own code."""
+def child(
+    module: str, peer_name: str, workload: Workload, dtype: str, library: str, timeout: float
+) -> dict[str, Any]:
+    """What `python -m module PEER WORKLOAD DTYPE` prints; its libraries find their caches on disk empty, but
+    for that of graphjit's own code.
+    """
     command = [sys.executable, "-m", module, peer_name, workload.name, dtype]
     with tempfile.TemporaryDirectory() as caches:
         environment = os.environ | {
@@ -94,7 +105,9 @@ def child(module: str, peer_name: str, workload: Workload, dtype: str, library: 
             "GRAPHJIT_CACHE_DIR": library,
         }
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment)
+            done = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=environment
+            )
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"not done after {timeout:g} s") from None
     if done.returncode:

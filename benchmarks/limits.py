@@ -1,9 +1,10 @@
 """What this machine can do at most: memory bandwidth by a triad, arithmetic by fused multiply-adds.
 
-Input: numbers of threads. Output: `Limits`. The probes are written as LLVM text and compiled as graphjit's own code
-is, so that no C compiler is needed. Invariant: figures are the best of several repetitions, since a limit is what the
-machine reaches undisturbed; the triad's arrays together are at least four times the last cache, and its traffic is
-counted as STREAM counts it (J. D. McCalpin, 1995): two reads and one write, nothing for the line that a write fetches.
+Input: numbers of threads. Output: `Limits`. The probes are written as LLVM text and compiled as graphjit's
+own code is, so that no C compiler is needed. Invariant: figures are the best of several repetitions, since a
+limit is what the machine reaches undisturbed; the triad's arrays together are at least four times the last
+cache, and its traffic is counted as STREAM counts it (J. D. McCalpin, 1995): two reads and one write, nothing
+for the line that a write fetches.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ done:
 
 
 def fma_text(dtype: str) -> str:
-    """n rounds of ACCUMULATORS independent multiply-adds on registers; the sums are stored, so that they are computed."""
+    """n rounds of ACCUMULATORS independent multiply-adds on registers; the sums are stored, so that they are
+    computed.
+    """
     name, suffix = LLVM_TYPE[dtype]
     lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
     vector, numbers = f"<{lanes} x {name}>", range(ACCUMULATORS)
@@ -118,7 +121,9 @@ done:
 
 
 def together(works: Sequence[Callable[[], None]]) -> float:
-    """Seconds from the first start to the last end of all `works`, each in a thread of its own, begun together."""
+    """Seconds from the first start to the last end of all `works`, each in a thread of its own, begun
+    together.
+    """
     times: list[tuple[float, float]] = []
     barrier = threading.Barrier(len(works))
 
@@ -142,16 +147,22 @@ def measure(threads: Sequence[int], repetitions: int = 10, triad_bytes: int | No
     try:
         limits = Limits()
         for count in threads:
-            limits.bandwidth[count] = _bandwidth(module, count, repetitions, triad_bytes or 4 * machine().caches[-1])
+            limits.bandwidth[count] = _bandwidth(
+                module, count, repetitions, triad_bytes or 4 * machine().caches[-1]
+            )
             for dtype in BYTES:
-                limits.arithmetic.setdefault(dtype, {})[count] = _arithmetic(module, dtype, count, repetitions)
+                limits.arithmetic.setdefault(dtype, {})[count] = _arithmetic(
+                    module, dtype, count, repetitions
+                )
         return limits
     finally:
         module.close()
 
 
 def _bandwidth(module: NativeModule, threads: int, repetitions: int, total_bytes: int) -> float:
-    triad = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(module.address("triad"))
+    triad = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(
+        module.address("triad")
+    )
     # A whole number of vectors and pages for each thread.
     size = max(4096, total_bytes // (3 * 8 * threads) // 4096 * 4096)
     arrays = numpy.ones((3, threads, size))
@@ -168,7 +179,8 @@ def _arithmetic(module: NativeModule, dtype: str, threads: int, repetitions: int
     fma = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address(f"fma_{dtype}"))
     lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
     rounds = 1_000_000
-    # x <- x / 2 + 1 / 2 converges to one: no number overflows or becomes subnormal, which some processors are slow at.
+    # x <- x / 2 + 1 / 2 converges to one: no number overflows or becomes subnormal, which some processors are
+    # slow at.
     outs = [numpy.full(lanes, 0.5, dtype) for _ in range(threads)]
 
     def work(out: numpy.ndarray) -> Callable[[], None]:

@@ -1,7 +1,8 @@
-"""Value and gradient written out as loops and compiled by Numba, fast-math and threads on: what a patient user writes.
+"""Value and gradient written out as loops and compiled by Numba, fast-math and threads on: what a patient
+user writes.
 
-Input: the arguments of the workload of the same name. Output: what the workload's derivative gives. Invariant:
-nothing is compiled before the first call.
+Input: the arguments of the workload of the same name. Output: what the workload's derivative gives.
+Invariant: nothing is compiled before the first call.
 """
 
 from __future__ import annotations
@@ -151,9 +152,21 @@ def small_matrices(a: Any, v: Any) -> Any:
     total = 0.0
     for i in numba.prange(v.shape[0]):
         m = a[i]
-        c00, c01, c02 = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1], m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2], m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0]
-        c10, c11, c12 = m[0, 2] * m[2, 1] - m[0, 1] * m[2, 2], m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0], m[0, 1] * m[2, 0] - m[0, 0] * m[2, 1]
-        c20, c21, c22 = m[0, 1] * m[1, 2] - m[0, 2] * m[1, 1], m[0, 2] * m[1, 0] - m[0, 0] * m[1, 2], m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]
+        c00, c01, c02 = (
+            m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1],
+            m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2],
+            m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0],
+        )
+        c10, c11, c12 = (
+            m[0, 2] * m[2, 1] - m[0, 1] * m[2, 2],
+            m[0, 0] * m[2, 2] - m[0, 2] * m[2, 0],
+            m[0, 1] * m[2, 0] - m[0, 0] * m[2, 1],
+        )
+        c20, c21, c22 = (
+            m[0, 1] * m[1, 2] - m[0, 2] * m[1, 1],
+            m[0, 2] * m[1, 0] - m[0, 0] * m[1, 2],
+            m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0],
+        )
         det = m[0, 0] * c00 + m[0, 1] * c01 + m[0, 2] * c02
         x0 = (c00 * v[i, 0] + c10 * v[i, 1] + c20 * v[i, 2]) / det
         x1 = (c01 * v[i, 0] + c11 * v[i, 1] + c21 * v[i, 2]) / det
@@ -164,9 +177,21 @@ def small_matrices(a: Any, v: Any) -> Any:
         s1 = (c10 * x0 + c11 * x1 + c12 * x2) * twice
         s2 = (c20 * x0 + c21 * x1 + c22 * x2) * twice
         d_v[i, 0], d_v[i, 1], d_v[i, 2] = s0, s1, s2
-        d_a[i, 0, 0], d_a[i, 0, 1], d_a[i, 0, 2] = twice * c00 - s0 * x0, twice * c01 - s0 * x1, twice * c02 - s0 * x2
-        d_a[i, 1, 0], d_a[i, 1, 1], d_a[i, 1, 2] = twice * c10 - s1 * x0, twice * c11 - s1 * x1, twice * c12 - s1 * x2
-        d_a[i, 2, 0], d_a[i, 2, 1], d_a[i, 2, 2] = twice * c20 - s2 * x0, twice * c21 - s2 * x1, twice * c22 - s2 * x2
+        d_a[i, 0, 0], d_a[i, 0, 1], d_a[i, 0, 2] = (
+            twice * c00 - s0 * x0,
+            twice * c01 - s0 * x1,
+            twice * c02 - s0 * x2,
+        )
+        d_a[i, 1, 0], d_a[i, 1, 1], d_a[i, 1, 2] = (
+            twice * c10 - s1 * x0,
+            twice * c11 - s1 * x1,
+            twice * c12 - s1 * x2,
+        )
+        d_a[i, 2, 0], d_a[i, 2, 1], d_a[i, 2, 2] = (
+            twice * c20 - s2 * x0,
+            twice * c21 - s2 * x1,
+            twice * c22 - s2 * x2,
+        )
     return total * scale, (d_a, d_v)
 
 

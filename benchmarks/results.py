@@ -1,7 +1,7 @@
 """What a run of the suite leaves behind: one `Measurement` a workload and dtype, and the `Record` of the run.
 
-Invariant: everything that is reported (ratios, fractions, targets, comparisons, plots) is computed from these, so a
-record read back from its JSON file says the same as the run that wrote it.
+Invariant: everything that is reported (ratios, fractions, targets, comparisons, plots) is computed from
+these, so a record read back from its JSON file says the same as the run that wrote it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ MEMORY_NOISE = 4 << 20
 class Measurement:
     """One workload at one dtype.
 
-    `moved_bytes` and `flops` are the least that the result takes. `samples` and `first_calls` hold seconds by peer,
-    `cold_first_call` those of graphjit where its library is not on disk yet, `memory` the bytes of `benchmarks.memory` by peer. `refused` says why a peer was not timed, `absent` for which
-    peers the workload is not written. `cores` is how many cores graphjit kept busy.
+    `moved_bytes` and `flops` are the least that the result takes. `samples` and `first_calls` hold seconds by
+    peer, `cold_first_call` those of graphjit where its library is not on disk yet, `memory` the bytes of
+    `benchmarks.memory` by peer. `refused` says why a peer was not timed, `absent` for which peers the
+    workload is not written. `cores` is how many cores graphjit kept busy.
     """
 
     workload: str
@@ -86,29 +87,38 @@ class Measurement:
         return None if found is None else found["call"] + found["kept"]
 
     def memory_ratio(self) -> float | None:
-        """Our peak over the lowest of the rivals', both raised by what a compiled function's code and an allocator's
-        rounding come to, so that small workloads are not judged by those."""
+        """Our peak over the lowest of the rivals', both raised by what a compiled function's code and an
+        allocator's rounding come to, so that small workloads are not judged by those.
+        """
         ours = self.peak()
         theirs = [peak for peer in RIVALS if (peak := self.peak(peer)) is not None]
         return None if ours is None or not theirs else (ours + MEMORY_NOISE) / (min(theirs) + MEMORY_NOISE)
 
     def fraction(self, limits: Limits) -> float | None:
-        """The least time the machine needs (all of its cores) over ours; above one where data stay in the caches."""
+        """The least time the machine needs (all of its cores) over ours; above one where data stay in the
+        caches.
+        """
         ours = self.median()
         if ours is None or not (self.moved_bytes or self.flops):
             return None
         return limits.seconds(self.moved_bytes, self.flops, self.dtype) / ours
 
     def traffic_bound(self, limits: Limits, cache_bytes: float) -> bool:
-        """Whether memory is the limit: the data do not fit the caches, and their transfer takes clearly longer than the
-        arithmetic, of which `flops` is only the least."""
-        transfer, arithmetic = self.moved_bytes / limits.best_bandwidth(), self.flops / limits.best_arithmetic(self.dtype)
+        """Whether memory is the limit: the data do not fit the caches, and their transfer takes clearly
+        longer than the arithmetic, of which `flops` is only the least.
+        """
+        transfer, arithmetic = (
+            self.moved_bytes / limits.best_bandwidth(),
+            self.flops / limits.best_arithmetic(self.dtype),
+        )
         return self.moved_bytes >= CLEARLY * cache_bytes and transfer >= CLEARLY * arithmetic
 
 
 @dataclass
 class Record:
-    """One run: the machine (`report.machine`, with `last_cache_bytes`), its limits, what was skipped, the rows."""
+    """One run: the machine (`report.machine`, with `last_cache_bytes`), its limits, what was skipped, the
+    rows.
+    """
 
     machine: dict[str, Any]
     limits: Limits
@@ -134,7 +144,9 @@ def load(path: Path) -> Record:
         rows = [Measurement(**row) for row in data["rows"]]
         return Record(data["machine"], limits, data["options"], data["missing"], rows)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no record of a benchmark run ({type(error).__name__}: {error})") from None
+        raise ValueError(
+            f"{path} is no record of a benchmark run ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _by_threads(found: dict[str, float]) -> dict[int, float]:

@@ -1,9 +1,9 @@
 """The figures by which graphjit's spine is judged, in one table: `python -m benchmarks.spine`.
 
 Input: options (`--help`). Output: the table, with `--json FILE` raw samples too; the exit status is 1 when a
-target is missed or a measurement fails. Invariant: a library is timed only after its value and gradient agreed
-with graphjit's, and every ratio compares figures of one run. Each section stands for some rows of the table
-and can be run alone (`--filter`).
+target is missed or a measurement fails. Invariant: a library is timed only after its value and gradient
+agreed with graphjit's, and every ratio compares figures of one run. Each section stands for some rows of the
+table and can be run alone (`--filter`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ TOLERANCE = 1e-10
 
 @dataclass
 class Session:
-    """What a section needs to know: the peers that are there, how long to measure, where to say what happens."""
+    """What a section needs to know: the peers that are there, how long to measure, where to say what
+    happens.
+    """
 
     peers: dict[str, Peer]
     quick: bool
@@ -62,8 +64,12 @@ class Session:
         return 1 if self.quick else full
 
 
-def contest(session: Session, name: str, dtype: str, names: tuple[str, ...], extra: tuple[Contestant, ...] = ()):
-    """Samples of graphjit and of those of the peers `names` that agree with it, and why the others were refused."""
+def contest(
+    session: Session, name: str, dtype: str, names: tuple[str, ...], extra: tuple[Contestant, ...] = ()
+):
+    """Samples of graphjit and of those of the peers `names` that agree with it, and why the others were
+    refused.
+    """
     peers = {peer: session.peers[peer] for peer in ("graphjit", *names) if peer in session.peers}
     outcome = contests.contest(WORKLOADS[name], dtype, peers, session.budget, extra)
     if "graphjit" in outcome.refused:
@@ -71,7 +77,13 @@ def contest(session: Session, name: str, dtype: str, names: tuple[str, ...], ext
     return outcome.samples, outcome.refused | outcome.absent
 
 
-def compared(what: str, samples: dict[str, Samples], refused: dict[str, str], against: tuple[str, ...], limit: float | None) -> Row:
+def compared(
+    what: str,
+    samples: dict[str, Samples],
+    refused: dict[str, str],
+    against: tuple[str, ...],
+    limit: float | None,
+) -> Row:
     """Our median over the best of `against`, held to `limit`."""
     ours = samples["graphjit"]
     rivals = {name: samples[name] for name in against if name in samples}
@@ -111,15 +123,28 @@ def first_calls(session: Session) -> Iterator[Row]:
         seconds: dict[str, list[float]] = {}
         results: dict[str, dict[str, Any]] = {}
         with tempfile.TemporaryDirectory() as library:
-            turns = [peer for _ in range(session.processes(5)) for peer in ("graphjit", "jax") if peer in session.peers]
-            first_call.in_fresh_process("graphjit", WORKLOADS[name], "float64", library)  # compiles graphjit's own library
+            turns = [
+                peer
+                for _ in range(session.processes(5))
+                for peer in ("graphjit", "jax")
+                if peer in session.peers
+            ]
+            first_call.in_fresh_process(
+                "graphjit", WORKLOADS[name], "float64", library
+            )  # compiles graphjit's own library
             for peer in turns:
                 results[peer] = first_call.in_fresh_process(peer, WORKLOADS[name], "float64", library)
                 seconds.setdefault(peer, []).append(results[peer]["first"])
         refused = {}
         if "jax" in results and not first_call.same(results["graphjit"], results["jax"], TOLERANCE):
             refused["jax"] = "differs from graphjit"
-        row = compared(f"first call, {name}", {peer: Samples(times) for peer, times in seconds.items()}, refused, ("jax",), None)
+        row = compared(
+            f"first call, {name}",
+            {peer: Samples(times) for peer, times in seconds.items()},
+            refused,
+            ("jax",),
+            None,
+        )
         if "jax" in seconds:
             ratios.append(statistics.median(seconds["graphjit"]) / statistics.median(seconds["jax"]))
         yield row
@@ -148,10 +173,15 @@ def beside_native(session: Session) -> Iterator[Row]:
 
 
 def python_loop(session: Session) -> Iterator[Row]:
-    short, long = ("python_loop_1e3", "python_loop_1e4") if session.quick else ("python_loop_1e4", "python_loop_1e5")
+    short, long = (
+        ("python_loop_1e3", "python_loop_1e4") if session.quick else ("python_loop_1e4", "python_loop_1e5")
+    )
     seconds = {}
     for name in (short, long):
-        runs = [first_call.in_fresh_process("graphjit", WORKLOADS[name], "float64")["first"] for _ in range(session.processes(3))]
+        runs = [
+            first_call.in_fresh_process("graphjit", WORKLOADS[name], "float64")["first"]
+            for _ in range(session.processes(3))
+        ]
         seconds[name] = Samples(runs)
     growth = seconds[long].median / seconds[short].median
     yield Row(
@@ -179,7 +209,14 @@ def digits(session: Session) -> Iterator[Row]:
         result = json.loads(target.read_text())
     accuracy, difference = result["test_accuracy"], result["gradient_difference"]
     yield Row("digits: test accuracy", f"{accuracy:.2%}", "", "", "> 96 %", accuracy > 0.96, raw=result)
-    yield Row("digits: gradient against backpropagation by hand", f"{difference:.1e}", "", "", "<= 1e-10", difference <= 1e-10)
+    yield Row(
+        "digits: gradient against backpropagation by hand",
+        f"{difference:.1e}",
+        "",
+        "",
+        "<= 1e-10",
+        difference <= 1e-10,
+    )
     yield Row(
         "digits: time per epoch",
         duration(result["epoch_seconds"]["graphjit"]),
@@ -195,10 +232,15 @@ def import_time(session: Session) -> Iterator[Row]:
     )
     runs = []
     with tempfile.TemporaryDirectory() as folder:
-        # Bytecode is cached as it is for an installed package; the first import, which writes it, is not counted.
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPYCACHEPREFIX": folder}
+        # Bytecode is cached as it is for an installed package; the first import, which writes it, is not
+        # counted.
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {
+            "PYTHONPYCACHEPREFIX": folder
+        }
         for _ in range(1 + session.processes(15)):
-            child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, env=env)
+            child = subprocess.run(
+                [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, env=env
+            )
             runs.append([float(part) for part in child.stdout.split()])
     del runs[0]
     base, added = (Samples(list(column)) for column in zip(*runs, strict=True))
@@ -254,9 +296,15 @@ SECTIONS: dict[str, Callable[[Session], Iterator[Row]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.spine", description="graphjit's spine in figures.")
-    parser.add_argument("--filter", default="", help=f"sections whose name contains this: {', '.join(SECTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="short runs: to see that it works, not what it costs")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.spine", description="graphjit's spine in figures."
+    )
+    parser.add_argument(
+        "--filter", default="", help=f"sections whose name contains this: {', '.join(SECTIONS)}"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="short runs: to see that it works, not what it costs"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, versions and raw samples")
     options = parser.parse_args(arguments)
     # Into a file or pipe the table needs a width of its own.

@@ -1,6 +1,7 @@
 """The whole suite: every workload under every peer, checked, timed, and put on record.
 
-Input: `Options`. Output: a `Record`. Invariant: the machine's limits are measured in the same run; one peer's failure on one workload ends neither the row nor the run.
+Input: `Options`. Output: a `Record`. Invariant: the machine's limits are measured in the same run; one peer's
+failure on one workload ends neither the row nor the run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from benchmarks import first_call, limits, memory
 from benchmarks.contest import contest, reason
@@ -59,7 +67,9 @@ class Options:
         return 60.0 if self.quick else 180.0
 
     def wanted_peers(self) -> tuple[str, ...]:
-        """Names, graphjit first: it is what all others are checked against. Raises OptionError for an unknown one."""
+        """Names, graphjit first: it is what all others are checked against. Raises OptionError for an unknown
+        one.
+        """
         for name in self.peers:
             if name not in PEERS:
                 raise OptionError(f"there is no peer {name!r}; there are {', '.join(PEERS)}")
@@ -75,7 +85,9 @@ class Options:
             if (self.filter in workload.name or self.filter == workload.family) and self.dtype in ("", dtype)
         ]
         if not rows:
-            raise OptionError(f"no workload has {self.filter!r} in its name and dtype {self.dtype or 'any'}; --list shows them")
+            raise OptionError(
+                f"no workload has {self.filter!r} in its name and dtype {self.dtype or 'any'}; --list shows them"
+            )
         return rows
 
 
@@ -134,7 +146,9 @@ def _row(
     timed = [name for name in (OURS, *RIVALS) if name in row.samples]
     if options.first_call and dtype == workload.dtypes[0]:
         say("first calls")
-        _first_calls(options, workload, dtype, row, [name for name in timed if name in (OURS, "jax")], library)
+        _first_calls(
+            options, workload, dtype, row, [name for name in timed if name in (OURS, "jax")], library
+        )
     if options.memory:
         for name in timed:
             if name in SLOW_COMPILERS:  # half a minute each
@@ -147,10 +161,16 @@ def _row(
     return row
 
 
-def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], library: str) -> None:
-    """Fill `row.first_calls`: in turns, since the machine may be slower at one time than at another; ours before with the directory `library` empty."""
+def _first_calls(
+    options: Options, workload: Workload, dtype: str, row: Measurement, timed: list[str], library: str
+) -> None:
+    """Fill `row.first_calls`: in turns, since the machine may be slower at one time than at another; ours
+    before with the directory `library` empty.
+    """
     with contextlib.suppress(RuntimeError, OSError):  # told below
-        row.cold_first_call = first_call.in_fresh_process(OURS, workload, dtype, library, 2 * options.patience)["first"]
+        row.cold_first_call = first_call.in_fresh_process(
+            OURS, workload, dtype, library, 2 * options.patience
+        )["first"]
     expected = None
     for _ in range(1 if options.quick else 3):
         for name in timed:
@@ -167,7 +187,13 @@ def _first_calls(options: Options, workload: Workload, dtype: str, row: Measurem
 
 
 def _progress() -> Progress:
-    columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     # On standard error, so that the tables can be piped.
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
@@ -176,5 +202,7 @@ THREAD_VARIABLES = ("GRAPHJIT", "OMP", "MKL", "OPENBLAS", "NUMBA")
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment in which all peers use that many threads; JAX goes by the affinity mask (`command.run`)."""
+    """The environment in which all peers use that many threads; JAX goes by the affinity mask
+    (`command.run`).
+    """
     return os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREAD_VARIABLES}

@@ -1,8 +1,9 @@
 """Races between calls: interleaved, waited for, reported as medians with their spread.
 
-Input: `Contestant`s. Output: seconds a call, one sample a round, for each. Invariant: every contestant runs in
-every round, in rotating order, after a pause in which the others' threads go to sleep and after untimed calls
-of its own, so that neither a slow phase of the machine nor a neighbour's spinning thread falls on one alone.
+Input: `Contestant`s. Output: seconds a call, one sample a round, for each. Invariant: every contestant runs
+in every round, in rotating order, after a pause in which the others' threads go to sleep and after untimed
+calls of its own, so that neither a slow phase of the machine nor a neighbour's spinning thread falls on one
+alone.
 """
 
 from __future__ import annotations
@@ -114,14 +115,16 @@ def settle(at_most: float = PAUSE_SECONDS) -> None:
 def race(contestants: Sequence[Contestant], budget_seconds: float) -> dict[str, Samples]:
     """Time all `contestants` in rounds until about `budget_seconds` are used, at least MIN_ROUNDS times.
 
-    One that is so slow that it would use up the budget alone runs in every second or third round only, at least in
-    MIN_SLOW_ROUNDS of them: it stays interleaved, and the others are not cut short.  Pauses do not count, but a small
-    budget, which is for a look and not for a verdict, shortens them.
+    One that is so slow that it would use up the budget alone runs in every second or third round only, at
+    least in MIN_SLOW_ROUNDS of them: it stays interleaved, and the others are not cut short. Pauses do not
+    count, but a small budget, which is for a look and not for a verdict, shortens them.
     """
     pause = min(PAUSE_SECONDS, budget_seconds / MIN_ROUNDS)
     plans = {contestant.name: _plan(contestant) for contestant in contestants}
     for plan in plans.values():
-        plan.stride = max(1, min(MIN_ROUNDS // MIN_SLOW_ROUNDS, math.ceil(plan.seconds * MIN_ROUNDS / budget_seconds)))
+        plan.stride = max(
+            1, min(MIN_ROUNDS // MIN_SLOW_ROUNDS, math.ceil(plan.seconds * MIN_ROUNDS / budget_seconds))
+        )
     round_seconds = sum(plan.seconds / plan.stride for plan in plans.values())
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(budget_seconds / round_seconds)))
     samples = {name: Samples() for name in plans}

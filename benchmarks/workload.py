@@ -1,8 +1,8 @@
 """What a workload is: one function, written once, with its inputs and what is asked of it.
 
 Input of every `make`: a `Namespace`, the array library to write against. Output: a plain function of pytrees
-of arrays. Invariant: the same source runs under every library whose namespace looks like NumPy's; only where a
-library does not (PyTorch) does a workload carry a port, which must compute the same number.
+of arrays. Invariant: the same source runs under every library whose namespace looks like NumPy's; only where
+a library does not (PyTorch) does a workload carry a port, which must compute the same number.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "minim
 - `jvp`: arguments are `(x, tangent, *rest)`; the pair `f(x, *rest)`, Jacobian times tangent;
 - `vjp`: arguments are `(x, cotangent, *rest)`; the pair `f(x, *rest)`, cotangent times Jacobian;
 - `hvp`: arguments are `(x, direction, *rest)`; Hessian of `f` in `x` times direction;
-- `minimize`: argument is the starting point; SciPy's L-BFGS-B from there, with value and gradient from the library.
+- `minimize`: argument is the starting point; SciPy's L-BFGS-B from there, with value and gradient from the
+  library.
 """
 
 DIRECTIONAL = ("jvp", "vjp", "hvp")
 
 ELEMENTARY = 20
-"""Additions and multiplications that exp, log, tanh or erf costs in double precision, as a lower bound: a polynomial
-of degree eight or more, and the reduction of its argument."""
+"""Additions and multiplications that exp, log, tanh or erf costs in double precision, as a lower bound: a
+polynomial of degree eight or more, and the reduction of its argument.
+"""
 
-# The suites a workload can belong to. Both full and quick runs are made of the sizes that people wait for; "test" holds
-# sizes at which every loop has a tail and nothing takes time; "spine" is what `benchmarks.spine` asks for.
+# The suites a workload can belong to. Both full and quick runs are made of the sizes that people wait for;
+# "test" holds sizes at which every loop has a tail and nothing takes time; "spine" is what `benchmarks.spine`
+# asks for.
 FULL, QUICK, BOTH, TEST = ("full",), ("quick",), ("full", "quick"), ("test",)
 
 
@@ -56,13 +59,14 @@ class Namespace:
 class Workload:
     """One benchmark.
 
-    `family` and `size` place it on a scaling curve. `inputs(seed, dtype)` gives the positional arguments as NumPy
-    pytrees; `argnums` says which of them are differentiated. `torch(torch, *arguments)` is the port: what `f` returns,
-    from tensors. `native` and `numba` name kernels of `benchmarks.native` and `benchmarks.numba_kernels`; `pytensor`
-    says that the source runs under PyTensor's namespace. `flops` is the least number of additions and multiplications
-    that the result takes, 0 where that is not natural to say; `moved` the numbers that must be read or written, None
-    where that is all of the arguments and results. `same_as` gives, by dtype, the largest relative difference where
-    equality to rounding is not to be expected.
+    `family` and `size` place it on a scaling curve. `inputs(seed, dtype)` gives the positional arguments as
+    NumPy pytrees; `argnums` says which of them are differentiated. `torch(torch, *arguments)` is the port:
+    what `f` returns, from tensors. `native` and `numba` name kernels of `benchmarks.native` and
+    `benchmarks.numba_kernels`; `pytensor` says that the source runs under PyTensor's namespace. `flops` is
+    the least number of additions and multiplications that the result takes, 0 where that is not natural to
+    say; `moved` the numbers that must be read or written, None where that is all of the arguments and
+    results. `same_as` gives, by dtype, the largest relative difference where equality to rounding is not to
+    be expected.
     """
 
     name: str
@@ -92,7 +96,9 @@ class Workload:
         return (arguments[0], *arguments[2:]) if self.transform in DIRECTIONAL else arguments
 
     def forward_value(self, result: Pytree) -> Pytree:
-        """What the function itself returned, from the result of the transformed one; None where it is not in it."""
+        """What the function itself returned, from the result of the transformed one; None where it is not in
+        it.
+        """
         if self.transform == "jit":
             return result
         return result[0] if self.transform in ("value_and_grad", "jvp", "vjp") else None

@@ -1,8 +1,8 @@
 """Train a small network on handwritten digits, with gradients of plain NumPy code compiled by graphjit.
 
-Input: the 1 797 real 8x8 digits that ship with scikit-learn. Output: test accuracy, time per epoch, and the same
-training with backpropagation written by hand in NumPy beside it, which must give the same gradients and reach
-the same parameters.
+Input: the 1 797 real 8x8 digits that ship with scikit-learn. Output: test accuracy, time per epoch, and the
+same training with backpropagation written by hand in NumPy beside it, which must give the same gradients and
+reach the same parameters.
 
     pip install '.[examples]' && python examples/digits.py
 """
@@ -81,7 +81,8 @@ def train(
     seed: int,
     progress: str | None,
 ) -> tuple[Parameters, list[float]]:
-    """Stochastic gradient descent on shuffled mini-batches; returns the parameters and the seconds of each epoch.
+    """Stochastic gradient descent on shuffled mini-batches; returns the parameters and the seconds of each
+    epoch.
 
     Batches are full: a last, shorter one would be another shape, hence another compilation.
     """
@@ -109,7 +110,9 @@ def accuracy(params: Parameters, images: np.ndarray, labels: np.ndarray) -> floa
 
 def relative_difference(ours: Parameters, theirs: Parameters) -> float:
     """Largest |ours - theirs| in any array, relative to that array's largest entry."""
-    return max(float(np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))) for name in theirs)
+    return max(
+        float(np.max(np.abs(ours[name] - theirs[name])) / np.max(np.abs(theirs[name]))) for name in theirs
+    )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -142,11 +145,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "epoch_seconds": {name: statistics.median(seconds) for name, (_, seconds) in runs.items()},
     }
     epoch = result["epoch_seconds"]
-    print(f"test accuracy            {result['test_accuracy']:.2%}   (training {result['train_accuracy']:.2%})")
-    print(f"gradient difference      {result['gradient_difference']:.1e}   relative, against backpropagation by hand")
-    print(f"after training           {result['parameter_difference']:.1e}   relative difference of the parameters")
+    print(
+        f"test accuracy            {result['test_accuracy']:.2%}   (training {result['train_accuracy']:.2%})"
+    )
+    print(
+        f"gradient difference      {result['gradient_difference']:.1e}   relative, against backpropagation by hand"
+    )
+    print(
+        f"after training           {result['parameter_difference']:.1e}   relative difference of the parameters"
+    )
     print(f"first call               {first_call * 1e3:.1f} ms (trace, differentiate, compile, run)")
-    print(f"time per epoch           {epoch['graphjit'] * 1e3:.2f} ms, NumPy by hand {epoch['numpy'] * 1e3:.2f} ms")
+    print(
+        f"time per epoch           {epoch['graphjit'] * 1e3:.2f} ms, NumPy by hand {epoch['numpy'] * 1e3:.2f} ms"
+    )
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
     return result

@@ -10,4 +10,6 @@ def loss(w: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
     return np.mean((np.tanh(x @ w) - y) ** 2)
 
 
-EXAMPLES = {"loss": (np.linspace(-0.5, 0.5, 3), np.linspace(-1.0, 1.0, 24).reshape(8, 3), np.linspace(0.0, 1.0, 8))}
+EXAMPLES = {
+    "loss": (np.linspace(-0.5, 0.5, 3), np.linspace(-1.0, 1.0, 24).reshape(8, 3), np.linspace(0.0, 1.0, 8))
+}

@@ -79,7 +79,9 @@ def seconds_of(method: Callable[[np.ndarray], Any], x: np.ndarray, repeats: int)
 
 
 def time_jacobians(shapes: Sequence[tuple[int, int]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each method for each (inputs, outputs), and the largest disagreement of the two exact modes."""
+    """Seconds of each method for each (inputs, outputs), and the largest disagreement of the two exact
+    modes.
+    """
     found: dict[str, list[float]] = {"forward": [], "reverse": [], "numerical": [], "disagreement": []}
     for inputs, outputs in shapes:
         x = np.random.default_rng(1).normal(size=inputs)
@@ -111,7 +113,9 @@ def deep_reverse(weights: list[np.ndarray], x: np.ndarray) -> Any:
 
 
 def arena_bytes(compiled: Any, *arguments: Any) -> int:
-    """Bytes of temporary storage that one call of a compiled function plans for, beside arguments and results."""
+    """Bytes of temporary storage that one call of a compiled function plans for, beside arguments and
+    results.
+    """
     graph = pipeline.optimize(compiled.dispatcher.staged(*arguments).graph)
     return pipeline.schedule(graph)[1].arena
 
@@ -205,14 +209,20 @@ def swell(turns: Sequence[int]) -> dict[str, list[int]]:
 
 def plot(results: dict[str, Any], target: Path) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(15, 8), layout="constrained")
-    for axis, key, label in ((axes[0, 0], "inputs", "inputs n (m = 1)"), (axes[0, 1], "outputs", "outputs m (n = 1)")):
+    for axis, key, label in (
+        (axes[0, 0], "inputs", "inputs n (m = 1)"),
+        (axes[0, 1], "outputs", "outputs m (n = 1)"),
+    ):
         sizes, found = results[key]["sizes"], results[key]["seconds"]
         for method in ("forward", "reverse", "numerical"):
             axis.loglog(sizes, np.array(found[method]) * 1e6, "o-", label=method)
         axis.set(xlabel=label, ylabel="time of the whole Jacobian [us]")
     rows = results["memory"]
     deepest, largest = max(row["depth"] for row in rows), max(row["batch"] for row in rows)
-    for axis, key, fixed, value in ((axes[0, 2], "depth", "batch", largest), (axes[1, 0], "batch", "depth", deepest)):
+    for axis, key, fixed, value in (
+        (axes[0, 2], "depth", "batch", largest),
+        (axes[1, 0], "batch", "depth", deepest),
+    ):
         chosen = [row for row in rows if row[fixed] == value]
         for mode in ("forward", "reverse"):
             axis.plot([row[key] for row in chosen], [row[mode] / 2**20 for row in chosen], "o-", label=mode)
@@ -221,7 +231,9 @@ def plot(results: dict[str, Any], target: Path) -> None:
     for name in ("one-sided", "central"):
         # An error of exactly zero has no place on a logarithmic axis.
         axes[1, 1].loglog(errors["steps"], np.maximum(errors[name], 1e-17), label=name)
-    axes[1, 1].axhline(max(errors["compiled"], 1e-17), color="black", linestyle=":", label="compiled gradient")
+    axes[1, 1].axhline(
+        max(errors["compiled"], 1e-17), color="black", linestyle=":", label="compiled gradient"
+    )
     axes[1, 1].set(xlabel="step h", ylabel="relative error of the derivative")
     nodes = results["swell"]
     axes[1, 2].semilogy(nodes["turns"], nodes["symbolic"], "o-", label="symbolic derivative")
@@ -245,12 +257,16 @@ def report(results: dict[str, Any]) -> None:
     print("temporary storage of a chain of tanh(x @ W) layers, in KiB")
     print(f"  {'depth':>9} {'batch':>10} {'forward':>10} {'reverse':>10}")
     for row in results["memory"]:
-        print(f"  {row['depth']:9} {row['batch']:10} {row['forward'] / 1024:10.1f} {row['reverse'] / 1024:10.1f}")
+        print(
+            f"  {row['depth']:9} {row['batch']:10} {row['forward'] / 1024:10.1f} {row['reverse'] / 1024:10.1f}"
+        )
     errors = results["errors"]
     print("relative error of a derivative")
     for name in ("one-sided", "central"):
         best = int(np.argmin(errors[name]))
-        print(f"  {name} differences: {errors[name][best]:.1e} at their best step {errors['steps'][best]:.0e}")
+        print(
+            f"  {name} differences: {errors[name][best]:.1e} at their best step {errors['steps'][best]:.0e}"
+        )
     print(f"  compiled gradient: {errors['compiled']:.1e}")
     print("nodes of the derivative of the iterated logistic map")
     print(f"  {'turns':>9} {'symbolic':>10} {'graph':>10}")

@@ -1,7 +1,7 @@
 """The classical worked cases of automatic differentiation, with the numbers that a textbook gives.
 
-Input: none. Output: every case's value and derivatives, printed; `cases()` returns them for the test that holds
-each number. The functions are plain NumPy, without decorators, so that `graphjit inspect
+Input: none. Output: every case's value and derivatives, printed; `cases()` returns them for the test that
+holds each number. The functions are plain NumPy, without decorators, so that `graphjit inspect
 examples/textbook.py:loss --grad` can show them at every stage; EXAMPLES has arguments for each.
 """
 
@@ -133,12 +133,16 @@ def main() -> None:
     print(f"    upstream cotangent 5 gives cotangents of (w, x, b) = {plain(gradients)}")
     value, gradient = results["several_paths"]
     print(f"f = w x + w^2 + 3 w at w=2, x=5:  f = {plain(value)},  df/dw = x + 2 w + 3 = {plain(gradient)}")
-    print(f"2-3-1 network (relu, sigmoid) at x = {plain(POINT)}:  p = {plain(network(NETWORK, POINT))}, label 1")
+    print(
+        f"2-3-1 network (relu, sigmoid) at x = {plain(POINT)}:  p = {plain(network(NETWORK, POINT))}, label 1"
+    )
     for name in ("squared_error", "cross_entropy"):
         step = results[name]
         print(f"    {name.replace('_', ' ')} = {plain(step['value'])}")
         for parameter, gradient in step["gradient"].items():
-            print(f"        d/d{parameter} = {plain(gradient)}   updated: {plain(step['updated'][parameter])}")
+            print(
+                f"        d/d{parameter} = {plain(gradient)}   updated: {plain(step['updated'][parameter])}"
+            )
         print(f"        after one step of {LEARNING_RATE}: {plain(step['value_after'])}")
     value, gradients = results["regularised"]
     print(f"perceptron with J = L + (lambda/2)(|W1|^2 + |W2|^2):  J = {plain(value)}")

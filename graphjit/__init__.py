@@ -1,13 +1,20 @@
 """graphjit: compiled derivatives of plain NumPy code on CPUs.
 
-Decorate a function written with ``import numpy as np``; it is traced once per signature, differentiated graph to graph, and compiled to one
-native function.
+Decorate a function written with ``import numpy as np``; it is traced once per signature, differentiated graph
+to graph, and compiled to one native function.
 """
 
 from __future__ import annotations
 
 from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
-from graphjit.errors import ConfigError, DerivativeError, GraphjitError, ShapeError, TraceError, UnsupportedError
+from graphjit.errors import (
+    ConfigError,
+    DerivativeError,
+    GraphjitError,
+    ShapeError,
+    TraceError,
+    UnsupportedError,
+)
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
 from graphjit.trace.recording.concrete import disable_jit
 

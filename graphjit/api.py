@@ -1,6 +1,7 @@
 """The public transformations.
 
-Job: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`: names, argument order and results as in JAX; values are NumPy's.
+Job: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`: names, argument order and results as in JAX; values are
+NumPy's.
 Input: a Python function written with NumPy.  Output: a compiled callable (or, for `jvp` and `vjp`, results).
 Invariant: every transformation, called inside a traced function, becomes part of that trace.
 """
@@ -62,14 +63,15 @@ def jit(
     Args:
         fun: written with NumPy; its arguments and results are arrays, numbers and containers of them.
         static_argnums: positions of arguments that are fixed Python values; each value compiles its own code.
-        static_argnames: names of such arguments.
-        donate_argnums: positions of arguments whose contents the caller gives up: a result of the same dtype and shape as one of their
-            arrays may be that very array, overwritten.  After the call, and also when it raised, use only the results.  An array is
-            overwritten if it owns contiguous, writable memory that no other array of the call touches, and if the program reads each of its
-            elements before it writes it; otherwise it stays as it was and the result is a new array.  Values never differ.  Inside another
-            traced function donation means nothing.
-        donate_argnames: names of such arguments.
-        backend: "llvm" (native code), or "numba": the same loops as Python source, compiled by Numba; slower, for comparison.
+        static_argnames: names of such arguments. donate_argnums: positions of arguments whose contents the
+        caller gives up: a result of the same dtype and shape as one of their
+            arrays may be that very array, overwritten. After the call, and also when it raised, use only the
+            results. An array is overwritten if it owns contiguous, writable memory that no other array of the
+            call touches, and if the program reads each of its elements before it writes it; otherwise it
+            stays as it was and the result is a new array. Values never differ. Inside another traced function
+            donation means nothing.
+        donate_argnames: names of such arguments. backend: "llvm" (native code), or "numba": the same loops as
+        Python source, compiled by Numba; slower, for comparison.
 
     Returns:
         A function of the same arguments.  Results are ndarrays and NumPy scalars with NumPy's dtypes.
@@ -92,7 +94,10 @@ def jit(
     _require_callable(fun, "jit")
     inner = dispatcher_of(fun)
     function = inner.function if inner is not None else fun
-    statics, donated = (_numbers(static_argnums), _names(static_argnames)), (_numbers(donate_argnums), _names(donate_argnames))
+    statics, donated = (
+        (_numbers(static_argnums), _names(static_argnames)),
+        (_numbers(donate_argnums), _names(donate_argnames)),
+    )
     dispatcher = Dispatcher(fun, function, *statics, backend, *donated)
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
 
@@ -100,9 +105,15 @@ def jit(
 class Gradient:
     """``value_and_grad`` of a function, to be called on traced values."""
 
-    def __init__(self, fun: Callable[..., Any], argnums: Any, argnames: Any, has_aux: bool, with_value: bool) -> None:
+    def __init__(
+        self, fun: Callable[..., Any], argnums: Any, argnames: Any, has_aux: bool, with_value: bool
+    ) -> None:
         self.fun = fun
-        self.single = isinstance(argnums, int | np.integer) if not argnames else isinstance(argnames, str) and argnums is None
+        self.single = (
+            isinstance(argnums, int | np.integer)
+            if not argnames
+            else isinstance(argnames, str) and argnums is None
+        )
         self.argnames = _names(argnames)
         self.argnums = _numbers(argnums if argnums is not None else () if self.argnames else 0)
         if argnums is None and not self.argnames:
@@ -123,7 +134,9 @@ class Gradient:
         args, kwargs, by_name = self._named(args, kwargs)
         positions += [i for i in by_name.values() if i is not None]
         keywords = [name for name, i in by_name.items() if i is None]
-        value, aux, found = differentiate.value_and_grad(_trace(), self.fun, args, kwargs, positions, keywords, self.has_aux)
+        value, aux, found = differentiate.value_and_grad(
+            _trace(), self.fun, args, kwargs, positions, keywords, self.has_aux
+        )
         gradients = found[0] if self.single else tuple(found)
         if self.with_value:
             return ((value, aux) if self.has_aux else value), gradients
@@ -164,8 +177,8 @@ def grad(
         static_argnums, static_argnames, backend: as in `jit`.
 
     Returns:
-        A function of the same arguments that returns the gradient: a tree like the argument, or a tuple of such trees when several
-        were asked for; ``(gradient, aux)`` with ``has_aux``.
+        A function of the same arguments that returns the gradient: a tree like the argument, or a tuple of
+        such trees when several were asked for; ``(gradient, aux)`` with ``has_aux``.
 
     Raises:
         DerivativeError: the result is not one floating-point number, or an argument is not floating point.
@@ -188,7 +201,16 @@ def value_and_grad(
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, True)
 
 
-def _gradient(fun: Any, argnums: Any, has_aux: bool, argnames: Any, nums: Any, names: Any, backend: str, with_value: bool) -> Any:
+def _gradient(
+    fun: Any,
+    argnums: Any,
+    has_aux: bool,
+    argnames: Any,
+    nums: Any,
+    names: Any,
+    backend: str,
+    with_value: bool,
+) -> Any:
     if fun is None:
         return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, backend, with_value)
     _require_callable(fun, "value_and_grad" if with_value else "grad")
@@ -224,7 +246,9 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     """
     _require_callable(fun, "jvp")
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise DerivativeError("jvp takes the primals and the tangents as tuples or lists: jvp(f, (x,), (dx,))")
+        raise DerivativeError(
+            "jvp takes the primals and the tangents as tuples or lists: jvp(f, (x,), (dx,))"
+        )
     if len(primals) != len(tangents):
         raise DerivativeError(f"jvp: {len(primals)} primals and {len(tangents)} tangents")
     if active_trace() is not None:
@@ -245,8 +269,9 @@ def _compiled_jvp(fun: Callable[..., Any]) -> Any:
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """Reverse mode: ``(out, pullback)``, or ``(out, pullback, aux)`` with ``has_aux``.
 
-    ``pullback(ct)`` takes a cotangent of the structure and shapes of ``out`` and returns a tuple with one cotangent per primal.
-    The forward program runs once; the pullback reuses what it saved, as often as it is called.
+    ``pullback(ct)`` takes a cotangent of the structure and shapes of ``out`` and returns a tuple with one
+    cotangent per primal. The forward program runs once; the pullback reuses what it saved, as often as it is
+    called.
 
     Raises:
         DerivativeError: a primal is not floating point, or a cotangent does not fit.
@@ -262,7 +287,9 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 
 
 class Rebuild:
-    """Gradients of a `vjp` in the structure of its primals; ``fixed`` holds, in a tuple, what stands there and is no number."""
+    """Gradients of a `vjp` in the structure of its primals; ``fixed`` holds, in a tuple, what stands there
+    and is no number.
+    """
 
     def __init__(self, spec: Any, fixed: Sequence[tuple[Any] | None]) -> None:
         self.spec = spec
@@ -294,7 +321,9 @@ class Pullback:
         arrays = [np.asarray(ct, dtype=type.dtype) for ct, type in zip(leaves, self.outputs, strict=True)]
         for array, type in zip(arrays, self.outputs, strict=True):
             if array.shape != type.shape:
-                raise DerivativeError(f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}")
+                raise DerivativeError(
+                    f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}"
+                )
         given = [np.require(a, requirements=("C", "A")) for a in (*map(np.asarray, residuals), *arrays)]
         values = interpret(self.graph, *given) if jit_disabled() else executable(self.graph).run(given)
         return self.primals([v if v.shape else v[()] for v in values])
@@ -324,15 +353,21 @@ def _compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
         gradients, primal_spec = flatten(pullback(unflatten(spec, seeds)))
         roots = [leaf._node for leaf in gradients if isinstance(leaf, Tracer)]
         residuals, graph = split(roots, [seed._node for seed in seeds], trace)
-        primals_back = Rebuild(primal_spec, [None if isinstance(leaf, Tracer) else (leaf,) for leaf in gradients])
+        primals_back = Rebuild(
+            primal_spec, [None if isinstance(leaf, Tracer) else (leaf,) for leaf in gradients]
+        )
         backward = Pullback(graph, spec, [node.type for node in outs], primals_back)
         return out, [Tracer(trace, node) for node in residuals], backward, aux
 
-    return compiled_function(Dispatcher(run, fun), fun, (functools.partial(_compiled_forward), (fun, has_aux)))
+    return compiled_function(
+        Dispatcher(run, fun), fun, (functools.partial(_compiled_forward), (fun, has_aux))
+    )
 
 
 def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace) -> tuple[list[Node], Graph]:
-    """The part of ``roots`` that depends on ``seeds`` as a graph of its own, and the values it needs from the rest."""
+    """The part of ``roots`` that depends on ``seeds`` as a graph of its own, and the values it needs from the
+    rest.
+    """
     late = set(seeds)
     order = sorted(reachable(roots), key=lambda node: node.serial)
     for node in order:
@@ -359,9 +394,11 @@ _COMPANIONS = "__graphjit_companions__"
 
 
 def _kept(key: Any, make: Callable[[], Any]) -> Any:
-    """The compiled companion of a function, kept in the function's own ``__dict__`` so that both die together.
+    """The compiled companion of a function, kept in the function's own ``__dict__`` so that both die
+    together.
 
-    Other callables (methods, partials) have none: they are traced again, and the structural cache still holds their code.
+    Other callables (methods, partials) have none: they are traced again, and the structural cache still holds
+    their code.
     """
     fun, *rest = key
     if not isinstance(fun, types.FunctionType):
@@ -384,7 +421,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 @hides_frames
 def set_num_threads(threads: int) -> None:
-    """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole process.
+    """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole
+    process.
 
     Results do not depend on it, bit for bit.  More threads than cores are allowed, but seldom faster.
 
@@ -398,5 +436,7 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that compiled functions may use: as set, else ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``, else the cores of this process."""
+    """Threads that compiled functions may use: as set, else ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``,
+    else the cores of this process.
+    """
     return thread_pool.num_threads()

@@ -2,8 +2,9 @@
 
 Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
 Input: a graph, the name of a back end, the inputs that the caller gives up.  Output: `Code`.
-Invariants: equal graphs share one executable, each with lines of its own for what the code reports; what nobody uses is freed, except the latest small ones; nobody is in here when the process forks.  Importing this module loads the whole compiler, so
-`dispatch` does it at the first compilation.
+Invariants: equal graphs share one executable, each with lines of its own for what the code reports; what
+nobody uses is freed, except the latest small ones; nobody is in here when the process forks. Importing this
+module loads the whole compiler, so `dispatch` does it at the first compilation.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
     from graphjit.ir.types import Type
     from graphjit.schedule.program import Failure
 
-_executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = weakref.WeakValueDictionary()
+_executables: weakref.WeakValueDictionary[Hashable, Executable | NumbaExecutable] = (
+    weakref.WeakValueDictionary()
+)
 _recent: OrderedDict[Hashable, Executable | NumbaExecutable] = OrderedDict()
 RECENT = 64
-"""Executables kept though nobody uses them now: ``grad(lambda ...)`` in a loop makes the same graph again and again."""
+"""Executables kept though nobody uses them now: ``grad(lambda ...)`` in a loop makes the same graph again and
+again.
+"""
 SMALL = 1_000
 """Nodes up to which a graph's code is kept so: it takes some hundred kilobytes at most."""
 
@@ -46,7 +51,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Code:
-    """Code that equal graphs share, as the caller of one of them meets it: what it reports lies at lines of that graph."""
+    """Code that equal graphs share, as the caller of one of them meets it: what it reports lies at lines of
+    that graph.
+    """
 
     def __init__(self, shared: Executable | NumbaExecutable, failures: Sequence[Failure]) -> None:
         self.shared = shared
@@ -62,7 +69,9 @@ class Code:
         """Types of the results."""
         return self.shared.outputs
 
-    def run(self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None) -> list[np.ndarray]:
+    def run(
+        self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None
+    ) -> list[np.ndarray]:
         """As `Executable.run`."""
         return self.shared.run(arrays, into, self.failures)
 
@@ -72,14 +81,17 @@ class Code:
 
 
 def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Code:
-    """Code of ``graph``; equal graphs share it.  Results may take over the memory of the inputs numbered in ``donated``."""
+    """Code of ``graph``; equal graphs share it. Results may take over the memory of the inputs numbered in
+    ``donated``.
+    """
     rows = graph.key()
     key: Hashable = (backend, rows, donated)
     with _lock:
         found = _executables.get(key)
         failures = None if found is None else _failures[found].within(graph)
         if found is not None and failures is None:
-            # One line of the other graph is several of this one: graphs that share code here must break into lines alike.
+            # One line of the other graph is several of this one: graphs that share code here must break into
+            # lines alike.
             key = (key, _pattern(graph))
             found = _executables.get(key)
             failures = None if found is None else _failures[found].within(graph)
@@ -103,12 +115,16 @@ def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Cod
         return Code(found, failures)
 
 
-def _compiled(graph: Graph, backend: str, donated: tuple[int, ...]) -> tuple[Executable | NumbaExecutable, int]:
+def _compiled(
+    graph: Graph, backend: str, donated: tuple[int, ...]
+) -> tuple[Executable | NumbaExecutable, int]:
     """Code of ``graph``, and the number of its steps."""
     if backend == "llvm":
         compiled = pipeline.compile_graph(graph, donated)
         progress.step("making machine code")
-        return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(compiled.program.steps)
+        return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(
+            compiled.program.steps
+        )
     runner = Runner(configured())
     _, program = pipeline.schedule(pipeline.optimize(graph, runner), donated, runner)
     return NumbaExecutable(program, pipeline.lower(program, runner)), len(program.steps)

@@ -1,8 +1,9 @@
 """Every environment variable that graphjit reads.
 
 Job: name, type, default and help of each setting in one table; the only reader of ``os.environ``.
-Invariants: read once, at import; changing the environment later has no effect.  A variable of ours that is misspelt, or whose text means
-nothing, is an error at import: a setting that is silently ignored costs an afternoon.
+Invariants: read once, at import; changing the environment later has no effect. A variable of ours that is
+misspelt, or whose text means nothing, is an error at import: a setting that is silently ignored costs an
+afternoon.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def _frames(text: str) -> str:
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
         try:
-            return os.path.abspath(ours) if ours else None  # the working directory may change, and belong to somebody else then
+            return (
+                os.path.abspath(ours) if ours else None
+            )  # the working directory may change, and belong to somebody else then
         except OSError:  # or be gone already
             return None
     where = parent or os.path.expanduser("~/.cache")
@@ -81,16 +84,55 @@ def _cache_directory(ours: str | None, parent: str | None) -> str | None:
 
 
 SETTINGS = (
-    Setting("GRAPHJIT_LOG", _topics, frozenset(), f"comma-separated topics printed to stderr: {', '.join(TOPICS)}"),
-    Setting("GRAPHJIT_NUM_THREADS", _count, None, "threads of compiled code; default: all cores of the affinity mask"),
-    Setting("OMP_NUM_THREADS", _foreign_count, None, "threads of compiled code when GRAPHJIT_NUM_THREADS is not set"),
-    Setting("GRAPHJIT_CACHE_DIR", str, None, "directory for object code of graphjit's own library; empty: none is kept"),
-    Setting("XDG_CACHE_HOME", str, None, "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache"),
-    Setting("GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"),
-    Setting("GRAPHJIT_MACHINE", str, None, "the machine that code is made for: avx2, baseline, or a JSON file (graphjit machine)"),
-    Setting("GRAPHJIT_TRACEBACK", _frames, "user", "full: tracebacks show graphjit's own frames too; user: only those of your code"),
+    Setting(
+        "GRAPHJIT_LOG", _topics, frozenset(), f"comma-separated topics printed to stderr: {', '.join(TOPICS)}"
+    ),
+    Setting(
+        "GRAPHJIT_NUM_THREADS",
+        _count,
+        None,
+        "threads of compiled code; default: all cores of the affinity mask",
+    ),
+    Setting(
+        "OMP_NUM_THREADS",
+        _foreign_count,
+        None,
+        "threads of compiled code when GRAPHJIT_NUM_THREADS is not set",
+    ),
+    Setting(
+        "GRAPHJIT_CACHE_DIR",
+        str,
+        None,
+        "directory for object code of graphjit's own library; empty: none is kept",
+    ),
+    Setting(
+        "XDG_CACHE_HOME",
+        str,
+        None,
+        "where that directory, graphjit, lies when GRAPHJIT_CACHE_DIR is not set; default: ~/.cache",
+    ),
+    Setting(
+        "GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"
+    ),
+    Setting(
+        "GRAPHJIT_MACHINE",
+        str,
+        None,
+        "the machine that code is made for: avx2, baseline, or a JSON file (graphjit machine)",
+    ),
+    Setting(
+        "GRAPHJIT_TRACEBACK",
+        _frames,
+        "user",
+        "full: tracebacks show graphjit's own frames too; user: only those of your code",
+    ),
     Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify graphs and loops after every pass"),
-    Setting("GRAPHJIT_DUMP", str, "", "directory in which every compilation writes what each pass made, in numbered files"),
+    Setting(
+        "GRAPHJIT_DUMP",
+        str,
+        "",
+        "directory in which every compilation writes what each pass made, in numbered files",
+    ),
 )
 
 
@@ -98,7 +140,8 @@ def read(environment: Mapping[str, str]) -> dict[str, Any]:
     """Values of all settings.
 
     Raises:
-        ConfigError: a variable that begins with GRAPHJIT_ has a name that does not exist or a text that means nothing.
+        ConfigError: a variable that begins with GRAPHJIT_ has a name that does not exist or a text that means
+        nothing.
     """
     names = [setting.name for setting in SETTINGS]
     for name in sorted(environment):
@@ -107,11 +150,15 @@ def read(environment: Mapping[str, str]) -> dict[str, Any]:
 
             close = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]}?" if close else "."
-            raise ConfigError(f"there is no setting {name}{hint} graphjit reads {', '.join(n for n in names if n.startswith(OURS))}")
+            raise ConfigError(
+                f"there is no setting {name}{hint} graphjit reads {', '.join(n for n in names if n.startswith(OURS))}"
+            )
     values = {}
     for setting in SETTINGS:
         try:
-            values[setting.name] = setting.read(environment[setting.name]) if setting.name in environment else setting.default
+            values[setting.name] = (
+                setting.read(environment[setting.name]) if setting.name in environment else setting.default
+            )
         except ValueError as error:
             raise ConfigError(f"{setting.name}={environment[setting.name]!r}: {error}") from None
     return values

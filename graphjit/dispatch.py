@@ -2,8 +2,8 @@
 
 Job: find or make the specialisation for a call, run it, and install its native entry.
 Input: a function to be traced.  Output: the callable that users hold.
-Invariants: one trace per signature and state of guards; specialisations are bounded, and dropping one frees its native code; a call that
-the native entry does not recognise comes here and gives the same result.
+Invariants: one trace per signature and state of guards; specialisations are bounded, and dropping one frees
+its native code; a call that the native entry does not recognise comes here and gives the same result.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ LIMIT = 64
 """Specialisations kept per function."""
 
 BACKENDS = ("llvm", "numba")
-"""What compiles a program: native code, or Python source run by Numba (readable, and an oracle for the first)."""
+"""What compiles a program: native code, or Python source run by Numba (readable, and an oracle for the
+first).
+"""
 
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 
@@ -67,7 +69,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def executable(graph: Graph, backend: str = "llvm", donated: tuple[int, ...] = ()) -> Code:
-    """Code of ``graph``; equal graphs share it; results may be written into the inputs numbered in ``donated``.  The first call loads the compiler, so that importing graphjit stays quick."""
+    """Code of ``graph``; equal graphs share it; results may be written into the inputs numbered in
+    ``donated``. The first call loads the compiler, so that importing graphjit stays quick.
+    """
     from graphjit.compilation import executable as compiled
 
     return compiled(graph, backend, donated)
@@ -75,7 +79,9 @@ def executable(graph: Graph, backend: str = "llvm", donated: tuple[int, ...] = (
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Pause the cycle collector: a compilation makes many objects that all stay alive, and scanning them again and again is superlinear."""
+    """Pause the cycle collector: a compilation makes many objects that all stay alive, and scanning them
+    again and again is superlinear.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -106,7 +112,9 @@ class Prepared:
         arrays = [np.require(leaf, type.dtype, ("C", "A")) for leaf, type in zip(given, types, strict=True)]
         for array, node in zip(self.staged.captured, self.staged.graph.inputs[len(arrays) :], strict=True):
             if array.shape != node.shape or array.dtype != node.dtype:
-                raise TraceError(f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}")
+                raise TraceError(
+                    f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}"
+                )
             arrays.append(np.require(array, array.dtype, ("C", "A")))
         results = self.staged.results
         if results.written:
@@ -116,7 +124,9 @@ class Prepared:
 
 
 def _taken_apart(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
-    """Leaves and structure of traced arguments; None where a class of the user's computes what it is taken apart into, so that nothing can be compared."""
+    """Leaves and structure of traced arguments; None where a class of the user's computes what it is taken
+    apart into, so that nothing can be compared.
+    """
     try:
         leaves, spec = flatten((args, kwargs))
         stable = is_plain(spec) or same_objects(leaves, flatten((args, kwargs))[0])
@@ -139,7 +149,9 @@ class Dispatcher:
         donate_argnames: Sequence[str] = (),
     ) -> None:
         if backend not in BACKENDS:
-            raise ValueError(f"there is no backend {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}")
+            raise ValueError(
+                f"there is no backend {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}"
+            )
         self.backend = backend
         self.run = run
         self.function = function
@@ -181,7 +193,9 @@ class Dispatcher:
         prepared = self.find(leaves, kinds, spec, args, kwargs)
         return prepared.run(leaves, kinds)
 
-    def signature(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], list[Leaf], TreeSpec]:
+    def signature(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], list[Leaf], TreeSpec]:
         """Leaves of a call, their parts in the signature, their structure."""
         leaves, spec = flatten(self.mark(args, kwargs))
         return leaves, [self.classify(leaf) for leaf in leaves], spec
@@ -198,8 +212,15 @@ class Dispatcher:
             return ()
         nums = positions(self.donate_nums, len(args))
         marked, named = self.mark(args, kwargs)
-        parts = [(arg, i in nums) for i, arg in enumerate(marked)] + [(arg, k in self.donate_names) for k, arg in named.items()]
-        given_up = [donated for arg, donated in parts for leaf in flatten(arg)[0] if self.classify(leaf).type is not None]
+        parts = [(arg, i in nums) for i, arg in enumerate(marked)] + [
+            (arg, k in self.donate_names) for k, arg in named.items()
+        ]
+        given_up = [
+            donated
+            for arg, donated in parts
+            for leaf in flatten(arg)[0]
+            if self.classify(leaf).type is not None
+        ]
         return tuple(i for i, donated in enumerate(given_up) if donated)
 
     def classify(self, leaf: Any) -> Leaf:
@@ -226,7 +247,9 @@ class Dispatcher:
             self.log(key)
             with without_collection():
                 staged = self.stage(kinds, spec)
-                donated = tuple(number for number in self.donated(args, kwargs) if number not in staged.results.written)
+                donated = tuple(
+                    number for number in self.donated(args, kwargs) if number not in staged.results.written
+                )
                 prepared = Prepared(staged, executable(staged.graph, self.backend, donated))
             self.log_donation(prepared, donated, key)
             entries = self.known.setdefault(key, [])
@@ -253,14 +276,24 @@ class Dispatcher:
         plain = [a.value if isinstance(a, Static) else a for a in args]
         result = self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
         if before is not None:
-            refuse_changed_containers(self.name, lambda: leaf_names(self.named_by, before[1]), before, flatten((args, kwargs)))
+            refuse_changed_containers(
+                self.name, lambda: leaf_names(self.named_by, before[1]), before, flatten((args, kwargs))
+            )
         return result
 
     def stage(self, kinds: Sequence[Leaf], spec: TreeSpec) -> Staged:
         """Trace the function for a signature."""
         static = [kind.value.value for kind in kinds if kind.type is None]
         static = [v.value if isinstance(v, Static) else v for v in static]
-        return stage(self.function, self.name, kinds, self.call_on(spec), static, leaf_names(self.named_by, spec), self.derives)
+        return stage(
+            self.function,
+            self.name,
+            kinds,
+            self.call_on(spec),
+            static,
+            leaf_names(self.named_by, spec),
+            self.derives,
+        )
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
@@ -285,12 +318,18 @@ class Dispatcher:
             )
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
 
-    def log_donation(self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...], Any]) -> None:
+    def log_donation(
+        self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...], Any]
+    ) -> None:
         """Say which donated arrays no result can take over."""
         if "donate" not in config.log_topics:
             return
         taken = set(prepared.code.in_place.values())
-        names = [name for name, kind in zip(leaf_names(self.named_by, key[0]), key[1], strict=True) if kind.type is not None]
+        names = [
+            name
+            for name, kind in zip(leaf_names(self.named_by, key[0]), key[1], strict=True)
+            if kind.type is not None
+        ]
         for i in donated:
             type = prepared.staged.graph.inputs[i].type
             if i not in taken and type.shape:
@@ -310,13 +349,18 @@ class Dispatcher:
         if results.written:
             return  # the slow way looks at overlaps and writes the arguments
         marked, named = self.mark(args, kwargs)
-        trees = [sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v) for v in (*marked, *named.values())]
+        trees = [
+            sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v)
+            for v in (*marked, *named.values())
+        ]
         if any(tree is None for tree in trees):
             return
         # The native entry walks containers by itself: it must meet the leaves in the order of the trace.
         found = [leaf for tree in trees for leaf in sig.leaves(tree) if not isinstance(leaf, sig.StaticIn)]
         native_types = [(leaf.dtype, getattr(leaf, "shape", ())) for leaf in found]
-        if native_types != [(node.dtype, node.shape) for node in prepared.staged.graph.inputs[: len(native_types)]]:
+        if native_types != [
+            (node.dtype, node.shape) for node in prepared.staged.graph.inputs[: len(native_types)]
+        ]:
             return
         staged, code = prepared.staged, prepared.code
         shared = cast("Executable", code.shared)
@@ -378,7 +422,9 @@ def _mention_errstate() -> None:
 
 
 def lifted(trace: Trace, leaf: Any) -> Any:
-    """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is computed from them is recorded."""
+    """A leaf of a call made while tracing: concrete arrays become inputs by reference, so that what is
+    computed from them is recorded.
+    """
     if isinstance(leaf, Static):
         return leaf.value
     if not (is_array(leaf) or type(leaf) is np.memmap) or leaf.dtype == object:
@@ -412,7 +458,9 @@ def input_tree(value: Any) -> Any:
 
 
 def output_tree(value: Any) -> Any:
-    """The native description of a result, or None when it holds other containers than tuples, lists and dicts."""
+    """The native description of a result, or None when it holds other containers than tuples, lists and
+    dicts.
+    """
     kind = type(value)
     if kind in (sig.ArrayOut, sig.ScalarOut, sig.StaticOut):
         return value
@@ -426,7 +474,9 @@ def output_tree(value: Any) -> Any:
     return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
 
 
-def compiled_function(dispatcher: Dispatcher, wraps: Callable[..., Any], recipe: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+def compiled_function(
+    dispatcher: Dispatcher, wraps: Callable[..., Any], recipe: tuple[Callable[..., Any], tuple[Any, ...]]
+) -> Any:
     """The object users call; ``recipe`` is a picklable ``(make, args)`` that makes an equal one."""
     native = NativeFunction(dispatcher)
     _complete_type(type(native))
@@ -449,7 +499,9 @@ def _complete_type(kind: Any) -> None:
 
 
 def _reduce(self: Any) -> Any:
-    """Pickle by name where the name leads back here (a decorated function), else by recipe; native code is never pickled."""
+    """Pickle by name where the name leads back here (a decorated function), else by recipe; native code is
+    never pickled.
+    """
     found: Any = sys.modules.get(getattr(self, "__module__", ""))
     name = getattr(self, "__qualname__", "")
     for part in name.split("."):

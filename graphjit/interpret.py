@@ -1,7 +1,8 @@
 """Evaluate a graph with NumPy: the oracle of every test.
 
 Input: a graph and one array per input.  Output: one ndarray per output.
-Invariant: every node is computed by its op's reference implementation alone, and its value has the inferred type.
+Invariant: every node is computed by its op's reference implementation alone, and its value has the inferred
+type.
 """
 
 from __future__ import annotations

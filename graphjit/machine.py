@@ -1,11 +1,12 @@
 """The machine that code is made for: one record, read once.
 
 Job: instruction sets, vector registers and caches, for what decides by them; cores that may be used.
-Input: the processor, as LLVM and the system describe it, or ``GRAPHJIT_MACHINE``: ``avx2``, ``baseline`` (SSE2 alone), or a JSON file.
+Input: the processor, as LLVM and the system describe it, or ``GRAPHJIT_MACHINE``: ``avx2``, ``baseline``
+(SSE2 alone), or a JSON file.
 Output: `machine()`, `cores()`.
 
-``GRAPHJIT_MACHINE=avx2 pytest`` runs the code that other processors get, where it can run.  A file holds fields of `Machine` that replace
-what was read, for example ``{"caches": [32768, 524288, 16777216]}``.
+``GRAPHJIT_MACHINE=avx2 pytest`` runs the code that other processors get, where it can run. A file holds
+fields of `Machine` that replace what was read, for example ``{"caches": [32768, 524288, 16777216]}``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _CPU = "/sys/devices/system/cpu/cpu0/cache"
 class Machine:
     """What a processor has.
 
-    ``name`` is LLVM's name of it; ``features`` are LLVM's, each with + or -; ``caches`` are bytes of the first-level data cache, the second and
-    the last level.
+    ``name`` is LLVM's name of it; ``features`` are LLVM's, each with + or -; ``caches`` are bytes of the
+    first-level data cache, the second and the last level.
     """
 
     name: str
@@ -67,7 +68,8 @@ def machine() -> Machine:
     """The machine that code is made for.
 
     Raises:
-        ConfigError: ``GRAPHJIT_MACHINE`` names one whose instructions this processor has not, or a file without sense.
+        ConfigError: ``GRAPHJIT_MACHINE`` names one whose instructions this processor has not, or a file
+        without sense.
     """
     here = _host()
     wanted = config.machine
@@ -75,11 +77,19 @@ def machine() -> Machine:
         if not here.has("avx2", "fma"):
             raise ConfigError("GRAPHJIT_MACHINE=avx2: this processor has no AVX2")
         newer = ("avx512", "avx10", "amx", "evex")
-        return replace(here, name="haswell", features=tuple(f"-{f[1:]}" if f[1:].startswith(newer) else f for f in here.features))
+        return replace(
+            here,
+            name="haswell",
+            features=tuple(f"-{f[1:]}" if f[1:].startswith(newer) else f for f in here.features),
+        )
     if wanted == "baseline":
         if not here.has("sse2"):
             raise ConfigError("GRAPHJIT_MACHINE=baseline: this processor is no x86-64")
-        return replace(here, name="x86-64", features=tuple(f if f[1:] in _BASELINE else f"-{f[1:]}" for f in here.features))
+        return replace(
+            here,
+            name="x86-64",
+            features=tuple(f if f[1:] in _BASELINE else f"-{f[1:]}" for f in here.features),
+        )
     return here if wanted is None else _from_file(here, wanted)
 
 
@@ -102,12 +112,18 @@ def _caches() -> tuple[int, int, int]:
     found: dict[int, int] = {}
     for index in sorted(Path(_CPU).glob("index*")):
         try:
-            level, kind, size = (index.joinpath(name).read_text().strip() for name in ("level", "type", "size"))
+            level, kind, size = (
+                index.joinpath(name).read_text().strip() for name in ("level", "type", "size")
+            )
             if kind != "Instruction":
                 found[int(level)] = int(size.rstrip("KM")) << (10 if size.endswith("K") else 20)
         except (OSError, ValueError):
             continue
-    return found.get(1, CACHES[0]), found.get(2, CACHES[1]), found[max(found)] if len(found) > 2 else CACHES[2]
+    return (
+        found.get(1, CACHES[0]),
+        found.get(2, CACHES[1]),
+        found[max(found)] if len(found) > 2 else CACHES[2],
+    )
 
 
 def _from_file(here: Machine, file: str) -> Machine:

@@ -85,8 +85,9 @@ class Compiled:
 def optimize(graph: Graph, runner: Runner | None = None) -> Graph:
     """Run the graph passes.
 
-    Dead nodes never survive (a graph is what its outputs reach) and every rebuild interns, so there is no separate elimination of either.
-    A pass that changes nothing returns its argument; what is simplified already is not simplified again.
+    Dead nodes never survive (a graph is what its outputs reach) and every rebuild interns, so there is no
+    separate elimination of either. A pass that changes nothing returns its argument; what is simplified
+    already is not simplified again.
     """
     runner = runner or Runner(configured())
     simplified: Graph | None = None
@@ -99,12 +100,15 @@ def optimize(graph: Graph, runner: Runner | None = None) -> Graph:
     return graph
 
 
-def schedule(graph: Graph, donated: Collection[int] = (), runner: Runner | None = None) -> tuple[Fusion, Program]:
+def schedule(
+    graph: Graph, donated: Collection[int] = (), runner: Runner | None = None
+) -> tuple[Fusion, Program]:
     """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
-    Values that would go through memory are kept or computed again as `recompute` decides, if that makes the schedule cheaper.
-    Where intermediate values outgrow the first-level cache, steps are also tried in order of their distance from the inputs, which lets forward
-    mode forget each layer behind it; the order that needs the smaller arena is taken.
+    Values that would go through memory are kept or computed again as `recompute` decides, if that makes the
+    schedule cheaper. Where intermediate values outgrow the first-level cache, steps are also tried in order
+    of their distance from the inputs, which lets forward mode forget each layer behind it; the order that
+    needs the smaller arena is taken.
     """
     runner = runner or Runner(configured())
 
@@ -150,7 +154,10 @@ def lower(program: Program, runner: Runner | None = None) -> dict[str, LoopKerne
     runner = runner or Runner(configured())
 
     def lowered(program: Program) -> Lowered:
-        return Lowered(program, {step.name: lower_step(program, step) for step in program.steps if not isinstance(step, Product)})
+        return Lowered(
+            program,
+            {step.name: lower_step(program, step) for step in program.steps if not isinstance(step, Product)},
+        )
 
     made = runner.run("loops", "lower", lowered, program)
     for loop_pass in LOOP_PASSES:

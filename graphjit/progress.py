@@ -1,8 +1,11 @@
 """What a long compilation is doing, on stderr.
 
-Job: after two seconds say which function is compiled, how large it is and which line of the user's code made it so; on a terminal with a bar.
-Input: `watching` around a compilation, `step` at the start of each of its steps.  Output: text on stderr, none for shorter ones.
-Invariants: the compilation neither waits for this nor fails by it; a closed or missing stderr means silence; signals go to other threads.
+Job: after two seconds say which function is compiled, how large it is and which line of the user's code made
+it so; on a terminal with a bar.
+Input: `watching` around a compilation, `step` at the start of each of its steps. Output: text on stderr, none
+for shorter ones.
+Invariants: the compilation neither waits for this nor fails by it; a closed or missing stderr means silence;
+signals go to other threads.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ PATIENCE = 2.0
 """Seconds of silence."""
 
 SMALL = 200
-"""Nodes up to which nobody watches: such a graph is compiled in well under a second, and a thread costs 0.1 ms."""
+"""Nodes up to which nobody watches: such a graph is compiled in well under a second, and a thread costs 0.1
+ms.
+"""
 
 OFTEN = 16
 """Operations of one kind at one line from which that line is taken for the body of an unrolled loop."""
@@ -64,7 +69,13 @@ class _Watch:
                 progress.update(task, completed=self.done, description=self.step)
 
 
-STEPS = ("simplifying the graph", "choosing kernels", "writing loops", "writing LLVM code", "making machine code")
+STEPS = (
+    "simplifying the graph",
+    "choosing kernels",
+    "writing loops",
+    "writing LLVM code",
+    "making machine code",
+)
 """Steps of a compilation, in order.  The last takes most of the time."""
 
 
@@ -102,7 +113,11 @@ def watching(graph: Graph, nodes: int) -> Iterator[None]:
 
 def _started(thread: threading.Thread) -> bool:
     """Start a thread that takes no signals: where LLVM works, handlers must wait (`backend.llvm.jit`)."""
-    masked: Any = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()) if hasattr(signal, "pthread_sigmask") else None
+    masked: Any = (
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if hasattr(signal, "pthread_sigmask")
+        else None
+    )
     try:
         thread.start()
     except RuntimeError:  # no thread to be had, or the interpreter ends
@@ -122,7 +137,8 @@ def description(graph: Graph) -> str:
         return text
     loc, total = lines.most_common(1)[0]
     kinds = Counter(node.op.name for node in nodes if node.loc == loc and not node.origin)
-    # An operation may stand several times in the line, and what does not change from step to step occurs once.
+    # An operation may stand several times in the line, and what does not change from step to step occurs
+    # once.
     steps = min(n for n in kinds.values() if 4 * n >= max(kinds.values()))
     if steps < OFTEN:
         return text

@@ -1,8 +1,10 @@
 """The runner: passes one after another, watched.
 
 Job: run every pass of every stage at one place, so that instruments can verify, time, dump, stop and compare.
-Input: a pass and what it gets: a graph, a schedule (fusion, then program), loop kernels.  Output: what it makes.
-Invariant: instruments look and may raise, they never change what runs; without instruments a pass costs one call.
+Input: a pass and what it gets: a graph, a schedule (fusion, then program), loop kernels. Output: what it
+makes.
+Invariant: instruments look and may raise, they never change what runs; without instruments a pass costs one
+call.
 
 `pipeline.compile_graph` makes one `Runner`; the CLI and the tests give it instruments:
 
@@ -154,7 +156,9 @@ class Verify(Instrument):
 
 @dataclass
 class Time(Instrument):
-    """Seconds and sizes of each pass, in ``rows``: (index, name, seconds, size before, size after); a size is a number of nodes, steps or kernels."""
+    """Seconds and sizes of each pass, in ``rows``: (index, name, seconds, size before, size after); a size is
+    a number of nodes, steps or kernels.
+    """
 
     rows: list[tuple[int, str, float, int, int]] = field(default_factory=list)
     _started: float = 0.0
@@ -165,12 +169,15 @@ class Time(Instrument):
 
     def after(self, step: Step, before: Any, value: Any) -> None:
         """Stop it.  Put this instrument first: what follows it is not counted."""
-        self.rows.append((step.index, step.name, time.perf_counter() - self._started, _size(before), _size(value)))
+        self.rows.append(
+            (step.index, step.name, time.perf_counter() - self._started, _size(before), _size(value))
+        )
 
     def report(self) -> str:
         """One line a pass."""
         return "\n".join(
-            f"{i:3d}  {name:24s} {1e3 * seconds:9.2f} ms  {before:7d} -> {after}" for i, name, seconds, before, after in self.rows
+            f"{i:3d}  {name:24s} {1e3 * seconds:9.2f} ms  {before:7d} -> {after}"
+            for i, name, seconds, before, after in self.rows
         )
 
 
@@ -195,8 +202,9 @@ def _text(value: Any, locations: bool) -> str | None:
 class Dump(Instrument):
     """Write the text of what the first pass gets and of everything that a pass changed.
 
-    ``target`` is a directory for numbered files (``00-input.txt``, ``03-simplify.txt``) or a callback ``(file name, text)``.
-    ``numbered``: a directory of its own in there for each compilation, with the name of the graph.
+    ``target`` is a directory for numbered files (``00-input.txt``, ``03-simplify.txt``) or a callback ``(file
+    name, text)``. ``numbered``: a directory of its own in there for each compilation, with the name of the
+    graph.
     """
 
     target: Path | Callable[[str, str], None]
@@ -244,8 +252,9 @@ class StopAfter(Instrument):
 class Compare(Instrument):
     """Run what every pass makes on random inputs and name the first pass that changed a value.
 
-    Graphs are interpreted; loop IR runs as the Python that the Numba back end prints, element by element, so that examples should be small.  A schedule
-    runs when it has become loops: a fault of a schedule pass shows in the pass `lower`.  ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
+    Graphs are interpreted; loop IR runs as the Python that the Numba back end prints, element by element, so
+    that examples should be small. A schedule runs when it has become loops: a fault of a schedule pass shows
+    in the pass `lower`. ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
     """
 
     seed: int = 0
@@ -280,19 +289,24 @@ class Compare(Instrument):
         for i, (got, wanted) in enumerate(zip(found, self._wanted, strict=True)):
             place = first_difference(got, wanted, self.rtol)
             if place is not None:
-                raise IRError(f"{step} changed output {i}{list(place)}: {wanted[place]!r} became {got[place]!r}")
+                raise IRError(
+                    f"{step} changed output {i}{list(place)}: {wanted[place]!r} became {got[place]!r}"
+                )
 
 
 def rounding(graph: Graph) -> float:
-    """Relative difference that reordered rounding may make in ``graph``: coarse as soon as float32 occurs anywhere."""
+    """Relative difference that reordered rounding may make in ``graph``: coarse as soon as float32 occurs
+    anywhere.
+    """
     return 1e-3 if any(node.dtype == F32 for node in graph.nodes()) else 1e-9
 
 
 def first_difference(got: np.ndarray, wanted: np.ndarray, rtol: float) -> tuple[int, ...] | None:
     """The first index where two results differ; None when they agree.
 
-    Floats agree within ``rtol`` of the largest magnitude in ``wanted``, or of 1e-3 where all of it is smaller and may be what cancellation
-    left (rules that are not exact move last bits); NaN agrees with NaN; everything else must be equal.
+    Floats agree within ``rtol`` of the largest magnitude in ``wanted``, or of 1e-3 where all of it is smaller
+    and may be what cancellation left (rules that are not exact move last bits); NaN agrees with NaN;
+    everything else must be equal.
     """
     if got.dtype != wanted.dtype or got.shape != wanted.shape:
         return ()
@@ -306,7 +320,9 @@ def first_difference(got: np.ndarray, wanted: np.ndarray, rtol: float) -> tuple[
 
 
 def draw_input(rng: np.random.Generator, node: Node) -> np.ndarray:
-    """A random value for an input: floats from (0.1, 2), where most functions are smooth, small integers, bools."""
+    """A random value for an input: floats from (0.1, 2), where most functions are smooth, small integers,
+    bools.
+    """
     if node.dtype.kind == "f":
         return np.asarray(rng.uniform(0.1, 2.0, size=node.shape)).astype(node.dtype)
     if node.dtype.kind == "b":

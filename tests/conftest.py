@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports graphjit, which reads its settings once: every pass and every kernel is verified in tests.
+# Before anything imports graphjit, which reads its settings once: every pass and every kernel is verified in
+# tests.
 os.environ.setdefault("GRAPHJIT_VERIFY", "1")
 
-# The benchmarks are no part of the installed package. At the end of the path: what is installed is what gets tested.
+# The benchmarks are no part of the installed package. At the end of the path: what is installed is what gets
+# tested.
 sys.path.append(str(Path(__file__).parent.parent))
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files instead of comparing with them"
+    )
 
 
 @pytest.fixture
@@ -32,6 +36,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
         assert path.is_file(), f"there is no {path.name}; run pytest --update-golden"
-        assert text == path.read_text(), f"{path.name} differs; if it should, run pytest --update-golden and read the diff"
+        assert text == path.read_text(), (
+            f"{path.name} differs; if it should, run pytest --update-golden and read the diff"
+        )
 
     return compare

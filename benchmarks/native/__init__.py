@@ -2,8 +2,8 @@
 
 Input: the shared library that the top-level CMakeLists.txt builds (`cmake -B build && cmake --build build`).
 Output: `KERNELS[name].function(fast)`, which takes the arguments of the workload of the same name and returns
-(value, gradients) with freshly allocated gradients, as every other library does; with `reuse` into the arrays of the
-first call. Invariant: arrays reach C as C-contiguous float64, or the call is refused.
+(value, gradients) with freshly allocated gradients, as every other library does; with `reuse` into the arrays
+of the first call. Invariant: arrays reach C as C-contiguous float64, or the call is refused.
 """
 
 from __future__ import annotations
@@ -70,9 +70,12 @@ class Kernel:
     call: Callable[..., tuple[Any, Pytree]]
     arguments: tuple[Any, ...]
 
-    def function(self, fast: bool, path: Path | None = None, reuse: bool = False) -> Callable[..., tuple[Any, Pytree]]:
-        """A function of the workload's arguments; `fast` chooses the build with -ffast-math. With `reuse` every call
-        overwrites the gradients of the call before."""
+    def function(
+        self, fast: bool, path: Path | None = None, reuse: bool = False
+    ) -> Callable[..., tuple[Any, Pytree]]:
+        """A function of the workload's arguments; `fast` chooses the build with -ffast-math. With `reuse`
+        every call overwrites the gradients of the call before.
+        """
         symbol = load(path)[f"{self.name}_fast" if fast else self.name]
         symbol.restype = NUMBER
         symbol.argtypes = self.arguments
@@ -90,7 +93,9 @@ class Kernel:
 
 def _pointer(array: numpy.ndarray) -> Any:
     if array.dtype != numpy.float64 or not array.flags.c_contiguous:
-        raise ValueError(f"native kernels take C-contiguous float64 arrays, got {array.dtype}, {array.strides}")
+        raise ValueError(
+            f"native kernels take C-contiguous float64 arrays, got {array.dtype}, {array.strides}"
+        )
     return ctypes.cast(array.ctypes.data, Pointer)
 
 

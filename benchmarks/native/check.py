@@ -1,8 +1,8 @@
 """Gradients of every native kernel, both builds, against central differences of its own value, and its value
 against the workload's NumPy source.
 
-Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit status
-is 1 when any difference is above its bound. Run by ctest.
+Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit
+status is 1 when any difference is above its bound. Run by ctest.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def main(arguments: list[str]) -> int:
             good = value_error <= VALUE_BOUND and gradient_error <= GRADIENT_BOUND
             failed += not good
             label = f"{name}{' (fast)' if fast else ''}"
-            print(f"{'ok    ' if good else 'FAILED'} {label:28} value {value_error:.1e}  gradient {gradient_error:.1e}")
+            print(
+                f"{'ok    ' if good else 'FAILED'} {label:28} value {value_error:.1e}  gradient {gradient_error:.1e}"
+            )
     return 1 if failed else 0
 
 

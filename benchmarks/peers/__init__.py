@@ -1,6 +1,7 @@
 """The libraries a workload can run under, each behind the same questions (`base.Peer`).
 
-Invariant: a library that is not installed is reported, never required; nothing is imported before it is asked for.
+Invariant: a library that is not installed is reported, never required; nothing is imported before it is asked
+for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What every library is asked for, and what can be built from that for all of them alike.
 
 Input: a `Workload`, its arguments as NumPy pytrees. Output: a `Prepared` call in the library's own arrays.
-Invariant: conversion of arguments happens before the clock runs, and what a call returns is complete only after
-`wait` (JAX computes asynchronously).
+Invariant: conversion of arguments happens before the clock runs, and what a call returns is complete only
+after `wait` (JAX computes asynchronously).
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class Transforms:
-    """A library's function transformations in JAX's conventions; `jit` is the identity where nothing is compiled."""
+    """A library's function transformations in JAX's conventions; `jit` is the identity where nothing is
+    compiled.
+    """
 
     jit: Callable[..., Any]
     grad: Callable[..., Any]
@@ -58,7 +60,9 @@ class Transforms:
 
 
 def program(workload: Workload, f: Callable[..., Any], library: Transforms) -> Callable[..., Any]:
-    """The function that is timed (see `benchmarks.workload.Transform`), from the library's transformations."""
+    """The function that is timed (see `benchmarks.workload.Transform`), from the library's
+    transformations.
+    """
     if workload.transform == "jit":
         return library.jit(f)
     if workload.transform == "grad":
@@ -80,7 +84,9 @@ def program(workload: Workload, f: Callable[..., Any], library: Transforms) -> C
 
 
 def prepare_minimizer(peer: Peer, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
-    """SciPy's L-BFGS-B as its users call it: NumPy arrays and floats in and out, the library's arrays in between."""
+    """SciPy's L-BFGS-B as its users call it: NumPy arrays and floats in and out, the library's arrays in
+    between.
+    """
     inner = peer.prepare(replace(workload, transform="value_and_grad"), arguments)
 
     def objective(x: numpy.ndarray) -> tuple[float, numpy.ndarray]:

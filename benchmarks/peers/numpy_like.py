@@ -94,7 +94,11 @@ class Jax:
         jax.config.update("jax_enable_x64", True)
         self._wait = jax.block_until_ready
         self._transforms = Transforms(jax.jit, jax.grad, jax.value_and_grad, jax.jvp, jax.vjp)
-        self._namespace = Namespace(importlib.import_module("jax.numpy"), importlib.import_module("jax.scipy.special"), jax.value_and_grad)
+        self._namespace = Namespace(
+            importlib.import_module("jax.numpy"),
+            importlib.import_module("jax.scipy.special"),
+            jax.value_and_grad,
+        )
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
         if workload.transform == "minimize":

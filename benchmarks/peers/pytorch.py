@@ -1,4 +1,6 @@
-"""PyTorch, eager and through torch.compile: the workload's port, then PyTorch's own way to each derivative."""
+"""PyTorch, eager and through torch.compile: the workload's port, then PyTorch's own way to each
+derivative.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,15 @@ class Torch:
         ways = {"jit": self._plain, "jvp": self._jvp, "vjp": self._vjp, "hvp": self._hvp}
         return Prepared(ways[workload.transform](f), tuple(tensors))
 
-    def _gradient(self, f: Callable[..., Any], workload: Workload, argnums: tuple[int, ...], tensors: list[Any]) -> Callable[..., Any]:
+    def _gradient(
+        self, f: Callable[..., Any], workload: Workload, argnums: tuple[int, ...], tensors: list[Any]
+    ) -> Callable[..., Any]:
         grad, with_value = self._torch.autograd.grad, workload.transform == "value_and_grad"
         single = not isinstance(workload.argnums, tuple)
         chosen = tuple(tensors[position] for position in argnums)
         leaves, structure = flatten(chosen)
-        # Parameters in containers are known before training starts; only plain tensors may change between calls.
+        # Parameters in containers are known before training starts; only plain tensors may change between
+        # calls.
         plain = all(isinstance(tensor, self._torch.Tensor) for tensor in chosen)
 
         def fn(*arguments: Any) -> Any:
@@ -104,12 +109,14 @@ class TorchCompile(Torch):
 
     def __init__(self) -> None:
         super().__init__()
-        # Alone among the peers it would start a pool of compiler processes, which stay and compete with what is timed.
+        # Alone among the peers it would start a pool of compiler processes, which stay and compete with what
+        # is timed.
         settings: Any = importlib.import_module("torch._inductor.config")
         settings.compile_threads = 1
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
-        # Ports share their code objects: without this, one workload's signatures would count as another's recompilations.
+        # Ports share their code objects: without this, one workload's signatures would count as another's
+        # recompilations.
         self._torch._dynamo.reset()
         return super().prepare(workload, arguments)
 

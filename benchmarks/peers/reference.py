@@ -1,4 +1,6 @@
-"""What people write by hand where a library is too slow: loops for Numba, and C. The limits to measure against."""
+"""What people write by hand where a library is too slow: loops for Numba, and C. The limits to measure
+against.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class HandwrittenNumba:
 
 
 class Native:
-    """Hand-written C, `-ffast-math` and vector math library included; it allocates its results, as libraries do."""
+    """Hand-written C, `-ffast-math` and vector math library included; it allocates its results, as libraries
+    do.
+    """
 
     name = "native"
     derivative = True
@@ -57,7 +61,9 @@ class Native:
 
 
 class NativeReused(Native):
-    """The same C, writing its gradients into the same arrays at every call: no page is touched for the first time."""
+    """The same C, writing its gradients into the same arrays at every call: no page is touched for the first
+    time.
+    """
 
     name = "native-reused"
     reuse = True

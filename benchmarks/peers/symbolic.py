@@ -31,10 +31,12 @@ class PyTensor:
         arrays = [numpy.asarray(leaf) for leaf in leaves]
         symbols = [self._tensor.tensor(dtype=array.dtype.name, shape=array.shape) for array in arrays]
         outputs, shape = self._outputs(workload, unflatten(structure, symbols))
-        # Arguments have the declared types already: checking them again at each call is what trust_input leaves out.
+        # Arguments have the declared types already: checking them again at each call is what trust_input
+        # leaves out.
         compiled = self._pytensor.function(symbols, outputs, mode="NUMBA", trust_input=True)
         converted = unflatten(structure, arrays)
-        # PyTensor knows no containers, but where the arguments are flat it is not charged for flattening them.
+        # PyTensor knows no containers, but where the arguments are flat it is not charged for flattening
+        # them.
         if all(isinstance(argument, numpy.ndarray) for argument in converted):
             return Prepared(lambda *given: unflatten(shape, compiled(*given)), converted)
         return Prepared(lambda *given: unflatten(shape, compiled(*flatten(given)[0])), converted)
@@ -47,7 +49,11 @@ class PyTensor:
             result = value
         elif workload.transform in ("grad", "value_and_grad"):
             many = isinstance(workload.argnums, tuple)
-            chosen = tuple(symbols[i] for i in workload.argnums) if isinstance(workload.argnums, tuple) else symbols[workload.argnums]
+            chosen = (
+                tuple(symbols[i] for i in workload.argnums)
+                if isinstance(workload.argnums, tuple)
+                else symbols[workload.argnums]
+            )
             leaves, structure = flatten(chosen)
             found = unflatten(structure, self._pytensor.grad(value, leaves))
             gradients = tuple(found) if many else found

@@ -1,7 +1,8 @@
 """Two runs beside each other: what became slower or faster, and by how much more than the noise.
 
-Input: two `Record`s. Output: one line a row that both have. Invariant: the other libraries' change is shown beside
-ours, since it is what the machine did; two runs on different machines are compared all the same, with a warning.
+Input: two `Record`s. Output: one line a row that both have. Invariant: the other libraries' change is shown
+beside ours, since it is what the machine did; two runs on different machines are compared all the same, with
+a warning.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from benchmarks.results import OURS, Measurement, Record, geometric_mean
 
 @dataclass(frozen=True)
 class Change:
-    """`ratio` is our new median over the old, `noise` the relative spread of both, `others` the same ratio of all other
-    peers, geometric mean; None without any."""
+    """`ratio` is our new median over the old, `noise` the relative spread of both, `others` the same ratio of
+    all other peers, geometric mean; None without any.
+    """
 
     name: str
     old: float
@@ -71,11 +73,19 @@ def print_changes(old: Record, new: Record, console: Console) -> None:
     for change in found:
         verdict = f"[{colours[change.verdict]}]{change.verdict}[/]" if change.verdict else ""
         others = "" if change.others is None else f"{change.others:.3g}x"
-        cells = (change.name, duration(change.old), duration(change.new), f"{change.ratio:.3g}x", f"{change.noise:.0%}")
+        cells = (
+            change.name,
+            duration(change.old),
+            duration(change.new),
+            f"{change.ratio:.3g}x",
+            f"{change.noise:.0%}",
+        )
         table.add_row(*cells, others, verdict)
     console.print(table)
     for what in ("processor", "cores"):
         if old.machine.get(what) != new.machine.get(what):
-            console.print(f"[bold red]the runs are of different machines: {old.machine.get(what)}, {new.machine.get(what)}[/]")
+            console.print(
+                f"[bold red]the runs are of different machines: {old.machine.get(what)}, {new.machine.get(what)}[/]"
+            )
     mean = geometric_mean(change.ratio for change in found)
     console.print(f"{len(found)} rows in both" + ("" if mean is None else f", geometric mean {mean:.3g}x"))

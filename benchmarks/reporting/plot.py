@@ -1,7 +1,7 @@
 """Pictures of a run: bars by workload on a logarithmic scale, and how each library scales with size.
 
-Input: a `Record` and a folder. Output: PNG files, their paths. Invariant: a peer has the same colour everywhere, and
-nothing is drawn for what was not measured.
+Input: a `Record` and a folder. Output: PNG files, their paths. Invariant: a peer has the same colour
+everywhere, and nothing is drawn for what was not measured.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def _bars(rows: list[Measurement], path: Path, dtype: str) -> Path:
     figure, axes = pyplot.subplots(figsize=(11, 1.5 + 0.09 * len(rows) * (len(peers) + 2)))
     thickness = 0.85 / len(peers)
     for index, peer in enumerate(peers):
-        medians = [(place, median) for place, row in enumerate(rows) if (median := row.median(peer)) is not None]
+        medians = [
+            (place, median) for place, row in enumerate(rows) if (median := row.median(peer)) is not None
+        ]
         places = [place + (index - (len(peers) - 1) / 2) * thickness for place, _ in medians]
         axes.barh(places, [median for _, median in medians], thickness, label=peer, color=colours[peer])
     axes.set_xscale("log")
@@ -60,7 +62,9 @@ def _bars(rows: list[Measurement], path: Path, dtype: str) -> Path:
     axes.set_xlabel("seconds a call (median)")
     axes.set_title(f"Time by workload, {dtype}: shorter is faster")
     axes.grid(axis="x", which="both", alpha=0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / figure.get_figheight()), ncols=min(5, len(peers)))
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.6 / figure.get_figheight()), ncols=min(5, len(peers))
+    )
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
     return path
@@ -82,12 +86,16 @@ def _scaling(families: dict[str, list[Measurement]], path: Path, dtype: str) -> 
     colours = _colours()
     columns = min(COLUMNS, len(families))
     lines = math.ceil(len(families) / columns)
-    figure, grid = pyplot.subplots(lines, columns, figsize=(max(9, 4 * columns), 1.0 + 3.2 * lines), squeeze=False)
+    figure, grid = pyplot.subplots(
+        lines, columns, figsize=(max(9, 4 * columns), 1.0 + 3.2 * lines), squeeze=False
+    )
     drawn: dict[str, Any] = {}
     for axes, (family, rows) in zip(grid.flat, families.items(), strict=False):
         for peer in _timed(rows):
             points = [(row.size, median) for row in rows if (median := row.median(peer)) is not None]
-            (drawn[peer],) = axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colours[peer])
+            (drawn[peer],) = axes.plot(
+                *zip(*points, strict=True), marker="o", markersize=3, color=colours[peer]
+            )
         axes.set(xscale="log", yscale="log", title=family, xlabel="size", ylabel="seconds a call")
         axes.grid(which="major", alpha=0.3)
     for axes in grid.flat[len(families) :]:

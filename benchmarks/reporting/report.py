@@ -18,7 +18,18 @@ from rich.table import Table
 from benchmarks.peers import version
 from graphjit.machine import cores
 
-DISTRIBUTIONS = ("graphjit", "numpy", "scipy", "llvmlite", "numba", "jax", "jaxlib", "torch", "autograd", "pytensor")
+DISTRIBUTIONS = (
+    "graphjit",
+    "numpy",
+    "scipy",
+    "llvmlite",
+    "numba",
+    "jax",
+    "jaxlib",
+    "torch",
+    "autograd",
+    "pytensor",
+)
 
 
 @dataclass
@@ -48,7 +59,9 @@ BUSY_LIMIT = 0.1
 
 
 def busy_share(seconds: float = 1.0) -> float | None:
-    """Share of all processor time used by others while this process sleeps; None where /proc/stat is missing."""
+    """Share of all processor time used by others while this process sleeps; None where /proc/stat is
+    missing.
+    """
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
@@ -64,7 +77,9 @@ def busy_share(seconds: float = 1.0) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, what others use of it, and versions: what a figure is worth nothing without."""
+    """Processor, usable cores, what others use of it, and versions: what a figure is worth nothing
+    without.
+    """
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -82,14 +97,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_table(title: str, rows: list[Row], missing: dict[str, str], facts: dict[str, Any], console: Console) -> None:
+def print_table(
+    title: str, rows: list[Row], missing: dict[str, str], facts: dict[str, Any], console: Console
+) -> None:
     table = Table(title=title, title_justify="left")
     noisy = any(row.noise for row in rows)
     for column in ("what", "figure", "beside", "ratio", "target", "", *(("spread",) if noisy else ())):
         table.add_column(column, justify="left" if column in ("what", "beside") else "right", overflow="fold")
     verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
     for row in rows:
-        table.add_row(row.what, row.figure, row.beside, row.ratio, row.target, verdict[row.met], *((row.noise,) if noisy else ()))
+        table.add_row(
+            row.what,
+            row.figure,
+            row.beside,
+            row.ratio,
+            row.target,
+            verdict[row.met],
+            *((row.noise,) if noisy else ()),
+        )
     console.print(table)
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     console.print(

@@ -78,10 +78,20 @@ def columns(limits: Limits) -> Sequence[Column]:
 
 def print_rows(record: Record, console: Console) -> None:
     """The table, the limits it refers to, and everything that was refused."""
-    kept = [(title, cells) for title, cell in columns(record.limits) if any(cells := [cell(row) for row in record.rows])]
-    table = Table(title="graphjit bench: medians, and ratios of graphjit's time to others'", title_justify="left")
+    kept = [
+        (title, cells)
+        for title, cell in columns(record.limits)
+        if any(cells := [cell(row) for row in record.rows])
+    ]
+    table = Table(
+        title="graphjit bench: medians, and ratios of graphjit's time to others'", title_justify="left"
+    )
     for title, _ in kept:
-        table.add_column(title, justify="left" if title in ("workload", "best peer") else "right", no_wrap=title == "workload")
+        table.add_column(
+            title,
+            justify="left" if title in ("workload", "best peer") else "right",
+            no_wrap=title == "workload",
+        )
     for line in zip(*(cells for _, cells in kept), strict=True):
         table.add_row(*line)
     console.print(table)
@@ -96,12 +106,16 @@ def print_rows(record: Record, console: Console) -> None:
 def print_losers(record: Record, console: Console) -> None:
     """Every row that a peer wins by more than noise is allowed."""
     for row in losers(record):
-        console.print(f"above {SINGLE_LIMIT:g}x: {row.name}: {_ratio(row.ratio())} {row.best()}", soft_wrap=True)
+        console.print(
+            f"above {SINGLE_LIMIT:g}x: {row.name}: {_ratio(row.ratio())} {row.best()}", soft_wrap=True
+        )
 
 
 def limits_line(limits: Limits) -> str:
     """The machine's limits in words."""
-    parts = [f"triad on {threads} thread(s) {amount(found, 'B/s')}" for threads, found in limits.bandwidth.items()]
+    parts = [
+        f"triad on {threads} thread(s) {amount(found, 'B/s')}" for threads, found in limits.bandwidth.items()
+    ]
     for dtype, by_threads in limits.arithmetic.items():
         parts += [f"{dtype} FMA on {threads} {amount(found, 'F/s')}" for threads, found in by_threads.items()]
     return f"limits of this machine: {', '.join(parts)}"

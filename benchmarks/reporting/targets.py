@@ -1,7 +1,7 @@
 """What graphjit is held to, as far as one run can tell: each figure with its limit, met or missed.
 
-Input: a `Record`. Output: `report.Row`s. Invariant: a target is judged by its worst row, which is named; where the
-run holds nothing to judge it by, it does not appear.
+Input: a `Record`. Output: `report.Row`s. Invariant: a target is judged by its worst row, which is named;
+where the run holds nothing to judge it by, it does not appear.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def targets(record: Record) -> list[Row]:
 
 def losers(record: Record) -> list[Measurement]:
     """Rows in which the best peer beats us by more than SINGLE_LIMIT allows, worst first."""
-    slow = [(ratio, row) for row in record.rows if (ratio := row.ratio()) is not None and ratio > SINGLE_LIMIT]
+    slow = [
+        (ratio, row) for row in record.rows if (ratio := row.ratio()) is not None and ratio > SINGLE_LIMIT
+    ]
     return [row for _, row in sorted(slow, key=lambda pair: -pair[0])]
 
 
@@ -37,13 +39,17 @@ def _all(record: Record) -> Iterator[Row | None]:
     yield _worst(record, "any single workload", "*", rivals, "x best peer", at_most=SINGLE_LIMIT)
     for names, limit in (("scalar vector8", 0.05), ("pytree6 pytree60", 0.1)):
         yield _worst(record, f"call overhead, {names}", names, against("jax"), "x jax", at_most=limit)
-    yield _worst(record, "call overhead, scalar vector8", "scalar vector8", rivals, "x best peer", at_most=0.15)
+    yield _worst(
+        record, "call overhead, scalar vector8", "scalar vector8", rivals, "x best peer", at_most=0.15
+    )
     first = geometric_mean(row.first_ratio("jax") for row in record.rows)
     yield None if first is None else _mean("first call, geometric mean", first, "jax", 0.25)
     greeks = "black_scholes_1e5 black_scholes_1e7"
     yield _worst(record, "Black-Scholes greeks", greeks, rivals, "x best peer", at_most=0.1)
     yield _worst(record, "Black-Scholes greeks", greeks, against(NATIVE), "x native", at_most=1.25)
-    yield _worst(record, "Black-Scholes greeks", greeks, against("native-reused"), "x native-reused", at_most=1.25)
+    yield _worst(
+        record, "Black-Scholes greeks", greeks, against("native-reused"), "x native-reused", at_most=1.25
+    )
     rows = "softmax_cross_entropy_* layer_norm_*"
     yield _worst(record, "softmax cross-entropy, layer norm", rows, rivals, "x best peer", at_most=0.4)
     small = "pairwise_energy_* small_matrices_* rotations_* determinants_*"
@@ -67,7 +73,9 @@ def _products(record: Record) -> Iterator[Row | None]:
         return None if median is None else row.flops / median / record.limits.best_arithmetic(row.dtype)
 
     def of_cores(row: Measurement) -> float | None:
-        """Of the peak of as many cores as the product kept busy; the time of one that shares a core is not its own."""
+        """Of the peak of as many cores as the product kept busy; the time of one that shares a core is not
+        its own.
+        """
         median, peaks = row.median(), record.limits.arithmetic[row.dtype]
         cores = max((count for count in peaks if count <= max(1.0, round(row.cores))), default=1)
         return None if median is None else row.flops / median / peaks[cores]
@@ -99,11 +107,14 @@ def _worst(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Row | None:
-    """The worst figure among the workloads that match one of `names` (patterns, blanks between), held to its limit."""
+    """The worst figure among the workloads that match one of `names` (patterns, blanks between), held to its
+    limit.
+    """
     found = [
         (value, row)
         for row in record.rows
-        if any(fnmatch.fnmatchcase(row.workload, pattern) for pattern in names.split()) and (value := figure(row)) is not None
+        if any(fnmatch.fnmatchcase(row.workload, pattern) for pattern in names.split())
+        and (value := figure(row)) is not None
     ]
     if not found:
         return None
@@ -117,4 +128,11 @@ def _worst(
         value, row = min(found, key=lambda pair: pair[0])
         limit = f">= {at_least:g}"
     beside = f"worst of {len(found)}: {row.name}" if len(found) > 1 else row.name
-    return Row(what, f"{met} of {len(found)} met", beside, f"{value:.3g}{'' if unit[0] == 'x' else ' '}{unit}", limit, met == len(found))
+    return Row(
+        what,
+        f"{met} of {len(found)} met",
+        beside,
+        f"{value:.3g}{'' if unit[0] == 'x' else ' '}{unit}",
+        limit,
+        met == len(found),
+    )

@@ -55,7 +55,9 @@ _FAMILIES = (
     python_loop,
 )
 
-WORKLOADS: dict[str, Workload] = {workload.name: workload for family in _FAMILIES for workload in family.WORKLOADS}
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload for family in _FAMILIES for workload in family.WORKLOADS
+}
 
 
 def suite(name: str) -> list[Workload]:

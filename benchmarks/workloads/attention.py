@@ -1,4 +1,5 @@
-"""Multi-head self-attention of one sequence, and the gradient of a loss in its four weight matrices and its input.
+"""Multi-head self-attention of one sequence, and the gradient of a loss in its four weight matrices and its
+input.
 
 Formula: A. Vaswani et al., 2017.
 """

@@ -1,8 +1,8 @@
 """Calls whose work is next to nothing, so that what is measured is the way in and out.
 
 `scalar`: derivative of a function of one Python number. `vector8`: gradient of a function of one 8-vector, an
-8-vector. `pytree6` and `pytree60`: the gradient of a function of a dict of lists of 6 or 60 small arrays, the same
-tree.
+8-vector. `pytree6` and `pytree60`: the gradient of a function of a dict of lists of 6 or 60 small arrays, the
+same tree.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ def torch_port(function: str, torch: Any, x: Any, weights: Any) -> Any:
 def inputs(size: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
     # Factors near one, so that the product neither dies out nor blows up.
-    return numpy.exp(rng.normal(size=size) / numpy.sqrt(size)).astype(dtype), rng.normal(size=size).astype(dtype)
+    return numpy.exp(rng.normal(size=size) / numpy.sqrt(size)).astype(dtype), rng.normal(size=size).astype(
+        dtype
+    )
 
 
 def _workload(function: str, size: int, suites: Sequence[str]) -> Workload:

@@ -35,7 +35,14 @@ def _measure(m: Any, log: Callable[[Any], Any]) -> Any:
         return {(i, j): top[i] * bottom[j] - top[j] * bottom[i] for i in range(4) for j in range(i + 1, 4)}
 
     s, c = minors(rows[0], rows[1]), minors(rows[2], rows[3])
-    det = s[0, 1] * c[2, 3] - s[0, 2] * c[1, 3] + s[0, 3] * c[1, 2] + s[1, 2] * c[0, 3] - s[1, 3] * c[0, 2] + s[2, 3] * c[0, 1]
+    det = (
+        s[0, 1] * c[2, 3]
+        - s[0, 2] * c[1, 3]
+        + s[0, 3] * c[1, 2]
+        + s[1, 2] * c[0, 3]
+        - s[1, 3] * c[0, 2]
+        + s[2, 3] * c[0, 1]
+    )
     adjugate0 = rows[1][1] * c[2, 3] - rows[1][2] * c[1, 3] + rows[1][3] * c[1, 2]
     adjugate1 = rows[0][0] * c[2, 3] - rows[0][2] * c[0, 3] + rows[0][3] * c[0, 2]
     adjugate2 = rows[3][0] * s[1, 3] - rows[3][1] * s[0, 3] + rows[3][3] * s[0, 1]

@@ -1,4 +1,6 @@
-"""Rows gathered from a table by index, and the gradient scattered back: indices repeat, so that rows are added to."""
+"""Rows gathered from a table by index, and the gradient scattered back: indices repeat, so that rows are
+added to.
+"""
 
 from __future__ import annotations
 

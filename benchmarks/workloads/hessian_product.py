@@ -14,7 +14,9 @@ from benchmarks.workloads import mlp
 def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     params, x, y = mlp.inputs(sizes, batch, seed, dtype)
     rng = numpy.random.default_rng(seed + 1)
-    direction = {key: [rng.normal(size=leaf.shape).astype(dtype) for leaf in leaves] for key, leaves in params.items()}
+    direction = {
+        key: [rng.normal(size=leaf.shape).astype(dtype) for leaf in leaves] for key, leaves in params.items()
+    }
     return params, direction, x, y
 
 

@@ -56,4 +56,6 @@ def _workload(transform: Transform, n: int, m: int, suites: Sequence[str]) -> Wo
 
 SHAPES = ((5, 3, TEST), (1, 1, BOTH), (1, 1000, BOTH), (1000, 1, BOTH), (30, 30, FULL), (1000, 1000, BOTH))
 
-WORKLOADS = tuple(_workload(transform, n, m, suites) for transform in ("jvp", "vjp") for n, m, suites in SHAPES)
+WORKLOADS = tuple(
+    _workload(transform, n, m, suites) for transform in ("jvp", "vjp") for n, m, suites in SHAPES
+)

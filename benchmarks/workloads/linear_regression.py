@@ -1,4 +1,6 @@
-"""Least squares by matrix-vector products: the matrix is read for the residual, and once more for the gradient."""
+"""Least squares by matrix-vector products: the matrix is read for the residual, and once more for the
+gradient.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sum over rows of log(sum(exp(row))), with the row's maximum taken out by hand. Its gradient is the softmax."""
+"""Sum over rows of log(sum(exp(row))), with the row's maximum taken out by hand. Its gradient is the
+softmax.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Matrix products alone, forward: squares, skinny shapes, one of a network's layers, batches of small ones."""
+"""Matrix products alone, forward: squares, skinny shapes, one of a network's layers, batches of small
+ones.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,17 @@ def _workload(family: str, batch: tuple[int, ...], m: int, k: int, n: int, suite
     )
 
 
-SQUARES = ((5, TEST), (8, BOTH), (16, BOTH), (32, BOTH), (64, BOTH), (128, BOTH), (256, BOTH), (512, FULL), (1024, FULL))
+SQUARES = (
+    (5, TEST),
+    (8, BOTH),
+    (16, BOTH),
+    (32, BOTH),
+    (64, BOTH),
+    (128, BOTH),
+    (256, BOTH),
+    (512, FULL),
+    (1024, FULL),
+)
 SKINNY = (
     (11, 3, 2, TEST),
     (256, 784, 128, BOTH),

@@ -73,15 +73,17 @@ def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[P
 
 
 def products(sizes: Sequence[int], batch: int) -> float:
-    """Additions and multiplications of the matrix products of forward and backward pass; the first layer's input
-    needs no gradient."""
+    """Additions and multiplications of the matrix products of forward and backward pass; the first layer's
+    input needs no gradient.
+    """
     pairs = [a * b for a, b in itertools.pairwise(sizes)]
     return 2.0 * batch * (3 * sum(pairs) - pairs[0])
 
 
 KINKS = {"float32": 2e-3}
-"""Among a million of relu's inputs some lie so close to zero that libraries round them to different sides: one unit of
-one sample then counts or does not."""
+"""Among a million of relu's inputs some lie so close to zero that libraries round them to different sides:
+one unit of one sample then counts or does not.
+"""
 
 
 def _workload(sizes: tuple[int, ...], batch: int, activation: str, suites: Sequence[str]) -> Workload:

@@ -1,4 +1,6 @@
-"""Gaussian kernel energy of a cloud of weighted points. The n x n array that the source writes need not exist."""
+"""Gaussian kernel energy of a cloud of weighted points. The n x n array that the source writes need not
+exist.
+"""
 
 from __future__ import annotations
 

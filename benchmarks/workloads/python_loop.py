@@ -1,4 +1,5 @@
-"""A long Python loop of scalar operations, traced out in full: nothing repeats, nothing folds, depth is length.
+"""A long Python loop of scalar operations, traced out in full: nothing repeats, nothing folds, depth is
+length.
 
 A swinging pendulum by symplectic Euler steps: neither the state nor its derivatives die out or blow up.
 """

@@ -1,4 +1,6 @@
-"""Rosenbrock's function of n variables: its gradient, and its minimum by SciPy's L-BFGS-B from halfway to it."""
+"""Rosenbrock's function of n variables: its gradient, and its minimum by SciPy's L-BFGS-B from halfway
+to it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def inputs(size: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
 
 
 def start(size: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
-    """The minimum is at ones. From the origin a thousand variables take five thousand iterations, one after the other."""
+    """The minimum is at ones. From the origin a thousand variables take five thousand iterations, one after
+    the other.
+    """
     return (numpy.full(size, 0.5, dtype),)
 
 
@@ -38,18 +42,37 @@ _workload = partial(Workload, make=make, torch=torch_port, numba="rosenbrock", p
 
 def _gradient(size: int, suites: Sequence[str]) -> Workload:
     name = f"rosenbrock_{label(size)}"
-    return _workload(name, inputs=partial(inputs, size), family="rosenbrock", size=size, suites=suites, flops=size * 16)
+    return _workload(
+        name, inputs=partial(inputs, size), family="rosenbrock", size=size, suites=suites, flops=size * 16
+    )
 
 
 def _minimum(size: int, suites: Sequence[str]) -> Workload:
     name, first = f"rosenbrock_lbfgs_{label(size)}", partial(start, size)
     # Roundings steer the path, and the stopping rule is a relative one: the minimum is met to three digits.
     near = {"float64": 1e-2}
-    return _workload(name, inputs=first, family="rosenbrock_lbfgs", size=size, suites=suites, transform="minimize", same_as=near)
+    return _workload(
+        name,
+        inputs=first,
+        family="rosenbrock_lbfgs",
+        size=size,
+        suites=suites,
+        transform="minimize",
+        same_as=near,
+    )
 
 
 WORKLOADS = (
-    *(_gradient(size, suites) for size, suites in ((2, (*BOTH, *TEST)), (19, TEST), (1_000, BOTH), (100_000, QUICK), (1_000_000, FULL))),
+    *(
+        _gradient(size, suites)
+        for size, suites in (
+            (2, (*BOTH, *TEST)),
+            (19, TEST),
+            (1_000, BOTH),
+            (100_000, QUICK),
+            (1_000_000, FULL),
+        )
+    ),
     _minimum(2, (*BOTH, *TEST)),
     _minimum(1_000, FULL),
 )

@@ -1,4 +1,6 @@
-"""A batch of points, each turned by its own three angles in turn: three 3x3 rotation matrices, multiplied with `@`."""
+"""A batch of points, each turned by its own three angles in turn: three 3x3 rotation matrices, multiplied
+with `@`.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,29 @@ def make(ns: Namespace) -> Callable[..., Any]:
     np = ns.np
 
     def f(angles: Any, points: Any, targets: Any) -> Any:
-        return _distance(np.cos(angles), np.sin(angles), points, targets, np.stack, np.zeros_like, np.ones_like, np.sum)
+        return _distance(
+            np.cos(angles), np.sin(angles), points, targets, np.stack, np.zeros_like, np.ones_like, np.sum
+        )
 
     return f
 
 
 def torch_port(torch: Any, angles: Any, points: Any, targets: Any) -> Any:
-    return _distance(torch.cos(angles), torch.sin(angles), points, targets, torch.stack, torch.zeros_like, torch.ones_like, torch.sum)
+    return _distance(
+        torch.cos(angles),
+        torch.sin(angles),
+        points,
+        targets,
+        torch.stack,
+        torch.zeros_like,
+        torch.ones_like,
+        torch.sum,
+    )
 
 
-def _distance(c: Any, s: Any, points: Any, targets: Any, stack: Any, zeros_like: Any, ones_like: Any, total: Any) -> Any:
+def _distance(
+    c: Any, s: Any, points: Any, targets: Any, stack: Any, zeros_like: Any, ones_like: Any, total: Any
+) -> Any:
     """sum(|Rz Ry Rx p - t|^2), angles about x, y and z in the columns of `c` and `s`."""
     zero, one = zeros_like(c[:, 0]), ones_like(c[:, 0])
 

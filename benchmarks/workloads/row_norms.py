@@ -1,4 +1,5 @@
-"""Layer norm and RMS norm of rows, with scale and shift; the loss weights every entry, so that no gradient vanishes.
+"""Layer norm and RMS norm of rows, with scale and shift; the loss weights every entry, so that no gradient
+vanishes.
 
 Formulas: J. L. Ba, J. R. Kiros, G. E. Hinton, 2016; B. Zhang, R. Sennrich, 2019.
 """
@@ -47,7 +48,11 @@ def torch_rms_norm(torch: Any, x: Any, scale: Any, weights: Any) -> Any:
 
 def inputs(rows: int, columns: int, vectors: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
-    given = [rng.normal(size=(rows, columns)), *rng.uniform(0.5, 1.5, (vectors, columns)), rng.normal(size=(rows, columns))]
+    given = [
+        rng.normal(size=(rows, columns)),
+        *rng.uniform(0.5, 1.5, (vectors, columns)),
+        rng.normal(size=(rows, columns)),
+    ]
     return tuple(array.astype(dtype) for array in given)
 
 

@@ -1,4 +1,6 @@
-"""A batch of 3x3 systems solved by cofactors (inverses and determinants), written out by components as one does in NumPy."""
+"""A batch of 3x3 systems solved by cofactors (inverses and determinants), written out by components as one
+does in NumPy.
+"""
 
 from __future__ import annotations
 

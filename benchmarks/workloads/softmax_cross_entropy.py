@@ -1,4 +1,6 @@
-"""Mean softmax cross-entropy of rows of logits against soft labels, with the stable form written out by hand."""
+"""Mean softmax cross-entropy of rows of logits against soft labels, with the stable form written out by
+hand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Explicit heat steps on a grid, zero outside, with a conductivity field: differentiated with respect to both."""
+"""Explicit heat steps on a grid, zero outside, with a conductivity field: differentiated with respect to
+both.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def torch_port(torch: Any, u: Any, c: Any) -> Any:
 
 def inputs(rows: int, columns: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
-    return rng.normal(size=(rows, columns)).astype(dtype), rng.uniform(0.05, 0.2, (rows, columns)).astype(dtype)
+    return rng.normal(size=(rows, columns)).astype(dtype), rng.uniform(0.05, 0.2, (rows, columns)).astype(
+        dtype
+    )
 
 
 def _workload(rows: int, columns: int, suites: Sequence[str]) -> Workload:
@@ -50,8 +54,8 @@ def _workload(rows: int, columns: int, suites: Sequence[str]) -> Workload:
         native="stencil",
         # Forward seven operations a point and sweep, backward sixteen.
         flops=rows * columns * SWEEPS * 23,
-        # The state of every sweep is written once and read once on the way back: more than that is not needed even when
-        # no two sweeps share a visit to memory.
+        # The state of every sweep is written once and read once on the way back: more than that is not needed
+        # even when no two sweeps share a visit to memory.
         moved=rows * columns * (4 + 2 * SWEEPS),
     )
 

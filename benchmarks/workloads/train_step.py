@@ -17,7 +17,9 @@ from benchmarks.workloads import mlp
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
-def adam(sqrt: Callable[[Any], Any], number: Any, params: Any, m: Any, v: Any, gradients: Any) -> tuple[Any, Any, Any]:
+def adam(
+    sqrt: Callable[[Any], Any], number: Any, params: Any, m: Any, v: Any, gradients: Any
+) -> tuple[Any, Any, Any]:
     """New parameters and moments, all of them dicts of lists."""
     correction1, correction2 = 1.0 - BETA1**number, 1.0 - BETA2**number
     new: tuple[Any, Any, Any] = ({}, {}, {})
@@ -54,7 +56,10 @@ def inputs(sizes: tuple[int, ...], batch: int, seed: int, dtype: str) -> tuple[P
     params, x, y = mlp.inputs(sizes, batch, seed, dtype)
     rng = numpy.random.default_rng(seed + 1)
     moments = [
-        {key: [scale * rng.uniform(0.5, 1.0, leaf.shape).astype(dtype) for leaf in leaves] for key, leaves in params.items()}
+        {
+            key: [scale * rng.uniform(0.5, 1.0, leaf.shape).astype(dtype) for leaf in leaves]
+            for key, leaves in params.items()
+        }
         for scale in (1e-3, 1e-5)
     ]
     return params, *moments, numpy.array(10.0, dtype), x, y

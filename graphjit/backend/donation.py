@@ -1,8 +1,9 @@
 """Donated arguments of one call: which arrays may become results.
 
-Job: decide from the arrays themselves what the schedule could not know: whether they own writable memory and whether that memory is
-anybody else's too.
-Input: the pairs (result, argument) of a program and the arrays of a call.  Output: the results that need no memory of their own.
+Job: decide from the arrays themselves what the schedule could not know: whether they own writable memory and
+whether that memory is anybody else's too.
+Input: the pairs (result, argument) of a program and the arrays of a call. Output: the results that need no
+memory of their own.
 Invariant: the same decisions as the native entry makes (`backend.llvm.donation`).
 """
 
@@ -16,14 +17,21 @@ import numpy as np
 from graphjit.ir.types import Type
 
 
-def results_in_place(in_place: Mapping[int, int], given: Sequence[Any], arrays: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+def results_in_place(
+    in_place: Mapping[int, int], given: Sequence[Any], arrays: Sequence[np.ndarray]
+) -> dict[int, np.ndarray]:
     """Result number -> the caller's array that it is written into.
 
-    ``arrays`` are what the program reads: ``given`` (or a copy, where one had to be made), then captured arrays.
+    ``arrays`` are what the program reads: ``given`` (or a copy, where one had to be made), then captured
+    arrays.
     """
     if not in_place or not apart(arrays, set(in_place.values())):
         return {}
-    return {out: given[k] for out, k in in_place.items() if _address(given[k]) == _address(arrays[k]) and _owns_memory(given[k])}
+    return {
+        out: given[k]
+        for out, k in in_place.items()
+        if _address(given[k]) == _address(arrays[k]) and _owns_memory(given[k])
+    }
 
 
 def allocate(outputs: Sequence[Type], into: Mapping[int, np.ndarray]) -> list[np.ndarray]:

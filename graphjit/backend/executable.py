@@ -2,7 +2,8 @@
 
 Job: turn a compiled graph into native code, run it on arrays, raise what it reports.
 Input: `Compiled`.  Output: `Executable`.
-Invariant: native code lives exactly as long as an `Executable` refers to it; the same graph is compiled once per process while it is in use.
+Invariant: native code lives exactly as long as an `Executable` refers to it; the same graph is compiled once
+per process while it is in use.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class Executable:
         self._call = _PROGRAM(self.address)
 
     def run(
-        self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None, failures: Sequence[Failure] | None = None
+        self,
+        arrays: Sequence[np.ndarray],
+        into: Mapping[int, np.ndarray] | None = None,
+        failures: Sequence[Failure] | None = None,
     ) -> list[np.ndarray]:
-        """Outputs for contiguous arrays of the declared types (the way of calls that the native entry does not take).
+        """Outputs for contiguous arrays of the declared types (the way of calls that the native entry does
+        not take).
 
-        ``into`` holds arrays that serve as outputs, by output number (`graphjit.backend.donation`).  ``failures`` are those of the
-        caller's own graph (`graphjit.backend.failures`).
+        ``into`` holds arrays that serve as outputs, by output number (`graphjit.backend.donation`).
+        ``failures`` are those of the caller's own graph (`graphjit.backend.failures`).
 
         Raises:
             the exception that the program reports, with the user's line.

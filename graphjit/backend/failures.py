@@ -1,8 +1,10 @@
 """What a program can report, and where.
 
 Job: the exception for a status; the same failures at the lines of another graph that shares the code.
-Input: `Program.errors`, the graph that was compiled.  Output: exceptions; failures of a graph with an equal key.
-Invariant: a failure names a line of the graph it is asked for.  Code belongs to all graphs that compute the same thing, lines to each of them.
+Input: `Program.errors`, the graph that was compiled. Output: exceptions; failures of a graph with an equal
+key.
+Invariant: a failure names a line of the graph it is asked for. Code belongs to all graphs that compute the
+same thing, lines to each of them.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Failures:
     """Failures of one program by the nodes they may come from."""
 
     def __init__(self, failures: Sequence[Failure], graph: Graph) -> None:
-        """``graph`` is the graph that was compiled, before any pass: passes keep the line of a node for what they make of it."""
+        """``graph`` is the graph that was compiled, before any pass: passes keep the line of a node for what
+        they make of it.
+        """
         self.own = tuple(failures)
         numbers = defaultdict(list)
         for number, loc in enumerate(locations(graph) if self.own else ()):
@@ -44,7 +48,9 @@ class Failures:
         self._numbers = [numbers[failure.loc] for failure in self.own]
 
     def within(self, graph: Graph) -> tuple[Failure, ...] | None:
-        """The failures at the lines of ``graph``, whose key is equal; None if nodes that failed at one line lie at several there."""
+        """The failures at the lines of ``graph``, whose key is equal; None if nodes that failed at one line
+        lie at several there.
+        """
         found = []
         lines = locations(graph) if self.own else []
         for failure, numbers in zip(self.own, self._numbers, strict=True):

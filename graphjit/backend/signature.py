@@ -136,7 +136,9 @@ class CellGuard:
 
 @dataclass(frozen=True, slots=True)
 class GlobalGuard:
-    """``items[name]`` must be this very object (or absent, for `MISSING`); ``items`` are the names of a module, an object or a class."""
+    """``items[name]`` must be this very object (or absent, for `MISSING`); ``items`` are the names of a
+    module, an object or a class.
+    """
 
     items: dict[Any, Any]
     name: Any
@@ -162,7 +164,8 @@ class MappingGuard:
 
 @dataclass(frozen=True, slots=True)
 class MemoryGuard:
-    """Whole words of an object's memory at ``address`` must be ``expected``: a slot, the fields of a function, the class or the dict of an object.
+    """Whole words of an object's memory at ``address`` must be ``expected``: a slot, the fields of a
+    function, the class or the dict of an object.
 
     ``kept`` are the objects that the words point to; ``what`` says for people what stands there.
     """
@@ -178,8 +181,8 @@ class MemoryGuard:
 class ClassGuard:
     """A class must have these entries in itself and its bases.
 
-    CPython gives a class another version whenever it or a base changes: as long as that is the same, the entries need not be looked at.
-    ``version`` is its address (0: there is none).
+    CPython gives a class another version whenever it or a base changes: as long as that is the same, the
+    entries need not be looked at. ``version`` is its address (0: there is none).
     """
 
     kind: type
@@ -189,7 +192,9 @@ class ClassGuard:
 
 @dataclass(frozen=True, slots=True)
 class ContentGuard:
-    """An array must have this dtype, this shape and, element by element, these bytes: numbers in it were compiled in."""
+    """An array must have this dtype, this shape and, element by element, these bytes: numbers in it were
+    compiled in.
+    """
 
     array: np.ndarray
     dtype: np.dtype
@@ -200,7 +205,8 @@ class ContentGuard:
 
 @dataclass(frozen=True, slots=True)
 class BlockGuard:
-    """Blocks of memory that belong to an object, (address, expected bytes), to be compared after a `MemoryGuard` of the words that point to them.
+    """Blocks of memory that belong to an object, (address, expected bytes), to be compared after a
+    `MemoryGuard` of the words that point to them.
 
     The table of a set, the items of a deque; ``kept`` are the objects that they hold.
     """
@@ -220,7 +226,9 @@ class ContextGuard:
 
 @dataclass(frozen=True, slots=True)
 class ForeignGuard:
-    """``read(owner)`` must give these very objects: for what native code cannot look into, so that calls take the slow path."""
+    """``read(owner)`` must give these very objects: for what native code cannot look into, so that calls take
+    the slow path.
+    """
 
     owner: Any
     read: Callable[[Any], tuple[Any, ...]]
@@ -243,13 +251,15 @@ Guard = (
 
 @dataclass(frozen=True, slots=True)
 class ArrayOut:
-    """A C-contiguous ndarray that the program fills through its output slot ``source``: a fresh one, or its donor.
+    """A C-contiguous ndarray that the program fills through its output slot ``source``: a fresh one, or its
+    donor.
 
-    ``donor`` is the input slot of a donated `ArrayIn` of the same type that the program may overwrite with this output. Its array itself is
-    the result when it owns writable memory and no array of the call overlaps with a donor.
+    ``donor`` is the input slot of a donated `ArrayIn` of the same type that the program may overwrite with
+    this output. Its array itself is the result when it owns writable memory and no array of the call overlaps
+    with a donor.
 
-    ``order`` names the axes of the result from the slowest to the fastest where it is not row-major: ``shape`` is that of the memory then, so
-    axis ``order[i]`` of the result is axis ``i`` of ``shape``.
+    ``order`` names the axes of the result from the slowest to the fastest where it is not row-major:
+    ``shape`` is that of the memory then, so axis ``order[i]`` of the result is axis ``i`` of ``shape``.
     """
 
     dtype: np.dtype
@@ -320,13 +330,19 @@ class EntrySpec:
 
     def __post_init__(self) -> None:
         if self.positional + len(self.keywords) != len(self.inputs):
-            raise ValueError(f"{len(self.inputs)} inputs for {self.positional} positional and {len(self.keywords)} keyword arguments")
+            raise ValueError(
+                f"{len(self.inputs)} inputs for {self.positional} positional and {len(self.keywords)} keyword arguments"
+            )
         sources = sorted(leaf.source for leaf in leaves(self.outputs) if not isinstance(leaf, StaticOut))
         if sources != list(range(len(sources))):
             raise ValueError(f"every program output needs exactly one leaf, got slots {sources}")
-        donated = [leaf for leaf in leaves(self.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None]
+        donated = [
+            leaf for leaf in leaves(self.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None
+        ]
         if donated:
-            arguments = [leaf for tree in self.inputs for leaf in leaves(tree) if not isinstance(leaf, StaticIn)]
+            arguments = [
+                leaf for tree in self.inputs for leaf in leaves(tree) if not isinstance(leaf, StaticIn)
+            ]
             if len({leaf.donor for leaf in donated}) < len(donated):
                 raise ValueError("two results want the memory of one argument")
             for leaf in donated:

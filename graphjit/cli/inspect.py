@@ -22,42 +22,68 @@ from graphjit.schedule.printer import print_memory
 
 
 def inspect(
-    target: Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="The function, written with NumPy.")],
-    nodes: Annotated[list[int] | None, typer.Argument(metavar="[A B]", help="Node numbers for --why-not-fused.")] = None,
+    target: Annotated[
+        str, typer.Argument(metavar="FILE.py:FUNCTION", help="The function, written with NumPy.")
+    ],
+    nodes: Annotated[
+        list[int] | None, typer.Argument(metavar="[A B]", help="Node numbers for --why-not-fused.")
+    ] = None,
     grad: Annotated[bool, typer.Option("--grad", help="Show its gradient.")] = False,
-    value_and_grad: Annotated[bool, typer.Option("--value-and-grad", help="Show value and gradient.")] = False,
+    value_and_grad: Annotated[
+        bool, typer.Option("--value-and-grad", help="Show value and gradient.")
+    ] = False,
     jvp: Annotated[bool, typer.Option("--jvp", help="Show value and directional derivative.")] = False,
-    argnums: Annotated[str, typer.Option(help="Positions of the arguments to differentiate: 0 or 0,2.")] = "0",
+    argnums: Annotated[
+        str, typer.Option(help="Positions of the arguments to differentiate: 0 or 0,2.")
+    ] = "0",
     stage: Annotated[str, typer.Option(help=f"One of {', '.join(STAGES)}.")] = "optimized",
     arg: Annotated[
-        list[str] | None, typer.Option(help="An argument instead of the declared example: 'f64[256,784]' or 2.0; repeat.")
+        list[str] | None,
+        typer.Option(help="An argument instead of the declared example: 'f64[256,784]' or 2.0; repeat."),
     ] = None,
-    diff: Annotated[tuple[str, str] | None, typer.Option(metavar="STAGE STAGE", help="Compare two stages.")] = None,
-    why: Annotated[bool, typer.Option("--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart.")] = False,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="STAGE STAGE", help="Compare two stages.")
+    ] = None,
+    why: Annotated[
+        bool,
+        typer.Option(
+            "--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart."
+        ),
+    ] = False,
     dot: Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")] = False,
     timings: Annotated[bool, typer.Option("--time-passes", help="Time of every stage and pass.")] = False,
     verify: Annotated[bool, typer.Option("--verify-each", help="Check what every pass makes.")] = False,
     compare: Annotated[
         bool,
-        typer.Option("--compare-each", help="Run what each graph or loop pass makes on random inputs and name the first that changed a value."),
+        typer.Option(
+            "--compare-each",
+            help="Run what each graph or loop pass makes on random inputs and name the first that changed a value.",
+        ),
     ] = False,
     dump: Annotated[
-        Path | None, typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files.")
+        Path | None,
+        typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files."),
     ] = None,
     memory: Annotated[
-        bool, typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is.")
+        bool,
+        typer.Option(
+            "--memory", help="The arena over time: what lies where, how long, and where the peak is."
+        ),
     ] = False,
 ) -> None:
     """Show a function at one stage of its compilation.
 
-    Its arguments come from FUNCTION.example = (...), from EXAMPLES = {"FUNCTION": (...)} in its file, or from --arg.
+    Its arguments come from FUNCTION.example = (...), from EXAMPLES = {"FUNCTION": (...)} in its file, or from
+    --arg.
     """
     with one_line_errors():
         for name in diff or (stage,):
             if name not in STAGES:
                 raise UsageError(f"there is no stage {name!r}; choose one of {', '.join(STAGES)}")
-        chosen = [name for name, on in (("grad", grad), ("value_and_grad", value_and_grad), ("jvp", jvp)) if on]
+        chosen = [
+            name for name, on in (("grad", grad), ("value_and_grad", value_and_grad), ("jvp", jvp)) if on
+        ]
         if len(chosen) > 1:
             raise UsageError("--grad, --value-and-grad and --jvp exclude each other")
         if nodes and not why:
@@ -120,13 +146,17 @@ def _fusion(stages: Stages, nodes: list[int]) -> str:
         by_number = {number: node for node, number in numbers.items()}
         missing = [number for number in nodes if number not in by_number]
         if missing:
-            raise UsageError(f"the optimized graph has no node %{missing[0]}; it has %0 to %{len(numbers) - 1}")
+            raise UsageError(
+                f"the optimized graph has no node %{missing[0]}; it has %0 to %{len(numbers) - 1}"
+            )
         first, second = (by_number[number] for number in nodes)
         return _reason(stages, numbers, first, second)
     steps = stages.program.steps
     if len(steps) < 2:
         return f"everything runs in {len(steps)} step"
-    return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps)) or str(fusion)
+    return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps)) or str(
+        fusion
+    )
 
 
 def _reason(stages: Stages, numbers: dict[Node, int], first: Node, second: Node) -> str:

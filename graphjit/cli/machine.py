@@ -17,10 +17,15 @@ def machine() -> None:
         rows = [
             ("processor", here.name),
             ("cores", str(cores())),
-            ("vectors", f"{here.vector_registers} of {here.vector_bytes} bytes{', fused multiply-add' if here.fused else ''}"),
+            (
+                "vectors",
+                f"{here.vector_registers} of {here.vector_bytes} bytes{', fused multiply-add' if here.fused else ''}",
+            ),
             *(
                 (f"cache, {level}", f"{size >> 10} KB")
-                for level, size in zip(("first level", "second level", "last level"), here.caches, strict=True)
+                for level, size in zip(
+                    ("first level", "second level", "last level"), here.caches, strict=True
+                )
             ),
             ("features", " ".join(on)),
         ]

@@ -46,14 +46,22 @@ def ops(
 def listing() -> str:
     """One line an op, then the NumPy functions that are written with them."""
     rows = [
-        (op.name, ", ".join(numpy_names(op)), type(op.derivative).__name__, type(op.lower).__name__, op.accuracy or "exact")
+        (
+            op.name,
+            ", ".join(numpy_names(op)),
+            type(op.derivative).__name__,
+            type(op.lower).__name__,
+            op.accuracy or "exact",
+        )
         for op in sorted(REGISTRY.values(), key=lambda op: op.name)
     ]
     bound = {name for op in REGISTRY.values() for name in numpy_names(op)}
     traced = {f for f, ours in FUNCTIONS.items() if ours.__module__ != refused.__name__} | set(UFUNCS)
     others = sorted({public_name(function) for function in traced} - bound)
     text = table(("op", "NumPy", "derivative", "lowering", "accuracy"), rows)
-    more = textwrap.fill(", ".join(others), 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    more = textwrap.fill(
+        ", ".join(others), 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
     return f"{text}\n\nNumPy functions that are traced into these ops:\n{more}"
 
 
@@ -74,7 +82,11 @@ def description(name: str) -> str:
                     verb = "refused" if ours.__module__ == refused.__name__ else "traced into ops"
                     return f"{public_name(function)} is {verb} by {where}\n\n{source(ours)}"
             raise UsageError(f"there is no op and no NumPy function {name!r}; `graphjit ops` lists them")
-    takes = "any number of arguments" if op.arity is None else f"{op.arity} argument{'s' if op.arity != 1 else ''}"
+    takes = (
+        "any number of arguments"
+        if op.arity is None
+        else f"{op.arity} argument{'s' if op.arity != 1 else ''}"
+    )
     lines = [
         f"{op.name}: {op.doc}",
         f"  declared    {place(op.file, op.line)}",
@@ -106,7 +118,11 @@ def lowering(op: OpDef) -> str:
         return f"Scan: running value with combiner {lower.combine}"
     if isinstance(lower, Special):
         return f"Special: {lower.kind}"
-    return "View: an index map, nothing is computed" if isinstance(lower, View) else "Decompose: rewritten into other ops"
+    return (
+        "View: an index map, nothing is computed"
+        if isinstance(lower, View)
+        else "Decompose: rewritten into other ops"
+    )
 
 
 def reason(op: OpDef) -> str:
@@ -123,7 +139,10 @@ def formulas(op: OpDef) -> list[str]:
     if isinstance(rule, Linear):
         return [f"transpose:\n{source(rule.transpose)}"]
     if isinstance(rule, Bilinear):
-        return [f"transpose in the first argument:\n{source(rule.lhs)}", f"in the second:\n{source(rule.rhs)}"]
+        return [
+            f"transpose in the first argument:\n{source(rule.lhs)}",
+            f"in the second:\n{source(rule.rhs)}",
+        ]
     if isinstance(rule, Custom):
         return [f"jvp:\n{source(rule.jvp)}", f"vjp:\n{source(rule.vjp)}"]
     return []

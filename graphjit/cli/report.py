@@ -1,6 +1,7 @@
 """What every command shares: plain tables and one-line errors.
 
-Job: print for people and for scripts alike; no colours, no wrapping, so that output can be compared and piped.
+Job: print for people and for scripts alike; no colours, no wrapping, so that output can be compared and
+piped.
 """
 
 from __future__ import annotations

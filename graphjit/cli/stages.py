@@ -62,7 +62,7 @@ class Stages:
         """Runs all passes of this compilation."""
         return Runner([_Times(self.times), *self.instruments])
 
-    # ------------------------------------------------------------------------------------------------- the steps
+    # ---------------------------------------------------------------------------------------------- the steps
 
     @cached_property
     def trace(self) -> Graph:
@@ -113,7 +113,7 @@ class Stages:
         kernels = self.kernels
         return self._timed("llvm", "emit", lambda: emit_program(self.program, kernels))
 
-    # ------------------------------------------------------------------------------------------------------ text
+    # --------------------------------------------------------------------------------------------------- text
 
     def graph(self, stage: str) -> Graph:
         """The graph of a graph stage."""
@@ -144,7 +144,7 @@ class Stages:
         self._timed("llvm", "machine code", lambda: Executable(self.program, module, nanoseconds))
         return self.times
 
-    # ---------------------------------------------------------------------------------------------------- inside
+    # ------------------------------------------------------------------------------------------------- inside
 
     def _timed(self, stage: str, step: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
@@ -201,7 +201,9 @@ class _Times(Instrument):
 def _where(error: Exception) -> str:
     """The innermost line of the user's code that an exception came through, as far as there is one."""
     library = str(Path(graphjit.__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(library)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(library)
+    ]
     return f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 

@@ -1,6 +1,7 @@
 """Find the function to inspect and arguments to trace it with.
 
-Job: ``FILE.py:FUNCTION`` to a function object; ``--arg`` texts, ``FUNCTION.example`` or the module's ``EXAMPLES`` to arguments.
+Job: ``FILE.py:FUNCTION`` to a function object; ``--arg`` texts, ``FUNCTION.example`` or the module's
+``EXAMPLES`` to arguments.
 Input: command-line texts.  Output: objects.
 Invariant: the function is traced, never run; arrays made here are zeros of the right type.
 """
@@ -31,7 +32,9 @@ def load_target(text: str) -> tuple[Callable[..., Any], ModuleType]:
     """
     file, colon, name = text.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise UsageError(f"{text!r} names no function; write FILE.py:FUNCTION, for example examples/textbook.py:loss")
+        raise UsageError(
+            f"{text!r} names no function; write FILE.py:FUNCTION, for example examples/textbook.py:loss"
+        )
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"there is no file {file}")
@@ -40,7 +43,9 @@ def load_target(text: str) -> tuple[Callable[..., Any], ModuleType]:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        own = [
+            key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
+        ]
         functions = ", ".join(key for key in own if callable(getattr(module, key)))
         raise UsageError(f"{file} has no function {name!r}; it has {functions or 'none'}")
     return found, module
@@ -66,7 +71,8 @@ def arguments(function: Callable[..., Any], module: ModuleType, texts: Sequence[
     """Arguments for ``function``: from ``texts`` if there are any, else its declared example.
 
     Raises:
-        UsageError: a text is neither a type nor a number, there is no example, or the function takes other arguments.
+        UsageError: a text is neither a type nor a number, there is no example, or the function takes other
+        arguments.
     """
     name = getattr(function, "__name__", "")
     example: Any = tuple(map(parse_argument, texts)) if texts else getattr(function, "example", None)

@@ -1,6 +1,7 @@
 """Where a value lives: named contiguous storage.
 
-Job: the one description of storage that the scheduler assigns, the loop IR addresses and the back ends allocate.
+Job: the one description of storage that the scheduler assigns, the loop IR addresses and the back ends
+allocate.
 Invariant: contiguous, row-major, addressed in elements.
 """
 
@@ -16,7 +17,9 @@ BufferKind = Literal["input", "output", "arena", "const", "local", "scratch"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
-    """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant, a local of a kernel, or scratch of one task."""
+    """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant, a
+    local of a kernel, or scratch of one task.
+    """
 
     name: str
     dtype: np.dtype

@@ -2,7 +2,8 @@
 
 Job: infer the type, apply local exact rules, intern.
 Input: an op (or its name), arguments, attributes.  Output: a `Node`.
-Invariant: within one builder, equal (op, args, attrs) give the same node; interning lives and dies with the builder.
+Invariant: within one builder, equal (op, args, attrs) give the same node; interning lives and dies with the
+builder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from graphjit.ir.types import Type
 
 
 class Builder:
-    """Makes nodes.  ``b.mul(x, y)`` is ``b.emit("mul", x, y)``; a Python number beside a node takes the node's type."""
+    """Makes nodes. ``b.mul(x, y)`` is ``b.emit("mul", x, y)``; a Python number beside a node takes the node's
+    type.
+    """
 
     def __init__(self) -> None:
         self._interned: dict[Hashable, Node] = {}
@@ -33,7 +36,9 @@ class Builder:
     def const(self, value: Any, dtype: np.dtype) -> Node:
         """A constant array or scalar of ``dtype``."""
         array = np.asarray(value, dtype=dtype)
-        return self._intern(REGISTRY["const"], (), {"value": ConstValue(array)}, Type(array.dtype, array.shape))
+        return self._intern(
+            REGISTRY["const"], (), {"value": ConstValue(array)}, Type(array.dtype, array.shape)
+        )
 
     def full(self, value: float | bool | int, type: Type) -> Node:
         """``value`` in every element of ``type``."""

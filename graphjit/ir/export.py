@@ -32,7 +32,10 @@ LABEL_LIMIT = 40
 def to_dot(graph: Graph) -> str:
     """Graphviz text of ``graph``; nodes that one line of user code made share a tooltip."""
     numbers = number_nodes(graph)
-    lines = [f"digraph {_quoted(graph.name)} {{", '  node [shape=box, style="rounded,filled", fontname="monospace", fontsize=10];']
+    lines = [
+        f"digraph {_quoted(graph.name)} {{",
+        '  node [shape=box, style="rounded,filled", fontname="monospace", fontsize=10];',
+    ]
     for node, number in numbers.items():
         attributes = [f"label={_quoted(_label(node))}", f'fillcolor="{_colour(node.op.lower)}"']
         where = comment(node)
@@ -49,8 +52,8 @@ def to_dot(graph: Graph) -> str:
 def to_json(graph: Graph) -> str:
     """JSON of ``graph``: ``{"name", "inputs": [number], "nodes": [...], "outputs": [number]}``.
 
-    A node is ``{"number", "op", "args", "attrs", "dtype", "shape", "file", "line", "origin"}``; attribute values are in the printer's
-    text form, which keeps infinities, NaN and signed zeros.
+    A node is ``{"number", "op", "args", "attrs", "dtype", "shape", "file", "line", "origin"}``; attribute
+    values are in the printer's text form, which keeps infinities, NaN and signed zeros.
     """
     numbers = number_nodes(graph)
     nodes = [

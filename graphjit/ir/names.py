@@ -12,10 +12,16 @@ WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """A user's text (a name, a file, a line) for a comment or a message: it ends neither, since what is not printable becomes an escape of Python's."""
+    """A user's text (a name, a file, a line) for a comment or a message: it ends neither, since what is not
+    printable becomes an escape of Python's.
+    """
     if len(text) > limit:
         text = f"{text[:limit]}..."
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )
 
 
 def name_text(name: str) -> str:

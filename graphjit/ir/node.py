@@ -1,8 +1,9 @@
 """Nodes and graphs.
 
 Job: the data structure of the graph IR.
-Invariants: a node never changes after it was made and equals only itself; its arguments were made before it, so ordering by
-``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of a key.
+Invariants: a node never changes after it was made and equals only itself; its arguments were made before it,
+so ordering by ``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of a
+key.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Location(NamedTuple):
 
 
 class ConstValue:
-    """The value of a constant, compared by dtype, shape and bytes (0.0 and -0.0 differ, NaN equals itself)."""
+    """The value of a constant, compared by dtype, shape and bytes (0.0 and -0.0 differ, NaN equals
+    itself).
+    """
 
     __slots__ = ("_key", "array")
 
@@ -109,13 +112,17 @@ class Graph:
         return len(self.nodes())
 
     def key(self) -> tuple[Hashable, ...]:
-        """A hashable value that two graphs share exactly when they compute the same thing in the same order."""
+        """A hashable value that two graphs share exactly when they compute the same thing in the same
+        order.
+        """
         number = {node: i for i, node in enumerate(self.inputs)}
         rows: list[Hashable] = [node.type for node in self.inputs]
         for node in self.nodes():
             if node not in number:
                 number[node] = len(number)
-                rows.append((node.op.name, tuple(number[a] for a in node.args), tuple(node.attrs.values()), node.type))
+                rows.append(
+                    (node.op.name, tuple(number[a] for a in node.args), tuple(node.attrs.values()), node.type)
+                )
         rows.append(tuple(number[node] for node in self.outputs))
         return tuple(rows)
 

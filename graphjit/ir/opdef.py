@@ -26,8 +26,9 @@ Partial = Callable[..., Node | None] | int | None
 class Partials:
     """Elementwise op: one local partial derivative for each argument.
 
-    Each is a function ``(b, out, *args) -> Node`` of the result's shape (``out`` is the op's own node: its value and its
-    attributes), the number 1 or -1, or None where the derivative is zero.  Forward and reverse mode both come from it.
+    Each is a function ``(b, out, *args) -> Node`` of the result's shape (``out`` is the op's own node: its
+    value and its attributes), the number 1 or -1, or None where the derivative is zero. Forward and reverse
+    mode both come from it.
     """
 
     formulas: tuple[Partial, ...]
@@ -40,8 +41,8 @@ class Partials:
 class Linear:
     """Op that is linear in ``args`` taken together (default: its first argument).
 
-    ``transpose(b, cotangent, out, *args)`` returns one cotangent (or None) per argument, in order, for all arguments.
-    Forward mode applies the op itself to the tangents.
+    ``transpose(b, cotangent, out, *args)`` returns one cotangent (or None) per argument, in order, for all
+    arguments. Forward mode applies the op itself to the tangents.
     """
 
     transpose: Callable[..., Sequence[Node | None]]
@@ -50,7 +51,9 @@ class Linear:
 
 @dataclass(frozen=True)
 class Bilinear:
-    """Op linear in each of its two arguments: ``lhs(b, cotangent, out, x, y)`` gives x's cotangent, ``rhs`` gives y's."""
+    """Op linear in each of its two arguments: ``lhs(b, cotangent, out, x, y)`` gives x's cotangent, ``rhs``
+    gives y's.
+    """
 
     lhs: Callable[..., Node]
     rhs: Callable[..., Node]
@@ -87,7 +90,9 @@ Derivative = Partials | Linear | Bilinear | Custom | ZeroDerivative | NonDiffere
 
 @dataclass(frozen=True)
 class Scalar:
-    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary per element.  ``cost`` in add-like units."""
+    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary per element. ``cost`` in
+    add-like units.
+    """
 
     name: str
     cost: int = 1
@@ -102,7 +107,9 @@ class Decompose:
 
 @dataclass(frozen=True)
 class View:
-    """The result's element at ``index`` is the argument's element at ``index_map(node, index)``; affine, nothing is computed."""
+    """The result's element at ``index`` is the argument's element at ``index_map(node, index)``; affine,
+    nothing is computed.
+    """
 
     index_map: Callable[..., tuple[Any, ...]]
 
@@ -116,9 +123,11 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Scan:
-    """A running value along the attribute ``axis`` (from the end if ``reverse``) with combiner ``add|mul``; its result is every stage of it.
+    """A running value along the attribute ``axis`` (from the end if ``reverse``) with combiner ``add|mul``;
+    its result is every stage of it.
 
-    With two arguments the running value is multiplied by the first before the second joins it, but for the first element of a row.
+    With two arguments the running value is multiplied by the first before the second joins it, but for the
+    first element of a row.
     """
 
     combine: str
@@ -182,17 +191,13 @@ def op(
     """Declare an op.
 
     Args:
-        name: unique name in the IR.
-        doc: one line for `graphjit ops`.
-        infer: ``(*types, **attrs) -> Type``; raises ShapeError on misuse.
-        impl: NumPy reference, ``(*arrays, **attrs) -> ndarray``; the result's dtype must be the inferred one.
-        grad: its derivative kind.
-        lower: its lowering kind.
-        arity: number of arguments, None for variadic.
-        attrs: names of its attributes in order; all are given to `Builder.emit` by keyword.
-        numpy: the NumPy/SciPy functions that bind to it one to one (ufuncs).
-        simplify: exact local rules ``(b, *args, **attrs) -> Node | None`` tried when a node is built.
-        samples: how tests draw arguments (see tests/op_samples.py); a pair ``(low, high)`` of the differentiable domain per op
+        name: unique name in the IR. doc: one line for `graphjit ops`. infer: ``(*types, **attrs) -> Type``;
+        raises ShapeError on misuse. impl: NumPy reference, ``(*arrays, **attrs) -> ndarray``; the result's
+        dtype must be the inferred one. grad: its derivative kind. lower: its lowering kind. arity: number of
+        arguments, None for variadic. attrs: names of its attributes in order; all are given to `Builder.emit`
+        by keyword. numpy: the NumPy/SciPy functions that bind to it one to one (ufuncs). simplify: exact
+        local rules ``(b, *args, **attrs) -> Node | None`` tried when a node is built. samples: how tests draw
+        arguments (see tests/op_samples.py); a pair ``(low, high)`` of the differentiable domain per op
             or a callable ``(rng, dtype) -> list of argument lists``.
         special: extra values that tests feed (signed zeros, infinities, NaN).
         accuracy: bound of the compiled result, such as ``"1 ULP"``; empty means exact or correctly rounded.

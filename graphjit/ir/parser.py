@@ -1,9 +1,11 @@
 """Graphs from the text that `graphjit.ir.printer.print_graph` writes.
 
 Job: read one graph.
-Input: text; comments (from ``#``) and blank lines are ignored.  Output: a `Graph` of fresh nodes in the order of the text.
-Invariants: nothing is simplified or merged on the way, so printing the result gives the same lines; what does not parse, or does not have
-the type it says, is an `IRError` that names the line.  The ops must have been declared (``import graphjit.ops``).
+Input: text; comments (from ``#``) and blank lines are ignored. Output: a `Graph` of fresh nodes in the order
+of the text.
+Invariants: nothing is simplified or merged on the way, so printing the result gives the same lines; what does
+not parse, or does not have the type it says, is an `IRError` that names the line. The ops must have been
+declared (``import graphjit.ops``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ def strip_broadcast(node: Node) -> Node:
 
 
 def splat(node: Node) -> Any:
-    """The one number that fills ``node``, as a NumPy scalar, or None when its elements are not one known number."""
+    """The one number that fills ``node``, as a NumPy scalar, or None when its elements are not one known
+    number.
+    """
     node = strip_broadcast(node)
     if node.op.name == "const" and node.type.size == 1:
         return node.attrs["value"].array.reshape(())[()]  # type: ignore[attr-defined]

@@ -1,8 +1,10 @@
 """Graphs as text for people, tests and the command line.
 
 Job: one line a node, in topological order, inputs first.
-Input: a `Graph`.  Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal `Graph.key()`.
-Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for people only, and stays on its line.
+Input: a `Graph`. Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal
+`Graph.key()`.
+Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for
+people only, and stays on its line.
 
     graph loss
       %0 = input name='x' : f64[3]

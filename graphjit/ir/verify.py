@@ -2,7 +2,8 @@
 
 Job: check every invariant of the graph IR.
 Input: a graph.  Output: nothing.
-Invariant: a graph that passes can be interpreted, differentiated, printed, parsed and lowered without meeting an ill-formed node.
+Invariant: a graph that passes can be interpreted, differentiated, printed, parsed and lowered without meeting
+an ill-formed node.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def _verify_type(node: Node) -> None:
         raise fault(node, "has a dtype that the IR does not know")
     if not type.dtype.isnative:
         raise fault(node, "has foreign byte order")
-    if not isinstance(type.shape, tuple) or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in type.shape):
+    if not isinstance(type.shape, tuple) or any(
+        not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in type.shape
+    ):
         raise fault(node, f"has an ill-formed shape: {type.shape!r}")
 
 

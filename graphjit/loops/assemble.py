@@ -2,7 +2,8 @@
 
 Job: loop nests that push values to computed addresses, or look for a position.
 Input: an `Assembly`.  Output: a `LoopKernel`.
-Invariant: every element of the result is written before the kernel ends; elements added to one place are added in index order.
+Invariant: every element of the result is written before the kernel ends; elements added to one place are
+added in index order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from graphjit.schedule.program import Assembly, Program
 ROW_BYTES = 512
 """Bytes of an update from which two tasks share a scatter; four times as many bytes, twice as many tasks."""
 SHARED_BYTES = range(1 << 17, 1 << 22)
-"""Bytes of all updates that are shared.  More come from memory, and one thread that reads them in order is as fast as memory is."""
+"""Bytes of all updates that are shared. More come from memory, and one thread that reads them in order is as
+fast as memory is.
+"""
 MAX_TASKS = 16
 
 
@@ -47,7 +50,9 @@ def _nest(program: Program, shape: tuple[int, ...]) -> tuple[Nest, tuple[Address
     return Nest(program, [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1]), index
 
 
-def _push(program: Program, value: Node, out: Node, place: Callable[[tuple[Address, ...]], Address]) -> list[Statement]:
+def _push(
+    program: Program, value: Node, out: Node, place: Callable[[tuple[Address, ...]], Address]
+) -> list[Statement]:
     """Write every element of ``value`` to ``place(index)``."""
     nest, index = _nest(program, value.shape)
     ref = nest.value(value, index)
@@ -106,7 +111,8 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
     columns = nest.lists[level][-1]
     if tasks > 1 and isinstance(columns, ir.For):
         nest.lists[level].pop()
-        # Each task reads all positions and updates the rows that are its own: those whose number leaves its own when divided by the tasks.
+        # Each task reads all positions and updates the rows that are its own: those whose number leaves its
+        # own when divided by the tasks.
         owner = nest.let(0, I64, ir.Index(axis_index(task)))
         low = nest.scalar(level, I64, "and", dynamic[0][0], nest.const(tasks - 1, I64))
         mine = nest.scalar(level, BOOL, "eq", low, owner)
@@ -120,7 +126,8 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
 def _owners(node: Node, updates: Node, axes: tuple[int, ...], depth: int) -> int:
     """How many tasks (a power of two) share the rows along the first axis.
 
-    All read every position, which takes each of them as long as a few dozen elements: wide rows have more tasks.
+    All read every position, which takes each of them as long as a few dozen elements: wide rows have more
+    tasks.
     """
     row = math.prod(updates.shape[depth:]) * updates.dtype.itemsize
     if axes[0] != 0 or row < ROW_BYTES or updates.type.nbytes not in SHARED_BYTES:
@@ -142,7 +149,8 @@ def _argreduce(program: Program, node: Node) -> list[Statement]:
     combine = "max" if node.op.name == "argmax" else "min"
     best, position = nest.fresh(x.dtype), nest.fresh(I64)
     last = int(np.prod([x.shape[a] for a in axes], dtype=np.int64)) - 1
-    # First pass: the extremum.  Second pass: the smallest position whose element is it (or is NaN when it is NaN).
+    # First pass: the extremum.  Second pass: the smallest position whose element is it (or is NaN when it is
+    # NaN).
     nest.lists[row].append(ir.Init(best, combine))
     value = nest.value(x, index)
     nest.lists[-1].append(ir.Accumulate(best, combine, value))

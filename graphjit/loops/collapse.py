@@ -8,7 +8,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphjit.ir.affine import Affine
-from graphjit.loops.ir import Address, Axis, Bound, For, Index, Let, Load, LoopKernel, Multiply, Statement, Store, addresses
+from graphjit.loops.ir import (
+    Address,
+    Axis,
+    Bound,
+    For,
+    Index,
+    Let,
+    Load,
+    LoopKernel,
+    Multiply,
+    Statement,
+    Store,
+    addresses,
+)
 
 
 def collapse(kernel: LoopKernel) -> LoopKernel:
@@ -20,7 +33,13 @@ def _statement(statement: Statement) -> Statement:
     if not isinstance(statement, For):
         return statement
     body = tuple(_statement(s) for s in statement.body)
-    if statement.kind == "serial" and len(body) == 1 and isinstance(body[0], For) and statement.bound is None and body[0].bound is None:
+    if (
+        statement.kind == "serial"
+        and len(body) == 1
+        and isinstance(body[0], For)
+        and statement.bound is None
+        and body[0].bound is None
+    ):
         inner = body[0]
         if (
             inner.when is None
@@ -56,7 +75,10 @@ def map_addresses(statement: Statement, change: object) -> Statement:
         return replace(statement, address=change(statement.address))
     if isinstance(statement, Multiply):
         bound = statement.bound and Bound(change(statement.bound.start), statement.bound.stop)
-        x, y, out = (replace(matrix, address=change(matrix.address)) for matrix in (statement.x, statement.y, statement.out))
+        x, y, out = (
+            replace(matrix, address=change(matrix.address))
+            for matrix in (statement.x, statement.y, statement.out)
+        )
         return replace(statement, x=x, y=y, out=out, bound=bound)
     if isinstance(statement, For):
         bound = statement.bound and Bound(change(statement.bound.start), statement.bound.stop)

@@ -2,15 +2,18 @@
 
 Job: loop nests for `correlate`, without a matrix of windows and without a term that does not exist.
 Input: a `correlate` node whose first series is not the shorter one.  Output: statements.
-Invariants: memory is what the node's arguments and result take; every result is written, and of terms outside nothing is read or added.
+Invariants: memory is what the node's arguments and result take; every result is written, and of terms outside
+nothing is read or added.
 
-In the order of the results the short series w slides onto x, lies on it whole, and slides off, so there are three parts:
+In the order of the results the short series w slides onto x, lies on it whole, and slides off, so there are
+three parts:
 
     x:            . . . . . . . .             results: rising, then n - m + 1 whole, then falling
     w:   rising . . .   whole   . . . falling
 
-A tile of neighbouring results runs in lanes: for each element of w, the elements of x under it are one piece of memory.  Of a rising or falling
-part those terms that all results of a tile have run in lanes, too; the triangle that is left is added result by result.
+A tile of neighbouring results runs in lanes: for each element of w, the elements of x under it are one piece
+of memory. Of a rising or falling part those terms that all results of a tile have run in lanes, too; the
+triangle that is left is added result by result.
 """
 
 from __future__ import annotations
@@ -22,14 +25,30 @@ from typing import Any, Literal
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Node
-from graphjit.loops.ir import Accumulate, Address, Axis, Bound, Const, For, Init, Let, Load, Ref, Scalar, Statement, Store
+from graphjit.loops.ir import (
+    Accumulate,
+    Address,
+    Axis,
+    Bound,
+    Const,
+    For,
+    Init,
+    Let,
+    Load,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+)
 from graphjit.loops.sums import CHAIN_IN_LANES
 from graphjit.loops.vectorize import VECTOR_BYTES
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Program
 
 UNROLL = 8
-"""Vectors of results side by side: enough sums that do not wait for one another, and one element of w serves them all."""
+"""Vectors of results side by side: enough sums that do not wait for one another, and one element of w serves
+them all.
+"""
 MAX_LANES = 32
 
 Part = Literal["rising", "whole", "falling"]
@@ -66,7 +85,9 @@ class _Slide:
         """All parts, as far as there are results in them, and zeros outside."""
         ends = (0, self.m - 1, self.n, self.n + self.m - 1)
         last = self.out.size - self.first
-        made = self.zeros(0, min(self.first, self.out.size)) + self.zeros(max(self.first + ends[3], 0), self.out.size)
+        made = self.zeros(0, min(self.first, self.out.size)) + self.zeros(
+            max(self.first + ends[3], 0), self.out.size
+        )
         for part, begin, end in zip(("rising", "whole", "falling"), ends, ends[1:], strict=False):
             begin, end = max(begin, -self.first), min(end, last)
             if begin < end:
@@ -83,21 +104,32 @@ class _Slide:
         if begin >= end:
             return []
         zero, axis = self.fresh(), self.axis("i")
-        return [Let(zero, Const(self.out.dtype.type(0))), For(axis, end - begin, (Store(self.out, axis_index(axis) + begin, zero),))]
+        return [
+            Let(zero, Const(self.out.dtype.type(0))),
+            For(axis, end - begin, (Store(self.out, axis_index(axis) + begin, zero),)),
+        ]
 
     def part(self, part: Part, begin: int, count: int) -> list[Statement]:
-        """``count`` results of one part: tiles of neighbours (the last may repeat some of the one before), or one by one if they are few."""
+        """``count`` results of one part: tiles of neighbours (the last may repeat some of the one before), or
+        one by one if they are few.
+        """
         lanes = min(MAX_LANES, VECTOR_BYTES // self.out.dtype.itemsize)
         unroll = next((u for u in (UNROLL, 4, 2, 1) if lanes * u <= count), 0)
         tile = lanes * unroll
         if not unroll:
-            return [self.rows(count, lambda row: self.terms(part, Affine(begin) + row, begin + count - 1), Affine(begin))]
+            return [
+                self.rows(
+                    count, lambda row: self.terms(part, Affine(begin) + row, begin + count - 1), Affine(begin)
+                )
+            ]
         made: list[Statement] = []
         tiles = count // tile
         if tiles > 1:
             axis = self.axis("b")
             start = Affine(begin, {axis: tile})
-            made.append(For(axis, tiles, tuple(self.tile(part, start, begin + (tiles - 1) * tile, tile, unroll))))
+            made.append(
+                For(axis, tiles, tuple(self.tile(part, start, begin + (tiles - 1) * tile, tile, unroll)))
+            )
         else:
             made += self.tile(part, Affine(begin), begin, tile, unroll)
         if count % tile:
@@ -107,26 +139,43 @@ class _Slide:
     def tile(self, part: Part, start: Address, last: int, tile: int, unroll: int) -> list[Statement]:
         """Results from ``start`` on, which is ``last`` at the most."""
         lane = self.axis("i")
-        every = self.terms(part, start, last) if part != "falling" else self.terms(part, start + (tile - 1), last + tile - 1)
-        # What all results of the tile have; a rising one begins with the elements of x that the first of them begins with.
+        every = (
+            self.terms(part, start, last)
+            if part != "falling"
+            else self.terms(part, start + (tile - 1), last + tile - 1)
+        )
+        # What all results of the tile have; a rising one begins with the elements of x that the first of them
+        # begins with.
         x = every.x + axis_index(lane) - (tile - 1 if part == "falling" else 0)
         total, summed = self.sum(_Terms(every.count, every.most, x, every.w))
-        made: list[Statement] = [For(lane, tile, (*summed, self.store(start + axis_index(lane), total)), "simd", unroll=unroll)]
+        made: list[Statement] = [
+            For(lane, tile, (*summed, self.store(start + axis_index(lane), total)), "simd", unroll=unroll)
+        ]
         if tile > 1 and part == "rising":
             made.append(
-                self.rows(tile - 1, lambda row: _Terms(row + 1, tile - 1, Affine(), -start - row + (self.m - 2)), start + 1, adds=True)
+                self.rows(
+                    tile - 1,
+                    lambda row: _Terms(row + 1, tile - 1, Affine(), -start - row + (self.m - 2)),
+                    start + 1,
+                    adds=True,
+                )
             )
         elif tile > 1 and part == "falling":
             rest = self.n + self.m - tile
             made.append(
                 self.rows(
-                    tile - 1, lambda row: _Terms(-row + (tile - 1), tile - 1, row + (self.n + 1 - tile), -start + rest), start, adds=True
+                    tile - 1,
+                    lambda row: _Terms(-row + (tile - 1), tile - 1, row + (self.n + 1 - tile), -start + rest),
+                    start,
+                    adds=True,
                 )
             )
         return made
 
     def terms(self, part: Part, p: Address, last: int) -> _Terms:
-        """All terms of result ``p``; of those with the same code, the one with the most is at ``last`` where they rise, at the first where they fall."""
+        """All terms of result ``p``; of those with the same code, the one with the most is at ``last`` where
+        they rise, at the first where they fall.
+        """
         if part == "rising":
             return _Terms(p + 1, last + 1, Affine(), -p + (self.m - 1))
         count = Affine(self.m) if part == "whole" else -p + (self.n + self.m - 1)
@@ -139,7 +188,10 @@ class _Slide:
         total, body = self.sum(terms(row))
         if adds:
             old, new = self.fresh(), self.fresh()
-            body += [Let(old, Load(self.out, start + row + self.first)), Let(new, Scalar("add", (old, total)))]
+            body += [
+                Let(old, Load(self.out, start + row + self.first)),
+                Let(new, Scalar("add", (old, total))),
+            ]
             total = new
         return For(axis, count, (*body, self.store(start + row, total)))
 

@@ -2,8 +2,9 @@
 
 Job: count, in the loop IR that runs, what people compare with the limits of their machine.
 Input: a `Program` and its loop kernels by step name.  Output: one `Cost` per step name.
-Invariants: traffic is compulsory, each element of a buffer that a step touches counting once when read and once when written, as if the
-caches were perfect inside a step and empty between steps; nanoseconds are the very numbers that decide about threads and the GIL.
+Invariants: traffic is compulsory, each element of a buffer that a step touches counting once when read and
+once when written, as if the caches were perfect inside a step and empty between steps; nanoseconds are the
+very numbers that decide about threads and the GIL.
 """
 
 from __future__ import annotations
@@ -13,7 +14,21 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.ir import Accumulate, Address, Axis, Bound, For, Let, Load, LoopKernel, Ref, Scalar, Statement, Store, as_loops
+from graphjit.loops.ir import (
+    Accumulate,
+    Address,
+    Axis,
+    Bound,
+    For,
+    Let,
+    Load,
+    LoopKernel,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    as_loops,
+)
 from graphjit.loops.parallel import PER_NS, estimate
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Cost, Product, Program, Step
@@ -24,7 +39,10 @@ MOVES = ("copy", "convert")
 
 def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost]:
     """The cost of every step, in execution order."""
-    return {step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name]) for step in program.steps}
+    return {
+        step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name])
+        for step in program.steps
+    }
 
 
 def kernel_cost(kernel: LoopKernel) -> Cost:
@@ -57,8 +75,12 @@ def _product(program: Program, step: Product) -> Cost:
 
 
 def _bytes(touched: Mapping[Buffer, Fraction]) -> int:
-    """Bytes of the elements touched; different accesses may touch the same ones, but never more than there are."""
-    return sum(min(buffer.size, round(elements)) * buffer.dtype.itemsize for buffer, elements in touched.items())
+    """Bytes of the elements touched; different accesses may touch the same ones, but never more than there
+    are.
+    """
+    return sum(
+        min(buffer.size, round(elements)) * buffer.dtype.itemsize for buffer, elements in touched.items()
+    )
 
 
 def _bounded(bound: Bound, extent: int, trips: Mapping[Axis, Fraction]) -> Fraction:
@@ -106,7 +128,8 @@ class _Count:
                 each = 1 if statement.factor is None else 2
                 self.flops += each * times if statement.value.dtype.kind == "f" else 0
             elif isinstance(statement, Store):
-                # Adding to memory in place reads what is there: that was written by this kernel itself, and counts once.
+                # Adding to memory in place reads what is there: that was written by this kernel itself, and
+                # counts once.
                 self.touch(self.written, statement.buffer, statement.address, statement.dynamic, trips, times)
                 self.flops += times if statement.combine and statement.buffer.dtype.kind == "f" else 0
             elif isinstance(statement, Let) and isinstance(statement.value, Load):
@@ -125,7 +148,9 @@ class _Count:
         trips: dict[Axis, Fraction],
         times: Fraction,
     ) -> None:
-        """Count the elements of one access; the same access again, or of what this kernel wrote before, is no new traffic."""
+        """Count the elements of one access; the same access again, or of what this kernel wrote before, is no
+        new traffic.
+        """
         access = (into is self.written, buffer, address, dynamic)
         if buffer in self.own or access in self._seen or (into is self.read and buffer in self.written):
             return

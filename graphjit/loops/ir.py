@@ -1,8 +1,8 @@
 """The loop IR: a small closed grammar between scheduled kernels and machine code.
 
 Job: say with explicit loops, loads, scalar operations, accumulators and stores what one kernel does.
-Invariants: three-address form (every value has a `Ref` assigned once); indices are affine data, not text; buffers are contiguous and
-addressed in elements; the closed set of statements is `STATEMENTS`.
+Invariants: three-address form (every value has a `Ref` assigned once); indices are affine data, not text;
+buffers are contiguous and addressed in elements; the closed set of statements is `STATEMENTS`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Ref:
         return f"t{self.number}"
 
 
-# ------------------------------------------------------------------------------------------------- expressions
+# ------------------------------------------------------------------------------------------------ expressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One element of a buffer at an affine address plus ``sum(coefficient * ref)`` for data-dependent indices.
+    """One element of a buffer at an affine address plus ``sum(coefficient * ref)`` for data-dependent
+    indices.
 
     Where ``guard`` is there and false, memory is not touched and the value is 1.
     """
@@ -82,7 +83,9 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One operation of the scalar vocabulary; ``check`` is the error code for operations that can fail (0: cannot)."""
+    """One operation of the scalar vocabulary; ``check`` is the error code for operations that can fail (0:
+    cannot).
+    """
 
     op: str
     args: tuple[Ref, ...]
@@ -91,7 +94,7 @@ class Scalar:
 
 Expression = Const | Load | Index | Scalar
 
-# -------------------------------------------------------------------------------------------------- statements
+# ------------------------------------------------------------------------------------------------- statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,9 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
-    """``accumulator = combine(accumulator, value)``; with a ``factor``, ``accumulator * factor + value`` (rounded once or twice)."""
+    """``accumulator = combine(accumulator, value)``; with a ``factor``, ``accumulator * factor + value``
+    (rounded once or twice).
+    """
 
     ref: Ref
     combine: str
@@ -137,7 +142,9 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Report error ``code`` unless ``ok`` holds; the kernel goes on with safe values and the call raises at its end."""
+    """Report error ``code`` unless ``ok`` holds; the kernel goes on with safe values and the call raises at
+    its end.
+    """
 
     ok: Ref
     code: int
@@ -153,7 +160,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix in a buffer: where its first element lies, and how far rows and columns are apart, in elements."""
+    """A matrix in a buffer: where its first element lies, and how far rows and columns are apart, in
+    elements.
+    """
 
     buffer: Buffer
     address: Address
@@ -169,7 +178,8 @@ class Matrix:
 class Multiply:
     """``out = x y``, or ``out += x y``: matrices of (m, k) by (k, n); columns of y and of out are neighbours.
 
-    The loop around it may have fewer rows left than it takes: ``bound`` then stops k where it adds to ``out``, else m.
+    The loop around it may have fewer rows left than it takes: ``bound`` then stops k where it adds to
+    ``out``, else m.
     """
 
     out: Matrix
@@ -230,7 +240,11 @@ def walk(body: tuple[Statement, ...]) -> list[Statement]:
 
 def widest(loop: For) -> int:
     """Bytes of the widest value in a loop."""
-    values = (s for s in walk(loop.body) if isinstance(s, Let) and s.ref.dtype.kind != "b" and not isinstance(s.value, Const))
+    values = (
+        s
+        for s in walk(loop.body)
+        if isinstance(s, Let) and s.ref.dtype.kind != "b" and not isinstance(s.value, Const)
+    )
     return max((s.ref.dtype.itemsize for s in values), default=1)
 
 
@@ -272,7 +286,11 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
         return tuple((fresh(ref), factor) for ref, factor in dynamic)
 
     if isinstance(statement, For):
-        return replace(statement, body=tuple(map_refs(s, fresh) for s in statement.body), when=statement.when and fresh(statement.when))
+        return replace(
+            statement,
+            body=tuple(map_refs(s, fresh) for s in statement.body),
+            when=statement.when and fresh(statement.when),
+        )
     if isinstance(statement, Let):
         value = statement.value
         if isinstance(value, Scalar):
@@ -283,7 +301,12 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     if isinstance(statement, Store):
         return replace(statement, value=fresh(statement.value), dynamic=each(statement.dynamic))
     if isinstance(statement, Accumulate):
-        return Accumulate(fresh(statement.ref), statement.combine, fresh(statement.value), statement.factor and fresh(statement.factor))
+        return Accumulate(
+            fresh(statement.ref),
+            statement.combine,
+            fresh(statement.value),
+            statement.factor and fresh(statement.factor),
+        )
     if isinstance(statement, Init):
         return Init(fresh(statement.ref), statement.combine, statement.running)
     if isinstance(statement, Multiply):
@@ -295,7 +318,9 @@ def as_loops(kernel: LoopKernel) -> LoopKernel:
     """The same kernel with matrix products as loops over single elements: what they mean."""
     if not any(isinstance(s, Multiply) for s in walk(kernel.body)):
         return kernel
-    numbers = itertools.count(1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0))
+    numbers = itertools.count(
+        1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
+    )
 
     def each(statement: Statement) -> Statement:
         if isinstance(statement, For):
@@ -326,12 +351,23 @@ def _elements(product: Multiply, numbers: Iterator[int]) -> For:
     place = out.at(i, j)
     last: tuple[Statement, ...] = (Store(out.buffer, place, total),)
     if product.adds:
-        last = (Let(old, Load(out.buffer, place)), Let(new, Scalar("add", (old, total))), Store(out.buffer, place, new))
-    return For(rows, m, (For(columns, n, (Init(total, "add"), inner, *last)),), bound=None if product.adds else product.bound)
+        last = (
+            Let(old, Load(out.buffer, place)),
+            Let(new, Scalar("add", (old, total))),
+            Store(out.buffer, place, new),
+        )
+    return For(
+        rows,
+        m,
+        (For(columns, n, (Init(total, "add"), inner, *last)),),
+        bound=None if product.adds else product.bound,
+    )
 
 
 def renumbered(body: tuple[Statement, ...], numbers: Iterator[int]) -> tuple[Statement, ...]:
-    """The same statements with refs numbered from ``numbers``: nests made apart can then stand in one kernel."""
+    """The same statements with refs numbered from ``numbers``: nests made apart can then stand in one
+    kernel.
+    """
     known: dict[Ref, Ref] = {}
 
     def fresh(ref: Ref) -> Ref:
@@ -370,13 +406,17 @@ def open_accumulators(loop: For) -> dict[Ref, str]:
 
 
 def running(loop: For) -> set[Ref]:
-    """Accumulators of which the loop needs every stage, in order: it reads them on the way, or multiplies them."""
+    """Accumulators of which the loop needs every stage, in order: it reads them on the way, or multiplies
+    them.
+    """
     found = set(open_accumulators(loop))
     if not found:
         return found
     inside = walk(loop.body)
     read = {ref for s in inside for ref in uses(s)}
-    return {ref for ref in found if ref in read} | {s.ref for s in inside if isinstance(s, Accumulate) and s.factor and s.ref in found}
+    return {ref for ref in found if ref in read} | {
+        s.ref for s in inside if isinstance(s, Accumulate) and s.factor and s.ref in found
+    }
 
 
 IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}

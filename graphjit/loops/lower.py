@@ -1,8 +1,10 @@
 """Lower kernels to loop IR.
 
-Job: loop nests, one phase after another, with each value computed at the outermost level that its index allows.
+Job: loop nests, one phase after another, with each value computed at the outermost level that its index
+allows.
 Input: a `Program`.  Output: one `LoopKernel` per kernel or assembly step (products have none).
-Invariants: a value is computed once per level; loops over axes of length 1 do not exist; error checks carry the program's codes.
+Invariants: a value is computed once per level; loops over axes of length 1 do not exist; error checks carry
+the program's codes.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ class Nest:
             self.memo[level] = {}
 
     def close(self, deepest: int, count: int) -> None:
-        """Wrap ``count`` levels, from ``deepest`` outward, into their loops, each appended one level further out."""
+        """Wrap ``count`` levels, from ``deepest`` outward, into their loops, each appended one level further
+        out.
+        """
         for level in range(deepest, deepest - count, -1):
             axis, extent = self.axes[level - 1]
             if self.lists[level]:
@@ -106,7 +110,9 @@ class Nest:
     # ------------------------------------------------------------------------------------------------- values
 
     def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
-        """The element of ``node`` at ``index``; of no interest outside ``where``, and memory is not read there."""
+        """The element of ``node`` at ``index``; of no interest outside ``where``, and memory is not read
+        there.
+        """
         base = storage(node)
         if base in self.registers:
             return self.registers[base]
@@ -132,9 +138,18 @@ class Nest:
             if node.dtype.kind in "iu" and lower.name in CHECKED:
                 check = self.program.error(*CHECKED[lower.name], node.loc)
                 if where:  # what is not there must not fail
-                    args[1] = self.scalar(level, args[1].dtype, "select", self.holds(where), args[1], self.const(1, args[1].dtype))
+                    args[1] = self.scalar(
+                        level,
+                        args[1].dtype,
+                        "select",
+                        self.holds(where),
+                        args[1],
+                        self.const(1, args[1].dtype),
+                    )
             if where and node.op.name == "narrow":
-                args[0] = self.scalar(level, args[0].dtype, "select", self.holds(where), args[0], self.const(0, args[0].dtype))
+                args[0] = self.scalar(
+                    level, args[0].dtype, "select", self.holds(where), args[0], self.const(0, args[0].dtype)
+                )
             result = self.scalar(level, node.dtype, lower.name, *args, check=check)
             if node.op.name == "narrow":
                 self.check_narrow(node, args[0], result, level)
@@ -202,7 +217,9 @@ class Nest:
         if _contradicts(inside):
             return self.const(0, node.dtype)
         value = self.value(x, inner, inside)
-        return self.scalar(level, node.dtype, "select", self.holds(tuple(limits)), value, self.const(0, node.dtype))
+        return self.scalar(
+            level, node.dtype, "select", self.holds(tuple(limits)), value, self.const(0, node.dtype)
+        )
 
     def span(self, index: Address) -> tuple[int, int]:
         """Smallest and largest value of an index over the whole nest."""
@@ -218,7 +235,9 @@ class Nest:
         ok = self.scalar(level, BOOL, "eq", back, wide)
         if node.dtype.kind == "u":
             ok = self.scalar(level, BOOL, "and", ok, self.scalar(level, BOOL, "ge", wide, self.const(0, I64)))
-        code = self.program.error(OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc)
+        code = self.program.error(
+            OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc
+        )
         self.lists[level].append(ir.Check(ok, code))
 
     def gather(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
@@ -227,13 +246,18 @@ class Nest:
         axes: Any = node.attrs["axes"]
         empty = next((a for a in axes if x.shape[a] == 0), None)
         if empty is not None:
-            code = self.program.error(IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc)
+            code = self.program.error(
+                IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc
+            )
             outside = self.scalar(level, BOOL, "not", self.holds(where)) if where else self.const(False, BOOL)
             self.lists[level].append(ir.Check(outside, code))
             return self.const(0, node.dtype)
-        # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of it have one.
+        # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of
+        # it have one.
         depth = len(node.args[1].shape)
-        found = max(self.level(index[:depth]), self.level(tuple(limit.index for limit in where)), min(level, 1))
+        found = max(
+            self.level(index[:depth]), self.level(tuple(limit.index for limit in where)), min(level, 1)
+        )
         dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, found, where)
         buffer = self.program.buffers.get(storage(x))
         if buffer is None:  # a single number, which takes no memory: the position has been checked
@@ -251,7 +275,9 @@ class Nest:
         level: int,
         where: Where = (),
     ) -> tuple[tuple[tuple[Ref, int], ...], Address]:
-        """Checked, wrapped positions along ``axes`` and the affine address along the other axes of ``shape``."""
+        """Checked, wrapped positions along ``axes`` and the affine address along the other axes of
+        ``shape``.
+        """
         depth = len(indices[0].shape)
         step = strides(shape)
         dynamic = []
@@ -260,7 +286,9 @@ class Nest:
             if where:
                 at = self.scalar(level, I64, "select", self.holds(where), at, self.const(0, I64))
             n = shape[axis]
-            code = self.program.error(IndexError, f"index is out of bounds for axis {axis} with size {n}", node.loc)
+            code = self.program.error(
+                IndexError, f"index is out of bounds for axis {axis} with size {n}", node.loc
+            )
             zero, length = self.const(0, I64), self.const(n, I64)
             wrapped = self.scalar(level, I64, "add", at, length)
             at = self.scalar(level, I64, "select", self.scalar(level, BOOL, "lt", at, zero), wrapped, at)
@@ -285,7 +313,9 @@ def _contradicts(where: Where) -> bool:
         if limit.low is not None:
             low[moving] = max(low.get(moving, limit.low - limit.index.offset), limit.low - limit.index.offset)
         if limit.high is not None:
-            high[moving] = min(high.get(moving, limit.high - limit.index.offset), limit.high - limit.index.offset)
+            high[moving] = min(
+                high.get(moving, limit.high - limit.index.offset), limit.high - limit.index.offset
+            )
     return any(low[moving] >= high.get(moving, low[moving] + 1) for moving in low)
 
 
@@ -328,7 +358,9 @@ def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
     return LoopKernel(kernel.name, tuple(nest.lists[0]), comment=" ".join(n.op.name for n in kernel.nodes))
 
 
-def _inner_member(nest: Nest, member: Member, index: Index_, row: int, depth: int, sums: list[Member]) -> None:
+def _inner_member(
+    nest: Nest, member: Member, index: Index_, row: int, depth: int, sums: list[Member]
+) -> None:
     node = member.node
     if isinstance(node.op.lower, Reduce):
         accumulator = nest.fresh(node.dtype)
@@ -358,9 +390,15 @@ def _running(nest: Nest, node: Node, index: Index_, depth: int) -> Ref:
     factor = None
     if len(node.args) == 2:
         first = nest.scalar(
-            depth, BOOL, "eq", nest.let(depth, I64, Index(index[axis])), nest.const(n - 1 if node.attrs["reverse"] else 0, I64)
+            depth,
+            BOOL,
+            "eq",
+            nest.let(depth, I64, Index(index[axis])),
+            nest.const(n - 1 if node.attrs["reverse"] else 0, I64),
         )
-        factor = nest.scalar(depth, node.dtype, "select", first, nest.const(1, node.dtype), nest.value(node.args[0], index))
+        factor = nest.scalar(
+            depth, node.dtype, "select", first, nest.const(1, node.dtype), nest.value(node.args[0], index)
+        )
     accumulator = nest.fresh(node.dtype)
     nest.lists[depth - 1].append(ir.Init(accumulator, combine, True))
     nest.lists[depth].append(ir.Accumulate(accumulator, combine, value, factor))

@@ -1,9 +1,9 @@
 """Split loops into blocks that threads can claim.
 
-Job: cut large top-level loops into blocks fixed by shape; turn one large accumulation into partial ones and a short final loop.
-Input and output: a loop kernel.
-Invariant: which iterations make a block, and the order in which partial results are combined, depends on shapes only; so results are the same
-for every number of threads.
+Job: cut large top-level loops into blocks fixed by shape; turn one large accumulation into partial ones and a
+short final loop. Input and output: a loop kernel.
+Invariant: which iterations make a block, and the order in which partial results are combined, depends on
+shapes only; so results are the same for every number of threads.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ PER_NS = 40
 """Multiply-adds of a matrix product per nanosecond of an estimate."""
 SUM_BLOCK = 4_096  # elements of one partial accumulation at the least
 SCAN_BLOCK = 16_384  # elements of a running sum that one task takes at the least
-SCAN_PIECE = (
-    4_096  # bytes after which a running sum of floating-point numbers starts anew from what stands before it: that bounds its errors
-)
+SCAN_PIECE = 4_096  # bytes after which a running sum of floating-point numbers starts anew from what stands before it: that bounds its errors
 SCAN_ROW = 1 << 17  # elements from which it is cut
 
 
@@ -61,14 +59,20 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
     """Split what pays."""
     body: list[Statement] = []
     extra: list[Buffer] = []
-    numbers = itertools.count(1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0))
+    numbers = itertools.count(
+        1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
+    )
     for i, statement in enumerate(kernel.body):
         if not isinstance(statement, For):
             body.append(statement)
             continue
         if statement.kind == "parallel":  # a sweep: cut into tasks already
             work = estimate(statement)
-            body.append(replace(statement, nanoseconds=work) if work >= WORTH_NS else replace(statement, kind="serial"))
+            body.append(
+                replace(statement, nanoseconds=work)
+                if work >= WORTH_NS
+                else replace(statement, kind="serial")
+            )
             continue
         sums = open_accumulators(statement)
         if not _can_cut(statement):
@@ -77,7 +81,8 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
             continue
         work = estimate(statement)
         lets, length = _free_lets(statement, kernel.body[:i]), _length(statement, work)
-        # One block would be no split: few lanes with long loops inside (the sum of a tall matrix over its rows).
+        # One block would be no split: few lanes with long loops inside (the sum of a tall matrix over its
+        # rows).
         if not sums and work >= WORTH_NS and length < statement.extent:
             if lets is not None:
                 body.append(_blocks(statement, lets, length, work))
@@ -92,23 +97,34 @@ def parallelize(kernel: LoopKernel) -> LoopKernel:
 
 
 def _can_cut(loop: For) -> bool:
-    """Whether blocks of ``loop`` are independent: they write different places, and nobody reads a running total."""
+    """Whether blocks of ``loop`` are independent: they write different places, and nobody reads a running
+    total.
+    """
     if running(loop):
         return False
     for statement in walk(loop.body):
-        if isinstance(statement, Store) and (statement.combine or statement.dynamic or not statement.address[loop.axis]):
+        if isinstance(statement, Store) and (
+            statement.combine or statement.dynamic or not statement.address[loop.axis]
+        ):
             return False
     return True
 
 
 def _scan(
-    loop: For, before: tuple[Statement, ...], after: tuple[Statement, ...], numbers: itertools.count[int], extra: list[Buffer], name: str
+    loop: For,
+    before: tuple[Statement, ...],
+    after: tuple[Statement, ...],
+    numbers: itertools.count[int],
+    extra: list[Buffer],
+    name: str,
 ) -> list[Statement] | None:
-    """Running sums along one long row: the total of each block, what stands before each block, then every block from there on.
+    """Running sums along one long row: the total of each block, what stands before each block, then every
+    block from there on.
 
-    What joins the sums is computed twice, so it must be little.  The order of additions is another than that of one long loop, though always the
-    same: a block whose own total overflows gives inf although the running sum did not.  Products of floating-point numbers, where that is
-    likely, stay in one piece, like everything with factors.
+    What joins the sums is computed twice, so it must be little. The order of additions is another than that
+    of one long loop, though always the same: a block whose own total overflows gives inf although the running
+    sum did not. Products of floating-point numbers, where that is likely, stay in one piece, like everything
+    with factors.
     """
     combines, runs = open_accumulators(loop), running(loop)
     joins = [s for s in loop.body if isinstance(s, Accumulate) and s.ref in runs]
@@ -124,10 +140,18 @@ def _scan(
     ):
         return None
     totals = _feeding(loop, joins)
-    if not runs.isdisjoint(ref for s in totals[: -len(joins)] for ref in uses(s)) or any(s.value in runs for s in joins):
+    if not runs.isdisjoint(ref for s in totals[: -len(joins)] for ref in uses(s)) or any(
+        s.value in runs for s in joins
+    ):
         return None  # a running sum of running sums
-    if any(isinstance(s, Let) and isinstance(s.value, Scalar) and (s.value.op in HEAVY or s.value.check) for s in totals) or any(
-        ref in runs for s in after for t in (s, *(walk(s.body) if isinstance(s, For) else ())) for ref in uses(t)
+    if any(
+        isinstance(s, Let) and isinstance(s.value, Scalar) and (s.value.op in HEAVY or s.value.check)
+        for s in totals
+    ) or any(
+        ref in runs
+        for s in after
+        for t in (s, *(walk(s.body) if isinstance(s, For) else ()))
+        for ref in uses(t)
     ):
         return None
     work = estimate(loop)
@@ -141,8 +165,15 @@ def _scan(
     if all(ref.dtype.kind != "f" for ref in order):  # integers are exact
         piece = length
     count = -(-loop.extent // piece)
-    parts = {ref: [Buffer(f"{name}{kind}{ref.number}", ref.dtype, count, "local") for kind in "po"] for ref in order}
-    others = {ref: Buffer(f"{name}p{ref.number}", ref.dtype, -(-loop.extent // length), "local") for ref in combines if ref not in runs}
+    parts = {
+        ref: [Buffer(f"{name}{kind}{ref.number}", ref.dtype, count, "local") for kind in "po"]
+        for ref in order
+    }
+    others = {
+        ref: Buffer(f"{name}p{ref.number}", ref.dtype, -(-loop.extent // length), "local")
+        for ref in combines
+        if ref not in runs
+    }
     extra.extend(buffer for pair in parts.values() for buffer in pair)
     extra.extend(others.values())
 
@@ -156,7 +187,9 @@ def _scan(
         return [Init(own[ref], combines[ref], running=True) for ref in order]
 
     def in_pieces(loop: For) -> tuple[For, For, For, Address]:
-        """Empty loops over blocks and over the pieces of one; the loop over one piece; the number of the piece."""
+        """Empty loops over blocks and over the pieces of one; the loop over one piece; the number of the
+        piece.
+        """
         block, inner, blocks = _split(loop, length)
         small, inner, most = _split(replace(inner, bound=None), piece, "c")
         ragged = Bound(Affine(0, {block: length, small: piece}), loop.extent) if loop.extent % piece else None
@@ -175,7 +208,11 @@ def _scan(
     each: list[Statement] = []
     for ref in order:
         so_far, part = new(ref.dtype), new(ref.dtype)
-        each += [Let(so_far, Scalar("copy", (own[ref],))), Let(part, Load(parts[ref][0], here)), Accumulate(own[ref], combines[ref], part)]
+        each += [
+            Let(so_far, Scalar("copy", (own[ref],))),
+            Let(part, Load(parts[ref][0], here)),
+            Accumulate(own[ref], combines[ref], part),
+        ]
         start = so_far
         if ref.dtype.kind == "f":
             lost = new(ref.dtype)
@@ -189,14 +226,22 @@ def _scan(
     own, offsets = fresh(), fresh()
     open_: list[Statement] = inits(own)
     for ref in order:
-        open_ += [Let(offsets[ref], Load(parts[ref][1], here)), Accumulate(own[ref], combines[ref], offsets[ref])]
+        open_ += [
+            Let(offsets[ref], Load(parts[ref][1], here)),
+            Accumulate(own[ref], combines[ref], offsets[ref]),
+        ]
     sides = {ref: new(ref.dtype) for ref in others}
     own |= sides
     close: list[Statement] = [Store(others[ref], axis_index(around.axis), sides[ref]) for ref in others]
     within = replace(within, body=(*open_, map_refs(inner, lambda ref: own.get(ref, ref))))
     body = (*lets, *(Init(sides[ref], combines[ref]) for ref in others), within, *close)
     runs_on = replace(around, body=body, nanoseconds=work)
-    return [sums, *starts, runs_on, *([_gathered(others, combines, numbers, around.axis, around.extent)] if others else [])]
+    return [
+        sums,
+        *starts,
+        runs_on,
+        *([_gathered(others, combines, numbers, around.axis, around.extent)] if others else []),
+    ]
 
 
 def _feeding(loop: For, joins: list[Accumulate]) -> tuple[Statement, ...]:
@@ -212,7 +257,9 @@ def _feeding(loop: For, joins: list[Accumulate]) -> tuple[Statement, ...]:
 
 def estimate(loop: For) -> int:
     """Estimated nanoseconds of a loop on one core."""
-    return int(_estimate(loop.body, loop.extent, loop.kind == "simd", loop.extent if loop.kind == "parallel" else 1))
+    return int(
+        _estimate(loop.body, loop.extent, loop.kind == "simd", loop.extent if loop.kind == "parallel" else 1)
+    )
 
 
 def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) -> float:
@@ -222,13 +269,17 @@ def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) 
     for statement in body:
         if isinstance(statement, For):
             runs = times if statement.when is None else times / tasks
-            total += runs * (_estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1)
+            total += runs * (
+                _estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1
+            )
         elif isinstance(statement, Multiply):
             total += times * math.prod(statement.shape) / PER_NS
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             cost = 16 if statement.value.op in HEAVY else 4 if statement.value.op in ("div", "sqrt") else 1
             total += times * scale * cost
-        elif isinstance(statement, Store) or (isinstance(statement, Let) and isinstance(statement.value, Load)):
+        elif isinstance(statement, Store) or (
+            isinstance(statement, Let) and isinstance(statement.value, Load)
+        ):
             total += times * scale * 4
         else:
             total += times * scale
@@ -280,7 +331,9 @@ def _partial(
     work: int,
     name: str,
 ) -> list[Statement]:
-    """Partial accumulations in blocks of whole pieces of sums, then one serial loop over the partial results."""
+    """Partial accumulations in blocks of whole pieces of sums, then one serial loop over the partial
+    results.
+    """
     piece = block_length(loop) or 64
     length = max(SUM_BLOCK, -(-loop.extent // MAX_BLOCKS), _length(loop, work) if work >= WORTH_NS else 0)
     length = -(-length // piece) * piece
@@ -298,7 +351,13 @@ def _partial(
     ]
 
 
-def _gathered(buffers: Mapping[Ref, Buffer], sums: Mapping[Ref, str], numbers: itertools.count[int], block: Axis, count: int) -> For:
+def _gathered(
+    buffers: Mapping[Ref, Buffer],
+    sums: Mapping[Ref, str],
+    numbers: itertools.count[int],
+    block: Axis,
+    count: int,
+) -> For:
     """Partial accumulations of all blocks, in their order."""
     axis = Axis(f"{block.name}s")
     final: list[Statement] = []

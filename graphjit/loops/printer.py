@@ -2,8 +2,8 @@
 
 Job: one line a statement, indented by loop nesting.
 Input: a `LoopKernel`.  Output: text.
-Invariant: everything that the back ends print from is in the text: loop kinds, extents, bounds, addresses, combiners,
-error codes.
+Invariant: everything that the back ends print from is in the text: loop kinds, extents, bounds, addresses,
+combiners, error codes.
 
     kernel k0  # tanh mul
       t1 = 2.0 : f64
@@ -42,8 +42,11 @@ INDENT = "  "
 def print_kernel(kernel: LoopKernel) -> str:
     """The text of one kernel."""
     lines = [f"kernel {kernel.name}" + (f"  # {kernel.comment}" if kernel.comment else "")]
-    lines += [f"{INDENT}local {buffer.name} : {short(buffer.dtype)}[{buffer.size}]" for buffer in kernel.locals]
-    # An explicit stack: loop nests are shallow, but no traversal here recurses on what a user's program decides.
+    lines += [
+        f"{INDENT}local {buffer.name} : {short(buffer.dtype)}[{buffer.size}]" for buffer in kernel.locals
+    ]
+    # An explicit stack: loop nests are shallow, but no traversal here recurses on what a user's program
+    # decides.
     stack = [(statement, 1) for statement in reversed(kernel.body)]
     while stack:
         statement, depth = stack.pop()
@@ -59,9 +62,7 @@ def statement_text(statement: Statement) -> str:
         text = f"{statement.ref!r} = {expression_text(statement.value)} : {short(statement.ref.dtype)}"
         return text + _failing(statement.value)
     if isinstance(statement, Init):
-        return (
-            f"{statement.ref!r} = {'running ' if statement.running else ''}accumulator {statement.combine} : {short(statement.ref.dtype)}"
-        )
+        return f"{statement.ref!r} = {'running ' if statement.running else ''}accumulator {statement.combine} : {short(statement.ref.dtype)}"
     if isinstance(statement, Accumulate):
         factor = "" if statement.factor is None else f" times {statement.factor!r}"
         return f"accumulate {statement.ref!r}{factor} {statement.combine} {statement.value!r}"
@@ -73,7 +74,11 @@ def statement_text(statement: Statement) -> str:
         (m, n, k), how = statement.shape, "+=" if statement.adds else "="
         text = f"multiply {_matrix(statement.out)} {how} {_matrix(statement.x)} by {_matrix(statement.y)}, ({m}, {k}) by ({k}, {n})"
         bound = statement.bound
-        return text if bound is None else f"{text} while {bound.start!r} + {'k' if statement.adds else 'm'} < {bound.stop}"
+        return (
+            text
+            if bound is None
+            else f"{text} while {bound.start!r} + {'k' if statement.adds else 'm'} < {bound.stop}"
+        )
     place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
     return f"store {place} {f'{statement.combine}=' if statement.combine else '='} {statement.value!r}"
 

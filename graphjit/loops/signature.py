@@ -2,7 +2,8 @@
 
 Job: describe a kernel up to the names of its loops, values and buffers.
 Input: a loop kernel.  Output: a hashable description.
-Invariant: kernels with equal descriptions differ only in which buffers they are given, so one function serves both.
+Invariant: kernels with equal descriptions differ only in which buffers they are given, so one function serves
+both.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ class _Signature:
 
     def buffer(self, buffer: Buffer) -> Hashable:
         inside = buffer.kind if buffer.kind in ("local", "scratch") else ""
-        return self.name(buffer), buffer.dtype, buffer.size, inside  # code may depend on the size: whole records are read where they fit
+        return (
+            self.name(buffer),
+            buffer.dtype,
+            buffer.size,
+            inside,
+        )  # code may depend on the size: whole records are read where they fit
 
     def address(self, address: Address) -> Hashable:
         return address.offset, tuple((self.name(axis), factor) for axis, factor in address.terms.items())
@@ -55,7 +61,14 @@ class _Signature:
     def statement(self, statement: Statement) -> Hashable:
         if isinstance(statement, For):
             bound = statement.bound and (self.address(statement.bound.start), statement.bound.stop)
-            head = (self.name(statement.axis), statement.extent, statement.kind, bound, statement.unroll, statement.nanoseconds)
+            head = (
+                self.name(statement.axis),
+                statement.extent,
+                statement.kind,
+                bound,
+                statement.unroll,
+                statement.nanoseconds,
+            )
             when = None if statement.when is None else self.name(statement.when)
             return ("for", *head, when, self.body(statement.body))
         if isinstance(statement, Let):
@@ -64,13 +77,21 @@ class _Signature:
             return "init", self.name(statement.ref), statement.ref.dtype, statement.combine, statement.running
         if isinstance(statement, Accumulate):
             factor = None if statement.factor is None else self.name(statement.factor)
-            return "accumulate", self.name(statement.ref), statement.combine, self.name(statement.value), factor
+            return (
+                "accumulate",
+                self.name(statement.ref),
+                statement.combine,
+                self.name(statement.value),
+                factor,
+            )
         if isinstance(statement, Check):
             return "check", self.name(statement.ok), statement.code
         if isinstance(statement, Multiply):
             bound = statement.bound and (self.address(statement.bound.start), statement.bound.stop)
             matrices = (statement.x, statement.y, statement.out)
-            places = tuple((self.buffer(m.buffer), self.address(m.address), m.row, m.column) for m in matrices)
+            places = tuple(
+                (self.buffer(m.buffer), self.address(m.address), m.row, m.column) for m in matrices
+            )
             return "multiply", places, statement.shape, statement.adds, bound
         assert isinstance(statement, Store)
         dynamic = tuple((self.name(ref), factor) for ref, factor in statement.dynamic)

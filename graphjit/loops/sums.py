@@ -1,10 +1,12 @@
 """Long sums of floating-point numbers, taken in blocks.
 
-Job: keep the rounding errors of a sum small, whatever its length.  A chain of additions loses about as many units in the last place as it has
-links; so a long loop becomes a loop over blocks with a sum of its own each, and what the addition of a block's sum to the total rounds away is
-added up beside it (Knuth's two-sum, TAOCP 4.2.2) and added at the end.
-Input and output: a loop kernel whose loops have their kinds, the last of the passes.
-Invariants: blocks are fixed by shape, so results do not depend on the number of threads; short sums stay as they are.
+Job: keep the rounding errors of a sum small, whatever its length. A chain of additions loses about as many
+units in the last place as it has links; so a long loop becomes a loop over blocks with a sum of its own each,
+and what the addition of a block's sum to the total rounds away is added up beside it (Knuth's two-sum, TAOCP
+4.2.2) and added at the end. Input and output: a loop kernel whose loops have their kinds, the last of the
+passes.
+Invariants: blocks are fixed by shape, so results do not depend on the number of threads; short sums stay as
+they are.
 
     for i0 in 0..100000:                 for i0c in 0..6250:
       t1 = load in0[i0]                    t2 = accumulator add
@@ -51,7 +53,9 @@ from graphjit.loops.ir import (
 from graphjit.loops.vectorize import VECTOR_BYTES
 
 CHAIN = 32
-"""Additions that follow one another in a block.  With half as many, as in NumPy's blocks, errors were half as large, and what a block costs besides was felt."""
+"""Additions that follow one another in a block. With half as many, as in NumPy's blocks, errors were half as
+large, and what a block costs besides was felt.
+"""
 LONG = 64
 """Additions that follow one another in one loop at the most; shorter sums are not cut."""
 CHAIN_IN_LANES = 64
@@ -62,7 +66,9 @@ LONG_IN_LANES = 192
 
 def cut_sums(kernel: LoopKernel) -> LoopKernel:
     """Take long sums in blocks."""
-    numbers = itertools.count(1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0))
+    numbers = itertools.count(
+        1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
+    )
     return kernel.with_body(_body(kernel.body, numbers, in_lanes=False))
 
 
@@ -82,7 +88,11 @@ def _stride(loop: For) -> int:
 def _sums(loop: For) -> list[Ref]:
     """The sums that a loop feeds, that live beyond it, and of which nobody needs every stage."""
     stages = running(loop)
-    found = [ref for ref, combine in open_accumulators(loop).items() if combine == "add" and ref.dtype.kind == "f" and ref not in stages]
+    found = [
+        ref
+        for ref, combine in open_accumulators(loop).items()
+        if combine == "add" and ref.dtype.kind == "f" and ref not in stages
+    ]
     return sorted(found, key=lambda ref: ref.number)
 
 
@@ -104,7 +114,9 @@ def _body(body: tuple[Statement, ...], numbers: Iterator[int], *, in_lanes: bool
     for statement in body:
         if isinstance(statement, For):
             inside = in_lanes or statement.kind == "simd"
-            made += _loop(replace(statement, body=_body(statement.body, numbers, in_lanes=inside)), numbers, in_lanes)
+            made += _loop(
+                replace(statement, body=_body(statement.body, numbers, in_lanes=inside)), numbers, in_lanes
+            )
         else:
             made.append(statement)
     return tuple(made)
@@ -118,7 +130,9 @@ def _loop(loop: For, numbers: Iterator[int], in_lanes: bool) -> list[Statement]:
     if not sums or loop.when is not None or -(-loop.extent // stride) * each <= most:
         return [loop]
     length = max(1, chain // each) * stride
-    start, stop = (loop.bound.start, loop.bound.stop) if loop.bound is not None else (Affine[Axis](), loop.extent)
+    start, stop = (
+        (loop.bound.start, loop.bound.stop) if loop.bound is not None else (Affine[Axis](), loop.extent)
+    )
     if loop.extent % length and loop.bound is not None:
         return [loop]
     if start.offset % length or any(factor % length for factor in start.terms.values()):
@@ -128,7 +142,9 @@ def _loop(loop: For, numbers: Iterator[int], in_lanes: bool) -> list[Statement]:
     here = Affine(start.offset // length, {axis: factor // length for axis, factor in start.terms.items()})
     block = replace(loop, extent=length, bound=Bound(start + place, stop) if stop % length else None)
     bound = None if loop.bound is None else Bound(here, -(-stop // length))
-    return _compensated(For(blocks, -(-loop.extent // length), (), bound=bound), moved(block, place), sums, numbers)
+    return _compensated(
+        For(blocks, -(-loop.extent // length), (), bound=bound), moved(block, place), sums, numbers
+    )
 
 
 def _compensated(around: For, block: For, sums: list[Ref], numbers: Iterator[int]) -> list[Statement]:
@@ -145,14 +161,21 @@ def _compensated(around: For, block: For, sums: list[Ref], numbers: Iterator[int
         total, lost, old = (fresh(ref.dtype) for _ in range(3))
         before += [Init(total, "add"), Init(lost, "add")]
         error, computed = rounded_away(old, own[ref], total, fresh)
-        each += [Let(old, Scalar("copy", (total,))), Accumulate(total, "add", own[ref]), *computed, Accumulate(lost, "add", error)]
+        each += [
+            Let(old, Scalar("copy", (total,))),
+            Accumulate(total, "add", own[ref]),
+            *computed,
+            Accumulate(lost, "add", error),
+        ]
         whole, computed = restored(total, lost, fresh)
         after += [*computed, Accumulate(ref, "add", whole)]
     body = (*(Init(own[ref], "add") for ref in sums), map_refs(block, lambda ref: own.get(ref, ref)), *each)
     return [*before, replace(around, body=body), *after]
 
 
-def rounded_away(old: Ref, value: Ref, total: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[Ref, list[Statement]]:
+def rounded_away(
+    old: Ref, value: Ref, total: Ref, fresh: Callable[[np.dtype], Ref]
+) -> tuple[Ref, list[Statement]]:
     """``old + value - total``, exactly, where ``total`` is their rounded sum."""
     up, back, low, high, error = (fresh(total.dtype) for _ in range(5))
     return error, [
@@ -165,7 +188,9 @@ def rounded_away(old: Ref, value: Ref, total: Ref, fresh: Callable[[np.dtype], R
 
 
 def restored(total: Ref, lost: Ref, fresh: Callable[[np.dtype], Ref]) -> tuple[Ref, list[Statement]]:
-    """``total`` with what its additions have ``lost``, which is NaN beside infinities: then the total is right as it is."""
+    """``total`` with what its additions have ``lost``, which is NaN beside infinities: then the total is
+    right as it is.
+    """
     ok, whole, value = fresh(BOOL), fresh(total.dtype), fresh(total.dtype)
     return value, [
         Let(ok, Scalar("eq", (lost, lost))),

@@ -1,10 +1,12 @@
 """Lower sweeps: several kernels and thin matrix products over the same rows, block by block.
 
-Job: cut the loop over rows of each kernel to one block, put kernels and products one after another into a loop over blocks, and finish sums over
-rows (products of columns among them) from the partial sums of the tasks.
+Job: cut the loop over rows of each kernel to one block, put kernels and products one after another into a
+loop over blocks, and finish sums over rows (products of columns among them) from the partial sums of the
+tasks.
 Input: the parts of a `Sweep`, kernels lowered.  Output: one loop kernel.
-Invariants: each row is computed once; a task adds up its blocks in order and tasks are combined in order, so results depend on shapes only.
-The elements of a batch are tasks: their sums over rows go straight to where they belong, and what all rows of an element need is theirs alone.
+Invariants: each row is computed once; a task adds up its blocks in order and tasks are combined in order, so
+results depend on shapes only. The elements of a batch are tasks: their sums over rows go straight to where
+they belong, and what all rows of an element need is theirs alone.
 """
 
 from __future__ import annotations
@@ -55,7 +57,11 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
     inside: list[Statement] = []
     last: list[Statement] = []
     for part in sweep.parts:
-        block, final = maker.multiply(program, part) if isinstance(part, Product) else maker.split(maker.kernel(program, part), ())
+        block, final = (
+            maker.multiply(program, part)
+            if isinstance(part, Product)
+            else maker.split(maker.kernel(program, part), ())
+        )
         inside += block
         last += final
     if maker.each > 1:
@@ -68,7 +74,9 @@ def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
 
 @dataclass
 class _Partial:
-    """Where the tasks keep a sum over rows: ``size`` elements for each; ``lost``: what its additions rounded away, if it has many terms."""
+    """Where the tasks keep a sum over rows: ``size`` elements for each; ``lost``: what its additions rounded
+    away, if it has many terms.
+    """
 
     size: int
     combine: str
@@ -96,7 +104,9 @@ class _Maker:
         self.comment = "; ".join(" ".join(node.op.name for node in part.nodes) for part in sweep.parts)
         self.partial: dict[Buffer, _Partial] = {}
         # Rows that are added up apart, where they are added up row by row.
-        self.piece = next((rows for rows in (2 * CHAIN_IN_LANES, CHAIN_IN_LANES) if sweep.block % rows == 0), sweep.block)
+        self.piece = next(
+            (rows for rows in (2 * CHAIN_IN_LANES, CHAIN_IN_LANES) if sweep.block % rows == 0), sweep.block
+        )
         self.packing: list[Statement] = []  # of right operands of products, row by row
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
 
@@ -114,7 +124,9 @@ class _Maker:
         def bounded(start: Address, count: int) -> Bound | None:
             return Bound(start, count) if self.blocks % self.each else None
 
-        blocks = For(self.block, self.each, body, bound=bounded(Affine(0, {self.task: self.each}), self.blocks))
+        blocks = For(
+            self.block, self.each, body, bound=bounded(Affine(0, {self.task: self.each}), self.blocks)
+        )
         if not before:
             return blocks
         axis, turns = Axis("round"), self.turns
@@ -138,8 +150,12 @@ class _Maker:
         """A new name."""
         return Ref(next(self.numbers), dtype)
 
-    def split(self, body: Body, around: tuple[tuple[Axis, int], ...]) -> tuple[list[Statement], list[Statement]]:
-        """What each block does, and what is done once after the last; ``around`` are the loops outside of the one over rows."""
+    def split(
+        self, body: Body, around: tuple[tuple[Axis, int], ...]
+    ) -> tuple[list[Statement], list[Statement]]:
+        """What each block does, and what is done once after the last; ``around`` are the loops outside of the
+        one over rows.
+        """
         at = next((i for i, s in enumerate(body) if isinstance(s, For) and _has_loop(s, self.axis)), None)
         assert at is not None, "a kernel of a sweep has no loop over its rows"
         loop = body[at]
@@ -153,13 +169,17 @@ class _Maker:
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
         if not sums:
-            assert all(isinstance(s, For) and s.axis.name == self.axis for s in after), "only sums over rows are finished later"
+            assert all(isinstance(s, For) and s.axis.name == self.axis for s in after), (
+                "only sums over rows are finished later"
+            )
             return [*before, self.cut(loop), *(self.cut(s) for s in after if isinstance(s, For))], []
         block = [*before, self.cut(loop)]
         rest = list(before)
         for ref, combine in sums.items():
             wide = bool(around) and around[-1][1] >= WIDE
-            buffer, place = self.place(ref, combine, around, self.each * (self.length // self.piece if wide else 1))
+            buffer, place = self.place(
+                ref, combine, around, self.each * (self.length // self.piece if wide else 1)
+            )
             block += self.joined(buffer, place + Affine(0, {self.task: self.partial[buffer].size}), ref)
             rest.append(self.over_tasks(ref, combine, buffer, place))
         return block, [*rest, *after]
@@ -201,9 +221,11 @@ class _Maker:
         return For(axis, self.tasks, (*body, Accumulate(ref, combine, part)))
 
     def row_by_row(self, loop: For) -> list[Statement]:
-        """Sums down many columns, row by row in memory: going down the columns, each step would land on another page.
+        """Sums down many columns, row by row in memory: going down the columns, each step would land on
+        another page.
 
-        Where a task has many rows, those of a piece, or of a round of blocks, are added up apart, and their sums to those of the task.
+        Where a task has many rows, those of a piece, or of a round of blocks, are added up apart, and their
+        sums to those of the task.
         """
         rows = next((s for s in loop.body if isinstance(s, For)), None)
         if rows is None or rows.axis.name != ROWS or any(isinstance(s, For) for s in rows.body):
@@ -217,7 +239,12 @@ class _Maker:
                 buffer, place = self.kept[statement.ref]
                 here = place + Affine(0, {self.task: self.partial[buffer].size})
                 if apart:
-                    sums = Buffer(f"{self.name}b{statement.ref.number}", buffer.dtype, self.partial[buffer].size, "scratch")
+                    sums = Buffer(
+                        f"{self.name}b{statement.ref.number}",
+                        buffer.dtype,
+                        self.partial[buffer].size,
+                        "scratch",
+                    )
                     before += self.fill(sums, Affine(), sums.size, statement.combine)
                     total = self.fresh(buffer.dtype)
                     after += [Let(total, Load(sums, place)), *self.joined(buffer, here, total)]
@@ -238,7 +265,14 @@ class _Maker:
         turned = replace(moved(turned, here), extent=self.piece, bound=bound)
         whole = Affine(0, {a: factor // self.piece for a, factor in self.start.terms.items()})
         bound = Bound(whole, -(-self.rows // self.piece)) if self.bound is not None else None
-        return [For(axis, self.length // self.piece, (*before, turned, replace(loop, body=tuple(after))), bound=bound)]
+        return [
+            For(
+                axis,
+                self.length // self.piece,
+                (*before, turned, replace(loop, body=tuple(after))),
+                bound=bound,
+            )
+        ]
 
     def cut(self, loop: For) -> For:
         """The loop over rows, over one block of them."""
@@ -251,12 +285,18 @@ class _Maker:
             if isinstance(statement, For):
                 return replace(statement, body=tuple(map(each, statement.body)))
             buffer = _buffer(statement)  # scratch holds the rows of the block only
-            return statement if buffer is not None and buffer.kind == "scratch" else map_addresses(statement, from_start)
+            return (
+                statement
+                if buffer is not None and buffer.kind == "scratch"
+                else map_addresses(statement, from_start)
+            )
 
         return replace(loop, extent=self.length, bound=self.bound, body=tuple(map(each, loop.body)))
 
     def multiply(self, program: Program, product: Product) -> tuple[list[Statement], list[Statement]]:
-        """A product with a row of its result for each row, or one that sums over rows: what a block adds, and the sum over tasks at the end."""
+        """A product with a row of its result for each row, or one that sums over rows: what a block adds, and
+        the sum over tasks at the end.
+        """
         left, right = (program.buffers[storage(arg)] for arg in product.node.args)
         out = program.buffers[product.node]
 
@@ -275,7 +315,12 @@ class _Maker:
         sums = Buffer(f"{self.name}m{len(self.partial)}", out.dtype, cells * self.tasks, "local")
         self.partial[sums] = _Partial(cells, "add")
         each = Multiply(
-            Matrix(sums, Affine(0, {self.task: cells}), product.n), x, y, (product.m, product.n, self.length), adds=True, bound=self.bound
+            Matrix(sums, Affine(0, {self.task: cells}), product.n),
+            x,
+            y,
+            (product.m, product.n, self.length),
+            adds=True,
+            bound=self.bound,
         )
         cell, total = Axis("cell"), self.fresh(out.dtype)
         place = Affine(0, {cell: 1})
@@ -294,8 +339,12 @@ class _Maker:
         self.packing.append(For(term, k, (For(column, n, (load, store)),)))
         return Matrix(buffer, Affine(), n)
 
-    def place(self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...], terms: int) -> tuple[Buffer, Address]:
-        """A partial sum's buffer, and its element's address within a task, which adds ``terms`` of them up."""
+    def place(
+        self, ref: Ref, combine: str, around: tuple[tuple[Axis, int], ...], terms: int
+    ) -> tuple[Buffer, Address]:
+        """A partial sum's buffer, and its element's address within a task, which adds ``terms`` of them
+        up.
+        """
         size, address = 1, Affine[Axis]()
         for axis, extent in reversed(around):
             address = address + Affine(0, {axis: size})
@@ -308,30 +357,41 @@ class _Maker:
         return buffer, address
 
     def opening(self) -> tuple[list[Statement], list[Statement]]:
-        """What stands before all tasks, and what a task does before its first block: its sums are nothing yet."""
+        """What stands before all tasks, and what a task does before its first block: its sums are nothing
+        yet.
+        """
         statements: list[Statement] = []
         for buffer, partial in self.partial.items():
             for each in (buffer, partial.lost):
                 if each is not None:
-                    statements += self.fill(each, Affine(0, {self.task: partial.size}), partial.size, partial.combine)
+                    statements += self.fill(
+                        each, Affine(0, {self.task: partial.size}), partial.size, partial.combine
+                    )
         return self.packing, statements
 
     def fill(self, buffer: Buffer, start: Address, size: int, combine: str) -> list[Statement]:
         """Elements of a buffer before anything is combined with them."""
         zero, axis = self.fresh(buffer.dtype), Axis("cell")
         store = Store(buffer, start + Affine(0, {axis: 1} if size > 1 else {}), zero)
-        return [Let(zero, ir.Const(ir.identity(combine, buffer.dtype))), For(axis, size, (store,)) if size > 1 else store]
+        return [
+            Let(zero, ir.Const(ir.identity(combine, buffer.dtype))),
+            For(axis, size, (store,)) if size > 1 else store,
+        ]
 
 
 class _Batch(_Maker):
-    """The elements of a batch as tasks: a sum over the rows of one goes straight to its place, and nothing remains for the end."""
+    """The elements of a batch as tasks: a sum over the rows of one goes straight to its place, and nothing
+    remains for the end.
+    """
 
     axis = "i1"
     packed = "scratch"
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(sweep)
-        self.added: list[tuple[Matrix, int]] = []  # results that the blocks of a task add to, and their elements
+        self.added: list[
+            tuple[Matrix, int]
+        ] = []  # results that the blocks of a task add to, and their elements
 
     def shares(self, sweep: Sweep) -> tuple[int, int]:
         return self.blocks, sweep.batch
@@ -347,11 +407,17 @@ class _Batch(_Maker):
             if isinstance(statement, For):
                 return replace(statement, body=tuple(each(s, batch) for s in statement.body))
             buffer = _buffer(statement)
-            scratch = buffer is not None and buffer.kind == "scratch"  # it holds the rows of a block of this element only
+            scratch = (
+                buffer is not None and buffer.kind == "scratch"
+            )  # it holds the rows of a block of this element only
 
             def of_task(address: Address) -> Address:
                 factor = address[batch]
-                return address + Affine(0, {batch: -factor, self.task: 0 if scratch else factor}) if factor else address
+                return (
+                    address + Affine(0, {batch: -factor, self.task: 0 if scratch else factor})
+                    if factor
+                    else address
+                )
 
             return map_addresses(statement, of_task)
 
@@ -385,7 +451,11 @@ class _Batch(_Maker):
         return [Multiply(out, x, y, (self.length, product.n, product.k))], []
 
     def opening(self) -> tuple[list[Statement], list[Statement]]:
-        fills = [statement for out, cells in self.added for statement in self.fill(out.buffer, out.address, cells, "add")]
+        fills = [
+            statement
+            for out, cells in self.added
+            for statement in self.fill(out.buffer, out.address, cells, "add")
+        ]
         return [], [*self.packing, *fills]
 
 

@@ -2,8 +2,9 @@
 
 Job: on each path of nested loops mark one loop ``simd`` and say how many vectors it unrolls.
 Input and output: a loop kernel.
-Invariants: at most one simd loop on a path; a loop is simd only if its iterations are independent but for accumulators; the choice depends on
-shapes alone, so results do not depend on the machine's load or thread count.
+Invariants: at most one simd loop on a path; a loop is simd only if its iterations are independent but for
+accumulators; the choice depends on shapes alone, so results do not depend on the machine's load or thread
+count.
 """
 
 from __future__ import annotations
@@ -56,7 +57,13 @@ def _nest(loop: For) -> For:
     if not inner:
         return _simd(loop) if _pays(loop) else loop
     innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
-    if loop.kind == "serial" and innermost and loop.extent >= MIN_LANES and _can_lane(loop) and _outer_cycles(loop) < _inner_cycles(loop):
+    if (
+        loop.kind == "serial"
+        and innermost
+        and loop.extent >= MIN_LANES
+        and _can_lane(loop)
+        and _outer_cycles(loop) < _inner_cycles(loop)
+    ):
         return _simd(loop)
     return replace(loop, body=tuple(_nest(s) if isinstance(s, For) else s for s in loop.body))
 
@@ -64,8 +71,9 @@ def _nest(loop: For) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place, there is no matrix product, which has
-    lanes of its own, and running values (which the back end carries from lane to lane) change only in the innermost loop.
+    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place,
+    there is no matrix product, which has lanes of its own, and running values (which the back end carries
+    from lane to lane) change only in the innermost loop.
     """
     if running(loop) and any(isinstance(s, For) for s in loop.body):
         return False
@@ -107,10 +115,14 @@ def _varying(loop: For) -> set[Ref]:
 
 
 def _pays(loop: For) -> bool:
-    """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps, operations a fraction."""
+    """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps,
+    operations a fraction.
+    """
     if not _can_lane(loop) or loop.extent < MIN_LANES:
         return False
-    operations = sum((isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body)
+    operations = sum(
+        (isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body
+    )
     return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
 
@@ -132,7 +144,9 @@ class _Lanes:
 
 
 def _outer_cycles(loop: For) -> float:
-    """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a time."""
+    """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a
+    time.
+    """
     lanes = _Lanes.of(loop)
     total = _cycles(loop.body, lanes)
     for inner in loop.body:
@@ -147,7 +161,9 @@ def _inner_cycles(loop: For) -> float:
     for inner in loop.body:
         if isinstance(inner, For):
             lanes = _Lanes.of(inner) if _pays(inner) else None
-            sums, steps = (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
+            sums, steps = (
+                (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
+            )
             total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, lanes))
     return total
 
@@ -200,7 +216,9 @@ def _simd(loop: For) -> For:
 
 
 def is_chained(loop: For) -> bool:
-    """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the processor idle."""
+    """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the
+    processor idle.
+    """
     depth: dict[Ref, int] = {}
     for statement in loop.body:
         if isinstance(statement, For):

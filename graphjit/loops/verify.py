@@ -2,8 +2,8 @@
 
 Job: check every rule of the loop IR that the back ends rely on.
 Input: a kernel.  Output: nothing.
-Invariant: code printed from a kernel that passes defines what it reads, stays inside its buffers, and gives the same
-result for every order in which the blocks of its parallel loops run.
+Invariant: code printed from a kernel that passes defines what it reads, stays inside its buffers, and gives
+the same result for every order in which the blocks of its parallel loops run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class _Scope:
     checked: set[Ref] = field(default_factory=set)
 
     def inside(self, loop: For) -> _Scope:
-        """The scope at the head of a loop's body; a parallel loop starts anew, since its body becomes a function."""
+        """The scope at the head of a loop's body; a parallel loop starts anew, since its body becomes a
+        function.
+        """
         extents = {**self.extents, loop.axis: loop.extent}
         bounds = self.bounds if loop.bound is None else (*self.bounds, (loop.axis, loop.bound))
         known = _Scope() if loop.kind == "parallel" else self
@@ -99,7 +101,7 @@ class _Verifier:
     def fail(self, statement: Statement, what: str) -> NoReturn:
         raise IRError(f"kernel {self.kernel.name}: {what}\n  in: {statement_text(statement)}")
 
-    # ----------------------------------------------------------------------------------------------- statements
+    # --------------------------------------------------------------------------------------------- statements
 
     def body(self, statements: tuple[Statement, ...], scope: _Scope) -> None:
         for statement in statements:
@@ -137,7 +139,9 @@ class _Verifier:
         if ref in scope.open or (known is not None and known != statement):
             self.fail(statement, f"{ref!r} is defined twice")
         if ref.dtype not in DTYPES.values():
-            raise IRError(f"kernel {self.kernel.name}: {ref!r} has dtype {ref.dtype}, which the loop IR does not know")
+            raise IRError(
+                f"kernel {self.kernel.name}: {ref!r} has dtype {ref.dtype}, which the loop IR does not know"
+            )
         if isinstance(value, Const):
             if value.value.dtype != ref.dtype:
                 self.fail(statement, f"the constant has dtype {value.value.dtype}")
@@ -160,7 +164,9 @@ class _Verifier:
             self.fail(statement, f"{statement.ref!r} was opened with {scope.open[statement.ref]!r}")
         if statement.value.dtype != statement.ref.dtype:
             self.fail(statement, f"{statement.value!r} has another dtype than the accumulator")
-        if statement.factor is not None and (statement.combine != "add" or statement.factor.dtype != statement.ref.dtype):
+        if statement.factor is not None and (
+            statement.combine != "add" or statement.factor.dtype != statement.ref.dtype
+        ):
             self.fail(statement, "a factor belongs to a sum of its own dtype")
 
     def store(self, statement: Store, scope: _Scope) -> None:
@@ -205,14 +211,16 @@ class _Verifier:
                 self.fail(loop, "a parallel loop has no bound and no condition")
             free = free_refs(loop)
             if free:
-                self.fail(loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}")
+                self.fail(
+                    loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}"
+                )
         self.body(loop.body, scope.inside(loop))
 
     def code(self, statement: Statement, code: int) -> None:
         if code < 1 or (self.errors is not None and code > self.errors):
             self.fail(statement, f"the program has no error {code}")
 
-    # ------------------------------------------------------------------------------------------------ addresses
+    # ---------------------------------------------------------------------------------------------- addresses
 
     def axes(self, statement: Statement, address: Address, scope: _Scope) -> None:
         for axis in address.terms:
@@ -220,7 +228,13 @@ class _Verifier:
                 self.fail(statement, f"no loop over {axis!r} is open")
 
     def place(
-        self, statement: Statement, buffer: Buffer, address: Address, dynamic: Dynamic, scope: _Scope, guard: Ref | None = None
+        self,
+        statement: Statement,
+        buffer: Buffer,
+        address: Address,
+        dynamic: Dynamic,
+        scope: _Scope,
+        guard: Ref | None = None,
     ) -> None:
         self.axes(statement, address, scope)
         if buffer.kind in ("local", "scratch") and buffer not in self.kernel.locals:
@@ -242,7 +256,9 @@ class _Verifier:
             self.fail(statement, f"{buffer.name} has {buffer.size} elements and is accessed at {reach}")
 
 
-def interval(address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[Axis, Bound], ...] = ()) -> Interval:
+def interval(
+    address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[Axis, Bound], ...] = ()
+) -> Interval:
     """Smallest and largest value of ``address`` while every loop runs (extents are positive)."""
     low = high = address.offset
     for axis, factor in address.terms.items():
@@ -260,7 +276,9 @@ def interval(address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[
 
 
 def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address, Interval]:
-    """What is left of ``address`` when the index expressions that ``guard`` confines are taken out, and what those contribute."""
+    """What is left of ``address`` when the index expressions that ``guard`` confines are taken out, and what
+    those contribute.
+    """
     limits: dict[Address, Interval] = {}
     pending = [guard] if guard is not None else []
     while pending:
@@ -272,7 +290,9 @@ def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address
         elif let.value.op in ("ge", "lt"):
             index, limit = scope.lets.get(let.value.args[0]), _constant(let.value.args[1], scope)
             if index is not None and isinstance(index.value, Index) and limit is not None:
-                low, high = limits.get(index.value.value) or interval(index.value.value, scope.extents, scope.bounds)
+                low, high = limits.get(index.value.value) or interval(
+                    index.value.value, scope.extents, scope.bounds
+                )
                 tighter = (max(low, limit), high) if let.value.op == "ge" else (low, min(high, limit - 1))
                 limits[index.value.value] = tighter
     low = high = 0
@@ -287,7 +307,8 @@ def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address
 
 
 def _disjoint(address: Address, dynamic: Dynamic, axis: Axis, scope: _Scope) -> bool:
-    """Whether different ``axis`` give different addresses: from its own stride upwards, each steps over all smaller.
+    """Whether different ``axis`` give different addresses: from its own stride upwards, each steps over all
+    smaller.
 
     A data-dependent position is one more digit of that number, of unknown value in a known range.
     """
@@ -316,13 +337,21 @@ def _disjoint(address: Address, dynamic: Dynamic, axis: Axis, scope: _Scope) -> 
 
 
 def _owned(ref: Ref, scope: _Scope) -> tuple[int, Address]:
-    """A modulus and what a position is by it, where a loop that runs under that condition alone is open; a modulus of 0: nothing is known."""
+    """A modulus and what a position is by it, where a loop that runs under that condition alone is open; a
+    modulus of 0: nothing is known.
+    """
     for loop in scope.loops:
         test = scope.lets.get(loop.when) if loop.when is not None else None
         if test is None or not isinstance(test.value, Scalar) or test.value.op != "eq":
             continue
         low, owner = (scope.lets.get(arg) for arg in test.value.args)
-        if low is None or owner is None or not isinstance(low.value, Scalar) or not isinstance(owner.value, Index) or low.value.op != "and":
+        if (
+            low is None
+            or owner is None
+            or not isinstance(low.value, Scalar)
+            or not isinstance(owner.value, Index)
+            or low.value.op != "and"
+        ):
             continue
         mask = _constant(low.value.args[1], scope)
         if low.value.args[0] is ref and mask is not None and mask > 0 and mask & mask + 1 == 0:
@@ -352,7 +381,9 @@ def _positions(ref: Ref, scope: _Scope) -> Interval:
 
 
 def _range(ok: Ref, at: Ref, scope: _Scope) -> Interval:
-    """The range of ``at`` where ``ok`` holds, as far as that is a conjunction of comparisons with constants."""
+    """The range of ``at`` where ``ok`` holds, as far as that is a conjunction of comparisons with
+    constants.
+    """
     low, high = UNKNOWN
     pending = [ok]
     while pending:

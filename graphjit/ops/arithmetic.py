@@ -1,7 +1,7 @@
 """Arithmetic on elements: add, subtract, multiply, divide, signs, minima and maxima.
 
 Subgradient choices (documented and tested): ``abs`` has derivative 0 at 0, and so has ``copysign``; ties of
-``maximum``/``minimum`` share evenly, and both get 0 where the result is NaN.  Integer division, remainders and
+``maximum``/``minimum`` share evenly, and both get 0 where the result is NaN. Integer division, remainders and
 rounding are in ``rounding``, powers and roots in ``powers``.
 """
 
@@ -136,9 +136,21 @@ _pick = Partials(lambda b, out, x, y: _share(b, out, x, y), lambda b, out, x, y:
 
 for _name, _function, _doc in (
     ("maximum", np.maximum, "The larger of x and y; NaN if either is NaN; ties share the derivative evenly."),
-    ("minimum", np.minimum, "The smaller of x and y; NaN if either is NaN; ties share the derivative evenly."),
-    ("fmax", np.fmax, "The larger of x and y; a NaN gives way to a number; ties share the derivative evenly."),
-    ("fmin", np.fmin, "The smaller of x and y; a NaN gives way to a number; ties share the derivative evenly."),
+    (
+        "minimum",
+        np.minimum,
+        "The smaller of x and y; NaN if either is NaN; ties share the derivative evenly.",
+    ),
+    (
+        "fmax",
+        np.fmax,
+        "The larger of x and y; a NaN gives way to a number; ties share the derivative evenly.",
+    ),
+    (
+        "fmin",
+        np.fmin,
+        "The smaller of x and y; a NaN gives way to a number; ties share the derivative evenly.",
+    ),
 ):
     op(
         _name,

@@ -86,7 +86,9 @@ def _infer_select(condition: Type, x: Type, y: Type) -> Type:
     return x
 
 
-def _select_transpose(b: Builder, ct: Node, out: Node, condition: Node, x: Node, y: Node) -> Sequence[Node | None]:
+def _select_transpose(
+    b: Builder, ct: Node, out: Node, condition: Node, x: Node, y: Node
+) -> Sequence[Node | None]:
     zero = b.full(0.0, ct.type)
     return None, b.select(condition, ct, zero), b.select(condition, zero, ct)
 
@@ -148,7 +150,10 @@ op(
     lower=Scalar("convert"),
     simplify=[_convert_same, _convert_const],
     samples=Cases(
-        lambda rng, draw: [([draw(4)], {"dtype": np.dtype(name)}) for name in ("float64", "float32", "int64", "int32", "bool")],
+        lambda rng, draw: [
+            ([draw(4)], {"dtype": np.dtype(name)})
+            for name in ("float64", "float32", "int64", "int32", "bool")
+        ],
         ALL,
     ),
 )
@@ -176,7 +181,12 @@ op(
     grad=ZeroDerivative("integers do not vary"),
     lower=Scalar("convert"),
     simplify=[_convert_same],
-    samples=Cases(lambda rng, draw: [([np.abs(draw(4))], {"dtype": np.dtype(name)}) for name in ("int8", "int32", "uint16")], ("i64",)),
+    samples=Cases(
+        lambda rng, draw: [
+            ([np.abs(draw(4))], {"dtype": np.dtype(name)}) for name in ("int8", "int32", "uint16")
+        ],
+        ("i64",),
+    ),
 )
 
 

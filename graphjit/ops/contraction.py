@@ -27,7 +27,9 @@ def _infer(x: Type, y: Type, *, contract: tuple[Axes, Axes], batch: tuple[Axes, 
     if x.dtype != y.dtype or x.dtype.kind not in "fiu":
         raise ShapeError(f"contraction of {x} and {y}: dtypes must agree and be numeric")
     for pairs in (contract, batch):
-        if len(pairs[0]) != len(pairs[1]) or any(x.shape[i] != y.shape[j] for i, j in zip(*pairs, strict=True)):
+        if len(pairs[0]) != len(pairs[1]) or any(
+            x.shape[i] != y.shape[j] for i, j in zip(*pairs, strict=True)
+        ):
             raise ShapeError(f"contraction of {x} and {y} over axes {contract} (batch {batch}): sizes differ")
     shape = [x.shape[i] for i in batch[0]]
     shape += [x.shape[i] for i in free_axes(x.ndim, contract[0], batch[0])]

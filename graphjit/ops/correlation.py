@@ -18,7 +18,9 @@ def _infer(x: Type, w: Type, *, low: int, length: int) -> Type:
     if x.dtype != w.dtype or x.dtype.kind not in "fiu":
         raise ShapeError(f"correlation of {x} and {w}: dtypes must agree and be numeric")
     if x.ndim != 1 or w.ndim != 1 or length < 0:
-        raise ShapeError(f"correlation of {x} and {w} with {length} results: series have one axis, and none has fewer than no results")
+        raise ShapeError(
+            f"correlation of {x} and {w} with {length} results: series have one axis, and none has fewer than no results"
+        )
     return x.with_shape((length,))
 
 
@@ -29,7 +31,9 @@ def _impl(x: Any, w: Any, *, low: int, length: int) -> Any:
         first = low - (m - 1)  # the result in which the last element of w meets the first of x
         begin, end = max(first, 0), min(first + n + m - 1, length)
         if begin < end:
-            out[begin:end] = np.correlate(x, np.conj(w), "full")[begin - first : end - first]  # NumPy conjugates w
+            out[begin:end] = np.correlate(x, np.conj(w), "full")[
+                begin - first : end - first
+            ]  # NumPy conjugates w
     return out
 
 
@@ -58,7 +62,9 @@ def _single(b: Builder, x: Node, w: Node, *, low: int, length: int) -> Node | No
     if not w.shape[0] or begin >= end:
         return b.full(0, x.type.with_shape((length,)))
     part = b.slice(x, starts=(begin - low,), limits=(end - low,), steps=(1,))
-    return b.embed(b.mul(part, b.broadcast_to(w, shape=part.shape)), shape=(length,), starts=(begin,), steps=(1,))
+    return b.embed(
+        b.mul(part, b.broadcast_to(w, shape=part.shape)), shape=(length,), starts=(begin,), steps=(1,)
+    )
 
 
 op(

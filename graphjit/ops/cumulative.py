@@ -1,8 +1,8 @@
 """Running sums and products along one axis.
 
-``cumprod`` has no derivative rule by division, which would fail at zeros: its derivatives are first-order linear
-recurrences y[k] = a[k] y[k-1] + u[k], an op of its own that is closed under differentiation.  With the adjoint s[k] =
-ct[k] + a[k+1] s[k+1] (the same recurrence backwards), u gets s[k] and a gets s[k] y[k-1].
+``cumprod`` has no derivative rule by division, which would fail at zeros: its derivatives are first-order
+linear recurrences y[k] = a[k] y[k-1] + u[k], an op of its own that is closed under differentiation. With the
+adjoint s[k] = ct[k] + a[k+1] s[k+1] (the same recurrence backwards), u gets s[k] and a gets s[k] y[k-1].
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def part(b: Builder, x: Node, axis: int, start: int, limit: int) -> Node:
 
 
 def shifted(b: Builder, x: Node, axis: int, reverse: bool, fill: float) -> Node:
-    """The element before each one, in running order (``reverse``: from the end); ``fill`` before the first."""
+    """The element before each one, in running order (``reverse``: from the end); ``fill`` before the
+    first.
+    """
     n = x.shape[axis]
     if n == 0:
         return x
@@ -143,7 +145,9 @@ def _recurrence(a: Any, u: Any, *, axis: int, reverse: bool) -> Any:
     return out
 
 
-def _recurrence_jvp(b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]) -> Node | None:
+def _recurrence_jvp(
+    b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]
+) -> Node | None:
     a, _ = args
     da, du = tangents
     axis: Any = out.attrs["axis"]

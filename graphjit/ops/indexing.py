@@ -1,7 +1,8 @@
 """Reading and writing at integer positions that are data: gather, scatter_add, scatter_set.
 
-``indices`` are int64 nodes of one shape B, one for each of ``axes`` (ascending).  Positions wrap once when negative;
-out of range is a run-time IndexError.  The indexed part has shape B + the remaining axes of the array in order.
+``indices`` are int64 nodes of one shape B, one for each of ``axes`` (ascending). Positions wrap once when
+negative; out of range is a run-time IndexError. The indexed part has shape B + the remaining axes of the
+array in order.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def _updates_fit(updates: Type, shape: tuple[int, ...], indices: Sequence[Type],
         raise ShapeError(f"updates {updates} for an indexed part of shape {wanted}")
 
 
-def _cases(build: Callable[[Draw, tuple[int, ...], list[np.ndarray], Axes], Case]) -> Callable[..., list[Case]]:
+def _cases(
+    build: Callable[[Draw, tuple[int, ...], list[np.ndarray], Axes], Case],
+) -> Callable[..., list[Case]]:
     """Sample positions: repeated, negative, two-dimensional, several axes, none at all."""
 
     def make(rng: np.random.Generator, draw: Draw) -> list[Case]:
@@ -84,7 +87,7 @@ def _cases(build: Callable[[Draw, tuple[int, ...], list[np.ndarray], Axes], Case
     return make
 
 
-# -------------------------------------------------------------------------------------------------------- gather
+# ----------------------------------------------------------------------------------------------------- gather
 
 
 def _infer_gather(x: Type, *indices: Type, axes: Axes) -> Type:
@@ -112,7 +115,7 @@ op(
     samples=Cases(_cases(lambda draw, shape, indices, axes: ([draw(*shape), *indices], {"axes": axes})), ALL),
 )
 
-# --------------------------------------------------------------------------------------------------- scatter_add
+# ------------------------------------------------------------------------------------------------ scatter_add
 
 
 def _infer_scatter_add(updates: Type, *indices: Type, shape: tuple[int, ...], axes: Axes) -> Type:
@@ -128,7 +131,9 @@ def _scatter_add(updates: Any, *indices: Any, shape: tuple[int, ...], axes: Axes
     return out
 
 
-def _scatter_add_transpose(b: Builder, ct: Node, out: Node, updates: Node, *indices: Node) -> Sequence[Node | None]:
+def _scatter_add_transpose(
+    b: Builder, ct: Node, out: Node, updates: Node, *indices: Node
+) -> Sequence[Node | None]:
     return (b.gather(ct, *indices, axes=out.attrs["axes"]), *(None for _ in indices))
 
 
@@ -156,7 +161,7 @@ op(
     ),
 )
 
-# --------------------------------------------------------------------------------------------------- scatter_set
+# ------------------------------------------------------------------------------------------------ scatter_set
 
 
 def _infer_scatter_set(x: Type, updates: Type, *indices: Type, axes: Axes) -> Type:
@@ -172,13 +177,17 @@ def _scatter_set(x: Any, updates: Any, *indices: Any, axes: Axes) -> Any:
     front = _in_front(out, axes)
     rest = front.shape[len(axes) :]
     rows = updates.reshape(np.size(indices[0]), *rest)
-    for k, place in enumerate(zip(*[p.ravel() for p in positions], strict=True)):  # in order: the last write wins
+    for k, place in enumerate(
+        zip(*[p.ravel() for p in positions], strict=True)
+    ):  # in order: the last write wins
         front[place] = rows[k]
     return out
 
 
 def _written_last(b: Builder, out: Node, indices: Sequence[Node]) -> Node | None:
-    """For each position of B whether no later one writes to the same place; None when there is one position only."""
+    """For each position of B whether no later one writes to the same place; None when there is one position
+    only.
+    """
     axes: Any = out.attrs["axes"]
     count = indices[0].type.size
     if count <= 1:
@@ -191,7 +200,9 @@ def _written_last(b: Builder, out: Node, indices: Sequence[Node]) -> Node | None
     return b.eq(b.gather(winner, *indices, axes=every), number)
 
 
-def _scatter_set_transpose(b: Builder, ct: Node, out: Node, x: Node, updates: Node, *indices: Node) -> Sequence[Node | None]:
+def _scatter_set_transpose(
+    b: Builder, ct: Node, out: Node, x: Node, updates: Node, *indices: Node
+) -> Sequence[Node | None]:
     axes: Any = out.attrs["axes"]
     kept = b.scatter_set(ct, b.full(0.0, updates.type), *indices, axes=axes)
     found = b.gather(ct, *indices, axes=axes)

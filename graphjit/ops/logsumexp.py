@@ -1,7 +1,7 @@
 """Row-wise log-domain functions over ``axes``: logsumexp, softmax, log_softmax (values as in scipy.special).
 
-Derivatives use the output: the weights of logsumexp are exp(x - out), those of log_softmax exp(out).
-Choices (documented and tested): a row of -inf has logsumexp -inf and weights 0; every +inf has weight 1 and its
+Derivatives use the output: the weights of logsumexp are exp(x - out), those of log_softmax exp(out). Choices
+(documented and tested): a row of -inf has logsumexp -inf and weights 0; every +inf has weight 1 and its
 neighbours 0; an empty row has logsumexp -inf.
 """
 
@@ -63,7 +63,7 @@ def _finite_or_zero(b: Builder, row: Node) -> Node:
     return b.select(b.isfinite(row), row, b.full(0.0, row.type))
 
 
-# ----------------------------------------------------------------------------------------------------- logsumexp
+# -------------------------------------------------------------------------------------------------- logsumexp
 
 
 def _weights(b: Builder, out: Node, x: Node) -> Node:
@@ -74,7 +74,9 @@ def _weights(b: Builder, out: Node, x: Node) -> Node:
     return b.exp(b.select(b.eq(x, INF), b.full(0.0, x.type), gap))
 
 
-def _logsumexp_jvp(b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]) -> Node | None:
+def _logsumexp_jvp(
+    b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]
+) -> Node | None:
     (x,), (tangent,) = args, tangents
     if tangent is None:
         return None
@@ -121,7 +123,7 @@ op(
     special=(INF, -INF, float("nan"), 1000.0),
 )
 
-# ------------------------------------------------------------------------------------------ softmax, log_softmax
+# --------------------------------------------------------------------------------------- softmax, log_softmax
 
 
 def _row_masked(
@@ -152,7 +154,9 @@ def _log_softmax_pull(b: Builder, ct: Node, out: Node) -> Node:
     return b.sub(ct, b.mul(b.exp(out), spread(b, b.sum(ct, axes=axes), out, axes)))
 
 
-def _log_softmax_jvp(b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]) -> Node | None:
+def _log_softmax_jvp(
+    b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]
+) -> Node | None:
     (tangent,) = tangents
     if tangent is None:
         return None

@@ -2,8 +2,8 @@
 
 Job: recognise ``select(condition, value, 0)``, take it apart and put it together again.
 Input: nodes of cotangents.  Output: the same values in the normal form below.
-Invariant: the normal form has one selection, outermost; nested selections are joined into one condition, so that a
-chain of n selections never carries n masks along.
+Invariant: the normal form has one selection, outermost; nested selections are joined into one condition, so
+that a chain of n selections never carries n masks along.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def remask(b: Builder, condition: Node, taken: bool, value: Node) -> Node:
 
 
 def scale(b: Builder, ct: Node, local: Node) -> Node:
-    """``ct * local``; ``select(c, t, 0) * p`` becomes ``select(c, t * p, 0)``: no 0 * inf outside the condition."""
+    """``ct * local``; ``select(c, t, 0) * p`` becomes ``select(c, t * p, 0)``: no 0 * inf outside the
+    condition.
+    """
     mask = peel(b, ct)
     if mask is None:
         return b.mul(ct, local)
@@ -66,14 +68,18 @@ def scale(b: Builder, ct: Node, local: Node) -> Node:
 
 
 class RowCondition(NamedTuple):
-    """A condition that is necessary for any element of a row to be other than zero; ``exact`` when it is also sufficient."""
+    """A condition that is necessary for any element of a row to be other than zero; ``exact`` when it is also
+    sufficient.
+    """
 
     condition: Node
     exact: bool
 
 
 def along_rows(b: Builder, mask: Masked, axes: tuple[int, ...]) -> RowCondition | None:
-    """What a mask says about whole rows: its parts that do not vary along ``axes``, with those axes removed."""
+    """What a mask says about whole rows: its parts that do not vary along ``axes``, with those axes
+    removed.
+    """
     return _necessary(b, mask.condition, mask.taken, axes, DEPTH)
 
 
@@ -81,7 +87,9 @@ DEPTH = 8
 """How far below a condition its broadcasts are searched; deeper ones count as varying."""
 
 
-def _necessary(b: Builder, condition: Node, holding: bool, axes: tuple[int, ...], depth: int) -> RowCondition | None:
+def _necessary(
+    b: Builder, condition: Node, holding: bool, axes: tuple[int, ...], depth: int
+) -> RowCondition | None:
     """The row condition behind ``condition`` (or behind its negation)."""
     name = condition.op.name
     if depth and name == "not":
@@ -93,17 +101,23 @@ def _necessary(b: Builder, condition: Node, holding: bool, axes: tuple[int, ...]
             if not known:
                 return None
             exact = len(known) == 2 and all(part.exact for part in known)
-            joined = known[0].condition if len(known) == 1 else b.emit("and", *(part.condition for part in known))
+            joined = (
+                known[0].condition if len(known) == 1 else b.emit("and", *(part.condition for part in known))
+            )
             return RowCondition(joined, exact)
         if len(known) < 2:
             return None
-        return RowCondition(b.emit("or", *(part.condition for part in known)), all(part.exact for part in known))
+        return RowCondition(
+            b.emit("or", *(part.condition for part in known)), all(part.exact for part in known)
+        )
     row = without_axes(b, condition, axes, depth)
     return None if row is None else RowCondition(row if holding else b.emit("not", row), True)
 
 
 def without_axes(b: Builder, node: Node, axes: tuple[int, ...], depth: int = DEPTH) -> Node | None:
-    """``node`` with ``axes`` removed, when it is an elementwise expression of broadcasts that do not vary along them."""
+    """``node`` with ``axes`` removed, when it is an elementwise expression of broadcasts that do not vary
+    along them.
+    """
     if node.op.name == "broadcast_to":
         inner = node.args[0]
         lead = len(node.shape) - len(inner.shape)
@@ -112,8 +126,16 @@ def without_axes(b: Builder, node: Node, axes: tuple[int, ...], depth: int = DEP
         kept = [a for a in range(len(node.shape)) if a not in axes]
         inner = b.reshape(inner, shape=tuple(inner.shape[a - lead] for a in kept if a >= lead))
         return b.broadcast_to(inner, shape=tuple(node.shape[a] for a in kept))
-    elementwise = isinstance(node.op.lower, Scalar) or isinstance(node.op.derivative, Partials | ZeroDerivative)
-    if not depth or not elementwise or not node.args or node.attrs or any(arg.shape != node.shape for arg in node.args):
+    elementwise = isinstance(node.op.lower, Scalar) or isinstance(
+        node.op.derivative, Partials | ZeroDerivative
+    )
+    if (
+        not depth
+        or not elementwise
+        or not node.args
+        or node.attrs
+        or any(arg.shape != node.shape for arg in node.args)
+    ):
         return None
     args = []
     for arg in node.args:

@@ -1,8 +1,10 @@
-"""Powers and roots: pow, square, reciprocal, sqrt, cbrt, hypot, and the roots that norms and deviations end with.
+"""Powers and roots: pow, square, reciprocal, sqrt, cbrt, hypot, and the roots that norms and deviations end
+with.
 
-Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` and ``rooted`` have 0 at the origin.  For
-``x**y``: d/dx at x = 0 is that of the power function (1 for y = 1, 0 for y > 1 and for y = 0); d/dy at x = 0 is 0 for
-y >= 0 and NaN for negative x, where the power exists for isolated y only.  Formulas: DLMF 4.7(ii).
+Choices (documented and tested): ``sqrt`` and ``cbrt`` have derivative inf at 0; ``hypot`` and ``rooted`` have
+0 at the origin. For ``x**y``: d/dx at x = 0 is that of the power function (1 for y = 1, 0 for y > 1 and for y
+= 0); d/dy at x = 0 is 0 for y >= 0 and NaN for negative x, where the power exists for isolated y only.
+Formulas: DLMF 4.7(ii).
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def _raised(b: Builder, x: Node, power: float) -> Node | None:
 
 
 def _pow_cases(rng: np.random.Generator, draw: Draw) -> list[Case]:
-    """Positive bases for floats (a derivative in y exists there), small non-negative exponents for integers."""
+    """Positive bases for floats (a derivative in y exists there), small non-negative exponents for
+    integers.
+    """
     cases: list[Case] = []
     for (x, y), attrs in elementwise_cases(2)(rng, draw):
         if x.dtype.kind == "f":
@@ -155,7 +159,7 @@ op(
 )
 
 
-# --------------------------------------------------------------------------- roots of sums that are never negative
+# ---------------------------------------------------------------------- roots of sums that are never negative
 
 
 def _root(b: Builder, x: Node, root: float) -> Node:

@@ -1,8 +1,8 @@
 """Reductions over axes: sum, prod, max, min, any, all, argmax, argmin.
 
-Choices (documented and tested): ties of ``max``/``min`` share the derivative evenly, and nobody gets any where the
-result is NaN. The derivative of ``prod`` multiplies the other factors and never divides, so that it holds at zeros,
-in every order.
+Choices (documented and tested): ties of ``max``/``min`` share the derivative evenly, and nobody gets any
+where the result is NaN. The derivative of ``prod`` multiplies the other factors and never divides, so that it
+holds at zeros, in every order.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ op(
 )
 
 
-def _extremum_jvp(b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]) -> Node | None:
+def _extremum_jvp(
+    b: Builder, out: Node, args: Sequence[Node], tangents: Sequence[Node | None]
+) -> Node | None:
     (x,), (tangent,) = args, tangents
     if tangent is None:
         return None
@@ -88,7 +90,9 @@ def _extremum_vjp(b: Builder, ct: Node, out: Node, args: Sequence[Node]) -> Sequ
 
 
 def _attained(b: Builder, out: Node, x: Node) -> tuple[Node, Node]:
-    """Where the extremum is attained, and how often (at least 1, also where the result is NaN and equals nothing)."""
+    """Where the extremum is attained, and how often (at least 1, also where the result is NaN and equals
+    nothing).
+    """
     axes: Any = out.attrs["axes"]
     mask = b.eq(x, spread(b, out, x, axes))
     return mask, b.maximum(b.sum(b.convert(mask, dtype=x.dtype), axes=axes), 1.0)
@@ -109,7 +113,7 @@ for _name, _function, _combine in (("max", np.max, "max"), ("min", np.min, "min"
         special=(float("inf"), float("-inf"), float("nan")),
     )
 
-# ---------------------------------------------------------------------------------------------------------- prod
+# ------------------------------------------------------------------------------------------------------- prod
 
 
 def merged(b: Builder, x: Node, axes: tuple[int, ...]) -> tuple[Node, tuple[int, ...]]:
@@ -160,7 +164,7 @@ op(
     special=(0.0, -0.0),
 )
 
-# ---------------------------------------------------------------------------------------------------- truth, position
+# -------------------------------------------------------------------------------------------- truth, position
 
 for _name, _function, _combine, _doc in (
     ("any", np.any, "or", "Whether any element is True."),

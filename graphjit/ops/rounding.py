@@ -1,8 +1,8 @@
 """Rounding, division with remainder, shifts of bits.
 
-Floating point ``floor_divide`` and ``remainder`` follow Python's and NumPy's definition: C's exact ``fmod``, then a
-correction by the sign of the divisor.  Integers are operations of their own, guarded at run time: a zero divisor
-raises ZeroDivisionError.
+Floating point ``floor_divide`` and ``remainder`` follow Python's and NumPy's definition: C's exact ``fmod``,
+then a correction by the sign of the divisor. Integers are operations of their own, guarded at run time: a
+zero divisor raises ZeroDivisionError.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ op(
     special=(*EDGES, 0.5, -0.5, 1.5, 2.5, 1e300),
 )
 
-# --------------------------------------------------------------------------------------- division with remainder
+# ------------------------------------------------------------------------------------ division with remainder
 
 
 def _guarded(function: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -87,7 +87,8 @@ def _float_version(name: str) -> LocalRule:
 def _nonzero_divisors(rng: np.random.Generator, draw: Draw) -> list[Any]:
     """Integers other than 0; floats that stay away from 0, where the remainder jumps all the time."""
     return [
-        ([x, np.where(np.abs(y) < 0.5, y.dtype.type(1), y).astype(y.dtype)], attrs) for (x, y), attrs in elementwise_cases(2)(rng, draw)
+        ([x, np.where(np.abs(y) < 0.5, y.dtype.type(1), y).astype(y.dtype)], attrs)
+        for (x, y), attrs in elementwise_cases(2)(rng, draw)
     ]
 
 
@@ -173,11 +174,16 @@ op(
     special=EDGES,
 )
 
-# -------------------------------------------------------------------------------------------------------- shifts
+# ----------------------------------------------------------------------------------------------------- shifts
 
 for _name, _scalar, _function, _doc in (
     ("left_shift", "shl", np.left_shift, "x << y; shifting all bits out gives 0."),
-    ("right_shift", "shr", np.right_shift, "x >> y, arithmetic if signed; shifting all bits out gives 0 or -1."),
+    (
+        "right_shift",
+        "shr",
+        np.right_shift,
+        "x >> y, arithmetic if signed; shifting all bits out gives 0 or -1.",
+    ),
 ):
     op(
         _name,

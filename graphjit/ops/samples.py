@@ -48,7 +48,9 @@ class Cases:
 
 
 def elementwise_cases(arity: int) -> Callable[[np.random.Generator, Draw], list[Case]]:
-    """``make`` for elementwise ops whose arguments need more care than an interval: random values in every shape."""
+    """``make`` for elementwise ops whose arguments need more care than an interval: random values in every
+    shape.
+    """
 
     def make(rng: np.random.Generator, draw: Draw) -> list[Case]:
         return [([draw(*shape) for _ in range(arity)], {}) for shape in SHAPES]

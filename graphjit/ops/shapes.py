@@ -18,7 +18,7 @@ from graphjit.ops.samples import ALL, Cases
 
 Index = Sequence[Affine[Any]]
 
-# ---------------------------------------------------------------------------------------------- broadcast_to
+# ----------------------------------------------------------------------------------------------- broadcast_to
 
 
 def _infer_broadcast(x: Type, *, shape: tuple[int, ...]) -> Type:
@@ -31,7 +31,9 @@ def _infer_broadcast(x: Type, *, shape: tuple[int, ...]) -> Type:
 def _broadcast_index(node: Node, index: Index) -> tuple[Affine[Any], ...]:
     x = node.args[0]
     lead = len(node.shape) - len(x.shape)
-    return tuple(Affine() if n == 1 and node.shape[lead + i] != 1 else index[lead + i] for i, n in enumerate(x.shape))
+    return tuple(
+        Affine() if n == 1 and node.shape[lead + i] != 1 else index[lead + i] for i, n in enumerate(x.shape)
+    )
 
 
 def _broadcast_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node | None]:
@@ -70,7 +72,7 @@ op(
     ),
 )
 
-# --------------------------------------------------------------------------------------------------- reshape
+# ---------------------------------------------------------------------------------------------------- reshape
 
 
 def _infer_reshape(x: Type, *, shape: tuple[int, ...]) -> Type:
@@ -106,7 +108,7 @@ op(
     ),
 )
 
-# ------------------------------------------------------------------------------------------------- transpose
+# -------------------------------------------------------------------------------------------------- transpose
 
 
 def _infer_transpose(x: Type, *, perm: tuple[int, ...]) -> Type:
@@ -158,7 +160,9 @@ op(
 # ------------------------------------------------------------------------------------------------ slice, flip
 
 
-def _infer_slice(x: Type, *, starts: tuple[int, ...], limits: tuple[int, ...], steps: tuple[int, ...]) -> Type:
+def _infer_slice(
+    x: Type, *, starts: tuple[int, ...], limits: tuple[int, ...], steps: tuple[int, ...]
+) -> Type:
     if not len(starts) == len(limits) == len(steps) == x.ndim:
         raise ShapeError(f"slice of {x} needs {x.ndim} starts, limits and steps")
     for n, start, limit, step in zip(x.shape, starts, limits, steps, strict=True):
@@ -182,7 +186,9 @@ def _slice_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node 
 
 def _slice_rules(b: Builder, x: Node, *, starts: Any, limits: Any, steps: Any) -> Node | None:
     """The whole array -> x."""
-    whole = all(s == 0 and u == n and t == 1 for s, u, t, n in zip(starts, limits, steps, x.shape, strict=True))
+    whole = all(
+        s == 0 and u == n and t == 1 for s, u, t, n in zip(starts, limits, steps, x.shape, strict=True)
+    )
     return x if whole else None
 
 
@@ -256,7 +262,9 @@ def _infer_flip(x: Type, *, axes: tuple[int, ...]) -> Type:
 
 def _flip_index(node: Node, index: Index) -> tuple[Affine[Any], ...]:
     axes: Any = node.attrs["axes"]
-    return tuple(n - 1 - i if a in axes else i for a, (i, n) in enumerate(zip(index, node.shape, strict=True)))
+    return tuple(
+        n - 1 - i if a in axes else i for a, (i, n) in enumerate(zip(index, node.shape, strict=True))
+    )
 
 
 def _flip_rules(b: Builder, x: Node, *, axes: tuple[int, ...]) -> Node | None:
@@ -276,7 +284,11 @@ op(
     lower=View(_flip_index),
     simplify=[_flip_rules],
     samples=Cases(
-        lambda rng, draw: [([draw(5)], {"axes": (0,)}), ([draw(2, 3)], {"axes": (0, 1)}), ([draw(0)], {"axes": (0,)})],
+        lambda rng, draw: [
+            ([draw(5)], {"axes": (0,)}),
+            ([draw(2, 3)], {"axes": (0, 1)}),
+            ([draw(0)], {"axes": (0,)}),
+        ],
         ALL,
     ),
 )
@@ -288,7 +300,9 @@ def _infer_concatenate(*types: Type, axis: int) -> Type:
     first = types[0]
     for other in types:
         same = other.dtype == first.dtype and other.ndim == first.ndim
-        if not same or any(i != axis and n != m for i, (n, m) in enumerate(zip(first.shape, other.shape, strict=True))):
+        if not same or any(
+            i != axis and n != m for i, (n, m) in enumerate(zip(first.shape, other.shape, strict=True))
+        ):
             raise ShapeError(f"concatenate along axis {axis}: {', '.join(map(str, types))} do not fit")
     shape = list(first.shape)
     shape[axis] = sum(t.shape[axis] for t in types)

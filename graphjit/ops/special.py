@@ -1,13 +1,12 @@
 """scipy.special: error functions, logistic functions, entropy terms, normal distribution, gamma functions.
 
-SciPy is loaded by the first reference evaluation and never at import (it costs more than a third of a second), so
-``numpy`` names the SciPy functions as strings here: ``"scipy.special.erf"``.
+SciPy is loaded by the first reference evaluation and never at import (it costs more than a third of a
+second), so ``numpy`` names the SciPy functions as strings here: ``"scipy.special.erf"``.
 
 Sources: error functions DLMF 7.2, 7.7, 7.12.1 (tail of erfcx); logistic functions and the log of the normal
-distribution by their definitions; gamma functions DLMF 5.2, 5.5 (recurrence, reflection), 5.11 (asymptotic series),
-5.15 (polygamma).
-Choices (documented and tested): ``xlogy`` and ``xlog1py`` have derivative 0 in y where x = 0, also at the
-singularity.
+distribution by their definitions; gamma functions DLMF 5.2, 5.5 (recurrence, reflection), 5.11 (asymptotic
+series), 5.15 (polygamma). Choices (documented and tested): ``xlogy`` and ``xlog1py`` have derivative 0 in y
+where x = 0, also at the singularity.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _declare(
     )
 
 
-# ---------------------------------------------------------------------------------------------- error functions
+# -------------------------------------------------------------------------------------------- error functions
 
 
 def _bell(b: Builder, x: Node) -> Node:
@@ -76,11 +75,15 @@ def _bell(b: Builder, x: Node) -> Node:
 
 
 def _bell_of(rate: float) -> Callable[[Any], Any]:
-    """exp(-rate*h*h) exp(-rate*(x-h)*(x+h)), h the leading digits of x: the rounding of x*x alone would cost hundreds of ULP."""
+    """exp(-rate*h*h) exp(-rate*(x-h)*(x+h)), h the leading digits of x: the rounding of x*x alone would cost
+    hundreds of ULP.
+    """
 
     def impl(x: Any) -> Any:
         x = np.clip(x, -1e4, 1e4)
-        splitter = x.dtype.type(4097 if x.dtype.itemsize == 4 else 134217729)  # Veltkamp's: the square of half the digits is exact
+        splitter = x.dtype.type(
+            4097 if x.dtype.itemsize == 4 else 134217729
+        )  # Veltkamp's: the square of half the digits is exact
         with np.errstate(all="ignore"):
             product = x * splitter
             head = product - (product - x)
@@ -145,7 +148,7 @@ _declare(
     accuracy="4 ULP",
 )
 
-# ------------------------------------------------------------------------------------------- logistic functions
+# ----------------------------------------------------------------------------------------- logistic functions
 
 
 def _expand_expit(b: Builder, out: Node, x: Node) -> Node:
@@ -213,7 +216,7 @@ _declare(
     special=(1.0, 0.5, 2.0),
 )
 
-# ------------------------------------------------------------------------------------------------ entropy terms
+# ---------------------------------------------------------------------------------------------- entropy terms
 
 
 def _times_log(log: str) -> Callable[..., Node]:
@@ -251,7 +254,7 @@ _declare(
     special=(-1.0,),
 )
 
-# ------------------------------------------------------------------------------------------ normal distribution
+# ---------------------------------------------------------------------------------------- normal distribution
 
 
 def _expand_log_ndtr(b: Builder, out: Node, x: Node) -> Node:
@@ -266,14 +269,18 @@ _FRACTION = 32
 
 
 def _expand_hazard(b: Builder, out: Node, x: Node) -> Node:
-    """sqrt(2/pi) / erfcx(-x/sqrt(2)), and phi(x) / Phi(x) where erfcx would magnify the rounding of its argument."""
+    """sqrt(2/pi) / erfcx(-x/sqrt(2)), and phi(x) / Phi(x) where erfcx would magnify the rounding of its
+    argument.
+    """
     lower = b.div(math.sqrt(2.0 / math.pi), b.erfcx(b.mul(x, -SQRT_HALF)))
     bell = b.mul(b.half_bell(x), 1.0 / math.sqrt(2.0 * math.pi))
     return b.select(b.gt(x, 1.0), b.div(bell, b.mul(b.erfc(b.mul(x, -SQRT_HALF)), 0.5)), lower)
 
 
 def _expand_hazard_excess(b: Builder, out: Node, x: Node) -> Node:
-    """x + hazard(x) is 1 / (y + 2 / (y + 3 / (y + ...))) for y = -x: far below 0 the sum would cancel (DLMF 7.9.1)."""
+    """x + hazard(x) is 1 / (y + 2 / (y + 3 / (y + ...))) for y = -x: far below 0 the sum would cancel (DLMF
+    7.9.1).
+    """
     far = b.lt(x, -5.0)
     y = b.select(far, b.neg(x), b.full(5.0, x.type))
     tail = y
@@ -346,7 +353,7 @@ _declare(
     special=(40.0, -40.0, -1e5),
 )
 
-# ---------------------------------------------------------------------------------------------- gamma functions
+# -------------------------------------------------------------------------------------------- gamma functions
 
 _declare(
     "gammaln",
@@ -392,7 +399,18 @@ op(
 
 _SHIFT = 12  # the asymptotic series starts at x + 12
 _BERNOULLI = tuple(
-    Fraction(*pair) for pair in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510), (43867, 798))
+    Fraction(*pair)
+    for pair in (
+        (1, 6),
+        (-1, 30),
+        (1, 42),
+        (-1, 30),
+        (5, 66),
+        (-691, 2730),
+        (7, 6),
+        (-3617, 510),
+        (43867, 798),
+    )
 )
 
 
@@ -414,7 +432,9 @@ def _power(b: Builder, x: Node, n: int) -> Node:
 
 
 def _expand_polygamma(b: Builder, out: Node, x: Node) -> Node:
-    """(-1)**(n+1) n! zeta(n+1, x): 12 terms and the Euler-Maclaurin tail (DLMF 5.15.9); reflection for x < 1/2 (5.15.6)."""
+    """(-1)**(n+1) n! zeta(n+1, x): 12 terms and the Euler-Maclaurin tail (DLMF 5.15.9); reflection for x <
+    1/2 (5.15.6).
+    """
     n: Any = out.attrs["n"]
     reflected = b.lt(x, 0.5)
     y = b.select(reflected, b.sub(1.0, x), x)
@@ -445,7 +465,9 @@ def _expand_polygamma(b: Builder, out: Node, x: Node) -> Node:
 
 
 def _cotangent_derivative(n: int) -> list[float]:
-    """d^n/dx^n pi cot(pi x) as coefficients in c = cot(pi x), lowest first: each step applies c' = -pi (1 + c*c)."""
+    """d^n/dx^n pi cot(pi x) as coefficients in c = cot(pi x), lowest first: each step applies c' = -pi (1 +
+    c*c).
+    """
     row = [0, 1]
     for _ in range(n):
         slope = [k * a for k, a in enumerate(row)][1:]
@@ -461,6 +483,8 @@ op(
     impl=_polygamma,
     grad=Partials(lambda b, out, x: b.polygamma(x, n=out.attrs["n"] + 1)),
     lower=Decompose(_expand_polygamma),
-    samples=Cases(lambda rng, draw: [([np.abs(draw(5)) + draw().dtype.type(0.5)], {"n": n}) for n in (2, 3, 4)]),
+    samples=Cases(
+        lambda rng, draw: [([np.abs(draw(5)) + draw().dtype.type(0.5)], {"n": n}) for n in (2, 3, 4)]
+    ),
     special=(0.0, -0.0, float("inf"), float("nan"), 1e3, -2.3),  # no limit at -inf
 )

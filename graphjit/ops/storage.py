@@ -21,5 +21,7 @@ op(
     impl=lambda x, *, slot: np.copy(x),
     grad=Partials(1),
     lower=Scalar("copy", cost=0),
-    samples=Cases(lambda rng, draw: [([draw(*shape)], {"slot": 0}) for shape in [(), (0,), (5,), (2, 3)]], ALL),
+    samples=Cases(
+        lambda rng, draw: [([draw(*shape)], {"slot": 0}) for shape in [(), (0,), (5,), (2, 3)]], ALL
+    ),
 )

@@ -1,8 +1,9 @@
 """Exponentials, logarithms, trigonometric and hyperbolic functions and their inverses.
 
 Derivatives: DLMF 4.7, 4.20, 4.24(ii), 4.34, 4.38(ii) (Abramowitz & Stegun, 4.2 to 4.6), written so that they
-neither overflow nor cancel where the function itself is finite.  ``arctan2`` has no derivative at the origin: NaN.
-``logaddexp`` at infinities: -inf has weight 0, +inf has weight 1.  Accuracy of the compiled code: docs/accuracy.md.
+neither overflow nor cancel where the function itself is finite. ``arctan2`` has no derivative at the origin:
+NaN. ``logaddexp`` at infinities: -inf has weight 0, +inf has weight 1. Accuracy of the compiled code:
+docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from graphjit.ops.samples import EDGES, uniform
 LN2, LN10 = math.log(2.0), math.log(10.0)
 
 
-def _unary(name: str, doc: str, function: np.ufunc, partial: Partial, cost: int, low: float, high: float, *special: float) -> None:
+def _unary(
+    name: str,
+    doc: str,
+    function: np.ufunc,
+    partial: Partial,
+    cost: int,
+    low: float,
+    high: float,
+    *special: float,
+) -> None:
     op(
         name,
         doc=doc,
@@ -35,7 +45,7 @@ def _unary(name: str, doc: str, function: np.ufunc, partial: Partial, cost: int,
     )
 
 
-# ------------------------------------------------------------------------------------ exponentials, logarithms
+# ----------------------------------------------------------------------------------- exponentials, logarithms
 
 _unary("exp", "e**x.", np.exp, lambda b, out, x: out, 20, -3, 3, 710.0, -750.0)
 _unary("exp2", "2**x.", np.exp2, lambda b, out, x: b.mul(out, LN2), 20, -3, 3, 1100.0)
@@ -43,9 +53,11 @@ _unary("expm1", "Accurate e**x - 1.", np.expm1, lambda b, out, x: b.add(out, 1.0
 _unary("log", "Natural logarithm.", np.log, lambda b, out, x: b.div(1.0, x), 25, 0.1, 4, -1.0)
 _unary("log2", "Logarithm to base 2.", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), 25, 0.1, 4, -1.0)
 _unary("log10", "Logarithm to base 10.", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), 25, 0.1, 4, -1.0)
-_unary("log1p", "Accurate log(1 + x).", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), 25, -0.8, 4, -1.0)
+_unary(
+    "log1p", "Accurate log(1 + x).", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), 25, -0.8, 4, -1.0
+)
 
-# ------------------------------------------------------------------------------------------------ trigonometric
+# ---------------------------------------------------------------------------------------------- trigonometric
 
 
 def _rsqrt_of(b: Builder, product: Node) -> Node:
@@ -59,7 +71,9 @@ def _one_minus_square(b: Builder, x: Node) -> Node:
 
 _unary("sin", "Sine of radians.", np.sin, lambda b, out, x: b.cos(x), 30, -3, 3, 1e22)
 _unary("cos", "Cosine of radians.", np.cos, lambda b, out, x: b.neg(b.sin(x)), 30, -3, 3, 1e22)
-_unary("tan", "Tangent of radians.", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), 35, -1.2, 1.2, 1e22)
+_unary(
+    "tan", "Tangent of radians.", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), 35, -1.2, 1.2, 1e22
+)
 _unary(
     "arcsin",
     "Inverse sine.",
@@ -119,7 +133,7 @@ op(
     accuracy="2 ULP",
 )
 
-# --------------------------------------------------------------------------------------------------- hyperbolic
+# ------------------------------------------------------------------------------------------------- hyperbolic
 
 _unary("sinh", "Hyperbolic sine.", np.sinh, lambda b, out, x: b.cosh(x), 30, -3, 3, 710.0)
 _unary("cosh", "Hyperbolic cosine.", np.cosh, lambda b, out, x: b.sinh(x), 30, -3, 3, 710.0)
@@ -200,7 +214,7 @@ _unary(
     1.0,
 )
 
-# --------------------------------------------------------------------------------------------------- log-domain
+# ------------------------------------------------------------------------------------------------- log-domain
 
 
 def _difference(b: Builder, x: Node, y: Node) -> Node:
@@ -228,7 +242,8 @@ op(
 
 
 def logistic_parts(b: Builder, x: Node, power: str) -> tuple[Node, Node]:
-    """q / (1 + q) and 1 / (1 + q) for q = power**-|x|: the logistic function of -|x| and of |x|, neither with an overflow.
+    """q / (1 + q) and 1 / (1 + q) for q = power**-|x|: the logistic function of -|x| and of |x|, neither with
+    an overflow.
 
     Their product is its derivative, so value and derivative share one exponential and one quotient.
     """

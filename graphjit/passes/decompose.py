@@ -1,8 +1,8 @@
 """Composite ops become the ops they consist of.
 
-Job: expand every op whose lowering is `Decompose`, also those that an expansion brings in.  Runs after differentiation, so that derivatives
-come from the composite op's own rule.
-Input and output: a graph.  Invariant: no op with a `Decompose` lowering is left.
+Job: expand every op whose lowering is `Decompose`, also those that an expansion brings in. Runs after
+differentiation, so that derivatives come from the composite op's own rule. Input and output: a graph.
+Invariant: no op with a `Decompose` lowering is left.
 """
 
 from __future__ import annotations

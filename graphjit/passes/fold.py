@@ -1,10 +1,11 @@
 """Constant folding: what is known while compiling is not computed again at each call.
 
-Job: replace nodes whose arguments are constants by their value, computed by the op's reference implementation; an elementwise op on arrays
-that are each filled with one number is computed once and spread.
+Job: replace nodes whose arguments are constants by their value, computed by the op's reference
+implementation; an elementwise op on arrays that are each filled with one number is computed once and spread.
 Input and output: a graph.
-Invariants: the value is what the interpreter gives, bit for bit; what could raise when the program runs, or warns of an invalid integer
-operation, is left in place; constants never grow the program by more than `SIZE_LIMIT` elements each.
+Invariants: the value is what the interpreter gives, bit for bit; what could raise when the program runs, or
+warns of an invalid integer operation, is left in place; constants never grow the program by more than
+`SIZE_LIMIT` elements each.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _spread(b: Builder, node: Node) -> Node | None:
 
 def is_known(node: Node) -> bool:
     """Whether a node is a constant or a constant scalar spread over a shape."""
-    return node.is_const or (node.op.name == "broadcast_to" and node.args[0].is_const and node.args[0].type.size == 1)
+    return node.is_const or (
+        node.op.name == "broadcast_to" and node.args[0].is_const and node.args[0].type.size == 1
+    )
 
 
 def known_array(node: Node) -> np.ndarray:
@@ -92,7 +95,9 @@ def evaluate(node: Node, args: list[np.ndarray]) -> np.ndarray | None:
     """The op's reference value on ``args``, or None where the compiled program could report an error."""
     quiet = node.dtype.kind == "f"
     try:
-        with np.errstate(all="ignore") if quiet else np.errstate(all="ignore", divide="raise", invalid="raise"):
+        with (
+            np.errstate(all="ignore") if quiet else np.errstate(all="ignore", divide="raise", invalid="raise")
+        ):
             value = np.asarray(node.op.impl(*args, **node.attrs))
     except (ArithmeticError, LookupError, ValueError):
         return None
@@ -102,7 +107,11 @@ def evaluate(node: Node, args: list[np.ndarray]) -> np.ndarray | None:
 def _is_elementwise(node: Node) -> bool:
     if isinstance(node.op.lower, Scalar):
         return True
-    return isinstance(node.op.lower, Decompose) and not node.op.attrs and all(arg.shape == node.shape for arg in node.args)
+    return (
+        isinstance(node.op.lower, Decompose)
+        and not node.op.attrs
+        and all(arg.shape == node.shape for arg in node.args)
+    )
 
 
 def _work(node: Node) -> int:

@@ -1,10 +1,10 @@
 """Gradients of many small reads: one assembly instead of a sum of mostly zero arrays.
 
-Job: a loop that reads x[0], x[1], ... n times leaves a gradient ``embed(g0) + embed(g1) + ...``: n arrays of the size of x, quadratic work.
-Such a sum becomes a concatenation of the pieces: equal places are added small, places side by side are joined, axis by axis.
-Input and output: a graph.
-Invariants: every element is the sum of the same terms; their order may change, and ``-0.0 + 0.0`` is not formed any more, so a zero may keep
-its sign.  Work is n log n in the number of terms.
+Job: a loop that reads x[0], x[1], ... n times leaves a gradient ``embed(g0) + embed(g1) + ...``: n arrays of
+the size of x, quadratic work. Such a sum becomes a concatenation of the pieces: equal places are added small,
+places side by side are joined, axis by axis. Input and output: a graph.
+Invariants: every element is the sum of the same terms; their order may change, and ``-0.0 + 0.0`` is not
+formed any more, so a zero may keep its sign. Work is n log n in the number of terms.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def _spans(node: Node) -> tuple[Span, ...] | None:
 
 
 def _merge(b: Builder, boxes: Iterable[Box], axis: int) -> list[Box]:
-    """Boxes that agree on every other axis, added where they coincide and joined along ``axis`` where they do not overlap."""
+    """Boxes that agree on every other axis, added where they coincide and joined along ``axis`` where they do
+    not overlap.
+    """
     groups: dict[tuple[Span, ...], dict[Span, list[Node]]] = {}
     for box in boxes:
         rest = (*box.spans[:axis], *box.spans[axis + 1 :])
@@ -167,4 +169,6 @@ def _row(b: Builder, values: list[tuple[Span, Node]], axis: int) -> tuple[Node, 
 def _embedded(b: Builder, box: Box, shape: tuple[int, ...]) -> Node:
     if box.value.shape == shape:
         return box.value
-    return b.embed(box.value, shape=shape, starts=tuple(start for start, _ in box.spans), steps=(1,) * len(shape))
+    return b.embed(
+        box.value, shape=shape, starts=tuple(start for start, _ in box.spans), steps=(1,) * len(shape)
+    )

@@ -1,9 +1,11 @@
 """The one way in which passes rebuild a graph.
 
-Job: copy a graph node by node through a fresh builder, replacing nodes by what a step makes of them until nothing changes.
+Job: copy a graph node by node through a fresh builder, replacing nodes by what a step makes of them until
+nothing changes.
 Input: a graph and ``step(b, node) -> Node | None``.  Output: a graph with the same inputs.
-Invariants: a replacement has the type of what it replaces; order of evaluation is kept; every node that a step makes goes through the
-step itself; a graph that does not change is returned as it is; work is linear in the number of nodes and firings, nothing recurses.
+Invariants: a replacement has the type of what it replaces; order of evaluation is kept; every node that a
+step makes goes through the step itself; a graph that does not change is returned as it is; work is linear in
+the number of nodes and firings, nothing recurses.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class Rewriter:
     """Rebuilds graphs with one step to a fixed point."""
 
     def __init__(self, step: Step, settled: Callable[[Node, Node], None] | None = None) -> None:
-        """``settled(old, new)`` is called once for every node of the graph, in order, when its replacement is known."""
+        """``settled(old, new)`` is called once for every node of the graph, in order, when its replacement is
+        known.
+        """
         self.step = step
         self.settled = settled
         self.builder = Builder()
@@ -63,7 +67,9 @@ class Rewriter:
             replaced[node] = found
             if settled is not None:
                 settled(node, found)
-        return graph if intact else Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+        return (
+            graph if intact else Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+        )
 
     def _settle(self, start: Node) -> Node:
         """The final form of a node whose arguments may themselves be unfinished."""

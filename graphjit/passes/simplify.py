@@ -1,9 +1,9 @@
 """Simplification: the named rules, to a fixed point.
 
-Job: rebuild a graph, trying on each node constant folding and then the rules for its op; what a rule makes is simplified as well.
-Input and output: a graph.
-Invariants: exact rules keep every bit, the others stay within the bound they state; a rule that consumes an argument fires only when
-nothing else reads that argument.
+Job: rebuild a graph, trying on each node constant folding and then the rules for its op; what a rule makes is
+simplified as well. Input and output: a graph.
+Invariants: exact rules keep every bit, the others stay within the bound they state; a rule that consumes an
+argument fires only when nothing else reads that argument.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def simplify_with(graph: Graph, rules: Iterable[Rule]) -> tuple[Graph, Counter[s
         if tried is None:
             tried = table[node.op] = [rule for rule in chosen if rule.matches(node.op)]
         for rule in tried:
-            if rule.consumes and any(arg.op.name in rule.consumes and reads.get(arg, 0) > 1 for arg in node.args):
+            if rule.consumes and any(
+                arg.op.name in rule.consumes and reads.get(arg, 0) > 1 for arg in node.args
+            ):
                 continue
             made = rule.apply(b, node)
             if made is not None and made is not node:

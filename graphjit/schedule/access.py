@@ -1,7 +1,8 @@
 """Which elements of which stored values does a node read?
 
 Job: follow inlined nodes (elementwise ops and views) from a root down to values that live in storage.
-Input: a root and the set of stored nodes.  Output: (stored node, element address) pairs over the root's own axes.
+Input: a root and the set of stored nodes. Output: (stored node, element address) pairs over the root's own
+axes.
 Invariant: an address is affine in the axis numbers of the root's space, or None when it depends on data.
 """
 
@@ -103,7 +104,9 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
 
 
 def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
-    """The stored values that ``root`` reads through windows: by loads that hang on a condition, which nobody else shares."""
+    """The stored values that ``root`` reads through windows: by loads that hang on a condition, which nobody
+    else shares.
+    """
     found: set[Node] = set()
     seen: set[tuple[Node, bool]] = set()
     stack = [(node, False) for node, _ in start(root)]
@@ -121,7 +124,9 @@ def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
 
 
 def reads(root: Node, stored: set[Node]) -> list[Read]:
-    """Every stored value that ``root`` reads, with its addresses (a value read twice at one address counts once)."""
+    """Every stored value that ``root`` reads, with its addresses (a value read twice at one address counts
+    once).
+    """
     found: dict[tuple[Node, Address | None], None] = {}
     seen: set[tuple[Node, tuple[Address, ...]]] = set()
     stack = start(root)

@@ -1,9 +1,11 @@
 """Reductions that could share a sweep over memory, made to reduce over the same axes.
 
-Job: of several reductions over one space, (1) turn a sum along the rows of a symmetric (or antisymmetric) expression into the sum along its
-columns that others need anyway, as in all pairwise distances; (2) take a reduction over more axes in two stages, the first like the others'.
-Input and output: a graph, simplified for the last time (rules would join the two stages again).
-Invariants: the same terms are combined, in another order; nothing is computed that the graph did not compute before, but for one value a row.
+Job: of several reductions over one space, (1) turn a sum along the rows of a symmetric (or antisymmetric)
+expression into the sum along its columns that others need anyway, as in all pairwise distances; (2) take a
+reduction over more axes in two stages, the first like the others'. Input and output: a graph, simplified for
+the last time (rules would join the two stages again).
+Invariants: the same terms are combined, in another order; nothing is computed that the graph did not compute
+before, but for one value a row.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def align(graph: Graph) -> Graph:
     for node in nodes:
         if isinstance(node.op.lower, Reduce):
             kinds[node.args[0].shape].add(_axes(node))
-    mixed = {shape for shape, found in kinds.items() if len(found) > 1 and len(shape) == 2 and shape[0] >= BATCH}
+    mixed = {
+        shape for shape, found in kinds.items() if len(found) > 1 and len(shape) == 2 and shape[0] >= BATCH
+    }
     rows = {shape for shape in mixed if (1,) in kinds[shape]}
     if not rows:
         return graph
@@ -72,7 +76,9 @@ class _Mirror:
         self.memo: dict[Node, Signed | None] = {}
 
     def sum(self, x: Node) -> Node | None:
-        """The sum of ``x`` over its first axis as a sum over the second of something known; None if there is no such thing."""
+        """The sum of ``x`` over its first axis as a sum over the second of something known; None if there is
+        no such thing.
+        """
         if x.shape[0] != x.shape[1]:
             return None
         found = self.find(x)
@@ -89,7 +95,11 @@ class _Mirror:
             if node in self.memo:
                 stack.pop()
                 continue
-            missing = [arg for arg in node.args if arg not in self.memo] if isinstance(node.op.lower, Scalar) else []
+            missing = (
+                [arg for arg in node.args if arg not in self.memo]
+                if isinstance(node.op.lower, Scalar)
+                else []
+            )
             if missing:
                 stack += missing
                 continue

@@ -1,8 +1,8 @@
 """Decide how each contraction runs, and rewrite the graph accordingly.
 
-Job: matrix products large enough for a matrix kernel become contractions whose operands are strided matrices in storage; every other one
-becomes multiply + sum, which fuses with its surroundings.
-Input and output: a graph.  Invariant: afterwards `as_product` succeeds on every remaining contraction.
+Job: matrix products large enough for a matrix kernel become contractions whose operands are strided matrices
+in storage; every other one becomes multiply + sum, which fuses with its surroundings. Input and output: a
+graph. Invariant: afterwards `as_product` succeeds on every remaining contraction.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _operands(graph: Graph, nodes: Sequence[Node]) -> set[Node]:
 
 
 def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
-    """What a contraction becomes; ``alone``: nothing else is computed from or for it; ``operand``: only other contractions read it."""
+    """What a contraction becomes; ``alone``: nothing else is computed from or for it; ``operand``: only other
+    contractions read it.
+    """
     attrs: Any = node.attrs
     (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
     x, y = node.args
@@ -107,8 +109,11 @@ def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
     elif k <= SMALL_AXIS and min(m, n) >= OUTER and not operand:
         fused = True  # its result is most of what moves: loops write it as memory likes it, together with what comes after
     else:
-        # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is anything.
-        fused = m * n * k <= small or (not alone and max(m, n, k) <= SMALL_AXIS and node.type.size >= BATCH_IN_LANES * m * n)
+        # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is
+        # anything.
+        fused = m * n * k <= small or (
+            not alone and max(m, n, k) <= SMALL_AXIS and node.type.size >= BATCH_IN_LANES * m * n
+        )
     if fused or k <= 1 or node.dtype.kind != "f" or node.type.size == 0:
         return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
     if product is not None:
@@ -129,13 +134,16 @@ def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
 def _streams(product: Product) -> bool:
     """Whether a product with a vector is better run by a matrix kernel.
 
-    So it is where the terms of a sum lie far apart in a large matrix: the kernel reads whole rows side by side, a fused loop would go down the columns.
-    A matrix that is computed on the way stays in the loops that compute it, and a vector that is, may share a sweep over the matrix with them.
+    So it is where the terms of a sum lie far apart in a large matrix: the kernel reads whole rows side by
+    side, a fused loop would go down the columns. A matrix that is computed on the way stays in the loops that
+    compute it, and a vector that is, may share a sweep over the matrix with them.
     """
     x, y = product.node.args
     step = product.rhs[1] if product.m == 1 else product.lhs[0]
     stored = all(storage(node).op.name in ("input", "const", "contract") for node in (x, y))
-    return stored and step == 1 and max(product.m, product.n) > 1 and product.m * product.n * product.k >= LONG
+    return (
+        stored and step == 1 and max(product.m, product.n) > 1 and product.m * product.n * product.k >= LONG
+    )
 
 
 def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int) -> Node:
@@ -147,7 +155,9 @@ def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, 
 
 
 def _multiply_sum(b: Builder, node: Node, left: Any, right: Any, batch: int, free: int) -> Node:
-    """sum over the contracted axes of x * y: in the order of x or y where the other has no free axes, else (batch, free x, free y, contracted)."""
+    """sum over the contracted axes of x * y: in the order of x or y where the other has no free axes, else
+    (batch, free x, free y, contracted).
+    """
     for which, (order, other_order) in enumerate(((left, right), (right, left))):
         kept = len(node.shape)
         if len(other_order) - batch == len(order) - kept and list(order[:kept]) == sorted(order[:kept]):

@@ -1,9 +1,11 @@
 """Fusion: which nodes share a loop nest.
 
-Job: choose roots (values computed by a loop nest of their own or kept for several readers), then put roots into kernels greedily.
-Input: a graph without composite ops.  Output: steps in execution order; `Refusal` texts say why a root did not join a kernel.
-Invariants: a root joins a kernel only at or after the last step it depends on, so the order of steps stays valid; between members of one
-kernel every read is at the same point of the loops.
+Job: choose roots (values computed by a loop nest of their own or kept for several readers), then put roots
+into kernels greedily.
+Input: a graph without composite ops. Output: steps in execution order; `Refusal` texts say why a root did not
+join a kernel.
+Invariants: a root joins a kernel only at or after the last step it depends on, so the order of steps stays
+valid; between members of one kernel every read is at the same point of the loops.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from types import MappingProxyType
 
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
-from graphjit.schedule.access import Read, is_thin_reshape, is_window, linear, own_index, reads, space, storage
+from graphjit.schedule.access import (
+    Read,
+    is_thin_reshape,
+    is_window,
+    linear,
+    own_index,
+    reads,
+    space,
+    storage,
+)
 from graphjit.schedule.contractions import as_product
 from graphjit.schedule.places import Place, find_places
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
@@ -52,7 +63,9 @@ class Fusion:
     reads: dict[Node, list[Read]] = field(default_factory=dict)
     loads: list[set[Node]] = field(default_factory=list)
     places: dict[Node, list[Place]] = field(default_factory=dict)  # where else a root is written
-    refusals: dict[tuple[int, Node], str] = field(default_factory=dict)  # (number of a step, node that did not join it)
+    refusals: dict[tuple[int, Node], str] = field(
+        default_factory=dict
+    )  # (number of a step, node that did not join it)
 
     def first_write(self, node: Node) -> int:
         """The step in which the storage of a stored value is written for the first time."""
@@ -70,7 +83,13 @@ class Fusion:
 
 def own_cost(node: Node) -> int:
     """Cost of one element in add-like units."""
-    return node.op.lower.cost if isinstance(node.op.lower, Scalar) else 1 if node.op.name in ("gather", "embed") else 0
+    return (
+        node.op.lower.cost
+        if isinstance(node.op.lower, Scalar)
+        else 1
+        if node.op.name in ("gather", "embed")
+        else 0
+    )
 
 
 def is_inline(node: Node) -> bool:
@@ -80,7 +99,9 @@ def is_inline(node: Node) -> bool:
 
 
 def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
-    """Of the ``nodes`` of a graph: results, and what is needed as a whole by steps that are no kernels or read at any point."""
+    """Of the ``nodes`` of a graph: results, and what is needed as a whole by steps that are no kernels or
+    read at any point.
+    """
     roots = {storage(node) for node in graph.outputs}
     for node in nodes:
         if isinstance(node.op.lower, Special):
@@ -116,10 +137,12 @@ def choose_roots(graph: Graph, decided: Mapping[Node, bool] = NOTHING_DECIDED) -
             for user in readers.get(node, ())
         )
         fanout[node] = sum(
-            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1 for user in readers.get(node, ())
+            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1
+            for user in readers.get(node, ())
         )
         shifts[node] = sum(
-            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0 for user in readers.get(node, ())
+            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0
+            for user in readers.get(node, ())
         )
     for node in nodes:
         depth[node] = 1 + max((depth[arg] for arg in node.args), default=0)
@@ -157,10 +180,16 @@ def by_level(graph: Graph) -> list[Node]:
     return sorted(nodes, key=lambda node: (level[node], node.serial))
 
 
-def fuse(graph: Graph, order: Sequence[Node] | None = None, decided: Mapping[Node, bool] = NOTHING_DECIDED) -> Fusion:
-    """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another topological order."""
+def fuse(
+    graph: Graph, order: Sequence[Node] | None = None, decided: Mapping[Node, bool] = NOTHING_DECIDED
+) -> Fusion:
+    """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another
+    topological order.
+    """
     roots = choose_roots(graph, decided)
-    stored = roots | {node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)}
+    stored = roots | {
+        node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)
+    }
     result = Fusion([], stored, {}, places=find_places(graph))
     loads = result.loads
     for node in order or graph.nodes():
@@ -185,7 +214,9 @@ def fuse(graph: Graph, order: Sequence[Node] | None = None, decided: Mapping[Nod
                 result.position[node] = joined
                 loads[joined] |= found
                 continue
-            step = Kernel(space(node), _axes(node), _scan(node), [Member(node, 0, False)], _cost(node, stored))
+            step = Kernel(
+                space(node), _axes(node), _scan(node), [Member(node, 0, False)], _cost(node, stored)
+            )
         result.position[node] = len(result.steps)
         result.steps.append(step)
         loads.append(found)
@@ -224,7 +255,9 @@ def _cost(root: Node, stored: set[Node]) -> int:
     return total
 
 
-def _join(fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]) -> int | None:
+def _join(
+    fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]
+) -> int | None:
     """Position of the kernel that ``node`` joined, or None."""
     known = [dep for dep in found if dep in fusion.position]
     earliest = max((fusion.position[dep] + (dep.op.name == "concatenate") for dep in known), default=-1)
@@ -274,7 +307,9 @@ def _refusal(
             return f"they have running values along different axes or directions: {kernel.scan} and {_scan(node)}"
         reduced = kernel.axes if kernel.axes is not None else axes
         if reduced is not None and scan[0] not in reduced:
-            return f"a running value along axis {scan[0]} needs the innermost loop, the reduction {reduced} too"
+            return (
+                f"a running value along axis {scan[0]} needs the innermost loop, the reduction {reduced} too"
+            )
         # One long row runs on one thread: what is heavy stays outside, where blocks can run side by side.
         if math.prod(own) == own[scan[0]] > TINY and kernel.cost + cost > SERIAL_LIMIT:
             return "the running value would keep what is heavy from running in parallel"
@@ -284,7 +319,11 @@ def _refusal(
         return f"the kernel would read and write more than {BUFFER_LIMIT} values (compile time)"
     inside = {member.node: member for member in kernel.members}
     phase = 0
-    new_outer = kernel.outer if kernel.axes is not None or axes is None else tuple(i for i in range(len(own)) if i not in axes)
+    new_outer = (
+        kernel.outer
+        if kernel.axes is not None or axes is None
+        else tuple(i for i in range(len(own)) if i not in axes)
+    )
     for dep, address in accesses:
         member = inside.get(dep)
         if member is None:
@@ -298,7 +337,9 @@ def _refusal(
         else:
             expected = linear(dep.shape, own_index(dep.shape))
         if address is None or address != expected:
-            return f"{dep.op.name} is read at another point of the loops ({address!r} instead of {expected!r})"
+            return (
+                f"{dep.op.name} is read at another point of the loops ({address!r} instead of {expected!r})"
+            )
         phase = max(phase, member.phase + (1 if is_row and not outer_level else 0))
     if phase > 0 and not outer_level and not new_outer:
         return "it needs a whole reduction to be complete first"

@@ -1,10 +1,11 @@
 """Which value may be written over which.
 
-Job: prove, from the reads of a schedule, that memory may be written although somebody reads it: for values in the arena, and for arguments
-that the caller gave up (donated), whose memory results may take over.
+Job: prove, from the reads of a schedule, that memory may be written although somebody reads it: for values in
+the arena, and for arguments that the caller gave up (donated), whose memory results may take over.
 Input: a fused graph.  Output: yes or no for two values; the pairs (result, donated argument).
-Invariant: a pair is named only if each element is read for the last time before it is written: in an earlier step, or at the very point
-of the same loops, where the load stands before the store.  Whether the two are one array is known only at a call, so both are right.
+Invariant: a pair is named only if each element is read for the last time before it is written: in an earlier
+step, or at the very point of the same loops, where the load stands before the store. Whether the two are one
+array is known only at a call, so both are right.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def last_reads(fusion: Fusion) -> dict[Node, int]:
 def read_only_here(fusion: Fusion, kernel: Kernel, node: Node, dep: Node) -> bool:
     """Whether ``kernel`` reads ``dep`` only at the point where it writes ``node``, and not in a later phase.
 
-    ``node`` must be one of the readers: then its load stands before its store, and the others of the same phase share that load; not if one of
-    them reads through a window, since a load under a condition is a load of its own and may stand behind the store.
+    ``node`` must be one of the readers: then its load stands before its store, and the others of the same
+    phase share that load; not if one of them reads through a window, since a load under a condition is a load
+    of its own and may stand behind the store.
     """
     writer = next(member for member in kernel.members if member.node is node)
     if isinstance(node.op.lower, Reduce) or all(read is not dep for read, _ in fusion.reads[node]):
@@ -53,12 +55,15 @@ def read_only_here(fusion: Fusion, kernel: Kernel, node: Node, dep: Node) -> boo
 
 
 def take_over(graph: Graph, fusion: Fusion, donated: Collection[int]) -> dict[int, int]:
-    """For each result that may be written into a donated argument of its type: the number of that argument, each used once.
+    """For each result that may be written into a donated argument of its type: the number of that argument,
+    each used once.
 
-    First come results that are computed from the argument at the same point, those with the least choice first (``w - rate * g``); the others
-    take what nobody reads any more, in order.
+    First come results that are computed from the argument at the same point, those with the least choice
+    first (``w - rate * g``); the others take what nobody reads any more, in order.
     """
-    number = {graph.inputs[i]: i for i in sorted(donated) if graph.inputs[i].shape and graph.inputs[i].type.size}
+    number = {
+        graph.inputs[i]: i for i in sorted(donated) if graph.inputs[i].shape and graph.inputs[i].type.size
+    }
     if not number:
         return {}
     last = last_reads(fusion)
@@ -71,8 +76,12 @@ def take_over(graph: Graph, fusion: Fusion, donated: Collection[int]) -> dict[in
         i = fusion.position[base]
         step = fusion.steps[i]
         if isinstance(step, Kernel) and base in fusion.reads:
-            readers = dict.fromkeys(dep for dep, _ in fusion.reads[base] if dep in number and dep.type == graph.outputs[slot].type)
-            choices[slot] = [dep for dep in readers if last[dep] == i and read_only_here(fusion, step, base, dep)]
+            readers = dict.fromkeys(
+                dep for dep, _ in fusion.reads[base] if dep in number and dep.type == graph.outputs[slot].type
+            )
+            choices[slot] = [
+                dep for dep in readers if last[dep] == i and read_only_here(fusion, step, base, dep)
+            ]
     for slot in sorted(choices, key=lambda slot: (len(choices[slot]), slot)):
         dep = next((dep for dep in choices[slot] if dep in number), None)
         if dep is not None:

@@ -2,8 +2,8 @@
 
 Job: decide which roots need storage at all, find their lifetimes, give arena offsets.
 Input: a fused graph.  Output: a `Program`.
-Invariants: offsets are 64-byte aligned (8 for single numbers); two values overlap only when their lifetimes do not, or when the second is
-written at each point right after the first was read there for the last time.
+Invariants: offsets are 64-byte aligned (8 for single numbers); two values overlap only when their lifetimes
+do not, or when the second is written at each point right after the first was read there for the last time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ ALIGN = 64
 
 
 def own_outputs(graph: Graph) -> Graph:
-    """Give every output storage of its own: copies where an output is an argument, a constant or another output."""
+    """Give every output storage of its own: copies where an output is an argument, a constant or another
+    output.
+    """
     b = Builder()
     taken: set[Node] = set()
     outputs = []
@@ -103,14 +105,20 @@ def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
             phase = {member.node: member.phase for member in kernel.members if not member.outer}
             for member in kernel.members:
                 for dep, _ in fusion.reads[member.node]:
-                    later = dep in phase and not isinstance(dep.op.lower, Reduce) and phase[dep] != member.phase
+                    later = (
+                        dep in phase and not isinstance(dep.op.lower, Reduce) and phase[dep] != member.phase
+                    )
                     if later or (dep not in own and fusion.position.get(dep) == i):
                         needed.add(dep)
     return needed
 
 
-def _dying_twin(fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int], i: int, buffers: dict[Node, Buffer]) -> Node | None:
-    """A value that ``node`` may overwrite: same bytes, read for the last time in this kernel, only at the point being written."""
+def _dying_twin(
+    fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int], i: int, buffers: dict[Node, Buffer]
+) -> Node | None:
+    """A value that ``node`` may overwrite: same bytes, read for the last time in this kernel, only at the
+    point being written.
+    """
     if node.shape != step.space:
         return None
     for dep, _ in fusion.reads[node]:
@@ -119,7 +127,11 @@ def _dying_twin(fusion: Fusion, step: Kernel, node: Node, last: dict[Node, int],
             continue
         if dep.type.size != node.type.size or dep.dtype.itemsize != node.dtype.itemsize:
             continue
-        if any(buffers[other].slot == buffer.slot and buffers[other].kind == "arena" for other in step.nodes if other in buffers):
+        if any(
+            buffers[other].slot == buffer.slot and buffers[other].kind == "arena"
+            for other in step.nodes
+            if other in buffers
+        ):
             continue
         if read_only_here(fusion, step, node, dep):
             return dep

@@ -1,6 +1,7 @@
 """Minimum cuts of small networks.
 
-Job: Dinic's algorithm.  Input: edges with capacities (None: never cut).  Output: the vertices on the side of the source.
+Job: Dinic's algorithm. Input: edges with capacities (None: never cut). Output: the vertices on the side of
+the source.
 Invariant: of several minimum cuts it is the one next to the source, whatever the order of edges.
 """
 
@@ -13,7 +14,9 @@ class Network:
     """A directed graph with capacities; vertices are numbers."""
 
     def __init__(self, vertices: int) -> None:
-        self.leaving: list[list[int]] = [[] for _ in range(vertices)]  # numbers of edges; an edge's reverse has its number xor 1
+        self.leaving: list[list[int]] = [
+            [] for _ in range(vertices)
+        ]  # numbers of edges; an edge's reverse has its number xor 1
         self.head: list[int] = []
         self.room: list[int] = []
         self._unlimited: list[int] = []

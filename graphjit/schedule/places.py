@@ -1,8 +1,11 @@
 """Concatenations without copies: pieces are written where they belong when they are computed.
 
-Job: see to it that every piece of a concatenation is a value that some kernel computes, and say at which place it goes.
-Input: a graph.  Output: a graph (`own_pieces`), and for every piece its places in the storage of concatenations (`find_places`).
-Invariants: the pieces of a concatenation cover its storage exactly; a concatenation that is only a piece of others has no storage of its own.
+Job: see to it that every piece of a concatenation is a value that some kernel computes, and say at which
+place it goes.
+Input: a graph. Output: a graph (`own_pieces`), and for every piece its places in the storage of
+concatenations (`find_places`).
+Invariants: the pieces of a concatenation cover its storage exactly; a concatenation that is only a piece of
+others has no storage of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ class Place:
 
 
 def own_pieces(graph: Graph) -> Graph:
-    """Make every piece of a concatenation something that a kernel can compute: copies of arguments, constants, products ..."""
+    """Make every piece of a concatenation something that a kernel can compute: copies of arguments,
+    constants, products ...
+    """
     nodes = graph.nodes()
     if all(node.op.name != "concatenate" for node in nodes):
         return graph
@@ -54,7 +59,11 @@ def _is_piece(node: Node) -> bool:
     base = storage(node)
     if _long(base.shape) != _long(node.shape):
         return False
-    computed = isinstance(base.op.lower, Scalar | Reduce | Scan) or base.op.name in ("gather", "concatenate") or is_window(base)
+    computed = (
+        isinstance(base.op.lower, Scalar | Reduce | Scan)
+        or base.op.name in ("gather", "concatenate")
+        or is_window(base)
+    )
     return computed
 
 
@@ -82,7 +91,9 @@ def find_places(graph: Graph) -> dict[Node, list[Place]]:
             for target in targets:
                 factors = iter([f for f, n in zip(target.factors, piece.shape, strict=True) if n != 1])
                 own = tuple(next(factors) if n != 1 else 0 for n in base.shape)
-                places.setdefault(base, []).append(Place(target.owner, own, target.offset + start * target.factors[axis]))
+                places.setdefault(base, []).append(
+                    Place(target.owner, own, target.offset + start * target.factors[axis])
+                )
             start += piece.shape[axis]
     return places
 

@@ -1,7 +1,8 @@
 """Scheduled programs as text for people and the command line.
 
 Job: what runs in which order, what it reads and writes, where every value lives.
-Input: a `Program`, the `Fusion` it was planned from, and what each step costs (counted by `graphjit.loops.cost`).  Output: text.
+Input: a `Program`, the `Fusion` it was planned from, and what each step costs (counted by
+`graphjit.loops.cost`). Output: text.
 Invariant: node numbers are those that `graphjit.ir.printer` gives the program's graph.
 """
 
@@ -42,7 +43,9 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
         lines.append(f"  {step.name} {_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
         found = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
-        lines.append(f"    reads {_traffic(program, found)}; writes {_traffic(program, written(program, step))}")
+        lines.append(
+            f"    reads {_traffic(program, found)}; writes {_traffic(program, written(program, step))}"
+        )
         lines.append(f"    {_cost(costs[step.name])}")
     lines.append(f"  total {_cost(sum((costs[step.name] for step in program.steps), Cost()))}")
     kept = {interval.buffer: interval for interval in arena_intervals(program, fusion)}
@@ -54,9 +57,14 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
             place = f"arena at {interval.offset}, {_steps(program, interval)}"
         if buffer.kind == "output" and buffer.slot in program.in_place:
             place += f", in place of in{program.in_place[buffer.slot]} (donated)"
-        lines.append(f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}")
+        lines.append(
+            f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}"
+        )
     lines.append(f"  arena {program.arena} bytes")
-    lines += [f"  error {code} = {failure.kind.__name__}: {failure.text()}" for code, failure in enumerate(program.errors, 1)]
+    lines += [
+        f"  error {code} = {failure.kind.__name__}: {failure.text()}"
+        for code, failure in enumerate(program.errors, 1)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -71,12 +79,15 @@ def print_steps(program: Program) -> str:
 
 
 def print_memory(program: Program, fusion: Fusion) -> str:
-    """The arena over time: one column a step (or a few steps), one row a value in order of offset, and how full it is.
+    """The arena over time: one column a step (or a few steps), one row a value in order of offset, and how
+    full it is.
 
-    ``o`` is the step that writes the value, ``#`` a step over which it is kept.  The last row is the share of the arena, in tenths, that is
-    taken at the fullest step of the column; ``X`` is all of it.
+    ``o`` is the step that writes the value, ``#`` a step over which it is kept. The last row is the share of
+    the arena, in tenths, that is taken at the fullest step of the column; ``X`` is all of it.
     """
-    intervals = sorted(arena_intervals(program, fusion), key=lambda interval: (interval.offset, interval.first))
+    intervals = sorted(
+        arena_intervals(program, fusion), key=lambda interval: (interval.offset, interval.first)
+    )
     count = len(program.steps)
     lines = [f"arena {program.arena} bytes, {len(intervals)} values, {count} steps"]
     if not intervals:
@@ -88,13 +99,17 @@ def print_memory(program: Program, fusion: Fusion) -> str:
     for interval in intervals:
         life = "".join(_mark(interval, column) for column in columns)
         place = f"{interval.offset}..{interval.offset + interval.nbytes}"
-        lines.append(f"  {interval.buffer.name:<6} {interval.nbytes:>12}  {place:>24}  {life}  {_steps(program, interval)}")
+        lines.append(
+            f"  {interval.buffer.name:<6} {interval.nbytes:>12}  {place:>24}  {life}  {_steps(program, interval)}"
+        )
     taken = _taken(intervals, count)
     shares = [max(taken[i] for i in column) for column in columns]
     full = "".join("X" if share >= program.arena else str(10 * share // program.arena) for share in shares)
     peak = max(range(count), key=taken.__getitem__)
     lines.append(f"  {'':<6} {'':>12}  {'tenths taken':>24}  {full}")
-    lines.append(f"peak {taken[peak]} bytes in {program.steps[peak].name}, {100 * taken[peak] // program.arena} % of the arena")
+    lines.append(
+        f"peak {taken[peak]} bytes in {program.steps[peak].name}, {100 * taken[peak] // program.arena} % of the arena"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -112,7 +127,9 @@ def _mark(interval: Interval, column: range) -> str:
 
 
 def _taken(intervals: list[Interval], count: int) -> list[int]:
-    """Bytes of the arena that hold a value, step by step; a value written in place of another counts once with it."""
+    """Bytes of the arena that hold a value, step by step; a value written in place of another counts once
+    with it.
+    """
     taken = []
     for i in range(count):
         live = sorted((v.offset, v.offset + v.nbytes) for v in intervals if v.first <= i <= v.last)
@@ -127,7 +144,9 @@ def _taken(intervals: list[Interval], count: int) -> list[int]:
 def buffers(program: Program) -> list[Buffer]:
     """Every buffer once: arguments, constants, results, arena."""
     rank = {"input": 0, "const": 1, "output": 2, "arena": 3, "local": 4, "scratch": 5}
-    return sorted(set(program.buffers.values()), key=lambda buffer: (rank[buffer.kind], buffer.slot, buffer.name))
+    return sorted(
+        set(program.buffers.values()), key=lambda buffer: (rank[buffer.kind], buffer.slot, buffer.name)
+    )
 
 
 def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
@@ -160,13 +179,19 @@ def _head(step: Step) -> str:
 
 def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
     if isinstance(step, Sweep):
-        return [line for part in step.parts for line in (_head(part), *(f"  {m}" for m in _members(part, program, numbers)))]
+        return [
+            line
+            for part in step.parts
+            for line in (_head(part), *(f"  {m}" for m in _members(part, program, numbers)))
+        ]
     if not isinstance(step, Kernel):
         return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
     lines = []
     for member in step.members:
         level = "row" if member.outer else "each"
-        lines.append(f"phase {member.phase} {level:<4} %{numbers[member.node]} = {node_text(member.node, numbers)}")
+        lines.append(
+            f"phase {member.phase} {level:<4} %{numbers[member.node]} = {node_text(member.node, numbers)}"
+        )
     return lines
 
 

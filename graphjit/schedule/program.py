@@ -29,7 +29,8 @@ class Member:
 class Kernel:
     """Loops over ``space``; ``axes`` are the reduced axes, or None when nothing is reduced.
 
-    ``scan``: the axis along which members have running values, and whether from its end; it is the innermost loop then.
+    ``scan``: the axis along which members have running values, and whether from its end; it is the innermost
+    loop then.
     """
 
     space: tuple[int, ...]
@@ -52,7 +53,9 @@ class Kernel:
 
 @dataclass(eq=False)
 class Assembly:
-    """A node written piece by piece or serially by a loop nest of its own (embed with gaps, scatter, argmax)."""
+    """A node written piece by piece or serially by a loop nest of its own (embed with gaps, scatter,
+    argmax).
+    """
 
     node: Node
     name: str = ""
@@ -65,7 +68,9 @@ class Assembly:
 
 @dataclass(eq=False)
 class Product:
-    """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n) with element strides."""
+    """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n) with element
+    strides.
+    """
 
     node: Node
     m: int
@@ -85,9 +90,11 @@ class Product:
 
 @dataclass(eq=False)
 class Sweep:
-    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads claim ``tasks`` runs of blocks.
+    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads
+    claim ``tasks`` runs of blocks.
 
-    With a ``batch`` of more than one there are as many rows for each of its elements, and each element is a task.
+    With a ``batch`` of more than one there are as many rows for each of its elements, and each element is a
+    task.
     """
 
     parts: list[Kernel | Product]
@@ -122,7 +129,9 @@ class Cost:
     nanoseconds: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds)
+        return Cost(
+            self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds
+        )
 
 
 class Failure(NamedTuple):
@@ -147,7 +156,9 @@ class Program:
     constants: list[np.ndarray]
     arena: int
     places: dict[Node, list[Place]] = field(default_factory=dict)
-    in_place: dict[int, int] = field(default_factory=dict)  # number of an output -> of the donated input it may be written into
+    in_place: dict[int, int] = field(
+        default_factory=dict
+    )  # number of an output -> of the donated input it may be written into
     errors: list[Failure] = field(default_factory=list)
 
     @property

@@ -1,15 +1,18 @@
 """Keep or compute again: which values that several kernels read go through memory.
 
-Job: where a value is read only after so much else was touched that it left the caches, weigh storing and loading it against computing it
-again; elsewhere `fuse` decides by a threshold, since what stays in a cache costs about the same few additions wherever it is read.
+Job: where a value is read only after so much else was touched that it left the caches, weigh storing and
+loading it against computing it again; elsewhere `fuse` decides by a threshold, since what stays in a cache
+costs about the same few additions wherever it is read.
 Input: a graph and its fusion.  Output: for each value in question whether it is kept.
-Invariants: what is computed again is the same operation on the same values, so elements keep every bit (a sum may be cut into other blocks,
-since these depend on the work of its kernel); the decision depends on the graph alone; values that are read at other points (shifted,
-transposed, gathered), repeated along an axis or read by loops without lanes are left to `fuse`.
+Invariants: what is computed again is the same operation on the same values, so elements keep every bit (a sum
+may be cut into other blocks, since these depend on the work of its kernel); the decision depends on the graph
+alone; values that are read at other points (shifted, transposed, gathered), repeated along an axis or read by
+loops without lanes are left to `fuse`.
 
-The choice is a minimum cut.  On one side lies what is in memory anyway, on the other what is computed in a kernel that is not the value's
-first.  A value on the border is kept and pays for its traffic; one beyond the border is computed again and pays for its operation, once for
-each further kernel; what is in memory anyway pays for the loads that a kernel would not make otherwise.
+The choice is a minimum cut. On one side lies what is in memory anyway, on the other what is computed in a
+kernel that is not the value's first. A value on the border is kept and pays for its traffic; one beyond the
+border is computed again and pays for its operation, once for each further kernel; what is in memory anyway
+pays for the loads that a kernel would not make otherwise.
 """
 
 from __future__ import annotations
@@ -33,13 +36,16 @@ MANY_PLACES = 16
 MANY_VALUES = 5_000
 """Values in question from which all are left as they are: the cut is not linear in their number."""
 
-# Weights; the unit is 12 ps. Measured on one core of the machine of the benchmarks: 8 bytes stored and loaded again take up to 1.7 ns through
-# memory, 0.2 to 0.3 ns through a cache; an exponential (cost 20) takes 0.9 ns, a tangent (30) 2.0 ns, a quotient (4) 0.27 ns, a sum 0.01 to 0.05 ns.
+# Weights; the unit is 12 ps. Measured on one core of the machine of the benchmarks: 8 bytes stored and loaded
+# again take up to 1.7 ns through memory, 0.2 to 0.3 ns through a cache; an exponential (cost 20) takes 0.9
+# ns, a tangent (30) 2.0 ns, a quotient (4) 0.27 ns, a sum 0.01 to 0.05 ns.
 FAR, NEAR = 5, 1  # a byte that comes from memory, from a cache
 STORE = 2  # a line is fetched before it is written
 OPERATION = 4  # a unit of `own_cost` for 8 bytes
 
-Place = tuple[int, int, int]  # step, kernel in a sweep, phase: what is computed once in here is shared by all that is in here
+Place = tuple[
+    int, int, int
+]  # step, kernel in a sweep, phase: what is computed once in here is shared by all that is in here
 
 
 def decide(graph: Graph, fusion: Fusion) -> dict[Node, bool]:
@@ -87,7 +93,9 @@ def _work(kernel: Kernel, stored: set[Node]) -> int:
 
 
 def _weight(node: Node) -> int:
-    """What one operation costs: fewer of a wide type fit into the lanes, and comparisons compute in that of their arguments."""
+    """What one operation costs: fewer of a wide type fit into the lanes, and comparisons compute in that of
+    their arguments.
+    """
     width = max((arg.dtype.itemsize for arg in node.args), default=node.dtype.itemsize)
     return own_cost(node) * OPERATION * node.type.size * max(width, node.dtype.itemsize) // 8
 
@@ -97,11 +105,14 @@ class _Distances:
 
     def __init__(self, graph: Graph, fusion: Fusion) -> None:
         self.steps = fusion.steps
-        outside = [{node for node in found if fusion.position.get(node) != i} for i, found in enumerate(fusion.loads)]
+        outside = [
+            {node for node in found if fusion.position.get(node) != i} for i, found in enumerate(fusion.loads)
+        ]
         needed = {storage(node) for node in graph.outputs}.union(*outside)
         self.written = [[node for node in step.nodes if node in needed] for step in fusion.steps]
         self.touched = [
-            sum(node.type.nbytes for node in itertools.chain(found, made)) for found, made in zip(outside, self.written, strict=True)
+            sum(node.type.nbytes for node in itertools.chain(found, made))
+            for found, made in zip(outside, self.written, strict=True)
         ]
         self.before = list(itertools.accumulate(self.touched, initial=0))
 
@@ -133,10 +144,18 @@ class _Question:
         none: frozenset[Place] = frozenset()
         for node in reversed(self.nodes):
             uses = readers.get(node, ())
-            fixed[node] = node in must or any(_moves(node, user) or (fixed[user] and user not in must and _is_free(user)) for user in uses)
+            fixed[node] = node in must or any(
+                _moves(node, user) or (fixed[user] and user not in must and _is_free(user)) for user in uses
+            )
             for found in (self.places, self.certain):
-                needed = self._needed_by(uses[0], found) if len(uses) == 1 else none.union(*(self._needed_by(user, found) for user in uses))
-                found[node] = needed if len(needed) <= MANY_PLACES else frozenset(sorted(needed)[: MANY_PLACES + 1])
+                needed = (
+                    self._needed_by(uses[0], found)
+                    if len(uses) == 1
+                    else none.union(*(self._needed_by(user, found) for user in uses))
+                )
+                found[node] = (
+                    needed if len(needed) <= MANY_PLACES else frozenset(sorted(needed)[: MANY_PLACES + 1])
+                )
             if isinstance(node.op.lower, Scalar) and not fixed[node] and node.type.nbytes >= LEAST_BYTES:
                 self._consider(node)
 
@@ -158,12 +177,18 @@ class _Question:
     def _loads(self, node: Node, home: Place) -> int:
         """The weight of loading ``node`` in other places than its home."""
         others = self.places[node] - {home}
-        return sum(node.type.nbytes * (FAR if self.far.between(home[0], place[0]) else NEAR) for place in others)
+        return sum(
+            node.type.nbytes * (FAR if self.far.between(home[0], place[0]) else NEAR) for place in others
+        )
 
     def cut(self) -> dict[Node, bool]:
-        """The cheapest answer.  Each value has two vertices: it is kept where the cut lies between them, computed again where it lies before."""
+        """The cheapest answer. Each value has two vertices: it is kept where the cut lies between them,
+        computed again where it lies before.
+        """
         source, sink = 0, 1
-        inline = (node for node in self.nodes if node not in self.fusion.stored and node.op.name not in LEAVES)
+        inline = (
+            node for node in self.nodes if node not in self.fusion.stored and node.op.name not in LEAVES
+        )
         shared = {node for node in inline if len(self.places[node]) > 1} | self.choices.keys()
         vertex = {node: 2 + 2 * i for i, node in enumerate(node for node in self.nodes if node in shared)}
         network = Network(2 + 2 * len(vertex))
@@ -195,7 +220,10 @@ class _Question:
         """The weight of loading what is in memory where it is not loaded in any case."""
         near = {place[0] for place in self.certain[base]}
         weight = FAR if base.type.nbytes >= LEAST_BYTES else NEAR
-        return sum(base.type.nbytes * (NEAR if place[0] in near else weight) for place in self.places[base] - self.certain[base])
+        return sum(
+            base.type.nbytes * (NEAR if place[0] in near else weight)
+            for place in self.places[base] - self.certain[base]
+        )
 
 
 def _homes(fusion: Fusion) -> dict[Node, Place]:
@@ -215,7 +243,9 @@ def _is_free(node: Node) -> bool:
 
 
 def _moves(node: Node, user: Node) -> bool:
-    """Whether ``user`` reads ``node`` at other points than its own, several times, or in a loop without lanes."""
+    """Whether ``user`` reads ``node`` at other points than its own, several times, or in a loop without
+    lanes.
+    """
     if user.op.name == "broadcast_to":
         return user.type.size > GROWTH * node.type.size
     if user.op.name == "reshape":

@@ -1,7 +1,9 @@
-"""Computation without axes of length 1, so that values over the same elements have the same space and share loops.
+"""Computation without axes of length 1, so that values over the same elements have the same space and share
+loops.
 
-Job: compute every elementwise value and every reduction over the long axes only; a reshape, which costs nothing, gives the shape asked for.
-Input and output: a graph.  Invariant: the same operations on the same elements.
+Job: compute every elementwise value and every reduction over the long axes only; a reshape, which costs
+nothing, gives the shape asked for. Input and output: a graph. Invariant: the same operations on the same
+elements.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ from graphjit.ir.opdef import Reduce, Scalar, Scan
 def squeeze(graph: Graph) -> Graph:
     """``graph`` with axes of length 1 in reshapes and other views only."""
     nodes = graph.nodes()
-    if not any(1 in arg.shape for node in nodes if isinstance(node.op.lower, Scalar | Reduce | Scan) for arg in node.args):
+    if not any(
+        1 in arg.shape
+        for node in nodes
+        if isinstance(node.op.lower, Scalar | Reduce | Scan)
+        for arg in node.args
+    ):
         return graph
     b = Builder()
     replaced: dict[Node, Node] = {}

@@ -1,11 +1,13 @@
 """Steps that go over the same rows, run block by block while the block is in cache.
 
-Job: of neighbouring kernels whose spaces share a long leading axis, and of products of tall matrices with small ones between them, make one step,
-a sweep: all of them run on some rows, then on the next.  Sums down the columns of a tall matrix are one even alone.  Where products of a batch are
-among them (attention), the rows are those of each element of the batch.
+Job: of neighbouring kernels whose spaces share a long leading axis, and of products of tall matrices with
+small ones between them, make one step, a sweep: all of them run on some rows, then on the next. Sums down the
+columns of a tall matrix are one even alone. Where products of a batch are among them (attention), the rows
+are those of each element of the batch.
 Input: a fusion.  Output: the fusion with sweeps for such kernels.
-Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are complete only after the sweep,
-so nothing inside it reads them; which rows make a block depends on shapes only.
+Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are
+complete only after the sweep, so nothing inside it reads them; which rows make a block depends on shapes
+only.
 """
 
 from __future__ import annotations
@@ -36,13 +38,18 @@ TASKS = 32
 PARTIAL_BYTES = 262_144
 """Bytes of partial sums at most."""
 THIN_BYTES = 131_072
-"""Bytes of the small matrix of a product at most: it stays in the second-level cache beside a block of rows."""
+"""Bytes of the small matrix of a product at most: it stays in the second-level cache beside a block of rows.
+"""
 MIN_BATCH = 4
 """Elements of a batch at the least: each is a task of its own."""
 MIN_EACH = 128
-"""Rows of each at the least: smaller matrices lie in the caches together, and are multiplied back to back by code for their shape."""
+"""Rows of each at the least: smaller matrices lie in the caches together, and are multiplied back to back by
+code for their shape.
+"""
 EACH_BLOCK_BYTES = 524_288
-"""What the rows of a block of theirs may touch: each block reads the small matrices whole, so blocks are larger."""
+"""What the rows of a block of theirs may touch: each block reads the small matrices whole, so blocks are
+larger.
+"""
 MIN_BLOCK = 8
 """Rows of a block of theirs at the least, and rows of an element are a multiple of a block."""
 PRODUCT_COST = 50
@@ -114,20 +121,28 @@ class _Run:
         return _frame(part)
 
     def takes_product(self, product: Product) -> bool:
-        """Whether what a product reads is there, row by row, and what all rows need is made by nobody here."""
+        """Whether what a product reads is there, row by row, and what all rows need is made by nobody
+        here.
+        """
         x, y = (storage(arg) for arg in product.node.args)
         if self.fusion.places.get(product.node) or self.owns(x) or self.owns(y):
             return False
-        if product.batch > 1 and any(node in self.made and not _in_order(node, product, which) for which, node in enumerate((x, y))):
+        if product.batch > 1 and any(
+            node in self.made and not _in_order(node, product, which) for which, node in enumerate((x, y))
+        ):
             return False
-        return self.made.get(x, True) and (self.made.get(y, True) if sums_over_rows(product) else y not in self.made)
+        return self.made.get(x, True) and (
+            self.made.get(y, True) if sums_over_rows(product) else y not in self.made
+        )
 
     def takes_kernel(self, kernel: Kernel) -> bool:
         """Whether what a kernel reads of values made in the run lies in the row that it computes."""
         if not all(kernel.space):
             return False
         frame = self.frame or _frame(kernel)
-        if kernel.scan is not None and kernel.scan[0] < len(frame):  # a running value goes from block to block
+        if kernel.scan is not None and kernel.scan[0] < len(
+            frame
+        ):  # a running value goes from block to block
             return False
         over_rows = kernel.axes is not None and any(axis < len(frame) for axis in kernel.axes)
         if over_rows and (len(frame) > 1 or any(member.phase for member in kernel.members)):
@@ -136,7 +151,11 @@ class _Run:
             for dep, address in self.fusion.reads[member.node]:
                 rows = self.made.get(dep, dep.op.name != "concatenate" or not self.owns(dep))
                 if dep in self.made or not rows:
-                    if not rows or (member.outer and over_rows) or not _in_row(dep, address, member.node, frame, member.outer):
+                    if (
+                        not rows
+                        or (member.outer and over_rows)
+                        or not _in_row(dep, address, member.node, frame, member.outer)
+                    ):
                         return False
         return True
 
@@ -160,7 +179,11 @@ class _Run:
             over_rows = part.axes is not None and 0 in part.axes
             for member in part.members:
                 deps = [dep for dep, _ in self.fusion.reads[member.node]]
-                note(member.node, deps, over_rows and (member.outer or isinstance(member.node.op.lower, Reduce)))
+                note(
+                    member.node,
+                    deps,
+                    over_rows and (member.outer or isinstance(member.node.op.lower, Reduce)),
+                )
         self.touched.update(here)
         for node in here:
             self.touches[node] = self.touches.get(node, 0) + 1
@@ -178,7 +201,9 @@ class _Run:
         self.start()
         if len(parts) == 1:
             shared = row if _gains_alone(parts[0]) else 0
-        separate: list[tuple[list[int], Step]] = [([number], part) for number, part in zip(numbers, parts, strict=True)]
+        separate: list[tuple[list[int], Step]] = [
+            ([number], part) for number, part in zip(numbers, parts, strict=True)
+        ]
         if not parts or shared * math.prod(frame) < SHARED_BYTES:
             return separate
         if len(frame) > 1:
@@ -200,20 +225,37 @@ def _divisor(rows: int, most: int) -> int:
 
 
 def _gains_alone(part: Kernel | Product) -> bool:
-    """Whether one kernel is better run block by block: sums down several columns then have blocks of rows that threads can claim."""
-    return isinstance(part, Kernel) and part.axes is not None and 0 in part.axes and len(part.axes) < len(part.space)
+    """Whether one kernel is better run block by block: sums down several columns then have blocks of rows
+    that threads can claim.
+    """
+    return (
+        isinstance(part, Kernel)
+        and part.axes is not None
+        and 0 in part.axes
+        and len(part.axes) < len(part.space)
+    )
 
 
 def sums_over_rows(product: Product) -> bool:
-    """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for each of theirs."""
+    """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for
+    each of theirs.
+    """
     x = storage(product.node.args[0])
-    if product.batch > 1:  # in attention rows, terms and columns may be equally many: what lies in rows is read in rows
+    if (
+        product.batch > 1
+    ):  # in attention rows, terms and columns may be equally many: what lies in rows is read in rows
         return product.lhs[1] > product.lhs[0]
-    return not (product.m == x.shape[0] and product.node.shape[0] == product.m and product.lhs[0] == math.prod(x.shape[1:]))
+    return not (
+        product.m == x.shape[0]
+        and product.node.shape[0] == product.m
+        and product.lhs[0] == math.prod(x.shape[1:])
+    )
 
 
 def _frame(part: Kernel | Product) -> tuple[int, ...]:
-    """The rows over which a step could run block by block, after the elements of a batch if it has one; () where it cannot."""
+    """The rows over which a step could run block by block, after the elements of a batch if it has one; ()
+    where it cannot.
+    """
     if isinstance(part, Kernel):
         batched = len(part.space) > 1 and part.space[0] >= MIN_BATCH
         return part.space[: 2 if batched and part.space[0] < MIN_ROWS else 1]
@@ -230,7 +272,10 @@ def _frame(part: Kernel | Product) -> tuple[int, ...]:
     rows = x.shape[0]
     if sums_over_rows(part):
         fits = (
-            rows == part.k and part.lhs[1] == math.prod(x.shape[1:]) and y.shape[:1] == (rows,) and part.rhs == (math.prod(y.shape[1:]), 1)
+            rows == part.k
+            and part.lhs[1] == math.prod(x.shape[1:])
+            and y.shape[:1] == (rows,)
+            and part.rhs == (math.prod(y.shape[1:]), 1)
         )
     else:
         fits = small

@@ -1,10 +1,10 @@
 """Small axes as separate values: a 3-vector is three numbers in registers, not an array to loop over.
 
-Job: where a short axis is summed over (or otherwise reduced) beside long ones, compute the components along it as nodes of their own, so that
-all of them, their sums and whatever uses those share loops over the long axes, with those in SIMD lanes.
-Input and output: a graph without composite ops.
-Invariants: every element is computed from the same terms, sums along a short axis are taken from left to right; what leaves the region is stacked
-again, which costs nothing where `places` applies.
+Job: where a short axis is summed over (or otherwise reduced) beside long ones, compute the components along
+it as nodes of their own, so that all of them, their sums and whatever uses those share loops over the long
+axes, with those in SIMD lanes. Input and output: a graph without composite ops.
+Invariants: every element is computed from the same terms, sums along a short axis are taken from left to
+right; what leaves the region is stacked again, which costs nothing where `places` applies.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def unstack(graph: Graph) -> Graph:
 
 
 def short_axes(node: Node) -> Axes:
-    """The short axes of a value that has long ones beside them; empty when it does not pay to take it apart."""
+    """The short axes of a value that has long ones beside them; empty when it does not pay to take it
+    apart.
+    """
     short = tuple(a for a, n in enumerate(node.shape) if 1 < n <= SMALL_AXIS)
     count = math.prod(node.shape[a] for a in short)
     return short if short and count <= COMPONENTS and node.type.size >= BATCH * count else ()
@@ -49,7 +51,12 @@ def short_axes(node: Node) -> Axes:
 def _follows(node: Node) -> bool:
     """Whether components of the result come from components of the arguments one by one."""
     name = node.op.name
-    return isinstance(node.op.lower, Scalar | Reduce) or name in ("broadcast_to", "transpose") or is_stack(node) or _is_thin(node)
+    return (
+        isinstance(node.op.lower, Scalar | Reduce)
+        or name in ("broadcast_to", "transpose")
+        or is_stack(node)
+        or _is_thin(node)
+    )
 
 
 def _is_thin(node: Node) -> bool:
@@ -62,7 +69,9 @@ def is_stack(node: Node) -> bool:
 
 
 def _region(nodes: Sequence[Node]) -> set[Node]:
-    """Values to take apart: arguments of reductions over short axes, and what elementwise operations connect with them."""
+    """Values to take apart: arguments of reductions over short axes, and what elementwise operations connect
+    with them.
+    """
     seeds = []
     for node in nodes:
         if isinstance(node.op.lower, Reduce):
@@ -108,7 +117,7 @@ class _Unstacker:
                 self.whole[node] = self.b.copy(node, tuple(self.joined(arg) for arg in node.args))
         return Graph(graph.name, graph.inputs, [self.joined(node) for node in graph.outputs])
 
-    # ------------------------------------------------------------------------------------------------- both forms
+    # --------------------------------------------------------------------------------------------- both forms
 
     def set(self, node: Node, axes: Axes, components: dict[Point, Node]) -> None:
         """What an old node became; without axes it has one component, which is the whole."""
@@ -125,12 +134,17 @@ class _Unstacker:
             parts = {point: self.b.reshape(part, shape=shape) for point, part in parts.items()}
             for depth in range(len(axes) - 1, -1, -1):
                 rows = itertools.groupby(sorted(parts), key=lambda point: point[:depth])
-                parts = {key: self.b.concatenate(*(parts[point] for point in row), axis=axes[depth]) for key, row in rows}
+                parts = {
+                    key: self.b.concatenate(*(parts[point] for point in row), axis=axes[depth])
+                    for key, row in rows
+                }
             self.whole[node] = parts[()]
         return self.whole[node]
 
     def at(self, node: Node, axes: Axes, point: Point) -> Node:
-        """The component of ``node`` at ``point`` along ``axes``, which are gone from its shape; an axis of length 1 repeats."""
+        """The component of ``node`` at ``point`` along ``axes``, which are gone from its shape; an axis of
+        length 1 repeats.
+        """
         point = tuple(p if node.shape[a] != 1 else 0 for a, p in zip(axes, point, strict=True))
         shape = tuple(n for a, n in enumerate(node.shape) if a not in axes)
         known = self.apart.get(node)
@@ -144,7 +158,7 @@ class _Unstacker:
         piece = self.b.slice(x, starts=tuple(starts), limits=tuple(limits), steps=(1,) * len(starts))
         return self.b.reshape(piece, shape=shape)
 
-    # ---------------------------------------------------------------------------------------------------- rules
+    # -------------------------------------------------------------------------------------------------- rules
 
     def split(self, node: Node) -> bool:
         """Compute the components of ``node``, if it is in the region or reduces something that is."""
@@ -169,13 +183,17 @@ class _Unstacker:
         if node.op.name == "broadcast_to":
             lead = len(node.shape) - len(x.shape)
             inner = [(a - lead, p) for a, p in zip(axes, point, strict=True) if a >= lead]
-            return self.b.broadcast_to(self.at(x, tuple(a for a, _ in inner), tuple(p for _, p in inner)), shape=shape)
+            return self.b.broadcast_to(
+                self.at(x, tuple(a for a, _ in inner), tuple(p for _, p in inner)), shape=shape
+            )
         if node.op.name == "transpose":
             perm: Any = node.attrs["perm"]
             pairs = sorted((perm[a], p) for a, p in zip(axes, point, strict=True))
             part = self.at(x, tuple(a for a, _ in pairs), tuple(p for _, p in pairs))
             kept = [a for a in range(len(x.shape)) if a not in dict(pairs)]
-            return self.b.transpose(part, perm=tuple(kept.index(perm[a]) for a in range(len(perm)) if a not in axes))
+            return self.b.transpose(
+                part, perm=tuple(kept.index(perm[a]) for a in range(len(perm)) if a not in axes)
+            )
         if node.op.name == "concatenate":
             return self.piece(node, axes, point)
         inner_axes = _same_axes(node.shape, x.shape, axes)

@@ -1,9 +1,10 @@
 """Derivatives inside a trace.
 
-Job: `grad`, `jvp` and `vjp` of a Python function whose arguments are traced values, as nodes of the same builder.
+Job: `grad`, `jvp` and `vjp` of a Python function whose arguments are traced values, as nodes of the same
+builder.
 Input: the active trace, a function, arguments.  Output: results and derivatives as tracers.
-Invariants: the function sees fresh placeholder inputs, which are replaced by the actual arguments afterwards: a value that it captured is never mistaken
-for an argument, so nested transforms need no levels.
+Invariants: the function sees fresh placeholder inputs, which are replaced by the actual arguments afterwards:
+a value that it captured is never mistaken for an argument, so nested transforms need no levels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from graphjit.trace.arrays.buffers import token_of
 from graphjit.trace.marks import attribute
 from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import Array, Number, Trace, Tracer, any_tracer, assemble, is_python_number, kind_of
+from graphjit.trace.recording.tracer import (
+    Array,
+    Number,
+    Trace,
+    Tracer,
+    any_tracer,
+    assemble,
+    is_python_number,
+    kind_of,
+)
 from graphjit.trace.results import changed_under_derivative
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
@@ -47,7 +57,9 @@ class Placeholders:
         for tree, name in zip(trees, names, strict=True):
             leaves, spec = flatten(tree)
             if leaves and all(map(is_constant, leaves)):
-                raise DerivativeError(f"{what} with respect to {name}: it holds {leaves[0]!r}, which is not an array, and nothing else")
+                raise DerivativeError(
+                    f"{what} with respect to {name}: it holds {leaves[0]!r}, which is not an array, and nothing else"
+                )
             tracers: list[Any] = []
             for leaf, path in zip(leaves, texts(spec, ""), strict=True):
                 if is_constant(leaf):
@@ -80,7 +92,11 @@ class Placeholders:
         if number:
             kind = "it is a Python bool" if bool_ else "it is a Python int"
         advice = (
-            "choose other arguments with argnums" if bool_ else "pass 3.0 instead of 3, or float(x)" if number else "pass x.astype(float)"
+            "choose other arguments with argnums"
+            if bool_
+            else "pass 3.0 instead of 3, or float(x)"
+            if number
+            else "pass x.astype(float)"
         )
         raise DerivativeError(
             f"{what} with respect to {name}: {kind} and only floating point has a derivative (at {user_location()}); {advice}"
@@ -91,7 +107,9 @@ class Placeholders:
         return substitute(self.trace.builder, nodes, dict(zip(self.inputs, self.actual, strict=True)))
 
     def trees(self, found: Sequence[Any]) -> list[Any]:
-        """Flat values of all placeholders back in the shape of the arguments; what is no number stands there as it is."""
+        """Flat values of all placeholders back in the shape of the arguments; what is no number stands there
+        as it is.
+        """
         rest = iter(found)
         return [
             unflatten(spec, [leaf if is_constant(leaf) else next(rest) for leaf in leaves])
@@ -168,7 +186,9 @@ def value_and_grad(
             if ct is None:
                 text = f"the result of {_name(function)} does not depend on differentiated leaf {i} ({node.type}): its gradient is zero"
                 print(f"graphjit: {text}", file=sys.stderr)
-    gradients = [zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)]
+    gradients = [
+        zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)
+    ]
     aux_leaves, aux_spec = flatten(aux)
     traced = [i for i, leaf in enumerate(aux_leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
     aux_nodes = [trace.node(aux_leaves[i]) for i in traced]
@@ -179,7 +199,9 @@ def value_and_grad(
     return tracers[0], unflatten(aux_spec, aux_leaves), held.trees(tracers[1 : 1 + len(gradients)])
 
 
-def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(
+    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], given: Sequence[Any]
+) -> tuple[Any, Any]:
     """``(out, tangent of out)``."""
     names = [f"argument {i}" for i in range(len(primals))]
     held = Placeholders(trace, primals, names, "jvp")
@@ -200,7 +222,9 @@ def jvp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], give
         tangent = trace.node(leaf)
         if tangent.shape != node.shape or (tangent.dtype != node.dtype and not is_python_number(leaf)):
             if tangent.shape != node.shape or tangent.dtype.kind not in "fi":
-                raise DerivativeError(f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {node.type}")
+                raise DerivativeError(
+                    f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {node.type}"
+                )
         seeds[node] = trace.convert(tangent, node.dtype)
     outs, spec = output_nodes(trace, unchanging(function, held.values, {}), "jvp")
     found = tangents(trace.builder, seeds, outs)
@@ -216,10 +240,14 @@ def check_cotangent(leaf: Any) -> None:
         DerivativeError: a cotangent that is neither an array nor a number.
     """
     if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float):
-        raise DerivativeError(f"pullback: a cotangent must be an array or a number like the result, not {leaf!r}")
+        raise DerivativeError(
+            f"pullback: a cotangent must be an array or a number like the result, not {leaf!r}"
+        )
 
 
-def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool) -> tuple[Any, Callable[[Any], Any], Any]:
+def vjp(
+    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool
+) -> tuple[Any, Callable[[Any], Any], Any]:
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
     held = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
     result = unchanging(function, held.values, {})
@@ -242,12 +270,16 @@ def vjp(trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_
             check_cotangent(leaf)
             ct = trace.node(leaf)
             if ct.shape != out.shape:
-                raise DerivativeError(f"pullback: a cotangent of shape {ct.shape} was given for a result of shape {out.shape}")
+                raise DerivativeError(
+                    f"pullback: a cotangent of shape {ct.shape} was given for a result of shape {out.shape}"
+                )
             if out.dtype.kind == "f":
                 ct = trace.convert(ct, out.dtype)
                 seeds[out] = trace.emit("add", seeds[out], ct) if out in seeds else ct
         found = cotangents(trace.builder, seeds, held.inputs)
-        nodes = [zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)]
+        nodes = [
+            zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)
+        ]
         return tuple(held.trees([Tracer(trace, node) for node in held.resolve(nodes)]))
 
     out = unflatten(spec, [Tracer(trace, node) for node in resolved[: len(outs)]])

@@ -1,7 +1,8 @@
 """What an object of the user's is, without asking the object.
 
-Job: look for our own marks and for protocols in the class, never through ``__getattr__``, properties or ``__class__`` of the user's objects:
-attribute dictionaries answer with an error of their own, proxies with anything, and some never return.
+Job: look for our own marks and for protocols in the class, never through ``__getattr__``, properties or
+``__class__`` of the user's objects: attribute dictionaries answer with an error of their own, proxies with
+anything, and some never return.
 Input: any object.  Output: facts.
 """
 
@@ -23,7 +24,9 @@ def declares(value: Any, *names: str) -> bool:
 def asks_itself(value: Any) -> bool:
     """Whether attributes of ``value`` are looked up by code of its own."""
     return any(
-        "__getattr__" in _namespace(base) or "__getattribute__" in _namespace(base) for base in _mro(type(value)) if _is_python(base)
+        "__getattr__" in _namespace(base) or "__getattribute__" in _namespace(base)
+        for base in _mro(type(value))
+        if _is_python(base)
     )
 
 

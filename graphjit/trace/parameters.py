@@ -15,8 +15,11 @@ from graphjit.trace.pytree import TreeSpec, texts
 from graphjit.trace.stage import Leaf
 
 
-def resolve(function: Callable[..., Any], nums: Sequence[int], names: Sequence[str], option: str) -> tuple[tuple[int, ...], frozenset[str]]:
-    """Positions and names, each completed from the other by the function's signature; ``option`` is "static" or "donate".
+def resolve(
+    function: Callable[..., Any], nums: Sequence[int], names: Sequence[str], option: str
+) -> tuple[tuple[int, ...], frozenset[str]]:
+    """Positions and names, each completed from the other by the function's signature; ``option`` is "static"
+    or "donate".
 
     Raises:
         ValueError: the function has no such parameter.
@@ -34,8 +37,12 @@ def resolve(function: Callable[..., Any], nums: Sequence[int], names: Sequence[s
         if name not in every and not open_ended:
             raise ValueError(f"{option}_argnames names {name!r}, which is no parameter of {function!r}")
     for i in nums:
-        if not -len(positional) <= i < len(positional) and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
-            raise ValueError(f"{option}_argnums names position {i}, but {function!r} has {len(positional)} positional parameters")
+        if not -len(positional) <= i < len(positional) and not any(
+            p.kind == p.VAR_POSITIONAL for p in parameters
+        ):
+            raise ValueError(
+                f"{option}_argnums names position {i}, but {function!r} has {len(positional)} positional parameters"
+            )
     by_name = [positional.index(name) for name in names if name in positional]
     by_num = [positional[i] for i in nums if -len(positional) <= i < len(positional)]
     return tuple(dict.fromkeys((*nums, *by_name))), frozenset((*names, *by_num))
@@ -47,7 +54,9 @@ def positions(nums: Sequence[int], count: int) -> set[int]:
 
 
 def leaf_names(function: Callable[..., Any], spec: TreeSpec) -> list[str]:
-    """The leaves of a call's flattened (args, kwargs) as users write them: ``x``, ``params['w']``, ``state.velocity[0]``."""
+    """The leaves of a call's flattened (args, kwargs) as users write them: ``x``, ``params['w']``,
+    ``state.velocity[0]``.
+    """
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

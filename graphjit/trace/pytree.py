@@ -1,7 +1,9 @@
 """Nested arguments and results.
 
-Job: take apart and put together tuples, lists, dicts of any class, named tuples, dataclasses and registered classes, by optree.
-Invariants: dict keys keep their insertion order; None is a leaf; what comes back is of the class that went in.
+Job: take apart and put together tuples, lists, dicts of any class, named tuples, dataclasses and registered
+classes, by optree.
+Invariants: dict keys keep their insertion order; None is a leaf; what comes back is of the class that went
+in.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ _kept: list[Any] = []
 
 @cache
 def _optree() -> ModuleType:
-    """optree, loaded on first need: importing it would take a third of the time that importing graphjit may take."""
+    """optree, loaded on first need: importing it would take a third of the time that importing graphjit may
+    take.
+    """
     import optree
 
-    # One switch for the namespace: a function may iterate over a dict argument, so the order is part of its meaning (and the native entry
-    # walks dicts in that order).  The context manager is kept: collected, it would undo the switch.
+    # One switch for the namespace: a function may iterate over a dict argument, so the order is part of its
+    # meaning (and the native entry walks dicts in that order).  The context manager is kept: collected, it
+    # would undo the switch.
     order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
     order.__enter__()
     _kept.append(order)
@@ -46,7 +51,9 @@ def flatten(tree: Any) -> tuple[list[Any], TreeSpec]:
     """Leaves and structure."""
     while True:
         leaves, spec = _optree().tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
-        adopted = [_adopted(leaf) for leaf in leaves if type(leaf) not in _plain]  # all of them before the next round
+        adopted = [
+            _adopted(leaf) for leaf in leaves if type(leaf) not in _plain
+        ]  # all of them before the next round
         if True not in adopted:
             return leaves, spec
 
@@ -78,7 +85,7 @@ def texts(spec: TreeSpec, name: str) -> list[str]:
     return [accessor.codify(name) for accessor in spec.accessors()]
 
 
-# ------------------------------------------------------------------------------------- classes nobody registered
+# ---------------------------------------------------------------------------------- classes nobody registered
 
 _plain: set[type] = set()
 """Classes of leaves that are no containers: nothing more needs to be known about them."""
@@ -92,7 +99,11 @@ def _adopted(value: Any) -> bool:
     kind = type(value)
     if kind in _plain:
         return False
-    if declares(value, "__dataclass_fields__") and kind.__module__.partition(".")[0] != NAMESPACE and not _registered(kind):
+    if (
+        declares(value, "__dataclass_fields__")
+        and kind.__module__.partition(".")[0] != NAMESPACE
+        and not _registered(kind)
+    ):
         register_dataclass(kind)
     elif issubclass(kind, dict) and kind is not dict and not _registered(kind):
         _register_dict(kind)
@@ -122,7 +133,9 @@ def _register_dict(kind: type) -> None:
             # Its own __init__ first: some link their attributes to their items there.
             try:
                 made: Any = kind(items)
-                if list(dict.keys(made)) == list(keys) and all(dict.__getitem__(made, key) is items[key] for key in keys):
+                if list(dict.keys(made)) == list(keys) and all(
+                    dict.__getitem__(made, key) is items[key] for key in keys
+                ):
                     return made
             except Exception:  # a signature of its own
                 pass
@@ -132,7 +145,9 @@ def _register_dict(kind: type) -> None:
         dict.update(made, items)
         return made
 
-    _optree().register_pytree_node(kind, take, put, path_entry_type=_optree().MappingEntry, namespace=NAMESPACE)
+    _optree().register_pytree_node(
+        kind, take, put, path_entry_type=_optree().MappingEntry, namespace=NAMESPACE
+    )
 
 
 def register_pytree_node(
@@ -163,16 +178,18 @@ def register_pytree_node(
     return _optree().register_pytree_node(cls, take, put, namespace=NAMESPACE)  # type: ignore[arg-type]
 
 
-def register_dataclass(cls: Class, data_fields: Sequence[str] | None = None, meta_fields: Sequence[str] | None = None) -> Class:
+def register_dataclass(
+    cls: Class, data_fields: Sequence[str] | None = None, meta_fields: Sequence[str] | None = None
+) -> Class:
     """Say which fields of a dataclass are data and which are static.  Usable as a decorator.
 
     Dataclasses need not be registered: without it every field is data but those declared with
     ``dataclasses.field(metadata={"static": True})``.  Registering again replaces what was said before.
 
     Args:
-        cls: the dataclass.
-        data_fields: names of the fields that hold arrays, numbers or containers of them.
-        meta_fields: names of the fields that are fixed, hashable Python values; each combination compiles its own code.
+        cls: the dataclass. data_fields: names of the fields that hold arrays, numbers or containers of them.
+        meta_fields: names of the fields that are fixed, hashable Python values; each combination compiles its
+        own code.
 
     Raises:
         TypeError: no dataclass.
@@ -212,5 +229,7 @@ def register_dataclass(cls: Class, data_fields: Sequence[str] | None = None, met
 
     if _registered(cls):
         _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
-    _optree().register_pytree_node(cls, take, put, path_entry_type=_optree().DataclassEntry, namespace=NAMESPACE)  # type: ignore[arg-type]
+    _optree().register_pytree_node(
+        cls, take, put, path_entry_type=_optree().DataclassEntry, namespace=NAMESPACE
+    )  # type: ignore[arg-type]
     return cls

@@ -1,9 +1,12 @@
 """What a traced call returns and which of its arguments it changed.
 
-Job: the outputs of a graph as the caller shall see them: classes, memory order, and arguments that the function wrote to in place.
-Input: the result of the traced function, the traced arguments.  Output: `Results`; after the run, what the caller gets.
-Invariants: results are new arrays in NumPy's memory order; an argument that the function changed holds the new values after the call, is itself the
-result where the function returned it, and keeps its old values when the call raises.
+Job: the outputs of a graph as the caller shall see them: classes, memory order, and arguments that the
+function wrote to in place.
+Input: the result of the traced function, the traced arguments. Output: `Results`; after the run, what the
+caller gets.
+Invariants: results are new arrays in NumPy's memory order; an argument that the function changed holds the
+new values after the call, is itself the result where the function returned it, and keeps its old values when
+the call raises.
 """
 
 from __future__ import annotations
@@ -28,15 +31,17 @@ from graphjit.trace.recording.tracer import Array, Trace, Tracer, any_tracer, as
 class Results:
     """Structure of a result and what its leaves are.
 
-    ``leaves`` holds one pair for each: ("value", number of the output), ("argument", number of the input) for an argument that the function changed
-    and returned, or ("static", object).
+    ``leaves`` holds one pair for each: ("value", number of the output), ("argument", number of the input) for
+    an argument that the function changed and returned, or ("static", object).
     """
 
     spec: TreeSpec
     leaves: list[tuple[str, Any]]
     nodes: list[Node] = field(default_factory=list)
     orders: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """Output -> its axes as they lie in memory, where that is not row-major; the output is computed in that order."""
+    """Output -> its axes as they lie in memory, where that is not row-major; the output is computed in that
+    order.
+    """
     arrays: set[int] = field(default_factory=set)
     """Outputs without axes that are arrays and no NumPy scalars."""
     written: dict[int, int] = field(default_factory=dict)
@@ -77,11 +82,16 @@ class Results:
         values = [self._shown(number, array) for number, array in enumerate(outputs)]
         for argument, number in self.written.items():
             np.copyto(given[argument], values[number])
-        leaves = [values[item] if kind == "value" else given[item] if kind == "argument" else item for kind, item in self.leaves]
+        leaves = [
+            values[item] if kind == "value" else given[item] if kind == "argument" else item
+            for kind, item in self.leaves
+        ]
         return unflatten(self.spec, leaves)
 
 
-def results_of(trace: Trace, result: Any, arguments: Sequence[tuple[Tracer, Node]], derivative: bool) -> Results:
+def results_of(
+    trace: Trace, result: Any, arguments: Sequence[tuple[Tracer, Node]], derivative: bool
+) -> Results:
     """Read the result of the traced function, whose ``arguments`` were these nodes before.
 
     Raises:
@@ -89,7 +99,11 @@ def results_of(trace: Trace, result: Any, arguments: Sequence[tuple[Tracer, Node
     """
     flat, spec = flatten(result)
     found = Results(spec, [])
-    changed = {number: x for number, (x, before) in enumerate(arguments) if isinstance(x, Stored) and x._node is not before}
+    changed = {
+        number: x
+        for number, (x, before) in enumerate(arguments)
+        if isinstance(x, Stored) and x._node is not before
+    }
     for item in flat:
         if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
             own = next((number for number, x in changed.items() if x is item), None)
@@ -119,12 +133,15 @@ def check_writable(results: Results, given: Sequence[Any], others: Sequence[np.n
     """Look, before anything is computed, whether the arguments that will be written can be.
 
     Raises:
-        ValueError: an array is read-only, or overlaps with another array of the call (NumPy's result would depend on which is read first).
+        ValueError: an array is read-only, or overlaps with another array of the call (NumPy's result would
+        depend on which is read first).
     """
     for argument in results.written:
         target, where = given[argument], results.lines[argument]
         if not target.flags.writeable:
-            raise ValueError(f"assignment destination is read-only: argument {argument} of {name}, which changes it at {where}")
+            raise ValueError(
+                f"assignment destination is read-only: argument {argument} of {name}, which changes it at {where}"
+            )
         for i, other in enumerate((*given, *others)):
             if i != argument and isinstance(other, np.ndarray) and _overlap(target, other):
                 raise ValueError(
@@ -148,8 +165,16 @@ def check_static_result(item: Any) -> None:
     """
     kind = type(item).__name__
     if declares(item, "__next__"):
-        raise TraceError(f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple")
-    parts = item if isinstance(item, set | frozenset) else attribute(item, "__dict__", {}).values() if not isinstance(item, type) else ()
+        raise TraceError(
+            f"the traced function returned an iterator ({kind}), which nobody could read twice; return a list or a tuple"
+        )
+    parts = (
+        item
+        if isinstance(item, set | frozenset)
+        else attribute(item, "__dict__", {}).values()
+        if not isinstance(item, type)
+        else ()
+    )
     if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
         raise TraceError(
             f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
@@ -163,17 +188,26 @@ def same_objects(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 
 def refuse_changed_containers(
-    name: str, leaf_names: Callable[[], Sequence[str]], before: tuple[list[Any], TreeSpec], after: tuple[list[Any], TreeSpec]
+    name: str,
+    leaf_names: Callable[[], Sequence[str]],
+    before: tuple[list[Any], TreeSpec],
+    after: tuple[list[Any], TreeSpec],
 ) -> None:
-    """Refuse a function that put something else into a list, dict or object among its arguments: only arrays are changed in place.
+    """Refuse a function that put something else into a list, dict or object among its arguments: only arrays
+    are changed in place.
 
     Raises:
-        TraceError: an item or field is another one after the function ran, or there are more or fewer of them.
+        TraceError: an item or field is another one after the function ran, or there are more or fewer of
+        them.
     """
     (leaves, spec), (now, spec_now) = before, after
     if same_objects(leaves, now):  # also where a defaultdict grew by being read
         return
-    changed = next((text for text, a, b in zip(leaf_names(), leaves, now, strict=False) if a is not b), "") if spec == spec_now else ""
+    changed = (
+        next((text for text, a, b in zip(leaf_names(), leaves, now, strict=False) if a is not b), "")
+        if spec == spec_now
+        else ""
+    )
     what = f"assigns to {changed}" if changed else "adds or removes items of a list or dict"
     raise TraceError(
         f"{name} {what} among its arguments: the caller's containers would stay as they are, since compiled code changes arrays in place only "

@@ -1,8 +1,10 @@
 """From a call to a graph.
 
-Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it captured.
+Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it
+captured.
 Input: function, arguments.  Output: `Staged` (graph, structure of the result, captured arrays, guards).
-Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are written only where the function writes its arguments.
+Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are written
+only where the function writes its arguments.
 """
 
 from __future__ import annotations
@@ -37,12 +39,16 @@ from graphjit.trace.statics import Exact
 
 
 class Leaf(NamedTuple):
-    """How one leaf of the arguments takes part: ``kind`` is array, scalar (NumPy), number (Python) or static."""
+    """How one leaf of the arguments takes part: ``kind`` is array, scalar (NumPy), number (Python) or
+    static.
+    """
 
     kind: str
     type: Type | None
     value: Any = None
-    """Of a static leaf itself (`Exact`); of an array that is not row-major its strides (`layout.canonical_strides`)."""
+    """Of a static leaf itself (`Exact`); of an array that is not row-major its strides
+    (`layout.canonical_strides`).
+    """
 
 
 def classify(leaf: Any) -> Leaf:
@@ -55,7 +61,11 @@ def classify(leaf: Any) -> Leaf:
     kind = type(leaf)
     if is_array(leaf) or kind is np.memmap:
         check_dtype(leaf.dtype if leaf.dtype.isnative else leaf.dtype.newbyteorder("="))
-        return Leaf("array", Type(leaf.dtype.newbyteorder("="), leaf.shape), None if leaf.flags.c_contiguous else canonical_strides(leaf))
+        return Leaf(
+            "array",
+            Type(leaf.dtype.newbyteorder("="), leaf.shape),
+            None if leaf.flags.c_contiguous else canonical_strides(leaf),
+        )
     if kind is float:
         return Leaf("number", Type(F64, ()))
     if kind is int:
@@ -72,7 +82,9 @@ def classify(leaf: Any) -> Leaf:
             "or of x.tocoo() x.data, x.row, x.col), and write the product with np.add.at or a sum over gathered rows"
         )
     if issubclass(kind, np.ndarray) or declares(leaf, "__array__", "__array_interface__"):
-        raise UnsupportedError(f"an argument of type {name} is not compiled: pass a plain ndarray, for example {_plain_array(kind)}")
+        raise UnsupportedError(
+            f"an argument of type {name} is not compiled: pass a plain ndarray, for example {_plain_array(kind)}"
+        )
     if declares(leaf, "__next__"):
         raise TraceError(
             f"an argument of type {kind.__name__} can be read only once, so its values would be compiled in; pass a list, a tuple or an array"
@@ -91,7 +103,11 @@ def _plain_array(kind: type) -> str:
     """How people make an ndarray of something that is nearly one."""
     if issubclass(kind, np.ma.MaskedArray):
         return "x.filled(value), or x.data and x.mask as two arguments"
-    return "x.to_numpy()" if kind.__module__.partition(".")[0] in ("pandas", "polars", "xarray") else "np.asarray(x)"
+    return (
+        "x.to_numpy()"
+        if kind.__module__.partition(".")[0] in ("pandas", "polars", "xarray")
+        else "np.asarray(x)"
+    )
 
 
 @dataclass
@@ -125,8 +141,9 @@ def stage(
     names: Sequence[str] = (),
     derivative: bool = False,
 ) -> Staged:
-    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments, for guards; ``names`` are the
-    leaves' for people."""
+    """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments,
+    for guards; ``names`` are the leaves' for people.
+    """
     found = find_guards(function, [*static, *_statics(leaves)])
     generators = found.generators
     before = _states(generators)
@@ -190,7 +207,9 @@ def stage(
 
 
 def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
-    """Say of traced values that the function left somewhere where they are: using one raises, with this name."""
+    """Say of traced values that the function left somewhere where they are: using one raises, with this
+    name.
+    """
     for what, namespace in stores:
         for name, value in list(namespace.items()):
             if issubclass(type(value), Tracer):
@@ -198,8 +217,12 @@ def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
                     value._trace.leaks[id(value)] = f"{what} {name!r}"
 
 
-def run_eagerly(leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]) -> Any:
-    """The result of ``call`` on traced leaves that know their values: computed while it is recorded, nothing compiled."""
+def run_eagerly(
+    leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]
+) -> Any:
+    """The result of ``call`` on traced leaves that know their values: computed while it is recorded, nothing
+    compiled.
+    """
     values = Values()
     with recording(), tracing(), Trace(values) as trace:
         given: list[Any] = []
@@ -225,7 +248,9 @@ def _statics(leaves: Sequence[Leaf]) -> list[Any]:
 def _states(generators: Iterable[Any]) -> list[bytes]:
     """What changes whenever a generator is drawn from."""
     return [
-        pickle.dumps(generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state())
+        pickle.dumps(
+            generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()
+        )
         for generator in generators
     ]
 

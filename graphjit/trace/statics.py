@@ -1,6 +1,7 @@
 """Values that are compiled in, as parts of a signature.
 
-Job: tell apart what ``==`` takes for the same: 2, 2.0 and True; 0.0 and -0.0.  A program that was compiled for one is wrong for the other.
+Job: tell apart what ``==`` takes for the same: 2, 2.0 and True; 0.0 and -0.0. A program that was compiled for
+one is wrong for the other.
 Output: `Exact`, which is equal where type and value are; the same for keys of dicts in a tree's structure.
 """
 
@@ -37,7 +38,8 @@ def exact_form(value: Any) -> Any:
     Example: ``exact_form((1, 2.0))`` differs from ``exact_form((True, 2))``.
     """
     kind = type(value)
-    # Texts and bytes tell 0.0 from -0.0, and NaN is NaN; the classes' own, since those of a user may leave digits out.
+    # Texts and bytes tell 0.0 from -0.0, and NaN is NaN; the classes' own, since those of a user may leave
+    # digits out.
     if issubclass(kind, float):
         return kind, float.__repr__(value)
     if issubclass(kind, complex):
@@ -52,7 +54,12 @@ def exact_form(value: Any) -> Any:
         return kind, frozenset(map(exact_form, frozenset.__iter__(value)))
     parameters = getattr(kind, "__dataclass_params__", None)
     if parameters is not None and parameters.eq and parameters.frozen:
-        form = kind, tuple(exact_form(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare)
+        form = (
+            kind,
+            tuple(
+                exact_form(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare
+            ),
+        )
         try:
             hash(form)
         except TypeError:  # a hash of its own over fields that have none
@@ -62,7 +69,9 @@ def exact_form(value: Any) -> Any:
 
 
 def exact_keys(spec: Any) -> Any:
-    """What the comparison of an optree structure leaves out: types of keys; None where all of them are strings and integers."""
+    """What the comparison of an optree structure leaves out: types of keys; None where all of them are
+    strings and integers.
+    """
     paths = spec.paths()
     if _PLAIN.issuperset(type(key) for path in paths for key in path):
         return None

@@ -1,12 +1,14 @@
 """Tracebacks that end in the user's own code.
 
 Job: take graphjit's frames out of the traceback of an exception that leaves a public function.
-Input: `hides_frames` around every public function.  Output: the same exception object with the frames that its reader can do something about.
-Invariants: type, message, notes and chain of the exception stay; frames of the user stay in their order, around and inside the traced function;
-``GRAPHJIT_TRACEBACK=full`` shows everything, and so do defects of graphjit, which somebody will want to report.
+Input: `hides_frames` around every public function. Output: the same exception object with the frames that its
+reader can do something about.
+Invariants: type, message, notes and chain of the exception stay; frames of the user stay in their order,
+around and inside the traced function; ``GRAPHJIT_TRACEBACK=full`` shows everything, and so do defects of
+graphjit, which somebody will want to report.
 
-A library that the user called keeps its frames when it raised by itself.  Where it led back into graphjit (NumPy calls our methods), the traceback
-ends at the user's call.
+A library that the user called keeps its frames when it raised by itself. Where it led back into graphjit
+(NumPy calls our methods), the traceback ends at the user's call.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def shortened(error: BaseException) -> TracebackType | None:
         end = len(places)
     result: TracebackType | None = None
     for i in reversed(range(end)):
-        inside = i > 0 and places[i] == "plumbing" and places[i - 1] in ("own", "plumbing") and "own" in places[:i]
+        inside = (
+            i > 0 and places[i] == "plumbing" and places[i - 1] in ("own", "plumbing") and "own" in places[:i]
+        )
         if places[i] != "own" and not inside:
             one = entries[i]
             result = TracebackType(result, one.tb_frame, one.tb_lasti, one.tb_lineno)

@@ -2,8 +2,9 @@
 
 Job: tangents of outputs from tangents of inputs, as ordinary nodes beside the primal ones.
 Input: nodes and input tangents.  Output: one tangent node per output, None where it is zero.
-Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op needs all of its tangents; tangents that a
-selection makes zero stay zero whatever they are multiplied with, as in reverse mode.
+Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op
+needs all of its tangents; tangents that a selection makes zero stay zero whatever they are multiplied with,
+as in reverse mode.
 """
 
 from __future__ import annotations

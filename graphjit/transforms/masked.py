@@ -3,8 +3,8 @@
 Job: carry the selection of a masked cotangent outward past each linear step of reverse mode, so that a local
 derivative of inf or NaN is only ever multiplied where the branch was taken.
 Input: cotangent nodes as reverse mode builds them.  Output: the same values with one selection outermost.
-Invariants: for a cotangent ``select(c, t, 0)`` every linear step keeps the form ``select(c', t', 0)``; each step adds
-a bounded number of nodes.
+Invariants: for a cotangent ``select(c, t, 0)`` every linear step keeps the form ``select(c', t', 0)``; each
+step adds a bounded number of nodes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ MOVES = ("reshape", "broadcast_to", "transpose", "slice", "flip", "embed")
 def masked_where_zero(b: Builder, tangent: Node) -> Node:
     """A tangent that holds zeros put there by padding, joining or assignment, as a selection of the rest.
 
-    Reverse mode cuts such elements away before it multiplies; forward mode would multiply them with a local derivative that may be inf.
+    Reverse mode cuts such elements away before it multiplies; forward mode would multiply them with a local
+    derivative that may be inf.
     """
     if masked(tangent) is not None or not _holds_zeros(tangent, DEPTH):
         return tangent
@@ -60,13 +61,17 @@ def _holds_zeros(node: Node, depth: int) -> bool:
 def lift_mask(b: Builder, node: Node) -> Node:
     """Push a selection outward past one linear step that was just built on a masked cotangent.
 
-    Covers negation, conversion, moves of elements, sums over axes as far as the condition is constant along them, and
-    additions of two masked cotangents (which are masked where both are).
+    Covers negation, conversion, moves of elements, sums over axes as far as the condition is constant along
+    them, and additions of two masked cotangents (which are masked where both are).
     """
     name = node.op.name
     if name == "select":
         mask = peel(b, node)
-        return node if mask is None or mask.value in node.args else remask(b, mask.condition, mask.taken, mask.value)
+        return (
+            node
+            if mask is None or mask.value in node.args
+            else remask(b, mask.condition, mask.taken, mask.value)
+        )
     if name == "add":
         return _sum_of_two(b, node)
     if name not in POINTWISE and name not in MOVES and name != "sum":
@@ -102,7 +107,9 @@ def _sum_of_two(b: Builder, node: Node) -> Node:
 
 
 def _two_branches(b: Builder, yes: Masked, no: Masked) -> Node:
-    """``select(c, x, 0) + select(c, 0, y)`` is ``select(c, x, y)``; masks inside the branches stay outermost."""
+    """``select(c, x, 0) + select(c, 0, y)`` is ``select(c, x, y)``; masks inside the branches stay
+    outermost.
+    """
     first, second = peel(b, yes.value), peel(b, no.value)
     both = b.select(yes.condition, yes.value, no.value)
     if first is None and second is None:

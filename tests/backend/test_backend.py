@@ -47,7 +47,12 @@ def test_every_op_forward(name):
         graph, values = merged((op_graph(op, arrays, attrs), arrays) for arrays, attrs in cases)
         wanted = interpret(graph, *values)
         for found, want, case in zip(run(graph, values), wanted, cases, strict=True):
-            same(found, want, f"{name} {dtype} {[a.shape for a in case[0]]} {case[1]}", 20 if "lgamma" in name or "gamma" in name else 1)
+            same(
+                found,
+                want,
+                f"{name} {dtype} {[a.shape for a in case[0]]} {case[1]}",
+                20 if "lgamma" in name or "gamma" in name else 1,
+            )
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -61,8 +66,19 @@ def test_every_op_special_values(name):
             continue
         for found, want in zip(run(graph, values), wanted, strict=True):
             same(found, want, f"{name} {dtype} special", 20)
-            if want.dtype.kind == "f" and REGISTRY[name].name in ("neg", "copysign", "abs", "sqrt", "trunc", "floor", "ceil", "rint"):
-                np.testing.assert_array_equal(np.signbit(found[want == 0]), np.signbit(want[want == 0]), err_msg=name)
+            if want.dtype.kind == "f" and REGISTRY[name].name in (
+                "neg",
+                "copysign",
+                "abs",
+                "sqrt",
+                "trunc",
+                "floor",
+                "ceil",
+                "rint",
+            ):
+                np.testing.assert_array_equal(
+                    np.signbit(found[want == 0]), np.signbit(want[want == 0]), err_msg=name
+                )
 
 
 @pytest.mark.parametrize("name", [n for n in OPS if not isinstance(REGISTRY[n].derivative, ZeroDerivative)])
@@ -77,7 +93,10 @@ def test_every_op_reverse(name):
                 graph = vjp_graph(op_graph(op, arrays, attrs))
             except GraphjitError:
                 continue
-            extra = [np.random.default_rng(1).normal(size=n.shape).astype(n.dtype) for n in graph.inputs[len(arrays) :]]
+            extra = [
+                np.random.default_rng(1).normal(size=n.shape).astype(n.dtype)
+                for n in graph.inputs[len(arrays) :]
+            ]
             graphs.append((graph, [*arrays, *extra]))
         if not graphs:
             continue
@@ -86,7 +105,7 @@ def test_every_op_reverse(name):
             same(found, want, f"{name} {dtype} vjp", 50)
 
 
-# ------------------------------------------------------------------------------------------------- loop shapes
+# ------------------------------------------------------------------------------------------------ loop shapes
 
 
 SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 37, 64, 100, 1000)
@@ -104,7 +123,9 @@ def test_chains_and_sums_of_every_length(n, dtype):
     check(make, make.b.sum(make.b.exp(x), axes=(0,)), 100)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 5), (6, 37), (37, 6), (16, 16), (5, 0), (0, 5), (130, 70)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 9), (9, 1), (3, 5), (6, 37), (37, 6), (16, 16), (5, 0), (0, 5), (130, 70)]
+)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_row_and_column_softmax(shape, axis):
     if shape[axis] == 0:
@@ -193,7 +214,18 @@ def test_gather_and_scatter():
 
 @pytest.mark.parametrize("dtype", [F64, F32])
 @pytest.mark.parametrize(
-    ("m", "n", "k"), [(1, 1, 1), (2, 3, 1), (5, 7, 3), (32, 16, 32), (33, 17, 65), (100, 10, 128), (64, 200, 40), (1, 50, 30), (40, 1, 9)]
+    ("m", "n", "k"),
+    [
+        (1, 1, 1),
+        (2, 3, 1),
+        (5, 7, 3),
+        (32, 16, 32),
+        (33, 17, 65),
+        (100, 10, 128),
+        (64, 200, 40),
+        (1, 50, 30),
+        (40, 1, 9),
+    ],
 )
 def test_products(m, n, k, dtype):
     make = Make()
@@ -244,7 +276,9 @@ print(hashlib.sha256(value.tobytes() + dw.tobytes() + dx.tobytes()).hexdigest())
     seen = set()
     for threads in "1238":
         env = os.environ | {"GRAPHJIT_NUM_THREADS": threads}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100
+        )
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
     assert len(seen) == 1

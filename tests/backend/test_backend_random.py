@@ -1,4 +1,6 @@
-"""Random graphs through the whole pipeline: compiled = interpreted, forward and gradient; failures shrink to IR text."""
+"""Random graphs through the whole pipeline: compiled = interpreted, forward and gradient; failures shrink to
+IR text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What compiled code reports names the line of the function that was called, also when equal graphs share the code."""
+"""What compiled code reports names the line of the function that was called, also when equal graphs share the
+code.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def place(call: Any, arguments: tuple[Any, ...], kind: type[Exception]) -> str:
 
 
 def check(transform: Any, body: str, arguments: tuple[Any, ...], kind: type[Exception]) -> None:
-    functions = {where: transform(defined(body, *where)) for where in (("one.py", 10), ("one.py", 20), ("other.py", 10))}
+    functions = {
+        where: transform(defined(body, *where))
+        for where in (("one.py", 10), ("one.py", 20), ("other.py", 10))
+    }
     before = len(compilation._executables)
     for _ in range(2):  # the slow path, then the native entry
         for (file, line), f in functions.items():
@@ -91,7 +96,11 @@ def test_what_failed_at_one_line_may_lie_at_two_elsewhere():
     for _ in range(2):
         for i, lines in ((np.array([9]), (5, 5, 15)), (np.array([3]), (5, 6, 16))):
             found = [place(f, (X, i), IndexError) for f in (one, two, again)]
-            assert found == [f"one_line.py:{lines[0]}", f"two_lines.py:{lines[1]}", f"two_lines.py:{lines[2]}"]
+            assert found == [
+                f"one_line.py:{lines[0]}",
+                f"two_lines.py:{lines[1]}",
+                f"two_lines.py:{lines[2]}",
+            ]
 
 
 def test_lines_of_other_operations_do_not_matter():

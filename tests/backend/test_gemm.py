@@ -1,4 +1,6 @@
-"""Our matrix product: every shape and layout, exact order of summation, nothing touched outside, whoever calls."""
+"""Our matrix product: every shape and layout, exact order of summation, nothing touched outside, whoever
+calls.
+"""
 
 from __future__ import annotations
 
@@ -56,10 +58,14 @@ def native(kind: str, tile: str = "") -> Callable[..., None]:
     else:
         address = general.address(kind)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
-    return ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(address)
+    return ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(
+        address
+    )
 
 
-def product(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, accumulate: bool = False, tile: str = "") -> np.ndarray:
+def product(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, accumulate: bool = False, tile: str = ""
+) -> np.ndarray:
     kind, size = ("f64", 8) if a.dtype == np.float64 else ("f32", 4)
     c = np.full((len(a), b.shape[1]), 7, a.dtype) if out is None else out
     arguments: list[int] = [*c.shape, a.shape[1]]
@@ -135,14 +141,20 @@ def test_small_result_of_many_terms(kind: str, layout: str) -> None:
     """k is cut into segments; their number and the order of their sums depend on the shape alone."""
     rng = np.random.default_rng(12)
     for m, n, k in [(5, 3, 20_000), (60, 50, 4_100), (1, 1, 33_000), (8, 8, 4_095)]:
-        a, b, start = matrix(rng, m, k, kind, layout), matrix(rng, k, n, kind, layout), matrix(rng, m, n, kind)
+        a, b, start = (
+            matrix(rng, m, k, kind, layout),
+            matrix(rng, k, n, kind, layout),
+            matrix(rng, m, n, kind),
+        )
         room = np.full((m + 1, n + 3), 7, DTYPE[kind])
         pool.configure(1)
         one = product(a, b, room[:m, :n]).copy()
         check(a, b, one, kind)
         assert (room[m] == 7).all()
         assert (room[:, n:] == 7).all()
-        np.testing.assert_allclose(product(a, b, start.copy(), accumulate=True), one + start, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            product(a, b, start.copy(), accumulate=True), one + start, rtol=1e-3, atol=1e-3
+        )
         for count in (2, 3, 8):
             pool.configure(count)
             np.testing.assert_array_equal(product(a, b), one)
@@ -150,7 +162,9 @@ def test_small_result_of_many_terms(kind: str, layout: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_element_is_a_sum_of_short_chains_of_fused_multiply_adds(kind: str) -> None:
-    """So a result depends on the number of terms alone: the reference rounds once per term, and once per block of terms."""
+    """So a result depends on the number of terms alone: the reference rounds once per term, and once per
+    block of terms.
+    """
     if not host_tile(kind).fused:
         pytest.skip("this machine has no fused multiply-add")
     rng = np.random.default_rng(4)
@@ -161,7 +175,9 @@ def test_each_element_is_a_sum_of_short_chains_of_fused_multiply_adds(kind: str)
     for i, j, first in itertools.product(range(m), range(n), range(0, k, block)):
         chain = 0.0
         for term in range(first, first + block):
-            chain = _rounded(Fraction(float(a[i, term])) * Fraction(float(b[term, j])) + Fraction(chain), kind)
+            chain = _rounded(
+                Fraction(float(a[i, term])) * Fraction(float(b[term, j])) + Fraction(chain), kind
+            )
         expected[i, j] = _rounded(Fraction(float(expected[i, j])) + Fraction(chain), kind)
     np.testing.assert_array_equal(product(a, b, start.copy(), accumulate=True), expected)
 
@@ -171,7 +187,9 @@ def test_long_chains_do_not_lose_digits(kind: str) -> None:
     k = 50_000
     a, b = (np.full(shape, 0.1, DTYPE[kind]) for shape in [(40, k), (k, 40)])
     exact = k * float(a[0, 0]) ** 2
-    assert np.abs(product(a, b) - exact).max() <= 100 * np.finfo(DTYPE[kind]).eps * exact  # one chain: some thousands
+    assert (
+        np.abs(product(a, b) - exact).max() <= 100 * np.finfo(DTYPE[kind]).eps * exact
+    )  # one chain: some thousands
 
 
 def _rounded(exact: Fraction, kind: str) -> float:
@@ -245,9 +263,13 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
     try:
         rng = np.random.default_rng(7)
         dtype = DTYPE[kind]
-        for m, n, k, left, right in itertools.product((1, 5, 24, 50), (1, 9, 23, 70), (1, 7, 40), (False, True), (False, True)):
+        for m, n, k, left, right in itertools.product(
+            (1, 5, 24, 50), (1, 9, 23, 70), (1, 7, 40), (False, True), (False, True)
+        ):
             views = []
-            for (rows, columns), transposed, fence in zip([(m, k), (k, n), (m, n)], [left, right, False], fences, strict=True):
+            for (rows, columns), transposed, fence in zip(
+                [(m, k), (k, n), (m, n)], [left, right, False], fences, strict=True
+            ):
                 size = rows * columns * dtype().itemsize
                 flat = np.frombuffer(room, dtype, rows * columns, fence - whole.ctypes.data - size)
                 views.append(flat.reshape(columns, rows).T if transposed else flat.reshape(rows, columns))
@@ -262,7 +284,9 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
 def test_calls_from_several_python_threads() -> None:
     rng = np.random.default_rng(8)
     pool.configure(2)
-    pairs = [(matrix(rng, 90, 120, "f64", layout), matrix(rng, 120, 80, "f64", "columns")) for layout in LAYOUTS]
+    pairs = [
+        (matrix(rng, 90, 120, "f64", layout), matrix(rng, 120, 80, "f64", "columns")) for layout in LAYOUTS
+    ]
     expected = [product(a, b) for a, b in pairs]
     wrong: list[int] = []
 
@@ -347,7 +371,9 @@ def test_blas_gives_the_same_and_keeps_the_number_of_its_threads() -> None:
     rng = np.random.default_rng(13)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     for kind, left, right in itertools.product(KINDS, (False, True), (False, True)):
-        call = ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(blas.address(kind))
+        call = ctypes.CFUNCTYPE(
+            None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word
+        )(blas.address(kind))
         for m, n, k in [(3, 4, 5), (1, 1, 1), (200, 130, 160), (7, 5, 0), (0, 3, 2)]:
             a = matrix(rng, m, k, kind, "columns" if left else "rows")
             b = matrix(rng, k, n, kind, "columns" if right else "rows")
@@ -358,22 +384,41 @@ def test_blas_gives_the_same_and_keeps_the_number_of_its_threads() -> None:
                 for count in (1, 2, 3):
                     pool.configure(count)
                     c = np.array(start)
-                    call(m, n, k, a.ctypes.data, lda, left, b.ctypes.data, ldb, right, c.ctypes.data, n, accumulate)
+                    call(
+                        m,
+                        n,
+                        k,
+                        a.ctypes.data,
+                        lda,
+                        left,
+                        b.ctypes.data,
+                        ldb,
+                        right,
+                        c.ctypes.data,
+                        n,
+                        accumulate,
+                    )
                     assert get() == before
                     results.append(c)
-                np.testing.assert_allclose(results[0] - start * accumulate, a @ b, rtol=0, atol=1e-3 if kind == "f32" else 1e-11)
+                np.testing.assert_allclose(
+                    results[0] - start * accumulate, a @ b, rtol=0, atol=1e-3 if kind == "f32" else 1e-11
+                )
                 for result in results[1:]:
                     np.testing.assert_array_equal(result, results[0])
 
 
 def test_blas_runs_one_thread_per_call() -> None:
-    """The native code around a call of BLAS: the first in sets one thread, the last out restores what the user chose."""
+    """The native code around a call of BLAS: the first in sets one thread, the last out restores what the
+    user chose.
+    """
     chosen = [5]
     get = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: chosen[-1])
     put = ctypes.CFUNCTYPE(None, ctypes.c_int)(chosen.append)
     control = tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (get, put))
     module = jit.NativeModule(blas.control_source((control[0], control[1])))
-    limit, restore, forget = (ctypes.CFUNCTYPE(None)(module.address(f"gj_blas_{name}")) for name in ("limit", "restore", "forget"))
+    limit, restore, forget = (
+        ctypes.CFUNCTYPE(None)(module.address(f"gj_blas_{name}")) for name in ("limit", "restore", "forget")
+    )
     limit()
     limit()
     restore()

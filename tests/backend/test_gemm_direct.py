@@ -1,4 +1,6 @@
-"""Matrix products written out for their shape: every path, order of summation, nothing touched outside, threads."""
+"""Matrix products written out for their shape: every path, order of summation, nothing touched outside,
+threads.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,13 @@ def planned(a: np.ndarray, b: np.ndarray, tile: str = "host") -> Plan | None:
     return plan(product, TILES[tile](kind))
 
 
-def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, tile: str = "host", counts: tuple[int, ...] = (1,)) -> np.ndarray:
+def multiply(
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray | None = None,
+    tile: str = "host",
+    counts: tuple[int, ...] = (1,),
+) -> np.ndarray:
     """The product by generated code, which must be the same for each number of threads."""
     found = planned(a, b, tile)
     assert found is not None
@@ -79,7 +87,9 @@ def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None, tile: 
     for count in counts:
         pool.configure(count)
         c = np.full(shape, 7, a.dtype) if out is None else out
-        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(native.address("run"))(a.ctypes.data, b.ctypes.data, c.ctypes.data)
+        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3)(native.address("run"))(
+            a.ctypes.data, b.ctypes.data, c.ctypes.data
+        )
         results.append(c)
     native.close()
     for other in results[1:]:
@@ -95,7 +105,9 @@ def check(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     assert (error <= bound).all(), float((error / bound).max())
 
 
-def operands(kind: str, m: int, n: int, k: int, left: bool = False, right: bool = False, batch: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def operands(
+    kind: str, m: int, n: int, k: int, left: bool = False, right: bool = False, batch: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Random operands, stored transposed on request; NaN stands between the rows of A and B."""
     rng = np.random.default_rng([m, n, k, batch])
     lead = (batch,) if batch else ()
@@ -123,9 +135,13 @@ def test_every_small_shape_and_storage_order(kind: str, tile: str) -> None:
 @pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
-    """Lengths that end inside a vector and between vectors, rows that end inside a group, both storage orders of B, a batch."""
+    """Lengths that end inside a vector and between vectors, rows that end inside a group, both storage orders
+    of B, a batch.
+    """
     used = 0
-    for m, n, k, right, batch in itertools.product((9, 64, 101), (2, 3, 5), (64, 127, 300), (False, True), (0, 3)):
+    for m, n, k, right, batch in itertools.product(
+        (9, 64, 101), (2, 3, 5), (64, 127, 300), (False, True), (0, 3)
+    ):
         a, b = operands(kind, m, n, k, False, right, batch)
         found = planned(a, b, tile)
         assert found is not None
@@ -146,7 +162,9 @@ def all_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:
-    """Columns that end inside vectors, between pairs of them and between chunks; terms that end inside a group; a batch."""
+    """Columns that end inside vectors, between pairs of them and between chunks; terms that end inside a
+    group; a batch.
+    """
     lanes, rows = TILES[tile](kind).lanes, direct.STREAM_ROWS
     sizes = (lanes, 2 * lanes + 1, 3 * lanes, 7 * lanes - 1, 40 * lanes + 3)
     for m, n, k, left, batch in itertools.product((2, 7, rows), sizes, (1, 8, 21), (False, True), (0, 3)):
@@ -242,7 +260,9 @@ def test_what_packs_cuts_no_terms():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_tiles_storage_or_surroundings(kind: str) -> None:
-    """Each element of a product of few terms is one chain of fused multiply-adds in the order of k, whatever computes it."""
+    """Each element of a product of few terms is one chain of fused multiply-adds in the order of k, whatever
+    computes it.
+    """
     if not host_tile(kind).fused:
         pytest.skip("this machine has no fused multiply-add")
     a, b = operands(kind, 40, 50, 70)
@@ -283,7 +303,9 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
         shapes = [*itertools.product((1, 5, 24), (1, 3, 9, 23), (1, 7)), (1, 1003, 67), (45, 2, 131)]
         for (m, n, k), left, right in itertools.product(shapes, (False, True), (False, True)):
             views = []
-            for (rows, columns), turned, fence in zip([(m, k), (k, n), (m, n)], [left, right, False], fences, strict=True):
+            for (rows, columns), turned, fence in zip(
+                [(m, k), (k, n), (m, n)], [left, right, False], fences, strict=True
+            ):
                 size = rows * columns * dtype().itemsize
                 flat = np.frombuffer(room, dtype, rows * columns, fence - whole.ctypes.data - size)
                 views.append(flat.reshape(columns, rows).T if turned else flat.reshape(rows, columns))
@@ -313,10 +335,14 @@ def test_tilings_cover_the_matrix_and_fit_the_registers() -> None:
 @pytest.mark.parametrize("tile", ["host", "avx2", "sse2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None:
-    """Every number of columns of one vector; the same bits as one by one; nothing is written behind the end."""
+    """Every number of columns of one vector; the same bits as one by one; nothing is written behind the
+    end.
+    """
     lanes, batch = TILES[tile](kind).lanes, direct.SEVERAL
     used = 0
-    for n, (m, k), left in itertools.product(range(1, lanes + 1), [(1, 1), (2, 3), (4, 4), (7, 2), (3, 8), (8, 8)], (False, True)):
+    for n, (m, k), left in itertools.product(
+        range(1, lanes + 1), [(1, 1), (2, 3), (4, 4), (7, 2), (3, 8), (8, 8)], (False, True)
+    ):
         a, b = operands(kind, m, n, k, left, batch=batch)
         found = planned(a, b, tile)
         assert found is not None
@@ -360,9 +386,15 @@ def test_products_of_every_class_through_the_compiler(dtype: type) -> None:
         )
     a, b = cases[-2][0].T, cases[-2][1].T
     np.testing.assert_allclose(
-        graphjit.jit(lambda a, b: a.T @ b.T)(a, b), a.T @ b.T, rtol=1e-3 if dtype is np.float32 else 1e-10, atol=1e-3
+        graphjit.jit(lambda a, b: a.T @ b.T)(a, b),
+        a.T @ b.T,
+        rtol=1e-3 if dtype is np.float32 else 1e-10,
+        atol=1e-3,
     )
     columns, vector = draw(700, 300), draw(700)
     np.testing.assert_allclose(
-        graphjit.jit(lambda a, v: a.T @ v)(columns, vector), columns.T @ vector, rtol=1e-3, atol=1e-3 if dtype is np.float32 else 1e-11
+        graphjit.jit(lambda a, v: a.T @ v)(columns, vector),
+        columns.T @ vector,
+        rtol=1e-3,
+        atol=1e-3 if dtype is np.float32 else 1e-11,
     )

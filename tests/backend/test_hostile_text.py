@@ -1,4 +1,6 @@
-"""Names of functions, arguments and files are text of users: they end no comment, no literal and no line of ours."""
+"""Names of functions, arguments and files are text of users: they end no comment, no literal and no line of
+ours.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,10 @@ def test_names_and_files_do_not_reach_llvm(compiled, name):
         assert graphjit.jit(f)(*ARGUMENTS) == pytest.approx(want, rel=1e-14)
         texts = [text.partition("\n") for text in compiled if "ModuleID" in text]
         assert texts, "nothing was compiled"
-        assert all(first.startswith("; ModuleID = '") and first.isprintable() and len(first) < 250 for first, _, _ in texts)
+        assert all(
+            first.startswith("; ModuleID = '") and first.isprintable() and len(first) < 250
+            for first, _, _ in texts
+        )
         bodies = [re.sub(r"inttoptr \(i64 \d+ to ptr\)", "address", rest) for _, _, rest in texts]
         plain = plain or bodies
         assert bodies == plain, "a name changes the code"
@@ -172,7 +177,9 @@ def traced(name: str, source: str, origin: str = "") -> Graph:
     made: dict[Node, Node] = {}
     for node in (*graph.inputs, *(n for n in graph.nodes() if n not in graph.inputs)):
         attrs = {"name": source} if node.op.name == "input" else node.attrs
-        made[node] = Node(node.op, tuple(made[a] for a in node.args), attrs, node.type, Location(source, 1, source), origin)
+        made[node] = Node(
+            node.op, tuple(made[a] for a in node.args), attrs, node.type, Location(source, 1, source), origin
+        )
     return Graph(name, [made[n] for n in graph.inputs], [made[n] for n in graph.outputs])
 
 
@@ -201,8 +208,14 @@ def test_exports_and_other_listings(name):
     assert (data["name"], data["nodes"][0]["file"]) == (name, name)
     fusion, program = pipeline.schedule(pipeline.optimize(graph))
     kernels = pipeline.lower(program)
-    assert print_program(program, kernels) == print_program(pipeline.schedule(pipeline.optimize(traced("f", "f")))[1], kernels)
-    listing = print_schedule(program, fusion, dict.fromkeys((step.name for step in program.steps), graphjit.schedule.program.Cost()))
+    assert print_program(program, kernels) == print_program(
+        pipeline.schedule(pipeline.optimize(traced("f", "f")))[1], kernels
+    )
+    listing = print_schedule(
+        program,
+        fusion,
+        dict.fromkeys((step.name for step in program.steps), graphjit.schedule.program.Cost()),
+    )
     assert all(line.isprintable() for line in listing.split("\n"))
 
 

@@ -1,4 +1,6 @@
-"""What a signal handler raises while a function is traced, compiled or run comes out, and the state stays good."""
+"""What a signal handler raises while a function is traced, compiled or run comes out, and the state stays
+good.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,11 @@ print(count)
 @pytest.mark.parametrize(("backend", "delay"), [("llvm", 0.004), ("llvm", 0.0007)])
 def test_the_state_after_an_interrupted_first_call(backend, delay):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, backend, str(delay)], env=dict(os.environ), capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", PROGRAM, backend, str(delay)],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "an exception was lost"
@@ -146,7 +152,9 @@ np.testing.assert_array_equal(found[0], want)
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 def test_a_long_call_ends_between_two_steps():
-    done = subprocess.run([sys.executable, "-c", LONG], env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", LONG], env=dict(os.environ), capture_output=True, text=True, timeout=300
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -157,7 +165,9 @@ def test_short_programs_never_look():
         return a
 
     def text(n: int) -> str:
-        return pipeline.compile_graph(graphjit.jit(f).dispatcher.staged(np.zeros((n, n))).graph).module.render()
+        return pipeline.compile_graph(
+            graphjit.jit(f).dispatcher.staged(np.zeros((n, n))).graph
+        ).module.render()
 
     assert interrupts.SYMBOL not in text(64)
     assert f"call i64 @{interrupts.SYMBOL}" in text(1500)

@@ -42,8 +42,12 @@ print(json.dumps(made))
 
 
 def compiled(call: str) -> list[tuple[str, int]]:
-    """Modules that a call compiles in a fresh process, with their levels; programs are called by their function's name."""
-    done = subprocess.run([sys.executable, "-c", FRESH.replace("{call}", call)], capture_output=True, text=True, check=True)
+    """Modules that a call compiles in a fresh process, with their levels; programs are called by their
+    function's name.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH.replace("{call}", call)], capture_output=True, text=True, check=True
+    )
     return [(name, level) for name, level in json.loads(done.stdout)]
 
 
@@ -63,13 +67,24 @@ def test_a_large_product_needs_one_module_of_parts() -> None:
 
 
 def test_what_is_there_is_not_compiled_again() -> None:
-    made = compiled("def f(x): return x @ x\ngraphjit.jit(f)(np.ones((200, 200)))\ndel made[:]\ngraphjit.jit(f)(np.ones((300, 300)))")
+    made = compiled(
+        "def f(x): return x @ x\ngraphjit.jit(f)(np.ones((200, 200)))\ndel made[:]\ngraphjit.jit(f)(np.ones((300, 300)))"
+    )
     assert made == [("f", 0)]
 
 
 def test_both_kinds_of_product_in_one_program() -> None:
-    made = compiled("def f(x, y): return x @ x, y @ y\ngraphjit.jit(f)(np.ones((200, 200)), np.ones((200, 200), np.float32))")
-    assert sorted(name for name, _ in made) == ["f", "gemm_f32", "gemm_f64", "gemm_parts", "gemm_room", "threads"]
+    made = compiled(
+        "def f(x, y): return x @ x, y @ y\ngraphjit.jit(f)(np.ones((200, 200)), np.ones((200, 200), np.float32))"
+    )
+    assert sorted(name for name, _ in made) == [
+        "f",
+        "gemm_f32",
+        "gemm_f64",
+        "gemm_parts",
+        "gemm_room",
+        "threads",
+    ]
 
 
 def many(x: np.ndarray) -> np.ndarray:
@@ -177,7 +192,9 @@ def test_widths_are_those_of_the_native_code() -> None:
 
 
 def test_long_programs_are_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several kernels call one function of the module; an interruption is heard between two parts, and the next call compiles all."""
+    """Several kernels call one function of the module; an interruption is heard between two parts, and the
+    next call compiles all.
+    """
 
     def heavy(x: np.ndarray) -> np.ndarray:
         for i in range(1, 40):
@@ -188,7 +205,13 @@ def test_long_programs_are_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     lengths: list[int] = []
     begin = jit.NativeModule.__init__
 
-    def note(self: jit.NativeModule, text: str, opt: int = 2, below: jit.NativeModule | None = None, library: bool = False) -> None:
+    def note(
+        self: jit.NativeModule,
+        text: str,
+        opt: int = 2,
+        below: jit.NativeModule | None = None,
+        library: bool = False,
+    ) -> None:
         lengths.append(text.count("\n"))
         if len(lengths) == 3:
             raise KeyboardInterrupt

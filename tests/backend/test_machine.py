@@ -1,4 +1,6 @@
-"""The machine that code is made for: what is read, what replaces it, and that code for other processors is right."""
+"""The machine that code is made for: what is read, what replaces it, and that code for other processors is
+right.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,13 @@ print(machine().vector_bytes)
 def run(wanted: str, script: str = SCRIPT) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GRAPHJIT_MACHINE": wanted}
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
     )
 
 
@@ -68,7 +76,10 @@ def test_a_file_replaces_fields(tmp_path: Path) -> None:
     assert done.stdout.strip() == f"(1024, 2048, 4096) {machine().name}"
 
 
-@pytest.mark.parametrize("text", ["nonsense", '{"colour": 1}', "[]", '{"features": "avx2"}', '{"features": ["avx2"]}', '{"caches": [1]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", '{"colour": 1}', "[]", '{"features": "avx2"}', '{"features": ["avx2"]}', '{"caches": [1]}'],
+)
 def test_what_means_nothing_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "machine.json"
     file.write_text(text)

@@ -1,7 +1,7 @@
 """Accuracy, special values and lane agreement of the compiled elementary functions.
 
-float64 is compared with mpmath, float32 with NumPy's and SciPy's float64.  Run as a script, this file measures many more points and
-writes docs/accuracy.md.
+float64 is compared with mpmath, float32 with NumPy's and SciPy's float64. Run as a script, this file measures
+many more points and writes docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ NEGATIVE_GAMMA = 16.0  # units of the last place of max(1, |f|), for negative ar
 INF, NAN = float("inf"), float("nan")
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 
-# ---------------------------------------------------------------------------------------------------------- running
+# ---------------------------------------------------------------------------------------------------- running
 
 
 def _loop(module: Module, symbol: str, name: str, kind: str, lanes: int, variant: str) -> None:
     """A function (x, y, out, n) that applies ``name`` to arrays whose length is a multiple of 32."""
     element = ELEMENTS[kind]
     size = np.dtype(DTYPE[kind]).itemsize
-    fn = Function(module, symbol, "void", [("ptr", "%x"), ("ptr", "%y"), ("ptr", "%o"), ("i64", "%n")], ATTRIBUTES)
+    fn = Function(
+        module, symbol, "void", [("ptr", "%x"), ("ptr", "%y"), ("ptr", "%o"), ("i64", "%n")], ATTRIBUTES
+    )
     v = Vector(fn, element, lanes, False if variant == "generic" else None)
     fn.do("br label %loop")
     fn.start("loop")
@@ -80,7 +82,9 @@ def _compiled(name: str, kind: str) -> tuple[NativeModule, dict[tuple[int, str],
     return native, {(n, how): prototype(native.address(f"run_{how}_{n}")) for n, how in _variants(kind)}
 
 
-def run(name: str, kind: str, x: np.ndarray, y: np.ndarray | None = None, lanes: int = 0, variant: str = "inline") -> np.ndarray:
+def run(
+    name: str, kind: str, x: np.ndarray, y: np.ndarray | None = None, lanes: int = 0, variant: str = "inline"
+) -> np.ndarray:
     """The compiled function on arrays; the native number of lanes unless told."""
     dtype = DTYPE[kind]
     length = -(-len(x) // 32) * 32
@@ -98,7 +102,7 @@ def identical(a: np.ndarray, b: np.ndarray, kind: str) -> np.ndarray:
     return (a.view(BITS[kind]) == b.view(BITS[kind])) | (np.isnan(a) & np.isnan(b))
 
 
-# ---------------------------------------------------------------------------------------------------------- samples
+# ---------------------------------------------------------------------------------------------------- samples
 
 
 class Draw:
@@ -122,9 +126,14 @@ class Draw:
     def near(self, points: np.ndarray | list[float], closest: float = -16.0) -> np.ndarray:
         """Points and their neighbourhoods, ever closer."""
         base = self.rng.choice(np.asarray(points), self.count)
-        return (base * (1.0 + np.power(10.0, self.rng.uniform(closest, -1, self.count)) * self.rng.choice([-1, 0, 1], self.count))).astype(
-            self.dtype
-        )
+        return (
+            base
+            * (
+                1.0
+                + np.power(10.0, self.rng.uniform(closest, -1, self.count))
+                * self.rng.choice([-1, 0, 1], self.count)
+            )
+        ).astype(self.dtype)
 
     @property
     def tiny(self) -> np.ndarray:
@@ -199,7 +208,10 @@ def samples(name: str, d: Draw) -> Samples:
         bases = (np.exp(d.between(-0.98 * top, 0.98 * top)), d.between(0.5, 2), d.between(0.95, 1.06))
         away = [x[x != 1].astype(d.dtype) for x in bases]
         return [
-            *((x, (d.between(low, top)[: len(x)] / np.log(x.astype(np.float64))).astype(d.dtype)) for x in away),
+            *(
+                (x, (d.between(low, top)[: len(x)] / np.log(x.astype(np.float64))).astype(d.dtype))
+                for x in away
+            ),
             (d.between(0, 9), d.between(-4, 4)),
             (d.between(-9, 0), np.round(d.between(-40, 40))),
             (d.positive, d.decades(-20, 1, True)),
@@ -207,19 +219,31 @@ def samples(name: str, d: Draw) -> Samples:
     if name == "atan2":
         turn = d.decades(-20, 20, True)
         size = d.decades(-250, 250) if d.double else d.decades(-18, 18)
-        return [(d.between(-9, 9), d.between(-9, 9)), (size, (size * turn).astype(d.dtype)), (-size, (size * d.between(-2, 2)))]
+        return [
+            (d.between(-9, 9), d.between(-9, 9)),
+            (size, (size * turn).astype(d.dtype)),
+            (-size, (size * d.between(-2, 2))),
+        ]
     if name == "hypot":
         size = d.decades(-320, 307) if d.double else d.decades(-44, 38)
         return [(d.between(-9, 9), d.between(-9, 9)), (size, (size * d.decades(-12, 0)).astype(d.dtype))]
     if name == "logaddexp":
         level = d.between(-90, 90)
-        return [(d.between(-9, 9), d.between(-9, 9)), (level, level + d.between(-50, 50)), (d.between(-1, 0), d.between(-1, 0))]
+        return [
+            (d.between(-9, 9), d.between(-9, 9)),
+            (level, level + d.between(-50, 50)),
+            (d.between(-1, 0), d.between(-1, 0)),
+        ]
     if name == "fmod":
-        return [(d.between(-99, 99), d.between(-9, 9)), (far, d.rng.permutation(far)), (far, d.tiny[np.arange(len(far))])]
+        return [
+            (d.between(-99, 99), d.between(-9, 9)),
+            (far, d.rng.permutation(far)),
+            (far, d.tiny[np.arange(len(far))]),
+        ]
     return [d.between(-9, 9), far, d.tiny]
 
 
-# --------------------------------------------------------------------------------------------------------- reference
+# -------------------------------------------------------------------------------------------------- reference
 
 EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "exp2": lambda x: mpmath.mpf(2) ** x,
@@ -262,7 +286,9 @@ def working_bits(name: str, args: tuple[np.ndarray, ...]) -> int:
     size = float(np.max(np.abs(args[0])))
     if name in ("sin", "cos", "tan"):
         return 1300 if size > 1e9 else 220
-    if name in ("acosh", "log1p", "expit", "log_expit", "tanh", "expm1", "erf", "cosh") or (name == "erfcx" and size > 1e4):
+    if name in ("acosh", "log1p", "expit", "log_expit", "tanh", "expm1", "erf", "cosh") or (
+        name == "erfcx" and size > 1e4
+    ):
         return 1250  # sums of numbers of very different size
     return 220
 
@@ -282,7 +308,11 @@ def errors_f64(name: str, args: tuple[np.ndarray, ...], got: np.ndarray, least: 
         beyond = np.abs(got - nearest) / 2.0**970
     # a value that rounds to infinity: the largest finite number is one unit away
     found = np.where(np.isinf(nearest), np.where(got == nearest, 0.0, 1.0 + beyond), found)
-    found = np.where(np.isinf(got) & ~np.isinf(nearest), (np.finfo(np.float64).max - np.abs(nearest)) / 2.0**970 + 1.0, found)
+    found = np.where(
+        np.isinf(got) & ~np.isinf(nearest),
+        (np.finfo(np.float64).max - np.abs(nearest)) / 2.0**970 + 1.0,
+        found,
+    )
     return np.where(np.isnan(got), INF, found)
 
 
@@ -316,12 +346,55 @@ def bound(name: str, kind: str) -> float:
     return FUNCTIONS[name].ulp_f64 if kind == "f64" else FUNCTIONS[name].ulp_f32
 
 
-# ------------------------------------------------------------------------------------------------------------- tests
+# ------------------------------------------------------------------------------------------------------ tests
 
 APPROXIMATE = sorted(set(FUNCTIONS) - set(EXACT_RESULTS))
-SPECIAL = [0.0, -0.0, INF, -INF, NAN, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -2.5, 27.0, -27.0, 100.0, -100.0, 709.0, 800.0]
-SPECIAL += [-800.0, 1e30, -1e30, 2.0**53 + 2, -(2.0**53), 3.4028234663852886e38, 1.1754943508222875e-38, 1e-45, -1e-45, 1e-40, -1e-40]
-SPECIAL_F64 = [5e-324, -5e-324, 1e-310, -1e-310, 2.2250738585072014e-308, 1.7976931348623157e308, -1.7976931348623157e308, 1e300]
+SPECIAL = [
+    0.0,
+    -0.0,
+    INF,
+    -INF,
+    NAN,
+    1.0,
+    -1.0,
+    2.0,
+    -2.0,
+    3.0,
+    -3.0,
+    0.5,
+    -0.5,
+    1.5,
+    -2.5,
+    27.0,
+    -27.0,
+    100.0,
+    -100.0,
+    709.0,
+    800.0,
+]
+SPECIAL += [
+    -800.0,
+    1e30,
+    -1e30,
+    2.0**53 + 2,
+    -(2.0**53),
+    3.4028234663852886e38,
+    1.1754943508222875e-38,
+    1e-45,
+    -1e-45,
+    1e-40,
+    -1e-40,
+]
+SPECIAL_F64 = [
+    5e-324,
+    -5e-324,
+    1e-310,
+    -1e-310,
+    2.2250738585072014e-308,
+    1.7976931348623157e308,
+    -1.7976931348623157e308,
+    1e300,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -351,7 +424,13 @@ def test_lanes_calls_and_processors_agree_bitwise(name: str, kind: str) -> None:
         for lanes, variant in _variants(kind):
             got = run(name, kind, *args, lanes=lanes, variant=variant)
             same = identical(got, expected, kind)
-            assert same.all(), (lanes, variant, [a[~same][:3] for a in args], got[~same][:3], expected[~same][:3])
+            assert same.all(), (
+                lanes,
+                variant,
+                [a[~same][:3] for a in args],
+                got[~same][:3],
+                expected[~same][:3],
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -360,7 +439,11 @@ def test_special_values(name: str, kind: str) -> None:
     """Zeros and their signs, infinities, NaN, overflow, subnormals: as NumPy and SciPy, which follow C99."""
     dtype = DTYPE[kind]
     values = np.array(SPECIAL + (SPECIAL_F64 if kind == "f64" else []), dtype)
-    args = (values,) if FUNCTIONS[name].arity == 1 else tuple(np.array(list(itertools.product(values, values)), dtype).T.copy())
+    args = (
+        (values,)
+        if FUNCTIONS[name].arity == 1
+        else tuple(np.array(list(itertools.product(values, values)), dtype).T.copy())
+    )
     with np.errstate(all="ignore"):
         expected = reference(name)(*args).astype(dtype)
         if name in ("erfc", "lgamma"):  # SciPy's lose subnormal results and arguments
@@ -373,8 +456,14 @@ def test_special_values(name: str, kind: str) -> None:
             plain = np.isfinite(expected) & (expected != 0)
             # NumPy's and SciPy's own results are a few units off
             close = plain & (np.abs(got - expected) <= (bound(name, kind) + 4) * scale)
-            good = close | (~plain & (got == expected) & (np.signbit(got) == np.signbit(expected))) | (np.isnan(got) & np.isnan(expected))
-            assert good.all(), [(*(a[i] for a in args), got[i], expected[i]) for i in np.flatnonzero(~good)[:5]]
+            good = (
+                close
+                | (~plain & (got == expected) & (np.signbit(got) == np.signbit(expected)))
+                | (np.isnan(got) & np.isnan(expected))
+            )
+            assert good.all(), [
+                (*(a[i] for a in args), got[i], expected[i]) for i in np.flatnonzero(~good)[:5]
+            ]
 
 
 @pytest.mark.parametrize("name", ["lgamma", "digamma", "trigamma"])
@@ -398,7 +487,13 @@ def test_values_that_are_exact(kind: str) -> None:
 def test_one_difficult_lane_leaves_the_others_alone(kind: str) -> None:
     """The slow path is taken for a whole vector; only the lanes that need it may change."""
     easy = np.linspace(0.1, 0.9, 32).astype(DTYPE[kind])
-    for name, x, y in (("sin", 1e30, 1.0), ("cos", INF, 1.0), ("tan", -1e20, 1.0), ("pow", -2.0, 3.0), ("fmod", 3e38, 1e-30)):
+    for name, x, y in (
+        ("sin", 1e30, 1.0),
+        ("cos", INF, 1.0),
+        ("tan", -1e20, 1.0),
+        ("pow", -2.0, 3.0),
+        ("fmod", 3e38, 1e-30),
+    ):
         other = np.full_like(easy, 0.7)
         expected = run(name, kind, easy, other, lanes=1)
         for lane in range(0, 32, 5):
@@ -411,14 +506,16 @@ def test_one_difficult_lane_leaves_the_others_alone(kind: str) -> None:
 
 
 def test_routines_can_be_provided_by_symbol() -> None:
-    """A module that was compiled elsewhere names the library's routines; they can be made available before it is linked."""
+    """A module that was compiled elsewhere names the library's routines; they can be made available before it
+    is linked.
+    """
     symbol = f"gj_math.erfcx.f64.1.{'avx512' if machine().avx512 else 'any'}"
     provide(symbol)
-    text = (
-        f"declare double @{symbol}(double)\ndefine double @f(double %x) {{\n  %y = call double @{symbol}(double %x)\n  ret double %y\n}}\n"
-    )
+    text = f"declare double @{symbol}(double)\ndefine double @f(double %x) {{\n  %y = call double @{symbol}(double %x)\n  ret double %y\n}}\n"
     native = NativeModule(text)
-    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(native.address("f"))(2.0) == pytest.approx(special.erfcx(2.0), rel=1e-15)
+    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(native.address("f"))(2.0) == pytest.approx(
+        special.erfcx(2.0), rel=1e-15
+    )
     native.close()
 
 
@@ -428,18 +525,24 @@ def test_document_states_the_bounds() -> None:
     assert stated == {name: (f"{f.ulp_f64:g}", f"{f.ulp_f32:g}") for name, f in FUNCTIONS.items()}
 
 
-# ---------------------------------------------------------------------------------------------------------- document
+# --------------------------------------------------------------------------------------------------- document
 
 
 def measure(count_f64: int = 4000, count_f32: int = 200_000) -> str:
     """The table of docs/accuracy.md: the largest errors found."""
-    lines = ["| function | promised f64 | measured f64 | promised f32 | measured f32 | method |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| function | promised f64 | measured f64 | promised f32 | measured f32 | method |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, entry in sorted(FUNCTIONS.items()):
         found = [
-            "exact" if name in EXACT_RESULTS else f"{worst(name, k, n, 7)[0]:.2f}" for k, n in (("f64", count_f64), ("f32", count_f32))
+            "exact" if name in EXACT_RESULTS else f"{worst(name, k, n, 7)[0]:.2f}"
+            for k, n in (("f64", count_f64), ("f32", count_f32))
         ]
         source = entry.source.replace("|", r"\|")
-        lines.append(f"| `{name}` | {entry.ulp_f64:g} | {found[0]} | {entry.ulp_f32:g} | {found[1]} | {source} |")
+        lines.append(
+            f"| `{name}` | {entry.ulp_f64:g} | {found[0]} | {entry.ulp_f32:g} | {found[1]} | {source} |"
+        )
         print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
 

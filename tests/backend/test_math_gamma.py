@@ -1,7 +1,7 @@
 """lgamma, digamma, trigamma against mpmath and SciPy; fmod against exact rational arithmetic and C's fmod.
 
-The error is counted in units in the last place of the exact result; at negative arguments, where the terms of the
-reflection formula cancel near the zeros, of max(1, |f(x)|, |f(-x)|).
+The error is counted in units in the last place of the exact result; at negative arguments, where the terms of
+the reflection formula cancel near the zeros, of max(1, |f(x)|, |f(-x)|).
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def compiled(name: str, lanes: int, kind: str) -> Callable[..., np.ndarray]:
     module.add_function(fn)
     symbols.provide(module)
     native = NativeModule(module.render())
-    kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(pointers) + 1), ctypes.c_int64)(native.address("kernel"))
+    kernel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(pointers) + 1), ctypes.c_int64)(
+        native.address("kernel")
+    )
 
     def run(*arrays: np.ndarray, native: NativeModule = native) -> np.ndarray:
         size = arrays[0].size
@@ -138,7 +140,9 @@ def test_accuracy(name: str, kind: str, sample: str) -> None:
 @pytest.mark.parametrize("kind", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_special_values_are_scipys(name: str, kind: str) -> None:
-    x = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, 2, -1, -2, -3, -64, -(2.0**23), -(2.0**60)], DTYPES[kind])
+    x = np.array(
+        [0.0, -0.0, np.inf, -np.inf, np.nan, 1, 2, -1, -2, -3, -64, -(2.0**23), -(2.0**60)], DTYPES[kind]
+    )
     with np.errstate(all="ignore"):
         expected = SCIPY[name](x.astype(np.float64)).astype(DTYPES[kind])
     got = same_bits(kind, name, x)
@@ -166,7 +170,10 @@ def fmod_pairs(kind: str) -> tuple[np.ndarray, np.ndarray]:
     x, y = drawn[:, np.isfinite(drawn).all(axis=0) & (drawn[1] != 0)]
     divisor = rng.uniform(0.5, 2, 400).astype(dtype)
     product = (divisor * np.floor(np.exp(rng.uniform(0, 40, 400)))).astype(dtype)
-    step = np.choose(rng.integers(0, 3, 400), [np.nextafter(product, dtype(0)), product, np.nextafter(product, dtype(np.inf))])
+    step = np.choose(
+        rng.integers(0, 3, 400),
+        [np.nextafter(product, dtype(0)), product, np.nextafter(product, dtype(np.inf))],
+    )
     small = np.finfo(dtype).smallest_subnormal
     low = (rng.integers(1, 1 << 20, (2, 200)) * small).astype(dtype)
     top = np.full(200, np.finfo(dtype).max)

@@ -41,7 +41,9 @@ def merged(cases: list[tuple[Graph, list[np.ndarray]]]) -> tuple[Graph, list[np.
 def check(graph: Graph, args: list[np.ndarray], what: str, python: bool = True, factor: float = 1.0) -> None:
     """Results agree with the interpreter's in dtype, shape and value."""
     wanted = interpret(graph, *args)
-    single = any(node.dtype == np.float32 for node in graph.nodes())  # what is float64 at the end may come from float32
+    single = any(
+        node.dtype == np.float32 for node in graph.nodes()
+    )  # what is float64 at the end may come from float32
     for found, want in zip(build(graph, python).run(args), wanted, strict=True):
         assert (found.dtype, found.shape) == (want.dtype, want.shape), what
         if want.dtype.kind != "f":
@@ -101,7 +103,10 @@ def integer_graph() -> tuple[Graph, list[np.ndarray]]:
     parts.append(b.cumsum(taken, axis=0, reverse=True))
     chosen = b.select(b.gt(taken, i), taken, i)
     joined = b.concatenate(*parts, chosen, axis=0)
-    return Graph("ints", [x, i], [joined, b.gt(taken, i)]), [np.array([5, -7, 9, -2, 0, 3]), np.array([1, -2, 3, -1])]
+    return Graph("ints", [x, i], [joined, b.gt(taken, i)]), [
+        np.array([5, -7, 9, -2, 0, 3]),
+        np.array([1, -2, 3, -1]),
+    ]
 
 
 @pytest.mark.parametrize("make", [gradient_graph, integer_graph])
@@ -114,9 +119,26 @@ def test_python_and_numba_agree_with_the_interpreter(make):
 def test_special_functions_under_numba():
     b = Builder()
     x = b.input(Type(F64, (9,)), "x")
-    names = ("bell", "half_bell", "erf", "erfc", "erfcx", "expit", "log_expit", "gammaln", "digamma", "trigamma")
+    names = (
+        "bell",
+        "half_bell",
+        "erf",
+        "erfc",
+        "erfcx",
+        "expit",
+        "log_expit",
+        "gammaln",
+        "digamma",
+        "trigamma",
+    )
     graph = Graph("special", [x], [b.emit(name, x) for name in names])
-    check(graph, [np.array([-20.3, -3.7, -1e-9, 0.0, 1e-9, 0.4, 2.5, 30.0, 1e10])], "special", python=False, factor=10)
+    check(
+        graph,
+        [np.array([-20.3, -3.7, -1e-9, 0.0, 1e-9, 0.4, 2.5, 30.0, 1e10])],
+        "special",
+        python=False,
+        factor=10,
+    )
 
 
 def test_errors_name_the_line_and_the_first_wins():
@@ -126,7 +148,9 @@ def test_errors_name_the_line_and_the_first_wins():
 
     x = np.array([10, 20, 30])
     np.testing.assert_array_equal(pick(x, np.array([1, 2])), [20, 15])
-    with pytest.raises(IndexError, match=r"out of bounds for axis 0 with size 3 \(at .*test_numba_backend\.py:\d+\)"):
+    with pytest.raises(
+        IndexError, match=r"out of bounds for axis 0 with size 3 \(at .*test_numba_backend\.py:\d+\)"
+    ):
         pick(x, np.array([1, 3]))
     with pytest.raises(ZeroDivisionError, match="test_numba_backend"):
         pick(x, np.array([1, 0]))

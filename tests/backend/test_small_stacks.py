@@ -1,4 +1,6 @@
-"""Threads with a stack of 64 KB: whatever is compiled, on them or elsewhere, runs on them; products borrow room and return it."""
+"""Threads with a stack of 64 KB: whatever is compiled, on them or elsewhere, runs on them; products borrow
+room and return it.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "packed_float32": (graphjit.jit(lambda a: a @ a.T @ a), (normal(300, 300).astype(np.float32),)),
     "few_columns": (graphjit.jit(lambda a: (a[:60] @ a[:60].T, a.T[:5] @ a[:, :5])), (normal(9000, 60),)),
     "segments": (graphjit.jit(lambda a, b: a @ b), (normal(40, 90_000), normal(90_000, 40))),
-    "many_products": (graphjit.jit(lambda *t: [x @ x.T @ x for x in t]), tuple(normal(40 + i, 60) for i in range(30))),
+    "many_products": (
+        graphjit.jit(lambda *t: [x @ x.T @ x for x in t]),
+        tuple(normal(40 + i, 60) for i in range(30)),
+    ),
     "regression": (
         graphjit.value_and_grad(lambda w, x, y: np.mean((np.tanh(x @ w) - y) ** 2)),
         (normal(200), normal(5000, 200), normal(5000)),
@@ -88,11 +93,18 @@ def test_errors_of_compilation_come_back_from_the_helper() -> None:
     assert on_small_stack(fails) == "raised"
 
 
-def rooms(allocator: str = "aligned_alloc") -> tuple[jit.NativeModule, Callable[[int], int | None], Callable[[int], None]]:
+def rooms(
+    allocator: str = "aligned_alloc",
+) -> tuple[jit.NativeModule, Callable[[int], int | None], Callable[[int], None]]:
     module = Module("rooms")
     emit_room(module)
     # Names of their own: those of the process stay.
-    text = module.render().replace(TAKE, "test_take").replace(GIVE, "test_give").replace("aligned_alloc", allocator)
+    text = (
+        module.render()
+        .replace(TAKE, "test_take")
+        .replace(GIVE, "test_give")
+        .replace("aligned_alloc", allocator)
+    )
     native = jit.NativeModule(text)
     take = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)(native.address("test_take"))
     return native, take, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(native.address("test_give"))
@@ -152,7 +164,9 @@ def test_products_without_room_give_the_same(kind: str) -> None:
     general.address(kind)  # compiles all tiles
     block = block_symbol(host_tile(kind))
     nbytes = 8 * host_tile(kind).vectors
-    ctypes.memmove(native.address(f"{block}_tiles"), general._modules[block].address(f"{block}_tiles"), nbytes)
+    ctypes.memmove(
+        native.address(f"{block}_tiles"), general._modules[block].address(f"{block}_tiles"), nbytes
+    )
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     form = ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)
     dtype = np.float64 if kind == "f64" else np.float32

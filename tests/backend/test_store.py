@@ -34,14 +34,18 @@ def compiled(directory: Path | str, **environment: str) -> int:
     """How many modules a process compiles whose library lies there."""
     given = {name: value for name, value in os.environ.items() if not name.startswith("XDG")}
     given |= {"GRAPHJIT_CACHE_DIR": str(directory)} | environment
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=given, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=given, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
     """What is kept there, without the mark."""
-    return {file.name: file.read_bytes() for file in (directory / store.NAME).iterdir() if file.name != store.MARK}
+    return {
+        file.name: file.read_bytes() for file in (directory / store.NAME).iterdir() if file.name != store.MARK
+    }
 
 
 @pytest.fixture
@@ -164,7 +168,9 @@ def test_a_folder_of_another_user_is_not_used(kept, monkeypatch, capfd):
 
 def test_a_mark_that_is_not_ours_does_not_count(kept, capfd):
     kept.mkdir(parents=True, mode=0o700)
-    (kept / store.MARK).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# This folder was made by another program.\n")
+    (kept / store.MARK).write_text(
+        "Signature: 8a477f597d28d172789f06886806bc55\n# This folder was made by another program.\n"
+    )
     (kept / store.MARK).chmod(0o600)
     refused(capfd, "was not made by graphjit")
 
@@ -213,7 +219,9 @@ def plant_readable_file(path: Path, other: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("first", ["find", "keep"])
-def test_what_lies_in_place_of_a_file_is_neither_loaded_nor_replaced(kept, tmp_path, capfd, plant, why, first):
+def test_what_lies_in_place_of_a_file_is_neither_loaded_nor_replaced(
+    kept, tmp_path, capfd, plant, why, first
+):
     name = store.key("refused")
     store.keep(name, b"code")
     (kept / name).rename(tmp_path / "other")
@@ -269,7 +277,12 @@ def test_a_folder_opened_to_others_later_is_no_longer_used(kept, capfd):
 
 def test_only_files_of_ours_are_deleted(kept, monkeypatch, tmp_path):
     store.keep(store.key("first"), bytes(50))
-    theirs = {kept / "thesis.tex": 0o600, kept / "0123": 0o600, kept / store.key("theirs"): 0o644, kept / f"new-{'0' * 16}.txt": 0o600}
+    theirs = {
+        kept / "thesis.tex": 0o600,
+        kept / "0123": 0o600,
+        kept / store.key("theirs"): 0o644,
+        kept / f"new-{'0' * 16}.txt": 0o600,
+    }
     linked = kept / store.key("linked")
     (tmp_path / "photo").write_bytes(bytes(1000))
     (tmp_path / "photo").chmod(0o600)
@@ -306,7 +319,9 @@ def test_modes_do_not_depend_on_the_umask(kept, mask):
 
 def test_a_full_disk_leaves_nothing_behind(kept, monkeypatch, capfd):
     store.keep(store.key("old"), b"old")
-    monkeypatch.setattr(store.os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        store.os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     store.keep(store.key("text"), b"code")
     assert store.find(store.key("text")) is None
     assert store.find(store.key("old")) == b"old"
@@ -325,7 +340,9 @@ def test_a_disk_that_is_only_read_serves(kept, monkeypatch, capfd):
     opens = os.open
     monkeypatch.setattr(store.os, "utime", refuse)
     monkeypatch.setattr(
-        store.os, "open", lambda path, flags, *rest, **at: refuse() if flags & os.O_CREAT else opens(path, flags, *rest, **at)
+        store.os,
+        "open",
+        lambda path, flags, *rest, **at: refuse() if flags & os.O_CREAT else opens(path, flags, *rest, **at),
     )
     assert store.find(store.key("text")) == b"code"
     store.keep(store.key("more"), b"more")
@@ -387,7 +404,11 @@ def test_files_of_others_stay(kept, monkeypatch):
 
 
 def test_the_usual_place(tmp_path):
-    given = {name: value for name, value in os.environ.items() if name not in ("GRAPHJIT_CACHE_DIR", "XDG_CACHE_HOME")}
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GRAPHJIT_CACHE_DIR", "XDG_CACHE_HOME")
+    }
     code = "from graphjit import config; print(config.cache_directory)"
     for environment, expected in (
         ({"XDG_CACHE_HOME": str(tmp_path), "HOME": "/elsewhere"}, tmp_path / "graphjit"),
@@ -395,14 +416,21 @@ def test_the_usual_place(tmp_path):
         ({"GRAPHJIT_CACHE_DIR": ""}, None),
         ({"GRAPHJIT_CACHE_DIR": "below"}, Path.cwd() / "below"),
     ):
-        done = subprocess.run([sys.executable, "-c", code], env=given | environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=given | environment, capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == str(expected)
 
 
 def test_a_working_directory_that_is_gone(tmp_path):
     code = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); from graphjit import config; print(config.cache_directory)"
-    environment = os.environ | {"GRAPHJIT_CACHE_DIR": "below", "PYTHONPATH": str(Path(store.__file__).parents[3])}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    environment = os.environ | {
+        "GRAPHJIT_CACHE_DIR": "below",
+        "PYTHONPATH": str(Path(store.__file__).parents[3]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
 
 

@@ -1,4 +1,6 @@
-"""The thread pool: every block runs exactly once, whoever calls, and the pool survives forks and the end of the process."""
+"""The thread pool: every block runs exactly once, whoever calls, and the pool survives forks and the end of
+the process.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def probe() -> jit.NativeModule:
 
 def run(fn: str, cells: np.ndarray, blocks: int, estimate: int = LARGE, times: int = 1) -> None:
     module = probe()
-    repeat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)(module.address("repeat"))
+    repeat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)(
+        module.address("repeat")
+    )
     repeat(module.address(fn), cells.ctypes.data, blocks, estimate, times)
 
 
@@ -110,7 +114,9 @@ def counts(blocks: int, estimate: int = LARGE, times: int = 1) -> np.ndarray:
 
 
 def meeting(expected: int, estimate: int = LARGE) -> int:
-    """Number of threads that took part in a job whose blocks wait for ``expected`` threads, however late the machine schedules them."""
+    """Number of threads that took part in a job whose blocks wait for ``expected`` threads, however late the
+    machine schedules them.
+    """
     cells = np.zeros(2 + FEW, np.int64)
     cells[1] = expected
     run("meet", cells, FEW, estimate)
@@ -118,7 +124,9 @@ def meeting(expected: int, estimate: int = LARGE) -> int:
 
 
 def rest() -> None:
-    """Wait until no worker polls or runs, nor does one that was woken but has not come to run yet: all sleep, surplus ones for good."""
+    """Wait until no worker polls or runs, nor does one that was woken but has not come to run yet: all sleep,
+    surplus ones for good.
+    """
     start = quiet = time.monotonic()
     while time.monotonic() - quiet < 0.05:
         if pool.awake_workers():
@@ -173,7 +181,9 @@ def test_workers_keep_off_their_callers_core() -> None:
     allowed = os.sched_getaffinity(0)
     assert meeting(3) == 3
     python = {thread.native_id for thread in threading.enumerate()}
-    masks = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task") if int(task) not in python]
+    masks = [
+        os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task") if int(task) not in python
+    ]
     kept_off = [mask for mask in masks if mask < allowed]
     assert len(kept_off) >= 2  # other libraries have threads too
     assert all(len(mask) == len(allowed) - 1 for mask in kept_off)
@@ -185,7 +195,9 @@ def test_workers_follow_a_caller_whose_cores_change() -> None:
     pool.configure(2)
     allowed = os.sched_getaffinity(0)
     assert meeting(2) == 2
-    workers = [int(task) for task in os.listdir("/proc/self/task") if os.sched_getaffinity(int(task)) < allowed]
+    workers = [
+        int(task) for task in os.listdir("/proc/self/task") if os.sched_getaffinity(int(task)) < allowed
+    ]
     try:
         for core in (min(allowed), max(allowed)):
             os.sched_setaffinity(0, {core})
@@ -371,7 +383,9 @@ def test_other_platforms_run_blocks_serially(monkeypatch: pytest.MonkeyPatch) ->
         text = fork_join.source()
     assert "pthread_create" not in text
     module = jit.NativeModule(text)
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(module.address(fork_join.SYMBOL))
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
+        module.address(fork_join.SYMBOL)
+    )
     cells = np.zeros(5, np.int64)
     call(probe().address("count"), cells.ctypes.data, 5, LARGE)
     np.testing.assert_array_equal(cells, 1)
@@ -394,12 +408,17 @@ def test_the_public_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"), [("GRAPHJIT_NUM_THREADS", "3", 3), ("OMP_NUM_THREADS", "1", 1), ("", "", pool.cores())]
+    ("name", "value", "wanted"),
+    [("GRAPHJIT_NUM_THREADS", "3", 3), ("OMP_NUM_THREADS", "1", 1), ("", "", pool.cores())],
 )
 def test_the_number_of_threads_from_the_environment(name: str, value: str, wanted: int) -> None:
     kept = {key: word for key, word in os.environ.items() if not key.endswith("NUM_THREADS")}
     code = "import graphjit; print(graphjit.get_num_threads())"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=kept | ({name: value} if name else {}), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=kept | ({name: value} if name else {}),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert int(done.stdout) == wanted

@@ -38,7 +38,9 @@ def f64(*values: object) -> list[np.ndarray]:
 
 
 def gradients(body: Body, *values: object) -> list[np.ndarray]:
-    """Cotangents of all arguments for a cotangent of ones; forward mode must agree wherever both are numbers."""
+    """Cotangents of all arguments for a cotangent of ones; forward mode must agree wherever both are
+    numbers.
+    """
     arrays = f64(*values)
     graph = traced(body, *arrays)
     ones = np.ones(graph.outputs[0].shape)
@@ -68,8 +70,18 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
     ("relu at 0", lambda b, x: b.maximum(x, 0.0), [[0.0, 1.0, -1.0]], [[0.5, 1, 0]]),
     ("maximum ties share", lambda b, x, y: b.maximum(x, y), [[1.0, 2], [1.0, 1]], [[0.5, 1], [0.5, 0]]),
     ("minimum ties share", lambda b, x, y: b.minimum(x, y), [[1.0, 2], [1.0, 1]], [[0.5, 0], [0.5, 1]]),
-    ("fmax ignores NaN", lambda b, x, y: b.fmax(x, y), [[NAN, 2.0, 1], [1.0, NAN, 1]], [[0, 1, 0.5], [1, 0, 0.5]]),
-    ("fmin ignores NaN", lambda b, x, y: b.fmin(x, y), [[NAN, 2.0, 1], [1.0, NAN, 1]], [[0, 1, 0.5], [1, 0, 0.5]]),
+    (
+        "fmax ignores NaN",
+        lambda b, x, y: b.fmax(x, y),
+        [[NAN, 2.0, 1], [1.0, NAN, 1]],
+        [[0, 1, 0.5], [1, 0, 0.5]],
+    ),
+    (
+        "fmin ignores NaN",
+        lambda b, x, y: b.fmin(x, y),
+        [[NAN, 2.0, 1], [1.0, NAN, 1]],
+        [[0, 1, 0.5], [1, 0, 0.5]],
+    ),
     ("maximum of NaN", lambda b, x, y: b.maximum(x, y), [[NAN], [1.0]], [[0], [0]]),
     ("max ties share", lambda b, x: b.max(x, axes=(0,)), [[3.0, 1, 3, 3]], [[1 / 3, 0, 1 / 3, 1 / 3]]),
     ("min ties share", lambda b, x: b.min(x, axes=(0,)), [[3.0, 1, 3, 1]], [[0, 0.5, 0, 0.5]]),
@@ -79,7 +91,12 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
     ("sign", lambda b, x: b.mul(b.sign(x), x), [[0.0, 3.0, -3.0]], [[0, 1, -1]]),
     ("floor", lambda b, x: b.mul(b.floor(x), x), [[2.5, -2.5]], [[2, -3]]),
     ("hypot at the origin", lambda b, x, y: b.hypot(x, y), [[0.0, 3], [0.0, 4]], [[0, 0.6], [0, 0.8]]),
-    ("hypot of huge and tiny", lambda b, x, y: b.hypot(x, y), [[3e200, 3e-200], [4e200, 4e-200]], [[0.6] * 2, [0.8] * 2]),
+    (
+        "hypot of huge and tiny",
+        lambda b, x, y: b.hypot(x, y),
+        [[3e200, 3e-200], [4e200, 4e-200]],
+        [[0.6] * 2, [0.8] * 2],
+    ),
     ("arctan2 of huge", lambda b, y, x: b.arctan2(y, x), [[1e200], [1e200]], [[5e-201], [-5e-201]]),
     ("arctan2 of tiny", lambda b, y, x: b.arctan2(y, x), [[1e-200], [1e-200]], [[5e199], [-5e199]]),
     ("arctan2 at the origin", lambda b, y, x: b.arctan2(y, x), [[0.0], [0.0]], [[NAN], [NAN]]),
@@ -87,7 +104,12 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
     ("heaviside", lambda b, x, y: b.heaviside(x, y), [[0.0, 1, -1], [0.5, 0.5, 0.5]], [[0, 0, 0], [1, 0, 0]]),
     ("remainder", lambda b, x, y: b.remainder(x, y), [[5.5, -5.5], [2.0, 2.0]], [[1, 1], [-2, 3]]),
     ("fmod", lambda b, x, y: b.fmod(x, y), [[5.5, -5.5], [2.0, 2.0]], [[1, 1], [-2, 2]]),
-    ("power at 0: d/dx", lambda b, x, y: b.pow(x, y), [[0.0] * 5, [0.0, 0.5, 1, 2, 3]], [[0, INF, 1, 0, 0], [0] * 5]),
+    (
+        "power at 0: d/dx",
+        lambda b, x, y: b.pow(x, y),
+        [[0.0] * 5, [0.0, 0.5, 1, 2, 3]],
+        [[0, INF, 1, 0, 0], [0] * 5],
+    ),
     ("constant powers", lambda b, x: b.pow(x, b.full(1.0, x.type)), [[0.0, -1.0]], [[1, 1]]),
     ("constant power 0", lambda b, x: b.pow(x, b.full(0.0, x.type)), [[0.0, -1.0]], [[0, 0]]),
     ("constant power 2", lambda b, x: b.pow(x, b.full(2.0, x.type)), [[0.0, -3.0]], [[0, -6]]),
@@ -95,7 +117,12 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
     ("constant power -1", lambda b, x: b.pow(x, b.full(-1.0, x.type)), [[-2.0]], [[-0.25]]),
     ("constant base", lambda b, y: b.pow(b.full(2.0, y.type), y), [[3.0, 0.0]], [[8 * np.log(2), np.log(2)]]),
     ("negative base, whole exponent", lambda b, x, y: b.pow(x, y), [[-2.0], [3.0]], [[12.0], [NAN]]),
-    ("xlogy at 0", lambda b, x, y: b.xlogy(x, y), [[0.0, 0.0, 2], [0.0, 3.0, 4]], [[-INF, np.log(3), np.log(4)], [0, 0, 0.5]]),
+    (
+        "xlogy at 0",
+        lambda b, x, y: b.xlogy(x, y),
+        [[0.0, 0.0, 2], [0.0, 3.0, 4]],
+        [[-INF, np.log(3), np.log(4)], [0, 0, 0.5]],
+    ),
     ("xlog1py at 0", lambda b, x, y: b.xlog1py(x, y), [[0.0, 0.0], [-1.0, 3.0]], [[-INF, np.log(4)], [0, 0]]),
     (
         "logaddexp with infinities",
@@ -103,7 +130,12 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
         [[-INF, -INF, INF, INF, 1.0, 5.0], [-INF, 2.0, 2.0, INF, 1.0, -INF]],
         [[0, 0, 1, 1, 0.5, 1], [0, 1, 0, 1, 0.5, 0]],
     ),
-    ("logaddexp2 with infinities", lambda b, x, y: b.logaddexp2(x, y), [[-INF, 1.0], [-INF, 1.0]], [[0, 0.5], [0, 0.5]]),
+    (
+        "logaddexp2 with infinities",
+        lambda b, x, y: b.logaddexp2(x, y),
+        [[-INF, 1.0], [-INF, 1.0]],
+        [[0, 0.5], [0, 0.5]],
+    ),
     ("logsumexp of -inf", lambda b, x: b.logsumexp(x, axes=(0,)), [[-INF, -INF]], [[0, 0]]),
     ("logsumexp with one -inf", lambda b, x: b.logsumexp(x, axes=(0,)), [[-INF, 2.0, 2.0]], [[0, 0.5, 0.5]]),
     ("logsumexp with +inf", lambda b, x: b.logsumexp(x, axes=(0,)), [[INF, 2.0]], [[1, 0]]),
@@ -114,21 +146,37 @@ CHOICES: list[tuple[str, Body, Sequence[object], Sequence[object]]] = [
     ("product without zeros", lambda b, x: b.prod(x, axes=(0,)), [[2.0, 3, 4]], [[12, 8, 6]]),
     ("product with one zero", lambda b, x: b.prod(x, axes=(0,)), [[2.0, 0, 4]], [[0, 8, 0]]),
     ("product with two zeros", lambda b, x: b.prod(x, axes=(0,)), [[0.0, 0, 4]], [[0, 0, 0]]),
-    ("running product with a zero", lambda b, x: b.cumprod(x, axis=0, reverse=False), [[2.0, 0, 3]], [[1, 8, 0]]),
-    ("convert to int and back", lambda b, x: b.mul(x, b.convert(b.convert(x, dtype=np.dtype("i8")), dtype=F64)), [[2.5]], [[2]]),
+    (
+        "running product with a zero",
+        lambda b, x: b.cumprod(x, axis=0, reverse=False),
+        [[2.0, 0, 3]],
+        [[1, 8, 0]],
+    ),
+    (
+        "convert to int and back",
+        lambda b, x: b.mul(x, b.convert(b.convert(x, dtype=np.dtype("i8")), dtype=F64)),
+        [[2.5]],
+        [[2]],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("body", "values", "expected"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES])
+@pytest.mark.parametrize(
+    ("body", "values", "expected"), [c[1:] for c in CHOICES], ids=[c[0] for c in CHOICES]
+)
 def test_choice(body: Body, values: Sequence[object], expected: Sequence[object]) -> None:
     """The documented derivative, the same in reverse and in forward mode."""
     got = gradients(body, *values)
     for i, want in enumerate(expected):
-        np.testing.assert_allclose(got[i], np.asarray(want, np.float64), rtol=1e-14, atol=0, err_msg=f"argument {i}")
+        np.testing.assert_allclose(
+            got[i], np.asarray(want, np.float64), rtol=1e-14, atol=0, err_msg=f"argument {i}"
+        )
     graph = traced(body, *f64(*values))
     if not {"max", "min", "prod", "cumprod", "logsumexp"} & {node.op.name for node in graph.nodes()}:
         for i, want in enumerate(expected):
-            np.testing.assert_allclose(forward(body, i, *values), np.asarray(want, np.float64), rtol=1e-14, atol=0)
+            np.testing.assert_allclose(
+                forward(body, i, *values), np.asarray(want, np.float64), rtol=1e-14, atol=0
+            )
     else:
         by_columns, _ = jacobians(graph, f64(*values))
         np.testing.assert_allclose(by_columns.sum(axis=0), np.ravel(expected), rtol=1e-14, atol=0)
@@ -141,7 +189,9 @@ def test_second_derivatives_at_kinks_and_zeros() -> None:
     x, y = hessian_times_one(lambda b, x, y: b.pow(x, y), [0.0], [2.0])
     assert x[0] == 2  # y (y-1) x**(y-2) at 0, the mixed part is 0
     x, y = hessian_times_one(lambda b, x, y: b.pow(x, y), [3.0], [0.0])
-    np.testing.assert_allclose([x[0], y[0]], [1 / 3, 1 / 3 + np.log(3.0) ** 2])  # d2/dxdy = 1/x, d2/dy2 = log(x)**2
+    np.testing.assert_allclose(
+        [x[0], y[0]], [1 / 3, 1 / 3 + np.log(3.0) ** 2]
+    )  # d2/dxdy = 1/x, d2/dy2 = log(x)**2
     x, y = hessian_times_one(lambda b, x, y: b.xlogy(x, y), [0.0], [4.0])
     np.testing.assert_allclose([x[0], y[0]], [0.25, 0.25])
     x, y = hessian_times_one(lambda b, x, y: b.logaddexp(x, y), [1.0], [1.0])
@@ -158,7 +208,10 @@ def test_log_ndtr_far_in_the_tail() -> None:
     with mpmath.workdps(60):
         hazard = [mpmath.npdf(x) / mpmath.ncdf(x) if x > -400 else None for x in points]
         first = [float(h) if h is not None else 1e6 + 1e-6 for h in hazard]  # -x - 1/x far out
-        second = [float(-h * (x + h)) if h is not None else -1.0 + 1e-12 for x, h in zip(points, hazard, strict=True)]
+        second = [
+            float(-h * (x + h)) if h is not None else -1.0 + 1e-12
+            for x, h in zip(points, hazard, strict=True)
+        ]
     (got,) = gradients(lambda b, x: b.log_ndtr(x), points)
     np.testing.assert_allclose(got, first, rtol=2e-14)
     (got,) = hessian_times_one(lambda b, x: b.log_ndtr(x), points)
@@ -183,7 +236,7 @@ def test_gamma_functions_by_mpmath() -> None:
     np.testing.assert_allclose(third, [float(mpmath.polygamma(2, x)) for x in points], rtol=1e-11)
 
 
-# -------------------------------------------------------------------------------------------------- NaN-safe where
+# --------------------------------------------------------------------------------------------- NaN-safe where
 
 
 def where(b: Builder, condition: Node, x: Node, y: Node | float) -> Node:
@@ -209,7 +262,9 @@ def lengths(b: Builder, x: Node) -> Node:
 
 
 def huber_like(b: Builder, x: Node) -> Node:
-    """Nested: sqrt above 1, log between 0 and 1, a line below, which all fail somewhere outside their range."""
+    """Nested: sqrt above 1, log between 0 and 1, a line below, which all fail somewhere outside their
+    range.
+    """
     return where(b, b.gt(x, 1.0), b.sqrt(b.sub(x, 1.0)), where(b, b.gt(x, 0.0), b.log(x), b.mul(x, 2.0)))
 
 
@@ -242,7 +297,10 @@ def moved(b: Builder, x: Node) -> Node:
     root = b.transpose(b.sqrt(x), perm=(1, 0))
     root = b.flip(root, axes=(0,))
     kept = b.slice(root, starts=(0, 0), limits=(2, 2), steps=(1, 1))
-    mask = b.gt(b.slice(b.flip(b.transpose(x, perm=(1, 0)), axes=(0,)), starts=(0, 0), limits=(2, 2), steps=(1, 1)), 0.0)
+    mask = b.gt(
+        b.slice(b.flip(b.transpose(x, perm=(1, 0)), axes=(0,)), starts=(0, 0), limits=(2, 2), steps=(1, 1)),
+        0.0,
+    )
     return b.reshape(where(b, mask, kept, 0.0), shape=(4,))
 
 
@@ -267,14 +325,34 @@ def masked_attention(b: Builder, x: Node) -> Node:
 Z = 0.0
 SAFE: list[tuple[str, Body, object, object]] = [
     ("sqrt", lambda b, x: where(b, b.gt(x, 0.0), b.sqrt(x), 0.0), [4.0, 0, -1], [0.25, 0, 0]),
-    ("sqrt, other side", lambda b, x: b.select(b.le(x, 0.0), b.full(0.0, x.type), b.sqrt(x)), [4.0, 0, -1], [0.25, 0, 0]),
+    (
+        "sqrt, other side",
+        lambda b, x: b.select(b.le(x, 0.0), b.full(0.0, x.type), b.sqrt(x)),
+        [4.0, 0, -1],
+        [0.25, 0, 0],
+    ),
     ("log", lambda b, x: where(b, b.gt(x, 0.0), b.log(x), 0.0), [4.0, 0, -1], [0.25, 0, 0]),
     ("division", lambda b, x: where(b, b.ne(x, 0.0), b.div(1.0, x), 0.0), [2.0, 0], [-0.25, 0]),
-    ("division by an expression", lambda b, x: where(b, b.ne(x, 0.0), b.div(x, b.mul(x, x)), 0.0), [2.0, 0], [-0.25, 0]),
-    ("power", lambda b, x: where(b, b.gt(x, 0.0), b.pow(x, b.full(0.5, x.type)), 0.0), [4.0, 0, -1], [0.25, 0, 0]),
+    (
+        "division by an expression",
+        lambda b, x: where(b, b.ne(x, 0.0), b.div(x, b.mul(x, x)), 0.0),
+        [2.0, 0],
+        [-0.25, 0],
+    ),
+    (
+        "power",
+        lambda b, x: where(b, b.gt(x, 0.0), b.pow(x, b.full(0.5, x.type)), 0.0),
+        [4.0, 0, -1],
+        [0.25, 0, 0],
+    ),
     ("arccos", lambda b, x: where(b, b.lt(x, 1.0), b.arccos(x), 0.0), [0.0, 1, 2], [-1, 0, 0]),
     ("overflow", lambda b, x: where(b, b.lt(x, 1.0), b.exp(b.exp(x)), 0.0), [0.0, 1000], [np.e, 0]),
-    ("long chain", lambda b, x: where(b, b.gt(x, 0.0), b.log(b.neg(b.neg(b.sqrt(b.mul(x, x))))), 0.0), [4.0, 0], [0.25, 0]),
+    (
+        "long chain",
+        lambda b, x: where(b, b.gt(x, 0.0), b.log(b.neg(b.neg(b.sqrt(b.mul(x, x))))), 0.0),
+        [4.0, 0],
+        [0.25, 0],
+    ),
     ("nested", huber_like, [5.0, 0.5, -1, 0, 1], [0.25, 2, 2, 2, 1]),
     ("shared value", shared, [4.0, 1.5, 1, 0, -1], [0.75 + 0.125, 1 / 3, 0, 0, 0]),
     ("both sides", both_sides, [4.0, 1, 0, -1], [0.75, 1, 0, 0]),
@@ -283,7 +361,12 @@ SAFE: list[tuple[str, Body, object, object]] = [
     ("row lengths", lengths, [[3.0, 4], [0, 0]], [[0.6, 0.8], [0, 0]]),
     ("entropy", entropy, [[1.0, 0], [np.e, -1]], [[1, 0], [2, 0]]),
     ("moved", moved, [[4.0, 0], [0, 1.0]], [[0.25, 0], [0, 0.5]]),
-    ("logsumexp rows", finite_rows, [[1.0, 1], [-INF, -INF], [NAN, 1], [INF, 0]], [[0.5, 0.5], [0, 0], [0, 0], [0, 0]]),
+    (
+        "logsumexp rows",
+        finite_rows,
+        [[1.0, 1], [-INF, -INF], [NAN, 1], [INF, 0]],
+        [[0.5, 0.5], [0, 0], [0, 0], [0, 0]],
+    ),
     ("softmax rows", softmax_rows, [[0.0, 0], [-INF, -INF], [NAN, 1]], [[0.5, 0.5], [0, 0], [0, 0]]),
     ("attention mask", masked_attention, [[1.0, 2, -1]], [[0, 0, 0]]),
 ]
@@ -291,7 +374,9 @@ SAFE: list[tuple[str, Body, object, object]] = [
 
 @pytest.mark.parametrize(("body", "at", "expected"), [c[1:] for c in SAFE], ids=[c[0] for c in SAFE])
 def test_where_is_nan_safe(body: Body, at: object, expected: object) -> None:
-    """Right where the branch is taken, exactly zero elsewhere; second order and forward mode are finite too."""
+    """Right where the branch is taken, exactly zero elsewhere; second order and forward mode are finite
+    too.
+    """
     (got,) = gradients(body, at)
     np.testing.assert_allclose(got, np.asarray(expected, np.float64), rtol=1e-14, atol=1e-16)
     (x,) = f64(at)
@@ -347,7 +432,7 @@ def test_value_used_outside_where_keeps_its_own_gradient() -> None:
     np.testing.assert_array_equal(got, [0.5, INF])
 
 
-# ------------------------------------------------------------------------------------------ indexing, paths, errors
+# ------------------------------------------------------------------------------------ indexing, paths, errors
 
 
 def test_scatter_set_with_repeated_places() -> None:
@@ -412,7 +497,9 @@ def test_an_op_without_derivative_says_why() -> None:
 
 
 def test_random_compositions_have_matching_modes() -> None:
-    """Reductions, shapes, products and selections together: adjoint identity and numbers, first and second order."""
+    """Reductions, shapes, products and selections together: adjoint identity and numbers, first and second
+    order.
+    """
 
     def body(b: Builder, w: Node, x: Node) -> Node:
         h = b.tanh(b.contract(x, w, contract=((1,), (0,)), batch=((), ())))

@@ -1,4 +1,6 @@
-"""Gradients through compositions of the NumPy front end: reverse mode and forward mode against central differences."""
+"""Gradients through compositions of the NumPy front end: reverse mode and forward mode against central
+differences.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,9 @@ FUNCTIONS: list[tuple[str, Callable[..., Any], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "names"), [row[1:] for row in FUNCTIONS], ids=[row[0] for row in FUNCTIONS])
+@pytest.mark.parametrize(
+    ("function", "names"), [row[1:] for row in FUNCTIONS], ids=[row[0] for row in FUNCTIONS]
+)
 def test_gradient(function: Callable[..., Any], names: list[str]) -> None:
     arrays = [OPERANDS[name] for name in names]
     with np.errstate(all="ignore"):
@@ -147,7 +151,9 @@ def test_gradient(function: Callable[..., Any], names: list[str]) -> None:
     assert all(node is not None for node in back)
     found = interpret(Graph("back", graph.inputs, back), *arrays)
     directions = [rng.normal(size=node.shape) for node in wrt]
-    moved = tangents(builder, {node: builder.const(d, node.dtype) for node, d in zip(wrt, directions, strict=True)}, [out])
+    moved = tangents(
+        builder, {node: builder.const(d, node.dtype) for node, d in zip(wrt, directions, strict=True)}, [out]
+    )
     (forward,) = interpret(Graph("forward", graph.inputs, moved), *arrays)
     step = 1e-6
     ends = []

@@ -1,4 +1,6 @@
-"""Random NumPy programs: value = NumPy's, grad = jvp = vjp = differences.  `random_programs.py` runs any number of them."""
+"""Random NumPy programs: value = NumPy's, grad = jvp = vjp = differences. `random_programs.py` runs any
+number of them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def check(seeds: range) -> None:
         found = verdict(source, args, seed)
         assert not found.why, f"seed {seed}: {found.why}\n{source}"
         unjudged += bool(found.unjudged)
-    assert unjudged <= 0.1 * len(seeds), f"finite differences judge too few programs: {unjudged} of {len(seeds)} are without"
+    assert unjudged <= 0.1 * len(seeds), (
+        f"finite differences judge too few programs: {unjudged} of {len(seeds)} are without"
+    )
 
 
 @pytest.mark.parametrize("chunk", range(4))

@@ -54,8 +54,20 @@ CASES: dict[str, tuple[Callable[[Any], Any], Exact, Exact, tuple[float, float], 
         (-707, 707),
         (-87, 87),
     ),
-    "log_expit": (sp.log_expit, lambda x: logistic(-x), lambda x: -logistic(x) * logistic(-x), (-707, 707), (-87, 87)),
-    "softplus": (lambda x: np.logaddexp(0.0, x), logistic, lambda x: logistic(x) * logistic(-x), (-707, 707), (-87, 87)),
+    "log_expit": (
+        sp.log_expit,
+        lambda x: logistic(-x),
+        lambda x: -logistic(x) * logistic(-x),
+        (-707, 707),
+        (-87, 87),
+    ),
+    "softplus": (
+        lambda x: np.logaddexp(0.0, x),
+        logistic,
+        lambda x: logistic(x) * logistic(-x),
+        (-707, 707),
+        (-87, 87),
+    ),
     "-softplus(-x)": (
         lambda x: -np.logaddexp(0.0, -x),
         lambda x: logistic(-x),
@@ -63,13 +75,25 @@ CASES: dict[str, tuple[Callable[[Any], Any], Exact, Exact, tuple[float, float], 
         (-707, 707),
         (-87, 87),
     ),
-    "logaddexp2": (lambda x: np.logaddexp2(0.0, x), binary, lambda x: mpmath.log(2) * binary(x) * binary(-x), (-1020, 1020), (-125, 125)),
+    "logaddexp2": (
+        lambda x: np.logaddexp2(0.0, x),
+        binary,
+        lambda x: mpmath.log(2) * binary(x) * binary(-x),
+        (-1020, 1020),
+        (-125, 125),
+    ),
     "erf": (sp.erf, bell, lambda x: -2 * x * bell(x), (-26.5, 26.5), (-9.2, 9.2)),
     "erfc": (sp.erfc, lambda x: -bell(x), lambda x: 2 * x * bell(x), (-26.5, 26.5), (-9.2, 9.2)),
     "ndtr": (sp.ndtr, density, lambda x: -x * density(x), (-37.5, 37.5), (-13.0, 13.0)),
     "log_ndtr": (sp.log_ndtr, hazard, lambda x: -hazard(x) * (x + hazard(x)), (-37.5, 37.5), (-13.0, 13.0)),
     "log_ndtr, far": (sp.log_ndtr, hazard, lambda x: -hazard(x) * (x + hazard(x)), (-2000, 0), (-300, 0)),
-    "arctan": (np.arctan, lambda x: 1 / (1 + x * x), lambda x: -2 * x / (1 + x * x) ** 2, (-1e50, 1e50), (-1e8, 1e8)),
+    "arctan": (
+        np.arctan,
+        lambda x: 1 / (1 + x * x),
+        lambda x: -2 * x / (1 + x * x) ** 2,
+        (-1e50, 1e50),
+        (-1e8, 1e8),
+    ),
 }
 BOUND = 5
 """Units of machine epsilon.  Up to 3.3 were found with 900 points of each of three other seeds."""
@@ -91,7 +115,9 @@ def tangent(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def worst(x: np.ndarray, got: np.ndarray, exact: Exact, scale: Exact | None = None) -> float:
-    """The largest error relative to ``scale`` (the exact value unless given), in epsilons, where that is a normal number."""
+    """The largest error relative to ``scale`` (the exact value unless given), in epsilons, where that is a
+    normal number.
+    """
     kind = np.finfo(x.dtype)
     most = 0.0
     assert got.dtype == x.dtype
@@ -110,7 +136,9 @@ def test_compiled_derivatives(name: str, dtype: Any) -> None:
     function, first, second, wide, narrow = CASES[name]
     low, high = wide if dtype is np.float64 else narrow
     rng = np.random.default_rng(5)
-    x = np.concatenate([rng.uniform(low, high, 60), rng.uniform(max(low, -6), min(high, 6), 40)]).astype(dtype)
+    x = np.concatenate([rng.uniform(low, high, 60), rng.uniform(max(low, -6), min(high, 6), 40)]).astype(
+        dtype
+    )
     reverse, forward = graphjit.grad(summed(function)), tangent(function)
     once, twice = bounds(name)
     assert worst(x, reverse(x), first) < once
@@ -137,7 +165,8 @@ def bend_terms(x: mpf) -> mpf:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_tanh_from_the_second_derivative_on(dtype: Any) -> None:
-    """1 - t*t serves the first derivative, which is as cheap as it can be; what is derived from it has all of its digits.
+    """1 - t*t serves the first derivative, which is as cheap as it can be; what is derived from it has all of
+    its digits.
 
     The third derivative has zeros, so its error is measured against its terms.
     """
@@ -146,10 +175,20 @@ def test_tanh_from_the_second_derivative_on(dtype: Any) -> None:
     x = np.concatenate([rng.uniform(-high, high, 60), rng.uniform(-6, 6, 40)]).astype(dtype)
     reverse, forward = graphjit.grad(summed(np.tanh)), tangent(np.tanh)
     assert np.abs(reverse(x) - 1 / np.cosh(x.astype(np.float64)) ** 2).max() < 2 * np.finfo(dtype).eps
-    second = graphjit.grad(summed(reverse)), tangent(forward), graphjit.grad(summed(forward)), tangent(reverse)
+    second = (
+        graphjit.grad(summed(reverse)),
+        tangent(forward),
+        graphjit.grad(summed(forward)),
+        tangent(reverse),
+    )
     for function in second:
         assert worst(x, function(x), curve) < BOUND
-    for third in (graphjit.grad(summed(second[0])), tangent(second[1]), graphjit.grad(summed(second[1])), tangent(second[0])):
+    for third in (
+        graphjit.grad(summed(second[0])),
+        tangent(second[1]),
+        graphjit.grad(summed(second[1])),
+        tangent(second[0]),
+    ):
         assert worst(x, third(x), bend, bend_terms) < BOUND
 
 
@@ -168,7 +207,9 @@ def test_interpreted_tanh() -> None:
 
 
 @pytest.mark.parametrize("derivative", ["grad", "value_and_grad", "jvp"])
-def test_the_first_derivative_of_tanh_is_made_from_its_value(derivative: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_derivative_of_tanh_is_made_from_its_value(
+    derivative: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The optimized graph is that of 1 - t*t, written out: the same nodes, up to their order."""
 
     def optimized() -> Graph:
@@ -178,7 +219,9 @@ def test_the_first_derivative_of_tanh_is_made_from_its_value(derivative: str, mo
     found = optimized()
     text = print_graph(found)
     assert [text.count(f" {name} ") for name in ("tanh", "exp", "div")] == [1, 0, 0]
-    monkeypatch.setitem(REGISTRY["tanh"].__dict__, "derivative", Partials(lambda b, out, x: b.sub(1.0, b.mul(out, out))))
+    monkeypatch.setitem(
+        REGISTRY["tanh"].__dict__, "derivative", Partials(lambda b, out, x: b.sub(1.0, b.mul(out, out)))
+    )
     assert expressions(found) == expressions(optimized())
 
 
@@ -186,7 +229,9 @@ def expressions(graph: Graph) -> list[str]:
     """Results as nested expressions, then how many nodes they take."""
     inside: dict[Node, str] = {}
     for node in graph.nodes():
-        attrs = {key: value.array if isinstance(value, ConstValue) else value for key, value in node.attrs.items()}
+        attrs = {
+            key: value.array if isinstance(value, ConstValue) else value for key, value in node.attrs.items()
+        }
         inside[node] = f"{node.op.name}{attrs}:{node.type}({', '.join(inside[arg] for arg in node.args)})"
     return [*(inside[node] for node in graph.outputs), str(len(inside))]
 
@@ -208,7 +253,15 @@ def test_expit_and_its_derivative_share_one_exponential(derivative: str) -> None
     assert [text.count(f" {name} ") for name in ("exp", "div")] == [1, 1]
 
 
-OPS = {"expit": "expit", "log_expit": "log_expit", "erf": "erf", "erfc": "erfc", "ndtr": "ndtr", "log_ndtr": "log_ndtr", "arctan": "arctan"}
+OPS = {
+    "expit": "expit",
+    "log_expit": "log_expit",
+    "erf": "erf",
+    "erfc": "erfc",
+    "ndtr": "ndtr",
+    "log_ndtr": "log_ndtr",
+    "arctan": "arctan",
+}
 
 
 @pytest.mark.parametrize("name", OPS)

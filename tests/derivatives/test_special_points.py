@@ -1,4 +1,6 @@
-"""Derivatives where a factor is 0 and another inf: norms, deviations, padding and triangles, in both modes; true infinities stay."""
+"""Derivatives where a factor is 0 and another inf: norms, deviations, padding and triangles, in both modes;
+true infinities stay.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,19 @@ CASES: list[tuple[str, Callable[[Any], Any], Any, Any]] = [
     ("unit vector, guarded", lambda x: np.sum(W * x / (norm(x) + 0.5)), Z, 2 * W),
     ("roots of a triangle", lambda x: np.sum(np.sqrt(np.triu(x, 1))), RAMP, UPPER),
     ("roots of what was padded", lambda x: np.sum(np.sqrt(np.pad(x, 1))), np.array([4.0, 1.0]), [0.25, 0.5]),
-    ("roots of what was joined", lambda x: np.sum(np.cbrt(np.concatenate([np.zeros(2), x]))), np.array([8.0]), [1 / 12]),
+    (
+        "roots of what was joined",
+        lambda x: np.sum(np.cbrt(np.concatenate([np.zeros(2), x]))),
+        np.array([8.0]),
+        [1 / 12],
+    ),
     ("roots of what was assigned", padded, np.array([4.0, 1.0, 0.25]), [0.25, 0.5, 1.0]),
-    ("logarithms of a triangle", lambda x: np.sum(np.tril(np.log1p(np.tril(x)))), np.ones((2, 2)), [[0.5, 0], [0.5, 0.5]]),
+    (
+        "logarithms of a triangle",
+        lambda x: np.sum(np.tril(np.log1p(np.tril(x)))),
+        np.ones((2, 2)),
+        [[0.5, 0], [0.5, 0.5]],
+    ),
     # what must not be hidden
     ("sqrt at 0", lambda x: np.sum(np.sqrt(x)), np.zeros(2), [INF, INF]),
     ("cbrt at 0", lambda x: np.sum(np.cbrt(x)), np.zeros(2), [INF, INF]),
@@ -111,5 +123,11 @@ def test_fourth_derivative_of_a_power_of_a_norm() -> None:
 
 def test_values_are_numpys() -> None:
     x = np.random.default_rng(3).normal(size=(5, 7))
-    for function in (norm, np.std, lambda x: norm(x, axis=1) ** 2, lambda x: norm(x[0], 3) ** 3, lambda x: np.std(x, axis=0) ** 2):
+    for function in (
+        norm,
+        np.std,
+        lambda x: norm(x, axis=1) ** 2,
+        lambda x: norm(x[0], 3) ** 3,
+        lambda x: np.std(x, axis=0) ** 2,
+    ):
         np.testing.assert_allclose(graphjit.jit(function)(x), function(x), rtol=4e-16 * 8)

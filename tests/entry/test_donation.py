@@ -49,7 +49,12 @@ def adam(p, m, v, batch):
 
 def network(hidden=300):
     rng = np.random.default_rng(1)
-    p = {"w1": rng.normal(size=(60, hidden)), "b1": np.zeros(hidden), "w2": rng.normal(size=(hidden, 7)), "b2": np.zeros(7)}
+    p = {
+        "w1": rng.normal(size=(60, hidden)),
+        "b1": np.zeros(hidden),
+        "w2": rng.normal(size=(hidden, 7)),
+        "b2": np.zeros(7),
+    }
     zeros = {k: np.zeros_like(a) for k, a in p.items()}
     return (p, zeros, copy.deepcopy(zeros)), (rng.normal(size=(32, 60)), rng.normal(size=(32, 7)))
 
@@ -73,7 +78,7 @@ def donating(function=scale, argnums=0, warm=FIVES, **options):
     return compiled
 
 
-# ------------------------------------------------------------------------------------------ the typical use
+# -------------------------------------------------------------------------------------------- the typical use
 
 
 @pytest.mark.parametrize("hidden", [3, 300])
@@ -106,7 +111,7 @@ def test_without_donation_arguments_stay():
     assert x.tolist() == [1.0] * 5
 
 
-# ----------------------------------------------------------------------------------------------- every kind of call
+# ----------------------------------------------------------------------------------------- every kind of call
 
 
 @pytest.mark.parametrize("backend", ["llvm", "numba"])
@@ -122,7 +127,12 @@ def test_the_result_is_the_donated_array(backend, shape):
 
 
 def test_by_name_by_keyword_and_from_the_end():
-    for options in ({"donate_argnums": 1}, {"donate_argnames": "b"}, {"donate_argnums": (-1,)}, {"donate_argnames": ["b"]}):
+    for options in (
+        {"donate_argnums": 1},
+        {"donate_argnames": "b"},
+        {"donate_argnums": (-1,)},
+        {"donate_argnames": ["b"]},
+    ):
         step = graphjit.jit(lambda a, b: b - a, **options)
         for _ in range(2):
             a, b = np.ones(4), np.ones(4)
@@ -212,7 +222,7 @@ def test_identity_and_exchange():
         assert b.tolist() == [0, 1, 2, 3]
 
 
-# --------------------------------------------------------------------------------------- the schedule forbids it
+# ------------------------------------------------------------------------------------ the schedule forbids it
 
 
 FORBIDDEN = {
@@ -273,7 +283,13 @@ def mixed(seed, a, b, r, c):
         if kind < 5:
             mats.append((m * 0.5 + n, m * row[:, None], m + col, np.tanh(m), m[::-1] * 0.5)[kind])
         elif kind < 8:
-            rows.append((m.sum(axis=1) * 0.01 + row, row - np.max(m, axis=1) * 0.1, row * 0.5 + (m * col).mean(axis=1))[kind - 5])
+            rows.append(
+                (
+                    m.sum(axis=1) * 0.01 + row,
+                    row - np.max(m, axis=1) * 0.1,
+                    row * 0.5 + (m * col).mean(axis=1),
+                )[kind - 5]
+            )
         else:
             cols.append((m.sum(axis=0) * 0.01 - col, col * 0.9 + col.sum() * 0.001)[kind - 8])
     return mats[-1], mats[-2], rows[-1], cols[-1], pick(mats) + a, pick(rows) * r, pick(cols) + c
@@ -295,7 +311,7 @@ def test_random_programs_over_large_arrays(shape):
     assert taken >= 5
 
 
-# ---------------------------------------------------------------------------------------------- the arrays forbid it
+# --------------------------------------------------------------------------------------- the arrays forbid it
 
 
 def held_back(step, x, y=None):
@@ -381,7 +397,9 @@ def test_arrays_that_are_not_donated_may_overlap():
 
 
 def test_native_and_slow_way_agree_on_overlaps():
-    """Arrays at random places of one block, those donated among them: the compiled sort and sweep against the written one."""
+    """Arrays at random places of one block, those donated among them: the compiled sort and sweep against the
+    written one.
+    """
     rng = np.random.default_rng(0)
     count, size = 9, 4
     made = graphjit.jit(lambda *xs: tuple(x + i for i, x in enumerate(xs)), donate_argnums=(1, 4, 5))
@@ -402,7 +420,7 @@ def test_native_and_slow_way_agree_on_overlaps():
     assert min(seen[True], seen[False]) > 50
 
 
-# -------------------------------------------------------------------------------------------- lifetime, errors, threads
+# ---------------------------------------------------------------------------------- lifetime, errors, threads
 
 
 def test_references_and_memory_over_many_calls():
@@ -479,7 +497,7 @@ def test_threads_with_arrays_of_their_own():
     assert not wrong
 
 
-# ------------------------------------------------------------------------------------------------------------ mistakes
+# --------------------------------------------------------------------------------------------------- mistakes
 
 
 def test_mistakes():
@@ -494,7 +512,9 @@ def test_mistakes():
 
 
 def test_numbers_and_static_leaves_can_be_donated_in_vain():
-    step = graphjit.jit(lambda state: {"w": state["w"] * state["rate"], "kind": state["kind"]}, donate_argnums=0)
+    step = graphjit.jit(
+        lambda state: {"w": state["w"] * state["rate"], "kind": state["kind"]}, donate_argnums=0
+    )
     for _ in range(2):
         w = np.ones(3)
         out = step({"kind": "sgd", "rate": 0.5, "w": w})
@@ -504,7 +524,9 @@ def test_numbers_and_static_leaves_can_be_donated_in_vain():
 
 def test_log_names_what_is_not_reused(capsys, monkeypatch):
     monkeypatch.setattr("graphjit.config.log_topics", frozenset({"donate"}))
-    graphjit.jit(lambda p, x: (p["w"] + 1.0, x.sum()), donate_argnums=(0, 1))({"w": np.ones(3), "u": np.ones(2)}, np.ones(4))
+    graphjit.jit(lambda p, x: (p["w"] + 1.0, x.sum()), donate_argnums=(0, 1))(
+        {"w": np.ones(3), "u": np.ones(2)}, np.ones(4)
+    )
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "the donated argument p['u'] of type f64[2] is not reused" in lines[0]
@@ -527,7 +549,9 @@ def test_a_specification_names_a_donor_of_the_same_type_once():
 
 def test_inspect_shows_what_is_taken_over():
     step = graphjit.jit(scale, donate_argnums=0)
-    assert "out0 : f64[5]  40 bytes  output 0, in place of in0 (donated)" in Stages(step, FIVES).text("program")
+    assert "out0 : f64[5]  40 bytes  output 0, in place of in0 (donated)" in Stages(step, FIVES).text(
+        "program"
+    )
     assert "donated" not in Stages(scale, FIVES).text("program")
 
 
@@ -540,8 +564,12 @@ SHIFTED = [
 
 @pytest.mark.parametrize("function", SHIFTED)
 def test_a_load_under_a_condition_is_not_shared(function):
-    """``x`` read through a frame of zeros is another load, which stood behind the store of the first result."""
+    """``x`` read through a frame of zeros is another load, which stood behind the store of the first
+    result.
+    """
     x = np.arange(1.0, 1001)
     for donated in ((), (0,)):
-        for got, want in zip(graphjit.jit(function, donate_argnums=donated)(x.copy()), function(x), strict=True):
+        for got, want in zip(
+            graphjit.jit(function, donate_argnums=donated)(x.copy()), function(x), strict=True
+        ):
             np.testing.assert_array_equal(got, want)

@@ -107,7 +107,9 @@ def test_c_types_of_the_same_size_are_one_dtype():
     twin = np.dtype("q") if np.dtype("q").num != I64.num else np.dtype("l")
     array = np.arange(8).astype(twin)
     assert array.dtype.num != I64.num
-    np.testing.assert_array_equal(function([ArrayIn(I64, (8,))], ArrayOut(I64, (8,), 0), program(1, 64))(array), array)
+    np.testing.assert_array_equal(
+        function([ArrayIn(I64, (8,))], ArrayOut(I64, (8,), 0), program(1, 64))(array), array
+    )
     assert accepts(ScalarIn(I64, python=False), twin.type(7)) or twin.itemsize != 8
 
 
@@ -176,7 +178,11 @@ def test_arrays_changed_in_place_are_checked_anew():
         (0.0, float("0"), [-0.0, 0, False]),
         (2j, complex("2j"), [complex(-0.0, 2), 3j, 2.0]),
         (b"xy", bytes([120, 121]), [b"xz", "xy"]),
-        ((1, ("a", None)), (1, ("".join(["a"]), None)), [(1, ("b", None)), (True, ("a", None)), (1,), [1, ("a", None)]]),
+        (
+            (1, ("a", None)),
+            (1, ("".join(["a"]), None)),
+            [(1, ("b", None)), (True, ("a", None)), (1,), [1, ("a", None)]],
+        ),
         (len, len, [max]),
     ],
     ids=str,
@@ -278,7 +284,9 @@ def test_guards():
 
     namespace = {"name": value}
     cell = capture.__closure__[0]
-    fn = function([], StaticOut("native"), guards=[CellGuard(cell, value), GlobalGuard(namespace, "name", value)])
+    fn = function(
+        [], StaticOut("native"), guards=[CellGuard(cell, value), GlobalGuard(namespace, "name", value)]
+    )
     kept = value
     assert fn() == "native"
     value = other
@@ -319,9 +327,21 @@ def test_containers_must_be_exact():
         (
             Dict(("a", "b"), (leaf, leaf)),
             {"a": x, "b": x},
-            [{"b": x, "a": x}, {"a": x}, {"a": x, "b": x, "c": x}, {"a": x, "c": x}, SubDict(a=x, b=x), {"a": x, 1: x}, [x, x]],
+            [
+                {"b": x, "a": x},
+                {"a": x},
+                {"a": x, "b": x, "c": x},
+                {"a": x, "c": x},
+                SubDict(a=x, b=x),
+                {"a": x, 1: x},
+                [x, x],
+            ],
         ),
-        (Dict((0, ("k", 1)), (leaf, leaf)), {0: x, ("k", 1): x}, [{0.0: x, ("k", 1): x}, {False: x, ("k", 1): x}]),
+        (
+            Dict((0, ("k", 1)), (leaf, leaf)),
+            {0: x, ("k", 1): x},
+            [{0.0: x, ("k", 1): x}, {False: x, ("k", 1): x}],
+        ),
         (Tuple(()), (), [(x,), [], {}]),
         (List(()), [], [[x], ()]),
         (Dict((), ()), {}, [{"a": x}, []]),
@@ -396,7 +416,9 @@ def test_many_leaves_and_deep_trees():
         values[-1] = None
         assert misses(fn, values)
         before = sys.getrefcount(values[0])
-        failing = function([List(leaf_in)], StaticOut(None), program(name="status"), on_error=ValueError, release_gil=True)
+        failing = function(
+            [List(leaf_in)], StaticOut(None), program(name="status"), on_error=ValueError, release_gil=True
+        )
         values[-1] = values[0].view()
         values[0].view(I64)[0] = 1
         with pytest.raises(ValueError, match="1"):

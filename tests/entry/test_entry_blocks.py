@@ -129,7 +129,9 @@ def test_failure_restores_the_policy_and_keeps_nothing(blocks):
 def test_a_policy_that_the_user_chose_stands(blocks):
     names = ("malloc", "calloc", "realloc", "free")
     handler = module._Handler(b"user", 1, None, *(getattr(blocks._handler, name) for name in names))
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+        ("PyCapsule_New", ctypes.pythonapi)
+    )
     capsule = make(ctypes.addressof(handler), blocks._name, None)
     swap = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(cpython.numpy_api()[304])
     fn = maker(SMALLEST)

@@ -1,4 +1,6 @@
-"""The native callable as an object: errors, binding, lifetime, threads, and that it keeps no more than it should."""
+"""The native callable as an object: errors, binding, lifetime, threads, and that it keeps no more than it
+should.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ from graphjit.backend.signature import (
 
 
 def test_status_raises_what_on_error_returns():
-    fn = function([ScalarIn(I64, python=True)], StaticOut("fine"), program(name="status"), on_error=lambda s: OverflowError(f"status {s}"))
+    fn = function(
+        [ScalarIn(I64, python=True)],
+        StaticOut("fine"),
+        program(name="status"),
+        on_error=lambda s: OverflowError(f"status {s}"),
+    )
     assert fn(0) == "fine"
     with pytest.raises(OverflowError, match="status -7"):
         fn(-7)
@@ -166,7 +173,9 @@ def test_weak_references_and_cycles():
         holder["name"] = fn
         cell = (lambda: fn).__closure__[0]
         guards = [GlobalGuard(holder, "name", fn), CellGuard(cell, fn)]
-        native.install(fn, specialise([StaticIn(fn)], StaticOut(token), guards=guards, wrap=lambda leaves: (fn, leaves)))
+        native.install(
+            fn, specialise([StaticIn(fn)], StaticOut(token), guards=guards, wrap=lambda leaves: (fn, leaves))
+        )
         assert fn(fn) == (fn, (token,))
         return weakref.ref(fn), weakref.ref(token)
 
@@ -198,7 +207,9 @@ def test_fallback_may_call_and_change_its_function():
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes of memory in use, and blocks of Python's own allocator (memory may have room left by other tests)."""
+    """Bytes of memory in use, and blocks of Python's own allocator (memory may have room left by other
+    tests).
+    """
     with open("/proc/self/statm") as pages:
         return int(pages.read().split()[1]) * resource.getpagesize(), sys.getallocatedblocks()
 
@@ -215,7 +226,10 @@ def test_no_leak_over_many_calls():
     dtypes = [np.dtype("bool"), I64, F64]
     inputs = [
         leaf,
-        Dict(("p", "q"), (List((leaf, ScalarIn(F64, python=True))), Tuple((StaticIn(text), ScalarIn(I64, python=True))))),
+        Dict(
+            ("p", "q"),
+            (List((leaf, ScalarIn(F64, python=True))), Tuple((StaticIn(text), ScalarIn(I64, python=True)))),
+        ),
         ScalarIn(np.dtype("bool"), python=False),
     ]
     outputs = Dict(
@@ -240,7 +254,24 @@ def test_no_leak_over_many_calls():
     poison = np.array([10**6], I64).view(F64).repeat(8)
     call = (x, {"p": [x, 1.5], "q": (text, 10**6)}, np.True_)
     unmatched = (x, {"p": [x, 1.5], "q": (text, 1.0)}, np.True_)
-    watched = [x, text, static, None, True, False, np.True_, np.False_, 0, F64, I64, np.ndarray, dict, guard.items, poison, missed]
+    watched = [
+        x,
+        text,
+        static,
+        None,
+        True,
+        False,
+        np.True_,
+        np.False_,
+        0,
+        F64,
+        I64,
+        np.ndarray,
+        dict,
+        guard.items,
+        poison,
+        missed,
+    ]
     watched += [native.specialisations(f)[0] for f in (fn, wrapped, failing)]
 
     def rounds(count):
@@ -301,7 +332,13 @@ def test_no_leak_of_specialisations():
     def rounds(count):
         for i in range(count):
             tree = Dict(("a", i), (ArrayIn(F64, (4,)), StaticIn(f"value {i}")))
-            native.install(fn, specialise([tree], List((StaticOut(i), StaticOut(array))), hidden=[HiddenArray(array, F64, (4,))]), limit=2)
+            native.install(
+                fn,
+                specialise(
+                    [tree], List((StaticOut(i), StaticOut(array))), hidden=[HiddenArray(array, F64, (4,))]
+                ),
+                limit=2,
+            )
             assert fn({"a": array, i: f"value {i}"})[0] == i
         native.clear(fn)
 
@@ -342,7 +379,9 @@ def test_threads_call_while_another_installs_and_clears():
         while rounds < 100 or calls[0] - python_calls[0] < 100 or python_calls[0] < 100:
             for release in (True, False):
                 code = program(name="sleep_copy") if release else program(1, 64)
-                native.install(fn, specialise(inputs, ArrayOut(F64, (8,), 0), code, release_gil=release), limit=2)
+                native.install(
+                    fn, specialise(inputs, ArrayOut(F64, (8,), 0), code, release_gil=release), limit=2
+                )
             native.clear(fn)
             rounds += 1
             assert time.monotonic() < end
@@ -356,10 +395,15 @@ def test_threads_call_while_another_installs_and_clears():
 
 def test_a_running_call_keeps_its_code_and_its_arguments():
     module = NativeModule(GATED)
-    has_begun, go_on = (ctypes.CFUNCTYPE(ctypes.c_int64)(module.address(name)) for name in ("has_begun", "go_on"))
+    has_begun, go_on = (
+        ctypes.CFUNCTYPE(ctypes.c_int64)(module.address(name)) for name in ("has_begun", "go_on")
+    )
     died = weakref.ref(module)
     specialisation = specialise(
-        [List((ArrayIn(F64, (8,)),))], ArrayOut(F64, (8,), 0), (module.address("gated_copy"), module), release_gil=True
+        [List((ArrayIn(F64, (8,)),))],
+        ArrayOut(F64, (8,), 0),
+        (module.address("gated_copy"), module),
+        release_gil=True,
     )
     fn = native.NativeFunction(missed)
     native.install(fn, specialisation)

@@ -71,7 +71,9 @@ def test_changed_arrays_are_not_handed_out(copy, change):
         change(copy(given(3)))
     for number in range(4):
         result = copy(given(number))
-        assert id(result) not in own or (result.shape == SHAPE and result.flags.writeable and result.flags.owndata)
+        assert id(result) not in own or (
+            result.shape == SHAPE and result.flags.writeable and result.flags.owndata
+        )
         assert result.shape == SHAPE
         assert result.flags.writeable
         assert result.flags.c_contiguous

@@ -1,11 +1,14 @@
 """Matrix products through SciPy's BLAS.
 
-Job: give generated modules the BLAS that SciPy was built with, one BLAS thread per call, our own split of the rows.
-Input: an element kind.  Output: native symbols ``gj_blas_dgemm`` / ``gj_blas_sgemm`` (Fortran interface) and ``gj_gemm_blas_f64`` / ``gj_gemm_blas_f32``:
-``void (i64 M, i64 N, i64 K, ptr A, i64 lda, i64 transA, ptr B, i64 ldb, i64 transB, ptr C, i64 ldc, i64 accumulate)`` with C row-major M x N, A row-major
-M x K (or, if ``transA``, stored as its transpose K x M), B row-major K x N (or stored as N x K).
-Invariants: SciPy is imported on first need only; the number of BLAS threads that the user chose is the same again when our last running call returns; row
-blocks depend on the shape alone.  Every length and leading dimension must be below 2**31.
+Job: give generated modules the BLAS that SciPy was built with, one BLAS thread per call, our own split of the
+rows.
+Input: an element kind. Output: native symbols ``gj_blas_dgemm`` / ``gj_blas_sgemm`` (Fortran interface) and
+``gj_gemm_blas_f64`` / ``gj_gemm_blas_f32``: ``void (i64 M, i64 N, i64 K, ptr A, i64 lda, i64 transA, ptr B,
+i64 ldb, i64 transB, ptr C, i64 ldc, i64 accumulate)`` with C row-major M x N, A row-major M x K (or, if
+``transA``, stored as its transpose K x M), B row-major K x N (or stored as N x K).
+Invariants: SciPy is imported on first need only; the number of BLAS threads that the user chose is the same
+again when our last running call returns; row blocks depend on the shape alone. Every length and leading
+dimension must be below 2**31.
 """
 
 from __future__ import annotations
@@ -49,11 +52,15 @@ def routine(name: str) -> int:
 
 @cache
 def thread_control() -> tuple[int, int] | None:
-    """Addresses of ``int get()`` and ``void set(int)`` of the number of BLAS threads, or None when this BLAS has none that we know."""
+    """Addresses of ``int get()`` and ``void set(int)`` of the number of BLAS threads, or None when this BLAS
+    has none that we know.
+    """
     # Same reason as above.
     from scipy.linalg import cython_blas
 
-    library = ctypes.CDLL(cython_blas.__file__)  # a symbol is looked up in the BLAS library that it depends on as well
+    library = ctypes.CDLL(
+        cython_blas.__file__
+    )  # a symbol is looked up in the BLAS library that it depends on as well
     for prefix in _PREFIXES:
         names = (f"{prefix}get_num_threads", f"{prefix}set_num_threads")
         if all(hasattr(library, name) for name in names):
@@ -65,8 +72,9 @@ def thread_control() -> tuple[int, int] | None:
 
 
 def control_source(control: tuple[int, int] | None) -> str:
-    """``gj_blas_limit`` and ``gj_blas_restore``: the first call in sets one BLAS thread, the last one out sets what was there before;
-    ``gj_blas_forget``: after fork no call is running."""
+    """``gj_blas_limit`` and ``gj_blas_restore``: the first call in sets one BLAS thread, the last one out
+    sets what was there before; ``gj_blas_forget``: after fork no call is running.
+    """
     module = Module("blas_threads")
     module.add_global("guard", "@guard = internal global i32 0")
     module.add_global("inside", "@inside = internal global i64 0")
@@ -120,7 +128,10 @@ def _emit_rows(module: Module, kind: str) -> None:
     """``rows``: one block of rows of C.  Fortran sees the transposes: C' = B' A'."""
     size, element = (8, "double") if kind == "f64" else (4, "float")
     w = Writer(module, "rows", [("ptr", "context"), ("i64", "block")])
-    c = {name: w.load("ptr" if name in "abc" else "i64", w.at("%context", 8 * i)) for i, name in enumerate(_CONTEXT)}
+    c = {
+        name: w.load("ptr" if name in "abc" else "i64", w.at("%context", 8 * i))
+        for i, name in enumerate(_CONTEXT)
+    }
     start = w.div(w.mul("%block", c["m"]), c["blocks"])
     stop = w.div(w.mul(w.add("%block", 1), c["m"]), c["blocks"])
     stored_transposed = w.test("ne", c["trans_a"], 0)
@@ -136,7 +147,16 @@ def _emit_rows(module: Module, kind: str) -> None:
     one, beta = w.fn.alloca(element), w.fn.alloca(element)
     w.store(element, "1.0", one, size)
     w.store(element, w.select(w.test("ne", c["accumulate"], 0), "1.0", "0.0", element), beta, size)
-    pointers += [one, c["b"], _integer(w, c["ldb"]), a, _integer(w, c["lda"]), beta, out, _integer(w, c["ldc"])]
+    pointers += [
+        one,
+        c["b"],
+        _integer(w, c["ldb"]),
+        a,
+        _integer(w, c["lda"]),
+        beta,
+        out,
+        _integer(w, c["ldc"]),
+    ]
     w.call(f"gj_blas_{_ROUTINE[kind]}", [f"ptr {pointer}" for pointer in pointers])
     w.finish()
 
@@ -161,7 +181,11 @@ def _emit_product(module: Module, kind: str) -> None:
     work = w.mul(w.mul("%m", "%n"), "%k")
     blocks = w.max(w.min(w.min(w.div(work, ROW_WORK), MAX_BLOCKS), "%m"), 1)
     for i, name in enumerate(_CONTEXT):
-        w.store("ptr" if name in "abc" else "i64", blocks if name == "blocks" else f"%{name}", w.at(context, 8 * i))
+        w.store(
+            "ptr" if name in "abc" else "i64",
+            blocks if name == "blocks" else f"%{name}",
+            w.at(context, 8 * i),
+        )
     w.call("gj_blas_limit", [])
     w.call("gj_parallel_for", ["ptr @rows", f"ptr {context}", f"i64 {blocks}", f"i64 {w.div(work, 25)}"])
     w.call("gj_blas_restore", [])
@@ -169,7 +193,9 @@ def _emit_product(module: Module, kind: str) -> None:
 
 
 def ensure(kind: str) -> None:
-    """Find SciPy's BLAS and register the symbols of ``kind`` ("f64" or "f32"); only the first call costs anything."""
+    """Find SciPy's BLAS and register the symbols of ``kind`` ("f64" or "f32"); only the first call costs
+    anything.
+    """
     with _lock:
         if kind not in _modules:
             pool.ensure()

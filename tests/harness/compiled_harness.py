@@ -1,4 +1,6 @@
-"""Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks to IR text."""
+"""Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks
+to IR text.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def same(found: np.ndarray, wanted: np.ndarray, what: str, factor: float = 1.0) 
         tolerance = TOLERANCE["f"][wanted.dtype.itemsize] * factor
         finite = np.abs(wanted[np.isfinite(wanted)])
         scale = float(finite.max(initial=0.0))
-        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance * min(scale, 1.0), err_msg=what)
+        np.testing.assert_allclose(
+            found, wanted, rtol=tolerance, atol=tolerance * min(scale, 1.0), err_msg=what
+        )
     else:
         np.testing.assert_array_equal(found, wanted, err_msg=what)
 
@@ -62,9 +66,16 @@ class Make:
 
 def check(make: Make, output: Node, factor: float = 10.0) -> None:
     rng = np.random.default_rng(7)
-    for graph in (make.graph(output), make.with_gradient(output)) if output.dtype.kind == "f" else (make.graph(output),):
+    for graph in (
+        (make.graph(output), make.with_gradient(output))
+        if output.dtype.kind == "f"
+        else (make.graph(output),)
+    ):
         values = [
-            np.asarray(rng.normal(size=n.shape), n.dtype) if n.dtype.kind == "f" else rng.integers(0, 3, size=n.shape) for n in graph.inputs
+            np.asarray(rng.normal(size=n.shape), n.dtype)
+            if n.dtype.kind == "f"
+            else rng.integers(0, 3, size=n.shape)
+            for n in graph.inputs
         ]
         for found, want in zip(run(graph, values), interpret(graph, *values), strict=True):
             same(found, want, "gradient", factor * max(1.0, np.sqrt(want.size)))

@@ -1,4 +1,6 @@
-"""The calls of `test_dtype_pairs`: every bound function and method of NumPy, with one array ``x``, two arrays, and a scalar ``k``."""
+"""The calls of `test_dtype_pairs`: every bound function and method of NumPy, with one array ``x``, two
+arrays, and a scalar ``k``.
+"""
 
 from __future__ import annotations
 
@@ -562,4 +564,8 @@ REDUCERS = [
 RUNNERS = [f"np.{name}.accumulate(x)" for name in BINARY_UFUNCS if getattr(np, name).nout == 1]
 ONE_ARRAY = [*ONE, *(f"np.{name}(x)" for name in UNARY_UFUNCS), *REDUCERS, *RUNNERS]
 TWO_ARRAYS = [*TWO, *(f"np.{name}(x, y)" for name in [*BINARY_UFUNCS, *PRODUCTS])]
-WITH_SCALAR = [*SCALAR, *(f"np.{name}(x, k)" for name in BINARY_UFUNCS), *(f"np.{name}(k, x + 1)" for name in BINARY_UFUNCS)]
+WITH_SCALAR = [
+    *SCALAR,
+    *(f"np.{name}(x, k)" for name in BINARY_UFUNCS),
+    *(f"np.{name}(k, x + 1)" for name in BINARY_UFUNCS),
+]

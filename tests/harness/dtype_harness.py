@@ -18,7 +18,14 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.interpret import interpret
 
 DTYPES = [np.dtype(c) for c in "?bBhHiIqQfd"]
-SHAPES: dict[str, tuple[int, ...]] = {"0-d": (), "one": (1,), "none": (0,), "vector": (4,), "matrix": (3, 4), "square": (3, 3)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "0-d": (),
+    "one": (1,),
+    "none": (0,),
+    "vector": (4,),
+    "matrix": (3, 4),
+    "square": (3, 3),
+}
 SCALARS = [
     -1,
     0,
@@ -41,12 +48,16 @@ SCALARS = [
 
 @cache
 def operand(dtype: np.dtype, shape: str, other: bool = False, small: bool = False) -> np.ndarray:
-    """Values of both signs and, unless ``small``, both ends of the range; the ``other`` operand holds no zeros."""
+    """Values of both signs and, unless ``small``, both ends of the range; the ``other`` operand holds no
+    zeros.
+    """
     n = int(np.prod(SHAPES[shape]))
     if dtype.kind == "b":
         values = np.ones(n, bool) if other else np.arange(n) % 3 != 1
     elif other or small:
-        values = (np.arange(n) % 3 + 1) * (np.where(np.arange(n) % 2, -1, 1) if dtype.kind != "u" and not small else 1)
+        values = (np.arange(n) % 3 + 1) * (
+            np.where(np.arange(n) % 2, -1, 1) if dtype.kind != "u" and not small else 1
+        )
     else:
         ends = [np.iinfo(dtype).min, np.iinfo(dtype).max] if dtype.kind in "iu" else [-2.5, 0.75]
         values = np.array([ends[1], 3, ends[0], 1, 0, 2, 5][:n] + [4] * max(n - 7, 0), dtype)
@@ -57,7 +68,9 @@ def operand(dtype: np.dtype, shape: str, other: bool = False, small: bool = Fals
 
 @cache
 def _compiled(expression: str) -> Any:
-    return compile(expression, f"<{expression}>", "exec" if "\n" in expression or "; " in expression else "eval")
+    return compile(
+        expression, f"<{expression}>", "exec" if "\n" in expression or "; " in expression else "eval"
+    )
 
 
 def call(expression: str, **names: Any) -> Any:
@@ -73,7 +86,8 @@ def call(expression: str, **names: Any) -> Any:
 def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str | None:
     """What differs between NumPy and the interpreted graph.
 
-    "refused" where graphjit says that it does not compile this ("half" where NumPy answers in float16), "divided" where an integer was divided by zero, which raises by design.
+    "refused" where graphjit says that it does not compile this ("half" where NumPy answers in float16),
+    "divided" where an integer was divided by zero, which raises by design.
     """
 
     def function(*operands: Any) -> Any:
@@ -134,4 +148,6 @@ def _public(kind: type[BaseException]) -> type[BaseException]:
 def _words(result: Any) -> str:
     if isinstance(result, Exception):
         return f"{type(result).__name__}: {str(result)[:90]}"
-    return " ".join(f"{np.asarray(r).dtype.name}{np.asarray(r).shape}{np.asarray(r).ravel()[:4].tolist()}" for r in result)
+    return " ".join(
+        f"{np.asarray(r).dtype.name}{np.asarray(r).shape}{np.asarray(r).ravel()[:4].tolist()}" for r in result
+    )

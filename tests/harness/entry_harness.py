@@ -93,10 +93,14 @@ copy:
 
 @functools.cache
 def program(count: int = 0, size: int = 0, name: str = "") -> tuple[int, NativeModule]:
-    """A program that copies ``size`` bytes from each of ``count`` inputs to the output of the same number, or a fixed one."""
+    """A program that copies ``size`` bytes from each of ``count`` inputs to the output of the same number, or
+    a fixed one.
+    """
     if name:
         return (fixed := _fixed()).address(name), fixed
-    module = NativeModule("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\n" + _COPY.format(count=count, size=size))
+    module = NativeModule(
+        "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\n" + _COPY.format(count=count, size=size)
+    )
     return module.address(f"copy{count}x{size}"), module
 
 
@@ -114,9 +118,30 @@ def missed(*args, **kwargs):
     raise MissError
 
 
-def specialise(inputs, outputs, code=None, *, keywords=(), hidden=(), guards=(), on_error=RuntimeError, wrap=None, release_gil=False):
+def specialise(
+    inputs,
+    outputs,
+    code=None,
+    *,
+    keywords=(),
+    hidden=(),
+    guards=(),
+    on_error=RuntimeError,
+    wrap=None,
+    release_gil=False,
+):
     positional = len(inputs) - len(keywords)
-    spec = EntrySpec(positional, tuple(keywords), tuple(inputs), tuple(hidden), tuple(guards), outputs, on_error, wrap, release_gil)
+    spec = EntrySpec(
+        positional,
+        tuple(keywords),
+        tuple(inputs),
+        tuple(hidden),
+        tuple(guards),
+        outputs,
+        on_error,
+        wrap,
+        release_gil,
+    )
     return Specialisation(spec, *(code or program(name="nothing")))
 
 
@@ -128,7 +153,9 @@ def function(*args, **options):
 
 def misses(fn, *args, **kwargs) -> bool:
     """Whether the call reaches the fallback, which must happen with nothing raised or lost on the way."""
-    counted = [arg for arg in args if not isinstance(arg, int | None)]  # the interpreter itself uses small ints and None
+    counted = [
+        arg for arg in args if not isinstance(arg, int | None)
+    ]  # the interpreter itself uses small ints and None
     before = [sys.getrefcount(arg) for arg in counted]
     matched = False
     with contextlib.suppress(MissError):

@@ -1,7 +1,8 @@
 """Trace a NumPy expression, interpret the graph, compare with NumPy itself.
 
 Job: the one harness of the tests of the NumPy front end.
-Input: an expression over the operands below, or any function and arrays.  Output: nothing; asserts dtype, shape and values.
+Input: an expression over the operands below, or any function and arrays. Output: nothing; asserts dtype,
+shape and values.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ def record(function: Callable[..., Any], arrays: Sequence[Any]) -> tuple[Graph, 
         leaves = leaves_of(function(*tracers))
         nodes = [trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf) for leaf in leaves]
     captured = list(trace.captured.values())
-    return Graph("f", [*inputs, *(node for _, node in captured)], nodes), [array for array, _ in captured], leaves
+    return (
+        Graph("f", [*inputs, *(node for _, node in captured)], nodes),
+        [array for array, _ in captured],
+        leaves,
+    )
 
 
 def run(function: Callable[..., Any], *arrays: Any) -> list[np.ndarray]:
@@ -110,7 +115,11 @@ def function_of(expression: str) -> tuple[Callable[..., Any], list[str]]:
 
 
 def _inside(code: Any, name: str) -> bool:
-    return any(name in const.co_names or _inside(const, name) for const in code.co_consts if hasattr(const, "co_names"))
+    return any(
+        name in const.co_names or _inside(const, name)
+        for const in code.co_consts
+        if hasattr(const, "co_names")
+    )
 
 
 def check_expression(expression: str, **replaced: np.ndarray) -> None:

@@ -1,10 +1,11 @@
 """Samples and derivative checks for every op, driven by the registry.
 
-Job: turn each op's declaration into concrete arguments, one-op graphs, derived graphs, and numerical references.
+Job: turn each op's declaration into concrete arguments, one-op graphs, derived graphs, and numerical
+references.
 Input: an op.  Output: ``samples_for``, ``special_samples_for``, ``op_graph``, ``jvp_graph``, ``vjp_graph``,
 ``check_derivative``.
-Invariants: everything is seeded by the op's name; nothing here knows an op by name but the sets below, each with its
-reason.
+Invariants: everything is seeded by the op's name; nothing here knows an op by name but the sets below, each
+with its reason.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ NO_SAMPLES = {
     "input": "made by Builder.input, has no value of its own",
     "const": "made by Builder.const, has no arguments",
 }
-NOT_ANALYTIC = {"abs", "sign"}  # accept complex numbers but lose the imaginary part: differences instead of a complex step
+NOT_ANALYTIC = {
+    "abs",
+    "sign",
+}  # accept complex numbers but lose the imaginary part: differences instead of a complex step
 
 
 def rng_for(op: OpDef) -> np.random.Generator:
@@ -40,7 +44,9 @@ def rng_for(op: OpDef) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(op.name.encode()))
 
 
-def draw_array(rng: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
+def draw_array(
+    rng: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...], low: float, high: float
+) -> np.ndarray:
     """Random values of ``dtype`` in [low, high]."""
     if dtype.kind == "b":
         return np.asarray(rng.random(shape) < 0.5)
@@ -56,7 +62,11 @@ def samples_for(op: OpDef) -> Iterator[Sample]:
     if isinstance(op.samples, Uniform):
         for name in op.samples.dtypes:
             for shape in SHAPES:
-                yield name, [draw_array(rng, DTYPES[name], shape, *bounds) for bounds in op.samples.ranges], {}
+                yield (
+                    name,
+                    [draw_array(rng, DTYPES[name], shape, *bounds) for bounds in op.samples.ranges],
+                    {},
+                )
     elif isinstance(op.samples, Cases):
         for name in op.samples.dtypes:
             dtype = DTYPES[name]
@@ -69,7 +79,9 @@ def samples_for(op: OpDef) -> Iterator[Sample]:
 
 
 def special_samples_for(op: OpDef) -> Iterator[Sample]:
-    """The declared special values: every combination for elementwise ops, scattered into the arguments of others."""
+    """The declared special values: every combination for elementwise ops, scattered into the arguments of
+    others.
+    """
     rng = rng_for(op)
     for name in ("f64", "f32"):
         if not op.special or name not in getattr(op.samples, "dtypes", ()):
@@ -95,7 +107,7 @@ def _sprinkled(rng: np.random.Generator, array: np.ndarray, values: np.ndarray) 
     return np.where(rng.random(array.shape) < 0.4, rng.choice(values, array.shape), array).astype(array.dtype)
 
 
-# -------------------------------------------------------------------------------------------------------- graphs
+# ----------------------------------------------------------------------------------------------------- graphs
 
 
 def op_graph(op: OpDef, arrays: list[np.ndarray], attrs: dict[str, Hashable]) -> Graph:
@@ -118,7 +130,9 @@ def _open(graph: Graph) -> tuple[Builder, list[Node], list[Node]]:
 
 
 def jvp_graph(graph: Graph, only: int | None = None) -> Graph:
-    """inputs + tangents of floating inputs (or of one of them) -> tangents of floating outputs (zeros where there are none)."""
+    """inputs + tangents of floating inputs (or of one of them) -> tangents of floating outputs (zeros where
+    there are none).
+    """
     b, inputs, outputs = _open(graph)
     active = floating(tuple(inputs))
     if only is not None:
@@ -134,7 +148,9 @@ def jvp_graph(graph: Graph, only: int | None = None) -> Graph:
 
 
 def vjp_graph(graph: Graph) -> Graph:
-    """inputs + cotangents of floating outputs -> cotangents of floating inputs (zeros where there are none)."""
+    """inputs + cotangents of floating outputs -> cotangents of floating inputs (zeros where there are
+    none).
+    """
     b, inputs, outputs = _open(graph)
     wanted = floating(tuple(outputs))
     given = [b.input(node.type, f"c{i}") for i, node in enumerate(wanted)]
@@ -150,7 +166,7 @@ def vjp_graph(graph: Graph) -> Graph:
     )
 
 
-# ---------------------------------------------------------------------------------------------------- references
+# ------------------------------------------------------------------------------------------------- references
 
 
 def evaluate(graph: Graph, inputs: list[Any]) -> list[Any]:
@@ -164,7 +180,8 @@ def evaluate(graph: Graph, inputs: list[Any]) -> list[Any]:
 
 
 def directional(graph: Graph, inputs: list[np.ndarray], direction: list[np.ndarray]) -> list[np.ndarray]:
-    """Derivative of the floating outputs along ``direction`` (of the floating inputs): complex step, or differences.
+    """Derivative of the floating outputs along ``direction`` (of the floating inputs): complex step, or
+    differences.
 
     Complex step: Squire & Trapp 1998.  Differences: the five-point rule (Abramowitz & Stegun 25.3.6).
     """
@@ -180,14 +197,23 @@ def directional(graph: Graph, inputs: list[np.ndarray], direction: list[np.ndarr
         except (TypeError, ValueError, np.exceptions.ComplexWarning):
             pass  # an op on the way has no complex version
         else:
-            return [np.imag(y) / 1e-30 for node, y in zip(graph.outputs, found, strict=True) if node.dtype.kind == "f"]
+            return [
+                np.imag(y) / 1e-30
+                for node, y in zip(graph.outputs, found, strict=True)
+                if node.dtype.kind == "f"
+            ]
     h = 1e-2 if single else 1e-4
     ahead2, ahead, behind, behind2 = (
-        [y for node, y in zip(graph.outputs, evaluate(graph, moved(t)), strict=True) if node.dtype.kind == "f"]
+        [
+            y
+            for node, y in zip(graph.outputs, evaluate(graph, moved(t)), strict=True)
+            if node.dtype.kind == "f"
+        ]
         for t in (2 * h, h, -h, -2 * h)
     )
     return [
-        (8 * (np.float64(p) - m) - (np.float64(pp) - mm)) / (12 * h) for pp, p, m, mm in zip(ahead2, ahead, behind, behind2, strict=True)
+        (8 * (np.float64(p) - m) - (np.float64(pp) - mm)) / (12 * h)
+        for pp, p, m, mm in zip(ahead2, ahead, behind, behind2, strict=True)
     ]
 
 
@@ -203,7 +229,9 @@ def inner(xs: list[np.ndarray], ys: list[np.ndarray]) -> tuple[float, float]:
 
 
 def check_derivative(graph: Graph, inputs: list[np.ndarray], rng: np.random.Generator) -> int:
-    """Forward and reverse mode of ``graph`` at ``inputs``: numbers (float64) and adjoint identity.  Returns the number of checks."""
+    """Forward and reverse mode of ``graph`` at ``inputs``: numbers (float64) and adjoint identity. Returns
+    the number of checks.
+    """
     forward, backward = jvp_graph(graph), vjp_graph(graph)
     single = any(node.dtype == np.float32 for node in graph.nodes())
     double = any(node.dtype == np.float64 for node in graph.nodes())
@@ -214,7 +242,12 @@ def check_derivative(graph: Graph, inputs: list[np.ndarray], rng: np.random.Gene
     left, size = inner(u, jv)
     right, other = inner(ju, v)
     tolerance = 2e-5 if single else 1e-12
-    assert abs(left - right) <= tolerance * (size + other) + 1e-300, (graph.name, "adjoint identity", left, right)
+    assert abs(left - right) <= tolerance * (size + other) + 1e-300, (
+        graph.name,
+        "adjoint identity",
+        left,
+        right,
+    )
     checks = 2
     if double:
         for got, want in zip(jv, directional(graph, inputs, v), strict=True):
@@ -228,8 +261,14 @@ def check_derivative(graph: Graph, inputs: list[np.ndarray], rng: np.random.Gene
 def jacobians(graph: Graph, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The whole Jacobian by forward and by reverse mode, one basis vector at a time."""
     forward, backward = jvp_graph(graph), vjp_graph(graph)
-    columns = [np.concatenate([np.ravel(y) for y in interpret(forward, *inputs, *v)]) for v in _basis(floating(graph.inputs))]
-    rows = [np.concatenate([np.ravel(x) for x in interpret(backward, *inputs, *u)]) for u in _basis(floating(graph.outputs))]
+    columns = [
+        np.concatenate([np.ravel(y) for y in interpret(forward, *inputs, *v)])
+        for v in _basis(floating(graph.inputs))
+    ]
+    rows = [
+        np.concatenate([np.ravel(x) for x in interpret(backward, *inputs, *u)])
+        for u in _basis(floating(graph.outputs))
+    ]
     n, m = len(columns), len(rows)
     return np.array(columns).reshape(n, m).T, np.array(rows).reshape(m, n)
 

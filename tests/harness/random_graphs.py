@@ -1,10 +1,11 @@
 """Random well-typed graphs, arguments for them, and a shrinker for those that fail.
 
 Job: cover combinations of ops that nobody writes down by hand.
-Input: a seed.  Output: a `Graph` whose values, on ``random_inputs(graph, rng_for(seed))``, are finite, moderate and insensitive to
-rounding, so that any two correct evaluations agree closely and no comparison hangs on a last bit.
-Invariants: deterministic in the seed; nodes are made without a builder, so that local rules and interning are under test too; every
-op of the registry can occur unless it is in `EXCLUDED`.
+Input: a seed. Output: a `Graph` whose values, on ``random_inputs(graph, rng_for(seed))``, are finite,
+moderate and insensitive to rounding, so that any two correct evaluations agree closely and no comparison
+hangs on a last bit.
+Invariants: deterministic in the seed; nodes are made without a builder, so that local rules and interning are
+under test too; every op of the registry can occur unless it is in `EXCLUDED`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,18 @@ EXCLUDED = {
 }
 COMMON = (
     *("add", "sub", "mul", "div", "neg", "abs", "not", "and", "select", "convert"),
-    *("sum", "max", "transpose", "reshape", "broadcast_to", "slice", "concatenate", "flip", "embed", "contract"),
+    *(
+        "sum",
+        "max",
+        "transpose",
+        "reshape",
+        "broadcast_to",
+        "slice",
+        "concatenate",
+        "flip",
+        "embed",
+        "contract",
+    ),
 )
 """Ops that make up most of real programs and most patterns of rules: drawn more often."""
 
@@ -81,12 +93,20 @@ class _Maker:
         self.seed = seed
         self.rng = np.random.default_rng(seed)
         self.differentiable = differentiable
-        allowed = [op for name, op in sorted(REGISTRY.items()) if name not in EXCLUDED and (ops is None or name in ops)]
+        allowed = [
+            op
+            for name, op in sorted(REGISTRY.items())
+            if name not in EXCLUDED and (ops is None or name in ops)
+        ]
         if differentiable:
             allowed = [op for op in allowed if not isinstance(op.derivative, NonDifferentiable)]
         self.shaped = [op for op in allowed if op.name in ARGUMENTS]
-        self.plain = [op for op in allowed if op.name not in ARGUMENTS and not op.attrs and op.arity is not None]
-        self.axed = [op for op in allowed if op.name not in ARGUMENTS and op.attrs in (("axes",), ("axis", "reverse"))]
+        self.plain = [
+            op for op in allowed if op.name not in ARGUMENTS and not op.attrs and op.arity is not None
+        ]
+        self.axed = [
+            op for op in allowed if op.name not in ARGUMENTS and op.attrs in (("axes",), ("axis", "reverse"))
+        ]
         self.common = [op for op in allowed if op.name in COMMON]
         self.nodes: list[Node] = []
         self.values: dict[Node, np.ndarray] = {}
@@ -104,7 +124,11 @@ class _Maker:
         count = int(self.rng.integers(1, 5))
         values = rng_for(self.seed)
         for i in range(count):
-            dtype = F64 if i == 0 else self.pick([F64, F64, F32] if self.differentiable else [F64, F64, F32, I64, BOOL])
+            dtype = (
+                F64
+                if i == 0
+                else self.pick([F64, F64, F32] if self.differentiable else [F64, F64, F32, I64, BOOL])
+            )
             node = Builder().input(Type(dtype, self.shape()), f"x{i}")
             self.nodes.append(node)
             self.values[node] = draw_input(values, node)
@@ -151,7 +175,10 @@ class _Maker:
                 count = int(self.rng.integers(1, len(x.shape) + 1))
                 axes = sorted(int(a) for a in self.rng.choice(len(x.shape), size=count, replace=False))
                 return [x] * (op.arity or 1), {"axes": tuple(axes)}
-            attrs: Attrs = {"axis": int(self.rng.integers(len(x.shape))), "reverse": bool(self.rng.random() < 0.5)}
+            attrs: Attrs = {
+                "axis": int(self.rng.integers(len(x.shape))),
+                "reverse": bool(self.rng.random() < 0.5),
+            }
             return [x] * (op.arity or 1), attrs
         args = [x]
         for _ in range((op.arity or 1) - 1):
@@ -254,7 +281,7 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return lead >= 0 and all(n in (1, m) for n, m in zip(shape, target[lead:], strict=True))
 
 
-# ------------------------------------------------------------------------------- arguments of ops with attributes
+# --------------------------------------------------------------------------- arguments of ops with attributes
 
 Found = tuple[list[Node], Attrs] | None
 
@@ -343,7 +370,11 @@ def _concatenate(maker: _Maker) -> Found:
 
 def _contract(maker: _Maker) -> Found:
     x = maker.recent(lambda node: bool(node.shape) and node.dtype.kind in "fi")
-    y = None if x is None else maker.recent(lambda node: node.dtype == x.dtype and bool(set(node.shape) & set(x.shape)))
+    y = (
+        None
+        if x is None
+        else maker.recent(lambda node: node.dtype == x.dtype and bool(set(node.shape) & set(x.shape)))
+    )
     if x is None or y is None:
         return None
     pairs: list[tuple[int, int]] = []
@@ -402,7 +433,9 @@ def _iota(maker: _Maker) -> Found:
 
 
 def _positions(maker: _Maker, shape: tuple[int, ...], axes: tuple[int, ...]) -> list[Node] | None:
-    """Index nodes in range for ``axes`` of ``shape``: constants, or any integers of the graph forced into the range."""
+    """Index nodes in range for ``axes`` of ``shape``: constants, or any integers of the graph forced into the
+    range.
+    """
     if any(shape[a] == 0 for a in axes):
         return None
     some = maker.recent(lambda node: node.dtype == I64 and node.type.size <= 16)
@@ -412,7 +445,9 @@ def _positions(maker: _Maker, shape: tuple[int, ...], axes: tuple[int, ...]) -> 
             low = maker.filled(-shape[a], some.type)
             high = maker.filled(shape[a] - 1, some.type)
             inside = None if low is None else maker.add(REGISTRY["maximum"], [some, low], {})
-            clipped = None if inside is None or high is None else maker.add(REGISTRY["minimum"], [inside, high], {})
+            clipped = (
+                None if inside is None or high is None else maker.add(REGISTRY["minimum"], [inside, high], {})
+            )
             if clipped is None:
                 return None
             nodes.append(clipped)
@@ -499,28 +534,37 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
 """Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats."""
 
 
-# ---------------------------------------------------------------------------------------------------------- shrinking
+# -------------------------------------------------------------------------------------------------- shrinking
 
 
 def substitute(graph: Graph, replaced: dict[Node, Node], outputs: Collection[Node] | None = None) -> Graph:
-    """``graph`` (or other ``outputs`` of it) with some nodes replaced by earlier nodes or new inputs; no rule applied."""
+    """``graph`` (or other ``outputs`` of it) with some nodes replaced by earlier nodes or new inputs; no rule
+    applied.
+    """
     made: dict[Node, Node] = {}
-    inputs = [*graph.inputs, *(node for node in replaced.values() if node.op.name == "input" and node not in graph.inputs)]
+    inputs = [
+        *graph.inputs,
+        *(node for node in replaced.values() if node.op.name == "input" and node not in graph.inputs),
+    ]
     for node in graph.nodes():
         target = replaced.get(node)
         if target is not None:
             made[node] = made.get(target, target)
         else:
             args = tuple(made[arg] for arg in node.args)
-            made[node] = node if args == node.args else Node(node.op, args, node.attrs, node.type, node.loc, node.origin)
+            made[node] = (
+                node
+                if args == node.args
+                else Node(node.op, args, node.attrs, node.type, node.loc, node.origin)
+            )
     return Graph(graph.name, inputs, [made[node] for node in (graph.outputs if outputs is None else outputs)])
 
 
 def shrink(graph: Graph, fails: Callable[[Graph], bool], attempts: int = 2000) -> Graph:
     """The smallest graph found for which ``fails`` still holds.
 
-    Greedy: drop outputs, take an inner node for an output, replace nodes by an argument of their type or by a new input, drop
-    inputs that nothing reads.
+    Greedy: drop outputs, take an inner node for an output, replace nodes by an argument of their type or by a
+    new input, drop inputs that nothing reads.
     """
     assert fails(graph), "shrink needs a graph that fails"
     left = attempts

@@ -1,12 +1,14 @@
 """Random NumPy programs, as source text, and the check that all derivatives of each agree.
 
-Job: cover the front end and the derivative rules in combinations that nobody writes down by hand: broadcasting, reductions,
-indexing, assignment, `where`, products, norms and special functions.
-Input: a seed.  Output: source of ``program(x, y)`` with a scalar result, arguments for it, and the verdict on its derivatives.
-Invariants: deterministic in the seed; every value stays of moderate size, every argument inside the domain where a function is smooth;
-programs run in plain NumPy, which says whether an attempted line is legal.
+Job: cover the front end and the derivative rules in combinations that nobody writes down by hand:
+broadcasting, reductions, indexing, assignment, `where`, products, norms and special functions.
+Input: a seed. Output: source of ``program(x, y)`` with a scalar result, arguments for it, and the verdict on
+its derivatives.
+Invariants: deterministic in the seed; every value stays of moderate size, every argument inside the domain
+where a function is smooth; programs run in plain NumPy, which says whether an attempted line is legal.
 
-``python tests/harness/random_programs.py 20000 --seed 0`` checks that many programs and prints those that disagree.
+``python tests/harness/random_programs.py 20000 --seed 0`` checks that many programs and prints those that
+disagree.
 """
 
 from __future__ import annotations
@@ -134,7 +136,9 @@ def random_program(seed: int, length: int = 8) -> tuple[str, tuple[np.ndarray, n
         names = list(values)
         target = f"t{len(lines)}"
         line = _line(rng, target, names)
-        if "axis=" in line and any(not values[name].ndim for name in names if f"({name}" in line or f"[{name}" in line):
+        if "axis=" in line and any(
+            not values[name].ndim for name in names if f"({name}" in line or f"[{name}" in line
+        ):
             continue  # an axis of a number: NumPy takes 0 and -1, graphjit refuses them with NumPy's own error
         scope = {"np": np, "sp": sp, **values}
         try:
@@ -180,7 +184,9 @@ class Verdict:
 
 
 def verdict(source: str, args: tuple[np.ndarray, np.ndarray], seed: int) -> Verdict:
-    """Compare value with NumPy's, grad with vjp, with jvp along all elements and along one, and with finite differences."""
+    """Compare value with NumPy's, grad with vjp, with jvp along all elements and along one, and with finite
+    differences.
+    """
     program = function_of(source)
     rng = np.random.default_rng([seed, 10])
     along = tuple(np.asarray(rng.normal(size=arg.shape)) for arg in args)
@@ -192,7 +198,10 @@ def verdict(source: str, args: tuple[np.ndarray, np.ndarray], seed: int) -> Verd
     back = pull(np.float64(1.0))
     if not all(np.allclose(g, v, rtol=1e-10, atol=1e-12) for g, v in zip(gradient, back, strict=True)):
         return Verdict(f"grad {gradient} is not vjp {back}")
-    for direction in (along, _one_element(args, rng)):  # zeros in a tangent must stay zeros, whatever slopes they meet
+    for direction in (
+        along,
+        _one_element(args, rng),
+    ):  # zeros in a tangent must stay zeros, whatever slopes they meet
         _, tangent = graphjit.jvp(program, args, direction)
         directional = sum(float(np.sum(g * d)) for g, d in zip(gradient, direction, strict=True))
         size = 1e-9 * (1.0 + sum(float(np.sum(np.abs(g * d))) for g, d in zip(gradient, along, strict=True)))
@@ -205,7 +214,11 @@ def verdict(source: str, args: tuple[np.ndarray, np.ndarray], seed: int) -> Verd
         return Verdict(unjudged="differences do not converge")
     if abs(fine - directional) <= 1e-4 * (1 + abs(fine)):
         return Verdict()
-    return Verdict(unjudged="a kink") if _kinked(program, args, along) else Verdict(f"grad {directional} is not the difference {fine}")
+    return (
+        Verdict(unjudged="a kink")
+        if _kinked(program, args, along)
+        else Verdict(f"grad {directional} is not the difference {fine}")
+    )
 
 
 def _one_element(args: tuple[np.ndarray, ...], rng: np.random.Generator) -> tuple[np.ndarray, ...]:
@@ -216,17 +229,26 @@ def _one_element(args: tuple[np.ndarray, ...], rng: np.random.Generator) -> tupl
     return tangents
 
 
-def _difference(program: Callable[..., np.ndarray], args: tuple[np.ndarray, ...], along: tuple[np.ndarray, ...], step: float) -> float:
+def _difference(
+    program: Callable[..., np.ndarray],
+    args: tuple[np.ndarray, ...],
+    along: tuple[np.ndarray, ...],
+    step: float,
+) -> float:
     up, down = (float(program(*(a + s * d for a, d in zip(args, along, strict=True)))) for s in (step, -step))
     return (up - down) / (2 * step)
 
 
-def _kinked(program: Callable[..., np.ndarray], args: tuple[np.ndarray, ...], along: tuple[np.ndarray, ...]) -> bool:
+def _kinked(
+    program: Callable[..., np.ndarray], args: tuple[np.ndarray, ...], along: tuple[np.ndarray, ...]
+) -> bool:
     """Whether the one-sided differences are those of a kink: they stay apart as the step shrinks."""
     here = float(program(*args))
     apart = []
     for step in (4 * STEP, STEP):
-        up, down = (float(program(*(a + s * d for a, d in zip(args, along, strict=True)))) for s in (step, -step))
+        up, down = (
+            float(program(*(a + s * d for a, d in zip(args, along, strict=True)))) for s in (step, -step)
+        )
         apart.append(abs(up - 2 * here + down) / step)
     return apart[1] > 1e-3 and apart[1] > 0.5 * apart[0]
 

@@ -1,11 +1,13 @@
 """Random programs of assignments, views and reductions, run on ndarrays and on traced values.
 
 Job: find a write that is lost, or one that reaches an array that NumPy leaves alone.
-Input: a seed.  Output: what differs, or None; ``python tests/harness/random_views.py 1000 --seed 7`` runs many and prints the steps of what fails.
+Input: a seed. Output: what differs, or None; ``python tests/harness/random_views.py 1000 --seed 7`` runs many
+and prints the steps of what fails.
 
-A program is a list of steps; each reads variables by number and adds variables or writes to one.  Steps are drawn while NumPy runs them, so that
-shapes fit; the same steps are then recorded with traced arguments.  Compared are the values of all variables at the end, their dtypes, classes,
-memory order, which of them share memory, and errors.  Values are small multiples of a quarter, so that sums are exact in every order.
+A program is a list of steps; each reads variables by number and adds variables or writes to one. Steps are
+drawn while NumPy runs them, so that shapes fit; the same steps are then recorded with traced arguments.
+Compared are the values of all variables at the end, their dtypes, classes, memory order, which of them share
+memory, and errors. Values are small multiples of a quarter, so that sums are exact in every order.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Step:
         variables.extend(found if isinstance(found, list) else [] if found is None else [found])
 
 
-# ------------------------------------------------------------------------------------------------------- drawing
+# ---------------------------------------------------------------------------------------------------- drawing
 
 
 def _key(rng: Random, shape: tuple[int, ...], advanced: bool) -> Any:
@@ -68,7 +70,11 @@ def _key(rng: Random, shape: tuple[int, ...], advanced: bool) -> Any:
         else:
             a, b = rng.integers(-1, size + 2, 2)
             parts.append(
-                slice(None if rng.random() < 0.3 else int(a), None if rng.random() < 0.5 else int(b), int(rng.choice([1, 1, 2, -1, -2])))
+                slice(
+                    None if rng.random() < 0.3 else int(a),
+                    None if rng.random() < 0.5 else int(b),
+                    int(rng.choice([1, 1, 2, -1, -2])),
+                )
             )
     if rng.random() < 0.25:
         parts.insert(int(rng.integers(0, len(parts) + 1)), None)
@@ -97,20 +103,48 @@ VIEWS: list[tuple[str, Callable[[Random, Any], tuple[Any, ...] | None], Callable
     ("index", lambda r, x: (_key(r, x.shape, False),), lambda x, key: x[key]),
     ("advanced", lambda r, x: (_key(r, x.shape, True),), lambda x, key: x[key]),
     ("T", lambda r, x: (), lambda x: x.T),
-    ("reshape", lambda r, x: (_shape(r, x.size), str(r.choice(["C", "F", "A"]))), lambda x, s, o: x.reshape(s, order=o)),
+    (
+        "reshape",
+        lambda r, x: (_shape(r, x.size), str(r.choice(["C", "F", "A"]))),
+        lambda x, s, o: x.reshape(s, order=o),
+    ),
     ("ravel", lambda r, x: (str(r.choice(["C", "F", "A", "K"])),), lambda x, o: x.ravel(o)),
     ("flatten", lambda r, x: (str(r.choice(["C", "F", "A", "K"])),), lambda x, o: x.flatten(o)),
-    ("transpose", lambda r, x: (tuple(int(i) for i in r.permutation(x.ndim)),), lambda x, p: np.transpose(x, p)),
-    ("swapaxes", lambda r, x: (int(r.integers(x.ndim)), int(r.integers(x.ndim))) if x.ndim else None, lambda x, a, b: x.swapaxes(a, b)),
-    ("moveaxis", lambda r, x: (int(r.integers(x.ndim)), int(r.integers(x.ndim))) if x.ndim else None, np.moveaxis),
+    (
+        "transpose",
+        lambda r, x: (tuple(int(i) for i in r.permutation(x.ndim)),),
+        lambda x, p: np.transpose(x, p),
+    ),
+    (
+        "swapaxes",
+        lambda r, x: (int(r.integers(x.ndim)), int(r.integers(x.ndim))) if x.ndim else None,
+        lambda x, a, b: x.swapaxes(a, b),
+    ),
+    (
+        "moveaxis",
+        lambda r, x: (int(r.integers(x.ndim)), int(r.integers(x.ndim))) if x.ndim else None,
+        np.moveaxis,
+    ),
     ("squeeze", lambda r, x: (), lambda x: np.squeeze(x)),
     ("expand", lambda r, x: (int(r.integers(x.ndim + 1)),), np.expand_dims),
     ("flip", lambda r, x: (int(r.integers(x.ndim)),) if x.ndim else None, np.flip),
     ("rot90", lambda r, x: (int(r.integers(4)),) if x.ndim > 1 else None, np.rot90),
     ("diagonal", lambda r, x: (int(r.integers(-1, 2)),) if x.ndim > 1 else None, np.diagonal),
-    ("einsum", lambda r, x: () if x.ndim == 2 and x.shape[0] == x.shape[1] else None, lambda x: np.einsum("ii->i", x)),
-    ("split", lambda r, x: (int(r.integers(1, 4)),) if x.ndim else None, lambda x, n: list(np.array_split(x, n))),
-    ("unstack", lambda r, x: (int(r.integers(x.ndim)),) if x.ndim > 0 and x.size < 12 else None, lambda x, a: list(np.unstack(x, axis=a))),
+    (
+        "einsum",
+        lambda r, x: () if x.ndim == 2 and x.shape[0] == x.shape[1] else None,
+        lambda x: np.einsum("ii->i", x),
+    ),
+    (
+        "split",
+        lambda r, x: (int(r.integers(1, 4)),) if x.ndim else None,
+        lambda x, n: list(np.array_split(x, n)),
+    ),
+    (
+        "unstack",
+        lambda r, x: (int(r.integers(x.ndim)),) if x.ndim > 0 and x.size < 12 else None,
+        lambda x, a: list(np.unstack(x, axis=a)),
+    ),
     ("broadcast_to", lambda r, x: ((2, *x.shape),), np.broadcast_to),
     ("atleast_2d", lambda r, x: (), np.atleast_2d),
     ("asarray", lambda r, x: (str(r.choice(["K", "C", "F"])),), lambda x, o: np.asarray(x, order=o)),
@@ -129,8 +163,16 @@ COPIES: list[tuple[str, Callable[[Random, Any], tuple[Any, ...] | None], Callabl
         lambda r, x: (int(r.integers(x.ndim)), bool(r.random() < 0.3)) if x.ndim else None,
         lambda x, a, k: np.sum(x, axis=a, keepdims=k),
     ),
-    ("max", lambda r, x: (int(r.integers(x.ndim)),) if x.size and x.ndim else None, lambda x, a: np.max(x, axis=a)),
-    ("cumsum", lambda r, x: (int(r.integers(x.ndim)),) if x.ndim else None, lambda x, a: np.cumsum(x, axis=a)),
+    (
+        "max",
+        lambda r, x: (int(r.integers(x.ndim)),) if x.size and x.ndim else None,
+        lambda x, a: np.max(x, axis=a),
+    ),
+    (
+        "cumsum",
+        lambda r, x: (int(r.integers(x.ndim)),) if x.ndim else None,
+        lambda x, a: np.cumsum(x, axis=a),
+    ),
     ("maximum", lambda r, x: (), lambda x: np.maximum(x, x.dtype.type(1))),
     ("zeros_like", lambda r, x: (), np.zeros_like),
     ("roll", lambda r, x: (int(r.integers(-2, 3)),), np.roll),
@@ -141,7 +183,11 @@ COPIES: list[tuple[str, Callable[[Random, Any], tuple[Any, ...] | None], Callabl
     (
         "arange",
         lambda r, x: (),
-        lambda x: np.arange(x.size, dtype=x.dtype).reshape(x.shape) if x.dtype.kind != "b" else np.ones(x.shape, bool),
+        lambda x: (
+            np.arange(x.size, dtype=x.dtype).reshape(x.shape)
+            if x.dtype.kind != "b"
+            else np.ones(x.shape, bool)
+        ),
     ),
 ]
 
@@ -215,10 +261,14 @@ def draw(seed: int, length: int = 12) -> Program:
     rng = np.random.default_rng(seed)
     arguments = []
     for _ in range(rng.integers(1, 3)):
-        shape = tuple(int(n) for n in rng.choice([0, 1, 2, 3, 4], rng.integers(0, 4), p=[0.04, 0.16, 0.3, 0.3, 0.2]))
+        shape = tuple(
+            int(n) for n in rng.choice([0, 1, 2, 3, 4], rng.integers(0, 4), p=[0.04, 0.16, 0.3, 0.3, 0.2])
+        )
         dtype = rng.choice(DTYPES) if rng.random() < 0.6 else np.dtype(float)
         values = rng.integers(-6, 7, shape) / (4 if dtype.kind == "f" else 1)
-        arguments.append(np.abs(values).astype(dtype) if dtype.kind == "u" else np.asarray(values).astype(dtype))
+        arguments.append(
+            np.abs(values).astype(dtype) if dtype.kind == "u" else np.asarray(values).astype(dtype)
+        )
     program = Program(arguments)
     variables: list[Any] = [np.array(a) for a in arguments]
     for _ in range(length):
@@ -238,7 +288,13 @@ def draw(seed: int, length: int = 12) -> Program:
 
 def _value(rng: Random, dtype: np.dtype) -> Any:
     number = int(rng.integers(0, 4))
-    return number > 1 if dtype.kind == "b" else number if dtype.kind in "iu" or rng.random() < 0.5 else number / 4
+    return (
+        number > 1
+        if dtype.kind == "b"
+        else number
+        if dtype.kind in "iu" or rng.random() < 0.5
+        else number / 4
+    )
 
 
 def _draw_step(rng: Random, variables: list[Any]) -> Step | None:
@@ -292,7 +348,7 @@ def _draw_write(rng: Random, i: int, j: int, x: Any, y: Any) -> Step | None:
     return options[rng.integers(3)]
 
 
-# ---------------------------------------------------------------------------------------------------- comparing
+# -------------------------------------------------------------------------------------------------- comparing
 
 
 def _seen(variables: Sequence[Any]) -> list[Any]:
@@ -300,7 +356,10 @@ def _seen(variables: Sequence[Any]) -> list[Any]:
     return [
         [x.__class__.__name__ for x in variables],
         [x.dtype for x in variables],
-        [[step for step, n in zip(x.strides, x.shape, strict=True) if n > 1] if x.size else [] for x in arrays],
+        [
+            [step for step, n in zip(x.strides, x.shape, strict=True) if n > 1] if x.size else []
+            for x in arrays
+        ],
         [bool(x.flags.writeable) for x in arrays],
         [[bool(np.shares_memory(x, y)) for y in arrays] for x in arrays],
         [[x is y for y in arrays] for x in arrays],
@@ -338,7 +397,9 @@ def compare(program: Program) -> str | None:
                 try:
                     program.steps[-1].run(variables)
                 except Exception as error:
-                    if not isinstance(error, program.error | ValueError | TypeError | IndexError | GraphjitError):
+                    if not isinstance(
+                        error, program.error | ValueError | TypeError | IndexError | GraphjitError
+                    ):
                         return f"{type(error).__name__} where NumPy has {program.error.__name__}: {error}"
                 else:
                     return f"no error where NumPy has {program.error.__name__}"
@@ -379,10 +440,21 @@ def main() -> None:
         counts[kind if kind != "refused" else f"refused: {found[9:60]}"] += 1  # type: ignore[index]
         if kind == "different" and shown < options.show:
             shown += 1
-            short = program if program.error else shortened(program, lambda text: text is not None and not text.startswith("refused"))
-            print(f"seed {seed}: {(found or '')[:300]}\n  " + "; ".join(f"{a.dtype}{list(a.shape)}" for a in program.arguments))
+            short = (
+                program
+                if program.error
+                else shortened(program, lambda text: text is not None and not text.startswith("refused"))
+            )
+            print(
+                f"seed {seed}: {(found or '')[:300]}\n  "
+                + "; ".join(f"{a.dtype}{list(a.shape)}" for a in program.arguments)
+            )
             for step in short.steps:
-                inside = [cell.cell_contents for cell in step.apply.__closure__ or () if isinstance(cell.cell_contents, int)]
+                inside = [
+                    cell.cell_contents
+                    for cell in step.apply.__closure__ or ()
+                    if isinstance(cell.cell_contents, int)
+                ]
                 print(f"    {step.name} {inside} {step.args}")
     for kind, count in counts.most_common():
         print(f"{count:7d} {kind}")

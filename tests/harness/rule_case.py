@@ -1,6 +1,7 @@
 """How a rewrite rule is tested: IR before, IR after, and near misses on which the rule must not fire.
 
-Job: the record and short ways of writing IR text, for tests/rule_cases_*.py.  ``T`` in a text stands for each of the case's dtypes in turn.
+Job: the record and short ways of writing IR text, for tests/rule_cases_*.py. ``T`` in a text stands for each
+of the case's dtypes in turn.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def case(rule: str, before: str, after: str, *misses: str, dtypes: tuple[str, ..
 
 def inputs(*types: str) -> str:
     """Input lines: ``%0``, ``%1`` ..."""
-    return "".join(f"  %{i} = input name='{name}' : {type}\n" for i, (name, type) in enumerate(zip("xyz", types)))
+    return "".join(
+        f"  %{i} = input name='{name}' : {type}\n" for i, (name, type) in enumerate(zip("xyz", types))
+    )
 
 
 def body(*lines: str) -> str:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from rule_case import CXY, INTS, XY, X, body, case, inputs, spread
 
-QUOTIENTS = inputs("T[3,4]", "T[3,1]") + body("%2 = broadcast_to %1 shape=(3, 4) : T[3,4]", "%3 = div %0 %2 : T[3,4]")
+QUOTIENTS = inputs("T[3,4]", "T[3,1]") + body(
+    "%2 = broadcast_to %1 shape=(3, 4) : T[3,4]", "%3 = div %0 %2 : T[3,4]"
+)
 
 ARITHMETIC = (
     case(
         "mul_neg_neg",
-        XY + body("%2 = neg %0 : T[6]", "%3 = neg %1 : T[6]", "%4 = mul %2 %3 : T[6]", "%5 = div %2 %3 : T[6]", "return %4 %5"),
+        XY
+        + body(
+            "%2 = neg %0 : T[6]",
+            "%3 = neg %1 : T[6]",
+            "%4 = mul %2 %3 : T[6]",
+            "%5 = div %2 %3 : T[6]",
+            "return %4 %5",
+        ),
         XY + body("%2 = mul %0 %1 : T[6]", "%3 = div %0 %1 : T[6]", "return %2 %3"),
         XY + body("%2 = neg %0 : T[6]", "%3 = mul %2 %1 : T[6]", "return %3"),
         XY + body("%2 = neg %0 : T[6]", "%3 = neg %1 : T[6]", "%4 = add %2 %3 : T[6]", "return %4"),
@@ -17,7 +26,14 @@ ARITHMETIC = (
     case(
         "neg_outward",
         XY + body("%2 = neg %0 : T[6]", "%3 = mul %2 %1 : T[6]", "%4 = div %1 %2 : T[6]", "return %3 %4"),
-        XY + body("%2 = mul %0 %1 : T[6]", "%3 = neg %2 : T[6]", "%4 = div %1 %0 : T[6]", "%5 = neg %4 : T[6]", "return %3 %5"),
+        XY
+        + body(
+            "%2 = mul %0 %1 : T[6]",
+            "%3 = neg %2 : T[6]",
+            "%4 = div %1 %0 : T[6]",
+            "%5 = neg %4 : T[6]",
+            "return %3 %5",
+        ),
         XY + body("%2 = neg %0 : T[6]", "%3 = maximum %2 %1 : T[6]", "return %3"),
         XY + body("%2 = neg %0 : T[6]", "%3 = pow %2 %1 : T[6]", "return %3"),
     ),
@@ -25,7 +41,12 @@ ARITHMETIC = (
         "neg_into_constant",
         X
         + body(
-            *spread(1, "2.5"), "%3 = mul %0 %2 : T[6]", "%4 = neg %3 : T[6]", "%5 = div %2 %0 : T[6]", "%6 = neg %5 : T[6]", "return %4 %6"
+            *spread(1, "2.5"),
+            "%3 = mul %0 %2 : T[6]",
+            "%4 = neg %3 : T[6]",
+            "%5 = div %2 %0 : T[6]",
+            "%6 = neg %5 : T[6]",
+            "return %4 %6",
         ),
         X + body(*spread(1, "-2.5"), "%3 = mul %0 %2 : T[6]", "%4 = div %2 %0 : T[6]", "return %3 %4"),
         X + body(*spread(1, "2.5"), "%3 = mul %0 %2 : T[6]", "%4 = neg %3 : T[6]", "return %3 %4"),
@@ -85,8 +106,22 @@ ARITHMETIC = (
             "%6 = mul %2 %5 : T[6]",
             "return %3 %6",
         ),
-        XY + body("%2 = sin %0 : T[6]", "%3 = div %2 %1 : T[6]", "%4 = div %0 %1 : T[6]", "%5 = mul %3 %4 : T[6]", "return %3 %5"),
-        XY + body("%2 = sin %0 : T[6]", "%3 = div %0 %1 : T[6]", "%4 = div %3 %1 : T[6]", "%5 = mul %2 %4 : T[6]", "return %5"),
+        XY
+        + body(
+            "%2 = sin %0 : T[6]",
+            "%3 = div %2 %1 : T[6]",
+            "%4 = div %0 %1 : T[6]",
+            "%5 = mul %3 %4 : T[6]",
+            "return %3 %5",
+        ),
+        XY
+        + body(
+            "%2 = sin %0 : T[6]",
+            "%3 = div %0 %1 : T[6]",
+            "%4 = div %3 %1 : T[6]",
+            "%5 = mul %2 %4 : T[6]",
+            "return %5",
+        ),
         XY
         + body(
             "%2 = sin %0 : T[6]",
@@ -167,7 +202,8 @@ ARITHMETIC = (
         X + body("%1 = abs %0 : T[6]", "return %1"),
         X + body("%1 = neg %0 : T[6]", "%2 = exp %1 : T[6]", "return %2"),
         X + body("%1 = exp %0 : T[6]", "%2 = abs %1 : T[6]", "return %2"),
-        inputs("u8[6]") + body("%1 = neg %0 : u8[6]", "%2 = abs %1 : u8[6]", "return %2"),  # unsigned numbers wrap
+        inputs("u8[6]")
+        + body("%1 = neg %0 : u8[6]", "%2 = abs %1 : u8[6]", "return %2"),  # unsigned numbers wrap
     ),
     case(
         "add_negative_zero",
@@ -206,12 +242,19 @@ LOGIC = (
         CXY + body("%3 = not %0 : bool[6]", "%4 = select %3 %1 %2 : T[6]", "return %4"),
         CXY + body("%3 = select %0 %2 %1 : T[6]", "return %3"),
         inputs("bool[6]", "bool[6]", "T[6]")
-        + body("%3 = or %0 %1 : bool[6]", "%4 = select %3 %2 %2 : T[6]", "%5 = not %0 : bool[6]", "return %4 %5"),
+        + body(
+            "%3 = or %0 %1 : bool[6]", "%4 = select %3 %2 %2 : T[6]", "%5 = not %0 : bool[6]", "return %4 %5"
+        ),
     ),
     case(
         "select_select",
         inputs("bool[6]", "T[6]", "T[6]")
-        + body("%3 = select %0 %1 %2 : T[6]", "%4 = select %0 %3 %2 : T[6]", "%5 = select %0 %2 %3 : T[6]", "return %4 %5"),
+        + body(
+            "%3 = select %0 %1 %2 : T[6]",
+            "%4 = select %0 %3 %2 : T[6]",
+            "%5 = select %0 %2 %3 : T[6]",
+            "return %4 %5",
+        ),
         CXY + body("%3 = select %0 %1 %2 : T[6]", "return %3 %2"),
         inputs("bool[6]", "bool[6]", "T[6]")
         + body(*spread(3, "1.5"), "%5 = select %0 %2 %4 : T[6]", "%6 = select %1 %5 %4 : T[6]", "return %6"),
@@ -227,12 +270,20 @@ LOGIC = (
             "return %5 %6",
         ),
         inputs("bool[6]") + body("%1 = not %0 : bool[6]", "return %0 %1"),
-        inputs("bool[6]", "bool[6]") + body(*spread(2, "True", tail="bool"), "%4 = select %0 %3 %1 : bool[6]", "return %4"),
+        inputs("bool[6]", "bool[6]")
+        + body(*spread(2, "True", tail="bool"), "%4 = select %0 %3 %1 : bool[6]", "return %4"),
         dtypes=("bool",),
     ),
     case(
         "not_comparison",
-        XY + body("%2 = lt %0 %1 : bool[6]", "%3 = not %2 : bool[6]", "%4 = ne %0 %1 : bool[6]", "%5 = not %4 : bool[6]", "return %3 %5"),
+        XY
+        + body(
+            "%2 = lt %0 %1 : bool[6]",
+            "%3 = not %2 : bool[6]",
+            "%4 = ne %0 %1 : bool[6]",
+            "%5 = not %4 : bool[6]",
+            "return %3 %5",
+        ),
         XY + body("%2 = ge %0 %1 : bool[6]", "%3 = eq %0 %1 : bool[6]", "return %2 %3"),
         inputs("f64[6]", "f64[6]") + body("%2 = lt %0 %1 : bool[6]", "%3 = not %2 : bool[6]", "return %3"),
         dtypes=("i64", "u8", "bool"),
@@ -289,10 +340,14 @@ LOGIC = (
             "return %2 %3",
         ),
         inputs("f32[6]") + body("%1 = convert %0 dtype=bool : bool[6]", "return %0 %1"),
-        inputs("f64[6]") + body("%1 = convert %0 dtype=f32 : f32[6]", "%2 = convert %1 dtype=f64 : f64[6]", "return %2"),
-        inputs("i64[6]") + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=i64 : i64[6]", "return %2"),
-        inputs("i32[6]") + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=i8 : i8[6]", "return %2"),
-        inputs("i64[6]") + body("%1 = convert %0 dtype=u8 : u8[6]", "%2 = convert %1 dtype=i64 : i64[6]", "return %2"),
+        inputs("f64[6]")
+        + body("%1 = convert %0 dtype=f32 : f32[6]", "%2 = convert %1 dtype=f64 : f64[6]", "return %2"),
+        inputs("i64[6]")
+        + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=i64 : i64[6]", "return %2"),
+        inputs("i32[6]")
+        + body("%1 = convert %0 dtype=f64 : f64[6]", "%2 = convert %1 dtype=i8 : i8[6]", "return %2"),
+        inputs("i64[6]")
+        + body("%1 = convert %0 dtype=u8 : u8[6]", "%2 = convert %1 dtype=i64 : i64[6]", "return %2"),
         dtypes=("f32",),
     ),
     case(
@@ -305,16 +360,25 @@ LOGIC = (
             "%5 = convert %4 dtype=f64 : f64[6]",
             "return %3 %5",
         ),
-        inputs("i32[6]", "bool[6]") + body("%2 = convert %0 dtype=u8 : u8[6]", "%3 = convert %1 dtype=f64 : f64[6]", "return %2 %3"),
+        inputs("i32[6]", "bool[6]")
+        + body("%2 = convert %0 dtype=u8 : u8[6]", "%3 = convert %1 dtype=f64 : f64[6]", "return %2 %3"),
         dtypes=("i32",),
     ),
     case(
         "convert_predicate",
         inputs("bool[6]")
-        + body("%1 = convert %0 dtype=T : T[6]", *spread(2, "0"), "%4 = ne %1 %3 : bool[6]", "%5 = eq %1 %3 : bool[6]", "return %4 %5"),
+        + body(
+            "%1 = convert %0 dtype=T : T[6]",
+            *spread(2, "0"),
+            "%4 = ne %1 %3 : bool[6]",
+            "%5 = eq %1 %3 : bool[6]",
+            "return %4 %5",
+        ),
         inputs("bool[6]") + body("%1 = not %0 : bool[6]", "return %0 %1"),
-        inputs("bool[6]") + body("%1 = convert %0 dtype=T : T[6]", *spread(2, "1"), "%4 = ne %1 %3 : bool[6]", "return %4"),
-        inputs("i8[6]") + body("%1 = convert %0 dtype=T : T[6]", *spread(2, "0"), "%4 = ne %1 %3 : bool[6]", "return %4"),
+        inputs("bool[6]")
+        + body("%1 = convert %0 dtype=T : T[6]", *spread(2, "1"), "%4 = ne %1 %3 : bool[6]", "return %4"),
+        inputs("i8[6]")
+        + body("%1 = convert %0 dtype=T : T[6]", *spread(2, "0"), "%4 = ne %1 %3 : bool[6]", "return %4"),
         dtypes=("i64", "f64", "f32"),
     ),
 )

@@ -1,7 +1,9 @@
-"""Does an expression share memory as in NumPy?  One program, run on ndarrays and on traced values, must see the same.
+"""Does an expression share memory as in NumPy? One program, run on ndarrays and on traced values, must see
+the same.
 
 Job: the programs of the matrix test of views, copies and writes.
-Input: an expression over the operands of `numpy_harness`, how the operands lie in memory, and what is written.  Output: what the program saw.
+Input: an expression over the operands of `numpy_harness`, how the operands lie in memory, and what is
+written. Output: what the program saw.
 """
 
 from __future__ import annotations
@@ -90,8 +92,12 @@ ACTIONS: dict[str, Callable[[list[Any], list[Any]], None]] = {
 }
 
 
-def program(expression: str, layout: str, action: str, seen: list[Any]) -> tuple[Callable[..., Any], list[np.ndarray]]:
-    """The program and its arguments; it appends what it saw of classes, sharing and memory order to ``seen``."""
+def program(
+    expression: str, layout: str, action: str, seen: list[Any]
+) -> tuple[Callable[..., Any], list[np.ndarray]]:
+    """The program and its arguments; it appends what it saw of classes, sharing and memory order to
+    ``seen``.
+    """
     function, names = function_of(expression)
     lay, act = LAYOUTS[layout], ACTIONS[action]
 
@@ -103,7 +109,15 @@ def program(expression: str, layout: str, action: str, seen: list[Any]) -> tuple
         seen.append(("classes", [y.__class__.__name__ for y in found]))
         seen.append(("same object", [[y is x for x in arrays] for y in results]))
         seen.append(("shares", [[bool(np.shares_memory(y, x)) for x in arrays] for y in results]))
-        seen.append(("strides", [[step for step, n in zip(y.strides, y.shape, strict=True) if n > 1] if y.size else [] for y in results]))
+        seen.append(
+            (
+                "strides",
+                [
+                    [step for step, n in zip(y.strides, y.shape, strict=True) if n > 1] if y.size else []
+                    for y in results
+                ],
+            )
+        )
         seen.append(("writeable", [bool(y.flags.writeable) for y in results]))
         act(arrays, [y for y in results if y.flags.writeable])
         return [*operands, *found]
@@ -132,11 +146,13 @@ def compare(expression: str, layout: str, action: str) -> None:
         same(got, want)
 
 
-# ------------------------------------------------------------------------------------------------------ gradients
+# -------------------------------------------------------------------------------------------------- gradients
 
 
 def _scaled(operands: list[Any], results: list[Any]) -> None:
-    """Writes through which derivatives flow: results first, then a part of each operand, from another part of it."""
+    """Writes through which derivatives flow: results first, then a part of each operand, from another part of
+    it.
+    """
     for y in results:
         y *= 2
     for x in operands:
@@ -146,7 +162,8 @@ def _scaled(operands: list[Any], results: list[Any]) -> None:
 
 
 def gradient_compare(expression: str, layout: str) -> int:
-    """Both modes agree with each other and with differences of NumPy's program; the number of derivatives compared.
+    """Both modes agree with each other and with differences of NumPy's program; the number of derivatives
+    compared.
 
     The writes are linear, so that for expressions that only move elements differences are exact.
     """

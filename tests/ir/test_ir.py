@@ -35,7 +35,7 @@ def small() -> Graph:
     return Graph("loss", [x, y], [b.sum(product, axes=(0, 1)), product])
 
 
-# ---------------------------------------------------------------------------------------------------- types, affine
+# ---------------------------------------------------------------------------------------------- types, affine
 
 
 @pytest.mark.parametrize("text", ["f64[256,784]", "f32[8]", "i64[]", "bool[0,3]", "u8[1]"])
@@ -68,7 +68,7 @@ def test_affine_arithmetic() -> None:
     assert repr(2 * i - 3) == "2*i - 3"
 
 
-# ------------------------------------------------------------------------------------------------ nodes and builder
+# ------------------------------------------------------------------------------------------ nodes and builder
 
 
 def test_equal_requests_give_one_node() -> None:
@@ -192,7 +192,7 @@ def test_patterns() -> None:
     assert not is_zero(x)
 
 
-# ---------------------------------------------------------------------------------------------------- declarations
+# ----------------------------------------------------------------------------------------------- declarations
 
 
 def declare(**changes: Any) -> None:
@@ -216,7 +216,10 @@ def declare(**changes: Any) -> None:
         ({"grad": Partials(1, 1)}, "2 partials for 1 arguments"),
         ({"grad": ZeroDerivative("")}, "needs its reason"),
         ({"lower": Reduce("add")}, "needs the attribute axes"),
-        ({"lower": View(lambda node, index: index), "arity": 2, "grad": Linear(lambda *a: a)}, "one argument"),
+        (
+            {"lower": View(lambda node, index: index), "arity": 2, "grad": Linear(lambda *a: a)},
+            "one argument",
+        ),
         ({"samples": None}, "no samples"),
     ],
 )
@@ -227,7 +230,7 @@ def test_incomplete_declarations_are_refused(changes: dict[str, Any], why: str) 
     assert before == REGISTRY
 
 
-# -------------------------------------------------------------------------------------------------------- text form
+# -------------------------------------------------------------------------------------------------- text form
 
 
 def test_printed_form() -> None:
@@ -247,7 +250,9 @@ def test_comments_have_line_source_and_origin() -> None:
     lines = print_graph(small()).splitlines()
     assert lines[1] == "  %0 = input name='x' : f64[2,3]"
     assert lines[4].startswith("  %3 = mul %0 %2 : f64[2,3]   ")
-    assert lines[4].endswith('# test_ir.py:1  """The graph IR: nodes, builder, types, text form and back, verifier, Graphviz and JSON."""')
+    assert lines[4].endswith(
+        '# test_ir.py:1  """The graph IR: nodes, builder, types, text form and back, verifier, Graphviz and JSON."""'
+    )
     assert lines[5].endswith("[vjp of mul]")
     assert parse_graph("\n".join(lines)).key() == small().key()
 
@@ -388,7 +393,7 @@ def test_comments_and_blank_lines_are_ignored() -> None:
     assert (graph.name, graph.inputs[0].attrs["name"]) == ("a # b", "#")
 
 
-# -------------------------------------------------------------------------------------------------------- verifier
+# --------------------------------------------------------------------------------------------------- verifier
 
 
 def raw(name: str, /, *args: Node, type: Type, loc: Location | None = None, **attrs: Any) -> Node:
@@ -437,7 +442,10 @@ def test_verify_finds_every_kind_of_fault() -> None:
         (Graph("g", [x], [foreign]), "dtype that the IR does not know|byte order"),
         (Graph("g", [x], [half]), "dtype that the IR does not know"),
         (Graph("g", [], [raw("const", type=t, value=np.zeros(2))]), "no ConstValue"),
-        (Graph("g", [], [raw("const", type=t, value=ConstValue(np.zeros(3)))]), "has a value of dtype float64 and shape"),
+        (
+            Graph("g", [], [raw("const", type=t, value=ConstValue(np.zeros(3)))]),
+            "has a value of dtype float64 and shape",
+        ),
         (Graph("g", [], [raw("const", type=t, value=writeable)]), "writeable"),
         (Graph("g", [raw("input", type=t, name=3)], []), "no string"),
         (Graph("g", ["x"], []), "is no node"),  # type: ignore[list-item]
@@ -447,7 +455,7 @@ def test_verify_finds_every_kind_of_fault() -> None:
             verify(graph)
 
 
-# -------------------------------------------------------------------------------------------------- other formats
+# ---------------------------------------------------------------------------------------------- other formats
 
 
 def test_dot() -> None:
@@ -486,7 +494,7 @@ def test_json() -> None:
     assert data["nodes"][0]["file"] is None
 
 
-# ------------------------------------------------------------------------------------------------------ interpreter
+# ------------------------------------------------------------------------------------------------ interpreter
 
 
 def test_interpreter_checks_arguments_and_values() -> None:

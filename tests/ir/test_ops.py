@@ -65,7 +65,9 @@ def close(got: np.ndarray, want: np.ndarray, name: str) -> None:
         return
     eps = np.finfo(got.dtype).eps
     scale = 64 if name in LOOSE else 8
-    np.testing.assert_allclose(got, want, rtol=scale * eps, atol=scale * np.finfo(got.dtype).tiny, err_msg=name)
+    np.testing.assert_allclose(
+        got, want, rtol=scale * eps, atol=scale * np.finfo(got.dtype).tiny, err_msg=name
+    )
 
 
 LOOSE = {
@@ -90,7 +92,16 @@ def test_expansion(name: str) -> None:
                 CHECKS[name] += 1
 
 
-EXACT = ("float_remainder", "float_floor_divide", "sign", "heaviside", "square", "reciprocal", "isinf", "isfinite")
+EXACT = (
+    "float_remainder",
+    "float_floor_divide",
+    "sign",
+    "heaviside",
+    "square",
+    "reciprocal",
+    "isinf",
+    "isfinite",
+)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -154,7 +165,10 @@ def test_second_order(name: str) -> None:
             continue
         graph = op_graph(declared, arrays, attrs)
         for derived in (jvp_graph(graph), vjp_graph(graph)):
-            extra = [np.asarray(rng.uniform(-1, 1, node.shape)).astype(node.dtype) for node in derived.inputs[len(arrays) :]]
+            extra = [
+                np.asarray(rng.uniform(-1, 1, node.shape)).astype(node.dtype)
+                for node in derived.inputs[len(arrays) :]
+            ]
             CHECKS[name] += check_derivative(derived, [*arrays, *extra], rng)
 
 
@@ -181,7 +195,9 @@ def test_special_values_agree(name: str) -> None:
                 CHECKS[name] += 1
         else:
             forward, reverse = jacobians(graph, arrays)
-            both = ~np.isnan(forward) & ~np.isnan(reverse)  # a basis vector's zeros times NaN are NaN elsewhere
+            both = ~np.isnan(forward) & ~np.isnan(
+                reverse
+            )  # a basis vector's zeros times NaN are NaN elsewhere
             np.testing.assert_allclose(forward[both], reverse[both], rtol=1e-12, atol=1e-300, err_msg=name)
             finite = np.isfinite(np.ravel(interpret(graph, *arrays)[0]))
             assert not np.isnan(forward[finite]).any(), name
@@ -194,7 +210,7 @@ def test_special_values_agree(name: str) -> None:
             CHECKS[name] += 1
 
 
-# ------------------------------------------------------------------------------------------------ the declarations
+# ------------------------------------------------------------------------------------------- the declarations
 
 
 def test_incomplete_declarations_are_refused() -> None:
@@ -250,8 +266,20 @@ def test_misuse_is_a_shape_error(build, message: str) -> None:  # type: ignore[n
         ("remainder", [[1, 2], [1, 0]], {}, ZeroDivisionError, "integer modulo by zero"),
         ("fmod", [[1, 2], [1, 0]], {}, ZeroDivisionError, "integer modulo by zero"),
         ("pow", [[1, 2], [1, -1]], {}, ValueError, "negative integer powers"),
-        ("gather", [[1, 2], [2]], {"axes": (0,)}, IndexError, "index 2 is out of bounds for axis 0 with size 2"),
-        ("gather", [[1, 2], [-3]], {"axes": (0,)}, IndexError, "index -3 is out of bounds for axis 0 with size 2"),
+        (
+            "gather",
+            [[1, 2], [2]],
+            {"axes": (0,)},
+            IndexError,
+            "index 2 is out of bounds for axis 0 with size 2",
+        ),
+        (
+            "gather",
+            [[1, 2], [-3]],
+            {"axes": (0,)},
+            IndexError,
+            "index -3 is out of bounds for axis 0 with size 2",
+        ),
         ("scatter_add", [[1], [5]], {"shape": (2,), "axes": (0,)}, IndexError, "out of bounds"),
         ("scatter_set", [[1, 2], [7], [5]], {"axes": (0,)}, IndexError, "out of bounds"),
     ],
@@ -266,7 +294,9 @@ def test_run_time_errors(name: str, arrays, attrs, error, message: str) -> None:
 
 def test_every_numpy_ufunc_of_the_families_is_bound() -> None:
     """The elementwise functions that the front end binds one to one."""
-    bound = {f.__name__ if isinstance(f, np.ufunc) else f for declared in REGISTRY.values() for f in declared.numpy}
+    bound = {
+        f.__name__ if isinstance(f, np.ufunc) else f for declared in REGISTRY.values() for f in declared.numpy
+    }
     wanted = """
     add subtract multiply divide negative absolute fabs sqrt maximum minimum fmax fmin equal not_equal less
     less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor invert isnan isinf isfinite sign copysign signbit
@@ -316,7 +346,9 @@ def test_declarations_do_not_load_scipy() -> None:
 
 def test_summary(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     """Every op that was asked for was checked or has a reason why not."""
-    ran = {item.callspec.params["name"] for item in request.session.items if "test_first_order[" in item.nodeid}  # type: ignore[attr-defined]
+    ran = {
+        item.callspec.params["name"] for item in request.session.items if "test_first_order[" in item.nodeid
+    }  # type: ignore[attr-defined]
     unchecked = {name for name in ran if not CHECKS[name] and not any(n == name for n, _ in SKIPS)}
     assert not unchecked
     with capsys.disabled():

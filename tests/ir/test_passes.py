@@ -1,4 +1,6 @@
-"""The passes: every rule fires, does not fire on its near miss and keeps the value; folding, merging, expansion; instruments."""
+"""The passes: every rule fires, does not fire on its near miss and keeps the value; folding, merging,
+expansion; instruments.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,13 @@ def with_dtypes(cases: tuple[Case, ...]) -> list[object]:
     params = []
     for case in cases:
         counts[case.rule] = counts.get(case.rule, 0) + 1
-        params += [pytest.param(case, dtype, id=f"{case.rule}-{counts[case.rule]}-{dtype}") for dtype in case.dtypes]
+        params += [
+            pytest.param(case, dtype, id=f"{case.rule}-{counts[case.rule]}-{dtype}") for dtype in case.dtypes
+        ]
     return params
 
 
-# -------------------------------------------------------------------------------------------------------------- rules
+# ------------------------------------------------------------------------------------------------------ rules
 
 
 def test_every_rule_has_a_case_and_a_near_miss() -> None:
@@ -78,7 +82,9 @@ def test_rule_leaves_near_misses(case: Case, dtype: str) -> None:
 
 @pytest.mark.parametrize(("case", "dtype"), with_dtypes(CASES))
 def test_rule_keeps_the_value(case: Case, dtype: str) -> None:
-    """Bit for bit where the rule says so, on every pairing of special values; else within a few ULP, specials included."""
+    """Bit for bit where the rule says so, on every pairing of special values; else within a few ULP, specials
+    included.
+    """
     before, rule = read(case.before, dtype), RULES[case.rule]
     after, _ = simplify_with(before, [rule])
     rng = np.random.default_rng(7)
@@ -158,7 +164,9 @@ def test_rules_do_not_touch_inexact_algebra() -> None:
 
 
 def test_rules_work_together() -> None:
-    """A sign moves through a product and a quotient into the sum that absorbs it; dead nodes do not count as readers."""
+    """A sign moves through a product and a quotient into the sum that absorbs it; dead nodes do not count as
+    readers.
+    """
     text = """graph g
       %0 = input name='x' : f64[6]
       %1 = input name='y' : f64[6]
@@ -180,7 +188,7 @@ def test_rules_work_together() -> None:
     assert made.key() == parse_graph(want).key()
 
 
-# ----------------------------------------------------------------------------------------------------------- rewriting
+# -------------------------------------------------------------------------------------------------- rewriting
 
 
 def chain(length: int) -> Graph:
@@ -264,7 +272,7 @@ def test_rewrites_keep_lines_and_origins() -> None:
     assert sub.origin == "vjp of tanh"
 
 
-# --------------------------------------------------------------------------------------------------- fold, interning
+# -------------------------------------------------------------------------------------------- fold, interning
 
 
 def test_fold_computes_constants() -> None:
@@ -335,7 +343,15 @@ def test_fold_keeps_signed_zeros_and_nan() -> None:
 
 def test_fold_spreads_uniform_arrays() -> None:
     b = Builder()
-    graph = Graph("g", [], [b.const(np.full(5, 2.5), F64), b.const(np.array([0.0, -0.0]), F64), b.const(np.array([np.nan] * 3), F64)])
+    graph = Graph(
+        "g",
+        [],
+        [
+            b.const(np.full(5, 2.5), F64),
+            b.const(np.array([0.0, -0.0]), F64),
+            b.const(np.array([np.nan] * 3), F64),
+        ],
+    )
     assert [node.op.name for node in fold(graph).outputs] == ["broadcast_to", "const", "const"]
 
 
@@ -347,7 +363,10 @@ def test_fold_of_every_foldable_op_is_the_interpreter() -> None:
         if op.attrs or op.arity not in (1, 2, 3):
             continue
         b = Builder()
-        args = [b.const(plain_values(rng, b.input(Type(DTYPES[name], (5,)), "x")), DTYPES[name]) for _ in range(op.arity)]
+        args = [
+            b.const(plain_values(rng, b.input(Type(DTYPES[name], (5,)), "x")), DTYPES[name])
+            for _ in range(op.arity)
+        ]
         try:
             node = Node(op, tuple(args), {}, op.infer(*[arg.type for arg in args]))
         except Exception:
@@ -389,11 +408,17 @@ def test_a_builder_merges_equal_nodes_only() -> None:
 
 def test_a_builder_does_not_merge_types() -> None:
     b = Builder()
-    consts = [b.const(1, F64), b.const(1, F32), b.const(1, I64), b.const(True, DTYPES["bool"]), b.const([1.0], F64)]
+    consts = [
+        b.const(1, F64),
+        b.const(1, F32),
+        b.const(1, I64),
+        b.const(True, DTYPES["bool"]),
+        b.const([1.0], F64),
+    ]
     assert len(set(rebuilt(Graph("g", [], consts)).outputs)) == 5
 
 
-# --------------------------------------------------------------------------------------------------------- join_embeds
+# ------------------------------------------------------------------------------------------------ join_embeds
 
 
 def reads_gradient(
@@ -420,7 +445,9 @@ def reads_gradient(
 
 
 def names(graph: Graph) -> list[str]:
-    return sorted(node.op.name for node in graph.nodes() if node.op.name not in ("input", "const", "broadcast_to"))
+    return sorted(
+        node.op.name for node in graph.nodes() if node.op.name not in ("input", "const", "broadcast_to")
+    )
 
 
 def rows(*spans: tuple[int, int]) -> list[tuple[slice, ...]]:
@@ -436,7 +463,12 @@ def rows(*spans: tuple[int, int]) -> list[tuple[slice, ...]]:
         ((6,), rows((1, 3), (1, 3), (1, 3)), False, ["add", "add", "embed"]),
         ((6,), rows((0, 3), (3, 6), (2, 4)), False, ["add", "concatenate", "embed"]),
         ((6,), rows((0, 2), (2, 6)), True, ["add", "concatenate", "exp"]),
-        ((2, 3), [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(3)], False, ["concatenate"] * 3),
+        (
+            (2, 3),
+            [(slice(i, i + 1), slice(j, j + 1)) for i in range(2) for j in range(3)],
+            False,
+            ["concatenate"] * 3,
+        ),
         (
             (2, 3),
             [(slice(0, 2), slice(0, 1)), (slice(0, 1), slice(1, 3)), (slice(1, 2), slice(1, 3))],
@@ -446,7 +478,9 @@ def rows(*spans: tuple[int, int]) -> list[tuple[slice, ...]]:
         ((4,), rows((1, 3)), True, ["add", "embed", "exp"]),
     ],
 )
-def test_join_embeds(shape: tuple[int, ...], boxes: list[tuple[slice, ...]], extra: bool, left: list[str]) -> None:
+def test_join_embeds(
+    shape: tuple[int, ...], boxes: list[tuple[slice, ...]], extra: bool, left: list[str]
+) -> None:
     graph, wanted, args = reads_gradient(shape, boxes, extra)
     made = run(graph, [join_embeds, simplify], [Verify()])
     np.testing.assert_allclose(interpret(made, *args)[0], wanted, rtol=1e-14, atol=1e-15)
@@ -482,7 +516,7 @@ def test_join_embeds_leaves_strides_alone() -> None:
     assert join_embeds(graph).key() == graph.key()
 
 
-# --------------------------------------------------------------------------------------------------------- instruments
+# ------------------------------------------------------------------------------------------------ instruments
 
 
 def doubled(graph: Graph) -> Graph:
@@ -494,9 +528,17 @@ def doubled(graph: Graph) -> Graph:
 def test_instruments_see_every_pass(tmp_path: Path) -> None:
     timer, dumps = Time(), {}
     graph = read("%0 = input name='x' : f64[2]\n%1 = neg %0 : f64[2]\n%2 = add %0 %1 : f64[2]\nreturn %2")
-    out = run(graph, [fold, simplify, decompose], [timer, Verify(), Compare(), Dump(dumps.__setitem__), Dump(tmp_path, locations=False)])
+    out = run(
+        graph,
+        [fold, simplify, decompose],
+        [timer, Verify(), Compare(), Dump(dumps.__setitem__), Dump(tmp_path, locations=False)],
+    )
     assert [node.op.name for node in out.nodes()] == ["input", "sub"]
-    assert [(row[0], row[1], row[3], row[4]) for row in timer.rows] == [(1, "fold", 3, 3), (2, "simplify", 3, 2), (3, "decompose", 2, 2)]
+    assert [(row[0], row[1], row[3], row[4]) for row in timer.rows] == [
+        (1, "fold", 3, 3),
+        (2, "simplify", 3, 2),
+        (3, "decompose", 2, 2),
+    ]
     assert "simplify" in timer.report()
     assert list(dumps) == ["00-input.txt", "02-simplify.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(dumps)

@@ -107,7 +107,12 @@ def test_forward_and_reverse_agree(chunk: int) -> None:
         graph = random_graph(seed, differentiable=True)
         defect = adjoint_defect(graph, seed)
         if defect is not None:
-            fail_small(seed, graph, lambda g, seed=seed: adjoint_defect(g, seed) is not None, f"modes disagree: {defect}")
+            fail_small(
+                seed,
+                graph,
+                lambda g, seed=seed: adjoint_defect(g, seed) is not None,
+                f"modes disagree: {defect}",
+            )
 
 
 def adjoint_defect(graph: Graph, seed: int) -> str | None:
@@ -126,7 +131,9 @@ def adjoint_defect(graph: Graph, seed: int) -> str | None:
         jtu = interpret(step(reverse), *args, *u)
         left = [np.sum(a.astype(F64) * b, dtype=F64) for a, b in zip(u, jv, strict=True)]
         right = [np.sum(a.astype(F64) * b, dtype=F64) for a, b in zip(v, jtu, strict=True)]
-        scale = sum(float(np.abs(a).sum(dtype=F64)) for a in (*jv, *jtu, *u, *v))  # derivatives may cancel to rounding noise
+        scale = sum(
+            float(np.abs(a).sum(dtype=F64)) for a in (*jv, *jtu, *u, *v)
+        )  # derivatives may cancel to rounding noise
         if not np.isfinite(scale):
             return f"{name}: not finite"
         if abs(sum(left) - sum(right)) > rtol * scale:
@@ -134,7 +141,9 @@ def adjoint_defect(graph: Graph, seed: int) -> str | None:
     return None
 
 
-def jvp_graph(graph: Graph, inputs: list[Node], outputs: list[Node], rng: np.random.Generator) -> tuple[Graph, list[np.ndarray]]:
+def jvp_graph(
+    graph: Graph, inputs: list[Node], outputs: list[Node], rng: np.random.Generator
+) -> tuple[Graph, list[np.ndarray]]:
     """(inputs, tangents) -> output tangents, and random tangents."""
     b = Builder()
     seeds_of = {node: b.input(node.type, f"d{node.attrs['name']}") for node in inputs}
@@ -143,7 +152,9 @@ def jvp_graph(graph: Graph, inputs: list[Node], outputs: list[Node], rng: np.ran
     return Graph("jvp", [*graph.inputs, *seeds_of.values()], made), [normal(rng, node) for node in inputs]
 
 
-def vjp_graph(graph: Graph, inputs: list[Node], outputs: list[Node], rng: np.random.Generator) -> tuple[Graph, list[np.ndarray]]:
+def vjp_graph(
+    graph: Graph, inputs: list[Node], outputs: list[Node], rng: np.random.Generator
+) -> tuple[Graph, list[np.ndarray]]:
     """(inputs, output cotangents) -> input cotangents, and random cotangents."""
     b = Builder()
     seeds_of = {node: b.input(node.type, f"ct{i}") for i, node in enumerate(outputs)}
@@ -156,7 +167,7 @@ def normal(rng: np.random.Generator, node: Node) -> np.ndarray:
     return np.asarray(rng.normal(size=node.shape)).astype(node.dtype)
 
 
-# ----------------------------------------------------------------------------------------- the generator itself
+# --------------------------------------------------------------------------------------- the generator itself
 
 
 def test_generator_is_deterministic_and_tame() -> None:
@@ -172,7 +183,9 @@ def test_generator_reaches_every_op() -> None:
     seen: Counter[str] = Counter()
     for seed in range(250):
         seen.update(node.op.name for node in random_graph(seed, 40).nodes())
-    missing = {name for name in REGISTRY if not seen[name]} - {name for name in EXCLUDED if name not in ("input", "const")}
+    missing = {name for name in REGISTRY if not seen[name]} - {
+        name for name in EXCLUDED if name not in ("input", "const")
+    }
     assert not missing
 
 
@@ -186,7 +199,9 @@ def test_differentiable_graphs_have_a_path() -> None:
     paths = 0
     for seed in range(40):
         graph = random_graph(seed, differentiable=True)
-        assert not any(isinstance(n.op.derivative, NonDifferentiable) for n in graph.nodes() if n.op.name != "input")
+        assert not any(
+            isinstance(n.op.derivative, NonDifferentiable) for n in graph.nodes() if n.op.name != "input"
+        )
         b = Builder()
         wanted = [node for node in graph.inputs if node.dtype.kind == "f"]
         found = cotangents(b, {node: b.full(1.0, node.type) for node in graph.outputs}, wanted)
@@ -194,14 +209,18 @@ def test_differentiable_graphs_have_a_path() -> None:
     assert paths >= 20
 
 
-# --------------------------------------------------------------------------------------------- shrinking
+# -------------------------------------------------------------------------------------------------- shrinking
 
 
 def test_shrink_finds_the_broken_op() -> None:
     """A pass that is wrong about one op leaves a graph of little more than that op."""
 
     def broken(graph: Graph) -> Graph:
-        wrong = {node: Node(REGISTRY["sin"], node.args, {}, node.type) for node in graph.nodes() if node.op.name == "exp"}
+        wrong = {
+            node: Node(REGISTRY["sin"], node.args, {}, node.type)
+            for node in graph.nodes()
+            if node.op.name == "exp"
+        }
         return substitute(graph, wrong)
 
     seed = next(seed for seed in range(200) if changed_by(broken, seed)(random_graph(seed)))
@@ -216,7 +235,7 @@ def test_shrink_refuses_a_graph_that_does_not_fail() -> None:
         shrink(random_graph(0), lambda graph: False)
 
 
-# ------------------------------------------------------------------------------------ instruments on random graphs
+# ------------------------------------------------------------------------------- instruments on random graphs
 
 
 def test_whole_chain_under_instruments() -> None:

@@ -1,4 +1,6 @@
-"""Long sums: as accurate as NumPy's pairwise sums wherever they are taken, right at every length, the same bits on any number of threads."""
+"""Long sums: as accurate as NumPy's pairwise sums wherever they are taken, right at every length, the same
+bits on any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,14 @@ def test_sums_down_columns(dtype: Any, rows: int, columns: int) -> None:
 @pytest.mark.parametrize("rows", [3_001, 4_096, 8_195])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_down_columns_in_blocks_of_few_rows(dtype: Any, rows: int) -> None:
-    """Rows so wide that a sweep takes four at a time: rounds of such blocks, of which the last one of a task, and of all, may be cut short."""
+    """Rows so wide that a sweep takes four at a time: rounds of such blocks, of which the last one of a task,
+    and of all, may be cut short.
+    """
     rng = np.random.default_rng(rows)
-    x, weights = rng.normal(size=(rows, 1000)).astype(dtype), np.stack([terms("equal", rows, dtype)] * 1000, axis=1)
+    x, weights = (
+        rng.normal(size=(rows, 1000)).astype(dtype),
+        np.stack([terms("equal", rows, dtype)] * 1000, axis=1),
+    )
 
     def loss(scale: Any, shift: Any, x: Any, weights: Any) -> Any:
         return np.sum(weights * ((x - np.mean(x, axis=1, keepdims=True)) * scale + shift))
@@ -149,7 +156,9 @@ def test_every_length(dtype: Any) -> None:
         np.testing.assert_array_equal(graphjit.jit(np.cumsum)(x), np.cumsum(x))
 
 
-@pytest.mark.parametrize("shape", [(3, 4099), (300, 7, 9), (5000, 3), (5000, 80), (40_000, 70), (257, 33, 5), (9_000, 2, 3)])
+@pytest.mark.parametrize(
+    "shape", [(3, 4099), (300, 7, 9), (5000, 3), (5000, 80), (40_000, 70), (257, 33, 5), (9_000, 2, 3)]
+)
 def test_every_axis(shape: tuple[int, ...]) -> None:
     x = counted(math.prod(shape), np.float64).reshape(shape)
     for mask in range(1, 1 << len(shape)):
@@ -162,7 +171,12 @@ def test_every_axis(shape: tuple[int, ...]) -> None:
 def test_infinities_and_nan(dtype: Any) -> None:
     """What an infinite total has lost is NaN, and must not be added."""
     for n, columns in ((50_000, 1), (50_000, 3), (20_000, 100)):
-        for special, want in (([np.inf], np.inf), ([-np.inf], -np.inf), ([np.inf, -np.inf], np.nan), ([np.nan], np.nan)):
+        for special, want in (
+            ([np.inf], np.inf),
+            ([-np.inf], -np.inf),
+            ([np.inf, -np.inf], np.nan),
+            ([np.nan], np.nan),
+        ):
             x = np.ones((n, columns), dtype)
             x[17 : 17 + len(special), 0] = special
             got = graphjit.jit(lambda x: (np.sum(x[:, 0]), np.sum(x, axis=0)))(x)
@@ -177,13 +191,17 @@ def test_the_same_bits_on_any_number_of_threads(dtype: Any) -> None:
     rng = np.random.default_rng(7)
 
     def loss(x: Any, w: Any) -> Any:
-        return np.sum(np.tanh(x @ w)) + np.mean(x) + np.sum(np.sum(x, axis=0) ** 2) + np.sum(np.cumsum(x[:, 0]))
+        return (
+            np.sum(np.tanh(x @ w)) + np.mean(x) + np.sum(np.sum(x, axis=0) ** 2) + np.sum(np.cumsum(x[:, 0]))
+        )
 
     x, w = rng.normal(size=(150_001, 6)).astype(dtype), rng.normal(size=6).astype(dtype)
     same_bits(graphjit.value_and_grad(loss, argnums=(0, 1)), x, w)
 
 
-def loops_of(shape: tuple[int, ...], type: Callable[[tuple[int, ...]], Type], axes: tuple[int, ...]) -> list[For]:
+def loops_of(
+    shape: tuple[int, ...], type: Callable[[tuple[int, ...]], Type], axes: tuple[int, ...]
+) -> list[For]:
     b = Builder()
     x = b.input(type(shape), "x")
     program = pipeline.schedule(pipeline.optimize(Graph("sums", [x], [b.sum(x, axes=axes)])))[1]
@@ -193,8 +211,12 @@ def loops_of(shape: tuple[int, ...], type: Callable[[tuple[int, ...]], Type], ax
 def test_short_sums_are_one_loop() -> None:
     for dtype, lanes in ((F32, 64), (F64, 32)):
         most = lanes * LONG
-        assert [loop.extent for loop in loops_of((most,), lambda shape, dtype=dtype: Type(dtype, shape), (0,))] == [most]
-        blocks, inner = loops_of((most + lanes * LONG // 2,), lambda shape, dtype=dtype: Type(dtype, shape), (0,))[:2]
+        assert [
+            loop.extent for loop in loops_of((most,), lambda shape, dtype=dtype: Type(dtype, shape), (0,))
+        ] == [most]
+        blocks, inner = loops_of(
+            (most + lanes * LONG // 2,), lambda shape, dtype=dtype: Type(dtype, shape), (0,)
+        )[:2]
         assert (blocks.kind, blocks.extent, inner.kind, inner.extent) == ("serial", 3, "simd", most // 2)
 
 
@@ -210,4 +232,6 @@ def test_fifty_million(kind: str) -> None:
     fits(graphjit.jit(lambda x: np.sum(x, axis=1))(rows)[1], np.sum(rows[1]), rows[1])
     columns = x.reshape(-1, 10)
     got = graphjit.jit(lambda x: np.sum(x, axis=0))(columns)
-    assert max(error(got[i], columns[:, i]) for i in range(10)) <= 12  # blocks of 64 rows; NumPy, row after row: hundreds of thousands
+    assert (
+        max(error(got[i], columns[:, i]) for i in range(10)) <= 12
+    )  # blocks of 64 rows; NumPy, row after row: hundreds of thousands

@@ -1,4 +1,6 @@
-"""The loop IR's printer and verifier: text of known kernels, a bad kernel for every rule, good kernels of every kind."""
+"""The loop IR's printer and verifier: text of known kernels, a bad kernel for every rule, good kernels of
+every kind.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,11 @@ GOOD = {
     "checked position": taking(*RANGE, Check(OK[2], 1), SAFE, position=N[3]),
     "constant position": taking(position=N[1]),
     "position that is an index": kernel(
-        For(A, 4, (Let(N[0], Index(at(i=6))), Let(T[0], Load(X, at(5), ((N[0], 1),))), Store(Y, at(i=1), T[0])))
+        For(
+            A,
+            4,
+            (Let(N[0], Index(at(i=6))), Let(T[0], Load(X, at(5), ((N[0], 1),))), Store(Y, at(i=1), T[0])),
+        )
     ),
     "partial sums in a local": kernel(
         For(B, 4, (Init(T[0], "add"), Store(L, at(b=1), T[0])), "parallel"),
@@ -112,7 +118,12 @@ GOOD = {
     ),
     "blocks of columns": kernel(
         Let(T[1], Const(np.float64(2))),
-        For(B, 2, (Let(T[0], Const(np.float64(2))), For(J, 4, (For(A, 3, (Store(Y, at(i=1, b=3, j=6), T[0]),)),))), "parallel"),
+        For(
+            B,
+            2,
+            (Let(T[0], Const(np.float64(2))), For(J, 4, (For(A, 3, (Store(Y, at(i=1, b=3, j=6), T[0]),)),))),
+            "parallel",
+        ),
     ),
 }
 
@@ -128,7 +139,10 @@ BAD: dict[str, tuple[LoopKernel, str]] = {
     "no expression": (kernel(Let(T[0], 1.0)), "is no expression"),  # type: ignore[arg-type]
     "undefined": (kernel(Store(Y, at(), T[0])), "t0 is read before it is defined"),
     "defined later": (kernel(Let(T[1], Scalar("neg", (T[0],))), LET), "t0 is read before it is defined"),
-    "defined in a loop that is over": (kernel(For(A, 2, (LET,)), Store(Y, at(), T[0])), "read before it is defined"),
+    "defined in a loop that is over": (
+        kernel(For(A, 2, (LET,)), Store(Y, at(), T[0])),
+        "read before it is defined",
+    ),
     "undefined position": (kernel(Let(T[0], Load(X, at(), ((N[0], 1),)))), "t10 is read before"),
     "defined twice": (kernel(LET, Let(T[0], Const(np.float64(2)))), "t0 is defined twice"),
     "accumulator over a value": (kernel(LET, Init(T[0], "add")), "t0 is defined twice"),
@@ -137,7 +151,10 @@ BAD: dict[str, tuple[LoopKernel, str]] = {
     "wrong load": (kernel(Let(Ref(0, F32), Load(X, at()))), "holds float64"),
     "wrong store": (kernel(Let(N[0], Const(np.int64(1))), Store(Y, at(), N[0])), "holds float64"),
     "wrong index": (kernel(Let(T[0], Index(at()))), "an index is an i64"),
-    "unknown dtype": (kernel(Let(Ref(0, np.dtype("c16")), Const(np.complex128(1)))), "t0 has dtype complex128"),
+    "unknown dtype": (
+        kernel(Let(Ref(0, np.dtype("c16")), Const(np.complex128(1)))),
+        "t0 has dtype complex128",
+    ),
     "no accumulator": (kernel(LET, Accumulate(T[1], "add", T[0])), "t1 is no open accumulator"),
     "other combiner": (kernel(LET, Init(T[1], "add"), Accumulate(T[1], "mul", T[0])), "opened with 'add'"),
     "unknown combiner": (kernel(Init(T[1], "xor")), "no combiner 'xor'"),
@@ -156,7 +173,10 @@ BAD: dict[str, tuple[LoopKernel, str]] = {
     "negative extent": (kernel(copying(-1)), "must not be negative"),
     "past the end": (kernel(copying(25)), "24 elements and is accessed at 0..24"),
     "before the start": (kernel(For(A, 3, (Let(T[0], Load(X, at(1, i=-1))),))), "accessed at -1..1"),
-    "ragged block without a bound": (kernel(For(B, 3, (replace(BLOCK, bound=None),), "parallel")), "at 0..29"),
+    "ragged block without a bound": (
+        kernel(For(B, 3, (replace(BLOCK, bound=None),), "parallel")),
+        "at 0..29",
+    ),
     "ragged block with a wrong bound": (
         kernel(For(B, 3, (replace(BLOCK, bound=Bound(at(b=10), 25)),), "parallel")),
         "at 0..24",
@@ -189,7 +209,10 @@ BAD: dict[str, tuple[LoopKernel, str]] = {
         kernel(Init(T[1], "add"), For(B, 4, (LET, Accumulate(T[1], "add", T[0])), "parallel")),
         "t1 is no open accumulator",
     ),
-    "blocks write to one place": (kernel(For(B, 4, (LET, Store(Y, at(), T[0])), "parallel")), "may write to the same"),
+    "blocks write to one place": (
+        kernel(For(B, 4, (LET, Store(Y, at(), T[0])), "parallel")),
+        "may write to the same",
+    ),
     "blocks overlap": (
         kernel(For(B, 3, (LET, For(A, 8, (Store(Y, at(i=1, b=7), T[0]),))), "parallel")),
         "may write to the same place",
@@ -242,7 +265,11 @@ def test_printed_kernel():
             3,
             (
                 Let(N[2], Index(at(1, b=8))),
-                replace(BLOCK, unroll=2, body=(Let(T[1], Load(X, at(i=1, b=10), ((N[0], 2),))), Accumulate(T[0], "max", T[1]))),
+                replace(
+                    BLOCK,
+                    unroll=2,
+                    body=(Let(T[1], Load(X, at(i=1, b=10), ((N[0], 2),))), Accumulate(T[0], "max", T[1])),
+                ),
             ),
             "parallel",
             nanoseconds=12_300,
@@ -274,9 +301,16 @@ kernel k7  # max
 
 
 def sharing(
-    mask: int = 3, tasks: int = 4, owner: Statement | None = None, tested: Ref = N[0], when: Ref | None = OK[0], rows: int = 1
+    mask: int = 3,
+    tasks: int = 4,
+    owner: Statement | None = None,
+    tested: Ref = N[0],
+    when: Ref | None = OK[0],
+    rows: int = 1,
 ) -> LoopKernel:
-    """Tasks that read the same position, checked to be below 8, and of which one is to write its row of three elements."""
+    """Tasks that read the same position, checked to be below 8, and of which one is to write its row of three
+    elements.
+    """
     safe = (
         Let(N[1], Const(np.int64(0))),
         Let(N[2], Const(np.int64(8))),
@@ -287,7 +321,11 @@ def sharing(
         Check(OK[3], 1),
         Let(N[0], Scalar("select", (OK[3], N[3], N[1]))),
     )
-    own = (Let(N[4], Const(np.int64(mask))), Let(N[5], Scalar("and", (tested, N[4]))), owner or Let(M, Index(at(b=1))))
+    own = (
+        Let(N[4], Const(np.int64(mask))),
+        Let(N[5], Scalar("and", (tested, N[4]))),
+        owner or Let(M, Index(at(b=1))),
+    )
     body = (*safe, *own, Let(OK[0], Scalar("eq", (N[5], M))), Let(T[0], Load(X, at())))
     store = Store(Y, at(i=1), T[0], ((N[0], 3),), "add")
     return kernel(For(B, tasks, (*body, For(A, 3 * rows, (store,), when=when)), "parallel"))
@@ -327,7 +365,7 @@ def test_conditions_of_loops():
             verify_kernel(bad)
 
 
-# --------------------------------------------------------------------------------------- kernels of the pipeline
+# ------------------------------------------------------------------------------------ kernels of the pipeline
 
 
 def lowered(make: Callable[..., Node], *types: Type) -> tuple[list[LoopKernel], int]:

@@ -1,4 +1,6 @@
-"""What goes past the caches, what is fetched ahead, and what runs in which lanes: decisions, and that they change no value."""
+"""What goes past the caches, what is fetched ahead, and what runs in which lanes: decisions, and that they
+change no value.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ def compiled(function, *args):
 
 
 def lane_loops(made):
-    return [s for kernel in made.kernels.values() for s in walk(kernel.body) if isinstance(s, For) and s.kind == "simd"]
+    return [
+        s
+        for kernel in made.kernels.values()
+        for s in walk(kernel.body)
+        if isinstance(s, For) and s.kind == "simd"
+    ]
 
 
 def softmax(x):
@@ -29,20 +36,29 @@ def softmax(x):
     return e / np.sum(e, axis=-1, keepdims=True)
 
 
-# ------------------------------------------------------------------------------------------------------- ahead
+# ------------------------------------------------------------------------------------------------------ ahead
 
 
 def test_rows_in_several_passes_are_fetched_ahead_where_they_come_from_memory():
     assert "llvm.prefetch" in compiled(softmax, np.zeros((2000, 300))).module.render()
     assert "llvm.prefetch" not in compiled(softmax, np.zeros((100, 300))).module.render()  # stays in a cache
-    assert "llvm.prefetch" not in compiled(lambda x: x * 2 + 1, np.zeros((2000, 300))).module.render()  # one pass
+    assert (
+        "llvm.prefetch" not in compiled(lambda x: x * 2 + 1, np.zeros((2000, 300))).module.render()
+    )  # one pass
 
 
 @pytest.mark.parametrize("shape", [(3, 800, 700), (600, 60, 700)])
 def test_the_next_row_is_fetched_not_the_next_matrix(shape):
     made = compiled(lambda x, mask: softmax(x + mask), np.zeros(shape), np.zeros(shape[1:]))
-    loops = [s for kernel in made.kernels.values() for s in walk(kernel.body) if isinstance(s, For) and s.kind == "serial"]
-    offsets = [address.offset for loop in loops for places in prefetch.ahead(loop).values() for _, address in places]
+    loops = [
+        s
+        for kernel in made.kernels.values()
+        for s in walk(kernel.body)
+        if isinstance(s, For) and s.kind == "serial"
+    ]
+    offsets = [
+        address.offset for loop in loops for places in prefetch.ahead(loop).values() for _, address in places
+    ]
     assert offsets
     assert max(offsets) * 8 < prefetch.NEAR_BYTES
 
@@ -57,9 +73,18 @@ def test_halves_of_a_row_are_both_fetched_and_neighbours_once():
     for function, count in ((halves, 2), (shifted, 1)):
         made = compiled(function, np.zeros((2000, 600)))
         found = [
-            prefetch.ahead(s) for kernel in made.kernels.values() for s in walk(kernel.body) if isinstance(s, For) and s.kind == "serial"
+            prefetch.ahead(s)
+            for kernel in made.kernels.values()
+            for s in walk(kernel.body)
+            if isinstance(s, For) and s.kind == "serial"
         ]
-        inputs = [buffer for ahead in found for places in ahead.values() for buffer, _ in places if buffer.kind == "input"]
+        inputs = [
+            buffer
+            for ahead in found
+            for places in ahead.values()
+            for buffer, _ in places
+            if buffer.kind == "input"
+        ]
         assert len(inputs) == count, function
 
 
@@ -79,14 +104,16 @@ def test_fetching_and_streaming_change_no_bit(monkeypatch, dtype, shape):
         np.testing.assert_array_equal(a, b)
 
 
-# --------------------------------------------------------------------------------------------------- streaming
+# -------------------------------------------------------------------------------------------------- streaming
 
 
 def test_results_go_past_the_caches_only_where_nothing_reads_them_again(monkeypatch):
     monkeypatch.setattr(emit, "STREAMED_BYTES", 8_000)
     monkeypatch.setattr(emit, "LAST_CACHE", 24_000)
     small, large = np.zeros(1_100), np.zeros(4_000)
-    assert "nontemporal" not in compiled(lambda x: x + 1.0, small).module.render()  # both together stay in the cache
+    assert (
+        "nontemporal" not in compiled(lambda x: x + 1.0, small).module.render()
+    )  # both together stay in the cache
     assert "nontemporal" in compiled(lambda x, y, z: x + y + z, *[small] * 3).module.render()
 
     def returned_and_read(x):
@@ -98,7 +125,7 @@ def test_results_go_past_the_caches_only_where_nothing_reads_them_again(monkeypa
     assert "nontemporal" not in compiled(lambda x: (x + 1.0, x - 1.0), large).module.render()  # two results
 
 
-# ------------------------------------------------------------------------------------------------------- lanes
+# ------------------------------------------------------------------------------------------------------ lanes
 
 
 def test_short_rows_with_heavy_work_run_across_rows_and_long_ones_along():
@@ -126,11 +153,15 @@ def test_values_are_the_same_across_and_along(rows, columns, dtype):
 
     tolerance = {"rtol": 64 * np.finfo(dtype).eps, "atol": 64 * np.finfo(dtype).eps}
     np.testing.assert_allclose(graphjit.jit(rowwise)(x), rowwise(x), **tolerance)
-    plus, minus = (np.sum(rowwise(x.astype(np.float64) + s * 1e-6 * np.ones_like(x, np.float64))) for s in (1, -1))
-    assert np.sum(graphjit.grad(lambda x: np.sum(rowwise(x)))(x)) == pytest.approx((plus - minus) / 2e-6, rel=1e-3, abs=1e-3)
+    plus, minus = (
+        np.sum(rowwise(x.astype(np.float64) + s * 1e-6 * np.ones_like(x, np.float64))) for s in (1, -1)
+    )
+    assert np.sum(graphjit.grad(lambda x: np.sum(rowwise(x)))(x)) == pytest.approx(
+        (plus - minus) / 2e-6, rel=1e-3, abs=1e-3
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ chains
+# ----------------------------------------------------------------------------------------------------- chains
 
 
 def test_chains_with_integer_powers_and_remainders_beside_them():
@@ -175,7 +206,7 @@ def test_a_chain_for_each_row_does_not_multiply_what_is_inside():
     np.testing.assert_allclose(graphjit.jit(f)(x), f(x), rtol=1e-13)
 
 
-# ------------------------------------------------------------------------------------------------ ragged loops
+# ----------------------------------------------------------------------------------------------- ragged loops
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 31, 33, 63, 64, 65, 100, 127])

@@ -30,7 +30,11 @@ def compiled(function, *args) -> Compiled:
 
 def kept(found: Compiled) -> list[str]:
     """The arrays that stay in the arena between steps."""
-    return [node.op.name for node, buffer in found.program.buffers.items() if buffer.kind == "arena" and node.type.size > 1]
+    return [
+        node.op.name
+        for node, buffer in found.program.buffers.items()
+        if buffer.kind == "arena" and node.type.size > 1
+    ]
 
 
 def moved(found: Compiled) -> int:
@@ -164,14 +168,22 @@ def test_a_schedule_that_is_not_cheaper_is_not_taken(monkeypatch):
 
 def test_elements_keep_every_bit(everything_is_far, monkeypatch):
     x, y = np.random.default_rng(0).uniform(0.5, 1.5, (2, 1001))
-    cases = [(cheap, (x,)), (wide, (x, y)), (standardised, (x,)), (chosen, (x,)), (widened, (x.astype(np.float32),))]
+    cases = [
+        (cheap, (x,)),
+        (wide, (x, y)),
+        (standardised, (x,)),
+        (chosen, (x,)),
+        (widened, (x.astype(np.float32),)),
+    ]
     again = [graphjit.jit(function)(*args) for function, args in cases]
     assert not kept(compiled(cheap, x))
     compilation._executables.clear()
     compilation._recent.clear()
     monkeypatch.setattr(pipeline, "decide", lambda graph, fusion: {})
     for (function, args), found in zip(cases, again, strict=True):
-        assert found.tobytes() == graphjit.jit(lambda *args, function=function: function(*args))(*args).tobytes()
+        assert (
+            found.tobytes() == graphjit.jit(lambda *args, function=function: function(*args))(*args).tobytes()
+        )
 
 
 @pytest.mark.parametrize("chunk", range(6))
@@ -187,9 +199,19 @@ def test_random_graphs(everything_is_far, monkeypatch, chunk):
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs_of_statistics(everything_is_far, monkeypatch, seed):
     rng = random.Random(seed)
-    unary = [np.tanh, np.exp, np.sqrt, lambda v: v + 1.5, lambda v: v * v, lambda v: v.astype(np.float32).astype(np.float64)]
+    unary = [
+        np.tanh,
+        np.exp,
+        np.sqrt,
+        lambda v: v + 1.5,
+        lambda v: v * v,
+        lambda v: v.astype(np.float32).astype(np.float64),
+    ]
     binary = [np.add, np.multiply, np.maximum, lambda v, w: np.where(v > w, v, w * 0.5)]
-    plan = [(rng.choice(unary), rng.choice(binary), rng.random(), rng.random(), rng.random() < 0.3) for _ in range(15)]
+    plan = [
+        (rng.choice(unary), rng.choice(binary), rng.random(), rng.random(), rng.random() < 0.3)
+        for _ in range(15)
+    ]
     monkeypatch.setattr(recompute, "OPERATION", 0)
     monkeypatch.setattr(pipeline, "WORTH", 1_000)
 

@@ -1,4 +1,6 @@
-"""Running sums, products and recurrences: in lanes along their axis or beside it, fused with what surrounds them, in both directions."""
+"""Running sums, products and recurrences: in lanes along their axis or beside it, fused with what surrounds
+them, in both directions.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_integers_wrap_around(name, dtype):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["cumsum", "cumprod", "recurrence"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 9, 17), (17, 1, 3), (2, 33, 1), (40, 2, 70), (0, 3, 2), (3, 0, 2)])
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 5), (1, 9, 17), (17, 1, 3), (2, 33, 1), (40, 2, 70), (0, 3, 2), (3, 0, 2)]
+)
 def test_every_axis(shape, axis, name, reverse):
     make = Make()
     x = make.input(*shape)
@@ -99,14 +103,18 @@ def test_value_and_gradient_take_two_sweeps():
     program, kernels = schedule(Graph("g", make.inputs, [out, gradient]))
     assert len(program.steps) == 2
     assert all(isinstance(step, Kernel) and step.scan is not None for step in program.steps)
-    assert all(any(isinstance(s, For) and s.kind == "simd" for s in walk(kernel.body)) for kernel in kernels.values())
+    assert all(
+        any(isinstance(s, For) and s.kind == "simd" for s in walk(kernel.body)) for kernel in kernels.values()
+    )
     rng = np.random.default_rng(0)
     values = [rng.normal(size=100), rng.normal(size=100)]
     value, (dx, dw) = graphjit.value_and_grad(loss, argnums=(0, 1))(*values)
     products = np.cumprod(values[0])
     np.testing.assert_allclose(value, np.sum(values[1] * products), rtol=1e-12)
     np.testing.assert_allclose(dw, products, rtol=1e-12)
-    np.testing.assert_allclose(dx, np.cumsum((values[1] * products)[::-1])[::-1] / values[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        dx, np.cumsum((values[1] * products)[::-1])[::-1] / values[0], rtol=1e-9, atol=1e-12
+    )
 
 
 def test_products_with_zeros_have_their_derivatives():
@@ -120,7 +128,9 @@ def test_products_with_zeros_have_their_derivatives():
 
 
 def test_products_pass_the_ends_of_the_range_as_numpy_does():
-    """Neighbours overflow or vanish together where the running value does not; NaN and infinity stay in their places."""
+    """Neighbours overflow or vanish together where the running value does not; NaN and infinity stay in their
+    places.
+    """
     cases = [
         [1e-300, 1e-100, 1e200, 1e200, 1e-250, 1e300],
         [1e-200, 1e200, 1e200, 1e-200, 1e-200, 1e200, 1e200, 1e-200, 1e-100],
@@ -185,7 +195,9 @@ print(hashlib.sha256(value.tobytes() + gradient.tobytes()).hexdigest())
     seen = set()
     for count in "1238":
         env = os.environ | {"GRAPHJIT_NUM_THREADS": count}
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=100
+        )
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
     assert len(seen) == 1
@@ -212,12 +224,16 @@ def test_second_derivatives():
     np.testing.assert_allclose(hessian, wanted, rtol=1e-12, atol=1e-12)
 
 
-# ----------------------------------------------------------------------------------- one long row in blocks
+# ------------------------------------------------------------------------------------- one long row in blocks
 
 
 def in_blocks(graph: Graph) -> bool:
     """Whether a running value is made from the totals of blocks."""
-    return any(buffer.name.startswith(made.name + "o") for made in schedule(graph)[1].values() for buffer in made.locals)
+    return any(
+        buffer.name.startswith(made.name + "o")
+        for made in schedule(graph)[1].values()
+        for buffer in made.locals
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Scatters shared by tasks that own rows of the result, errors noted by several tasks at once, results written past the caches."""
+"""Scatters shared by tasks that own rows of the result, errors noted by several tasks at once, results
+written past the caches.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,11 @@ def shared(graph: Graph) -> list[For]:
 
 
 def scatter(
-    shape: tuple[int, ...], positions: tuple[int, ...], dtype: np.dtype, axes: tuple[int, ...] = (0,), adding: bool = True
+    shape: tuple[int, ...],
+    positions: tuple[int, ...],
+    dtype: np.dtype,
+    axes: tuple[int, ...] = (0,),
+    adding: bool = True,
 ) -> Graph:
     make = Make()
     b = make.b
@@ -93,7 +99,10 @@ def for_every_number_of_threads(graph: Graph, given: list[np.ndarray]) -> np.nda
 
 @pytest.mark.parametrize("adding", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "columns", "count"), [(1000, 128, 900), (37, 700, 400), (3, 2100, 70), (1, 600, 300), (20_000, 65, 2000)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "count"),
+    [(1000, 128, 900), (37, 700, 400), (3, 2100, 70), (1, 600, 300), (20_000, 65, 2000)],
+)
 def test_rows_get_their_updates_in_order(rows, columns, count, dtype, adding):
     columns *= 8 // dtype.itemsize
     graph = scatter((rows, columns), (count,), dtype, adding=adding)
@@ -102,7 +111,9 @@ def test_rows_get_their_updates_in_order(rows, columns, count, dtype, adding):
     found = for_every_number_of_threads(graph, given)
     want = np.zeros((rows, columns), dtype) if adding else given[0].copy()
     updates, at = given[-2:]
-    for i, row in zip(at, updates, strict=True):  # as one thread does: the order of roundings is part of the result
+    for i, row in zip(
+        at, updates, strict=True
+    ):  # as one thread does: the order of roundings is part of the result
         want[i] = want[i] + row if adding else row
     np.testing.assert_array_equal(found, want)
 
@@ -130,7 +141,9 @@ def test_every_form_when_all_are_shared(everywhere, shape, positions, axes, addi
     want = interpret(graph, *given)[0]
     np.testing.assert_array_equal(for_every_number_of_threads(graph, given), want)
     program = pipeline.schedule(pipeline.optimize(graph))[1]
-    np.testing.assert_array_equal(NumbaExecutable(program, pipeline.lower(program), python=True).run(given)[0], want)
+    np.testing.assert_array_equal(
+        NumbaExecutable(program, pipeline.lower(program), python=True).run(given)[0], want
+    )
 
 
 @pytest.mark.parametrize("chunk", range(3))
@@ -179,7 +192,9 @@ def test_a_position_out_of_bounds_is_reported_whoever_meets_it(bad, place):
         pool.configure(count)
         for g, args in compiled:
             for _ in range(5):
-                with pytest.raises(IndexError, match=r"(?s)out of bounds for axis 0 with size 500.*test_shared_scatters\.py"):
+                with pytest.raises(
+                    IndexError, match=r"(?s)out of bounds for axis 0 with size 500.*test_shared_scatters\.py"
+                ):
                     g(*args)
 
 
@@ -238,7 +253,7 @@ def test_a_shared_scatter_as_text_and_what_it_costs(monkeypatch):
     assert kernel_cost(alone).nbytes == cost.nbytes
 
 
-# ------------------------------------------------------------------------------------------- past the caches
+# -------------------------------------------------------------------------------------------- past the caches
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -258,7 +273,9 @@ def test_streamed_results_wherever_their_memory_begins(monkeypatch, dtype, shift
                 assert n < 1000 or "nontemporal" in pipeline.compile_graph(graph).module.render()
                 room = np.zeros(n + shift, dtype)[shift:]
                 executable(graph).run([given], {0: room})
-                np.testing.assert_array_equal(room, given * dtype.type(3) if tripled else np.full(n, 5, dtype))
+                np.testing.assert_array_equal(
+                    room, given * dtype.type(3) if tripled else np.full(n, 5, dtype)
+                )
     finally:
         compilation._recent.clear()
 

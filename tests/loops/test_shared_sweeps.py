@@ -1,4 +1,6 @@
-"""Windows, pieces in place, short axes in registers, sums brought into line: what lets a program run in few sweeps over memory."""
+"""Windows, pieces in place, short axes in registers, sums brought into line: what lets a program run in few
+sweeps over memory.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch):
     compilation._recent.clear()
 
 
-# ---------------------------------------------------------------------------------------------------- random graphs
+# ---------------------------------------------------------------------------------------------- random graphs
 
 
 @pytest.mark.parametrize("chunk", range(6))
@@ -55,13 +57,19 @@ def test_random_graphs_as_python(everywhere, chunk):
         graph = with_gradient(random_graph(seed, 20, differentiable=True))
         values = random_inputs(graph, rng_for(seed))
         _, program = pipeline.schedule(pipeline.optimize(graph))
-        found = NumbaExecutable(program, pipeline.lower(program), python=True).run([np.ascontiguousarray(v) for v in values])
+        found = NumbaExecutable(program, pipeline.lower(program), python=True).run(
+            [np.ascontiguousarray(v) for v in values]
+        )
         for got, want in zip(found, interpret(graph, *values), strict=True):
-            scale = max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0))) if want.dtype.kind == "f" else 1.0
+            scale = (
+                max(1.0, float(np.abs(want[np.isfinite(want)]).max(initial=0.0)))
+                if want.dtype.kind == "f"
+                else 1.0
+            )
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * scale, err_msg=str(seed))
 
 
-# ---------------------------------------------------------------------------------------------------------- strides
+# ---------------------------------------------------------------------------------------------------- strides
 
 
 @pytest.mark.parametrize("dtype", [F64, F32])
@@ -71,7 +79,9 @@ def test_components_of_records(n, step, dtype):
     make = Make()
     b = make.b
     x = make.input(n, step, dtype=dtype)
-    columns = [b.reshape(b.slice(x, starts=(0, c), limits=(n, c + 1), steps=(1, 1)), shape=(n,)) for c in range(step)]
+    columns = [
+        b.reshape(b.slice(x, starts=(0, c), limits=(n, c + 1), steps=(1, 1)), shape=(n,)) for c in range(step)
+    ]
     total = columns[0]
     for column in columns[1:]:
         total = b.add(b.mul(total, 0.5), b.mul(column, column))
@@ -86,7 +96,7 @@ def test_backwards(n):
     check(make, b.exp(b.mul(b.flip(x, axes=(0,)), b.flip(b.tanh(y), axes=(0,)))))
 
 
-# ---------------------------------------------------------------------------------------------------------- windows
+# ---------------------------------------------------------------------------------------------------- windows
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 4), (5, 9), (16, 16), (30, 33)])
@@ -107,12 +117,19 @@ def test_windows_take_no_step_of_their_own():
     b = make.b
     u = make.input(40, 40)
     framed = b.embed(u, shape=(42, 42), starts=(1, 1), steps=(1, 1))
-    parts = [b.slice(framed, starts=s, limits=(s[0] + 40, s[1] + 40), steps=(1, 1)) for s in ((0, 1), (2, 1), (1, 0), (1, 2))]
+    parts = [
+        b.slice(framed, starts=s, limits=(s[0] + 40, s[1] + 40), steps=(1, 1))
+        for s in ((0, 1), (2, 1), (1, 0), (1, 2))
+    ]
     out = b.add(b.add(parts[0], parts[1]), b.add(parts[2], parts[3]))
     found = steps(make.graph(out))
     assert len(found) == 1
     kernel = pipeline.lower(pipeline.schedule(pipeline.optimize(make.graph(out)))[1])["k0"]
-    guarded = [s for s in walk(kernel.body) if isinstance(s, Let) and isinstance(s.value, Load) and s.value.guard is not None]
+    guarded = [
+        s
+        for s in walk(kernel.body)
+        if isinstance(s, Let) and isinstance(s.value, Load) and s.value.guard is not None
+    ]
     assert len(guarded) == 4
     check(make, out)
 
@@ -128,7 +145,11 @@ def test_a_window_on_nothing_is_zero():
 def test_what_is_outside_a_window_cannot_fail():
     make = Make()
     b = make.b
-    x, y, i = make.input(5, dtype=np.dtype("int64")), make.input(5, dtype=np.dtype("int64")), make.input(5, dtype=np.dtype("int64"))
+    x, y, i = (
+        make.input(5, dtype=np.dtype("int64")),
+        make.input(5, dtype=np.dtype("int64")),
+        make.input(5, dtype=np.dtype("int64")),
+    )
     quotient = b.floor_divide(x, y)
     picked = b.gather(x, i, axes=(0,))
     out = b.embed(b.add(quotient, picked), shape=(9,), starts=(2,), steps=(1,))
@@ -140,7 +161,7 @@ def test_what_is_outside_a_window_cannot_fail():
         run(make.graph(out), values)
 
 
-# ----------------------------------------------------------------------------------------------------------- pieces
+# ----------------------------------------------------------------------------------------------------- pieces
 
 
 def split_columns(make: Make, x: Node) -> list[Node]:
@@ -165,7 +186,9 @@ def test_nested_pieces_go_to_the_outermost():
     make = Make()
     b = make.b
     x, y = split_columns(make, make.input(20, 2))
-    rows = [b.reshape(b.concatenate(b.mul(x, f), b.add(y, f), axis=1), shape=(20, 1, 2)) for f in (2.0, 3.0, 4.0)]
+    rows = [
+        b.reshape(b.concatenate(b.mul(x, f), b.add(y, f), axis=1), shape=(20, 1, 2)) for f in (2.0, 3.0, 4.0)
+    ]
     out = b.concatenate(*rows, axis=1)
     assert len(steps(make.graph(out))) == 1
     check(make, out)
@@ -177,7 +200,9 @@ def test_arguments_constants_products_and_repeated_pieces():
     x = make.input(40, 40)
     product = b.contract(x, x, contract=((1,), (0,)), batch=((), ()))
     e = b.exp(x)
-    first = b.concatenate(x, e, product, e, b.full(2.5, e.type), b.broadcast_to(b.sum(x, axes=(0,)), shape=(3, 40)), axis=0)
+    first = b.concatenate(
+        x, e, product, e, b.full(2.5, e.type), b.broadcast_to(b.sum(x, axes=(0,)), shape=(3, 40)), axis=0
+    )
     check(make, first, 100)
     # Read by a kernel, by a product, and as a result; its pieces are used elsewhere as well.
     second = b.concatenate(e, b.mul(e, 2.0), axis=1)
@@ -204,7 +229,7 @@ def test_a_value_joined_in_a_kernel_is_not_read_in_it():
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------- short axes
+# ------------------------------------------------------------------------------------------------- short axes
 
 
 def test_a_norm_over_three_components_is_one_loop_in_lanes():
@@ -257,7 +282,7 @@ def test_batches_of_small_matrix_products():
         assert np.sum(gradient * direction) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------- symmetric sums
+# --------------------------------------------------------------------------------------------- symmetric sums
 
 
 def pairwise(p, q):
@@ -314,7 +339,12 @@ def neighbours(x):
 
 def unsigned(x):
     d = x[:, None] - x
-    return np.sum(np.abs(d), axis=0), np.sum(np.abs(d), axis=1), np.sum(d.astype(np.uint64), axis=0), np.sum(d, axis=1)
+    return (
+        np.sum(np.abs(d), axis=0),
+        np.sum(np.abs(d), axis=1),
+        np.sum(d.astype(np.uint64), axis=0),
+        np.sum(d, axis=1),
+    )
 
 
 def nearly_symmetric(x):
@@ -322,18 +352,30 @@ def nearly_symmetric(x):
     e = np.where(d > 0, d, 0.5 * d)
     f = np.maximum(x[:, None], 2 * x) * d
     results = [
-        np.sum(a, axis=k) for a in (e, np.exp(d), f, d * d * d, np.arctan2(d, 1 + d * d), d / (2 + np.abs(d)), -d - d * d) for k in (0, 1)
+        np.sum(a, axis=k)
+        for a in (e, np.exp(d), f, d * d * d, np.arctan2(d, 1 + d * d), d / (2 + np.abs(d)), -d - d * d)
+        for k in (0, 1)
     ]
     return (*results, np.max(d, axis=0), np.max(d, axis=1))
 
 
-SYMMETRIC = {neighbours: ("f8", "f4", "i8", "u1", "u8"), unsigned: ("i8", "u1", "u8"), nearly_symmetric: ("f8", "f4", "i8")}
+SYMMETRIC = {
+    neighbours: ("f8", "f4", "i8", "u1", "u8"),
+    unsigned: ("i8", "u1", "u8"),
+    nearly_symmetric: ("f8", "f4", "i8"),
+}
 
 
-@pytest.mark.parametrize(("function", "dtype"), [(function, dtype) for function, dtypes in SYMMETRIC.items() for dtype in dtypes])
+@pytest.mark.parametrize(
+    ("function", "dtype"), [(function, dtype) for function, dtypes in SYMMETRIC.items() for dtype in dtypes]
+)
 def test_what_is_symmetric_up_to_a_sign(function, dtype):
     """Conditions have no sign; unsigned differences wrap."""
-    x = (np.random.default_rng(13).normal(size=70) * 3).astype("i8" if dtype[0] in "iu" else dtype).astype(dtype)
+    x = (
+        (np.random.default_rng(13).normal(size=70) * 3)
+        .astype("i8" if dtype[0] in "iu" else dtype)
+        .astype(dtype)
+    )
     for got, want in zip(graphjit.jit(function)(x), function(x), strict=True):
         assert got.dtype == want.dtype
         tolerance = 1e-11 if want.dtype == F64 else 1e-3
@@ -346,15 +388,21 @@ def test_no_assembly_is_left_but_for_gaps_and_scatters():
     x = make.input(12)
     dense = b.embed(x, shape=(20,), starts=(3,), steps=(1,))
     gaps = b.embed(x, shape=(40,), starts=(3,), steps=(3,))
-    kinds = [step.node.op.name for step in steps(make.graph(dense, gaps, b.cumsum(x, axis=0, reverse=False))) if isinstance(step, Assembly)]
+    kinds = [
+        step.node.op.name
+        for step in steps(make.graph(dense, gaps, b.cumsum(x, axis=0, reverse=False)))
+        if isinstance(step, Assembly)
+    ]
     assert kinds == ["embed"]
     stores = [
-        s for s in walk(pipeline.lower(pipeline.schedule(pipeline.optimize(make.graph(dense)))[1])["k0"].body) if isinstance(s, Store)
+        s
+        for s in walk(pipeline.lower(pipeline.schedule(pipeline.optimize(make.graph(dense)))[1])["k0"].body)
+        if isinstance(s, Store)
     ]
     assert len(stores) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------ sweeps
+# ----------------------------------------------------------------------------------------------------- sweeps
 
 
 def layer_norm(gamma, beta, x, g):
@@ -370,7 +418,9 @@ def logistic(w, b, x, y):
 
 def extremes(x, w):
     z = np.tanh(x * w)
-    return np.sum(np.max(z, axis=0) - np.min(z * w, axis=0)) + np.sum(np.max(z, axis=1)) * np.prod(np.mean(z, axis=0))
+    return np.sum(np.max(z, axis=0) - np.min(z * w, axis=0)) + np.sum(np.max(z, axis=1)) * np.prod(
+        np.mean(z, axis=0)
+    )
 
 
 CASES = {
@@ -477,13 +527,20 @@ def test_frames_side_by_side_have_nothing_in_common():
     tail = b.slice(b.add(left, y), starts=(2,), limits=(5,), steps=(1,))
     graph = make.graph(b.exp(b.embed(tail, shape=(5,), starts=(2,), steps=(1,))))
     kernels = pipeline.lower(pipeline.schedule(graph)[1])  # unsimplified: rules would see it
-    loads = [s.value.buffer.name for k in kernels.values() for s in walk(k.body) if isinstance(s, Let) and isinstance(s.value, Load)]
+    loads = [
+        s.value.buffer.name
+        for k in kernels.values()
+        for s in walk(k.body)
+        if isinstance(s, Let) and isinstance(s.value, Load)
+    ]
     assert loads == ["in1"]
     check(make, graph.outputs[0])
 
 
 def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
-    """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one partial sum."""
+    """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one
+    partial sum.
+    """
     for name in ("BLOCK_BYTES", "ROUND", "FEW"):
         monkeypatch.setattr(sweep, name, 1)
     monkeypatch.setattr(fuse, "INLINE_LIMIT", 0)
@@ -496,14 +553,19 @@ def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
 
 
 def test_wide_rows_need_no_deep_stack():
-    """Scratch of a block and partial sums were on the stack: rows of 320 KB, or a thread with little stack, killed the process."""
+    """Scratch of a block and partial sums were on the stack: rows of 320 KB, or a thread with little stack,
+    killed the process.
+    """
 
     def f(x, g):
         z = np.tanh(x * g)
         return z[:, :-1] * z[:, 1:], z[:, ::-1] * np.sum(z, axis=1, keepdims=True)
 
     rng = np.random.default_rng(11)
-    cases = [(graphjit.jit(f), args) for args in (rng.normal(size=(2, 1000, 100)), rng.normal(size=(2, 256, 40_000)))]
+    cases = [
+        (graphjit.jit(f), args)
+        for args in (rng.normal(size=(2, 1000, 100)), rng.normal(size=(2, 256, 40_000)))
+    ]
     wide = [rng.normal(size=shape) for shape in CASES["layer_norm"][1]]
     cases.append((graphjit.value_and_grad(layer_norm, (0, 1, 2)), wide))
     for compiled, args in cases:
@@ -514,17 +576,23 @@ def test_wide_rows_need_no_deep_stack():
         found: list = []
         before = threading.stack_size(128 << 10)
         try:
-            thread = threading.Thread(target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args)))
+            thread = threading.Thread(
+                target=lambda compiled=compiled, args=args, found=found: found.append(compiled(*args))
+            )
             thread.start()
             thread.join()
         finally:
             threading.stack_size(before)
         for got, want in zip(found[0], wanted, strict=True):
-            for a, b in zip(got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want], strict=True):
+            for a, b in zip(
+                got if isinstance(got, tuple) else [got],
+                want if isinstance(want, tuple) else [want],
+                strict=True,
+            ):
                 assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-# ----------------------------------------------------------------------------------------------------- equal kernels
+# ---------------------------------------------------------------------------------------------- equal kernels
 
 
 def chained(n: int, factors: list[float]) -> Graph:
@@ -576,7 +644,11 @@ def test_every_reduction_down_the_columns_of_a_tall_matrix(dtype, columns):
         return np.sum(scaled, axis=0), np.max(scaled, axis=0), np.min(x, axis=0), np.prod(factors, axis=0)
 
     graph = graphjit.jit(f).dispatcher.staged(x).graph
-    assert columns == 1 or any(isinstance(step, Sweep) for step in steps(graph)) or x.nbytes < sweep.SHARED_BYTES
+    assert (
+        columns == 1 or any(isinstance(step, Sweep) for step in steps(graph)) or x.nbytes < sweep.SHARED_BYTES
+    )
     for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
         assert got.dtype == want.dtype
-        np.testing.assert_allclose(got, want, rtol=1e-4 if dtype == "f4" else 1e-10, atol=1e-3 if dtype == "f4" else 0)
+        np.testing.assert_allclose(
+            got, want, rtol=1e-4 if dtype == "f4" else 1e-10, atol=1e-3 if dtype == "f4" else 0
+        )

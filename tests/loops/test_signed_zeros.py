@@ -7,7 +7,24 @@ import pytest
 
 import graphjit
 
-SHAPES = [(), (0,), (1,), (2,), (7,), (16,), (17,), (100,), (3, 2), (3, 40), (40, 3), (2, 0), (0, 2), (1, 5), (5, 1), (2, 3, 9)]
+SHAPES = [
+    (),
+    (0,),
+    (1,),
+    (2,),
+    (7,),
+    (16,),
+    (17,),
+    (100,),
+    (3, 2),
+    (3, 40),
+    (40, 3),
+    (2, 0),
+    (0, 2),
+    (1, 5),
+    (5, 1),
+    (2, 3, 9),
+]
 
 
 def along(name: str, shape: tuple[int, ...]):
@@ -16,7 +33,11 @@ def along(name: str, shape: tuple[int, ...]):
     def every_axis(x):
         found = [function(x, axis=axis) for axis in (None, *range(len(shape)))]
         if shape:
-            found += [np.flip(function(np.flip(x, -1), axis=-1), -1) if "cum" in name else function(x, axis=-1, keepdims=True)]
+            found += [
+                np.flip(function(np.flip(x, -1), axis=-1), -1)
+                if "cum" in name
+                else function(x, axis=-1, keepdims=True)
+            ]
         return found
 
     return every_axis

@@ -1,4 +1,6 @@
-"""Batched products inside sweeps: rows of attention stay in cache between its two products, and on the way back."""
+"""Batched products inside sweeps: rows of attention stay in cache between its two products, and on the way
+back.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,11 @@ def square(x, w, v):
     """Squares of a batch, read by rows and by columns (where rows are as many as columns)."""
     hidden = np.tanh(x @ w)
     hidden = hidden @ np.swapaxes(hidden, 1, 2)
-    return np.sum(np.exp(np.swapaxes(hidden, 1, 2)) @ hidden) + np.sum(np.swapaxes(hidden, 1, 2) @ x) + np.sum(np.tanh(hidden @ hidden))
+    return (
+        np.sum(np.exp(np.swapaxes(hidden, 1, 2)) @ hidden)
+        + np.sum(np.swapaxes(hidden, 1, 2) @ x)
+        + np.sum(np.tanh(hidden @ hidden))
+    )
 
 
 def flips(x, w, v):
@@ -107,7 +113,22 @@ def joined(x, w, v):
 
 FUNCTIONS = {
     f.__name__: f
-    for f in (attention, heads_inside, layers, turned, shifted, normed, square, flips, following, first, last, crossed, running, joined)
+    for f in (
+        attention,
+        heads_inside,
+        layers,
+        turned,
+        shifted,
+        normed,
+        square,
+        flips,
+        following,
+        first,
+        last,
+        crossed,
+        running,
+        joined,
+    )
 }
 
 
@@ -136,7 +157,15 @@ def scheduled(f, args):
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch):
     """No size is too small; code made so is not kept."""
-    names = {"MIN_ROWS": 2, "SHARED_BYTES": 0, "MIN_BATCH": 2, "MIN_EACH": 2, "MIN_BLOCK": 1, "EACH_BLOCK_BYTES": 600, "ROUND": 4}
+    names = {
+        "MIN_ROWS": 2,
+        "SHARED_BYTES": 0,
+        "MIN_BATCH": 2,
+        "MIN_EACH": 2,
+        "MIN_BLOCK": 1,
+        "EACH_BLOCK_BYTES": 600,
+        "ROUND": 4,
+    }
     for name, value in names.items():
         monkeypatch.setattr(sweep, name, value)
     monkeypatch.setattr(contractions, "SMALL", 0)
@@ -148,7 +177,9 @@ def everywhere(monkeypatch: pytest.MonkeyPatch):
 
 
 # Lengths that are prime, that blocks divide, and extents that only strides tell apart.
-@pytest.mark.parametrize("sizes", [(3, 12, 5), (2, 7, 3), (5, 16, 8), (4, 4, 4), (8, 8, 3), (3, 9, 9), (2, 30, 17)])
+@pytest.mark.parametrize(
+    "sizes", [(3, 12, 5), (2, 7, 3), (5, 16, 8), (4, 4, 4), (8, 8, 3), (3, 9, 9), (2, 30, 17)]
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_values_and_gradients(everywhere, name, sizes, dtype):
@@ -162,7 +193,9 @@ def test_values_and_gradients(everywhere, name, sizes, dtype):
     tolerance = 1e-11 if dtype == "float64" else 5e-5
     for found in ((value, *gradients), printed, (alone, *gradients)):
         for got, want in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max())))
+            np.testing.assert_allclose(
+                got, want, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(want).max()))
+            )
 
 
 def test_every_kind_of_product_is_swept(everywhere):
@@ -170,7 +203,11 @@ def test_every_kind_of_product_is_swept(everywhere):
     for name, f in FUNCTIONS.items():
         _, program = scheduled(f, arguments(name, (3, 12, 5), "float64"))
         for step in sweeps(program):
-            found |= {(sweep.sums_over_rows(part), part.rhs[1] == 1) for part in step.parts if isinstance(part, Product)}
+            found |= {
+                (sweep.sums_over_rows(part), part.rhs[1] == 1)
+                for part in step.parts
+                if isinstance(part, Product)
+            }
             assert step.rows % step.block == 0
     assert found == {(False, True), (False, False), (True, True)}
 
@@ -182,7 +219,11 @@ def test_attention_stores_what_its_gradient_reads_and_no_more():
     assert [type(part) for part in backward.parts].count(Product) == 4
     scratch = [buffer for buffer in program.buffers.values() if buffer.kind == "scratch"]
     assert {buffer.size for buffer in scratch} >= {backward.block * 256}
-    squares = [buffer for buffer in program.buffers.values() if buffer.kind == "arena" and buffer.size == 4 * 256 * 256]
+    squares = [
+        buffer
+        for buffer in program.buffers.values()
+        if buffer.kind == "arena" and buffer.size == 4 * 256 * 256
+    ]
     assert len(squares) <= 3
 
 

@@ -21,7 +21,9 @@ from graphjit.schedule.program import Product, Sweep
 
 
 def network(w, b, v, u, x, y):
-    """Two hidden layers, the second one with its weights the other way round, and an output with a softmax."""
+    """Two hidden layers, the second one with its weights the other way round, and an output with a
+    softmax.
+    """
     hidden = np.tanh(np.tanh(x @ w + b) @ v.T)
     scores = hidden @ u
     scores = scores - np.max(scores, axis=1, keepdims=True)
@@ -35,7 +37,13 @@ def arguments(rows: int, dtype: np.dtype = F64) -> list[np.ndarray]:
 
 
 def parts(program) -> list[Product]:
-    return [part for step in program.steps if isinstance(step, Sweep) for part in step.parts if isinstance(part, Product)]
+    return [
+        part
+        for step in program.steps
+        if isinstance(step, Sweep)
+        for part in step.parts
+        if isinstance(part, Product)
+    ]
 
 
 @pytest.fixture
@@ -81,7 +89,8 @@ def test_wide_and_batched_products_stay_steps():
 
 
 @pytest.mark.parametrize(
-    ("shape", "fused"), [((300, 4, 256), True), ((300, 5, 256), False), ((255, 2, 4000), False), ((4000, 2, 255), False)]
+    ("shape", "fused"),
+    [((300, 4, 256), True), ((300, 5, 256), False), ((255, 2, 4000), False), ((4000, 2, 255), False)],
 )
 def test_wide_products_of_few_terms_are_loops(shape, fused):
     m, k, n = shape

@@ -1,4 +1,6 @@
-"""np.convolve and np.correlate: NumPy's values and dtypes at every size, exact beside infinities, linear memory, derivatives of every order."""
+"""np.convolve and np.correlate: NumPy's values and dtypes at every size, exact beside infinities, linear
+memory, derivatives of every order.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ def test_long_series(function: Function) -> None:
     """From many tiles to blocks of threads; whole numbers, so every sum is exact."""
     for n, m in ((5_000, 700), (3_000, 3_000), (700, 5_000), (100_000, 3), (20_001, 257)):
         for mode in MODES:
-            a, v = (np.arange(n) * 7 % 11 - 5).astype(np.float32), (np.arange(m) * 5 % 7 - 3).astype(np.float32)
+            a, v = (
+                (np.arange(n) * 7 % 11 - 5).astype(np.float32),
+                (np.arange(m) * 5 % 7 - 3).astype(np.float32),
+            )
             np.testing.assert_array_equal(compiled(function, mode)(a, v), function(a, v, mode))
 
 
@@ -91,7 +96,9 @@ def test_shorter_vectors_and_results_cut_anywhere(monkeypatch: pytest.MonkeyPatc
         (200, 66, -168, 6),
         (64, 36, -25, 12),
     ):
-        x, w = (np.concatenate([rng.normal(size=size), np.full(64, np.nan)])[:size] for size in (n, m))  # what is read beyond the end shows
+        x, w = (
+            np.concatenate([rng.normal(size=size), np.full(64, np.nan)])[:size] for size in (n, m)
+        )  # what is read beyond the end shows
         b = Builder()
         inputs = [b.input(Type(F64, (size,)), name) for size, name in ((n, "x"), (m, "w"))]
         graph = Graph("slides", inputs, [b.correlate(*inputs, low=low, length=length)])
@@ -104,7 +111,9 @@ def test_the_numba_back_end() -> None:
     rng = np.random.default_rng(4)
     a, v = rng.normal(size=200), rng.normal(size=90)
     for mode in MODES:
-        np.testing.assert_allclose(compiled(np.convolve, mode, "numba")(a, v), np.convolve(a, v, mode), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            compiled(np.convolve, mode, "numba")(a, v), np.convolve(a, v, mode), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_a_number_is_a_series_and_errors_say_what_is_wrong() -> None:
@@ -137,7 +146,13 @@ def toeplitz(v: np.ndarray, n: int) -> np.ndarray:
 def test_derivatives(n: int, m: int) -> None:
     """First ones against the explicit matrix, second ones against differences, both in both modes."""
     rng = np.random.default_rng(n)
-    a, v, c, d, e = rng.normal(size=n), rng.normal(size=m), rng.normal(size=n + m - 1), rng.normal(size=n), rng.normal(size=m)
+    a, v, c, d, e = (
+        rng.normal(size=n),
+        rng.normal(size=m),
+        rng.normal(size=n + m - 1),
+        rng.normal(size=n),
+        rng.normal(size=m),
+    )
 
     def loss(a: Any, v: Any) -> Any:
         return np.sum(np.tanh(np.convolve(a, v)) * c)
@@ -155,7 +170,10 @@ def test_derivatives(n: int, m: int) -> None:
         return np.sum(by_a * d) + np.sum(by_v * e)
 
     h = 1e-6
-    differences = [(p - q) / (2 * h) for p, q in zip(gradient(a + h * d, v + h * e), gradient(a - h * d, v - h * e), strict=True)]
+    differences = [
+        (p - q) / (2 * h)
+        for p, q in zip(gradient(a + h * d, v + h * e), gradient(a - h * d, v - h * e), strict=True)
+    ]
     reverse = graphjit.grad(along, argnums=(0, 1))(a, v)
     forward = graphjit.jvp(gradient, (a, v), (d, e))[1]
     for got in (reverse, forward):
@@ -184,7 +202,9 @@ def test_gradients_in_every_mode(function: Function, mode: str) -> None:
 def test_long_kernels_keep_their_digits_and_bits() -> None:
     a, v = np.full(6_000, 0.1, np.float32), np.full(5_000, 0.1, np.float32)
     exact = np.convolve(a.astype(np.float64), v.astype(np.float64))
-    assert np.max(np.abs(graphjit.jit(np.convolve)(a, v) - exact) / exact) <= 40 * np.finfo(np.float32).eps  # one chain: some thousands
+    assert (
+        np.max(np.abs(graphjit.jit(np.convolve)(a, v) - exact) / exact) <= 40 * np.finfo(np.float32).eps
+    )  # one chain: some thousands
     rng = np.random.default_rng(6)
     a, v = rng.normal(size=20_000), rng.normal(size=700)
     same_bits(graphjit.value_and_grad(lambda a, v: np.sum(np.convolve(a, v) ** 2), argnums=(0, 1)), a, v)

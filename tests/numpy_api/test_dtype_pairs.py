@@ -1,7 +1,7 @@
 """Every bound function x dtype, pair of dtypes and scalar: dtype, shape, values and exceptions are NumPy's.
 
-79 300 calls by the interpreter, every sixth of them by default and all of them behind ``slow``; the compiled code is compared with NumPy on calls of
-every dtype and on casts between all of them.
+79 300 calls by the interpreter, every sixth of them by default and all of them behind ``slow``; the compiled
+code is compared with NumPy on calls of every dtype and on casts between all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ REFUSED = {
     "x[x > 1]": "the shape depends on values",
     "np.ldexp.reduce": "the result has another dtype than what is reduced",
 }
-"""Calls that NumPy computes and graphjit refuses for every dtype, with the reason.  Others are refused only where NumPy computes in float16."""
+"""Calls that NumPy computes and graphjit refuses for every dtype, with the reason. Others are refused only
+where NumPy computes in float16.
+"""
 
 OTHERWISE = {
     "np.power.reduce": "NumPy's vector loop reads a result that it has not written yet: reduce([0.75, 3, -2.5, 1]) is 0.75, ((0.75**3)**-2.5)**1 is 8.65",
@@ -54,7 +56,11 @@ def with_scalar(expression: str) -> Iterator[Case]:
         yield (operand(dtype, "vector", small=True),), scalar
 
 
-GROUPS = [*((e, one_array) for e in ONE_ARRAY), *((e, two_arrays) for e in TWO_ARRAYS), *((e, with_scalar) for e in WITH_SCALAR)]
+GROUPS = [
+    *((e, one_array) for e in ONE_ARRAY),
+    *((e, two_arrays) for e in TWO_ARRAYS),
+    *((e, with_scalar) for e in WITH_SCALAR),
+]
 NAMES = [expression for expression, _ in GROUPS]
 
 
@@ -108,12 +114,16 @@ NOT_CALLED = set(
 
 def test_every_bound_function_is_called() -> None:
     text = "\n".join(NAMES)
-    bound = {f.__name__ for f in (*FUNCTIONS, *BOUND, *UFUNCS)} | {name for name in METHODS if not name.startswith("_")}
-    missing = [name for name in sorted(bound - NOT_CALLED) if f"{name}(" not in text and f".{name}" not in text]
+    bound = {f.__name__ for f in (*FUNCTIONS, *BOUND, *UFUNCS)} | {
+        name for name in METHODS if not name.startswith("_")
+    }
+    missing = [
+        name for name in sorted(bound - NOT_CALLED) if f"{name}(" not in text and f".{name}" not in text
+    ]
     assert missing == []
 
 
-# ------------------------------------------------------------------------------------------------------ compiled
+# --------------------------------------------------------------------------------------------------- compiled
 
 COMPILED = [
     "abs(-x)",
@@ -199,12 +209,26 @@ ENDS = [
     -(2.0**31),
     2.0**32 - 1,
 ]
-FAR = [-(2.0**31) - 1, 2.0**32, 2.0**40, -(2.0**40), 2.0**53 + 2, 2.0**62, 2.0**63, -(2.0**63), -(2.0**63) - 2048, 2.0**64, 2.0**64 - 2048]
+FAR = [
+    -(2.0**31) - 1,
+    2.0**32,
+    2.0**40,
+    -(2.0**40),
+    2.0**53 + 2,
+    2.0**62,
+    2.0**63,
+    -(2.0**63),
+    -(2.0**63) - 2048,
+    2.0**64,
+    2.0**64 - 2048,
+]
 SPECIAL = [1e30, -1e30, np.inf, -np.inf, np.nan]
 
 
 def numbers(source: np.dtype, target: np.dtype) -> np.ndarray:
-    """Both ends of every range; to uint32 only what NumPy converts alike in its vector loop and in what is left over after it."""
+    """Both ends of every range; to uint32 only what NumPy converts alike in its vector loop and in what is
+    left over after it.
+    """
     if source.kind == "f":
         return np.array(ENDS if target == np.uint32 else ENDS + FAR + SPECIAL).astype(source)
     if source.kind == "b":
@@ -219,9 +243,15 @@ def test_casts_between_all_dtypes(source: np.dtype) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = [x.astype(target) for x, target in zip(arrays, DTYPES, strict=True)]
-    vectors = graphjit.jit(lambda *xs: tuple(x.astype(target) for x, target in zip(xs, DTYPES, strict=True)))(*arrays)
+    vectors = graphjit.jit(lambda *xs: tuple(x.astype(target) for x, target in zip(xs, DTYPES, strict=True)))(
+        *arrays
+    )
     single = [graphjit.jit(lambda x, target=target: x.astype(target)) for target in DTYPES]
     for x, target, want, got, alone in zip(arrays, DTYPES, wanted, vectors, single, strict=True):
         assert got.dtype == target
         np.testing.assert_array_equal(got, want, err_msg=f"{source} to {target}")
-        np.testing.assert_array_equal([alone(x[i : i + 1])[0] for i in range(len(x))], want, err_msg=f"{source} to {target}, one at a time")
+        np.testing.assert_array_equal(
+            [alone(x[i : i + 1])[0] for i in range(len(x))],
+            want,
+            err_msg=f"{source} to {target}, one at a time",
+        )

@@ -1,4 +1,6 @@
-"""Shape, joining, selection, creation, padding, calculus and product functions and ndarray methods on tracers against NumPy."""
+"""Shape, joining, selection, creation, padding, calculus and product functions and ndarray methods on tracers
+against NumPy.
+"""
 
 from __future__ import annotations
 

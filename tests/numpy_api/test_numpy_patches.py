@@ -1,4 +1,6 @@
-"""What tracing changes in NumPy and SciPy, and for whom: patched creators, np.random, scipy.special, leaks."""
+"""What tracing changes in NumPy and SciPy, and for whom: patched creators, np.random, scipy.special,
+leaks.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_random_numbers_are_refused_while_tracing() -> None:
 
 
 def test_compiled_extensions_get_plain_arrays() -> None:
-    """Cython code calls np.empty without a frame of its own and trusts the result: anything but an ndarray would crash."""
+    """Cython code calls np.empty without a frame of its own and trusts the result: anything but an ndarray
+    would crash.
+    """
     rand, permutation = np.random.rand, np.random.permutation  # held from before: not refused
 
     def f(x: Any) -> Any:
@@ -144,7 +148,9 @@ _IMPORT = "from scipy.special import logsumexp, softmax, log_softmax"
 )
 def test_scipy_functions_imported_by_name(first: str, second: str, inside: str, loaded: bool) -> None:
     code = _SCIPY_HOOK.format(first=first, second=second, inside=inside, loaded=loaded)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "well", done.stderr
 
 
@@ -190,7 +196,12 @@ def test_conversions_of_traced_values_from_any_caller() -> None:
     check(f, V, np.float64(2.0))
 
     def g(x: Any, s: Any) -> Any:
-        return np.array([x, x * 2]), np.asarray([s, 1.0]), np.array([[s, 1], [x[0], 0]], dtype=np.float32), np.array([x[0]], ndmin=2)
+        return (
+            np.array([x, x * 2]),
+            np.asarray([s, 1.0]),
+            np.array([[s, 1], [x[0], 0]], dtype=np.float32),
+            np.array([x[0]], ndmin=2),
+        )
 
     check(g, V, np.float64(2.0))
 
@@ -237,7 +248,9 @@ print("well")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
 def test_a_child_of_a_process_whose_other_thread_traces_is_clean() -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", _FORK], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _FORK], capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "well", done.stderr
 
 
@@ -266,5 +279,7 @@ print("well")
 
 def test_numpy_random_may_be_imported_by_the_traced_function() -> None:
     """NumPy loads it on first use, and graphjit loads neither it nor SciPy."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", _LATE], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _LATE], capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == "well", done.stderr

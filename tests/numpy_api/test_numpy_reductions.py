@@ -16,7 +16,23 @@ def test_reduction(expression: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["sum", "prod", "mean", "var", "std", "max", "min", "argmax", "argmin", "any", "all", "cumsum", "cumprod", "ptp"]
+    "name",
+    [
+        "sum",
+        "prod",
+        "mean",
+        "var",
+        "std",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "any",
+        "all",
+        "cumsum",
+        "cumprod",
+        "ptp",
+    ],
 )
 @pytest.mark.parametrize("operand", ["m", "f", "i", "i8", "u8", "i32", "b"])
 def test_reductions_of_every_dtype(name: str, operand: str) -> None:

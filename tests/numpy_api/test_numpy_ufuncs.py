@@ -51,7 +51,18 @@ def test_unary(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dtypes", [("f8", "f8"), ("f4", "f4"), ("i8", "i8"), ("u1", "u1"), ("b1", "b1"), ("f4", "i8"), ("i4", "u1"), ("f8", "b1"), ("i8", "f4")]
+    "dtypes",
+    [
+        ("f8", "f8"),
+        ("f4", "f4"),
+        ("i8", "i8"),
+        ("u1", "u1"),
+        ("b1", "b1"),
+        ("f4", "i8"),
+        ("i4", "u1"),
+        ("f8", "b1"),
+        ("i8", "f4"),
+    ],
 )
 @pytest.mark.parametrize("name", BINARY)
 def test_binary(name: str, dtypes: tuple[str, str]) -> None:
@@ -77,7 +88,18 @@ def test_expression(expression: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["i ** -1", "np.power(i, -2)", "b - c", "-b", "~m", "m & 1", "m << 1", "np.add(m, n, dtype=int)", "np.sqrt(m, dtype=int)", "u8 + 300"],
+    [
+        "i ** -1",
+        "np.power(i, -2)",
+        "b - c",
+        "-b",
+        "~m",
+        "m & 1",
+        "m << 1",
+        "np.add(m, n, dtype=int)",
+        "np.sqrt(m, dtype=int)",
+        "u8 + 300",
+    ],
 )
 def test_errors_are_numpys(expression: str) -> None:
     function, names = function_of(expression)
@@ -115,5 +137,10 @@ def test_object_arrays_of_tracers_run_ufuncs() -> None:
 
 def test_python_numbers_are_weak_and_scalars_are_not() -> None:
     f32 = np.ones(3, np.float32)
-    for function in (lambda x: x * 2, lambda x: x * 2.5, lambda x: x * np.float64(2.5), lambda x: x + np.int64(1)):
+    for function in (
+        lambda x: x * 2,
+        lambda x: x * 2.5,
+        lambda x: x * np.float64(2.5),
+        lambda x: x + np.int64(1),
+    ):
         check(function, f32)

@@ -1,4 +1,6 @@
-"""Result types of every binary ufunc and operator on bools, integers and floats, beside each other and beside scalars, are NumPy's."""
+"""Result types of every binary ufunc and operator on bools, integers and floats, beside each other and beside
+scalars, are NumPy's.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,27 @@ UFUNCS = (
     "bitwise_xor left_shift right_shift divmod"
 ).split()
 OPERATORS = "add sub mul truediv floordiv mod pow and_ or_ xor lshift rshift lt le eq ne gt ge".split()
-FUNCTIONS = {f"np.{n}": getattr(np, n) for n in UFUNCS} | {f"operator.{n}": getattr(operator, n) for n in OPERATORS}
+FUNCTIONS = {f"np.{n}": getattr(np, n) for n in UFUNCS} | {
+    f"operator.{n}": getattr(operator, n) for n in OPERATORS
+}
 DTYPES = "?bBhHiIqQfd"
-SCALARS = [True, 1, 2, 3, -1, 200, 2.0, 0.5, 1.0, -1.0, np.True_, np.int8(2), np.uint64(2), np.float32(2), np.float64(2)]
+SCALARS = [
+    True,
+    1,
+    2,
+    3,
+    -1,
+    200,
+    2.0,
+    0.5,
+    1.0,
+    -1.0,
+    np.True_,
+    np.int8(2),
+    np.uint64(2),
+    np.float32(2),
+    np.float64(2),
+]
 
 
 def array(dtype: str) -> np.ndarray:
@@ -41,7 +61,9 @@ def compare(function: Callable[..., Any], *arrays: np.ndarray) -> None:
         try:
             found = run(function, *arrays)
         except UnsupportedError:  # float16, which small integers give or are computed in
-            assert any(a.dtype.itemsize == 1 for a in arrays) or any(np.asarray(a).dtype == np.float16 for a in wanted)
+            assert any(a.dtype.itemsize == 1 for a in arrays) or any(
+                np.asarray(a).dtype == np.float16 for a in wanted
+            )
             return
     for ours, numpys in zip(found, wanted, strict=True):
         same(ours, numpys)
@@ -66,7 +88,18 @@ def test_scalars(name: str) -> None:
 def test_powers_of_bools() -> None:
     """NumPy squares for the Python number 2, and only for that."""
     for x in (np.array([True, False]), np.array(True)):
-        for exponent in (0, 1, 2, 3, True, 2.0, np.int8(2), np.int64(2), np.array(2), type("Number", (int,), {})(2)):
+        for exponent in (
+            0,
+            1,
+            2,
+            3,
+            True,
+            2.0,
+            np.int8(2),
+            np.int64(2),
+            np.array(2),
+            type("Number", (int,), {})(2),
+        ):
             compare(lambda x, exponent=exponent: x**exponent, x)
         compare(lambda x: np.power(x, 2), x)
         compare(lambda x: np.square(x), x)

@@ -16,7 +16,11 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.trace.recording.tracer import BOUND, UFUNCS
 
 BINARY = sorted(
-    (f for f in {*BOUND, *UFUNCS} if f.nin == 2 and f.nout == 1 and f.signature is None and getattr(np, f.__name__, None) is f),
+    (
+        f
+        for f in {*BOUND, *UFUNCS}
+        if f.nin == 2 and f.nout == 1 and f.signature is None and getattr(np, f.__name__, None) is f
+    ),
     key=lambda f: f.__name__,
 )
 DTYPES = ("f8", "f4", "i8", "i4", "u1", "?")
@@ -27,7 +31,11 @@ def operand(dtype: str, *shape: int) -> np.ndarray:
     kind = np.dtype(dtype).kind
     if kind == "f":
         return rng.uniform(-2, 2, shape).astype(dtype)
-    return (rng.random(shape) < 0.5) if kind == "b" else rng.integers(0 if kind == "u" else -3, 5, shape).astype(dtype)
+    return (
+        (rng.random(shape) < 0.5)
+        if kind == "b"
+        else rng.integers(0 if kind == "u" else -3, 5, shape).astype(dtype)
+    )
 
 
 def outcome(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
@@ -52,7 +60,9 @@ def agree(function: Callable[..., Any], *arrays: np.ndarray) -> bool:
         return False
     if isinstance(found, UnsupportedError) and ("float16" in str(found) or "ldexp" in str(found)):
         return False
-    assert isinstance(found, Exception) == isinstance(wanted, Exception), f"NumPy gives {wanted!r}, traced {found!r}"
+    assert isinstance(found, Exception) == isinstance(wanted, Exception), (
+        f"NumPy gives {wanted!r}, traced {found!r}"
+    )
     if isinstance(wanted, Exception):
         return False
     same(found, wanted)
@@ -85,7 +95,9 @@ def test_methods_give_what_numpy_gives(ufunc: np.ufunc) -> None:
     for name, make in METHODS.items():
         for dtype in DTYPES:
             for shape in ((3, 4), (1, 3), (3, 1), (0, 3)):
-                if numpys_are_wrong and (shape == (3, 1) or name in ("reduce-1", "reduce where initial", "reduceat")):
+                if numpys_are_wrong and (
+                    shape == (3, 1) or name in ("reduce-1", "reduce where initial", "reduceat")
+                ):
                     continue
                 x = operand(dtype, *shape)
                 try:
@@ -99,7 +111,9 @@ def test_the_matrix_is_large() -> None:
     assert len(BINARY) >= 30
 
 
-@pytest.mark.parametrize("ufunc", [np.add, np.multiply, np.maximum, np.subtract, np.logaddexp, np.hypot], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "ufunc", [np.add, np.multiply, np.maximum, np.subtract, np.logaddexp, np.hypot], ids=lambda f: f.__name__
+)
 def test_out_is_written_and_returned(ufunc: np.ufunc) -> None:
     for dtype in ("f8", "f4", "i4"):
         x = operand(dtype, 3, 4)
@@ -183,7 +197,9 @@ def test_at_of_one_argument_and_errors() -> None:
         return x
 
     check(negated, x)
-    with pytest.raises(TraceError, match=r"np\.maximum\.at needs the values of its positions at .*test_ufunc_methods"):
+    with pytest.raises(
+        TraceError, match=r"np\.maximum\.at needs the values of its positions at .*test_ufunc_methods"
+    ):
         record(lambda x, i: np.maximum.at(x, i, 1.0), [x, np.array([0, 1])])
 
 
@@ -198,7 +214,10 @@ def test_at_converts_what_it_computed_as_numpy_does() -> None:
 
 
 def test_long_chains_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"np\.subtract\.reduce of 5000 elements is not compiled \(at .*test_ufunc_methods"):
+    with pytest.raises(
+        UnsupportedError,
+        match=r"np\.subtract\.reduce of 5000 elements is not compiled \(at .*test_ufunc_methods",
+    ):
         record(lambda x: np.subtract.reduce(x), [np.ones(5000)])
 
 
@@ -217,7 +236,11 @@ def test_refusals_are_numpys() -> None:
         (lambda x: np.add.reduceat(x, [9]), IndexError, "out-of-bounds"),
         (lambda x: np.add.reduce(x, nonsense=1), TypeError, "nonsense"),
         (lambda x: np.exp.outer(x, x), ValueError, "binary"),
-        (lambda x: np.add(x, x, nonsense=1), TypeError, r"add\(\) got an unexpected keyword argument 'nonsense'"),
+        (
+            lambda x: np.add(x, x, nonsense=1),
+            TypeError,
+            r"add\(\) got an unexpected keyword argument 'nonsense'",
+        ),
     ):
         with pytest.raises(kind, match=words):
             record(function, [m])

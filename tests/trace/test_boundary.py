@@ -26,7 +26,9 @@ M = np.arange(12.0).reshape(3, 4)
         lambda x: np.moveaxis(x[None] + x[:, None], 0, 2),
     ],
 )
-@pytest.mark.parametrize("lay", [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2]])
+@pytest.mark.parametrize(
+    "lay", [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2]]
+)
 def test_results_have_numpys_memory_order(function: Any, lay: Any) -> None:
     x = lay(M)
     want = np.array(function(x), order="K")
@@ -55,7 +57,12 @@ def test_arguments_changed_in_place_hold_the_new_values() -> None:
         x *= 2
         y[...] = x.sum()
 
-    for make in (np.copy, np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2], lambda x: x[::-1].copy()[::-1]):
+    for make in (
+        np.copy,
+        np.asfortranarray,
+        lambda x: np.repeat(x, 2, 1)[:, ::2],
+        lambda x: x[::-1].copy()[::-1],
+    ):
         want, found = [make(M.copy()), np.zeros(())], [make(M.copy()), np.zeros(())]
         procedure(*want)
         compiled = graphjit.jit(procedure)
@@ -144,7 +151,11 @@ def test_sums_of_arrays_without_elements_lie_as_numpys() -> None:
     """NumPy calls every array without elements contiguous, yet its sum follows the strides."""
 
     def f(x: np.ndarray) -> list[np.ndarray]:
-        return [np.sum(np.moveaxis(x[4:2:-1], 1, 2), 0), np.sum(x[0:0].transpose(0, 2, 1), 0), np.max(x[:, :0].T, 1, initial=0.0)]
+        return [
+            np.sum(np.moveaxis(x[4:2:-1], 1, 2), 0),
+            np.sum(x[0:0].transpose(0, 2, 1), 0),
+            np.max(x[:, :0].T, 1, initial=0.0),
+        ]
 
     x = np.zeros((3, 2, 4))
     assert [y.strides for y in graphjit.jit(f)(x)] == [y.strides for y in f(x)]

@@ -1,4 +1,6 @@
-"""Arrays from outside: what a function computes from them is fresh at each call, and to everybody else they are the arrays that they are."""
+"""Arrays from outside: what a function computes from them is fresh at each call, and to everybody else they
+are the arrays that they are.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +159,11 @@ def test_values_and_gradients_follow_the_contents(expression):
     w = np.arange(1.0, 4.0)
     function = user_function(expression, W=w)
     compiled = graphjit.jit(function)
-    slope = graphjit.grad(user_function(f"np.sum({expression.replace(' if', ') if') if ' if ' in expression else expression + ')'}", W=w))
+    slope = graphjit.grad(
+        user_function(
+            f"np.sum({expression.replace(' if', ') if') if ' if ' in expression else expression + ')'}", W=w
+        )
+    )
     agree(compiled, function, 2.0)
     slope(2.0)
     w[0] = 5.0
@@ -177,7 +183,10 @@ def test_indices_and_shapes_follow_the_contents(expression):
     agree(compiled, function, x)
 
 
-@pytest.mark.parametrize("expression", ["x * W.shape[0]", "x * len(W)", "x * W.size", "x * W.nbytes", "x * np.shape(W)[0]", "x * W"])
+@pytest.mark.parametrize(
+    "expression",
+    ["x * W.shape[0]", "x * len(W)", "x * W.size", "x * W.nbytes", "x * np.shape(W)[0]", "x * W"],
+)
 def test_shapes_that_change_in_place_are_followed(expression):
     w = np.arange(3.0)
     function = user_function(expression, W=w)
@@ -232,7 +241,8 @@ def test_other_shapes_and_dtypes_of_the_contents():
 def test_large_contents_are_refused_with_the_way_out():
     w = np.ones(10_000)
     with pytest.raises(
-        TraceError, match=r"float\(\).*users?.*|float\(\).*float64\[10000\].*80000 bytes.*argument.*flags\.writeable = False"
+        TraceError,
+        match=r"float\(\).*users?.*|float\(\).*float64\[10000\].*80000 bytes.*argument.*flags\.writeable = False",
     ):
         graphjit.jit(user_function("x * float(W.sum())", W=w))(2.0)
     assert type(w) is np.ndarray
@@ -245,7 +255,11 @@ def test_library_code_gets_plain_arrays():
     interpolate = pytest.importorskip("scipy.interpolate")
     a, b = np.eye(3), np.ones(3)
     function = user_function(
-        "x * linalg.solve(A, b) + Spline(b)(1.5)", A=a, b=b, linalg=linalg, Spline=lambda b: interpolate.CubicSpline(range(3), b)
+        "x * linalg.solve(A, b) + Spline(b)(1.5)",
+        A=a,
+        b=b,
+        linalg=linalg,
+        Spline=lambda b: interpolate.CubicSpline(range(3), b),
     )
     compiled = graphjit.jit(function)
     agree(compiled, function, 2.0)
@@ -285,14 +299,22 @@ def test_writes_are_refused(statement, transform):
     w, m = np.array([3.0, 1.0, 2.0]), np.ones((2, 2))
     namespace = {"np": np, "W": w, "M": m, "__name__": "users"}
     exec(f"def function(x):\n    global W\n    {statement}\n    return x * 2\n", namespace)
-    with pytest.raises(TraceError, match=r"array from outside.* at <string>:3.*(?s:.*)pass it as an argument"):
+    with pytest.raises(
+        TraceError, match=r"array from outside.* at <string>:3.*(?s:.*)pass it as an argument"
+    ):
         transform(namespace["function"])(2.0)
     assert w.tolist() == [3.0, 1.0, 2.0]
     assert m.tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 @pytest.mark.parametrize(
-    "statement", ["V = W[:2]; V.sort()", "V = W[:2]; np.put(V, 0, 1.0)", "np.sum(np.ones((2, 3)), axis=0, out=W)", "W.sum(out=W[0, ...])"]
+    "statement",
+    [
+        "V = W[:2]; V.sort()",
+        "V = W[:2]; np.put(V, 0, 1.0)",
+        "np.sum(np.ones((2, 3)), axis=0, out=W)",
+        "W.sum(out=W[0, ...])",
+    ],
 )
 def test_writes_that_are_not_compiled_at_all(statement):
     w = np.array([3.0, 1.0, 2.0])
@@ -514,7 +536,10 @@ def test_a_leaked_value_says_where_it_came_from():
         lambda: model.last.tolist(),
         lambda: graphjit.jit(lambda y: y + model.last)(x),
     ):
-        with pytest.raises(GraphjitError, match=r"attribute of Model 'last'.*made at .*test_captured_arrays\.py:\d+ in .*forward"):
+        with pytest.raises(
+            GraphjitError,
+            match=r"attribute of Model 'last'.*made at .*test_captured_arrays\.py:\d+ in .*forward",
+        ):
             use()
 
 

@@ -1,4 +1,6 @@
-"""Captured containers, context variables and values of threads: native code compares them, whatever was done to them between two calls."""
+"""Captured containers, context variables and values of threads: native code compares them, whatever was done
+to them between two calls.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,7 @@ def test_thread_locals_are_read_by_each_thread():
     assert [*results, compiled(1.0)] == [3, 2]
 
 
-# ------------------------------------------------------------------------- state that only Python's own or library code reads
+# --------------------------------------------------------- state that only Python's own or library code reads
 
 
 class First:

@@ -1,4 +1,6 @@
-"""Nothing is compiled inside disable_jit: functions run as NumPy, derivatives on values that print and branch."""
+"""Nothing is compiled inside disable_jit: functions run as NumPy, derivatives on values that print and
+branch.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_jit_calls_the_function_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = graphjit.jit(f, static_argnums=1)
     assert compiled(X, 2).tolist() == [2.0, 4.0, 6.0]  # native code is installed
     seen.clear()
-    monkeypatch.setattr("graphjit.compilation.executable", lambda *args: pytest.fail("something was compiled"))
+    monkeypatch.setattr(
+        "graphjit.compilation.executable", lambda *args: pytest.fail("something was compiled")
+    )
     with graphjit.disable_jit():
         for _ in range(2):
             assert compiled(X, 2).tolist() == [2.0, 4.0, 6.0]
@@ -52,14 +56,18 @@ def steps(x: Any, n: Any = 3) -> Any:
     return np.sum(z)
 
 
-def test_derivatives_branch_and_print_on_numbers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_derivatives_branch_and_print_on_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def straight(x: Any) -> Any:
         y = np.sin(x) * x * 2
         return y[1] + y[0] + y[1] + np.sum(3 * x)
 
     value, gradient = graphjit.value_and_grad(straight)(X)
     _, tangent = graphjit.jvp(straight, (X,), (X,))
-    monkeypatch.setattr("graphjit.compilation.executable", lambda *args: pytest.fail("something was compiled"))
+    monkeypatch.setattr(
+        "graphjit.compilation.executable", lambda *args: pytest.fail("something was compiled")
+    )
     with graphjit.disable_jit():
         found, slope = graphjit.value_and_grad(steps)(X)
         np.testing.assert_allclose(found, value, rtol=1e-14)
@@ -85,7 +93,9 @@ def test_derivatives_branch_and_print_on_numbers(monkeypatch: pytest.MonkeyPatch
 def test_everything_else_of_derivatives_is_as_compiled() -> None:
     params = {"w": X, "b": None}
     with graphjit.disable_jit():
-        (value, aux), gradient = graphjit.value_and_grad(lambda p, y: (np.sum(p["w"] * y), (p["w"] * 2, "text")), has_aux=True)(params, 3.0)
+        (value, aux), gradient = graphjit.value_and_grad(
+            lambda p, y: (np.sum(p["w"] * y), (p["w"] * 2, "text")), has_aux=True
+        )(params, 3.0)
         assert (value, aux[1], gradient["b"]) == (18.0, "text", None)
         np.testing.assert_array_equal(aux[0], 2 * X)
         np.testing.assert_array_equal(gradient["w"], [3, 3, 3])
@@ -159,7 +169,9 @@ def test_it_nests_and_ends() -> None:
 
 def test_a_debugger_stops_with_numbers() -> None:
     out = io.StringIO()
-    debugger = pdb.Pdb(stdin=io.StringIO("p y\np y[1] > 3\ncontinue\n"), stdout=out, nosigint=True, readrc=False)
+    debugger = pdb.Pdb(
+        stdin=io.StringIO("p y\np y[1] > 3\ncontinue\n"), stdout=out, nosigint=True, readrc=False
+    )
 
     def stops(x: Any) -> Any:
         y = x * 2

@@ -75,7 +75,12 @@ def test_numpy_integers_as_sizes(name: str) -> None:
 
 def test_static_values_are_told_apart_by_type() -> None:
     times = jit(lambda a, n: a * n, static_argnums=1)
-    assert [times(np.arange(3), n).dtype for n in (2, 2.0, True, 2)] == [np.int64, np.float64, np.int64, np.int64]
+    assert [times(np.arange(3), n).dtype for n in (2, 2.0, True, 2)] == [
+        np.int64,
+        np.float64,
+        np.int64,
+        np.int64,
+    ]
     over = jit(lambda a, n: a / n[0], static_argnames="n")
     assert [over(1.0, n=n) for n in ((0.0,), (-0.0,), (0.0,))] == [math.inf, -math.inf, math.inf]
     first = jit(lambda d: next(d[k] * k for k in d))
@@ -160,7 +165,13 @@ def test_arrays_in_containers_are_changed_in_place() -> None:
 
 def test_powers_of_bools_have_numpys_dtypes() -> None:
     for value in (np.bool_(True), np.array([True]), np.array(True)):
-        for power in (lambda v: v**2, lambda v: v**3, lambda v: v**2.0, lambda v: np.power(v, 2), lambda v: v ** np.int8(2)):
+        for power in (
+            lambda v: v**2,
+            lambda v: v**3,
+            lambda v: v**2.0,
+            lambda v: np.power(v, 2),
+            lambda v: v ** np.int8(2),
+        ):
             assert jit(power)(value).dtype == power(value).dtype
 
 
@@ -176,12 +187,16 @@ class Computing:
         self.a = a
 
 
-graphjit.register_pytree_node(Computing, lambda held: ([held.a * 1.0], None), lambda _, children: Computing(children[0]))
+graphjit.register_pytree_node(
+    Computing, lambda held: ([held.a * 1.0], None), lambda _, children: Computing(children[0])
+)
 
 
 def test_containers_that_only_look_changed_are_taken() -> None:
     assert jit(lambda held: held.a * 2)(Computing(np.ones(2))).tolist() == [2, 2]
-    assert jit(lambda d: d["a"] + sum(d["absent"]))(collections.defaultdict(list, {"a": np.ones(2)})).tolist() == [1, 1]
+    assert jit(lambda d: d["a"] + sum(d["absent"]))(
+        collections.defaultdict(list, {"a": np.ones(2)})
+    ).tolist() == [1, 1]
     assert jit(lambda p: p.__setitem__("w", p["w"]) or p["w"] * 2)({"w": np.ones(2)}).tolist() == [2, 2]
     assert jit(lambda *a, **k: k.pop("s") + a[0])(1.0, s=2.0) == 3.0
 
@@ -209,7 +224,9 @@ class Scaled:
         self.a, self.k = a, k
 
 
-graphjit.register_pytree_node(Scaled, lambda held: ([held.a], held.k), lambda k, children: Scaled(children[0], k))
+graphjit.register_pytree_node(
+    Scaled, lambda held: ([held.a], held.k), lambda k, children: Scaled(children[0], k)
+)
 
 
 def test_containers_changed_by_a_nested_compiled_function_are_refused() -> None:

@@ -22,7 +22,13 @@ UNARY = sorted(
         if f.nin == 1 and f.signature is None and getattr(np, f.__name__, None) is f and f is not np.isnat
     }
 )
-BINARY = sorted({f.__name__ for f in {*BOUND, *UFUNCS} if f.nin == 2 and f.signature is None and getattr(np, f.__name__, None) is f})
+BINARY = sorted(
+    {
+        f.__name__
+        for f in {*BOUND, *UFUNCS}
+        if f.nin == 2 and f.signature is None and getattr(np, f.__name__, None) is f
+    }
+)
 
 EXPRESSIONS = [
     *(f"np.{name}(L)" for name in UNARY),
@@ -60,7 +66,9 @@ def test_a_list_means_the_array_that_it_makes(expression: str) -> None:
 
 
 def test_gradients_go_through_lists() -> None:
-    gradient = graphjit.grad(lambda a, b: np.sum(np.maximum(0.5, [a, b * b]) * np.logaddexp([a, b], 1.0)), argnums=(0, 1))(0.3, 0.8)
+    gradient = graphjit.grad(
+        lambda a, b: np.sum(np.maximum(0.5, [a, b * b]) * np.logaddexp([a, b], 1.0)), argnums=(0, 1)
+    )(0.3, 0.8)
     p = 1 / (1 + np.exp(1.0 - np.array([0.3, 0.8])))
     np.testing.assert_allclose(gradient, [0.5 * p[0], 1.6 * np.logaddexp(0.8, 1.0) + 0.64 * p[1]], rtol=1e-13)
 
@@ -71,7 +79,10 @@ def test_what_is_not_compiled_says_so_for_lists_too() -> None:
     with pytest.raises(UnsupportedError, match=r"np\.unwrap is not compiled"):
         graphjit.jit(lambda a: np.unwrap([a, a]))(1.0)
     for function in (lambda x: list(np.nditer(x)), lambda x: np.frombuffer(x)):
-        with pytest.raises(UnsupportedError, match=r"np\.(nditer|frombuffer) of a traced value is not compiled \(at .*test_listed"):
+        with pytest.raises(
+            UnsupportedError,
+            match=r"np\.(nditer|frombuffer) of a traced value is not compiled \(at .*test_listed",
+        ):
             graphjit.jit(function)(np.ones(3))
 
 
@@ -118,7 +129,9 @@ def test_other_threads_compute_with_numpy() -> None:
 
     def traced(x: Any) -> Any:
         thread = threading.Thread(
-            target=lambda: found.append((np.maximum([1, 5], [3, 2]).tolist(), np.dot([1, 2], [3, 4]), np.linalg.norm([3.0, 4.0])))
+            target=lambda: found.append(
+                (np.maximum([1, 5], [3, 2]).tolist(), np.dot([1, 2], [3, 4]), np.linalg.norm([3.0, 4.0]))
+            )
         )
         thread.start()
         thread.join()

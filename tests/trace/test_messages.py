@@ -32,20 +32,25 @@ np.tensordot(x, x, n) | np.linalg.matrix_power(x[:, :3], n) | np.kron(np.eye(n),
 """
 
 
-@pytest.mark.parametrize("expression", [part.strip() for line in SIZES.strip().splitlines() for part in line.split("|")])
+@pytest.mark.parametrize(
+    "expression", [part.strip() for line in SIZES.strip().splitlines() for part in line.split("|")]
+)
 def test_a_traced_size_or_axis_says_what_it_needs(expression: str) -> None:
     function = eval(f"lambda x, n: {expression}", {"np": np})
     with pytest.raises(TraceError) as caught:
         graphjit.jit(function)(X, 1)
     said = str(caught.value)
     assert re.search(
-        r"needs the value of a traced (i64|bool)\[[\d,]*\] at <string>:1, which is only known when the compiled code runs", said
+        r"needs the value of a traced (i64|bool)\[[\d,]*\] at <string>:1, which is only known when the compiled code runs",
+        said,
     ), said
     assert "Mark the argument as static (static_argnums / static_argnames)" in said
 
 
 def test_a_function_that_wants_a_truth_value_is_named() -> None:
-    with pytest.raises(TraceError, match=r"an argument of np\.arange needs the value of a traced bool\[\] at .*test_messages"):
+    with pytest.raises(
+        TraceError, match=r"an argument of np\.arange needs the value of a traced bool\[\] at .*test_messages"
+    ):
         graphjit.jit(lambda n: np.arange(n))(3)
     with pytest.raises(TraceError, match=r"an argument of np\.linspace needs"):
         graphjit.jit(lambda n: np.linspace(0, 1, n))(3)
@@ -81,7 +86,10 @@ def test_the_users_own_type_error_at_another_line_stays() -> None:
         ("np.frexp(x)", r"np\.frexp is not compiled"),
         ("sp.zeta(x)", r"scipy\.special\.zeta is not compiled"),
         ("sp.lambertw(x)", r"scipy\.special\.lambertw is not compiled"),
-        ("np.matmul(x, x.T, axes=[(0, 1), (0, 1), (0, 1)])", r"np\.matmul\(\.\.\., axes=\.\.\.\) is not compiled"),
+        (
+            "np.matmul(x, x.T, axes=[(0, 1), (0, 1), (0, 1)])",
+            r"np\.matmul\(\.\.\., axes=\.\.\.\) is not compiled",
+        ),
         ("x * 1j", "a traced value meets the complex number 1j"),
         ("1j + x", "complex numbers are not compiled yet"),
         ("np.multiply(x, 1j)", "complex numbers are not compiled yet"),
@@ -120,10 +128,13 @@ def test_what_numpy_does_not_know_is_a_type_error_in_its_words(expression: str, 
 def test_a_keyword_that_numpy_takes_and_we_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FUNCTIONS, np.nanstd, lambda a, axis=None: a)
     with pytest.raises(
-        UnsupportedError, match=r"np\.nanstd\(\.\.\., correction=\.\.\.\) is not compiled \(at .*test_messages.*\): leave it out"
+        UnsupportedError,
+        match=r"np\.nanstd\(\.\.\., correction=\.\.\.\) is not compiled \(at .*test_messages.*\): leave it out",
     ):
         graphjit.jit(lambda x: np.nanstd(x, correction=1))(X)
-    with pytest.raises(UnsupportedError, match=r"np\.nanstd with these arguments is not compiled \(at .*test_messages"):
+    with pytest.raises(
+        UnsupportedError, match=r"np\.nanstd with these arguments is not compiled \(at .*test_messages"
+    ):
         graphjit.jit(lambda x: np.nanstd(x, 0, np.float32, None))(X)
 
 
@@ -155,7 +166,10 @@ def _fills(z: Any, key: Any, value: Any) -> Any:
     ],
 )
 def test_an_assignment_into_an_array_from_outside_says_so(function: Any) -> None:
-    with pytest.raises(TraceError, match=r"would write into an array from outside .*at .*test_messages\.py:\d+, .*Make the array"):
+    with pytest.raises(
+        TraceError,
+        match=r"would write into an array from outside .*at .*test_messages\.py:\d+, .*Make the array",
+    ):
         graphjit.jit(function)(X)
     assert OUTSIDE.tolist() == [0.0, 0.0, 0.0]
 
@@ -171,6 +185,11 @@ def test_public_names() -> None:
 
 
 def test_every_message_is_a_graphjit_error_with_a_line() -> None:
-    for function in (lambda x: x if x[0, 0] > 0 else -x, lambda x: float(x[0, 0]), lambda x: x.item(0), lambda x: x.tolist()):
+    for function in (
+        lambda x: x if x[0, 0] > 0 else -x,
+        lambda x: float(x[0, 0]),
+        lambda x: x.item(0),
+        lambda x: x.tolist(),
+    ):
         with pytest.raises(GraphjitError, match=r"test_messages\.py:"):
             graphjit.jit(function)(X)

@@ -15,7 +15,7 @@ from graphjit.errors import TraceError
 
 M, N, V, W, T = (OPERANDS[name] for name in "mnvwt")
 
-# --------------------------------------------------------------------------------------------------- assignment
+# ------------------------------------------------------------------------------------------------- assignment
 
 KEYS: list[Any] = [
     0,
@@ -70,7 +70,9 @@ def test_in_place_on_a_part(key: Any) -> None:
     check(f, M, N)
 
 
-@pytest.mark.parametrize("key", [[0, 0, 1], [[0, 1], [1, 1]], (slice(None), [1, 1, -1]), slice(0, 2), 1, (1, [2, 2])], ids=str)
+@pytest.mark.parametrize(
+    "key", [[0, 0, 1], [[0, 1], [1, 1]], (slice(None), [1, 1, -1]), slice(0, 2), 1, (1, [2, 2])], ids=str
+)
 def test_add_at(key: Any) -> None:
     def f(x: Any, s: Any) -> Any:
         out = np.zeros((3, 4))
@@ -150,7 +152,7 @@ def test_arguments_are_never_written() -> None:
     np.testing.assert_array_equal(found, f(M.copy()))
 
 
-# -------------------------------------------------------------------------------------------------------- views
+# ------------------------------------------------------------------------------------------------------ views
 
 
 def test_views_write_through_and_see_writes() -> None:
@@ -238,7 +240,7 @@ def test_flat_and_fill_diagonal() -> None:
     check(f, M, np.float64(0.5))
 
 
-# ------------------------------------------------------------------------------------------------------ buffers
+# ---------------------------------------------------------------------------------------------------- buffers
 
 
 def test_filling_buffers() -> None:
@@ -359,7 +361,11 @@ def test_in_place_operators() -> None:
         return x, same, j, total, m, z, f32, part, scalar, kept
 
     check(f, M, N, OPERANDS["i"])
-    for bad in (lambda i: i.__itruediv__(2), lambda i: i.__iadd__(0.5), lambda i: i.__iadd__(np.ones((2, 3, 4), int))):
+    for bad in (
+        lambda i: i.__itruediv__(2),
+        lambda i: i.__iadd__(0.5),
+        lambda i: i.__iadd__(np.ones((2, 3, 4), int)),
+    ):
         with pytest.raises((TypeError, ValueError)):
             bad(OPERANDS["i"].copy())
         with pytest.raises((TypeError, ValueError)):
@@ -411,7 +417,7 @@ def test_gathering_writes() -> None:
     check(f, M, OPERANDS["j"])
 
 
-# ------------------------------------------------------------------------------------------------- known values
+# ----------------------------------------------------------------------------------------------- known values
 
 
 def test_known_arrays_stay_static() -> None:

@@ -19,7 +19,9 @@ def test_expression(expression: str) -> None:
 
 
 def test_every_combination_of_three_kinds() -> None:
-    """1 000 keys on a 4-d array: placement rules of integers, slices, new axes, lists and ellipses in every order."""
+    """1 000 keys on a 4-d array: placement rules of integers, slices, new axes, lists and ellipses in every
+    order.
+    """
     x = np.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     parts = [0, slice(None), slice(None, None, -1), None, [0, 1], Ellipsis, [[1], [0]], -1, [True, False]]
     keys = []
@@ -130,7 +132,10 @@ MASK = np.array([True, False, True])
 ROWS, LINE = np.zeros((3, 2)), np.zeros(3)
 EDGES = {
     "out of range beside an empty index array": (lambda x: x[:, NONE, np.array([7])], np.zeros((1, 4, 3))),
-    "out of range beside an empty mask": (lambda x: x[np.array([False]), ..., np.array([[1], [3]])], np.zeros((1, 4, 3))),
+    "out of range beside an empty mask": (
+        lambda x: x[np.array([False]), ..., np.array([[1], [3]])],
+        np.zeros((1, 4, 3)),
+    ),
     "integer out of range beside an empty index array": (lambda x: x[:, NONE, 7], np.zeros((1, 4, 3))),
     "out of range where nothing is picked": (lambda x: x[[5]], np.zeros((3, 0))),
     "mask with a matrix": (_stored(MASK, np.ones((1, 1))), LINE),
@@ -143,14 +148,19 @@ EDGES = {
     "one row for each True": (_stored(MASK, np.arange(4.0).reshape(2, 2)), ROWS),
     "values for other numbers of True": (_stored(MASK, np.arange(3.0)), LINE),
     "nothing written with leading axes": (_stored((MASK, -1), np.zeros((3, 2, 0))), np.zeros((3, 2, 0))),
-    "something written to nothing with leading axes": (_stored((NONE[:, 0], slice(None)), np.zeros((4, 1, 2))), ROWS),
+    "something written to nothing with leading axes": (
+        _stored((NONE[:, 0], slice(None)), np.zeros((4, 1, 2))),
+        ROWS,
+    ),
     "added at a mask": (lambda x: np.add.at(x * 1, MASK, np.ones((1, 2))), LINE),
 }
 
 
 @pytest.mark.parametrize("name", EDGES)
 def test_edges_of_masks_and_empty_indices(name):
-    """Captured masks, too, take one value for each True: their values are read, and guarded, while tracing."""
+    """Captured masks, too, take one value for each True: their values are read, and guarded, while
+    tracing.
+    """
     function, x = EDGES[name]
     try:
         expected = function(x.copy())

@@ -1,4 +1,6 @@
-"""Random programs of assignments, views and reductions see the same as NumPy (``python tests/harness/random_views.py N --seed S`` runs more)."""
+"""Random programs of assignments, views and reductions see the same as NumPy (``python
+tests/harness/random_views.py N --seed S`` runs more).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_more_random_programs() -> None:
 def test_a_lost_write_is_seen() -> None:
     lost = Step(
         "lost",
-        lambda variables: variables.append(np.array([1.0]) if isinstance(variables[0], np.ndarray) and variables[0].flags.owndata else 0),
+        lambda variables: variables.append(
+            np.array([1.0]) if isinstance(variables[0], np.ndarray) and variables[0].flags.owndata else 0
+        ),
         (),
     )
     assert compare(Program([np.zeros(3)], [lost])) is None
@@ -40,4 +44,6 @@ def test_a_lost_write_is_seen() -> None:
         view = variables[0][1:]
         (view if type(variables[0]) is np.ndarray else view.copy())[0] = 5.0
 
-    assert "values of variable 0" in (compare(Program([np.zeros(3)], [Step("write", write_a_copy, ())])) or "")
+    assert "values of variable 0" in (
+        compare(Program([np.zeros(3)], [Step("write", write_a_copy, ())])) or ""
+    )

@@ -1,6 +1,8 @@
-"""State that a function reads by name is never stale: rebinding any of it makes a new trace, for values and for gradients.
+"""State that a function reads by name is never stale: rebinding any of it makes a new trace, for values and
+for gradients.
 
-Each case makes a function of one number and a change; the compiled function must follow the change as plain Python does.
+Each case makes a function of one number and a change; the compiled function must follow the change as plain
+Python does.
 """
 
 from __future__ import annotations

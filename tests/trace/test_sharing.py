@@ -1,4 +1,6 @@
-"""Views, copies and writes: every bound function against NumPy, operands laid out in four ways, five kinds of writes."""
+"""Views, copies and writes: every bound function against NumPy, operands laid out in four ways, five kinds of
+writes.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,10 @@ BITS = ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift",
 CALLS = [
     f"np.{ufunc.__name__}({', '.join((['i', 'abs(i) % 3'] if ufunc.__name__ in BITS else ['p', 'n'])[: ufunc.nin])})"
     for ufunc in {**BOUND, **UFUNCS_OF}
-    if getattr(np, ufunc.__name__, None) is ufunc and ufunc.nin < 3 and ufunc.signature is None and ufunc not in (np.isnat, np.ldexp)
+    if getattr(np, ufunc.__name__, None) is ufunc
+    and ufunc.nin < 3
+    and ufunc.signature is None
+    and ufunc not in (np.isnat, np.ldexp)
 ]
 TABLE = list(dict.fromkeys([*MEMORY, *ALL, *PRODUCTS, *EINSUM, *REDUCTIONS, *UFUNCS, *INDEXING, *CALLS]))
 STATIC = set(
@@ -170,7 +175,20 @@ MOVING = [
     e
     for e in dict.fromkeys([*MEMORY, *SHAPES, *JOINING, *DIAGONALS, *INDEXING])
     if not any(
-        word in e for word in ("trunc", "fix", "round", "nan", "matrix_power", "vander", "int", "max(", "astype", "float32", "where")
+        word in e
+        for word in (
+            "trunc",
+            "fix",
+            "round",
+            "nan",
+            "matrix_power",
+            "vander",
+            "int",
+            "max(",
+            "astype",
+            "float32",
+            "where",
+        )
     )
 ]
 """Expressions that only move elements, or are linear in them."""
@@ -190,4 +208,7 @@ def test_every_bound_function_takes_part() -> None:
             continue
         arguments = 1 if name in ("nonzero", "flatnonzero", "argwhere") else 2
         with pytest.raises(GraphjitError):  # refused whatever its arguments
-            record(lambda x, implementation=implementation, n=arguments: implementation(*[x] * n), [OPERANDS["m"]])
+            record(
+                lambda x, implementation=implementation, n=arguments: implementation(*[x] * n),
+                [OPERANDS["m"]],
+            )

@@ -1,4 +1,6 @@
-"""Signal handlers and finalizers that run while a function is traced are no part of the trace: they get plain values."""
+"""Signal handlers and finalizers that run while a function is traced are no part of the trace: they get plain
+values.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def test_signal_handlers_get_plain_values():
 
     def handler(number, frame):
         try:
-            found.append([type(v) for v in (doubled(x), np.zeros(3), w * 2, w[0], graphjit.jit(lambda x: x * w)(x))])
+            found.append(
+                [type(v) for v in (doubled(x), np.zeros(3), w * 2, w[0], graphjit.jit(lambda x: x * w)(x))]
+            )
         except Exception as error:  # reported below
             errors.append(error)
 

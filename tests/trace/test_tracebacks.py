@@ -25,7 +25,12 @@ def frames(error: BaseException) -> list[str]:
     found = []
     for entry in traceback.extract_tb(error.__traceback__):
         place = next(
-            (name for name in ("graphjit/", "numpy/", "scipy/", "optree/") if f"/{name}" in entry.filename.removesuffix(__file__)), "here"
+            (
+                name
+                for name in ("graphjit/", "numpy/", "scipy/", "optree/")
+                if f"/{name}" in entry.filename.removesuffix(__file__)
+            ),
+            "here",
         )
         found.append("here:" + entry.name if entry.filename == __file__ else place + entry.name)
     return found
@@ -53,13 +58,19 @@ ME = ["here:raised"]
     [
         (lambda: graphjit.jit(outer)(np.ones(3)), ["here:<lambda>", "here:outer", "here:inner"]),
         (lambda: graphjit.grad(outer)(np.ones(3)), ["here:<lambda>", "here:outer", "here:inner"]),
-        (lambda: graphjit.jvp(outer, (np.ones(3),), (np.ones(3),)), ["here:<lambda>", "here:outer", "here:inner"]),
+        (
+            lambda: graphjit.jvp(outer, (np.ones(3),), (np.ones(3),)),
+            ["here:<lambda>", "here:outer", "here:inner"],
+        ),
         (lambda: graphjit.vjp(outer, np.ones(3)), ["here:<lambda>", "here:outer", "here:inner"]),
         (
             lambda: graphjit.jit(lambda x: graphjit.grad(outer)(x))(np.ones(3)),
             ["here:<lambda>", "here:<lambda>", "here:outer", "here:inner"],
         ),
-        (lambda: graphjit.jit(lambda x: np.linalg.eigvals(x))(np.ones((2, 2))), ["here:<lambda>", "here:<lambda>"]),
+        (
+            lambda: graphjit.jit(lambda x: np.linalg.eigvals(x))(np.ones((2, 2))),
+            ["here:<lambda>", "here:<lambda>"],
+        ),
         (lambda: graphjit.jit(lambda x: x)(np.ma.ones(3)), ["here:<lambda>"]),
         (lambda: graphjit.jit(3), ["here:<lambda>"]),
         (lambda: graphjit.grad(lambda x: x)(np.ones(3)), ["here:<lambda>"]),
@@ -73,7 +84,10 @@ def test_a_traceback_ends_in_the_users_code(call: Callable[[], Any], shown: list
 
 
 def test_the_frames_of_a_library_around_the_function_stay() -> None:
-    error = raised(lambda: minimize(graphjit.jit(lambda x: np.sum(x) if x[0] > 0 else 0.0), np.ones(2)), graphjit.TraceError)
+    error = raised(
+        lambda: minimize(graphjit.jit(lambda x: np.sum(x) if x[0] > 0 else 0.0), np.ones(2)),
+        graphjit.TraceError,
+    )
     shown = frames(error)
     assert "scipy/minimize" in shown
     assert shown[-1] == "here:<lambda>"
@@ -125,7 +139,11 @@ def test_groups_generators_and_recursion() -> None:
         "here:<lambda>",
         "here:numbers",
     ]
-    assert set(frames(raised(lambda: graphjit.jit(endless)(1.0), RecursionError))) == {*ME, "here:<lambda>", "here:endless"}
+    assert set(frames(raised(lambda: graphjit.jit(endless)(1.0), RecursionError))) == {
+        *ME,
+        "here:<lambda>",
+        "here:endless",
+    }
 
 
 def test_inside_a_coroutine_and_a_context_manager() -> None:
@@ -151,7 +169,12 @@ def test_an_exception_that_is_being_handled_keeps_its_frames() -> None:
 def test_everything_is_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "full_traceback", True)
     shown = frames(raised(lambda: graphjit.jit(outer)(np.ones(3))))
-    assert [entry for entry in shown if entry.startswith("here:")] == [*ME, "here:<lambda>", "here:outer", "here:inner"]
+    assert [entry for entry in shown if entry.startswith("here:")] == [
+        *ME,
+        "here:<lambda>",
+        "here:outer",
+        "here:inner",
+    ]
     assert shown[-1].startswith(("graphjit/", "numpy/"))
 
 

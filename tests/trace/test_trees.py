@@ -1,4 +1,6 @@
-"""Arguments and results as users have them: containers of any class, constants in trees, arrays that are not quite ndarrays."""
+"""Arguments and results as users have them: containers of any class, constants in trees, arrays that are not
+quite ndarrays.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_a_static_field_must_be_hashable() -> None:
         a: Any
         names: Any = dataclasses.field(metadata={"static": True})
 
-    with pytest.raises(TraceError, match=r"the field 'names' of Listed is static, so it must be hashable, not list"):
+    with pytest.raises(
+        TraceError, match=r"the field 'names' of Listed is static, so it must be hashable, not list"
+    ):
         graphjit.jit(lambda p: p.a)(Listed(1.0, ["x"]))
 
 
@@ -183,7 +187,9 @@ def test_constants_in_a_differentiated_tree_are_left_alone() -> None:
     assert (gradient["bias"], gradient["kind"], gradient["more"]) == (None, "relu", [None, 14.0])
     np.testing.assert_array_equal(gradient["w"], 4 * X)
 
-    out, tangent = graphjit.jvp(loss, (params,), ({"w": X, "bias": None, "kind": "relu", "more": [None, 0.0]},))
+    out, tangent = graphjit.jvp(
+        loss, (params,), ({"w": X, "bias": None, "kind": "relu", "more": [None, 0.0]},)
+    )
     assert (out, tangent) == (28.0, 56.0)
     with pytest.raises(DerivativeError, match=r"the tangent of None, which is no number, must be None"):
         graphjit.jvp(loss, (params,), ({"w": X, "bias": 1.0, "kind": "relu", "more": [None, 0.0]},))
@@ -214,13 +220,16 @@ def test_integers_and_bools_have_no_gradient(number: Any) -> None:
         lambda: graphjit.jit(lambda n: graphjit.grad(lambda x: x**2.0)(n))(number),
     )
     for call in calls:
-        with pytest.raises(DerivativeError, match=r"only floating point has a derivative \(at .*test_trees\.py:\d+\)"):
+        with pytest.raises(
+            DerivativeError, match=r"only floating point has a derivative \(at .*test_trees\.py:\d+\)"
+        ):
             call()
 
 
 def test_what_a_python_integer_should_be_instead() -> None:
     with pytest.raises(
-        DerivativeError, match=r"argument 0, part \['steps'\]: it is a Python int .*; pass 3\.0 instead of 3, or float\(x\)"
+        DerivativeError,
+        match=r"argument 0, part \['steps'\]: it is a Python int .*; pass 3\.0 instead of 3, or float\(x\)",
     ):
         graphjit.grad(lambda s: np.sum(s["w"] ** 2) * s["steps"])({"w": X, "steps": 7})
     assert graphjit.grad(lambda s, n: np.sum(s**2) * n)(2.0, 7) == 28.0  # not asked for: an ordinary number
@@ -248,7 +257,10 @@ def test_memory_maps_are_read_like_any_array() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (scipy.sparse.csr_matrix(np.eye(2)), r"scipy\.sparse.*pass x\.toarray\(\) where it is small, else its arrays"),
+        (
+            scipy.sparse.csr_matrix(np.eye(2)),
+            r"scipy\.sparse.*pass x\.toarray\(\) where it is small, else its arrays",
+        ),
         (scipy.sparse.coo_array(np.eye(2)), r"x\.data, x\.row, x\.col"),
         (np.ma.ones(3), r"MaskedArray.*x\.filled\(value\)"),
         (np.asmatrix(np.eye(2)), r"numpy\.matrix.*np\.asarray\(x\)"),
@@ -305,7 +317,14 @@ def test_inputs_are_named_as_users_write_them() -> None:
         return np.sum(params["w"][0]) * model.b + rest[0] * scale
 
     graph = graphjit.jit(f).dispatcher.staged({"w": [X]}, Model(X, 0.5), 2.0, 3.0, scale=4.0).graph
-    assert [node.attrs["name"] for node in graph.inputs] == ["params['w'][0]", "model.w", "model.b", "rest[0]", "rest[1]", "scale"]
+    assert [node.attrs["name"] for node in graph.inputs] == [
+        "params['w'][0]",
+        "model.w",
+        "model.b",
+        "rest[0]",
+        "rest[1]",
+        "scale",
+    ]
     point = SimpleNamespace(f=f)
     assert point.f is f
     graph = graphjit.grad(lambda x, y: x * y).dispatcher.staged(1.0, 2.0).graph

@@ -163,7 +163,9 @@ def test_vjp_has_aux_and_nested():
     _out, pullback, aux = graphjit.vjp(lambda x: (np.sum(x**3), x + 1), X, has_aux=True)
     np.testing.assert_allclose(pullback(1.0)[0], 3 * X**2)
     np.testing.assert_allclose(aux, X + 1)
-    hessian_diagonal = graphjit.jit(lambda x: graphjit.vjp(graphjit.grad(lambda z: np.sum(z**3)), x)[1](np.ones(7))[0])
+    hessian_diagonal = graphjit.jit(
+        lambda x: graphjit.vjp(graphjit.grad(lambda z: np.sum(z**3)), x)[1](np.ones(7))[0]
+    )
     np.testing.assert_allclose(hessian_diagonal(X), 6 * X)
 
 
@@ -285,7 +287,11 @@ def test_values_asked_while_tracing(use, words):
     with pytest.raises(TraceError, match=words) as caught:
         graphjit.jit(use)(1.0)
     assert f"{__file__}:" in str(caught.value)
-    assert "np.where" in str(caught.value) or "static_argnums" in str(caught.value) or "outside" in str(caught.value)
+    assert (
+        "np.where" in str(caught.value)
+        or "static_argnums" in str(caught.value)
+        or "outside" in str(caught.value)
+    )
 
 
 def test_asarray_of_a_traced_array():
@@ -337,7 +343,15 @@ def test_fall_through_arrays_give_the_same_result():
     swapped = base.astype(base.dtype.newbyteorder())
     wide = np.zeros((8, 12))
     wide[::2, ::2] = base
-    for x in (base, np.asfortranarray(base), readonly, misaligned, swapped, wide[::2, ::2], base[::-1, ::-1][::-1, ::-1]):
+    for x in (
+        base,
+        np.asfortranarray(base),
+        readonly,
+        misaligned,
+        swapped,
+        wide[::2, ::2],
+        base[::-1, ::-1][::-1, ::-1],
+    ):
         keep = x.copy()
         np.testing.assert_array_equal(c(x), want)
         np.testing.assert_array_equal(x, keep)
@@ -463,7 +477,13 @@ def test_random_while_tracing_is_refused():
 def run(code, **env):
     import os
 
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=os.environ | env, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+        timeout=120,
+    )
 
 
 def test_log_topics():

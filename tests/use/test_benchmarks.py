@@ -1,4 +1,6 @@
-"""The benchmarks themselves: every workload computes what NumPy computes, and `graphjit bench` does what it says."""
+"""The benchmarks themselves: every workload computes what NumPy computes, and `graphjit bench` does what it
+says.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def run(*arguments: str, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
-# ---------------------------------------------------------------------------------------------------- workloads
+# -------------------------------------------------------------------------------------------------- workloads
 
 
 def moved(workload: Workload, arguments: tuple[Any, ...], step: float, directions: Any) -> tuple[Any, ...]:
@@ -80,7 +82,11 @@ def test_value_is_numpys(workload: Workload, dtype: str) -> None:
     assert largest_difference(found, expected) <= workload.tolerance(dtype)
 
 
-DERIVATIVES = [workload for workload, dtype in SMALL if dtype == "float64" and workload.transform not in ("jit", "minimize")]
+DERIVATIVES = [
+    workload
+    for workload, dtype in SMALL
+    if dtype == "float64" and workload.transform not in ("jit", "minimize")
+]
 
 
 @pytest.mark.parametrize("workload", DERIVATIVES, ids=lambda workload: workload.name)
@@ -94,13 +100,17 @@ def test_derivative_is_the_slope_of_the_value(workload: Workload) -> None:
         return
     argnums = workload.argnums if isinstance(workload.argnums, tuple) else (workload.argnums,)
     rng = np.random.default_rng(7)
-    directions = tuple(optree.tree_map(lambda leaf: rng.normal(size=np.shape(leaf)), arguments[i]) for i in argnums)
+    directions = tuple(
+        optree.tree_map(lambda leaf: rng.normal(size=np.shape(leaf)), arguments[i]) for i in argnums
+    )
     if workload.transform == "hvp":
         gradient = graphjit.grad(f)
         expected = inner(slope(gradient, workload, arguments, (arguments[1],)), directions[0])
         assert inner(result, directions[0]) == pytest.approx(expected, rel=1e-6)
     elif workload.transform == "vjp":
-        assert inner(result[1], directions[0]) == pytest.approx(inner(arguments[1], slope(f, workload, arguments, directions)), rel=1e-6)
+        assert inner(result[1], directions[0]) == pytest.approx(
+            inner(arguments[1], slope(f, workload, arguments, directions)), rel=1e-6
+        )
     else:
         gradients = result[1] if workload.transform == "value_and_grad" else result
         found = inner(gradients if len(argnums) > 1 else (gradients,), directions)
@@ -117,21 +127,34 @@ def test_names_are_unique_and_every_family_has_a_small_size() -> None:
     assert len(WORKLOADS) == sum(len(family.WORKLOADS) for family in _FAMILIES)
     families = {workload.family for workload in WORKLOADS.values()}
     assert families == {workload.family for workload in workloads("test")}
-    assert {workload.family for workload in workloads("full")} == {w.family for w in workloads("quick")} == families - {"python_loop"}
-    assert all(workload.transform not in DIRECTIONAL or workload.argnums == 0 for workload in WORKLOADS.values())
+    assert (
+        {workload.family for workload in workloads("full")}
+        == {w.family for w in workloads("quick")}
+        == families - {"python_loop"}
+    )
+    assert all(
+        workload.transform not in DIRECTIONAL or workload.argnums == 0 for workload in WORKLOADS.values()
+    )
 
 
 def test_targets_name_workloads_that_exist() -> None:
     names = {workload.name for workload in workloads("full")}
     assert {*targets.FROM_256, *targets.BELOW_256} <= names
-    assert {"black_scholes_1e5", "black_scholes_1e7", "mlp_784_512_512_10", "scalar", "vector8", "pytree60"} <= names
+    assert {
+        "black_scholes_1e5",
+        "black_scholes_1e7",
+        "mlp_784_512_512_10",
+        "scalar",
+        "vector8",
+        "pytree60",
+    } <= names
 
 
 def test_sizes_in_names() -> None:
     assert [label(size) for size in (2, 512, 1000, 100_000, 2_000_000)] == ["2", "512", "1e3", "1e5", "2e6"]
 
 
-# ------------------------------------------------------------------------------------------- checking and timing
+# ---------------------------------------------------------------------------------------- checking and timing
 
 
 def test_agreement() -> None:
@@ -174,10 +197,15 @@ def test_a_peer_that_fails_or_lies_is_named_and_the_others_are_timed() -> None:
     }
     outcome = contest(WORKLOADS["vector8"], "float64", peers, 0.02)
     assert set(outcome.samples) == {"graphjit", "right"}
-    assert outcome.refused == {"wrong": "differs from graphjit by 5.0e-01", "broken": "RuntimeError: out of luck"}
+    assert outcome.refused == {
+        "wrong": "differs from graphjit by 5.0e-01",
+        "broken": "RuntimeError: out of luck",
+    }
     assert outcome.absent == {"unwritten": "not written"}
     assert outcome.moved_bytes == 128
-    assert set(contest(WORKLOADS["vector8"], "float64", peers | {"graphjit": peers["broken"]}, 0.02).refused) == {"graphjit"}
+    assert set(
+        contest(WORKLOADS["vector8"], "float64", peers | {"graphjit": peers["broken"]}, 0.02).refused
+    ) == {"graphjit"}
 
 
 def test_a_peer_that_takes_forever_is_stopped() -> None:
@@ -220,10 +248,14 @@ def test_triad_and_multiply_add_compute() -> None:
     try:
         a, b, c = np.zeros(64), np.arange(64.0), np.ones(64)
         pointers = [array.ctypes.data for array in (a, b, c)]
-        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_size_t)(module.address("triad"))(*pointers, 64)
+        ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_size_t)(module.address("triad"))(
+            *pointers, 64
+        )
         assert a.tolist() == (b + 3.0).tolist()
         out = np.full(machine().vector_bytes // 8, 0.5)
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address("fma_float64"))(out.ctypes.data, 2)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address("fma_float64"))(
+            out.ctypes.data, 2
+        )
         # Two rounds from 1/2: 3/4, 7/8; the sum of all chains is stored on top of the start.
         assert out.tolist() == [0.5 + limits.ACCUMULATORS * 0.875] * out.size
     finally:
@@ -238,7 +270,7 @@ def test_peak_memory_is_that_of_one_call() -> None:
     assert found["kept"] < 8e6
 
 
-# ------------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------------------ the command
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +301,17 @@ def test_compare(record_file: Path, tmp_path: Path) -> None:
     record = results.load(record_file)
     old = tmp_path / "old.json"
     row = record.rows[0]
-    replace(record, rows=[replace(row, samples={peer: [s / 100.0 for s in seconds] for peer, seconds in row.samples.items()})]).save(old)
-    text = run("--quick", "--filter", "vector8", "--peers", "graphjit", "--no-first-call", "--compare", str(old))
+    replace(
+        record,
+        rows=[
+            replace(
+                row, samples={peer: [s / 100.0 for s in seconds] for peer, seconds in row.samples.items()}
+            )
+        ],
+    ).save(old)
+    text = run(
+        "--quick", "--filter", "vector8", "--peers", "graphjit", "--no-first-call", "--compare", str(old)
+    )
     assert "new over old" in text
     assert "slower" in text
     assert "1 rows in both" in text
@@ -314,11 +355,14 @@ def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_threads_run_in_a_process_of_their_own() -> None:
     options = suite.Options(quick=True, filter="vector8", peers=("graphjit",), threads=1, first_call=False)
-    assert " ".join(command.arguments(options)) == "--quick --no-first-call --filter vector8 --threads 1 --peers graphjit"
+    assert (
+        " ".join(command.arguments(options))
+        == "--quick --no-first-call --filter vector8 --threads 1 --peers graphjit"
+    )
     assert command.main(options) == 0
 
 
-# ------------------------------------------------------------------------------------- what a record is judged by
+# --------------------------------------------------------------------------------- what a record is judged by
 
 
 def measured(name: str, moved_bytes: float = 0.0, **seconds: float) -> results.Measurement:
@@ -331,7 +375,9 @@ def measured(name: str, moved_bytes: float = 0.0, **seconds: float) -> results.M
 
 def made_up(*rows: results.Measurement) -> results.Record:
     arithmetic = {dtype: {1: 1e11, 2: 2e11} for dtype in limits.BYTES}
-    return results.Record({"last_cache_bytes": 1 << 20}, limits.Limits({1: 1e10, 2: 2e10}, arithmetic), {}, {}, list(rows))
+    return results.Record(
+        {"last_cache_bytes": 1 << 20}, limits.Limits({1: 1e10, 2: 2e10}, arithmetic), {}, {}, list(rows)
+    )
 
 
 def test_targets() -> None:

@@ -110,7 +110,7 @@ def refused(*args: str) -> str:
     return line
 
 
-# ------------------------------------------------------------------------------------------------------ inspect
+# ---------------------------------------------------------------------------------------------------- inspect
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("llvm", "asm")])
@@ -149,7 +149,9 @@ def test_stages_are_those_of_the_pipeline():
 
 
 def test_arguments_from_the_command_line(model):
-    text = run("inspect", model + "softmax_loss", "--stage", "trace", "--arg", "f32[3,4]", "--arg", "f32[5,3]")
+    text = run(
+        "inspect", model + "softmax_loss", "--stage", "trace", "--arg", "f32[3,4]", "--arg", "f32[5,3]"
+    )
     assert "%0 = input name='w' : f32[3,4]" in text
     assert "return" in text
     assert ": f64[]" in run("inspect", model + "shifted", "--arg", "2.5", "--stage", "trace")
@@ -186,13 +188,19 @@ def test_diff(model):
     text = run("inspect", model + "softmax_loss", "--grad", "--diff", "gradient", "optimized")
     lines = text.splitlines()
     assert lines[:2] == ["--- gradient", "+++ optimized"]
-    assert any(line.startswith("+") and "contract" in line for line in lines) or any(line.startswith("-") for line in lines)
+    assert any(line.startswith("+") and "contract" in line for line in lines) or any(
+        line.startswith("-") for line in lines
+    )
     assert run("inspect", model + "softmax_loss", "--diff", "trace", "trace") == ""
 
 
 def test_why_not_fused(model):
     lines = run("inspect", model + "softmax_loss", "--grad", "--why-not-fused").splitlines()
-    steps = [s for s in run("inspect", model + "softmax_loss", "--grad", "--stage", "program").splitlines() if s.startswith("  k")]
+    steps = [
+        s
+        for s in run("inspect", model + "softmax_loss", "--grad", "--stage", "program").splitlines()
+        if s.startswith("  k")
+    ]
     assert len(lines) == len(steps) - 1
     assert "(k0) and" in lines[0]
     assert "runs as a call or loop nest of its own" in lines[0]
@@ -201,7 +209,9 @@ def test_why_not_fused(model):
     tanh = next(line.split()[0][1:] for line in optimized.splitlines() if "= tanh" in line)
     assert run("inspect", model + "softmax_loss", "--grad", "--why-not-fused", product, tanh) == lines[0]
     assert "share a kernel" in run("inspect", model + "softmax_loss", "--grad", "--why-not-fused", tanh, tanh)
-    assert "no step of its own" in run("inspect", model + "softmax_loss", "--grad", "--why-not-fused", "0", tanh)
+    assert "no step of its own" in run(
+        "inspect", model + "softmax_loss", "--grad", "--why-not-fused", "0", tanh
+    )
     assert run("inspect", model + "nothing", "--why-not-fused") == "everything runs in 1 step"
 
 
@@ -217,7 +227,13 @@ def test_graph_for_other_tools(model):
 def test_timings(model):
     lines = run("inspect", model + "softmax_loss", "--grad", "--time-passes").splitlines()
     steps = [line.split()[:2] for line in lines[2:]]
-    for wanted in (["trace", "grad"], ["graph", "simplify"], ["schedule", "fuse"], ["loops", "vectorize"], ["llvm", "machine"]):
+    for wanted in (
+        ["trace", "grad"],
+        ["graph", "simplify"],
+        ["schedule", "fuse"],
+        ["loops", "vectorize"],
+        ["llvm", "machine"],
+    ):
         assert wanted in steps, wanted
     numbers = [float(line.split()[-1]) for line in lines[2:]]
     assert sum(numbers[:-1]) == pytest.approx(numbers[-1], abs=0.1)
@@ -225,12 +241,19 @@ def test_timings(model):
 
 def test_program_tells_costs(model):
     lines = run("inspect", model + "softmax_loss", "--grad", "--stage", "program").splitlines()
-    costs = [[int(word) for word in re.findall(r"\d+", line)] for line in lines if line.startswith(("    moves", "  total moves"))]
+    costs = [
+        [int(word) for word in re.findall(r"\d+", line)]
+        for line in lines
+        if line.startswith(("    moves", "  total moves"))
+    ]
     steps = [line for line in lines if line.startswith("  k")]
     assert len(costs) == len(steps) + 1
     assert [sum(column) for column in zip(*costs[:-1], strict=True)] == costs[-1]
     product = lines.index("  k0 product, (20, 12) by (12, 16), strides (12, 1) and (16, 1)")
-    assert lines[product + 3] == f"    moves {8 * (20 * 12 + 12 * 16 + 20 * 16)} B, {2 * 20 * 12 * 16} flops, about 96 ns"
+    assert (
+        lines[product + 3]
+        == f"    moves {8 * (20 * 12 + 12 * 16 + 20 * 16)} B, {2 * 20 * 12 * 16} flops, about 96 ns"
+    )
 
 
 def test_memory(model):
@@ -256,7 +279,9 @@ def test_memory_of_many_steps_shares_columns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     body = "import numpy as np\n\ndef deep(x, w):\n    for _ in range(60):\n        x = np.cumsum(x @ w, axis=0)\n    return x\n"
     Path("deep_model.py").write_text(body)
-    lines = run("inspect", "deep_model.py:deep", "--memory", "--arg", "f64[20,20]", "--arg", "f64[20,20]").splitlines()
+    lines = run(
+        "inspect", "deep_model.py:deep", "--memory", "--arg", "f64[20,20]", "--arg", "f64[20,20]"
+    ).splitlines()
     assert lines[0].endswith("120 steps")
     assert lines[1].endswith("(2 steps a column)")
     assert {len(line.split()[3]) for line in lines[2:-2]} == {60}
@@ -295,7 +320,9 @@ def test_mistakes_are_one_line(model, command):
 def test_a_file_that_does_not_import(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("broken_model.py").write_text("import numpy as np\nraise RuntimeError('no licence')\n")
-    assert "importing broken_model.py failed: RuntimeError: no licence" in refused("inspect", "broken_model.py:f")
+    assert "importing broken_model.py failed: RuntimeError: no licence" in refused(
+        "inspect", "broken_model.py:f"
+    )
     Path("unfinished_model.py").write_text("def f(:\n")
     assert "importing unfinished_model.py failed: SyntaxError" in refused("inspect", "unfinished_model.py:f")
 
@@ -313,7 +340,7 @@ def test_module_can_be_run():
     assert done.stdout.startswith("variable")
 
 
-# -------------------------------------------------------------------------------------------------- ops and flags
+# ---------------------------------------------------------------------------------------------- ops and flags
 
 
 def test_ops_lists_everything():

@@ -36,7 +36,9 @@ def test_readme_names_the_two_commands():
 COMMANDS = [(name, block) for name in ("ARCHITECTURE.md", "README.md") for block in blocks(name, "console")]
 
 
-@pytest.mark.parametrize(("document", "block"), COMMANDS, ids=[block.split("\n")[0][19:] for _, block in COMMANDS])
+@pytest.mark.parametrize(
+    ("document", "block"), COMMANDS, ids=[block.split("\n")[0][19:] for _, block in COMMANDS]
+)
 def test_command_blocks_print_what_they_show(document, block, monkeypatch, request):
     first, _, shown = block.partition("\n")
     assert first.startswith("$ graphjit "), first
@@ -47,6 +49,8 @@ def test_command_blocks_print_what_they_show(document, block, monkeypatch, reque
     printed = "\n".join(line.rstrip() for line in done.output.strip().splitlines()) + "\n"
     if request.config.getoption("--update-golden"):
         path = ROOT / document
-        path.write_text(path.read_text().replace(f"```console\n{block}```", f"```console\n{first}\n{printed}```"))
+        path.write_text(
+            path.read_text().replace(f"```console\n{block}```", f"```console\n{first}\n{printed}```")
+        )
     else:
         assert printed.splitlines() == [line.rstrip() for line in shown.strip().splitlines()]

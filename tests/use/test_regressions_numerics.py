@@ -1,4 +1,6 @@
-"""Programs that once gave a wrong number or raised although they are plain NumPy; each test says what it guards."""
+"""Programs that once gave a wrong number or raised although they are plain NumPy; each test says what it
+guards.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ LISTS: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("function", LISTS)
 def test_reductions_take_lists_of_traced_values(function: Callable[[Any], Any]) -> None:
-    """NumPy's protocols do not see a list's elements: np.mean raised "setting an array element with a sequence", np.max a TraceError."""
+    """NumPy's protocols do not see a list's elements: np.mean raised "setting an array element with a
+    sequence", np.max a TraceError.
+    """
     same(function, np.arange(6.0).reshape(2, 3) / 3)
 
 
@@ -56,12 +60,19 @@ def test_int64_beside_uint64_is_compared_exactly(ufunc: np.ufunc) -> None:
     """NumPy has loops of their own for the two; they share no dtype, so graphjit raised a ShapeError."""
     signed = np.array([-1, 0, 5, 2**63 - 1, -(2**63), 7], dtype=np.int64)
     unsigned = np.array([2**64 - 1, 0, 5, 2**63, 2**63, 3], dtype=np.uint64)
-    for x, y in ((signed, unsigned), (unsigned, signed), (signed[:, None], unsigned), (signed.astype(np.int8), unsigned)):
+    for x, y in (
+        (signed, unsigned),
+        (unsigned, signed),
+        (signed[:, None], unsigned),
+        (signed.astype(np.int8), unsigned),
+    ):
         same(lambda a, b: ufunc(a, b), x, y)
 
 
 def test_derivatives_of_sinc_near_zero() -> None:
-    """The quotient's derivative is a difference of two terms of size 1/x: at 1e-8 it was 30 % off, at 5e-324 NaN."""
+    """The quotient's derivative is a difference of two terms of size 1/x: at 1e-8 it was 30 % off, at 5e-324
+    NaN.
+    """
     points = np.array([0.0, 5e-324, 1e-8, 1e-4, 0.1, 0.3, 0.31, 0.318, 0.319, 0.5, -0.2, 1.0, 7.3])
     first = graphjit.grad(lambda x: np.sum(np.sinc(x)))
     second = graphjit.grad(lambda x: np.sum(first(x)))
@@ -82,7 +93,9 @@ def test_derivatives_of_sinc_near_zero() -> None:
 
 
 def test_numpys_own_error_does_not_hide_ours() -> None:
-    """A NumPy scalar type, or a plain array from outside, asked for the value: "setting an array element with a sequence" said nothing."""
+    """A NumPy scalar type, or a plain array from outside, asked for the value: "setting an array element with
+    a sequence" said nothing.
+    """
     outside = np.zeros(2)
 
     def write(x: Any) -> Any:

@@ -1,4 +1,6 @@
-"""What people do to a compiled function: rebind, resize, loop, return odd things. Each test is a defect that once was."""
+"""What people do to a compiled function: rebind, resize, loop, return odd things. Each test is a defect that
+once was.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def agree(function, plain, change):
 
 
 def test_a_global_of_a_called_function_is_followed(monkeypatch):
-    agree(graphjit.jit(lambda x: scaled(x)), scaled, lambda: monkeypatch.setattr(sys.modules[__name__], "SCALE", 5.0))
+    agree(
+        graphjit.jit(lambda x: scaled(x)),
+        scaled,
+        lambda: monkeypatch.setattr(sys.modules[__name__], "SCALE", 5.0),
+    )
 
 
 def test_a_cell_of_a_called_function_is_followed():
@@ -145,7 +151,12 @@ def test_class_attributes_are_followed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda m: setattr(m.layers[1], "w", np.zeros(4)), lambda m: setattr(m, "rate", 3.0), lambda m: m.layers.pop()]
+    "change",
+    [
+        lambda m: setattr(m.layers[1], "w", np.zeros(4)),
+        lambda m: setattr(m, "rate", 3.0),
+        lambda m: m.layers.pop(),
+    ],
 )
 def test_objects_in_lists_and_properties_are_followed(change):
     model = Model()
@@ -182,7 +193,11 @@ def test_libraries_and_long_containers_need_few_guards():
 
     long = [1.0] * 1000
     kinds = sorted(type(guard).__name__ for guard in find_guards(function).guards)
-    assert kinds == ["CellGuard", "MemoryGuard", "SequenceGuard"]  # `long`, code and defaults of the function, all items at once
+    assert kinds == [
+        "CellGuard",
+        "MemoryGuard",
+        "SequenceGuard",
+    ]  # `long`, code and defaults of the function, all items at once
     deep = []
     deep.append(deep)
     assert find_guards(lambda x: deep).guards  # a list that holds itself
@@ -200,7 +215,12 @@ def test_a_counter_in_the_function_counts_every_call():
 
 
 @pytest.mark.parametrize(
-    "change", [lambda w: setattr(w, "shape", (2, 4)), lambda w: w.resize((3, 4), refcheck=False), lambda w: setattr(w, "dtype", "f4")]
+    "change",
+    [
+        lambda w: setattr(w, "shape", (2, 4)),
+        lambda w: w.resize((3, 4), refcheck=False),
+        lambda w: setattr(w, "dtype", "f4"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:Setting the (shape|dtype):DeprecationWarning")
 def test_a_captured_array_may_change_its_shape_and_dtype_in_place(change):
@@ -262,7 +282,9 @@ def test_cotangents_that_are_no_numbers_are_refused(wrong):
 def test_messages_say_what_to_do():
     with pytest.raises(graphjit.UnsupportedError, match=r"x\.filled"):
         graphjit.jit(lambda x: x)(np.ma.array([1.0, 2.0], mask=[True, False]))
-    with pytest.raises(graphjit.TraceError, match=r"formatting needs.*test_regressions_use.py:\d+.*format it outside"):
+    with pytest.raises(
+        graphjit.TraceError, match=r"formatting needs.*test_regressions_use.py:\d+.*format it outside"
+    ):
         graphjit.jit(lambda x: f"{x:.3f}")(1.0)
     with pytest.raises(graphjit.TraceError, match=r"a key of a dict or an item of a set needs the value"):
         graphjit.jit(lambda x: {x[0]})(X)
@@ -293,13 +315,19 @@ def test_many_elementary_functions_are_called_rather_than_inlined():
         return np.sum(x)
 
     for size in (10, 4000):
-        text = pipeline.compile_graph(graphjit.grad(chain).dispatcher.staged(np.ones(size)).graph).module.render()
+        text = pipeline.compile_graph(
+            graphjit.grad(chain).dispatcher.staged(np.ones(size)).graph
+        ).module.render()
         assert len(re.findall(r"= call .* @gj_sin_f64_", text)) >= 30
         assert text.count("\n") < 12_000
 
 
 def test_many_leaves_are_split_over_kernels():
-    graph = graphjit.grad(lambda d: sum(v * v for v in d)).dispatcher.staged([float(i) for i in range(1000)]).graph
+    graph = (
+        graphjit.grad(lambda d: sum(v * v for v in d))
+        .dispatcher.staged([float(i) for i in range(1000)])
+        .graph
+    )
     _, program = pipeline.schedule(pipeline.optimize(graph))
     assert max(len(step.nodes) for step in program.steps) <= 192
     assert len(program.steps) <= 20
@@ -308,7 +336,8 @@ def test_many_leaves_are_split_over_kernels():
 def test_a_signal_during_code_generation_waits():
     """An exception raised inside of llvmlite would leave an LLVM object with two owners.
 
-    In a process of its own: where other threads of the program take signals, Python runs the handler at once whatever this thread blocks.
+    In a process of its own: where other threads of the program take signals, Python runs the handler at once
+    whatever this thread blocks.
     """
     code = """
 import os, signal
@@ -380,6 +409,10 @@ def test_draws_from_a_captured_generator_are_refused():
 
 def test_writing_into_a_captured_array_says_so():
     held = np.zeros(3)
-    for f in (lambda x: np.copyto(held, x), lambda x: np.add.at(held, 0, x[0]), lambda x: np.add(x, x, out=held)):
+    for f in (
+        lambda x: np.copyto(held, x),
+        lambda x: np.add.at(held, 0, x[0]),
+        lambda x: np.add(x, x, out=held),
+    ):
         with pytest.raises(TraceError, match="array from outside"):
             graphjit.jit(f)(np.ones(3))

@@ -36,7 +36,9 @@ def traced() -> Graph:
 
 def test_every_pass_of_every_stage_is_seen() -> None:
     timer, texts = Time(), dict[str, str]()
-    made = pipeline.compile_graph(traced(), runner=Runner([timer, Verify(), Compare(), Dump(texts.__setitem__)]))
+    made = pipeline.compile_graph(
+        traced(), runner=Runner([timer, Verify(), Compare(), Dump(texts.__setitem__)])
+    )
     names = [row[1] for row in timer.rows]
     for wanted in ("simplify", "fuse", "plan", "lower", *(step.__name__ for step in pipeline.LOOP_PASSES)):
         assert wanted in names
@@ -60,8 +62,14 @@ def wrong_loops(kernel: LoopKernel) -> LoopKernel:
     def changed(statement: Statement) -> Statement:
         if isinstance(statement, For):
             return replace(statement, body=tuple(map(changed, statement.body)))
-        if isinstance(statement, Let) and isinstance(statement.value, Const) and statement.ref.dtype.kind == "f":
-            return Let(statement.ref, Const(np.asarray(statement.value.value + 0.25, statement.ref.dtype)[()]))
+        if (
+            isinstance(statement, Let)
+            and isinstance(statement.value, Const)
+            and statement.ref.dtype.kind == "f"
+        ):
+            return Let(
+                statement.ref, Const(np.asarray(statement.value.value + 0.25, statement.ref.dtype)[()])
+            )
         return statement
 
     return kernel.with_body(tuple(map(changed, kernel.body)))
@@ -77,7 +85,9 @@ def test_a_planted_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(IRError, match=r"pass 4 \(wrong_graph\)|pass 5 \(wrong_graph\)"):
         compiled()
     monkeypatch.setattr(pipeline, "GRAPH_PASSES", passes)
-    monkeypatch.setattr(pipeline, "LOOP_PASSES", (*pipeline.LOOP_PASSES[:2], wrong_loops, *pipeline.LOOP_PASSES[2:]))
+    monkeypatch.setattr(
+        pipeline, "LOOP_PASSES", (*pipeline.LOOP_PASSES[:2], wrong_loops, *pipeline.LOOP_PASSES[2:])
+    )
     with pytest.raises(IRError, match=r"pass \d+ \(wrong_loops\) changed output"):
         compiled()
 
@@ -100,7 +110,18 @@ def test_passes_can_be_stopped() -> None:
 
 def test_the_command_line_watches_passes(tmp_path: Path) -> None:
     target = f"{ROOT / 'examples' / 'follow.py'}:loss"
-    found = CliRunner().invoke(app, ["inspect", target, "--grad", "--verify-each", "--compare-each", "--dump-passes", str(tmp_path / "d")])
+    found = CliRunner().invoke(
+        app,
+        [
+            "inspect",
+            target,
+            "--grad",
+            "--verify-each",
+            "--compare-each",
+            "--dump-passes",
+            str(tmp_path / "d"),
+        ],
+    )
     assert found.exit_code == 0, found.output
     assert "graph" in found.output
     assert "00-input.txt" in sorted(path.name for path in (tmp_path / "d").iterdir())

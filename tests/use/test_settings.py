@@ -23,14 +23,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHJIT_")} | environment
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, env=env)
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith("GRAPHJIT_")
+    } | environment
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT, env=env
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("GRAPHJIT_LOG", "retrace,foo", "there is no topic 'foo'; the topics are retrace, grad, compile, donate"),
+        (
+            "GRAPHJIT_LOG",
+            "retrace,foo",
+            "there is no topic 'foo'; the topics are retrace, grad, compile, donate",
+        ),
         ("GRAPHJIT_NUM_THREADS", "abc", "it must be a number of threads, 1 or more"),
         ("GRAPHJIT_NUM_THREADS", "0", "it must be a number of threads"),
         ("GRAPHJIT_NUM_THREADS", "-2", "it must be a number of threads"),
@@ -48,11 +56,22 @@ def test_what_means_nothing_is_refused_by_name(name: str, text: str, says: str) 
 
 def test_what_is_understood() -> None:
     values = config.read(
-        {"GRAPHJIT_LOG": " retrace , compile", "GRAPHJIT_NUM_THREADS": " 3 ", "OMP_NUM_THREADS": "4,2", "GRAPHJIT_VERIFY": "1"}
+        {
+            "GRAPHJIT_LOG": " retrace , compile",
+            "GRAPHJIT_NUM_THREADS": " 3 ",
+            "OMP_NUM_THREADS": "4,2",
+            "GRAPHJIT_VERIFY": "1",
+        }
     )
     assert values["GRAPHJIT_LOG"] == {"retrace", "compile"}
-    assert (values["GRAPHJIT_NUM_THREADS"], values["OMP_NUM_THREADS"], values["GRAPHJIT_VERIFY"]) == (3, 4, True)
-    empty = config.read({setting.name: "" for setting in config.SETTINGS if setting.name != "GRAPHJIT_CACHE_DIR"})
+    assert (values["GRAPHJIT_NUM_THREADS"], values["OMP_NUM_THREADS"], values["GRAPHJIT_VERIFY"]) == (
+        3,
+        4,
+        True,
+    )
+    empty = config.read(
+        {setting.name: "" for setting in config.SETTINGS if setting.name != "GRAPHJIT_CACHE_DIR"}
+    )
     assert empty["GRAPHJIT_NUM_THREADS"] is None
     assert empty["GRAPHJIT_LOG"] == frozenset()
     assert empty["GRAPHJIT_TRACEBACK"] == "user"
@@ -76,7 +95,9 @@ def test_version() -> None:
     assert done.output == f"graphjit {graphjit.__version__}\n"
 
 
-def test_the_log_says_what_was_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_says_what_was_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(config, "log_topics", frozenset({"compile"}))
 
     def logged(x):
@@ -153,7 +174,9 @@ def test_short_compilations_closed_and_missing_streams_are_silent(monkeypatch: p
 
 def test_the_watching_thread_takes_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = []
-    monkeypatch.setattr(progress._Watch, "run", lambda self: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    monkeypatch.setattr(
+        progress._Watch, "run", lambda self: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    )
     with progress.watching(SimpleNamespace(name="f", nodes=list), progress.SMALL + 1):  # type: ignore[arg-type]
         pass
     assert signal.SIGINT in masks[0]
@@ -178,7 +201,9 @@ def test_errstate_around_a_call_is_mentioned_once(monkeypatch: pytest.MonkeyPatc
         assert np.isinf(reciprocal(zero)).all()
     with np.errstate(all="raise"):
         assert np.isinf(reciprocal(zero)).all()  # native code: not looked at
-        with pytest.warns(RuntimeWarning, match=r"np\.errstate\(divide='raise', .*\) has no effect on compiled code") as caught:
+        with pytest.warns(
+            RuntimeWarning, match=r"np\.errstate\(divide='raise', .*\) has no effect on compiled code"
+        ) as caught:
             assert np.isinf(reciprocal(np.zeros(3))).all()
         assert caught[0].filename == __file__
         assert np.isinf(reciprocal(np.zeros(4))).all()

@@ -1,9 +1,10 @@
 """A whole program as one LLVM module: kernels and the driver that runs them.
 
 Job: emit every step, give the arena, return the status.
-Input: a `Program` and its loop kernels.  Output: module text whose function ``program(inputs, outputs) -> i64`` does everything.
-Invariants: 0 means success, a positive status is a code of ``Program.errors``, -1 is lack of memory, -2 an interruption; a large arena is kept between calls and taken
-by exchange, so concurrent calls never share one.
+Input: a `Program` and its loop kernels. Output: module text whose function ``program(inputs, outputs) ->
+i64`` does everything.
+Invariants: 0 means success, a positive status is a code of ``Program.errors``, -1 is lack of memory, -2 an
+interruption; a large arena is kept between calls and taken by exchange, so concurrent calls never share one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
                 known[key] = kernel.name
                 emit_kernel(module, kernel, kernel.name, later)
             pointers = [bases[buffer] for buffer in given]
-            fn.do(f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})")
+            fn.do(
+                f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})"
+            )
     looks.end(status)
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
@@ -66,7 +69,9 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
 
 
 class _Looks:
-    """Looks for signals between the steps of a program that takes long; others have none, and no other code."""
+    """Looks for signals between the steps of a program that takes long; others have none, and no other
+    code.
+    """
 
     def __init__(self, fn: Function, program: Program, kernels: Mapping[str, LoopKernel]) -> None:
         self.fn = fn
@@ -92,7 +97,9 @@ class _Looks:
         self.passed += self.times[step.name]
 
     def end(self, status: str) -> None:
-        """The block that all looks lead to when a handler raised; the arena is given back after it as always."""
+        """The block that all looks lead to when a handler raised; the arena is given back after it as
+        always.
+        """
         if self.stop:
             end = self.fn.label("end")
             self.fn.do(f"br label %{end}")
@@ -106,7 +113,11 @@ def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buf
     """The position of the last step that reads each buffer."""
     found: dict[Buffer, int] = {}
     for i, step in enumerate(program.steps):
-        read = [program.buffers[storage(arg)] for arg in step.node.args] if isinstance(step, Product) else loaded(kernels[step.name].body)
+        read = (
+            [program.buffers[storage(arg)] for arg in step.node.args]
+            if isinstance(step, Product)
+            else loaded(kernels[step.name].body)
+        )
         found.update((buffer, i) for buffer in read)
     return found
 
@@ -158,7 +169,10 @@ def _product(fn: Function, program: Program, step: Product, bases: Bases, known:
     element = kind(step.node.dtype)
     short = "f64" if element == "double" else "f32"
     symbol = f"gj_gemm_{short}"
-    direct = plan(Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]), host_tile(short))
+    direct = plan(
+        Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]),
+        host_tile(short),
+    )
     if direct is not None:
         w = Writer.within(fn)
         if direct not in known:
@@ -168,7 +182,9 @@ def _product(fn: Function, program: Program, step: Product, bases: Bases, known:
         call_direct(w, known[direct], direct, [operands[i] for i in direct.order])
         return
     declare_tiles(fn.module, host_tile(short), step.n, transposes=step.rhs[0] == 1 and step.rhs[1] != 1)
-    fn.module.declare(symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)")
+    fn.module.declare(
+        symbol, f"declare void @{symbol}(i64, i64, i64, ptr, i64, i64, ptr, i64, i64, ptr, i64, i64)"
+    )
     places = [bases[program.buffers[storage(node)]] for node in (x, y, step.node)]
     start, head, done = fn.current, fn.label("batch"), fn.label("done")
     if step.batch > 1:

@@ -2,9 +2,10 @@
 
 Job: one function per kernel over flat NumPy arrays, one function that runs them in order.
 Input: a `Program` and its loop kernels.  Output: the text of a module.
-Invariants: the text runs as it is under CPython and, function by function, under ``numba.njit(error_model="numpy")``;
-parallel and simd loops are plain loops, so sums are those of the loop IR read line by line; but a long sum in lanes, which has partial sums in
-its lanes, is as good here because what its additions round away is added at its end.
+Invariants: the text runs as it is under CPython and, function by function, under
+``numba.njit(error_model="numpy")``; parallel and simd loops are plain loops, so sums are those of the loop IR
+read line by line; but a long sum in lanes, which has partial sums in its lanes, is as good here because what
+its additions round away is added at its end.
 
     def k0(in0, out0, status):
         t1 = np.float64(2.0)
@@ -22,7 +23,20 @@ from graphjit.backend.numba import scalar
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.types import I64
 from graphjit.loops import ir
-from graphjit.loops.ir import Accumulate, Address, Check, Const, For, Index, Init, Let, Load, LoopKernel, Ref, Statement
+from graphjit.loops.ir import (
+    Accumulate,
+    Address,
+    Check,
+    Const,
+    For,
+    Index,
+    Init,
+    Let,
+    Load,
+    LoopKernel,
+    Ref,
+    Statement,
+)
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program
 
@@ -41,7 +55,8 @@ def parameters(program: Program) -> list[Buffer]:
 def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
     """The module of ``program``; ``kernels`` by step name.
 
-    Its function ``program`` takes a flat array for each of `parameters`, the arena (uint8) and the status (one int64).
+    Its function ``program`` takes a flat array for each of `parameters`, the arena (uint8) and the status
+    (one int64).
     """
     imports: set[str] = set()
     functions: list[str] = []
@@ -59,7 +74,11 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
         functions.append(printer.text())
         used.update(dict.fromkeys(printer.parameters))
         calls.append(f"{kernel.name}({', '.join([*(b.name for b in printer.parameters), 'status'])})")
-    views = [f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})" for b in used if b.kind == "arena"]
+    views = [
+        f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})"
+        for b in used
+        if b.kind == "arena"
+    ]
     names = [*(buffer.name for buffer in parameters(program)), "arena", "status"]
     body = [*views, *calls] or ["pass"]
     driver = "\n".join([f"def program({', '.join(names)}):", *(INDENT + line for line in body)])
@@ -77,7 +96,9 @@ def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[
     (x_row, x_column), (y_row, y_column) = step.lhs, step.rhs
     names = [buffer.name for buffer in buffers]
     if step.batch > 1:
-        names = [f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)]
+        names = [
+            f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)
+        ]
     call = f"product({names[0]}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, {step.m}, {step.n}, {step.k})"
     return [call] if step.batch == 1 else [f"for batch in range({step.batch}):", INDENT + call]
 
@@ -88,7 +109,9 @@ class _Kernel:
     def __init__(self, kernel: LoopKernel, imports: set[str]) -> None:
         self.kernel = kernel
         self.imports = imports
-        self.parameters = [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
+        self.parameters = [
+            buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")
+        ]
         self.kept: list[Ref] = []  # sums in the lanes of the loop that is open
 
     def text(self) -> str:
@@ -111,7 +134,10 @@ class _Kernel:
             lines += [f"{INDENT * depth}{ref!r}_lost = {scalar.literal(ref.dtype.type(0))}" for ref in kept]
             lines.append(INDENT * depth + _head(statement))
             self.body(statement.body, depth + 1, lines)
-            lines += [f"{INDENT * depth}{ref!r} = {ref!r} + {ref!r}_lost if {ref!r}_lost == {ref!r}_lost else {ref!r}" for ref in kept]
+            lines += [
+                f"{INDENT * depth}{ref!r} = {ref!r} + {ref!r}_lost if {ref!r}_lost == {ref!r}_lost else {ref!r}"
+                for ref in kept
+            ]
             self.kept = [ref for ref in self.kept if ref not in kept]
 
     def statement(self, statement: Statement) -> list[str]:
@@ -119,16 +145,23 @@ class _Kernel:
         if isinstance(statement, Let):
             return self.let(statement)
         if isinstance(statement, Init):
-            return [f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype, statement.running))}"]
+            return [
+                f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype, statement.running))}"
+            ]
         if isinstance(statement, Accumulate):
             ref = statement.ref
             if statement.factor is not None:
                 scaled = scalar.combine("mul", ref.dtype, repr(ref), repr(statement.factor))
-                return [f"{ref!r} = {scaled}", f"{ref!r} = {scalar.combine('add', ref.dtype, repr(ref), repr(statement.value))}"]
+                return [
+                    f"{ref!r} = {scaled}",
+                    f"{ref!r} = {scalar.combine('add', ref.dtype, repr(ref), repr(statement.value))}",
+                ]
             if ref in self.kept:
                 self.imports.add("two_sum")
                 return [f"{ref!r}, {ref!r}_lost = two_sum({ref!r}, {ref!r}_lost, {statement.value!r})"]
-            return [f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"]
+            return [
+                f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"
+            ]
         if isinstance(statement, Check):
             return self.report(f"not {statement.ok!r}", statement.code)
         assert isinstance(statement, ir.Store), "matrix products are printed as loops"
@@ -165,7 +198,11 @@ def _long_sums(loop: For) -> list[Ref]:
     if loop.kind != "simd" or loop.extent <= LONG:
         return []
     stages = ir.running(loop)
-    return [ref for ref, combine in ir.open_accumulators(loop).items() if combine == "add" and ref.dtype.kind == "f" and ref not in stages]
+    return [
+        ref
+        for ref, combine in ir.open_accumulators(loop).items()
+        if combine == "add" and ref.dtype.kind == "f" and ref not in stages
+    ]
 
 
 def _head(loop: For) -> str:

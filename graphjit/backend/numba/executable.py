@@ -47,15 +47,23 @@ class NumbaExecutable:
         self._call = load(self.source, not python)
 
     def run(
-        self, arrays: Sequence[np.ndarray], into: Mapping[int, np.ndarray] | None = None, failures: Sequence[Failure] | None = None
+        self,
+        arrays: Sequence[np.ndarray],
+        into: Mapping[int, np.ndarray] | None = None,
+        failures: Sequence[Failure] | None = None,
     ) -> list[np.ndarray]:
-        """Outputs for contiguous arrays of the declared types; ``into`` and ``failures`` as in `Executable.run`.
+        """Outputs for contiguous arrays of the declared types; ``into`` and ``failures`` as in
+        `Executable.run`.
 
         Raises:
             the exception that the program reports, with the user's line.
         """
         outputs = allocate(self.outputs, into or {})
-        tables: dict[str, Sequence[np.ndarray]] = {"input": arrays, "const": self.constants, "output": outputs}
+        tables: dict[str, Sequence[np.ndarray]] = {
+            "input": arrays,
+            "const": self.constants,
+            "output": outputs,
+        }
         given = [tables[buffer.kind][buffer.slot].reshape(-1) for buffer in self._parameters]
         status = np.zeros(1, np.int64)
         with np.errstate(all="ignore"):
@@ -68,7 +76,8 @@ class NumbaExecutable:
 def load(source: str, compiled: bool) -> Callable[..., Any]:
     """The function ``program`` of a printed module; with ``compiled`` its kernels go through Numba.
 
-    The driver stays Python: compiling ``np.dot`` of strided views takes Numba 20 s, calling it from Python 2 us.
+    The driver stays Python: compiling ``np.dot`` of strided views takes Numba 20 s, calling it from Python 2
+    us.
     """
     namespace: dict[str, Any] = {"__name__": __name__}
     exec(compile(source, "<graphjit program>", "exec"), namespace)

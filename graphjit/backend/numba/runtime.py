@@ -1,12 +1,13 @@
 """Scalar functions that generated Python code calls where NumPy has none.
 
-Job: integer division, powers and shifts without undefined cases; sums that keep what they round away; special functions; matrix products; the status cell.
+Job: integer division, powers and shifts without undefined cases; sums that keep what they round away; special
+functions; matrix products; the status cell.
 Input: numbers (or flat arrays).  Output: numbers.
-Invariants: every function runs as it is under CPython and under ``numba.njit(error_model="numpy")``; none calls another
-one, so that each can be compiled by itself.
+Invariants: every function runs as it is under CPython and under ``numba.njit(error_model="numpy")``; none
+calls another one, so that each can be compiled by itself.
 
-Formulas: digamma and trigamma by recurrence, reflection and the asymptotic series (DLMF 5.5.2, 5.5.4, 5.11.2); erfcx by
-its asymptotic series (DLMF 7.12.1).
+Formulas: digamma and trigamma by recurrence, reflection and the asymptotic series (DLMF 5.5.2, 5.5.4,
+5.11.2); erfcx by its asymptotic series (DLMF 7.12.1).
 """
 
 from __future__ import annotations
@@ -56,19 +57,25 @@ def two_sum(total: Any, lost: Any, x: Any) -> tuple[Any, Any]:
     return new, lost + ((total - (new - up)) + (x - up))
 
 
-def product(x: Any, x_row: int, x_column: int, y: Any, y_row: int, y_column: int, out: Any, m: int, n: int, k: int) -> None:
-    """``out[m, n] = x[m, k] @ y[k, n]``; the strides of ``x`` and ``y`` count elements, ``out`` is contiguous."""
+def product(
+    x: Any, x_row: int, x_column: int, y: Any, y_row: int, y_column: int, out: Any, m: int, n: int, k: int
+) -> None:
+    """``out[m, n] = x[m, k] @ y[k, n]``; the strides of ``x`` and ``y`` count elements, ``out`` is
+    contiguous.
+    """
     size = out.itemsize
     left = np.lib.stride_tricks.as_strided(x, (m, k), (x_row * size, x_column * size))
     right = np.lib.stride_tricks.as_strided(y, (k, n), (y_row * size, y_column * size))
     out[: m * n] = np.dot(np.ascontiguousarray(left), np.ascontiguousarray(right)).reshape(m * n)
 
 
-# ---------------------------------------------------------------------------------------------------- integers
+# --------------------------------------------------------------------------------------------------- integers
 
 
 def floor_divide(x: Any, y: Any) -> Any:
-    """``x // y`` of signed integers; 0 for y = 0 (the caller reports it); the smallest number over -1 is itself."""
+    """``x // y`` of signed integers; 0 for y = 0 (the caller reports it); the smallest number over -1 is
+    itself.
+    """
     x, y = np.int64(x), np.int64(y)
     if y == 0:
         return y
@@ -123,7 +130,7 @@ def shift_right(x: Any, n: Any, bits: int) -> Any:
     return ~(x ^ x) if x < 0 else x ^ x
 
 
-# ------------------------------------------------------------------------------------------- special functions
+# ------------------------------------------------------------------------------------------ special functions
 
 
 def erf(x: Any) -> float:
@@ -201,7 +208,9 @@ def digamma(x: Any) -> float:
         total -= 1.0 / x
         x += 1.0
     z = 1.0 / (x * x)
-    series = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z * (1 / 132 - z * (691 / 32760 - z / 12))))))
+    series = z * (
+        1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z * (1 / 132 - z * (691 / 32760 - z / 12)))))
+    )
     return total + np.log(x) - 0.5 / x - series
 
 
@@ -222,5 +231,7 @@ def trigamma(x: Any) -> float:
         total += sign / (x * x)
         x += 1.0
     z = 1.0 / (x * x)
-    series = z * (1 / 6 - z * (1 / 30 - z * (1 / 42 - z * (1 / 30 - z * (5 / 66 - z * (691 / 2730 - z * 7 / 6))))))
+    series = z * (
+        1 / 6 - z * (1 / 30 - z * (1 / 42 - z * (1 / 30 - z * (5 / 66 - z * (691 / 2730 - z * 7 / 6)))))
+    )
     return total + sign * (1.0 / x + 0.5 * z + series / x)

@@ -2,7 +2,8 @@
 
 Job: one expression per operation, with the dtype's wrap-around where CPython, NumPy and Numba would promote.
 Input: an operation, its dtypes, operand names.  Output: expression text.
-Invariant: the expression has the operation's dtype, as a NumPy scalar under CPython and as a number under ``njit``.
+Invariant: the expression has the operation's dtype, as a NumPy scalar under CPython and as a number under
+``njit``.
 """
 
 from __future__ import annotations
@@ -65,9 +66,15 @@ UFUNCS = frozenset(
         "signbit",
     )
 )
-SPECIAL = frozenset(("bell", "half_bell", "erf", "erfc", "erfcx", "log_expit", "lgamma", "digamma", "trigamma"))
+SPECIAL = frozenset(
+    ("bell", "half_bell", "erf", "erfc", "erfcx", "log_expit", "lgamma", "digamma", "trigamma")
+)
 COMBINE = {"max": "maximum", "min": "minimum"}
-UNSIGNED = {"floor_divide": "unsigned_divide", "remainder": "unsigned_remainder", "fmod": "unsigned_remainder"}
+UNSIGNED = {
+    "floor_divide": "unsigned_divide",
+    "remainder": "unsigned_remainder",
+    "fmod": "unsigned_remainder",
+}
 
 
 def literal(value: np.generic) -> str:

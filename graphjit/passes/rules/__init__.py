@@ -1,10 +1,19 @@
-"""Rewrite rules by family; `ALL` is every rule that `simplify` applies, in the order in which they are tried."""
+"""Rewrite rules by family; `ALL` is every rule that `simplify` applies, in the order in which they are
+tried.
+"""
 
 from __future__ import annotations
 
 from graphjit.passes.rules import arithmetic, contraction, indexing, logic, reductions, shapes
 from graphjit.passes.rules.rule import Rule
 
-ALL: tuple[Rule, ...] = (*shapes.RULES, *indexing.RULES, *arithmetic.RULES, *logic.RULES, *reductions.RULES, *contraction.RULES)
+ALL: tuple[Rule, ...] = (
+    *shapes.RULES,
+    *indexing.RULES,
+    *arithmetic.RULES,
+    *logic.RULES,
+    *reductions.RULES,
+    *contraction.RULES,
+)
 
 __all__ = ["ALL", "Rule"]

@@ -1,7 +1,8 @@
 """Rules on sums, products, signs, quotients and powers.
 
-Signs move outward until an addition or a constant absorbs them.  What is *not* here is as deliberate: ``x + 0.0``, ``x * 0``, ``x - x`` and
-``-(x - y)`` all change some value (a signed zero, an infinity or NaN), so floating point keeps them.
+Signs move outward until an addition or a constant absorbs them. What is *not* here is as deliberate: ``x +
+0.0``, ``x * 0``, ``x - x`` and ``-(x - y)`` all change some value (a signed zero, an infinity or NaN), so
+floating point keeps them.
 """
 
 from __future__ import annotations
@@ -92,7 +93,12 @@ def _mul_second_quotient(b: Builder, node: Node) -> Node | None:
 
 def _div_second_quotient(b: Builder, node: Node) -> Node | None:
     first, y = node.args
-    if first.op.name != "div" or first.args[1] is not y or y.op.name != "broadcast_to" or y.args[0].type.size >= y.type.size:
+    if (
+        first.op.name != "div"
+        or first.args[1] is not y
+        or y.op.name != "broadcast_to"
+        or y.args[0].type.size >= y.type.size
+    ):
         return None
     return b.mul(first, b.broadcast_to(b.div(1.0, y.args[0]), shape=y.shape))
 
@@ -116,13 +122,19 @@ def _abs_sign(b: Builder, node: Node) -> Node | None:
     inner = node.args[0]
     if inner.op.name == "abs":
         return inner
-    return b.abs(inner.args[0]) if inner.op.name == "neg" and node.dtype.kind != "u" else None  # unsigned numbers wrap
+    return (
+        b.abs(inner.args[0]) if inner.op.name == "neg" and node.dtype.kind != "u" else None
+    )  # unsigned numbers wrap
 
 
 def _add_negative_zero(b: Builder, node: Node) -> Node | None:
     for x, y in (node.args, node.args[::-1]):
         value = splat(y)
-        if value is not None and value == 0 and (node.dtype.kind in "iu" or (node.dtype.kind == "f" and np.signbit(value))):
+        if (
+            value is not None
+            and value == 0
+            and (node.dtype.kind in "iu" or (node.dtype.kind == "f" and np.signbit(value)))
+        ):
             return x
     return None
 
@@ -139,14 +151,22 @@ def _sub_self_integer(b: Builder, node: Node) -> Node | None:
 
 
 RULES = (
-    Rule("mul_neg_neg", ("mul", "div"), _mul_neg_neg, "(-x) * (-y) -> x * y, and for /: two operations saved."),
+    Rule(
+        "mul_neg_neg", ("mul", "div"), _mul_neg_neg, "(-x) * (-y) -> x * y, and for /: two operations saved."
+    ),
     Rule(
         "neg_outward",
         ("mul", "div"),
         _neg_outward,
         "(-x) * y -> -(x * y), and for /: the sign moves out to where an addition or a constant absorbs it.",
     ),
-    Rule("neg_into_constant", ("neg",), _neg_into_constant, "-(x * c) -> x * (-c), and for /.", consumes=("mul", "div")),
+    Rule(
+        "neg_into_constant",
+        ("neg",),
+        _neg_into_constant,
+        "-(x * c) -> x * (-c), and for /.",
+        consumes=("mul", "div"),
+    ),
     Rule("mul_minus_one", ("mul",), _mul_minus_one, "x * -1 -> -x."),
     Rule("add_neg", ("add",), _add_neg, "x + (-y) -> x - y."),
     Rule("sub_neg", ("sub",), _sub_neg, "x - (-y) -> x + y."),
@@ -179,7 +199,12 @@ RULES = (
         "(x / y) / y -> (x / y) * (1 / y) for y that is repeated: the derivative of a quotient by a value of each row divides by it once a row.",
         bound="one rounding more; inf or NaN where 1 / y overflows (subnormal y), as for the derivative by x",
     ),
-    Rule("pow_0", ("pow",), _pow_constant(0, lambda b, x: b.full(1.0, x.type)), "x ** 0 -> 1, also for NaN (C99, NumPy)."),
+    Rule(
+        "pow_0",
+        ("pow",),
+        _pow_constant(0, lambda b, x: b.full(1.0, x.type)),
+        "x ** 0 -> 1, also for NaN (C99, NumPy).",
+    ),
     Rule("pow_1", ("pow",), _pow_constant(1, lambda b, x: x), "x ** 1 -> x."),
     Rule(
         "pow_2",
@@ -206,5 +231,10 @@ RULES = (
     Rule("abs_sign", ("abs",), _abs_sign, "||x|| -> |x| and |-x| -> |x|."),
     Rule("add_negative_zero", ("add",), _add_negative_zero, "x + (-0.0) -> x; for integers x + 0 -> x."),
     Rule("mul_zero_integer", ("mul",), _mul_zero_integer, "x * 0 -> 0 for integers only (0 * inf is NaN)."),
-    Rule("sub_self_integer", ("sub", "xor"), _sub_self_integer, "x - x -> 0 and x ^ x -> 0 for integers only (inf - inf is NaN)."),
+    Rule(
+        "sub_self_integer",
+        ("sub", "xor"),
+        _sub_self_integer,
+        "x - x -> 0 and x ^ x -> 0 for integers only (inf - inf is NaN).",
+    ),
 )

@@ -1,4 +1,6 @@
-"""Rules on gathers and scatters at positions that are known: they become slices, which are views, and lose their run-time check."""
+"""Rules on gathers and scatters at positions that are known: they become slices, which are views, and lose
+their run-time check.
+"""
 
 from __future__ import annotations
 
@@ -77,11 +79,21 @@ def _scatter_ramp(b: Builder, node: Node) -> Node | None:
     if ramp.step < 0:
         value = b.flip(value, axes=(axis,))
     low = min(ramp.start, ramp.start + (ramp.length - 1) * ramp.step)
-    return b.embed(value, shape=node.shape, starts=_along(axis, ndim, low, 0), steps=_along(axis, ndim, abs(ramp.step), 1))
+    return b.embed(
+        value,
+        shape=node.shape,
+        starts=_along(axis, ndim, low, 0),
+        steps=_along(axis, ndim, abs(ramp.step), 1),
+    )
 
 
 RULES = (
-    Rule("gather_ramp", ("gather",), _gather_ramp, "x[[3, 5, 7]] with known, evenly spaced positions in range -> slice."),
+    Rule(
+        "gather_ramp",
+        ("gather",),
+        _gather_ramp,
+        "x[[3, 5, 7]] with known, evenly spaced positions in range -> slice.",
+    ),
     Rule(
         "scatter_ramp",
         ("scatter_add",),

@@ -101,21 +101,46 @@ _all: Any = tuple(OPPOSITE)
 
 RULES = (
     Rule("select_not", ("select",), _select_not, "select(not c, x, y) -> select(c, y, x)."),
-    Rule("select_select", ("select",), _select_select, "select(c, select(c, x, _), y) -> select(c, x, y), and on the other side."),
-    Rule("select_bool", ("select",), _select_bool, "select(c, True, False) -> c; select(c, False, True) -> not c."),
+    Rule(
+        "select_select",
+        ("select",),
+        _select_select,
+        "select(c, select(c, x, _), y) -> select(c, x, y), and on the other side.",
+    ),
+    Rule(
+        "select_bool",
+        ("select",),
+        _select_bool,
+        "select(c, True, False) -> c; select(c, False, True) -> not c.",
+    ),
     Rule(
         "not_comparison",
         ("not",),
         _not_comparison,
         "not (x == y) -> x != y; the ordered comparisons for integers and bools only, since NaN is unordered.",
     ),
-    Rule("logic_constant", ("and", "or", "xor"), _logic_constant, "c and True -> c, c or True -> True, c xor True -> not c ..."),
-    Rule("compare_self", _all, _compare_self_integer, "x == x -> True, x < x -> False, for integers and bools (NaN != NaN)."),
+    Rule(
+        "logic_constant",
+        ("and", "or", "xor"),
+        _logic_constant,
+        "c and True -> c, c or True -> True, c xor True -> not c ...",
+    ),
+    Rule(
+        "compare_self",
+        _all,
+        _compare_self_integer,
+        "x == x -> True, x < x -> False, for integers and bools (NaN != NaN).",
+    ),
     Rule(
         "convert_convert",
         ("convert",),
         _convert_convert,
         "convert(convert(x, wide), t) -> convert(x, t) where the inner one loses nothing.",
     ),
-    Rule("convert_predicate", ("ne", "eq"), _convert_predicate, "convert(c) != 0 -> c for a bool c; == 0 -> not c."),
+    Rule(
+        "convert_predicate",
+        ("ne", "eq"),
+        _convert_predicate,
+        "convert(c) != 0 -> c for a bool c; == 0 -> not c.",
+    ),
 )

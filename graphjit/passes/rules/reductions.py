@@ -17,7 +17,9 @@ ALL = SUMS + EXTREMA + TRUTHS
 IDEMPOTENT = EXTREMA + TRUTHS
 
 BOUND = "the order of a float sum or product is the lowering's choice: n * u * sum |x| for n elements; an extremal zero may change sign"
-"""Exact for integers and bools, and for max and min but for the sign of a zero that is as large as a zero of the other sign."""
+"""Exact for integers and bools, and for max and min but for the sign of a zero that is as large as a zero of
+the other sign.
+"""
 
 
 def _axes(node: Node) -> tuple[int, ...]:
@@ -72,7 +74,9 @@ def _of_flip(b: Builder, node: Node) -> Node | None:
 
 
 def _split_broadcast(node: Node) -> tuple[Node, tuple[int, ...], int, tuple[int, ...]] | None:
-    """For a reduction of a broadcast: (x, axes of x to reduce, repetitions, shape with the repeated axes gone)."""
+    """For a reduction of a broadcast: (x, axes of x to reduce, repetitions, shape with the repeated axes
+    gone).
+    """
     inner = node.args[0]
     if inner.op.name != "broadcast_to":
         return None
@@ -116,7 +120,14 @@ def _extremum_broadcast(b: Builder, node: Node) -> Node | None:
 
 
 RULES = (
-    Rule("reduce_reduce", ALL, _nested, "sum(sum(x)) -> one sum over both sets of axes, and so on.", bound=BOUND, consumes=ALL),
+    Rule(
+        "reduce_reduce",
+        ALL,
+        _nested,
+        "sum(sum(x)) -> one sum over both sets of axes, and so on.",
+        bound=BOUND,
+        consumes=ALL,
+    ),
     Rule(
         "reduce_thin_reshape",
         ALL,
@@ -124,7 +135,13 @@ RULES = (
         "A reduction of a reshape that only adds or drops axes of length 1 -> reshape of the reduction.",
         bound=BOUND,
     ),
-    Rule("reduce_transpose", ALL, _of_transpose, "sum(transpose(x)) -> transpose(sum(x)) in x's own axes: storage order.", bound=BOUND),
+    Rule(
+        "reduce_transpose",
+        ALL,
+        _of_transpose,
+        "sum(transpose(x)) -> transpose(sum(x)) in x's own axes: storage order.",
+        bound=BOUND,
+    ),
     Rule("reduce_flip", ALL, _of_flip, "A reduction along flipped axes does not need the flip.", bound=BOUND),
     Rule(
         "sum_broadcast",

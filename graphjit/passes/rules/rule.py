@@ -1,7 +1,8 @@
 """What a rewrite rule is.
 
 Job: the record, with a name for dumps and tests.
-Invariant: ``apply`` either returns a node of the same type that computes the same value within ``bound``, or None.
+Invariant: ``apply`` either returns a node of the same type that computes the same value within ``bound``, or
+None.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ class Rule:
     """One named rewrite.
 
     Attributes:
-        name: unique, for dumps, tests and `disable`.
-        ops: names of the ops at whose nodes the rule is tried.
-        apply: ``(b, node) -> Node | None``.
-        doc: pattern and replacement, ``f(g(x)) -> h(x)``, and why it helps.
-        bound: empty for a rule that keeps every value bit for bit (the sign and payload of NaN apart); else how far the
+        name: unique, for dumps, tests and `disable`. ops: names of the ops at whose nodes the rule is tried.
+        apply: ``(b, node) -> Node | None``. doc: pattern and replacement, ``f(g(x)) -> h(x)``, and why it
+        helps. bound: empty for a rule that keeps every value bit for bit (the sign and payload of NaN apart);
+        else how far the
             value may move.
-        consumes: names of argument ops that the rewrite replaces: it fires only when such an argument has no other reader, so that it
+        consumes: names of argument ops that the rewrite replaces: it fires only when such an argument has no
+        other reader, so that it
             never leaves two computations where there was one.
         kinds: lowering kinds at whose nodes the rule is tried as well.
     """

@@ -1,7 +1,7 @@
 """Rules that move views where they cost least.
 
-Broadcasts move outward (towards the results): what is computed before a broadcast is computed on fewer elements.  Slices move inward.
-Every rule here only renames elements, so all are exact.
+Broadcasts move outward (towards the results): what is computed before a broadcast is computed on fewer
+elements. Slices move inward. Every rule here only renames elements, so all are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from graphjit.ir.patterns import splat
 from graphjit.passes.rules.rule import Rule
 
 PIECES = 512
-"""Pieces of a concatenation above which its slices are not resolved one by one (the search is linear in them)."""
+"""Pieces of a concatenation above which its slices are not resolved one by one (the search is linear in
+them).
+"""
 
 
 def _hoist_broadcast(b: Builder, node: Node) -> Node | None:
@@ -146,10 +148,22 @@ def _slice_embed(b: Builder, node: Node) -> Node | None:
     x = inner.args[0]
     attrs: Any = node.attrs
     inner_attrs: Any = inner.attrs
-    if attrs["starts"] == inner_attrs["starts"] and attrs["steps"] == inner_attrs["steps"] and node.shape == x.shape:
+    if (
+        attrs["starts"] == inner_attrs["starts"]
+        and attrs["steps"] == inner_attrs["steps"]
+        and node.shape == x.shape
+    ):
         return x
     starts, limits, steps = [], [], []
-    rows = zip(attrs["starts"], attrs["steps"], node.shape, inner_attrs["starts"], inner_attrs["steps"], x.shape, strict=True)
+    rows = zip(
+        attrs["starts"],
+        attrs["steps"],
+        node.shape,
+        inner_attrs["starts"],
+        inner_attrs["steps"],
+        x.shape,
+        strict=True,
+    )
     inside = True
     for start, step, length, at, spacing, n in rows:
         last, end = start + (length - 1) * step, at + (n - 1) * spacing
@@ -171,7 +185,15 @@ def _embed_embed(b: Builder, node: Node) -> Node | None:
         return None
     outer_attrs: Any = node.attrs
     inner_attrs: Any = inner.attrs
-    rows = list(zip(outer_attrs["starts"], outer_attrs["steps"], inner_attrs["starts"], inner_attrs["steps"], strict=True))
+    rows = list(
+        zip(
+            outer_attrs["starts"],
+            outer_attrs["steps"],
+            inner_attrs["starts"],
+            inner_attrs["steps"],
+            strict=True,
+        )
+    )
     return b.embed(
         inner.args[0],
         shape=node.shape,
@@ -238,7 +260,11 @@ def _join_slices(b: Builder, left: Node, right: Node, axis: int) -> Node | None:
         return None
     first: Any = left.attrs
     second: Any = right.attrs
-    if first["steps"] != second["steps"] or first["steps"][axis] != 1 or first["limits"][axis] != second["starts"][axis]:
+    if (
+        first["steps"] != second["steps"]
+        or first["steps"][axis] != 1
+        or first["limits"][axis] != second["starts"][axis]
+    ):
         return None
     for name in ("starts", "limits"):
         if any(i != axis and p != q for i, (p, q) in enumerate(zip(first[name], second[name], strict=True))):
@@ -268,11 +294,21 @@ RULES = (
         _reshape_broadcast,
         "reshape(broadcast(x)) -> broadcast(reshape(x)) where only axes of length 1 come or go.",
     ),
-    Rule("transpose_broadcast", ("transpose",), _transpose_broadcast, "transpose(broadcast(x)) -> broadcast(transpose(x))."),
+    Rule(
+        "transpose_broadcast",
+        ("transpose",),
+        _transpose_broadcast,
+        "transpose(broadcast(x)) -> broadcast(transpose(x)).",
+    ),
     Rule("slice_broadcast", ("slice",), _slice_broadcast, "slice(broadcast(x)) -> broadcast(slice(x))."),
     Rule("flip_broadcast", ("flip",), _flip_broadcast, "flip(broadcast(x)) -> broadcast(flip(x))."),
     Rule("slice_slice", ("slice",), _slice_slice, "slice(slice(x)) -> one slice."),
-    Rule("slice_concatenate", ("slice",), _slice_concatenate, "slice(concatenate(x, y)) -> slice(x) when it lies inside one piece."),
+    Rule(
+        "slice_concatenate",
+        ("slice",),
+        _slice_concatenate,
+        "slice(concatenate(x, y)) -> slice(x) when it lies inside one piece.",
+    ),
     Rule(
         "slice_embed",
         ("slice",),
@@ -281,8 +317,18 @@ RULES = (
     ),
     Rule("embed_embed", ("embed",), _embed_embed, "embed(embed(x)) -> one embed."),
     Rule("embed_whole", ("embed",), _embed_whole, "embed(x) that fills its shape -> x; of zeros -> zeros."),
-    Rule("flip_flip", ("flip",), _flip_flip, "flip(flip(x)) -> one flip along the axes flipped once; axes of length 1 need none."),
-    Rule("concatenate_splat", ("concatenate",), _concatenate_splat, "Pieces filled with one number -> broadcast of it."),
+    Rule(
+        "flip_flip",
+        ("flip",),
+        _flip_flip,
+        "flip(flip(x)) -> one flip along the axes flipped once; axes of length 1 need none.",
+    ),
+    Rule(
+        "concatenate_splat",
+        ("concatenate",),
+        _concatenate_splat,
+        "Pieces filled with one number -> broadcast of it.",
+    ),
     Rule(
         "concatenate_flat",
         ("concatenate",),

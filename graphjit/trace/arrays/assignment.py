@@ -1,9 +1,11 @@
 """Writing at an index, on nodes: the new value of an array after ``x[key] = value``.
 
 Job: the counterpart of ``indexing.read``.
-Input: the old node, a `Plan` of the key (or a mask), the value's node.  Output: the node of the whole array afterwards.
-Invariants: nothing is mutated; a box along one axis is a concatenation, another box an `embed` under a mask, integer arrays one `scatter_set`; the
-value is converted to the array's dtype as NumPy does (unsafe casting) and broadcast to the indexed part.
+Input: the old node, a `Plan` of the key (or a mask), the value's node. Output: the node of the whole array
+afterwards.
+Invariants: nothing is mutated; a box along one axis is a concatenation, another box an `embed` under a mask,
+integer arrays one `scatter_set`; the value is converted to the array's dtype as NumPy does (unsafe casting)
+and broadcast to the indexed part.
 """
 
 from __future__ import annotations
@@ -34,14 +36,18 @@ def fitted(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) ->
         node = trace.emit("reshape", node, shape=node.shape[extra:])
     lead = len(shape) - len(node.shape)
     if lead < 0 or any(n not in (1, shape[lead + i]) for i, n in enumerate(node.shape)):
-        raise ValueError(f"could not broadcast input array from shape {node.shape} into shape {shape} (at {user_location()})")
+        raise ValueError(
+            f"could not broadcast input array from shape {node.shape} into shape {shape} (at {user_location()})"
+        )
     return trace.broadcast(node, shape)
 
 
 def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
     """``x`` after ``x[key] = value``."""
     shape = np.shape(value)
-    if not p.basic and 0 in p.final and 0 in shape:  # of nothing written to nothing, NumPy does not look at leading axes
+    if (
+        not p.basic and 0 in p.final and 0 in shape
+    ):  # of nothing written to nothing, NumPy does not look at leading axes
         value = np.zeros(shape[max(0, len(shape) - len(p.final)) :], x.dtype)
     part = fitted(trace, value, x.dtype, p.final)
     if not part.type.size:
@@ -68,7 +74,9 @@ def _write_box(trace: Trace, x: Node, p: Plan, part: Node) -> Node:
     """``x`` with its box replaced by ``part`` (same number of axes)."""
     if p.flipped:
         part = trace.emit("flip", part, axes=tuple(p.flipped))
-    partial = [axis for axis, (count, size) in enumerate(zip(p.counts, x.shape, strict=True)) if count != size]
+    partial = [
+        axis for axis, (count, size) in enumerate(zip(p.counts, x.shape, strict=True)) if count != size
+    ]
     if not partial:
         return part
     if len(partial) == 1 and p.steps[partial[0]] == 1:
@@ -93,7 +101,9 @@ def write_mask(trace: Trace, x: Node, mask: Node, value: Any) -> Node:
         IndexError: the mask does not fit.
     """
     if mask.shape != x.shape[: len(mask.shape)]:
-        raise IndexError(f"boolean index of shape {mask.shape} does not match an array of shape {x.shape} (at {user_location()})")
+        raise IndexError(
+            f"boolean index of shape {mask.shape} does not match an array of shape {x.shape} (at {user_location()})"
+        )
     rest = x.shape[len(mask.shape) :]
     value = unchecked(value)
     node = as_dtype(trace, value, x.dtype)
@@ -119,7 +129,9 @@ def add_at(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
         kept, axes = kept_axes(p)
         part = _for_scatter(trace, part, p, kept)
         shape = tuple(p.counts[i] for i in kept)
-        added = trace.emit("scatter_add", part, *index_nodes(trace, p.indices, p.index_shape), shape=shape, axes=axes)
+        added = trace.emit(
+            "scatter_add", part, *index_nodes(trace, p.indices, p.index_shape), shape=shape, axes=axes
+        )
         box = trace.emit("reshape", added, shape=tuple(p.counts))
     if p.flipped:
         box = trace.emit("flip", box, axes=tuple(p.flipped))

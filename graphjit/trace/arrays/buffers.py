@@ -1,19 +1,24 @@
-"""Arrays that are written while tracing: ``x[i] = v``, ``x += y``, ``out=``, np.zeros / np.empty filled element by element.
+"""Arrays that are written while tracing: ``x[i] = v``, ``x += y``, ``out=``, np.zeros / np.empty filled
+element by element.
 
-Job: give traced values NumPy's meaning of assignment: a view sees the writes of its base and writes through to it.
+Job: give traced values NumPy's meaning of assignment: a view sees the writes of its base and writes through
+to it.
 Input: tracers, keys, values.  Output: `Stored` tracers, whose node is always the present value.
 
 A `Stored` tracer keeps a storage in place of its node:
 
-* `Owned`: an array of its own.  While everything in it is known it is a real ndarray (and can serve as a static index, a size or a mask); the
-  first traced write turns it into nodes.  Writes of single elements or rows are collected and joined at the next read of the whole, so a loop that
-  fills a buffer costs one node per write, and reading back what was just written costs none.
+* `Owned`: an array of its own. While everything in it is known it is a real ndarray (and can serve as a
+  static index, a size or a mask); the
+  first traced write turns it into nodes. Writes of single elements or rows are collected and joined at the
+  next read of the whole, so a loop that fills a buffer costs one node per write, and reading back what was
+  just written costs none.
 * `Lens`: a view of another tracer: an index, or any function that NumPy makes a view with (``sharing``).
 
 A plain tracer that is written becomes `Stored` in place, so every name for it sees the write.
 
-Invariants: no array of the caller is written while tracing (``results`` makes a changed argument an output, which the call writes); known arrays enter the graph
-by value when they are read; computation on known arrays alone happens at once, but never with arrays from outside, which can change between calls.
+Invariants: no array of the caller is written while tracing (``results`` makes a changed argument an output,
+which the call writes); known arrays enter the graph by value when they are read; computation on known arrays
+alone happens at once, but never with arrays from outside, which can change between calls.
 """
 
 from __future__ import annotations
@@ -55,7 +60,7 @@ def constant(trace: Trace, array: np.ndarray) -> Node:
     return trace.builder.const(array, array.dtype)
 
 
-# ---------------------------------------------------------------------------------------------------- storages
+# --------------------------------------------------------------------------------------------------- storages
 
 
 class Owned:
@@ -63,14 +68,18 @@ class Owned:
 
     __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type")
 
-    def __init__(self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = "") -> None:
+    def __init__(
+        self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = ""
+    ) -> None:
         self.type = type
         self.array = array
         self.trace = trace
         self.base = node
         self.cells: dict[int, Node] = {}
         self.grain = 0  # leading axes that address one cell
-        self.shared = shared  # the function that made it, where NumPy would have returned a view that we do not follow
+        self.shared = (
+            shared  # the function that made it, where NumPy would have returned a view that we do not follow
+        )
         self.model: np.ndarray | None = None
         self.token: object = node if node is not None else self
 
@@ -112,7 +121,13 @@ class Owned:
     def address(self, p: Plan) -> tuple[int, int] | None:
         """(grain, number) of the one cell that a key names, or None."""
         grain = len(p.dropped)
-        if not p.basic or not grain or p.flipped or p.dropped != set(range(grain)) or p.final != p.shape[grain:]:
+        if (
+            not p.basic
+            or not grain
+            or p.flipped
+            or p.dropped != set(range(grain))
+            or p.final != p.shape[grain:]
+        ):
             return None
         if any(count != size for count, size in zip(p.counts[grain:], p.shape[grain:], strict=True)):
             return None
@@ -239,7 +254,11 @@ class Lens:
             assert self.of_node is not None
             return self.of_node(trace, self.base._node)
         held = storage(self.base) if isinstance(self.base, Stored) else None
-        return held.read(trace, self.plan) if isinstance(held, Owned) else read(trace, self.base._node, self.plan)
+        return (
+            held.read(trace, self.plan)
+            if isinstance(held, Owned)
+            else read(trace, self.base._node, self.plan)
+        )
 
     def replace(self, node: Node) -> None:
         """Write through."""
@@ -359,7 +378,9 @@ def stored(value: Tracer) -> Owned | Lens:
         raise from_outside("this assignment")
     if not isinstance(value, Stored):
         if not isinstance(value, Array):
-            raise TypeError(f"{value._class.__name__!r} object does not support item assignment (at {user_location()})")
+            raise TypeError(
+                f"{value._class.__name__!r} object does not support item assignment (at {user_location()})"
+            )
         if value._model is not None and not value._model.flags.writeable:
             raise read_only()
         own = Owned(value._node.type, None, value._trace, value._node)
@@ -401,7 +422,7 @@ def known_array(value: Any) -> np.ndarray | None:
     return value.known() if isinstance(value, Stored) else None
 
 
-# ------------------------------------------------------------------------------------------------ known values
+# ----------------------------------------------------------------------------------------------- known values
 
 
 def known_values(value: Any) -> Any:
@@ -422,7 +443,9 @@ def known_values(value: Any) -> Any:
             raise Unknown
         return value
     if isinstance(value, list | tuple):
-        if type(value) in (list, tuple) and any(isinstance(item, Tracer | np.ndarray | list | tuple | slice) for item in value):
+        if type(value) in (list, tuple) and any(
+            isinstance(item, Tracer | np.ndarray | list | tuple | slice) for item in value
+        ):
             return type(value)(known_values(item) for item in value)
         return value
     if isinstance(value, dict):
@@ -443,7 +466,7 @@ def local(value: Any, shared: str = "") -> Any:
     return value
 
 
-# ---------------------------------------------------------------------------------------------- reading, writing
+# ------------------------------------------------------------------------------------------- reading, writing
 
 
 def getitem(target: Tracer, key: Any) -> Any:
@@ -456,7 +479,11 @@ def getitem(target: Tracer, key: Any) -> Any:
         except Unknown:
             pass
         else:
-            if not isinstance(found, np.ndarray) or not np.may_share_memory(found, known) or active_trace() is None:
+            if (
+                not isinstance(found, np.ndarray)
+                or not np.may_share_memory(found, known)
+                or active_trace() is None
+            ):
                 return local(found)
     trace = tracing()
     p = plan(trace, target.shape, key)
@@ -472,7 +499,9 @@ def getitem(target: Tracer, key: Any) -> Any:
 
 
 def without_truths(target: Tracer, key: Any) -> tuple[Tracer, Any]:
-    """A key without Python's or NumPy's True and False: each stands for a new axis of which it takes the one element or none."""
+    """A key without Python's or NumPy's True and False: each stands for a new axis of which it takes the one
+    element or none.
+    """
     parts = key if isinstance(key, tuple) else (key,)
     if not any(isinstance(part, bool | np.bool_) for part in parts):
         return target, key
@@ -484,7 +513,13 @@ def without_truths(target: Tracer, key: Any) -> tuple[Tracer, Any]:
         if part is None:
             continue
         masks = not truth and getattr(part, "dtype", np.dtype(int)).kind == "b"
-        grown += [None] if truth else [Ellipsis] if part is Ellipsis else [slice(None)] * (np.ndim(part) if masks else 1)
+        grown += (
+            [None]
+            if truth
+            else [Ellipsis]
+            if part is Ellipsis
+            else [slice(None)] * (np.ndim(part) if masks else 1)
+        )
     return getitem(target, tuple(grown)), tuple(plain)
 
 
@@ -494,7 +529,9 @@ def _with_ellipsis(key: Any) -> bool:
 
 
 def stand_ins(key: Any) -> Any:
-    """A key with zeros for what is only known at run time: for models, whose strides do not depend on positions."""
+    """A key with zeros for what is only known at run time: for models, whose strides do not depend on
+    positions.
+    """
     if isinstance(key, tuple | list):
         return type(key)(map(stand_ins, key))
     if isinstance(key, Tracer):
@@ -536,15 +573,28 @@ def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
     if mask is not None and static_array(mask) is None:
         ones = np.shape(value)[: max(0, np.ndim(value) - len(held.type.shape) + len(mask.shape))]
         node = as_bool(trace, node_of(trace, mask))
-        known = METHODS["__concretise__"](wrap(trace, node), "assigning with a mask") if any(n != 1 for n in ones) else None
+        known = (
+            METHODS["__concretise__"](wrap(trace, node), "assigning with a mask")
+            if any(n != 1 for n in ones)
+            else None
+        )
         if known is None:
             held.replace(write_mask(trace, held.node(), node, value))
             return
         key = known
     p = plan(trace, held.type.shape, key)
     truth = held.type.dtype.kind == "b" and np.size(value) == 1  # any array of one element has a truth value
-    if p.view and not p.final and key is not None and not _with_ellipsis(key) and np.ndim(value) and not truth:
-        raise ValueError(f"setting an array element with a sequence of shape {np.shape(value)} (at {user_location()})")
+    if (
+        p.view
+        and not p.final
+        and key is not None
+        and not _with_ellipsis(key)
+        and np.ndim(value)
+        and not truth
+    ):
+        raise ValueError(
+            f"setting an array element with a sequence of shape {np.shape(value)} (at {user_location()})"
+        )
     held.write(trace, p, value)
 
 

@@ -1,8 +1,10 @@
-"""Copies, conversions and what NumPy shows of memory: copy, astype, asarray and kin, flatten, flat, strides, flags, base.
+"""Copies, conversions and what NumPy shows of memory: copy, astype, asarray and kin, flatten, flat, strides,
+flags, base.
 
 Job: NumPy's rule of when a conversion returns its argument itself, and in which memory order a copy lies.
 Input: a traced value and the options of NumPy's function.  Output: the same value, or a new one.
-Invariants: a copy is a new tracer of the same node, so a later write to either does not reach the other; its model has the order that was asked for.
+Invariants: a copy is a new tracer of the same node, so a later write to either does not reach the other; its
+model has the order that was asked for.
 """
 
 from __future__ import annotations
@@ -15,15 +17,34 @@ import numpy as np
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.types import Type
 from graphjit.trace.arrays import layout
-from graphjit.trace.arrays.buffers import Lens, Stored, Unknown, known_array, known_values, local, stored, ultimate_base, write_key
+from graphjit.trace.arrays.buffers import (
+    Lens,
+    Stored,
+    Unknown,
+    known_array,
+    known_values,
+    local,
+    stored,
+    ultimate_base,
+    write_key,
+)
 from graphjit.trace.arrays.sharing import ravel, reshape
-from graphjit.trace.numpy.arguments import as_dtype, checked_dtype, given, node_of, tracer_of, tracing, unchecked, wrap_array
+from graphjit.trace.numpy.arguments import (
+    as_dtype,
+    checked_dtype,
+    given,
+    node_of,
+    tracer_of,
+    tracing,
+    unchecked,
+    wrap_array,
+)
 from graphjit.trace.numpy.methods import attribute, method
 from graphjit.trace.outside.lent import is_captured
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
 
-# ------------------------------------------------------------------------------------------------------ copies
+# ----------------------------------------------------------------------------------------------------- copies
 
 
 def copied(x: Any, order: Any, dtype: Any = None) -> Any:
@@ -71,12 +92,16 @@ def _laid_out(x: Array, order: Any) -> bool:
 def _checked(dtype: Any, source: np.dtype, casting: str) -> np.dtype:
     target = checked_dtype(dtype)
     if not np.can_cast(source, target, casting):  # type: ignore[arg-type]
-        raise TypeError(f"Cannot cast array data from {source!r} to {target!r} according to the rule {casting!r} (at {user_location()})")
+        raise TypeError(
+            f"Cannot cast array data from {source!r} to {target!r} according to the rule {casting!r} (at {user_location()})"
+        )
     return target
 
 
 @method("astype")
-def astype(x: Tracer, dtype: Any, order: Any = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True) -> Any:
+def astype(
+    x: Tracer, dtype: Any, order: Any = "K", casting: str = "unsafe", subok: bool = True, copy: bool = True
+) -> Any:
     """x.astype: a copy, or with ``copy=False`` the array itself where nothing has to change."""
     target = _checked(dtype, x.dtype, casting)
     if not isinstance(x, Array):
@@ -96,7 +121,7 @@ def astype_function(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = N
     return astype(x, dtype, copy=copy)
 
 
-# ------------------------------------------------------------------------------------------------- conversions
+# ------------------------------------------------------------------------------------------------ conversions
 
 
 def converted(
@@ -116,9 +141,17 @@ def converted(
         ValueError: ``copy=False`` where a copy is needed.
     """
     if not isinstance(copy, bool | None):
-        copy = {"ALWAYS": True, "NEVER": False, "IF_NEEDED": None}[copy.name]  # SciPy passes NumPy's own words
+        copy = {"ALWAYS": True, "NEVER": False, "IF_NEEDED": None}[
+            copy.name
+        ]  # SciPy passes NumPy's own words
     value = a if isinstance(a, Tracer) else tracer_of(a)
-    target = checked_dtype(dtype) if given(dtype) else node_of(tracing(), value).dtype if not isinstance(value, Array) else value.dtype
+    target = (
+        checked_dtype(dtype)
+        if given(dtype)
+        else node_of(tracing(), value).dtype
+        if not isinstance(value, Array)
+        else value.dtype
+    )
     same = isinstance(value, Array) and value is a and target == value.dtype and _laid_out(value, order)
     if copy is False and not same:
         raise ValueError(
@@ -129,7 +162,9 @@ def converted(
     return found if found.ndim >= ndmin else reshape(found, (1,) * (ndmin - found.ndim) + found.shape)
 
 
-def asarray(a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None) -> Any:
+def asarray(
+    a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
+) -> Any:
     """np.asarray and np.asanyarray."""
     return converted(a, dtype, copy=copy, order=order)
 
@@ -151,12 +186,18 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
     "ascontiguousarray": ascontiguousarray,
     "asfortranarray": asfortranarray,
 }
-"""By the name in NumPy; these functions have no protocol, so `hooks` leads calls that hold traced values here."""
+"""By the name in NumPy; these functions have no protocol, so `hooks` leads calls that hold traced values
+here.
+"""
 
-MEMORY_METHODS = frozenset({"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"})
-"""Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there as well."""
+MEMORY_METHODS = frozenset(
+    {"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"}
+)
+"""Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there
+as well.
+"""
 
-# ------------------------------------------------------------------------------------------------ real and imag
+# ---------------------------------------------------------------------------------------------- real and imag
 
 
 @implements(np.real)
@@ -188,7 +229,7 @@ def conjugate(x: Tracer, out: Any = None) -> Any:
     return x
 
 
-# -------------------------------------------------------------------------------------------- what memory shows
+# ------------------------------------------------------------------------------------------ what memory shows
 
 
 @attribute("strides")
@@ -214,7 +255,9 @@ class Flags:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "_flags":
-            raise UnsupportedError(f"setting flags of a traced array is not compiled (at {user_location()}): set them on the array outside")
+            raise UnsupportedError(
+                f"setting flags of a traced array is not compiled (at {user_location()}): set them on the array outside"
+            )
         object.__setattr__(self, name, value)
 
     def __setitem__(self, name: Any, value: Any) -> None:
@@ -255,14 +298,16 @@ def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
     if not (isinstance(a, Array) and isinstance(b, Array)):
         return False
     first, second = (ultimate_base(x) if isinstance(x, Stored) else x for x in (a, b))
-    if first is not second and all(any(x is argument for argument in tracing().arguments) for x in (first, second)):
+    if first is not second and all(
+        any(x is argument for argument in tracing().arguments) for x in (first, second)
+    ):
         raise TraceError(
             f"np.shares_memory of two arguments at {user_location()}: the answer depends on the arrays of each call. Compare them outside."
         )
     return bool(np.shares_memory(layout.model(a), layout.model(b)))
 
 
-# --------------------------------------------------------------------------------------------------------- flat
+# ------------------------------------------------------------------------------------------------------- flat
 
 
 class Flat:
@@ -345,7 +390,13 @@ def _check_flat(key: Any) -> None:
 def _repeated(value: Any, count: int) -> Any:
     """Values for ``x.flat[key] = value``: NumPy takes them again and again until every place has one."""
     many = np.size(value) > 1 and np.size(value) != count
-    return np.ravel(value)[np.arange(count) % np.size(value)] if many else np.ravel(value) if np.ndim(value) > 1 else value
+    return (
+        np.ravel(value)[np.arange(count) % np.size(value)]
+        if many
+        else np.ravel(value)
+        if np.ndim(value) > 1
+        else value
+    )
 
 
 @attribute("flat")

@@ -1,9 +1,11 @@
 """Indexing: ``x[key]`` and the pieces that assignment shares.
 
 Job: NumPy's basic, advanced and mixed indexing with its placement rules.
-Input: a node and a key.  Output: a `Plan` (what is sliced, flipped, gathered and where the axes go) and the node read through it.
-Invariants: basic indexing is slice + flip + reshape; integer arrays are one `gather` with int64 indices; static indices are checked while
-tracing (IndexError), others wrap and are checked when the compiled code runs; a mask must be known while tracing.
+Input: a node and a key. Output: a `Plan` (what is sliced, flipped, gathered and where the axes go) and the
+node read through it.
+Invariants: basic indexing is slice + flip + reshape; integer arrays are one `gather` with int64 indices;
+static indices are checked while tracing (IndexError), others wrap and are checked when the compiled code
+runs; a mask must be known while tracing.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ Index = np.ndarray | Node
 
 @dataclass
 class Plan:
-    """One key on one shape, in three steps: a box (slice and flip) of every axis, a gather from some of them, the final shape."""
+    """One key on one shape, in three steps: a box (slice and flip) of every axis, a gather from some of them,
+    the final shape.
+    """
 
     starts: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -98,7 +102,11 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
     new = 0
     if arrays:
         result.index_shape = _common(
-            [value.values.shape if isinstance(value, Static) else value.node.shape for kind, value in items if kind == "array"]
+            [
+                value.values.shape if isinstance(value, Static) else value.node.shape
+                for kind, value in items
+                if kind == "array"
+            ]
         )
     for position, (kind, value) in enumerate(items):
         if kind == "gap":
@@ -173,9 +181,12 @@ def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, An
                 items.append(item)
                 used += item[0] != "new"
     if used > len(shape):
-        raise IndexError(f"too many indices for array: array is {len(shape)}-dimensional, but {used} were indexed (at {user_location()})")
+        raise IndexError(
+            f"too many indices for array: array is {len(shape)}-dimensional, but {used} were indexed (at {user_location()})"
+        )
     at = len(items) if ellipsis is None else ellipsis
-    # An ellipsis stands between its neighbours also where it covers no axis: index arrays on both sides are apart.
+    # An ellipsis stands between its neighbours also where it covers no axis: index arrays on both sides are
+    # apart.
     covered: list[tuple[str, Any]] = [("slice", slice(None))] * (len(shape) - used)
     items[at:at] = covered or [("gap", None)]
     # the axis of an integer is only known now
@@ -190,7 +201,10 @@ def _items(trace: Trace, shape: tuple[int, ...], key: Any) -> list[tuple[str, An
 
 def _checked_slice(value: slice) -> slice:
     value = slice(*[_bound(bound) for bound in (value.start, value.stop, value.step)])
-    if any(isinstance(bound, Tracer) and static_array(bound) is None for bound in (value.start, value.stop, value.step)):
+    if any(
+        isinstance(bound, Tracer) and static_array(bound) is None
+        for bound in (value.start, value.stop, value.step)
+    ):
         raise TraceError(
             f"a slice bound is a traced value at {user_location()}: the shape of the result would depend on it. Use a Python number "
             "(static_argnums), or np.take with np.arange(length) + start, whose length is fixed."
@@ -200,7 +214,11 @@ def _checked_slice(value: slice) -> slice:
 
 def _bound(bound: Any) -> Any:
     """A slice bound; a number from a captured array is read now."""
-    known = METHODS["__concretise__"](bound, "a slice bound") if isinstance(bound, Tracer) and static_array(bound) is None else None
+    known = (
+        METHODS["__concretise__"](bound, "a slice bound")
+        if isinstance(bound, Tracer) and static_array(bound) is None
+        else None
+    )
     return bound if known is None else known
 
 
@@ -227,14 +245,18 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
         if not known.size and isinstance(value, list | tuple):
             known = known.astype(np.int64)
         if known.dtype.kind not in "iu":
-            raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+            raise IndexError(
+                f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
+            )
         if known.ndim == 0:
             return [("int", int(known))]
         return [("array", Static(known.astype(np.int64)))]
     present = None
     if isinstance(value, np.ndarray) and value.dtype != object:
         if value.dtype.kind not in "iub":
-            raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+            raise IndexError(
+                f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
+            )
         present = value if value.dtype.kind != "b" else None
     node = node_of(trace, value)
     if node.dtype.kind == "b":
@@ -246,17 +268,23 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
             "np.where(mask, x, 0) and reduce, for example np.sum(np.where(mask, x, 0)) for x[mask].sum()."
         )
     if node.dtype.kind not in "iu":
-        raise IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
+        raise IndexError(
+            f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
+        )
     return [("array", Dynamic(as_index(trace, node), present))]
 
 
 def _mask_items(mask: np.ndarray) -> list[tuple[str, Any]]:
-    return [("array", Static(index, length)) for index, length in zip(np.nonzero(mask), mask.shape, strict=True)]
+    return [
+        ("array", Static(index, length)) for index, length in zip(np.nonzero(mask), mask.shape, strict=True)
+    ]
 
 
 def _in_range(index: int, axis: int, size: int) -> int:
     if not -size <= index < size:
-        raise IndexError(f"index {index} is out of bounds for axis {axis} with size {size} (at {user_location()})")
+        raise IndexError(
+            f"index {index} is out of bounds for axis {axis} with size {size} (at {user_location()})"
+        )
     return index % size
 
 
@@ -288,11 +316,13 @@ def in_range(values: np.ndarray, axis: int, size: int) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < -size or high >= size:
         wrong = low if low < -size else high
-        raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {size} (at {user_location()})")
+        raise IndexError(
+            f"index {wrong} is out of bounds for axis {axis} with size {size} (at {user_location()})"
+        )
     return np.where(values < 0, values + size, values) if low < 0 else values
 
 
-# ----------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 def index_nodes(trace: Trace, indices: list[Index], shape: tuple[int, ...]) -> list[Node]:
@@ -352,7 +382,9 @@ def wrapped_indices(trace: Trace, indices: Any, size: int, axis: int, mode: str)
     known = static_array(indices)
     if known is not None:
         if known.dtype.kind not in "iub" and known.size:
-            raise TypeError(f"Cannot cast array data from {known.dtype!r} to dtype('int64') according to the rule 'safe'")
+            raise TypeError(
+                f"Cannot cast array data from {known.dtype!r} to dtype('int64') according to the rule 'safe'"
+            )
         known = known.astype(np.int64)
         if mode == "raise":
             known = in_range(known, axis, size)
@@ -363,7 +395,9 @@ def wrapped_indices(trace: Trace, indices: Any, size: int, axis: int, mode: str)
         return trace.builder.const(known, I64)
     node = node_of(trace, indices)
     if node.dtype.kind not in "iub":
-        raise TypeError(f"Cannot cast array data from {node.dtype!r} to dtype('int64') according to the rule 'safe'")
+        raise TypeError(
+            f"Cannot cast array data from {node.dtype!r} to dtype('int64') according to the rule 'safe'"
+        )
     node = as_index(trace, node)
     if mode == "raise":
         return node

@@ -1,9 +1,10 @@
 """Stored tracers behave like the ndarrays that they are as long as their values are known.
 
-Job: operators, conversions, NumPy calls, methods, in-place operators and views for `Stored`; in-place operators for every tracer.
+Job: operators, conversions, NumPy calls, methods, in-place operators and views for `Stored`; in-place
+operators for every tracer.
 Input: importing this module.  Output: methods on `Stored` and `Tracer`, entries in METHODS and FUNCTIONS.
-Invariant: with known values alone the result is computed at once and is known again; as soon as something traced, or an array from outside, takes part,
-the same call is recorded instead.
+Invariant: with known values alone the result is computed at once and is known again; as soon as something
+traced, or an array from outside, takes part, the same call is recorded instead.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from graphjit.trace.arrays.assignment import write_mask
-from graphjit.trace.arrays.buffers import Stored, Unknown, assign, known_array, known_values, local, setitem, stored
+from graphjit.trace.arrays.buffers import (
+    Stored,
+    Unknown,
+    assign,
+    known_array,
+    known_values,
+    local,
+    setitem,
+    stored,
+)
 from graphjit.trace.arrays.copies import MEMORY_METHODS
 from graphjit.trace.arrays.layout import in_order, model
 from graphjit.trace.arrays.sharing import VIEW_METHODS, VIEWS
@@ -22,14 +32,16 @@ from graphjit.trace.numpy.arguments import as_bool, node_of, tracing, unchecked,
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
 
-# --------------------------------------------------------------------------------------- operators, conversions
+# ------------------------------------------------------------------------------------- operators, conversions
 
 OPERATORS = (
     "__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __rfloordiv__ __mod__ __rmod__ __pow__ __rpow__ "
     "__and__ __rand__ __or__ __ror__ __xor__ __rxor__ __lshift__ __rlshift__ __rshift__ __rrshift__ __lt__ __le__ __gt__ __ge__ __eq__ __ne__ "
     "__neg__ __abs__ __invert__ __pos__ __divmod__ __matmul__ __rmatmul__"
 ).split()
-CONVERSIONS = "__bool__ __float__ __int__ __index__ __complex__ __contains__ __round__ __reduce__ item tolist".split()
+CONVERSIONS = (
+    "__bool__ __float__ __int__ __index__ __complex__ __contains__ __round__ __reduce__ item tolist".split()
+)
 
 
 def _known_first(name: str, wrapped: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -129,11 +141,13 @@ for _name, _behaviour in {
 }.items():
     setattr(Stored, _name, _behaviour)
 
-# -------------------------------------------------------------------------------------------- in-place operators
+# ----------------------------------------------------------------------------------------- in-place operators
 
 
 def _in_place(name: str, ufunc: np.ufunc) -> Callable[[Tracer, Any], Any]:
-    """``x += y`` and kin: the object stays, dtype and shape stay; NumPy scalars (0-d results) are rebound as in NumPy."""
+    """``x += y`` and kin: the object stays, dtype and shape stay; NumPy scalars (0-d results) are rebound as
+    in NumPy.
+    """
 
     def method(self: Tracer, other: Any) -> Any:
         known = known_array(self)
@@ -195,20 +209,28 @@ def _same_place(a: Any, b: Any) -> bool:
     if not (isinstance(a, Array) and isinstance(b, Array)) or a.dtype != b.dtype:
         return False
     first, second = model(a), model(b)
-    return (first.ctypes.data, first.shape, first.strides) == (second.ctypes.data, second.shape, second.strides)
+    return (first.ctypes.data, first.shape, first.strides) == (
+        second.ctypes.data,
+        second.shape,
+        second.strides,
+    )
 
 
 @implements(np.copyto)
 def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
     """np.copyto; of an array to itself it does nothing, not even ask whether it may be written."""
     if isinstance(dst, Tracer) and not isinstance(dst, Array):
-        raise TypeError(f"copyto() argument 1 must be a numpy.ndarray, not {dst._class.__name__} (at {user_location()})")
+        raise TypeError(
+            f"copyto() argument 1 must be a numpy.ndarray, not {dst._class.__name__} (at {user_location()})"
+        )
     if dst is src or _same_place(dst, src):
         return
     value = src if isinstance(src, Tracer) else np.asarray(src)
     weak = type(src) is int and dst.dtype.kind in "iuf"
     if not weak and not np.can_cast(value.dtype, dst.dtype, casting):
-        raise TypeError(f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'")
+        raise TypeError(
+            f"Cannot cast array data from {value.dtype!r} to {dst.dtype!r} according to the rule '{casting}'"
+        )
     src = unchecked(src)
     setitem(dst, ..., src if where is True else np.where(where, src, dst))
 
@@ -217,14 +239,21 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
 def putmask(a: Any, mask: Any, values: Any) -> None:
     """np.putmask with values of one element or of a's shape."""
     if isinstance(values, Array | np.ndarray) and not np.can_cast(values.dtype, a.dtype):
-        raise TypeError(f"Cannot cast array data from {values.dtype!r} to {a.dtype!r} according to the rule 'safe' (at {user_location()})")
+        raise TypeError(
+            f"Cannot cast array data from {values.dtype!r} to {a.dtype!r} according to the rule 'safe' (at {user_location()})"
+        )
     if np.ndim(values) and np.size(values) > 1:
         setitem(a, ..., np.where(mask, values, a))
     else:
         trace = tracing()
         held = stored(a)
         held.replace(
-            write_mask(trace, held.node(), as_bool(trace, node_of(trace, mask)), np.reshape(values, ()) if np.ndim(values) else values)
+            write_mask(
+                trace,
+                held.node(),
+                as_bool(trace, node_of(trace, mask)),
+                np.reshape(values, ()) if np.ndim(values) else values,
+            )
         )
 
 

@@ -1,10 +1,13 @@
 """Where the elements of a traced array would lie in memory.
 
-Job: answer what NumPy decides by memory: is a result a view or a copy, ``order="K"`` and ``"A"``, strides, flags, shared memory.
-Input: a traced array.  Output: its *model*, an ndarray of bools with the strides that the array has in NumPy; views have views as models.
-Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy itself can be asked: what it does
-with the model it would do with the array.  The order of new results is asked for too: the function runs once on *small twins* of its operands,
-which have the same order of axes and at most four elements along each.
+Job: answer what NumPy decides by memory: is a result a view or a copy, ``order="K"`` and ``"A"``, strides,
+flags, shared memory.
+Input: a traced array. Output: its *model*, an ndarray of bools with the strides that the array has in NumPy;
+views have views as models.
+Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy
+itself can be asked: what it does with the model it would do with the array. The order of new results is asked
+for too: the function runs once on *small twins* of its operands, which have the same order of axes and at
+most four elements along each.
 
 Example: ``shares(np.reshape(model, -1), model)`` tells whether ``reshape`` returns a view.
 """
@@ -19,7 +22,9 @@ from typing import Any
 import numpy as np
 
 SHORTEST = 4
-"""Elements of a small twin along one axis: shorter axes keep their length, for functions that mean something by it (np.cross)."""
+"""Elements of a small twin along one axis: shorter axes keep their length, for functions that mean something
+by it (np.cross).
+"""
 
 
 class Laid:
@@ -55,11 +60,13 @@ def shares(found: Any, source: np.ndarray) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------------------------- orders
+# ----------------------------------------------------------------------------------------------------- orders
 
 
 def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
-    """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is row-major."""
+    """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is
+    row-major.
+    """
     longer = [axis for axis in order if shape[axis] != 1]
     if longer == sorted(longer):
         return None
@@ -68,7 +75,9 @@ def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
 
 
 def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
-    """Axes from the slowest to the fastest, as ``order="K"`` reads them: repeated axes (stride 0) stay between their neighbours."""
+    """Axes from the slowest to the fastest, as ``order="K"`` reads them: repeated axes (stride 0) stay
+    between their neighbours.
+    """
 
     def slower(a: int, b: int) -> int:
         first, second = abs(array.strides[a]), abs(array.strides[b])
@@ -90,20 +99,29 @@ def row_major(value: Any) -> bool:
 
 
 def copied(source: np.ndarray, order: str | None) -> np.ndarray | None:
-    """The model of a copy in order C, F, A (F if the source is F alone) or K (as the source lies); None: row-major."""
+    """The model of a copy in order C, F, A (F if the source is F alone) or K (as the source lies); None:
+    row-major.
+    """
     made = np.empty_like(source, dtype=bool, order=order or "K", subok=False)  # type: ignore[call-overload]
     return None if made.flags.c_contiguous else made
 
 
 def in_memory_of(result: Any, source: Any, order: str | None) -> Any:
     """Give a copy of ``source`` the memory order that was asked for."""
-    lies = model(source) if isinstance(source, Laid) else source if isinstance(source, np.ndarray) else np.empty(result.shape, bool)
+    lies = (
+        model(source)
+        if isinstance(source, Laid)
+        else source
+        if isinstance(source, np.ndarray)
+        else np.empty(result.shape, bool)
+    )
     result._model = copied(lies, order)
     return result
 
 
 def canonical_strides(array: np.ndarray) -> tuple[int, ...]:
-    """Strides in elements that decide the same questions as the array's own: order of axes, signs, gaps, axes that lie as one.
+    """Strides in elements that decide the same questions as the array's own: order of axes, signs, gaps, axes
+    that lie as one.
 
     Arrays with the same canonical strides need one trace: a column of any matrix is (2,).
     """
@@ -130,7 +148,7 @@ def standing_for(shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray
     return np.lib.stride_tricks.as_strided(memory[-low:], shape, strides)
 
 
-# -------------------------------------------------------------------------------------------------- small twins
+# ------------------------------------------------------------------------------------------------ small twins
 
 
 REORDERING = frozenset({np.einsum, np.delete, np.linspace, np.gradient, np.cross, np.linalg.cross})
@@ -138,12 +156,23 @@ REORDERING = frozenset({np.einsum, np.delete, np.linspace, np.gradient, np.cross
 
 
 def in_order(
-    result: Any, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any] | None = None, always: bool = False
+    result: Any,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any] | None = None,
+    always: bool = False,
 ) -> Any:
-    """Give the new arrays in ``result`` the memory order that ``function(*args, **kwargs)`` gives them in NumPy."""
+    """Give the new arrays in ``result`` the memory order that ``function(*args, **kwargs)`` gives them in
+    NumPy.
+    """
     if not isinstance(result, Laid | tuple | list):
         return result
-    if not always and row_major(args) and (not kwargs or row_major(list(kwargs.values()))) and function not in REORDERING:
+    if (
+        not always
+        and row_major(args)
+        and (not kwargs or row_major(list(kwargs.values())))
+        and function not in REORDERING
+    ):
         return result
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -189,11 +218,16 @@ def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
         sizes = [min(n, SHORTEST) for n in array.shape]
         return np.broadcast_to(spread, sizes)
     order = axes_in_memory(array)
-    if not array.size:  # new arrays without elements have no strides to tell from: a part of one that has some
+    if (
+        not array.size
+    ):  # new arrays without elements have no strides to tell from: a part of one that has some
         filled = [slice(0 if n == 0 else None) for n in array.shape]
-        return _shrunk(np.empty([max(n, 1) for n in array.transpose(order).shape], bool).transpose(np.argsort(order).tolist()), dtype)[
-            *filled
-        ]
+        return _shrunk(
+            np.empty([max(n, 1) for n in array.transpose(order).shape], bool).transpose(
+                np.argsort(order).tolist()
+            ),
+            dtype,
+        )[*filled]
     sizes = [min(array.shape[axis], SHORTEST) for axis in order]
     if array.ndim and not array.transpose(order).flags.c_contiguous:  # with gaps
         made = np.empty([*sizes[:-1], 2 * sizes[-1]], dtype)[..., ::2]

@@ -1,14 +1,16 @@
 """What the result of each bound function is: a new array, a view of an argument, or the argument itself.
 
 Job: NumPy's sharing.  A view sees later writes to its base and is written through; a copy does neither.
-Input: the tables FUNCTIONS and METHODS, filled by the other modules.  Output: the same tables with views in place.  Functions that may return a view
-stand in `VIEWS` and `VIEW_METHODS`, those that may return their argument itself in ``copies``; all others make new arrays.  A test holds every bound
-function against NumPy.
-Invariant: whether a result is a view is NumPy's own decision: the function is run on the argument's model (see `layout`).
+Input: the tables FUNCTIONS and METHODS, filled by the other modules. Output: the same tables with views in
+place. Functions that may return a view stand in `VIEWS` and `VIEW_METHODS`, those that may return their
+argument itself in ``copies``; all others make new arrays. A test holds every bound function against NumPy.
+Invariant: whether a result is a view is NumPy's own decision: the function is run on the argument's model
+(see `layout`).
 
-A view is declared by how it is read from its base and how the base looks after a write to it.  ``reshape`` is read by a reshape and inverted by a
-reshape to the base's shape; pieces of a split are slices.  Where no simple inverse exists (a diagonal that einsum returns), the numbers of the
-elements are sent through NumPy's function once, and the write is a scatter to them.
+A view is declared by how it is read from its base and how the base looks after a write to it. ``reshape`` is
+read by a reshape and inverted by a reshape to the base's shape; pieces of a split are slices. Where no simple
+inverse exists (a diagonal that einsum returns), the numbers of the elements are sent through NumPy's function
+once, and the write is a scatter to them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ OfArray = Callable[[np.ndarray], np.ndarray]
 Inverse = Callable[[Trace, Node, Node, OfArray], Node]
 """``(trace, base, written value, the view as a function of an array)`` -> the base after the write."""
 
-# ---------------------------------------------------------------------------------------------------- inverses
+# --------------------------------------------------------------------------------------------------- inverses
 
 
 def reshaped(order: str) -> Inverse:
@@ -46,7 +48,9 @@ def reshaped(order: str) -> Inverse:
 def transposed(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
     """Of a permutation of axes: found by sending distinct sizes through the function."""
     moved = of_array(np.broadcast_to(False, tuple(range(2, len(base.shape) + 2)))).shape
-    return trace.emit("transpose", value, perm=tuple(moved.index(axis + 2) for axis in range(len(base.shape))))
+    return trace.emit(
+        "transpose", value, perm=tuple(moved.index(axis + 2) for axis in range(len(base.shape)))
+    )
 
 
 def scattered(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
@@ -54,14 +58,18 @@ def scattered(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
     numbers = of_array(np.arange(base.type.size).reshape(base.shape))
     flat = trace.emit("reshape", base, shape=(base.type.size,))
     updates = trace.emit("reshape", value, shape=(value.type.size,))
-    written = trace.emit("scatter_set", flat, updates, trace.builder.const(numbers.reshape(-1), I64), axes=(0,))
+    written = trace.emit(
+        "scatter_set", flat, updates, trace.builder.const(numbers.reshape(-1), I64), axes=(0,)
+    )
     return trace.emit("reshape", written, shape=base.shape)
 
 
-# ------------------------------------------------------------------------------------------------------- views
+# ------------------------------------------------------------------------------------------------------ views
 
 
-def viewed(base: Array, of_array: OfArray, of_node: Callable[[Trace, Node], Node], inverse: Inverse = scattered) -> Tracer:
+def viewed(
+    base: Array, of_array: OfArray, of_node: Callable[[Trace, Node], Node], inverse: Inverse = scattered
+) -> Tracer:
     """A view of ``base`` where NumPy makes one, else a copy.
 
     Raises:
@@ -76,13 +84,21 @@ def viewed(base: Array, of_array: OfArray, of_node: Callable[[Trace, Node], Node
         result = wrap_array(tracing(), of_node(tracing(), base._node))
         result._model = None if found.flags.c_contiguous else found
         return result
-    held = Lens(base, Type(base.dtype, found.shape), of_array, of_node, lambda trace, node, value: inverse(trace, node, value, of_array))
+    held = Lens(
+        base,
+        Type(base.dtype, found.shape),
+        of_array,
+        of_node,
+        lambda trace, node, value: inverse(trace, node, value, of_array),
+    )
     if known is None:
         held.node()  # now, so that the node carries the user's line
     return make(held)
 
 
-def view(implementation: Callable[..., Any], numpy: Callable[..., Any], inverse: Inverse) -> Callable[..., Any]:
+def view(
+    implementation: Callable[..., Any], numpy: Callable[..., Any], inverse: Inverse
+) -> Callable[..., Any]:
     """A function whose result is a view of its first argument wherever NumPy's is."""
 
     def function(a: Any, *args: Any, **kwargs: Any) -> Any:
@@ -101,8 +117,14 @@ def view(implementation: Callable[..., Any], numpy: Callable[..., Any], inverse:
                 inverse,
             )
             return result
-        found = implementation(a, *args, **kwargs)  # of a NumPy scalar a scalar again, where the result has no axes
-        return found if isinstance(a, Scalar) or not isinstance(found, Tracer) else wrap_array(tracing(), found._node)
+        found = implementation(
+            a, *args, **kwargs
+        )  # of a NumPy scalar a scalar again, where the result has no axes
+        return (
+            found
+            if isinstance(a, Scalar) or not isinstance(found, Tracer)
+            else wrap_array(tracing(), found._node)
+        )
 
     return function
 
@@ -119,7 +141,9 @@ def reshape(a: Any, /, shape: Any, order: Any = "C", *, copy: Any = None) -> Any
     """np.reshape."""
     effective = _order(a, order)
     made = view(
-        lambda x, size: shapes.reshape(x, size, effective), lambda x, size: np.reshape(x, size, effective, copy=copy), reshaped(effective)
+        lambda x, size: shapes.reshape(x, size, effective),
+        lambda x, size: np.reshape(x, size, effective, copy=copy),
+        reshaped(effective),
     )
     return made(a, shape)
 
@@ -129,7 +153,9 @@ def ravel(a: Any, order: Any = "C") -> Any:
     if order == "K" and isinstance(a, Array):
         return ravel(_transpose(a, layout.axes_in_memory(layout.model(a))))
     effective: Any = "C" if order == "K" else _order(a, order)
-    return view(lambda x: shapes.ravel(x, effective), lambda x: np.ravel(x, effective), reshaped(effective))(a)
+    return view(lambda x: shapes.ravel(x, effective), lambda x: np.ravel(x, effective), reshaped(effective))(
+        a
+    )
 
 
 def _method_shape(shape: tuple[Any, ...]) -> Any:
@@ -185,7 +211,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     return tuple(grids) if sparse else broadcast_arrays(*grids)
 
 
-# ------------------------------------------------------------------------------------- pieces, flips, diagonals
+# ----------------------------------------------------------------------------------- pieces, flips, diagonals
 
 
 def _pieces(split: Callable[..., Any], axis_of: Callable[[Any], int]) -> Callable[..., Any]:
@@ -194,7 +220,9 @@ def _pieces(split: Callable[..., Any], axis_of: Callable[[Any], int]) -> Callabl
     def function(ary: Any, indices_or_sections: Any, axis: Any = None) -> list[Any]:
         if not isinstance(ary, Array):
             return split(ary, indices_or_sections) if axis is None else split(ary, indices_or_sections, axis)  # type: ignore[no-any-return]
-        whole = split(ary, indices_or_sections) if axis is None else split(ary, indices_or_sections, axis)  # its errors
+        whole = (
+            split(ary, indices_or_sections) if axis is None else split(ary, indices_or_sections, axis)
+        )  # its errors
         number = axis_number(axis_of(ary) if axis is None else axis, ary.ndim)
         pieces, reached = [], 0
         size = ary.shape[number]
@@ -263,13 +291,19 @@ def diag(v: Any, k: int = 0) -> Any:
 def einsum_function(*operands: Any, **kwargs: Any) -> Any:
     """np.einsum: a writeable view of its one operand where nothing is summed."""
     values, labels, result = einsum.parsed(operands)
-    if len(values) == 1 and isinstance(values[0], Array) and not {"out", "dtype"} & {k for k, v in kwargs.items() if v is not None}:
+    if (
+        len(values) == 1
+        and isinstance(values[0], Array)
+        and not {"out", "dtype"} & {k for k, v in kwargs.items() if v is not None}
+    ):
         base, text = values[0], labels[0] + ("" if result is None else "->" + result)
         einsum.einsum(*operands, **kwargs)  # its errors
         small = np.empty([min(n, 2) for n in base.shape], bool)
         if layout.shares(np.einsum(text, small), small):
             return viewed(
-                base, lambda array: np.einsum(text, array), lambda trace, node: einsum.einsum(text, wrap_array(trace, node), **kwargs)._node
+                base,
+                lambda array: np.einsum(text, array),
+                lambda trace, node: einsum.einsum(text, wrap_array(trace, node), **kwargs)._node,
             )
     return einsum.einsum(*operands, **kwargs)
 
@@ -315,14 +349,17 @@ _transpose = permute(np.transpose)
 _swap = permute(np.swapaxes)
 
 
-# -------------------------------------------------------------------------------------------------- declarations
+# ----------------------------------------------------------------------------------------------- declarations
 
 VIEWS: dict[Any, Callable[..., Any]] = {
     np.reshape: reshape,
     np.ravel: ravel,
     np.squeeze: squeeze,
     np.expand_dims: resized(np.expand_dims),
-    **{f: permute(f) for f in (np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis)},
+    **{
+        f: permute(f)
+        for f in (np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis)
+    },
     **{getattr(np, name): at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
     np.linalg.matrix_transpose: permute(np.matrix_transpose),
     np.broadcast_to: broadcast_to,
@@ -368,8 +405,12 @@ def same_dtype_view(x: Array, dtype: Any = None, type: Any = None) -> Any:
         UnsupportedError: another dtype would show bytes.
     """
     if type is not None or (dtype is not None and np.dtype(dtype) != x.dtype):
-        raise UnsupportedError(f"ndarray.view with another dtype or class is not compiled (at {user_location()}): use astype")
-    return viewed(x, lambda array: array.view(), lambda trace, node: node, lambda trace, base, value, of_array: value)
+        raise UnsupportedError(
+            f"ndarray.view with another dtype or class is not compiled (at {user_location()}): use astype"
+        )
+    return viewed(
+        x, lambda array: array.view(), lambda trace, node: node, lambda trace, base, value, of_array: value
+    )
 
 
 FUNCTIONS.update(VIEWS)

@@ -1,1 +1,3 @@
-"""NumPy functions on tracers, one file per family.  ``registry`` imports them all, which fills ``tracer.FUNCTIONS``."""
+"""NumPy functions on tracers, one file per family. ``registry`` imports them all, which fills
+``tracer.FUNCTIONS``.
+"""

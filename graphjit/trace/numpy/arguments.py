@@ -1,8 +1,11 @@
 """How NumPy's functions read their arguments.
 
-Job: turn what users pass (tracers, arrays, numbers, nested lists, axes, dtypes, options) into nodes and plain Python values.
-Input: arguments of a NumPy call that has a tracer somewhere.  Output: nodes of the active trace, sorted axes, dtypes.
-Invariant: errors for wrong axes and shapes are NumPy's own; an option that is not compiled is refused by name.
+Job: turn what users pass (tracers, arrays, numbers, nested lists, axes, dtypes, options) into nodes and plain
+Python values.
+Input: arguments of a NumPy call that has a tracer somewhere. Output: nodes of the active trace, sorted axes,
+dtypes.
+Invariant: errors for wrong axes and shapes are NumPy's own; an option that is not compiled is refused by
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +23,17 @@ from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import STATIC, value_needed
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
-from graphjit.trace.recording.tracer import METHODS, Array, Trace, Tracer, any_tracer, assemble, check_dtype, is_python_number, is_weak
+from graphjit.trace.recording.tracer import (
+    METHODS,
+    Array,
+    Trace,
+    Tracer,
+    any_tracer,
+    assemble,
+    check_dtype,
+    is_python_number,
+    is_weak,
+)
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
 
@@ -77,7 +90,9 @@ def refuse(function: str, advice: str = "", **options: Any) -> None:
     for name, value in options.items():
         if given(value):
             hint = advice or ("assign the result instead" if name == "out" else "leave the option out")
-            raise UnsupportedError(f"np.{function}(..., {name}=...) is not compiled (at {user_location()}): {hint}")
+            raise UnsupportedError(
+                f"np.{function}(..., {name}=...) is not compiled (at {user_location()}): {hint}"
+            )
 
 
 def axes_tuple(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -129,7 +144,8 @@ def common_dtype(*values: Any) -> np.dtype:
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
-    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once, NumPy's integers too where a signed integer is wanted.
+    """The node of ``value`` in ``dtype``; Python numbers become constants of it at once, NumPy's integers too
+    where a signed integer is wanted.
 
     Raises:
         OverflowError: a number does not fit.
@@ -145,12 +161,16 @@ def unchecked(value: Any) -> Any:
 
 
 def cast(trace: Trace, value: Any, dtype: np.dtype) -> Node:
-    """The node of ``value`` in ``dtype``; a Python number that does not fit wraps, where NumPy makes an array of it before it casts."""
+    """The node of ``value`` in ``dtype``; a Python number that does not fit wraps, where NumPy makes an array
+    of it before it casts.
+    """
     return full(trace, value, dtype, ()) if is_python_number(value) else as_dtype(trace, value, dtype)
 
 
 def promoted_arrays(trace: Trace, *values: Any) -> list[Node]:
-    """Array-likes in the common dtype of arrays: NumPy's products make arrays of Python numbers first, which are weak no more."""
+    """Array-likes in the common dtype of arrays: NumPy's products make arrays of Python numbers first, which
+    are weak no more.
+    """
     nodes = [node_of(trace, value) for value in values]
     dtype = np.result_type(*[node.dtype for node in nodes])
     check_dtype(dtype)
@@ -200,7 +220,8 @@ def checked_dtype(dtype: Any) -> np.dtype:
 def static_array(value: Any) -> np.ndarray | None:
     """The values of an array-like when they are known and cannot change later, else None.
 
-    Known are Python numbers and lists, NumPy scalars, read-only arrays that own their memory, and arrays that the traced function made itself.
+    Known are Python numbers and lists, NumPy scalars, read-only arrays that own their memory, and arrays that
+    the traced function made itself.
     """
     if isinstance(value, Tracer):
         known: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
@@ -217,7 +238,12 @@ def static_array(value: Any) -> np.ndarray | None:
 
 def is_frozen(array: np.ndarray) -> bool:
     """Whether nobody can write to an array: read-only, and its memory is its own."""
-    return type(array) is np.ndarray and not array.flags.writeable and array.base is None and array.dtype != object
+    return (
+        type(array) is np.ndarray
+        and not array.flags.writeable
+        and array.base is None
+        and array.dtype != object
+    )
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -242,7 +268,9 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
     if array is None:
         array = METHODS["__concretise__"](tracer_of(value), what)
     if array is None:
-        raise value_needed(what, tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
+        raise value_needed(
+            what, tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}"
+        )
     if array.dtype.kind not in "iub" and array.size:
         raise TypeError(f"{what} must be integers, not {array.dtype}")
     return tuple(int(n) for n in array.reshape(-1))

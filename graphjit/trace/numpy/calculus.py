@@ -1,4 +1,5 @@
-"""Differences, sums against a grid, polynomials: diff, ediff1d, gradient, trapezoid, convolve, correlate, polyval, sinc.
+"""Differences, sums against a grid, polynomials: diff, ediff1d, gradient, trapezoid, convolve, correlate,
+polyval, sinc.
 
 Job: NumPy's small numerical functions as compositions.
 """
@@ -56,7 +57,10 @@ def diff(a: Any, n: int = 1, axis: Any = -1, prepend: Any = ABSENT, append: Any 
     value = concatenate(parts, number) if len(parts) > 1 else value
     for _ in range(n):
         size = value.shape[number]
-        high, low = _part(trace, value, number, min(1, size), size), _part(trace, value, number, 0, max(size - 1, 0))
+        high, low = (
+            _part(trace, value, number, min(1, size), size),
+            _part(trace, value, number, 0, max(size - 1, 0)),
+        )
         value = trace.ufunc(np.not_equal if value.dtype.kind == "b" else np.subtract, high, low)
     return value
 
@@ -67,13 +71,17 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, ary)
     flat, size = wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))), x.type.size
-    steps = trace.ufunc(np.subtract, _part(trace, flat, 0, min(1, size), size), _part(trace, flat, 0, 0, max(size - 1, 0)))
+    steps = trace.ufunc(
+        np.subtract, _part(trace, flat, 0, min(1, size), size), _part(trace, flat, 0, 0, max(size - 1, 0))
+    )
     ends: list[Any] = []
     for extra in (to_begin, to_end):
         if extra is not None:
             node = node_of(trace, extra)
             if not np.can_cast(node.dtype, x.dtype, "same_kind"):
-                raise TypeError("dtype of `to_begin` or `to_end` must be compatible with input `ary` under the `same_kind` rule.")
+                raise TypeError(
+                    "dtype of `to_begin` or `to_end` must be compatible with input `ary` under the `same_kind` rule."
+                )
             node = trace.convert(node, x.dtype)
             ends.append(wrap(trace, trace.emit("reshape", node, shape=(node.type.size,))))
         else:
@@ -83,10 +91,14 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
 
 @implements(np.gradient)
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    """np.gradient: second-order central differences (on uneven grids as in NumPy), first or second order at the edges."""
+    """np.gradient: second-order central differences (on uneven grids as in NumPy), first or second order at
+    the edges.
+    """
     trace = tracing()
     node = node_of(trace, f)
-    value = wrap(trace, node if node.dtype.kind == "b" else inexact(trace, node))  # differences of bools are NumPy's error
+    value = wrap(
+        trace, node if node.dtype.kind == "b" else inexact(trace, node)
+    )  # differences of bools are NumPy's error
     axes = tuple(range(value.ndim)) if axis is None else normalize_axis_tuple(axis, value.ndim)
     if edge_order > 2:
         raise ValueError("'edge_order' greater than 2 not supported")
@@ -103,7 +115,9 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
 def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
     size = f.shape[axis]
     if size < edge_order + 1:
-        raise ValueError("Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) elements are required.")
+        raise ValueError(
+            "Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) elements are required."
+        )
 
     def at(start: int, stop: int) -> Any:
         return _part(trace, f, axis, start, stop)
@@ -115,7 +129,11 @@ def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
             first, last = (at(1, 2) - at(0, 1)) / h, (at(size - 1, size) - at(size - 2, size - 1)) / h
         else:
             first = -1.5 / h * at(0, 1) + 2.0 / h * at(1, 2) + -0.5 / h * at(2, 3)
-            last = 0.5 / h * at(size - 3, size - 2) + -2.0 / h * at(size - 2, size - 1) + 1.5 / h * at(size - 1, size)
+            last = (
+                0.5 / h * at(size - 3, size - 2)
+                + -2.0 / h * at(size - 2, size - 1)
+                + 1.5 / h * at(size - 1, size)
+            )
         return concatenate([first, inner, last], axis)
     grid = tracer_of(h)
     if grid.ndim != 1 or grid.shape[0] != size:
@@ -133,7 +151,11 @@ def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
         last = (at(size - 1, size) - at(size - 2, size - 1)) / step(size - 2, size - 1)
     else:
         a, b = step(0, 1), step(1, 2)
-        first = -(2.0 * a + b) / (a * (a + b)) * at(0, 1) + (a + b) / (a * b) * at(1, 2) + -a / (b * (a + b)) * at(2, 3)
+        first = (
+            -(2.0 * a + b) / (a * (a + b)) * at(0, 1)
+            + (a + b) / (a * b) * at(1, 2)
+            + -a / (b * (a + b)) * at(2, 3)
+        )
         a, b = step(size - 3, size - 2), step(size - 2, size - 1)
         last = (
             b / (a * (a + b)) * at(size - 3, size - 2)
@@ -161,7 +183,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: Any = -1) -> Any:
     return sum_(width * (high + low) / 2.0, number)
 
 
-# ------------------------------------------------------------------------------------------------ products of series
+# ----------------------------------------------------------------------------------------- products of series
 
 
 @implements(np.convolve)
@@ -178,13 +200,19 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tracer:
 
 @implements(np.correlate)
 def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
-    """np.correlate; the results stand in the opposite order where the second series is the longer one, as in NumPy."""
+    """np.correlate; the results stand in the opposite order where the second series is the longer one, as in
+    NumPy.
+    """
     trace = tracing()
     if not np.ndim(a) or not np.ndim(v):
-        raise ValueError(f"object of too small depth for desired array: np.correlate needs series (at {user_location()})")
+        raise ValueError(
+            f"object of too small depth for desired array: np.correlate needs series (at {user_location()})"
+        )
     x, y = _series(trace, a, v)
     if not x.shape[0] or not y.shape[0]:
-        raise ValueError(f"{'second' if x.shape[0] else 'first'} array argument cannot be empty (at {user_location()})")
+        raise ValueError(
+            f"{'second' if x.shape[0] else 'first'} array argument cannot be empty (at {user_location()})"
+        )
     if y.shape[0] <= x.shape[0]:
         return _slide(trace, x, y, mode)
     found = _slide(trace, y, x, mode)
@@ -207,7 +235,9 @@ def _slide(trace: Trace, x: Node, w: Node, mode: Any) -> Tracer:
     n, m = x.shape[0], w.shape[0]
     modes = {"full": (m - 1, n + m - 1), "same": (m // 2, n), "valid": (0, n - m + 1)}
     if mode not in modes:
-        raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r}) (at {user_location()})")
+        raise ValueError(
+            f"mode must be one of 'valid', 'same', or 'full' (got {mode!r}) (at {user_location()})"
+        )
     low, length = modes[mode]
     if x.dtype.kind == "b":  # any of ands: a sum of ones is not 0, even where float32 no longer counts them
         counts = trace.emit("correlate", trace.convert(x, F32), trace.convert(w, F32), low=low, length=length)
@@ -223,22 +253,30 @@ def polyval(p: Any, x: Any) -> Any:
     value = tracer_of(x)
     result: Any = np.zeros_like(value)
     if not coefficients.shape:
-        raise TypeError(f"iteration over a 0-d array: np.polyval needs a sequence of coefficients (at {user_location()})")
+        raise TypeError(
+            f"iteration over a 0-d array: np.polyval needs a sequence of coefficients (at {user_location()})"
+        )
     for i in range(coefficients.shape[0]):
-        term = wrap(trace, trace.emit("reshape", sliced(trace, coefficients, 0, i, i + 1), shape=coefficients.shape[1:]))
+        term = wrap(
+            trace,
+            trace.emit("reshape", sliced(trace, coefficients, 0, i, i + 1), shape=coefficients.shape[1:]),
+        )
         result = result * value + term
     return result
 
 
 _SINC_SERIES = [(-1) ** k / math.factorial(2 * k + 1) for k in range(11)]
-"""Taylor coefficients of sin(t) / t in t**2: the first ten derivatives, too, are right to the last few bits for t < 1."""
+"""Taylor coefficients of sin(t) / t in t**2: the first ten derivatives, too, are right to the last few bits
+for t < 1.
+"""
 
 
 @implements(np.sinc)
 def sinc(x: Any) -> Any:
     """np.sinc; at 0 the value is 1 and the derivative 0.
 
-    Near 0 it is a series: the derivative of the quotient is a difference of two terms of size 1/x, which leaves nothing of it there.
+    Near 0 it is a series: the derivative of the quotient is a difference of two terms of size 1/x, which
+    leaves nothing of it there.
     """
     value = tracer_of(x)
     scaled: Any = np.pi * value

@@ -1,4 +1,5 @@
-"""Creation from a traced prototype, and conversions: zeros_like and kin, copy, astype, real, imag, round, result_type.
+"""Creation from a traced prototype, and conversions: zeros_like and kin, copy, astype, real, imag, round,
+result_type.
 
 Job: functions that need only shape and dtype of a tracer, or change its dtype.
 """
@@ -46,26 +47,45 @@ def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
 
 
 @implements(np.zeros_like)
-def zeros_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+def zeros_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+) -> Tracer:
     """np.zeros_like."""
     return _like(a, 0, dtype, shape)
 
 
 @implements(np.empty_like)
-def empty_like(prototype: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+def empty_like(
+    prototype: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
+) -> Tracer:
     """np.empty_like, filled with zeros."""
     return _like(prototype, 0, dtype, shape)
 
 
 @implements(np.ones_like)
-def ones_like(a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None) -> Tracer:
+def ones_like(
+    a: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+) -> Tracer:
     """np.ones_like."""
     return _like(a, 1, dtype, shape)
 
 
 @implements(np.full_like)
 def full_like(
-    a: Any, fill_value: Any, dtype: Any = None, order: Any = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
 ) -> Tracer:
     """np.full_like; the value may be traced."""
     return _like(a, fill_value, dtype, shape)
@@ -144,7 +164,9 @@ def round_(a: Any, decimals: int = 0, out: Any = None) -> Tracer:
     if decimals == 0:
         return trace.ufunc(np.rint, a)  # type: ignore[no-any-return]
     if kind == "b":
-        raise TypeError(f"np.round of bools to {decimals} decimals has no bool result, as in NumPy (at {user_location()})")
+        raise TypeError(
+            f"np.round of bools to {decimals} decimals has no bool result, as in NumPy (at {user_location()})"
+        )
     value = inexact(trace, node)
     factor = full(trace, 10.0 ** abs(decimals), value.dtype, node.shape)
     scale, unscale = ("mul", "div") if decimals > 0 else ("div", "mul")
@@ -168,7 +190,11 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype:
 @implements(np.can_cast)
 def can_cast(from_: Any, to: Any, casting: str = "safe") -> bool:
     """np.can_cast."""
-    return np.can_cast(from_.dtype if isinstance(from_, Tracer) else from_, to.dtype if isinstance(to, Tracer) else to, casting)  # type: ignore[arg-type]
+    return np.can_cast(
+        from_.dtype if isinstance(from_, Tracer) else from_,
+        to.dtype if isinstance(to, Tracer) else to,
+        casting,  # type: ignore[arg-type]
+    )
 
 
 @implements(np.common_type)

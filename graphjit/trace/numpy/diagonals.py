@@ -59,7 +59,9 @@ def linalg_diagonal(x: Any, /, *, offset: int = 0) -> Tracer:
 
 
 @implements(np.trace)
-def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Tracer:
+def trace(
+    a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None
+) -> Tracer:
     """np.trace."""
     refuse("trace", out=out)
     return sum_(diagonal(a, offset, axis1, axis2), -1, dtype)
@@ -143,4 +145,9 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tracer:
         powers.append(powers[-1] * base)
     columns = powers[:count] if increasing else powers[:count][::-1]
     shape = (node.shape[0], 1)
-    return wrap(recorded, recorded.emit("concatenate", *[recorded.emit("reshape", c._node, shape=shape) for c in columns], axis=1))
+    return wrap(
+        recorded,
+        recorded.emit(
+            "concatenate", *[recorded.emit("reshape", c._node, shape=shape) for c in columns], axis=1
+        ),
+    )

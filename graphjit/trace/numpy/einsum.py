@@ -2,8 +2,9 @@
 
 Job: any einsum (both argument styles, ellipsis, repeated labels, implicit output) as graph nodes.
 Input: subscripts and operands.  Output: one node with the labels in the asked order.
-Invariants: three or more operands are contracted in pairs, in the order that NumPy's path search finds; a pair that shares no summed label
-is a broadcast multiplication, so that it fuses; every other pair is one `contract`.
+Invariants: three or more operands are contracted in pairs, in the order that NumPy's path search finds; a
+pair that shares no summed label is a broadcast multiplication, so that it fuses; every other pair is one
+`contract`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _multiplied(trace: Trace, x: Node, x_labels: str, y: Node, y_labels: str) ->
     sides = []
     for node, own in ((x, x_labels), (y, y_labels)):
         node = _arranged(trace, node, own, "".join(c for c in labels if c in own))
-        node = trace.emit("reshape", node, shape=tuple(n if c in own else 1 for c, n in zip(labels, shape, strict=True)))
+        node = trace.emit(
+            "reshape", node, shape=tuple(n if c in own else 1 for c, n in zip(labels, shape, strict=True))
+        )
         sides.append(trace.broadcast(node, shape))
     return trace.emit("mul", *sides), labels
 
@@ -83,7 +86,9 @@ def _pair(trace: Trace, x: Node, x_labels: str, y: Node, y_labels: str, keep: se
     return whole, "".join([*batch, *free])
 
 
-def contract_subscripts(trace: Trace, nodes: Sequence[Node], labels: Sequence[str], out: str, optimize: Any = True) -> Node:
+def contract_subscripts(
+    trace: Trace, nodes: Sequence[Node], labels: Sequence[str], out: str, optimize: Any = True
+) -> Node:
     """The einsum of nodes of one dtype whose axes carry ``labels``, as axes ``out``."""
     dtype = nodes[0].dtype
     if dtype.kind == "b":
@@ -109,7 +114,9 @@ def contract_subscripts(trace: Trace, nodes: Sequence[Node], labels: Sequence[st
     (x, x_labels), *rest = terms
     assert not rest
     x, x_labels = _sum_out(trace, x, x_labels, set(out))
-    for label in out:  # a label whose every axis had length 1 was dropped nowhere; all labels of the output exist
+    for (
+        label
+    ) in out:  # a label whose every axis had length 1 was dropped nowhere; all labels of the output exist
         assert label in x_labels
     result = _arranged(trace, x, x_labels, out)
     return trace.convert(result, BOOL) if dtype.kind == "b" else result
@@ -124,7 +131,7 @@ def _path(nodes: Sequence[Node], labels: Sequence[str], out: str, optimize: Any)
     return list(np.einsum_path(",".join(labels) + "->" + out, *shapes, optimize=wanted)[0][1:])
 
 
-# ------------------------------------------------------------------------------------------ subscripts
+# ------------------------------------------------------------------------------------------------- subscripts
 
 
 def _interleaved(operands: Sequence[Any]) -> tuple[list[Any], list[str], str | None]:
@@ -158,14 +165,19 @@ def _expanded(nodes: Sequence[Node], labels: list[str], out: str | None) -> tupl
     """Ellipses spelled out with unused letters, implicit output made explicit."""
     used = set("".join(labels) + (out or ""))
     free = [c for c in string.ascii_letters if c not in used]
-    widths = [len(node.shape) - len(own.replace("...", "")) if "..." in own else 0 for node, own in zip(nodes, labels, strict=True)]
+    widths = [
+        len(node.shape) - len(own.replace("...", "")) if "..." in own else 0
+        for node, own in zip(nodes, labels, strict=True)
+    ]
     widest = max(widths, default=0)
     hidden = "".join(free[:widest])
     result = []
     for node, own, width in zip(nodes, labels, widths, strict=True):
         spelled = own.replace("...", hidden[widest - width :] if width > 0 else "")
         if len(spelled) != len(node.shape):
-            raise ValueError(f"einsum: subscripts {own!r} do not fit an operand of shape {node.shape} (at {user_location()})")
+            raise ValueError(
+                f"einsum: subscripts {own!r} do not fit an operand of shape {node.shape} (at {user_location()})"
+            )
         result.append(spelled)
     if out is None:
         counts = Counter("".join(own.replace("...", "") for own in labels))
@@ -182,7 +194,9 @@ def _expanded(nodes: Sequence[Node], labels: list[str], out: str | None) -> tupl
 
 
 @implements(np.einsum)
-def einsum(*operands: Any, out: Any = None, optimize: Any = False, dtype: Any = None, **kwargs: Any) -> Tracer:
+def einsum(
+    *operands: Any, out: Any = None, optimize: Any = False, dtype: Any = None, **kwargs: Any
+) -> Tracer:
     """np.einsum."""
     refuse("einsum", out=out)
     refuse("einsum", **{name: value for name, value in kwargs.items() if name not in ("order", "casting")})
@@ -206,7 +220,9 @@ def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = Fa
     """np.einsum_path: shapes alone decide."""
     texts = isinstance(operands[0], str)
     stand_ins = [
-        value if isinstance(value, str) or (not texts and i % 2) or isinstance(value, list) else np.broadcast_to(0.0, np.shape(value))
+        value
+        if isinstance(value, str) or (not texts and i % 2) or isinstance(value, list)
+        else np.broadcast_to(0.0, np.shape(value))
         for i, value in enumerate(operands)
     ]
     return np.einsum_path(*stand_ins, optimize=optimize)

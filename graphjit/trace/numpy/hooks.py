@@ -1,10 +1,12 @@
-"""NumPy's conversions while a function is traced: ``np.asarray(x)``, ``np.array([x, y])``, ``np.float64(x)``, from any caller.
+"""NumPy's conversions while a function is traced: ``np.asarray(x)``, ``np.array([x, y])``, ``np.float64(x)``,
+from any caller.
 
-Job: functions that take a traced value and would return an ndarray return the traced value instead, converted or copied, so that library code that
-begins with them (SciPy's mostly does) is traced as far as its operations go.
+Job: functions that take a traced value and would return an ndarray return the traced value instead, converted
+or copied, so that library code that begins with them (SciPy's mostly does) is traced as far as its operations
+go.
 Input: `put`, from `patches`, around all traces.  Output: nothing.
-Invariant: only calls that hold a traced value, in the thread that traces, see a difference; arrays whose values are known are handed to libraries as
-the ndarrays that they are.
+Invariant: only calls that hold a traced value, in the thread that traces, see a difference; arrays whose
+values are known are handed to libraries as the ndarrays that they are.
 """
 
 from __future__ import annotations

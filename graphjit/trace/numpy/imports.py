@@ -1,8 +1,10 @@
 """Something to do once a module has been imported, without importing it.
 
 Job: hooks on SciPy and numpy.random, which load late or never.
-Input: a module's name and what to do with it.  Output: the call, at once or right after the import that somebody else does.
-Invariants: ``importlib.abc`` is not imported, it would bring half of the standard library; the finder on ``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
+Input: a module's name and what to do with it. Output: the call, at once or right after the import that
+somebody else does.
+Invariants: ``importlib.abc`` is not imported, it would bring half of the standard library; the finder on
+``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _waiting: dict[str, Callable[[ModuleType], None]] = {}
 
 
 def when_imported(name: str, action: Callable[[ModuleType], None]) -> None:
-    """Run ``action(module)`` now if the module is there, else after its import.  A second request for the same name replaces the first."""
+    """Run ``action(module)`` now if the module is there, else after its import. A second request for the same
+    name replaces the first.
+    """
     module = sys.modules.get(name)
     if module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False):
         action(module)
@@ -52,7 +56,9 @@ class _Loader:
 class _Finder:
     """Catches the imports that are waited for."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The real spec with our loader around the real one."""
         action = _waiting.pop(fullname, None)
         if action is None:

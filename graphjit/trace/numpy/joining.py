@@ -41,7 +41,9 @@ def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[No
     target = checked_dtype(dtype) if given(dtype) else common_dtype(*[node.dtype for node in nodes])
     for node in nodes:
         if not np.can_cast(node.dtype, target, casting):
-            raise TypeError(f"Cannot cast array data from {node.dtype!r} to {target!r} according to the rule '{casting}'")
+            raise TypeError(
+                f"Cannot cast array data from {node.dtype!r} to {target!r} according to the rule '{casting}'"
+            )
     return [trace.convert(node, target) for node in nodes]
 
 
@@ -69,7 +71,9 @@ def _concatenated(trace: Trace, nodes: list[Node], axis: Any) -> Node:
 
 
 @implements(np.concatenate)
-def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
+def concatenate(
+    arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Tracer:
     """np.concatenate."""
     refuse("concatenate", out=out)
     trace = tracing()
@@ -77,7 +81,9 @@ def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = 
 
 
 @implements(np.stack)
-def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind") -> Tracer:
+def stack(
+    arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Tracer:
     """np.stack."""
     refuse("stack", out=out)
     trace = tracing()
@@ -90,7 +96,10 @@ def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, cas
     shape = nodes[0].shape
     number = axis_number(axis, len(shape) + 1)
     grown = (*shape[:number], 1, *shape[number:])
-    return wrap(trace, trace.emit("concatenate", *[trace.emit("reshape", node, shape=grown) for node in nodes], axis=number))
+    return wrap(
+        trace,
+        trace.emit("concatenate", *[trace.emit("reshape", node, shape=grown) for node in nodes], axis=number),
+    )
 
 
 def _grown(grow: Any, tup: Any) -> list[Any]:
@@ -126,7 +135,9 @@ def column_stack(tup: Any) -> Tracer:
     columns = []
     for item in sequence(tup):
         x = node_of(trace, item)
-        columns.append(wrap(trace, trace.emit("reshape", x, shape=(x.type.size, 1)) if len(x.shape) < 2 else x))
+        columns.append(
+            wrap(trace, trace.emit("reshape", x, shape=(x.type.size, 1)) if len(x.shape) < 2 else x)
+        )
     return concatenate(columns, 1)
 
 
@@ -251,7 +262,9 @@ def tile(A: Any, reps: Any) -> Tracer:
     shape = (1,) * (ndim - len(x.shape)) + x.shape
     between = trace.emit("reshape", x, shape=tuple(n for size in shape for n in (1, size)))
     copies = trace.broadcast(between, tuple(n for pair in zip(counts, shape, strict=True) for n in pair))
-    return wrap(trace, trace.emit("reshape", copies, shape=tuple(c * n for c, n in zip(counts, shape, strict=True))))
+    return wrap(
+        trace, trace.emit("reshape", copies, shape=tuple(c * n for c, n in zip(counts, shape, strict=True)))
+    )
 
 
 @implements(np.repeat)
@@ -274,7 +287,11 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Tracer:
         return wrap(trace, trace.emit("reshape", wide, shape=(*before, size * counts[0], *after)))
     if len(counts) != size:
         raise ValueError(f"operands could not be broadcast together with shape ({size},) ({len(counts)},)")
-    pieces = [trace.broadcast(sliced(trace, x, number, i, i + 1), (*before, count, *after)) for i, count in enumerate(counts) if count]
+    pieces = [
+        trace.broadcast(sliced(trace, x, number, i, i + 1), (*before, count, *after))
+        for i, count in enumerate(counts)
+        if count
+    ]
     return wrap(trace, joined(trace, pieces, number) if pieces else sliced(trace, x, number, 0, 0))
 
 

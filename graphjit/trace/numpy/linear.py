@@ -1,4 +1,5 @@
-"""Products: matmul, dot, vdot, inner, outer, tensordot, kron, cross, vecdot, matvec, vecmat, multi_dot, norm, trace of powers.
+"""Products: matmul, dot, vdot, inner, outer, tensordot, kron, cross, vecdot, matvec, vecmat, multi_dot, norm,
+trace of powers.
 
 Job: NumPy's product functions as `contract` nodes.
 Invariant: batch axes that broadcast are dropped from the operand that lacks them, never repeated in memory.
@@ -35,10 +36,14 @@ from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
-def product(trace: Trace, x: Node, y: Node, contract: tuple[Any, Any], batch: tuple[Any, Any] = ((), ())) -> Node:
+def product(
+    trace: Trace, x: Node, y: Node, contract: tuple[Any, Any], batch: tuple[Any, Any] = ((), ())
+) -> Node:
     """`contract` for any of our dtypes: bool products are "any of ands"."""
     if x.dtype.kind == "b":
-        whole = trace.emit("contract", trace.convert(x, I64), trace.convert(y, I64), contract=contract, batch=batch)
+        whole = trace.emit(
+            "contract", trace.convert(x, I64), trace.convert(y, I64), contract=contract, batch=batch
+        )
         return trace.convert(whole, BOOL)
     return trace.emit("contract", x, y, contract=contract, batch=batch)
 
@@ -50,7 +55,10 @@ def _core_error(name: str, x: Node, y: Node) -> ValueError:
 def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str, out_core: str) -> Node:
     """A product with core axes named by letters at the end and broadcasting batch axes in front."""
     for letter in set(x_core) & set(y_core):
-        n, m = x.shape[len(x.shape) - len(x_core) + x_core.index(letter)], y.shape[len(y.shape) - len(y_core) + y_core.index(letter)]
+        n, m = (
+            x.shape[len(x.shape) - len(x_core) + x_core.index(letter)],
+            y.shape[len(y.shape) - len(y_core) + y_core.index(letter)],
+        )
         if n != m:
             raise _core_error(name, x, y)
     x_batch, y_batch = x.shape[: len(x.shape) - len(x_core)], y.shape[: len(y.shape) - len(y_core)]
@@ -65,7 +73,9 @@ def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str,
         # an axis of length 1 that broadcasts is absent from this operand's product
         gone = {i for i, n in enumerate(own) if n == 1 and batch[len(batch) - len(own) + i] != 1}
         if gone:
-            node = trace.emit("reshape", node, shape=tuple(n for i, n in enumerate(node.shape) if i not in gone))
+            node = trace.emit(
+                "reshape", node, shape=tuple(n for i, n in enumerate(node.shape) if i not in gone)
+            )
         sides.append((node, "".join(c for i, c in enumerate(names) if i not in gone) + core))
     (x, x_names), (y, y_names) = sides
     return contract_subscripts(trace, [x, y], [x_names, y_names], letters + out_core)
@@ -74,7 +84,9 @@ def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str,
 def matmul_nodes(trace: Trace, x: Node, y: Node) -> Node:
     """x @ y of one dtype."""
     if not x.shape or not y.shape:
-        raise ValueError(f"matmul: Input operand {0 if not x.shape else 1} does not have enough dimensions (at {user_location()})")
+        raise ValueError(
+            f"matmul: Input operand {0 if not x.shape else 1} does not have enough dimensions (at {user_location()})"
+        )
     if len(x.shape) <= 2 and len(y.shape) <= 2:
         last, first = len(x.shape) - 1, max(len(y.shape) - 2, 0)
         if x.shape[last] != y.shape[first]:
@@ -162,7 +174,9 @@ def inner(a: Any, b: Any, /) -> Tracer:
     if not x.shape or not y.shape:
         return trace.ufunc(np.multiply, wrap(trace, x), wrap(trace, y))  # type: ignore[no-any-return]
     if x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"shapes {x.shape} and {y.shape} not aligned: {x.shape[-1]} != {y.shape[-1]} (at {user_location()})")
+        raise ValueError(
+            f"shapes {x.shape} and {y.shape} not aligned: {x.shape[-1]} != {y.shape[-1]} (at {user_location()})"
+        )
     return wrap(trace, product(trace, x, y, ((len(x.shape) - 1,), (len(y.shape) - 1,))))
 
 
@@ -181,7 +195,9 @@ def outer(a: Any, b: Any, out: Any = None) -> Tracer:
 def linalg_outer(x1: Any, x2: Any, /) -> Tracer:
     """np.linalg.outer."""
     if np.ndim(x1) != 1 or np.ndim(x2) != 1:
-        raise ValueError(f"Input arrays must be one-dimensional, but they are x1.ndim={np.ndim(x1)} and x2.ndim={np.ndim(x2)}.")
+        raise ValueError(
+            f"Input arrays must be one-dimensional, but they are x1.ndim={np.ndim(x1)} and x2.ndim={np.ndim(x2)}."
+        )
     return outer(x1, x2)
 
 
@@ -199,7 +215,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Tracer:
         left = normalize_axis_tuple(integers(first, "axes"), len(x.shape))
         right = normalize_axis_tuple(integers(second, "axes"), len(y.shape))
     if len(left) != len(right) or any(x.shape[i] != y.shape[j] for i, j in zip(left, right, strict=False)):
-        raise ValueError(f"shape-mismatch for sum: {x.shape} and {y.shape} over {left} and {right} (at {user_location()})")
+        raise ValueError(
+            f"shape-mismatch for sum: {x.shape} and {y.shape} over {left} and {right} (at {user_location()})"
+        )
     return wrap_array(trace, product(trace, x, y, (left, right)))
 
 
@@ -220,7 +238,9 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
         nodes[-1] = trace.emit("reshape", nodes[-1], shape=(*nodes[-1].shape, 1))
     for node in nodes:
         if len(node.shape) != 2:
-            raise np.linalg.LinAlgError(f"{len(node.shape)}-dimensional array given. Array must be two-dimensional")
+            raise np.linalg.LinAlgError(
+                f"{len(node.shape)}-dimensional array given. Array must be two-dimensional"
+            )
     sizes = [nodes[0].shape[0], *(node.shape[1] for node in nodes)]
     count = len(nodes)
     cost = {(i, i): 0 for i in range(count)}
@@ -228,12 +248,16 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
     for length in range(1, count):
         for i in range(count - length):
             j = i + length
-            options = {k: cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)}
+            options = {
+                k: cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)
+            }
             cut[i, j] = min(options, key=options.__getitem__)
             cost[i, j] = options[cut[i, j]]
 
     def chain(i: int, j: int) -> Tracer:
-        return wrap(trace, nodes[i]) if i == j else matmul(trace, chain(i, cut[i, j]), chain(cut[i, j] + 1, j))
+        return (
+            wrap(trace, nodes[i]) if i == j else matmul(trace, chain(i, cut[i, j]), chain(cut[i, j] + 1, j))
+        )
 
     whole = chain(0, count - 1)._node
     kept = tuple(n for n, gone in zip(whole.shape, (from_vector, to_vector), strict=True) if not gone)
@@ -251,7 +275,9 @@ def kron(a: Any, b: Any) -> Tracer:
     x = trace.emit("reshape", x, shape=tuple(n for size in x_shape for n in (size, 1)))
     y = trace.emit("reshape", y, shape=tuple(n for size in y_shape for n in (1, size)))
     both = trace.ufunc(np.multiply, wrap(trace, x), wrap(trace, y))._node
-    return wrap(trace, trace.emit("reshape", both, shape=tuple(n * m for n, m in zip(x_shape, y_shape, strict=True))))
+    return wrap(
+        trace, trace.emit("reshape", both, shape=tuple(n * m for n, m in zip(x_shape, y_shape, strict=True)))
+    )
 
 
 @implements(np.cross)
@@ -285,7 +311,9 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: Any = -1) -> Tracer:
 def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> Node:
     value = wrap(trace, x)
     if order is None or order == 2:
-        return trace.emit("rooted", trace.emit("sum", trace.emit("mul", x, x), axes=axes), root=2.0, power=1.0)
+        return trace.emit(
+            "rooted", trace.emit("sum", trace.emit("mul", x, x), axes=axes), root=2.0, power=1.0
+        )
     if order == np.inf:
         return max_(abs(value), axes, initial=ABSENT if x.type.size else 0)._node
     if order == -np.inf:
@@ -338,7 +366,11 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
     """np.linalg.vector_norm."""
     trace = tracing()
     node = inexact(trace, node_of(trace, x))
-    axes = tuple(range(len(node.shape))) if axis is None else tuple(sorted(normalize_axis_tuple(axis, len(node.shape))))
+    axes = (
+        tuple(range(len(node.shape)))
+        if axis is None
+        else tuple(sorted(normalize_axis_tuple(axis, len(node.shape))))
+    )
     return finish(trace, _vector_norm(trace, node, ord, axes), node.shape, axes, keepdims)
 
 
@@ -357,7 +389,9 @@ def matrix_power(a: Any, n: int) -> Tracer:
         raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
     power = n.__index__()
     if power < 0:
-        raise UnsupportedError(f"np.linalg.matrix_power with a negative power is not compiled (at {user_location()})")
+        raise UnsupportedError(
+            f"np.linalg.matrix_power with a negative power is not compiled (at {user_location()})"
+        )
     if power == 0:
         eye = trace.builder.const(np.eye(x.shape[-1]), x.dtype)
         return wrap(trace, trace.broadcast(eye, x.shape))

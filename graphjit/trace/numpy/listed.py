@@ -1,10 +1,12 @@
 """Lists of traced values as arguments of NumPy's functions.
 
-Job: NumPy makes an object array of a list, so its protocols never see the traced values inside; what follows is Python's comparison and truth of
-single elements, errors without sense, or (``np.logical_and(True, [a, b])``) another value.  While a function is traced, NumPy's functions and ufuncs
-that we bind are replaced by ones that turn such lists into the arrays they mean.
+Job: NumPy makes an object array of a list, so its protocols never see the traced values inside; what follows
+is Python's comparison and truth of single elements, errors without sense, or (``np.logical_and(True, [a,
+b])``) another value. While a function is traced, NumPy's functions and ufuncs that we bind are replaced by
+ones that turn such lists into the arrays they mean.
 Input: nothing.  Output: replacements, put in place by ``patches``.
-Invariants: everybody else gets the originals' results through them; a replaced ufunc equals the original, also as a key of a dict.
+Invariants: everybody else gets the originals' results through them; a replaced ufunc equals the original,
+also as a key of a dict.
 """
 
 from __future__ import annotations
@@ -27,12 +29,19 @@ METHODS = frozenset({"reduce", "accumulate", "reduceat", "outer"})
 
 def _holds_traced(values: tuple[Any, ...]) -> bool:
     """Whether a list or tuple among ``values`` holds traced values."""
-    return any(isinstance(value, list | tuple) and any_tracer(value) for value in values) and active_trace() is not None
+    return (
+        any(isinstance(value, list | tuple) and any_tracer(value) for value in values)
+        and active_trace() is not None
+    )
 
 
 def _named(replacement: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """``replacement`` under the name of the original.  Attributes are not copied: there are hundreds of functions, and first calls wait for them."""
-    return functools.update_wrapper(replacement, original, ("__module__", "__name__", "__qualname__", "__doc__"), ())
+    """``replacement`` under the name of the original. Attributes are not copied: there are hundreds of
+    functions, and first calls wait for them.
+    """
+    return functools.update_wrapper(
+        replacement, original, ("__module__", "__name__", "__qualname__", "__doc__"), ()
+    )
 
 
 def _joined(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +50,10 @@ def _joined(call: Callable[..., Any]) -> Callable[..., Any]:
     def joined(*args: Any, **kwargs: Any) -> Any:
         trace = active_trace()
         if trace is not None and _holds_traced(args):
-            args = tuple(assemble(trace, arg) if isinstance(arg, list | tuple) and any_tracer(arg) else arg for arg in args)
+            args = tuple(
+                assemble(trace, arg) if isinstance(arg, list | tuple) and any_tracer(arg) else arg
+                for arg in args
+            )
         return call(*args, **kwargs)
 
     return _named(joined, call)
@@ -122,7 +134,9 @@ def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def listed_patches(others: frozenset[str]) -> Iterator[tuple[ModuleType, str, Any, Any]]:
-    """(module, name, original, replacement) of everything bound in NumPy; ``others`` of its own module are replaced elsewhere."""
+    """(module, name, original, replacement) of everything bound in NumPy; ``others`` of its own module are
+    replaced elsewhere.
+    """
     for module in (np, np.linalg):
         # What is there already: asking np for the submodules that it names would import them.
         for name, original in [(name, vars(module)[name]) for name in module.__all__ if name in vars(module)]:

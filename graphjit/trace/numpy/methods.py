@@ -1,8 +1,9 @@
 """ndarray methods and properties on tracers.
 
-Job: fill ``tracer.METHODS``: name -> function whose first argument is the tracer; a property carries ``is_property``.
-Invariant: same arguments as ndarray's methods.  0-d tracers inside object arrays are called by ufunc name (``np.sin`` of such an array calls
-``x.sin()``), so every unary ufunc is a method as well.
+Job: fill ``tracer.METHODS``: name -> function whose first argument is the tracer; a property carries
+``is_property``.
+Invariant: same arguments as ndarray's methods. 0-d tracers inside object arrays are called by ufunc name
+(``np.sin`` of such an array calls ``x.sin()``), so every unary ufunc is a method as well.
 """
 
 from __future__ import annotations
@@ -67,13 +68,17 @@ def choose(x: Tracer, choices: Any, out: Any = None, mode: str = "raise") -> Tra
 @method("byteswap", "getfield", "setfield", "setflags", "resize", "tobytes", "tofile", "dump", "dumps")
 def layout(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
     """Methods about memory."""
-    raise UnsupportedError(f"a traced array has no memory of its own (at {user_location()}): methods that show bytes are not compiled")
+    raise UnsupportedError(
+        f"a traced array has no memory of its own (at {user_location()}): methods that show bytes are not compiled"
+    )
 
 
 @method("searchsorted", "sort", "argsort", "partition", "argpartition")
 def ordering(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
     """Sorting methods."""
-    raise UnsupportedError(f"sorting is not compiled (at {user_location()}): order the data outside and pass it in")
+    raise UnsupportedError(
+        f"sorting is not compiled (at {user_location()}): order the data outside and pass it in"
+    )
 
 
 @method("nonzero")
@@ -86,7 +91,9 @@ def nonzero(x: Tracer) -> NoReturn:
 @method("put", "itemset")
 def put(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
     """x.put."""
-    raise UnsupportedError(f"ndarray.put is not compiled (at {user_location()}): assign with x[index] = value")
+    raise UnsupportedError(
+        f"ndarray.put is not compiled (at {user_location()}): assign with x[index] = value"
+    )
 
 
 for _name, _function in {

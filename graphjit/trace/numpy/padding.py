@@ -13,7 +13,16 @@ import numpy as np
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import F64, I64
-from graphjit.trace.numpy.arguments import as_dtype, full, inexact, node_of, static_array, tracer_of, tracing, wrap
+from graphjit.trace.numpy.arguments import (
+    as_dtype,
+    full,
+    inexact,
+    node_of,
+    static_array,
+    tracer_of,
+    tracing,
+    wrap,
+)
 from graphjit.trace.numpy.reductions import keep, mean_node
 from graphjit.trace.numpy.shapes import joined, sliced
 from graphjit.trace.recording.answers import STATIC, value_needed
@@ -36,7 +45,11 @@ def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
             found[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
         return found
     if (isinstance(value, Tracer) or any_tracer(value)) and static_array(value) is None:
-        raise value_needed("the width of a pad", tracer_of(value)._node.type, f"The shape of the result depends on it. {STATIC}")
+        raise value_needed(
+            "the width of a pad",
+            tracer_of(value)._node.type,
+            f"The shape of the result depends on it. {STATIC}",
+        )
     return [(row[0], row[1]) for row in np.broadcast_to(value, (ndim, 2)).tolist()]
 
 
@@ -66,7 +79,9 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Tr
     x = node_of(trace, array)
     grow = _MODES.get(mode) if isinstance(mode, str) else None
     if grow is None:
-        raise UnsupportedError(f"np.pad(mode={mode!r}) is not compiled (at {user_location()}): use one of {', '.join(_MODES)}")
+        raise UnsupportedError(
+            f"np.pad(mode={mode!r}) is not compiled (at {user_location()}): use one of {', '.join(_MODES)}"
+        )
     for name in kwargs:
         if name not in _OPTIONS.get(mode, ()):
             if name == "stat_length":
@@ -81,7 +96,9 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Tr
     for axis, (before, after) in enumerate(widths):
         if before or after:
             if not x.shape[axis] and mode not in ("constant", "empty"):
-                raise ValueError(f"can't extend empty axis {axis} using modes other than 'constant' or 'empty'")
+                raise ValueError(
+                    f"can't extend empty axis {axis} using modes other than 'constant' or 'empty'"
+                )
             extra: Any = values[axis] if values is not None else kwargs.get("reflect_type", "even")
             x = grow(trace, x, axis, before, after, extra)
     return wrap(trace, x)
@@ -92,12 +109,16 @@ def _sides(trace: Trace, x: Node, axis: int, before: Node | None, after: Node | 
 
 
 def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
-    if all(value.is_const and not value.attrs["value"].array.any() for value in values) and x.dtype.kind != "b":  # type: ignore[attr-defined]
+    zeros = all(value.is_const and not value.attrs["value"].array.any() for value in values)  # type: ignore[attr-defined]
+    if zeros and x.dtype.kind != "b":
         if not any(np.signbit(value.attrs["value"].array).any() for value in values):  # type: ignore[attr-defined]
             starts = tuple(before if i == axis else 0 for i in range(len(x.shape)))
             shape = _shape_with(x.shape, axis, x.shape[axis] + before + after)
             return trace.emit("embed", x, shape=shape, starts=starts, steps=(1,) * len(shape))
-    left, right = (trace.broadcast(value, _shape_with(x.shape, axis, width)) for value, width in zip(values, (before, after), strict=True))
+    left, right = (
+        trace.broadcast(value, _shape_with(x.shape, axis, width))
+        for value, width in zip(values, (before, after), strict=True)
+    )
     return _sides(trace, x, axis, left, right)
 
 
@@ -117,26 +138,38 @@ def _edge(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any
     return _sides(trace, x, axis, left, trace.broadcast(last, _shape_with(x.shape, axis, after)))
 
 
-def _linear_ramp(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
-    """end + (edge - end) * k / width for k = 0 .. width-1, mirrored on the right (np.linspace without its last point)."""
+def _linear_ramp(
+    trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]
+) -> Node:
+    """end + (edge - end) * k / width for k = 0 .. width-1, mirrored on the right (np.linspace without its
+    last point).
+    """
     float_type = F64 if x.dtype.kind != "f" else x.dtype
     pieces = []
-    for end, edge, width, mirrored in zip(values, _ends(trace, x, axis), (before, after), (False, True), strict=True):
+    for end, edge, width, mirrored in zip(
+        values, _ends(trace, x, axis), (before, after), (False, True), strict=True
+    ):
         shape = _shape_with(x.shape, axis, width)
         ramp = np.arange(width, dtype=float_type).reshape(_shape_with((1,) * len(shape), axis, width))
         start = trace.broadcast(trace.convert(end, float_type), edge.shape)
         step = trace.emit(
-            "div", trace.emit("sub", trace.convert(edge, float_type), start), full(trace, max(width, 1), float_type, edge.shape)
+            "div",
+            trace.emit("sub", trace.convert(edge, float_type), start),
+            full(trace, max(width, 1), float_type, edge.shape),
         )
         position = trace.broadcast(trace.builder.const(ramp, float_type), shape)
-        line = trace.emit("add", trace.emit("mul", position, trace.broadcast(step, shape)), trace.broadcast(start, shape))
+        line = trace.emit(
+            "add", trace.emit("mul", position, trace.broadcast(step, shape)), trace.broadcast(start, shape)
+        )
         line = trace.convert(trace.emit("floor", line) if x.dtype.kind in "iu" else line, x.dtype)
         pieces.append(trace.emit("flip", line, axes=(axis,)) if mirrored else line)
     return _sides(trace, x, axis, *pieces)
 
 
 def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str, skip: int) -> Node:
-    """Reflection about the edge element (skip=1) or about the edge itself (skip=0), again and again when the pad is wide."""
+    """Reflection about the edge element (skip=1) or about the edge itself (skip=0), again and again when the
+    pad is wide.
+    """
     if kind not in ("even", "odd"):
         raise ValueError(f"reflect_type must be 'even' or 'odd', not {kind!r}")
     if x.shape[axis] == 1 and skip:
@@ -158,7 +191,9 @@ def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str
 def _twice_minus(trace: Trace, edge: Node, piece: Node) -> Node:
     dtype = edge.dtype if edge.dtype.kind != "b" else I64
     double = trace.emit("mul", full(trace, 2, dtype, edge.shape), trace.convert(edge, dtype))
-    return trace.convert(trace.emit("sub", trace.broadcast(double, piece.shape), trace.convert(piece, dtype)), edge.dtype)
+    return trace.convert(
+        trace.emit("sub", trace.broadcast(double, piece.shape), trace.convert(piece, dtype)), edge.dtype
+    )
 
 
 def _reflect(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str) -> Node:

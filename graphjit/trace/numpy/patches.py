@@ -1,14 +1,17 @@
 """What tracing changes in NumPy and SciPy, in the tracing thread only.
 
 Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
-  * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be written with traced values,
+  * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be
+    written with traced values,
   * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
   * all that is bound takes lists of traced values (see ``listed``),
-  * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the function with a seed is fine),
+  * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the
+    function with a seed is fine),
   * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
 Input: `recording()` around a trace.  Output: nothing.
-Invariants: the module attributes are replaced while at least one thread traces and put back afterwards; every other thread, and library code called
-by the traced function, gets the original functions' results through them; code that imported a function by name keeps the original.
+Invariants: the module attributes are replaced while at least one thread traces and put back afterwards; every
+other thread, and library code called by the traced function, gets the original functions' results through
+them; code that imported a function by name keeps the original.
 """
 
 from __future__ import annotations
@@ -38,9 +41,25 @@ from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Tracer, any_tracer, assemble
 
-Replacement = tuple[ModuleType, str, Any, Any]  # module, name, original, what stands there while a thread traces
+Replacement = tuple[
+    ModuleType, str, Any, Any
+]  # module, name, original, what stands there while a thread traces
 
-LIBRARIES = frozenset({"graphjit", "numpy", "scipy", "pandas", "sklearn", "matplotlib", "numba", "llvmlite", "optree", "pytest", "_pytest"})
+LIBRARIES = frozenset(
+    {
+        "graphjit",
+        "numpy",
+        "scipy",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+        "numba",
+        "llvmlite",
+        "optree",
+        "pytest",
+        "_pytest",
+    }
+)
 """Packages whose own calls of np.zeros and kin always make plain arrays."""
 
 
@@ -129,7 +148,11 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
             a = METHODS["__outside__"](tracing(), a)
         if isinstance(a, Tracer):
             return CONVERSIONS["asarray"](a, dtype, *args, **kwargs)
-        return create(a, dtype, *args, **kwargs) if isinstance(a, list | tuple) else original(a, dtype, *args, **kwargs)
+        return (
+            create(a, dtype, *args, **kwargs)
+            if isinstance(a, list | tuple)
+            else original(a, dtype, *args, **kwargs)
+        )
 
     return asarray
 
@@ -170,11 +193,16 @@ CREATORS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "array": _array,
     "copy": _copy,
     "asarray": _asarray,
-    **dict.fromkeys(("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require"), _taking),
+    **dict.fromkeys(
+        ("asanyarray", "ascontiguousarray", "asfortranarray", "asarray_chkfinite", "require"), _taking
+    ),
     "zeros_like": _like,
     "ones_like": _like,
     "empty_like": lambda original: _like(np.zeros_like),
-    **dict.fromkeys("sum prod mean var std max min amax amin ptp any all argmax argmin count_nonzero average".split(), _reduction),
+    **dict.fromkeys(
+        "sum prod mean var std max min amax amin ptp any all argmax argmin count_nonzero average".split(),
+        _reduction,
+    ),
 }
 
 
@@ -184,7 +212,8 @@ _calls: dict[CodeType, dict[int, str]] = {}
 def _call_sites(code: CodeType) -> dict[int, str]:
     """Offset of a call -> name of the attribute that is called, for the names that we replace.
 
-    A call and the attribute it calls start at the same place of the source; of several (``np.zeros(3).reshape(3)``) the longest belongs to it.
+    A call and the attribute it calls start at the same place of the source; of several
+    (``np.zeros(3).reshape(3)``) the longest belongs to it.
     """
     attributes: dict[tuple[Any, Any], list[tuple[Any, str]]] = {}
     calls = {}
@@ -208,7 +237,8 @@ def _call_sites(code: CodeType) -> dict[int, str]:
 def _by_user(name: str, depth: int) -> bool:
     """Whether the caller is a line of user code that reads ``np.<name>(...)``.
 
-    Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray without asking: they must get one.
+    Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray
+    without asking: they must get one.
     """
     frame = sys._getframe(depth + 1)
     code = frame.f_code
@@ -216,7 +246,9 @@ def _by_user(name: str, depth: int) -> bool:
     if sites is None:
         if len(_calls) > 10_000:
             _calls.clear()
-        library = code.co_name == "__del__" or frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
+        library = (
+            code.co_name == "__del__" or frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES
+        )
         sites = _calls[code] = {} if library else _call_sites(code)
     return bool(sites) and sites.get(frame.f_lasti) == name
 
@@ -237,7 +269,7 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
     return function
 
 
-# ------------------------------------------------------------------------------------------------------ np.random
+# -------------------------------------------------------------------------------------------------- np.random
 
 _STATELESS = {"get_state", "default_rng", "test"}
 
@@ -278,7 +310,7 @@ def _random_patches(module: ModuleType) -> Iterator[Replacement]:
     yield module, "default_rng", module.default_rng, _seeded(module.default_rng)
 
 
-# ---------------------------------------------------------------------------------------------------- on and off
+# ------------------------------------------------------------------------------------------------- on and off
 
 
 class _Depth(threading.local):
@@ -358,7 +390,8 @@ def recording() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        # NumPy's C code (np.float64(x), W[0] = x for an array W from outside) hides our error, which names the user's line, behind its own
+        # NumPy's C code (np.float64(x), W[0] = x for an array W from outside) hides our error, which names
+        # the user's line, behind its own
         if isinstance(error.__cause__, TraceError):
             raise TraceError(str(error.__cause__)) from error
         raise

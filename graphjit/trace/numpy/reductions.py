@@ -1,8 +1,9 @@
-"""Reductions: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all, count_nonzero, cumsum, cumprod.
+"""Reductions: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all, count_nonzero, cumsum,
+cumprod.
 
 Job: NumPy's reductions with axis, keepdims, dtype, initial, where, ddof on tracers.
-Invariants: dtypes are NumPy's (small integers and bools sum in 64 bit, means of integers are float64, float32 stays float32);
-``var`` is two-pass as in NumPy.  ``std`` has derivative 0 where the variance is zero.
+Invariants: dtypes are NumPy's (small integers and bools sum in 64 bit, means of integers are float64, float32
+stays float32); ``var`` is two-pass as in NumPy. ``std`` has derivative 0 where the variance is zero.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def keep(trace: Trace, reduced: Node, shape: tuple[int, ...], axes: tuple[int, .
     return trace.emit("reshape", reduced, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
 
 
-def finish(trace: Trace, reduced: Node, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any) -> Tracer:
+def finish(
+    trace: Trace, reduced: Node, shape: tuple[int, ...], axes: tuple[int, ...], keepdims: Any
+) -> Tracer:
     """The result with or without the reduced axes."""
     return wrap(trace, keep(trace, reduced, shape, axes) if given(keepdims) and keepdims else reduced)
 
@@ -63,13 +66,25 @@ def masked(trace: Trace, x: Node, where: Any, fill: Node) -> Node:
 
 
 def folded(trace: Trace, op: str, x: Node, axes: tuple[int, ...]) -> Node:
-    """A reduction by op "sum" or "prod".  NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0; the op's is the element."""
+    """A reduction by op "sum" or "prod". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
+    the op's is the element.
+    """
     found = trace.emit(op, x, axes=axes)
     alone = op == "sum" and x.dtype.kind == "f" and all(x.shape[a] == 1 for a in axes)
     return trace.emit("add", found, full(trace, 0, x.dtype, found.shape)) if alone else found
 
 
-def _fold(op: str, ufunc: np.ufunc, identity: int, a: Any, axis: Any, dtype: Any, keepdims: Any, initial: Any, where: Any) -> Tracer:
+def _fold(
+    op: str,
+    ufunc: np.ufunc,
+    identity: int,
+    a: Any,
+    axis: Any,
+    dtype: Any,
+    keepdims: Any,
+    initial: Any,
+    where: Any,
+) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
@@ -88,7 +103,13 @@ def as_scalar(trace: Trace, value: Any, dtype: np.dtype) -> Tracer:
 
 @implements(np.sum)
 def sum_(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = ABSENT,
+    where: Any = True,
 ) -> Tracer:
     """np.sum."""
     refuse("sum", out=out)
@@ -97,7 +118,13 @@ def sum_(
 
 @implements(np.prod)
 def prod(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = ABSENT,
+    where: Any = True,
 ) -> Tracer:
     """np.prod."""
     refuse("prod", out=out)
@@ -124,14 +151,18 @@ def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initia
 
 
 @implements(np.max, np.amax)
-def max_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Tracer:
+def max_(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Tracer:
     """np.max; ties share the derivative evenly."""
     refuse("max", out=out)
     return _extremum("max", np.maximum, a, axis, keepdims, initial, where)
 
 
 @implements(np.min, np.amin)
-def min_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Tracer:
+def min_(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Tracer:
     """np.min; ties share the derivative evenly."""
     refuse("min", out=out)
     return _extremum("min", np.minimum, a, axis, keepdims, initial, where)
@@ -173,7 +204,7 @@ def count_nonzero(a: Any, axis: Any = None, *, keepdims: Any = False) -> Tracer:
     return sum_(wrap(trace, as_bool(trace, node_of(trace, a))), axis, I64, keepdims=keepdims)
 
 
-# ------------------------------------------------------------------------------------------- moments
+# ---------------------------------------------------------------------------------------------------- moments
 
 
 def _count(trace: Trace, shape: tuple[int, ...], axes: tuple[int, ...], where: Any) -> int | Node:
@@ -204,7 +235,9 @@ def mean_node(trace: Trace, x: Node, axes: tuple[int, ...], where: Any = True) -
 
 
 @implements(np.mean)
-def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Tracer:
+def mean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Tracer:
     """np.mean; of integers and bools in float64."""
     refuse("mean", out=out)
     trace = tracing()
@@ -216,19 +249,44 @@ def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
     return finish(trace, mean_node(trace, x, axes, where), x.shape, axes, keepdims)
 
 
-def var_node(trace: Trace, x: Node, axes: tuple[int, ...], ddof: Any, where: Any, center: Node | None, exact: Node | None = None) -> Node:
-    """Two-pass variance over ``axes`` of a floating node; ``center`` is a mean with kept axes, ``exact`` the integers that ``x`` was rounded from."""
+def var_node(
+    trace: Trace,
+    x: Node,
+    axes: tuple[int, ...],
+    ddof: Any,
+    where: Any,
+    center: Node | None,
+    exact: Node | None = None,
+) -> Node:
+    """Two-pass variance over ``axes`` of a floating node; ``center`` is a mean with kept axes, ``exact`` the
+    integers that ``x`` was rounded from.
+    """
     if center is None:
         middle = spread(trace, mean_node(trace, x, axes, where), x.shape, axes)
     else:
         middle = trace.broadcast(trace.convert(center, x.dtype), x.shape)
-    off = trace.emit("sub", x, middle) if exact is None else trace.ufunc(np.subtract, wrap(trace, exact), wrap(trace, middle))._node
-    squares = masked(trace, trace.convert(trace.emit("mul", off, off), x.dtype), where, full(trace, 0, x.dtype, ()))
+    off = (
+        trace.emit("sub", x, middle)
+        if exact is None
+        else trace.ufunc(np.subtract, wrap(trace, exact), wrap(trace, middle))._node
+    )
+    squares = masked(
+        trace, trace.convert(trace.emit("mul", off, off), x.dtype), where, full(trace, 0, x.dtype, ())
+    )
     return _divided(trace, trace.emit("sum", squares, axes=axes), _count(trace, x.shape, axes, where), ddof)
 
 
 def _variance(
-    name: str, a: Any, axis: Any, dtype: Any, ddof: Any, keepdims: Any, where: Any, mean: Any, correction: Any, root: bool
+    name: str,
+    a: Any,
+    axis: Any,
+    dtype: Any,
+    ddof: Any,
+    keepdims: Any,
+    where: Any,
+    mean: Any,
+    correction: Any,
+    root: bool,
 ) -> Tracer:
     trace = tracing()
     values = node_of(trace, a)
@@ -241,8 +299,12 @@ def _variance(
         ddof = correction
     axes = axes_tuple(axis, len(x.shape))
     center = node_of(trace, mean) if given(mean) else None
-    result = var_node(trace, x, axes, ddof, where, center, values if given(dtype) and values.dtype.kind in "iu" else None)
-    return finish(trace, trace.emit("rooted", result, root=2.0, power=1.0) if root else result, x.shape, axes, keepdims)
+    result = var_node(
+        trace, x, axes, ddof, where, center, values if given(dtype) and values.dtype.kind in "iu" else None
+    )
+    return finish(
+        trace, trace.emit("rooted", result, root=2.0, power=1.0) if root else result, x.shape, axes, keepdims
+    )
 
 
 @implements(np.var)
@@ -281,7 +343,7 @@ def std(
     return _variance("std", a, axis, dtype, ddof, keepdims, where, mean, correction, root=True)
 
 
-# ----------------------------------------------------------------------------------- positions, running
+# ----------------------------------------------------------------------------------------- positions, running
 
 
 def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
@@ -350,14 +412,18 @@ def _cumulative(op: str, x: Any, axis: Any, dtype: Any, include_initial: bool, s
 
 
 @implements(np.cumulative_sum)
-def cumulative_sum(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Tracer:
+def cumulative_sum(
+    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+) -> Tracer:
     """np.cumulative_sum."""
     refuse("cumulative_sum", out=out)
     return _cumulative("cumsum", x, axis, dtype, include_initial, 0)
 
 
 @implements(np.cumulative_prod)
-def cumulative_prod(x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False) -> Tracer:
+def cumulative_prod(
+    x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+) -> Tracer:
     """np.cumulative_prod."""
     refuse("cumulative_prod", out=out)
     return _cumulative("cumprod", x, axis, dtype, include_initial, 1)

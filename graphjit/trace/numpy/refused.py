@@ -26,7 +26,17 @@ def _refuse(functions: list[Callable[..., Any]], kind: type[Exception], advice: 
 
 
 _refuse(
-    [np.sort, np.argsort, np.lexsort, np.partition, np.argpartition, np.median, np.percentile, np.quantile, np.nanmedian],
+    [
+        np.sort,
+        np.argsort,
+        np.lexsort,
+        np.partition,
+        np.argpartition,
+        np.median,
+        np.percentile,
+        np.quantile,
+        np.nanmedian,
+    ],
     UnsupportedError,
     "sorting is not there yet; order the data outside the compiled function and pass it in",
 )
@@ -55,7 +65,13 @@ _refuse(
     "this decomposition is not there yet",
 )
 _refuse(
-    [np.array_str, np.array_repr, np.array2string, np.save, np.savetxt], TraceError, "values are known only when the compiled code runs"
+    [np.array_str, np.array_repr, np.array2string, np.save, np.savetxt],
+    TraceError,
+    "values are known only when the compiled code runs",
 )
 _refuse([np.put, np.put_along_axis, np.place], UnsupportedError, "assign with x[index] = value")
-_refuse([np.apply_along_axis, np.apply_over_axes, np.piecewise], UnsupportedError, "write it with np.where and whole-array functions")
+_refuse(
+    [np.apply_along_axis, np.apply_over_axes, np.piecewise],
+    UnsupportedError,
+    "write it with np.where and whole-array functions",
+)

@@ -1,4 +1,6 @@
-"""Importing this module makes NumPy code run on tracers: it fills the tables FUNCTIONS, UFUNCS and METHODS of ``tracer``."""
+"""Importing this module makes NumPy code run on tracers: it fills the tables FUNCTIONS, UFUNCS and METHODS of
+``tracer``.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
 """scipy.special on tracers, without importing SciPy.
 
-Job: bind SciPy's ufuncs by name when one meets a tracer, and let logsumexp, softmax and log_softmax see tracers.
-Input: a ufunc that NumPy does not own; the module object of SciPy's log-sum-exp family once somebody has imported it.
+Job: bind SciPy's ufuncs by name when one meets a tracer, and let logsumexp, softmax and log_softmax see
+tracers.
+Input: a ufunc that NumPy does not own; the module object of SciPy's log-sum-exp family once somebody has
+imported it.
 Output: entries of ``tracer.UFUNCS``; swapped code objects.
 
-The three functions are plain Python functions that user code often imported by name, so replacing a module attribute would miss them.
-``install`` therefore swaps the ``__code__`` of the function objects themselves, once per process and at the first trace, for a trampoline of the
-same signature: outside a trace it calls a copy of the original (about 0.05 us), in a tracing thread it hands calls with tracers to us.
-Name, defaults, documentation, source lines and results for everybody else stay what they were.
+The three functions are plain Python functions that user code often imported by name, so replacing a module
+attribute would miss them. ``install`` therefore swaps the ``__code__`` of the function objects themselves,
+once per process and at the first trace, for a trampoline of the same signature: outside a trace it calls a
+copy of the original (about 0.05 us), in a tracing thread it hands calls with tracers to us. Name, defaults,
+documentation, source lines and results for everybody else stay what they were.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import UFUNCS, Trace, Tracer, any_tracer
 
-# ------------------------------------------------------------------------------------------------------ ufuncs
+# ----------------------------------------------------------------------------------------------------- ufuncs
 
 _PREFIX = "scipy.special."
 OPS: dict[str, str] = {
@@ -144,14 +147,18 @@ def bind(ufunc: np.ufunc) -> None:
     name = ufunc.__name__
     make = BINDINGS.get(name) if getattr(special, name, None) is ufunc else None
     if make is None:
-        raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()}); `graphjit ops` lists what is")
+        raise UnsupportedError(
+            f"{public_name(ufunc)} is not compiled (at {user_location()}); `graphjit ops` lists what is"
+        )
     UFUNCS[ufunc] = make(ufunc)
 
 
-# ----------------------------------------------------------------------------------- log-sum-exp, softmax
+# --------------------------------------------------------------------------------------- log-sum-exp, softmax
 
 
-def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, return_sign: Any = False) -> Any:
+def logsumexp(
+    a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, return_sign: Any = False
+) -> Any:
     """scipy.special.logsumexp."""
     trace = tracing()
     if b is None and not return_sign:
@@ -168,7 +175,12 @@ def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: Any = False, re
     result = np.log(size) + top
     shape = value.shape
     out, sign = (
-        each if keepdims else wrap(trace, trace.emit("reshape", each._node, shape=tuple(n for i, n in enumerate(shape) if i not in axes)))
+        each
+        if keepdims
+        else wrap(
+            trace,
+            trace.emit("reshape", each._node, shape=tuple(n for i, n in enumerate(shape) if i not in axes)),
+        )
         for each in (result, np.sign(total))
     )
     return (out, sign) if return_sign else out
@@ -178,7 +190,9 @@ def _rows(op: str, x: Any, axis: Any) -> Tracer:
     trace = tracing()
     node = node_of(trace, x)
     axes = reduced_axes(axis, len(node.shape))
-    if node.dtype.kind != "f":  # SciPy subtracts the greatest element in the dtype of the integers, and exp decides the dtype of the result
+    if (
+        node.dtype.kind != "f"
+    ):  # SciPy subtracts the greatest element in the dtype of the integers, and exp decides the dtype of the result
         off: Any = wrap(trace, node) - max_(x, axes, keepdims=True)
         powers: Any = np.exp(off)
         total = sum_(powers, axes, keepdims=True)
@@ -197,10 +211,14 @@ def log_softmax(x: Any, axis: Any = None) -> Tracer:
     return _rows("log_softmax", x, axis)
 
 
-# ------------------------------------------------------------------------------------------------- the hook
+# --------------------------------------------------------------------------------------------------- the hook
 
 _MODULE = "scipy.special._logsumexp"
-_IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {"logsumexp": logsumexp, "softmax": softmax, "log_softmax": log_softmax}
+_IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
+    "logsumexp": logsumexp,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+}
 _swapped: set[str] = set()
 _installed = False
 
@@ -217,7 +235,9 @@ def _dispatch(ours: Callable[..., Any], original: Callable[..., Any]) -> Callabl
 
 
 def _trampoline(code: CodeType, target: Callable[..., Any]) -> CodeType:
-    """A code object with the signature of ``code`` that passes every argument to ``target`` (held as a constant: no global is touched)."""
+    """A code object with the signature of ``code`` that passes every argument to ``target`` (held as a
+    constant: no global is touched).
+    """
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     positional = ", ".join(names[: code.co_argcount])
     keywords = ", ".join(names[code.co_argcount :])

@@ -1,4 +1,5 @@
-"""Choosing: where, clip, nan_to_num, choose, select, take, take_along_axis, compress, extract, isclose, array_equal.
+"""Choosing: where, clip, nan_to_num, choose, select, take, take_along_axis, compress, extract, isclose,
+array_equal.
 
 Invariant: the branch of a `where` that is not taken contributes exactly zero to every derivative.
 """
@@ -50,7 +51,9 @@ def where(condition: Any, x: Any = ABSENT, y: Any = ABSENT, /) -> Tracer:
     mask = as_bool(trace, node_of(trace, condition))
     first, second = cast(trace, x, dtype), cast(trace, y, dtype)
     shape = common_shape(mask, first, second)
-    return wrap_array(trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)]))
+    return wrap_array(
+        trace, trace.emit("select", *[trace.broadcast(node, shape) for node in (mask, first, second)])
+    )
 
 
 @implements(np.nonzero, np.flatnonzero, np.argwhere)
@@ -64,7 +67,14 @@ def nonzero(a: Any) -> Tracer:
 
 @implements(np.clip)
 def clip(
-    a: Any, a_min: Any = ABSENT, a_max: Any = ABSENT, out: Any = None, *, min: Any = ABSENT, max: Any = ABSENT, **kwargs: Any
+    a: Any,
+    a_min: Any = ABSENT,
+    a_max: Any = ABSENT,
+    out: Any = None,
+    *,
+    min: Any = ABSENT,
+    max: Any = ABSENT,
+    **kwargs: Any,
 ) -> Tracer:
     """np.clip: minimum(maximum(a, a_min), a_max); at a bound the derivative is shared as there."""
     refuse("clip", out=out, **kwargs)
@@ -75,7 +85,9 @@ def clip(
             raise TypeError("clip() missing 1 required positional argument")
         low, high = a_min, a_max
     else:
-        raise ValueError("Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden.")
+        raise ValueError(
+            "Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden."
+        )
     trace = tracing()
     dtype = tracer_of(a).dtype
     if dtype.kind in "iu":  # a Python int beyond the dtype's range is no bound
@@ -93,7 +105,9 @@ def clip(
 
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tracer:
-    """np.nan_to_num; replaced elements have derivative zero.  With ``copy=False`` the array itself is changed."""
+    """np.nan_to_num; replaced elements have derivative zero. With ``copy=False`` the array itself is
+    changed.
+    """
     if not copy and isinstance(x, Array):
         x[...] = nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
         return x
@@ -133,7 +147,9 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
     shape = common_shape(*conditions, *choices, last)
     result = trace.broadcast(last, shape)
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
-        result = trace.emit("select", trace.broadcast(condition, shape), trace.broadcast(choice, shape), result)
+        result = trace.emit(
+            "select", trace.broadcast(condition, shape), trace.broadcast(choice, shape), result
+        )
     return wrap(trace, result)
 
 
@@ -152,10 +168,17 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tracer
     options = [cast(trace, value, dtype) for value in choices]
     shape = common_shape(index, *options)
     known = static_array(a)
-    if known is not None and mode == "raise" and known.size and not 0 <= known.min() <= known.max() < len(options):
+    if (
+        known is not None
+        and mode == "raise"
+        and known.size
+        and not 0 <= known.min() <= known.max() < len(options)
+    ):
         raise ValueError("invalid entry in choice array")
     if known is None and mode == "raise":
-        raise UnsupportedError(f"np.choose(mode='raise') of a traced index is not compiled (at {user_location()}): use 'clip' or 'wrap'")
+        raise UnsupportedError(
+            f"np.choose(mode='raise') of a traced index is not compiled (at {user_location()}): use 'clip' or 'wrap'"
+        )
     picked: Any = wrap(trace, trace.broadcast(index, shape))
     picked = picked % len(options) if mode == "wrap" else picked
     result = trace.broadcast(options[-1], shape)

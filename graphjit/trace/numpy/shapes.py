@@ -1,4 +1,5 @@
-"""Shape changes: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, atleast_nd, flip, roll, rot90.
+"""Shape changes: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, atleast_nd, flip,
+roll, rot90.
 
 Job: views in NumPy, index maps here.  Invariant: nothing is computed; every result has NumPy's shape.
 """
@@ -81,7 +82,9 @@ def _c_order(function: str, order: Any) -> bool:
         return True
     if order == "F":
         return False
-    raise UnsupportedError(f"np.{function}(order={order!r}) is not compiled (at {user_location()}): use 'C' or 'F'")
+    raise UnsupportedError(
+        f"np.{function}(order={order!r}) is not compiled (at {user_location()}): use 'C' or 'F'"
+    )
 
 
 def reshape_node(trace: Trace, x: Node, shape: tuple[int, ...], order: Any = "C") -> Node:
@@ -115,7 +118,9 @@ def transpose_node(trace: Trace, x: Node, axes: Any) -> Node:
     try:
         return permuted(trace, x, normalize_axis_tuple(order, len(x.shape)))
     except ValueError as error:
-        raise error if isinstance(error, np.exceptions.AxisError) else ValueError("repeated axis in transpose") from None
+        raise (
+            error if isinstance(error, np.exceptions.AxisError) else ValueError("repeated axis in transpose")
+        ) from None
 
 
 @implements(np.transpose, np.permute_dims)
@@ -166,7 +171,9 @@ def rollaxis(a: Any, axis: Any, start: Any = 0) -> Tracer:
     number = axis_number(axis, ndim)
     start = start + ndim if start < 0 else start
     if not 0 <= start <= ndim:
-        raise np.exceptions.AxisError(f"'start' arg requires {-ndim} <= start < {ndim + 1}, but {start} was passed in")
+        raise np.exceptions.AxisError(
+            f"'start' arg requires {-ndim} <= start < {ndim + 1}, but {start} was passed in"
+        )
     return moveaxis(a, number, start - 1 if number < start else start)
 
 
@@ -193,7 +200,9 @@ def squeeze(a: Any, axis: Any = None) -> Tracer:
         gone = reduced_axes(axis, len(x.shape))
         if any(x.shape[i] != 1 for i in gone):
             raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
-    return wrap(trace, trace.emit("reshape", x, shape=tuple(n for i, n in enumerate(x.shape) if i not in gone)))
+    return wrap(
+        trace, trace.emit("reshape", x, shape=tuple(n for i, n in enumerate(x.shape) if i not in gone))
+    )
 
 
 @implements(np.broadcast_to)
@@ -203,7 +212,9 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     x = node_of(trace, array)
     target = shape_of(shape)
     if len(target) < len(x.shape) or np.broadcast_shapes(x.shape, target) != target:
-        raise ValueError(f"cannot broadcast an array of shape {x.shape} to shape {target} (at {user_location()})")
+        raise ValueError(
+            f"cannot broadcast an array of shape {x.shape} to shape {target} (at {user_location()})"
+        )
     return wrap(trace, trace.broadcast(x, target))
 
 
@@ -240,7 +251,9 @@ def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
     found = []
     for each in arys:
         x = node_of(trace, each)
-        found.append(wrap(trace, x if len(x.shape) >= ndim else trace.emit("reshape", x, shape=grow(x.shape))))
+        found.append(
+            wrap(trace, x if len(x.shape) >= ndim else trace.emit("reshape", x, shape=grow(x.shape)))
+        )
     return found[0] if len(found) == 1 else tuple(found)
 
 
@@ -259,10 +272,12 @@ def atleast_2d(*arys: Any) -> Any:
 @implements(np.atleast_3d)
 def atleast_3d(*arys: Any) -> Any:
     """np.atleast_3d."""
-    return _at_least(3, arys, lambda shape: (1, 1, 1) if not shape else (1, *shape, 1) if len(shape) == 1 else (*shape, 1))
+    return _at_least(
+        3, arys, lambda shape: (1, 1, 1) if not shape else (1, *shape, 1) if len(shape) == 1 else (*shape, 1)
+    )
 
 
-# ------------------------------------------------------------------------------------------ order along axes
+# ------------------------------------------------------------------------------------------- order along axes
 
 
 @implements(np.flip)
@@ -270,7 +285,11 @@ def flip(m: Any, axis: Any = None) -> Tracer:
     """np.flip."""
     trace = tracing()
     x = node_of(trace, m)
-    axes = tuple(range(len(x.shape))) if axis is None else tuple(sorted(normalize_axis_tuple(axis, len(x.shape))))
+    axes = (
+        tuple(range(len(x.shape)))
+        if axis is None
+        else tuple(sorted(normalize_axis_tuple(axis, len(x.shape))))
+    )
     return wrap(trace, trace.emit("flip", x, axes=axes))
 
 
@@ -330,7 +349,9 @@ def _rolled(trace: Trace, x: Node, shift: int, axis: int) -> Node:
     cut = -shift % size if size else 0
     if not cut:
         return x
-    return trace.emit("concatenate", sliced(trace, x, axis, cut, size), sliced(trace, x, axis, 0, cut), axis=axis)
+    return trace.emit(
+        "concatenate", sliced(trace, x, axis, cut, size), sliced(trace, x, axis, 0, cut), axis=axis
+    )
 
 
 # ------------------------------------------------------------------------------------------- static questions

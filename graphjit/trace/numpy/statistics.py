@@ -32,7 +32,9 @@ from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
 @implements(np.average)
-def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = ABSENT) -> Any:
+def average(
+    a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = ABSENT
+) -> Any:
     """np.average."""
     trace = tracing()
     value = tracer_of(a)
@@ -55,11 +57,25 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
             raise ValueError("Shape of weights must be consistent with shape of a along specified axis.")
         order = sorted(range(len(axes)), key=axes.__getitem__)
         sorted_weight = trace.emit("transpose", weight._node, perm=tuple(order))
-        weight = wrap(trace, trace.emit("reshape", sorted_weight, shape=tuple(n if i in axes else 1 for i, n in enumerate(value.shape))))
+        weight = wrap(
+            trace,
+            trace.emit(
+                "reshape",
+                sorted_weight,
+                shape=tuple(n if i in axes else 1 for i, n in enumerate(value.shape)),
+            ),
+        )
     scaled = wrap(trace, trace.convert(weight._node, dtype))
     full_weight: Any = wrap(trace, trace.broadcast(scaled._node, value.shape))
     total: Any = sum_(full_weight, axis, keepdims=keepdims)
-    result = sum_(trace.ufunc(np.multiply, wrap(trace, trace.convert(value._node, dtype)), full_weight), axis, keepdims=keepdims) / total
+    result = (
+        sum_(
+            trace.ufunc(np.multiply, wrap(trace, trace.convert(value._node, dtype)), full_weight),
+            axis,
+            keepdims=keepdims,
+        )
+        / total
+    )
     return (result, np.copy(np.broadcast_to(total, result.shape))) if returned else result
 
 
@@ -79,7 +95,9 @@ def cov(
     refuse("cov", "multiply the observations by their weights", fweights=fweights, aweights=aweights)
     trace = tracing()
     rows = [_observations(trace, m, rowvar)] + ([] if y is None else [_observations(trace, y, rowvar)])
-    wanted = np.result_type(np.float64 if dtype is None else dtype, *([row.dtype for row in rows] if dtype is None else []))
+    wanted = np.result_type(
+        np.float64 if dtype is None else dtype, *([row.dtype for row in rows] if dtype is None else [])
+    )
     data: Any = concatenate([wrap(trace, trace.convert(row, wanted)) for row in rows], 0)
     count = data.shape[1]
     degrees = count - ((0 if bias else 1) if ddof is None else ddof)
@@ -108,7 +126,7 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     return np.clip(found, -1, 1)
 
 
-# --------------------------------------------------------------------------------------------- NaN-ignoring
+# ----------------------------------------------------------------------------------------------- NaN-ignoring
 
 
 def _without_nans(trace: Trace, a: Any, fill: Any) -> tuple[Node, Node | None]:
@@ -135,7 +153,13 @@ def _mask(trace: Trace, numbers: Node | None, where: Any) -> Any:
 
 @implements(np.nansum)
 def nansum(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = ABSENT,
+    where: Any = True,
 ) -> Tracer:
     """np.nansum."""
     trace = tracing()
@@ -144,7 +168,13 @@ def nansum(
 
 @implements(np.nanprod)
 def nanprod(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = ABSENT,
+    where: Any = True,
 ) -> Any:
     """np.nanprod."""
     trace = tracing()
@@ -166,7 +196,9 @@ def nancumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> 
 
 
 @implements(np.nanmean)
-def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Tracer:
+def nanmean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Tracer:
     """np.nanmean."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, 0)
@@ -191,7 +223,9 @@ def nanvar(
     x, numbers = _without_nans(trace, a, 0)
     mask = _mask(trace, numbers, where)
     axis = _axis(x, axis)
-    found: Any = var(wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction)
+    found: Any = var(
+        wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction
+    )
     if numbers is None:
         return found
     count = sum_(mask, axis, keepdims=keepdims)
@@ -217,14 +251,18 @@ def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) 
 
 
 @implements(np.nanmax)
-def nanmax(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Any:
+def nanmax(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Any:
     """np.nanmax; NaN where there is no number."""
     refuse("nanmax", out=out, initial=initial, where=None if where is True else where)
     return _nan_extremum(np.max, -np.inf, a, axis, keepdims)
 
 
 @implements(np.nanmin)
-def nanmin(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True) -> Any:
+def nanmin(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = ABSENT, where: Any = True
+) -> Any:
     """np.nanmin; NaN where there is no number."""
     refuse("nanmin", out=out, initial=initial, where=None if where is True else where)
     return _nan_extremum(np.min, np.inf, a, axis, keepdims)
@@ -232,7 +270,9 @@ def nanmin(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, ini
 
 def _nan_position(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
     trace = tracing()
-    return function(wrap(trace, _without_nans(trace, a, fill)[0]), axis, keepdims=given(keepdims) and keepdims)
+    return function(
+        wrap(trace, _without_nans(trace, a, fill)[0]), axis, keepdims=given(keepdims) and keepdims
+    )
 
 
 @implements(np.nanargmax)

@@ -2,8 +2,9 @@
 
 Job: the methods of binary ufuncs on traced arrays, with all of their options.
 Input: a ufunc, the arguments of its method.  Output: a tracer; ``out`` and the target of ``at`` are written.
-Invariants: dtype of the result, and every refusal, come from NumPy itself, which is asked with a few ones of the same dtype; the order of
-operations is NumPy's wherever it can show (exactly associative ufuncs, and those that nearly are, go by halves).
+Invariants: dtype of the result, and every refusal, come from NumPy itself, which is asked with a few ones of
+the same dtype; the order of operations is NumPy's wherever it can show (exactly associative ufuncs, and those
+that nearly are, go by halves).
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ ASSOCIATIVE = {
 """ufuncs whose operations may be grouped in any way."""
 
 LONGEST = 4096
-"""Elements up to which other ufuncs are applied one after the other: each of them is an operation of the compiled program."""
+"""Elements up to which other ufuncs are applied one after the other: each of them is an operation of the
+compiled program.
+"""
 
 
 def small(node: Node) -> np.ndarray:
@@ -93,7 +96,9 @@ def _dtype_of(ufunc: np.ufunc, method: str, *args: Any, **options: Any) -> np.dt
     found: np.dtype = np.asarray(asked(ufunc, method, *args, **options)).dtype
     check_dtype(found)
     if not {"?" * 3, found.char * 3} & {kinds.replace("->", "") for kinds in ufunc.types}:
-        raise UnsupportedError(f"{public_name(ufunc)}.{method} in {found} is not compiled (at {user_location()}): write it as a loop")
+        raise UnsupportedError(
+            f"{public_name(ufunc)}.{method} in {found} is not compiled (at {user_location()}): write it as a loop"
+        )
     return found
 
 
@@ -114,7 +119,9 @@ def _written(trace: Trace, ufunc: np.ufunc, out: Any, value: Tracer) -> Any:
     if target is None:
         return value
     if isinstance(target, Tracer) and target.shape != value.shape:
-        raise ValueError(f"output parameter of {ufunc.__name__} has shape {target.shape}, the result {value.shape} (at {user_location()})")
+        raise ValueError(
+            f"output parameter of {ufunc.__name__} has shape {target.shape}, the result {value.shape} (at {user_location()})"
+        )
     return write_out(trace, ufunc, target, value, True, "unsafe")
 
 
@@ -143,7 +150,11 @@ def reduce(
     options: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     if initial is not ABSENT:
         options["initial"] = (
-            None if initial is None else np.ones((), node_of(trace, initial).dtype)[()] if isinstance(initial, Tracer) else initial
+            None
+            if initial is None
+            else np.ones((), node_of(trace, initial).dtype)[()]
+            if isinstance(initial, Tracer)
+            else initial
         )
     if masking:
         options["where"] = small(node_of(trace, where)).astype(bool)
@@ -154,16 +165,37 @@ def reduce(
     count = int(np.prod([x.shape[i] for i in axes]))
     identity: Tracer | None = None
     if ufunc.identity is not None:
-        identity = wrap(trace, trace.builder.const(asked(ufunc, "reduce", np.empty(0, found), dtype=found), found))
-    start = wrap(trace, _converted(trace, node_of(trace, initial), found)) if given(initial) else identity if initial is ABSENT else None
+        identity = wrap(
+            trace, trace.builder.const(asked(ufunc, "reduce", np.empty(0, found), dtype=found), found)
+        )
+    start = (
+        wrap(trace, _converted(trace, node_of(trace, initial), found))
+        if given(initial)
+        else identity
+        if initial is ABSENT
+        else None
+    )
     if count == 0 and start is not None:
         value = wrap(trace, trace.broadcast(start._node, kept))
     else:
         mask = trace.broadcast(as_bool(trace, node_of(trace, where)), x.shape) if masking else None
-        value = _folded(trace, _loop(ufunc, found), _converted(trace, x, found), axes, start, mask, start if identity is None else identity)
+        value = _folded(
+            trace,
+            _loop(ufunc, found),
+            _converted(trace, x, found),
+            axes,
+            start,
+            mask,
+            start if identity is None else identity,
+        )
         if start is not None and (given(initial) or count == 1) and ufunc in ASSOCIATIVE:
             value = call(trace, _loop(ufunc, found), (start, value))
-    return _written(trace, ufunc, out, wrap(trace, trace.emit("reshape", value._node, shape=full_shape if keepdims else kept)))
+    return _written(
+        trace,
+        ufunc,
+        out,
+        wrap(trace, trace.emit("reshape", value._node, shape=full_shape if keepdims else kept)),
+    )
 
 
 def _folded(
@@ -175,7 +207,9 @@ def _folded(
     mask: Node | None = None,
     fill: Tracer | None = None,
 ) -> Tracer:
-    """``x`` reduced over ``axes``; ``fill`` stands where the mask is False, ``start`` begins what is done one after the other."""
+    """``x`` reduced over ``axes``; ``fill`` stands where the mask is False, ``start`` begins what is done one
+    after the other.
+    """
     if ufunc not in ASSOCIATIVE:
         return _in_order(trace, ufunc, x, axes, start, mask)
     if mask is not None and fill is not None:
@@ -197,7 +231,9 @@ def _folded(
     return value
 
 
-def _in_order(trace: Trace, ufunc: np.ufunc, x: Node, axes: tuple[int, ...], start: Tracer | None, mask: Node | None) -> Tracer:
+def _in_order(
+    trace: Trace, ufunc: np.ufunc, x: Node, axes: tuple[int, ...], start: Tracer | None, mask: Node | None
+) -> Tracer:
     """One element after the other (NumPy allows one axis for these)."""
     if not axes:
         return wrap(trace, x) if start is None else call(trace, ufunc, (start, wrap(trace, x)))
@@ -206,11 +242,19 @@ def _in_order(trace: Trace, ufunc: np.ufunc, x: Node, axes: tuple[int, ...], sta
     _short_enough(ufunc, "reduce", size)
     first = 0 if start is not None else 1
     shape = tuple(1 if i == number else n for i, n in enumerate(x.shape))
-    value = wrap(trace, trace.broadcast(start._node, shape)) if start is not None else wrap(trace, sliced(trace, x, number, 0, 1))
+    value = (
+        wrap(trace, trace.broadcast(start._node, shape))
+        if start is not None
+        else wrap(trace, sliced(trace, x, number, 0, 1))
+    )
     for i in range(first, size):
         later = call(trace, ufunc, (value, wrap(trace, sliced(trace, x, number, i, i + 1))))
         value = (
-            later if mask is None else wrap(trace, trace.emit("select", sliced(trace, mask, number, i, i + 1), later._node, value._node))
+            later
+            if mask is None
+            else wrap(
+                trace, trace.emit("select", sliced(trace, mask, number, i, i + 1), later._node, value._node)
+            )
         )
     return value
 
@@ -223,8 +267,12 @@ def _short_enough(ufunc: np.ufunc, method: str, size: int) -> None:
         )
 
 
-def accumulate(trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
-    """ufunc.accumulate: running sums and products have an op, others go by doubling shifts (Hillis and Steele 1986) or in order."""
+def accumulate(
+    trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None
+) -> Any:
+    """ufunc.accumulate: running sums and products have an op, others go by doubling shifts (Hillis and Steele
+    1986) or in order.
+    """
     x = node_of(trace, array)
     found = _dtype_of(ufunc, "accumulate", small(x), axis=axis, dtype=_out_dtype(ufunc, x, out, dtype))
     number = axis_number(axis, len(x.shape))
@@ -250,7 +298,9 @@ def accumulate(trace: Trace, ufunc: np.ufunc, array: Any, axis: Any = 0, dtype: 
     return _written(trace, ufunc, out, value)
 
 
-def reduceat(trace: Trace, ufunc: np.ufunc, array: Any, indices: Any, axis: Any = 0, dtype: Any = None, out: Any = None) -> Any:
+def reduceat(
+    trace: Trace, ufunc: np.ufunc, array: Any, indices: Any, axis: Any = 0, dtype: Any = None, out: Any = None
+) -> Any:
     """ufunc.reduceat of known positions: one reduction for each."""
     x = node_of(trace, array)
     number = axis_number(axis, len(x.shape))
@@ -301,7 +351,11 @@ def at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = ABSENT
     while len(order):
         # The first of each place; those that meet a place again come in the next round.
         first = np.concatenate([[True], flat[1:] != flat[:-1]])
-        where = tuple(frozen(index) for index in np.unravel_index(flat[first], target.shape)) if target.shape else ()
+        where = (
+            tuple(frozen(index) for index in np.unravel_index(flat[first], target.shape))
+            if target.shape
+            else ()
+        )
         others = () if spread is None else (spread[frozen(order[first])] if target.shape else spread[0],)
         setitem(target, where, call(trace, ufunc, (target[where], *others)).astype(target.dtype))
         order, flat = order[~first], flat[~first]
@@ -323,4 +377,6 @@ def _known_key(ufunc: np.ufunc, key: Any) -> Any:
     return known
 
 
-UFUNC_METHODS.update({"reduce": reduce, "accumulate": accumulate, "reduceat": reduceat, "outer": outer, "at": at})
+UFUNC_METHODS.update(
+    {"reduce": reduce, "accumulate": accumulate, "reduceat": reduceat, "outer": outer, "at": at}
+)

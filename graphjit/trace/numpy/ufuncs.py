@@ -2,7 +2,8 @@
 
 Job: the handler of ``__array_ufunc__`` and the table of composed ufuncs.
 Input: a ufunc, its method, arguments of which one is a tracer.  Output: a tracer or a tuple of them.
-Invariant: dtypes are those of the loop that NumPy would run; every composition gives NumPy's value, special values included.
+Invariant: dtypes are those of the loop that NumPy would run; every composition gives NumPy's value, special
+values included.
 """
 
 from __future__ import annotations
@@ -31,9 +32,21 @@ from graphjit.trace.recording.answers import from_outside
 from graphjit.trace.recording.calls import called, public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
-from graphjit.trace.recording.tracer import BOUND, METHODS, UFUNCS, Array, Trace, Tracer, is_python_number, is_weak, python_kind
+from graphjit.trace.recording.tracer import (
+    BOUND,
+    METHODS,
+    UFUNCS,
+    Array,
+    Trace,
+    Tracer,
+    is_python_number,
+    is_weak,
+    python_kind,
+)
 
-BOUND.update({function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)})
+BOUND.update(
+    {function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)}
+)
 UFUNC_METHODS: dict[str, Callable[..., Any]] = {}
 """reduce and kin; filled by ``ufunc_methods``."""
 
@@ -46,7 +59,9 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
             return call(trace, ufunc, args)
         return _laid_out(call_with_options(trace, ufunc, args, **kwargs), ufunc, args, kwargs)
     function = getattr(ufunc, method)
-    result = called(partial(UFUNC_METHODS[method], trace, ufunc), function, f"{public_name(ufunc)}.{method}", args, kwargs)
+    result = called(
+        partial(UFUNC_METHODS[method], trace, ufunc), function, f"{public_name(ufunc)}.{method}", args, kwargs
+    )
     return result if kwargs.get("out") is not None else in_order(result, function, args, kwargs)
 
 
@@ -83,7 +98,9 @@ def call_with_options(
         options.pop(name, None)
     for name, value in options.items():
         if given(value):
-            raise UnsupportedError(f"{public_name(ufunc)}(..., {name}=...) is not compiled (at {user_location()}): leave the option out")
+            raise UnsupportedError(
+                f"{public_name(ufunc)}(..., {name}=...) is not compiled (at {user_location()}): leave the option out"
+            )
     if given(dtype):
         args = _in_loop_dtype(trace, ufunc, args, np.dtype(dtype), casting)
     result = call(trace, ufunc, args)
@@ -102,14 +119,26 @@ def call_with_options(
     return written if isinstance(result, tuple) else written[0]
 
 
-def _in_loop_dtype(trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: np.dtype, casting: Any) -> tuple[Any, ...]:
+def _in_loop_dtype(
+    trace: Trace, ufunc: np.ufunc, args: tuple[Any, ...], dtype: np.dtype, casting: Any
+) -> tuple[Any, ...]:
     """Arguments in the dtypes of the loop with outputs of ``dtype``."""
     kinds = tuple(
-        python_kind(a) if is_python_number(a) else {"f": float, "i": int}.get(a.dtype.kind, BOOL) if is_weak(a) else node_of(trace, a).dtype
+        python_kind(a)
+        if is_python_number(a)
+        else {"f": float, "i": int}.get(a.dtype.kind, BOOL)
+        if is_weak(a)
+        else node_of(trace, a).dtype
         for a in args
     )
-    loop = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)), signature=(None,) * ufunc.nin + (dtype,) * ufunc.nout, casting=casting)
-    return tuple(wrap(trace, trace.convert(node_of(trace, a), wanted)) for a, wanted in zip(args, loop, strict=False))
+    loop = ufunc.resolve_dtypes(
+        (*kinds, *([None] * ufunc.nout)),
+        signature=(None,) * ufunc.nin + (dtype,) * ufunc.nout,
+        casting=casting,
+    )
+    return tuple(
+        wrap(trace, trace.convert(node_of(trace, a), wanted)) for a, wanted in zip(args, loop, strict=False)
+    )
 
 
 def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any, casting: Any) -> Any:
@@ -118,17 +147,30 @@ def write_out(trace: Trace, ufunc: np.ufunc, target: Any, value: Any, where: Any
     Raises:
         TraceError: the target is an array from outside, which compiled code never writes.
     """
-    if isinstance(target, Tracer) and value.shape != target.shape and np.broadcast_shapes(value.shape, target.shape) != target.shape:
-        raise ValueError(f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}")
+    if (
+        isinstance(target, Tracer)
+        and value.shape != target.shape
+        and np.broadcast_shapes(value.shape, target.shape) != target.shape
+    ):
+        raise ValueError(
+            f"non-broadcastable output operand with shape {target.shape} doesn't match the broadcast shape {value.shape}"
+        )
     return _stored(
-        f"{public_name(ufunc)} (out=, or an in-place operator such as +=)", f"ufunc '{ufunc.__name__}'", target, value, where, casting
+        f"{public_name(ufunc)} (out=, or an in-place operator such as +=)",
+        f"ufunc '{ufunc.__name__}'",
+        target,
+        value,
+        where,
+        casting,
     )
 
 
 def store(name: str, target: Any, value: Any, casting: Any) -> Any:
     """Store the result of the function ``name`` into ``out=``; returns the target."""
     if isinstance(target, Tracer) and isinstance(value, Tracer) and target.shape != value.shape:
-        raise ValueError(f"{name}: out has shape {target.shape}, the result {value.shape} (at {user_location()})")
+        raise ValueError(
+            f"{name}: out has shape {target.shape}, the result {value.shape} (at {user_location()})"
+        )
     return _stored(f"{name} (out=)", name, target, value, True, casting)
 
 
@@ -139,12 +181,14 @@ def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting
     if not isinstance(target, Tracer):
         raise from_outside(writer)
     if not np.can_cast(value.dtype, target.dtype, casting):
-        raise TypeError(f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'")
+        raise TypeError(
+            f"Cannot cast {name} output from {value.dtype!r} to {target.dtype!r} with casting rule '{casting}'"
+        )
     target[...] = value if where is True else np.where(where, value, target)
     return target
 
 
-# ------------------------------------------------------------------------------------------- composed ufuncs
+# -------------------------------------------------------------------------------------------- composed ufuncs
 
 
 def _bools(op: str) -> Callable[..., Any]:
@@ -235,20 +279,38 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
 
     def compare(trace: Trace, x: Any, y: Any) -> Tracer:
         for value, other, swapped in ((y, x, False), (x, y, True)):
-            if isinstance(value, int) and not isinstance(value, bool | np.bool_) and isinstance(other, Tracer) and not is_weak(other):
+            if (
+                isinstance(value, int)
+                and not isinstance(value, bool | np.bool_)
+                and isinstance(other, Tracer)
+                and not is_weak(other)
+            ):
                 dtype = other.dtype
                 if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
                     low = value < 0
-                    answer = (above if low else below) if swapped and ufunc not in (np.equal, np.not_equal) else below if low else above
+                    answer = (
+                        (above if low else below)
+                        if swapped and ufunc not in (np.equal, np.not_equal)
+                        else below
+                        if low
+                        else above
+                    )
                     return wrap(trace, full(trace, answer, BOOL, other.shape))
         (first, second), _ = trace.promoted(ufunc, (x, y))
         if first.dtype == second.dtype:
             return wrap(trace, trace.emit(BOUND[ufunc], first, second))
-        # int64 beside uint64, compared exactly as in NumPy: a negative number has a known answer, the others fit into uint64
+        # int64 beside uint64, compared exactly as in NumPy: a negative number has a known answer, the others
+        # fit into uint64
         signed = first if first.dtype.kind == "i" else second
         negative = trace.emit("lt", signed, full(trace, 0, signed.dtype, signed.shape))
-        known = ufunc in ({np.less, np.less_equal, np.not_equal} if signed is first else {np.greater, np.greater_equal, np.not_equal})
-        fitting = trace.emit(BOUND[ufunc], *(trace.convert(node, np.dtype(np.uint64)) for node in (first, second)))
+        known = ufunc in (
+            {np.less, np.less_equal, np.not_equal}
+            if signed is first
+            else {np.greater, np.greater_equal, np.not_equal}
+        )
+        fitting = trace.emit(
+            BOUND[ufunc], *(trace.convert(node, np.dtype(np.uint64)) for node in (first, second))
+        )
         return wrap(trace, trace.emit("select", negative, full(trace, known, BOOL, signed.shape), fitting))
 
     return compare

@@ -1,9 +1,13 @@
-"""What a captured array does while a function is traced: operations are recorded, values that are taken out are guarded, writes are refused.
+"""What a captured array does while a function is traced: operations are recorded, values that are taken out
+are guarded, writes are refused.
 
-Job: the methods of `lent.Captured`, and `concretise` for traced values that depend on captured arrays and constants alone.
-Input: calls by the traced function.  Output: tracers; or numbers, together with a `ContentGuard` for every array that they depend on.
-Invariants: only the tracing thread records.  There, user code sees a traced value wherever it computes with a captured array, so that the number is
-fresh at each call; library code sees the plain ndarray, whose contents are then guarded.  Every other thread sees a plain ndarray.
+Job: the methods of `lent.Captured`, and `concretise` for traced values that depend on captured arrays and
+constants alone.
+Input: calls by the traced function. Output: tracers; or numbers, together with a `ContentGuard` for every
+array that they depend on.
+Invariants: only the tracing thread records. There, user code sees a traced value wherever it computes with a
+captured array, so that the number is fresh at each call; library code sees the plain ndarray, whose contents
+are then guarded. Every other thread sees a plain ndarray.
 """
 
 from __future__ import annotations
@@ -33,15 +37,25 @@ from graphjit.trace.recording.location import asked_by_user, user_location
 from graphjit.trace.recording.tracer import METHODS, Outside, Trace, Tracer
 
 LARGE = 1 << 20
-"""Bytes of an array up to which its contents are compared at each call where the function names code that could read it unseen."""
+"""Bytes of an array up to which its contents are compared at each call where the function names code that
+could read it unseen.
+"""
 
 _WRITERS = "__setitem__ __delitem__ sort fill put partition resize setfield".split()
 WRITING = frozenset(
-    {np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis, *(getattr(np.ndarray, name) for name in _WRITERS)}
+    {
+        np.copyto,
+        np.put,
+        np.place,
+        np.putmask,
+        np.fill_diagonal,
+        np.put_along_axis,
+        *(getattr(np.ndarray, name) for name in _WRITERS),
+    }
 )
 """Functions and methods that write into their first argument."""
 
-# ---------------------------------------------------------------------------------------------- values taken out
+# ------------------------------------------------------------------------------------------- values taken out
 
 
 def take(trace: Trace, array: np.ndarray, what: str) -> None:
@@ -103,7 +117,9 @@ def _free(trace: Trace, node: Node) -> bool:
 
 
 def _text(write: Callable[[Any], str]) -> Callable[[np.ndarray], str]:
-    """What is written of an array is guarded like a number taken out of it; of large arrays (which are shown in part) only where code is the user's."""
+    """What is written of an array is guarded like a number taken out of it; of large arrays (which are shown
+    in part) only where code is the user's.
+    """
 
     def text(self: np.ndarray) -> str:
         trace = active_trace()
@@ -115,7 +131,8 @@ def _text(write: Callable[[Any], str]) -> Callable[[np.ndarray], str]:
 
 
 def concretise(value: Tracer, what: str, only_small: bool = False) -> np.ndarray | None:
-    """The present values of a traced value that depends on captured arrays and constants alone, which are guarded; else None.
+    """The present values of a traced value that depends on captured arrays and constants alone, which are
+    guarded; else None.
 
     ``only_small``: None instead of an error where one of the arrays is too large to be compared at each call.
     """
@@ -155,15 +172,26 @@ def _values(value: Any, what: str) -> Any:
     return value
 
 
-def recorded_or_computed(what: str, record: Callable[..., Any], compute: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """``record(*args)``; a call that is not compiled is computed by NumPy where it depends on captured arrays and constants alone."""
+def recorded_or_computed(
+    what: str, record: Callable[..., Any], compute: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
+    """``record(*args)``; a call that is not compiled is computed by NumPy where it depends on captured arrays
+    and constants alone.
+    """
     try:
         return record(*args, **kwargs)
     except (UnsupportedError, TraceError) as error:
-        if getattr(error, "final", False) or active_trace() is None or compute in WRITING or getattr(compute, "__name__", "") == "at":
+        if (
+            getattr(error, "final", False)
+            or active_trace() is None
+            or compute in WRITING
+            or getattr(compute, "__name__", "") == "at"
+        ):
             raise
         targets = kwargs.get("out")
-        if _first_tracer(targets) is not None or any(map(is_captured, targets if type(targets) is tuple else (targets,))):
+        if _first_tracer(targets) is not None or any(
+            map(is_captured, targets if type(targets) is tuple else (targets,))
+        ):
             raise
         try:
             plain_args, options = _values(args, what), _values(kwargs, what)
@@ -176,7 +204,7 @@ def recorded_or_computed(what: str, record: Callable[..., Any], compute: Callabl
 METHODS["__concretise__"] = concretise
 METHODS["__or_computed__"] = recorded_or_computed
 
-# ----------------------------------------------------------------------------------------------- who is asking
+# ---------------------------------------------------------------------------------------------- who is asking
 
 
 def outside(trace: Trace, array: np.ndarray) -> Tracer:
@@ -232,7 +260,7 @@ def taken(args: Any, what: str) -> None:
 METHODS["__taken__"] = taken
 METHODS["__written__"] = from_outside
 
-# ---------------------------------------------------------------------------------------------------- protocols
+# -------------------------------------------------------------------------------------------------- protocols
 
 
 def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -262,7 +290,18 @@ def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *args: Any, **kwargs: 
     return same.get(id(found), found)
 
 
-_STATIC = frozenset({np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.min_scalar_type, np.shares_memory, np.may_share_memory})
+_STATIC = frozenset(
+    {
+        np.shape,
+        np.ndim,
+        np.size,
+        np.result_type,
+        np.can_cast,
+        np.min_scalar_type,
+        np.shares_memory,
+        np.may_share_memory,
+    }
+)
 _SHOWING = frozenset({np.array_str, np.array_repr, np.array2string})
 
 
@@ -287,7 +326,7 @@ def _array_function(self: Any, function: Callable[..., Any], types: Any, args: A
     return np.ndarray.__array_function__(self, function, types, args, kwargs)
 
 
-# ------------------------------------------------------------------------------------------------------ methods
+# ---------------------------------------------------------------------------------------------------- methods
 
 _QUIET = frozenset(
     "__class__ __new__ __init__ __init_subclass__ __subclasshook__ __getattribute__ __setattr__ __delattr__ __dir__ __doc__ __hash__ __sizeof__ "
@@ -314,7 +353,9 @@ def _method(name: str, original: Any) -> Callable[..., Any]:
         if name.startswith("__") and hasattr(Tracer, name):
             found = getattr(value, name)
         else:
-            return recorded_or_computed(what, lambda x, *a, **k: getattr(x, name)(*a, **k), original, (value, *args), kwargs)
+            return recorded_or_computed(
+                what, lambda x, *a, **k: getattr(x, name)(*a, **k), original, (value, *args), kwargs
+            )
         return found(*args, **kwargs)
 
     method.__name__ = name
@@ -342,7 +383,9 @@ def _attribute(name: str, original: Any) -> property:
             return original.__get__(self)
         if name in METHODS and not _library(sys._getframe(1)):
             value = outside(trace, self)
-            return recorded_or_computed(f"ndarray.{name}", lambda x: getattr(x, name), original.__get__, (value,), {})
+            return recorded_or_computed(
+                f"ndarray.{name}", lambda x: getattr(x, name), original.__get__, (value,), {}
+            )
         take(trace, self, f"ndarray.{name}")
         return original.__get__(self)
 
@@ -355,7 +398,9 @@ def _attribute(name: str, original: Any) -> property:
 
 
 def _layout(name: str, original: Any) -> property:
-    """The shape and what follows from it: the array becomes an input, whose shape is compared at each call."""
+    """The shape and what follows from it: the array becomes an input, whose shape is compared at each
+    call.
+    """
 
     def read(self: Any) -> Any:
         _shape_is_used(self, sys._getframe(1))

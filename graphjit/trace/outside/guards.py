@@ -1,13 +1,16 @@
 """What a traced function looked up outside of its arguments, to be compared at each call.
 
-Job: find everything that the function's code can reach by name, so that rebinding any of it makes a new trace.
-Input: the user's function, its static arguments.  Output: `Found`: guards, compared by identity, and the arrays and random generators on the way.
-Invariants: nothing is called and nothing is written: guards come from bytecode, dicts and slots.  Arrays written in place need no guard here:
-they are read at each call (`captured.py`).
+Job: find everything that the function's code can reach by name, so that rebinding any of it makes a new
+trace.
+Input: the user's function, its static arguments. Output: `Found`: guards, compared by identity, and the
+arrays and random generators on the way.
+Invariants: nothing is called and nothing is written: guards come from bytecode, dicts and slots. Arrays
+written in place need no guard here: they are read at each call (`captured.py`).
 
-Reached are: cells, globals and defaults of the function and of the user's functions that it names; of static arguments, captured objects, classes
-and modules of the user the attributes whose names occur in that code (all of them where the code reads attributes without naming them); the items
-of containers, whatever their size and depth.  Libraries are taken as they are.
+Reached are: cells, globals and defaults of the function and of the user's functions that it names; of static
+arguments, captured objects, classes and modules of the user the attributes whose names occur in that code
+(all of them where the code reads attributes without naming them); the items of containers, whatever their
+size and depth. Libraries are taken as they are.
 """
 
 from __future__ import annotations
@@ -72,20 +75,36 @@ HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype
 
 PLAIN = (np.generic, int, float, complex, str, bytes, type(None), type(...), np.dtype, np.ufunc, range, slice)
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
-_MAKING = frozenset({"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"})
+_MAKING = frozenset(
+    {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"}
+)
 _CONTAINERS = frozenset(
-    {list, tuple, dict, set, frozenset, collections.OrderedDict, collections.defaultdict, collections.deque, bytearray, memoryview}
+    {
+        list,
+        tuple,
+        dict,
+        set,
+        frozenset,
+        collections.OrderedDict,
+        collections.defaultdict,
+        collections.deque,
+        bytearray,
+        memoryview,
+    }
 )
 """Containers without attributes of the user's."""
-_VIEWS = frozenset({types.MappingProxyType, *(type(getattr({}, name)()) for name in ("keys", "values", "items"))})
+_VIEWS = frozenset(
+    {types.MappingProxyType, *(type(getattr({}, name)()) for name in ("keys", "values", "items"))}
+)
 _BUFFERS = (bytearray, array.array, memoryview)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write, with their owners' names;
-    ``opaque``: the function names code that takes numbers out of arrays unseen (compiled functions of libraries); ``exact``: it may compare the
-    class of an array with np.ndarray (``type(w) is np.ndarray``), so that arrays must stay what they are.
+    """What the walk found; ``stores``: dicts of attributes, items and globals that the function might write,
+    with their owners' names; ``opaque``: the function names code that takes numbers out of arrays unseen
+    (compiled functions of libraries); ``exact``: it may compare the class of an array with np.ndarray
+    (``type(w) is np.ndarray``), so that arrays must stay what they are.
     """
 
     guards: tuple[Guard, ...]
@@ -111,7 +130,9 @@ def find_guards(function: Callable[..., Any], roots: Iterable[Any] = ()) -> Foun
 
 
 class _Reach:
-    """One walk over everything that the code seen so far can name; what has attributes is looked at again until no new name turns up."""
+    """One walk over everything that the code seen so far can name; what has attributes is looked at again
+    until no new name turns up.
+    """
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -135,8 +156,19 @@ class _Reach:
 
     def found(self) -> Found:
         """The result."""
-        kinds = [ClassGuard(kind, places.version(kind), tuple(guards.values())) for kind, guards in self.classes.items() if guards]
-        return Found((*self.guards.values(), *kinds), self.arrays, self.generators, [*self.stores.values()], self.opaque, self.exact)
+        kinds = [
+            ClassGuard(kind, places.version(kind), tuple(guards.values()))
+            for kind, guards in self.classes.items()
+            if guards
+        ]
+        return Found(
+            (*self.guards.values(), *kinds),
+            self.arrays,
+            self.generators,
+            [*self.stores.values()],
+            self.opaque,
+            self.exact,
+        )
 
     def run(self) -> None:
         """Look into everything that was reached."""
@@ -186,7 +218,12 @@ class _Reach:
             if not any(value is known for known in self.generators):
                 self.generators.append(value)
         elif issubclass(kind, weakref.ref):
-            self.watch(value, "referent", places.referent(value), lambda reference: (weakref.ref.__call__(reference),))
+            self.watch(
+                value,
+                "referent",
+                places.referent(value),
+                lambda reference: (weakref.ref.__call__(reference),),
+            )
             self.value(weakref.ref.__call__(value))
         elif issubclass(kind, contextvars.ContextVar):
             self.guards[id(value), "context"] = ContextGuard(value, value.get(MISSING))
@@ -201,20 +238,26 @@ class _Reach:
             self.instance(value)
 
     def module(self, value: types.ModuleType, namespace: dict[str, Any]) -> None:
-        """A module: the user's is watched; of a library only what could take numbers out of arrays is of interest."""
+        """A module: the user's is watched; of a library only what could take numbers out of arrays is of
+        interest.
+        """
         name = namespace.get("__name__")
         if by_user(name):
             self.attributes(value, namespace)
         elif top_of(name) in LIBRARIES and name != "graphjit":
             for attribute in self.names & namespace.keys():
                 found = namespace[attribute]
-                if not (value is np and attribute in HARMLESS) and (type(found) is types.ModuleType or unseen(found)):
+                if not (value is np and attribute in HARMLESS) and (
+                    type(found) is types.ModuleType or unseen(found)
+                ):
                     self.value(found)
         else:
             self.opaque |= name in UNSEEN_MODULES
 
     def array(self, value: np.ndarray) -> None:
-        """An array: its contents are read at each call, except where they are objects or its class is not NumPy's."""
+        """An array: its contents are read at each call, except where they are objects or its class is not
+        NumPy's.
+        """
         if is_array(value) and not value.dtype.hasobject:
             if value.flags.writeable or value.base is not None:
                 self.arrays.append(value)
@@ -224,9 +267,11 @@ class _Reach:
         if value.nbytes <= SMALL:
             plain = np.ndarray.view(value, np.ndarray)
             kept = plain.copy() if value.dtype.hasobject else None
-            self.guards[id(value), "content"] = ContentGuard(value, value.dtype, value.shape, content(plain), kept)
+            self.guards[id(value), "content"] = ContentGuard(
+                value, value.dtype, value.shape, content(plain), kept
+            )
 
-    # --------------------------------------------------------------------------------------------------------- code
+    # --------------------------------------------------------------------------------------------------- code
 
     def function(self, function: Any) -> None:
         """Cells, globals and defaults."""
@@ -236,7 +281,12 @@ class _Reach:
         if not by_user(function.__module__):
             return
         self.seen.setdefault(id(function), function)
-        self.watch(function, "function", places.function_fields(function), lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
+        self.watch(
+            function,
+            "function",
+            places.function_fields(function),
+            lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__),
+        )
         read = names(function.__code__)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
@@ -258,7 +308,9 @@ class _Reach:
         self.opaque |= any(name not in namespace for name in read.globals & UNSEEN_BUILTINS)
         for name in read.globals:
             value = namespace.get(name, MISSING)
-            library = issubclass(type(value), types.ModuleType) and not by_user(entries_of_module(value).get("__name__"))
+            library = issubclass(type(value), types.ModuleType) and not by_user(
+                entries_of_module(value).get("__name__")
+            )
             if not library and (value is not MISSING or name in read.asked or name in dir_of_builtins()):
                 self.entry(namespace, name, value)
             if value is not MISSING and name in read.read:
@@ -272,12 +324,16 @@ class _Reach:
         """``namespace[name]`` is this value now."""
         self.guards[id(namespace), name] = GlobalGuard(namespace, name, value)
 
-    def watch(self, owner: Any, what: str, guards: places.Guards | None, read: Callable[[Any], tuple[Any, ...]]) -> None:
-        """``read(owner)`` must give the same objects: by ``guards`` of memory or, where its place was not found (None), by Python at each call."""
+    def watch(
+        self, owner: Any, what: str, guards: places.Guards | None, read: Callable[[Any], tuple[Any, ...]]
+    ) -> None:
+        """``read(owner)`` must give the same objects: by ``guards`` of memory or, where its place was not
+        found (None), by Python at each call.
+        """
         for i, guard in enumerate(guards or [ForeignGuard(owner, read, read(owner))]):
             self.guards[id(owner), what, i] = guard
 
-    # --------------------------------------------------------------------------------------------------- containers
+    # --------------------------------------------------------------------------------------------- containers
 
     def container(self, value: Any) -> None:
         """Items of a list, tuple, dict, set ..., of a subclass too."""
@@ -293,7 +349,12 @@ class _Reach:
             self.guards[id(value), "items"] = MappingGuard(value, keys, values)
             self.stores[id(value)] = "the item", value
             if issubclass(kind, collections.OrderedDict):
-                self.watch(value, "order", places.order(value), lambda items: tuple(collections.OrderedDict.__iter__(items)))
+                self.watch(
+                    value,
+                    "order",
+                    places.order(value),
+                    lambda items: tuple(collections.OrderedDict.__iter__(items)),
+                )
             self.values(keys)
             self.values(values)
         elif issubclass(kind, frozenset):
@@ -302,7 +363,9 @@ class _Reach:
             self.watch(value, "members", places.members(value), lambda items: tuple(set.__iter__(items)))
             self.values(set.__iter__(value))
         elif issubclass(kind, collections.deque):
-            self.watch(value, "queued", places.queued(value), lambda items: tuple(collections.deque.__iter__(items)))
+            self.watch(
+                value, "queued", places.queued(value), lambda items: tuple(collections.deque.__iter__(items))
+            )
             self.values(collections.deque.__iter__(value))
         elif issubclass(kind, _BUFFERS):
             self.guards[id(value), "bytes"] = _buffer(value)
@@ -310,14 +373,16 @@ class _Reach:
             self.watch(value, "local", None, _items_of_local)
             self.values(_items_of_local(value))
 
-    # ------------------------------------------------------------------------------------------------------ objects
+    # ------------------------------------------------------------------------------------------------ objects
 
     def attributes(self, owner: Any, namespace: dict[str, Any]) -> None:
         """Attributes of a module, a function or an object that the code names."""
         what = f"the attribute of {'a module' if issubclass(type(owner), types.ModuleType) else type(owner).__name__}"
         self.stores[id(namespace)] = what, namespace
         if self.everything and not issubclass(type(owner), types.ModuleType):
-            self.guards[id(namespace), "items"] = MappingGuard(namespace, tuple(namespace.keys()), tuple(namespace.values()))
+            self.guards[id(namespace), "items"] = MappingGuard(
+                namespace, tuple(namespace.keys()), tuple(namespace.values())
+            )
             self.values(namespace.values())
             return
         for name in self.names & namespace.keys():
@@ -341,23 +406,31 @@ class _Reach:
             return
         if own is not None:
             self.watch(value, "dict", places.dict_of(value, own), lambda owner: (own_dict(owner),))
-            if any("__getattr__" in entries(base) for base in bases(kind)):  # an attribute of the object would come first
+            if any(
+                "__getattr__" in entries(base) for base in bases(kind)
+            ):  # an attribute of the object would come first
                 for name in self.names - own.keys():
                     self.entry(own, name, MISSING)
         self.watch(value, "class", places.kind_of(value), lambda owner: (type(owner),))
         self.of_class(kind, value, own)
 
     def of_class(self, kind: type, value: Any, own: dict[str, Any] | None = None) -> None:
-        """What an object, or a class itself where ``value`` is None, finds in the class by the names that the code uses."""
+        """What an object, or a class itself where ``value`` is None, finds in the class by the names that the
+        code uses.
+        """
         above = [base for base in bases(kind) if by_user(module_of(base))]
         special = {name for base in above for name, found in entries(base).items() if _special(name, found)}
-        special.discard("__repr__")  # no number comes from it, and that of a dataclass holds a set, which native code cannot look into
+        special.discard(
+            "__repr__"
+        )  # no number comes from it, and that of a dataclass holds a set, which native code cannot look into
         if value is not None and not self.read & {"type", "__class__"}:
             special -= _MAKING
         wanted = self.names | special
         if self.everything:
             wanted |= {name for base in above for name in entries(base) if not name.startswith("__")}
-        supplied = any("__getattr__" in entries(base) for base in above)  # what a class gets later comes first
+        supplied = any(
+            "__getattr__" in entries(base) for base in above
+        )  # what a class gets later comes first
         metaclasses = [base for base in bases(type(kind)) if by_user(module_of(base))]
         of_metaclass = {name for base in metaclasses for name in entries(base)}
         if metaclasses and type(kind) is not kind:
@@ -374,11 +447,18 @@ class _Reach:
                     break
                 before.append(base)
             else:
-                if name in self.asked or (own is not None and name in own) or supplied or name in of_metaclass:
+                if (
+                    name in self.asked
+                    or (own is not None and name in own)
+                    or supplied
+                    or name in of_metaclass
+                ):
                     for base in above:
                         self.absent(found_in, base, name)
 
-    def class_entry(self, found_in: dict[tuple[int, str], GlobalGuard], before: list[type], base: type, name: str) -> None:
+    def class_entry(
+        self, found_in: dict[tuple[int, str], GlobalGuard], before: list[type], base: type, name: str
+    ) -> None:
         """``name`` stands in ``base`` and in no class before it."""
         for other in before:
             self.absent(found_in, other, name)
@@ -400,7 +480,12 @@ class _Reach:
             self.values(functions)
         else:
             self.value(found)
-        if own is not None and name not in own and not isinstance(found, property) and not name.startswith("__"):
+        if (
+            own is not None
+            and name not in own
+            and not isinstance(found, property)
+            and not name.startswith("__")
+        ):
             self.entry(own, name, MISSING)  # an attribute of the object would come first
 
     def slot(self, value: Any, field: Any) -> None:
@@ -419,7 +504,11 @@ class _Reach:
 
 def _special(name: str, found: Any) -> bool:
     """Methods that operators and built-in functions call."""
-    return name.startswith("__") and name.endswith("__") and type(found) in (types.FunctionType, property, staticmethod, classmethod)
+    return (
+        name.startswith("__")
+        and name.endswith("__")
+        and type(found) in (types.FunctionType, property, staticmethod, classmethod)
+    )
 
 
 def _items_of_local(local: threading.local) -> tuple[Any, ...]:

@@ -1,4 +1,6 @@
-"""Whether guards still hold, and what they watch, for people: the slow path's half of `backend/llvm/entry/matching.py`."""
+"""Whether guards still hold, and what they watch, for people: the slow path's half of
+`backend/llvm/entry/matching.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,13 @@ def holds(guard: Guard) -> bool:
             return all(holds(entry) for entry in guard.entries)
         case ContentGuard():
             array = guard.array
-            return array.dtype == guard.dtype and array.shape == guard.shape and content(array) == guard.expected
+            return (
+                array.dtype == guard.dtype and array.shape == guard.shape and content(array) == guard.expected
+            )
         case BlockGuard():
-            return all(ctypes.string_at(address, len(expected)) == expected for address, expected in guard.blocks)
+            return all(
+                ctypes.string_at(address, len(expected)) == expected for address, expected in guard.blocks
+            )
         case ContextGuard():
             return guard.variable.get(MISSING) is guard.expected
         case ForeignGuard():
@@ -81,7 +87,10 @@ def guard_text(guard: Guard) -> str:
         case MemoryGuard():
             return guard.what
         case ClassGuard():
-            return next((guard_text(entry) for entry in guard.entries if not holds(entry)), f"the class {guard.kind.__name__}")
+            return next(
+                (guard_text(entry) for entry in guard.entries if not holds(entry)),
+                f"the class {guard.kind.__name__}",
+            )
         case ContentGuard():
             return f"the contents of a captured array of {guard.dtype}{list(guard.shape)}, whose values were compiled in,"
         case ContextGuard():
@@ -91,4 +100,8 @@ def guard_text(guard: Guard) -> str:
 
 
 def _short(value: Any) -> str:
-    return repr(value) if type(value) in (int, float, str) and len(repr(value)) < 40 else f"of type {type(value).__name__}"
+    return (
+        repr(value)
+        if type(value) in (int, float, str) and len(repr(value)) < 40
+        else f"of type {type(value).__name__}"
+    )

@@ -1,6 +1,7 @@
 """Looking into objects without running their code: classes, attributes, names in bytecode.
 
-Invariant: nothing here calls a method, a property or ``__getattr__`` of the user's; what is read is what stands in dicts and slots.
+Invariant: nothing here calls a method, a property or ``__getattr__`` of the user's; what is read is what
+stands in dicts and slots.
 """
 
 from __future__ import annotations
@@ -23,7 +24,21 @@ _MRO = cast(Any, type.__dict__["__mro__"])
 _OWN = cast(Any, type.__dict__["__dict__"])
 _FIELDS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
-REFLECTION = frozenset({"vars", "dir", "asdict", "astuple", "getmembers", "attrgetter", "eval", "exec", "locals", "__dict__", "deepcopy"})
+REFLECTION = frozenset(
+    {
+        "vars",
+        "dir",
+        "asdict",
+        "astuple",
+        "getmembers",
+        "attrgetter",
+        "eval",
+        "exec",
+        "locals",
+        "__dict__",
+        "deepcopy",
+    }
+)
 """Names by which code reads attributes that it does not name."""
 
 APPENDING = frozenset({"append", "extend", "appendleft", "add"})
@@ -33,7 +48,9 @@ APPENDING = frozenset({"append", "extend", "appendleft", "add"})
 def by_user(module: str | None) -> bool:
     """Whether a module is the user's: neither a library that we know nor Python's own."""
     top = (module or "").partition(".")[0]
-    return top == "__main__" or (top not in LIBRARIES and top not in sys.stdlib_module_names and top != "builtins")
+    return top == "__main__" or (
+        top not in LIBRARIES and top not in sys.stdlib_module_names and top != "builtins"
+    )
 
 
 UNSEEN_BUILTINS = frozenset({"memoryview", "bytes", "bytearray"})
@@ -49,9 +66,13 @@ def top_of(module: Any) -> str:
 
 
 def unseen(value: Any) -> bool:
-    """Whether a value is code of a library that could read a captured array without our noticing: neither a ufunc nor a function with NumPy's protocol."""
+    """Whether a value is code of a library that could read a captured array without our noticing: neither a
+    ufunc nor a function with NumPy's protocol.
+    """
     kind = type(value)
-    if kind in (_DISPATCHER, np.ufunc, types.ModuleType) or issubclass(kind, np.ndarray | np.generic | np.dtype | BaseException):
+    if kind in (_DISPATCHER, np.ufunc, types.ModuleType) or issubclass(
+        kind, np.ndarray | np.generic | np.dtype | BaseException
+    ):
         return False
     if kind is types.FunctionType:
         return top_of(value.__module__) in LIBRARIES - {"graphjit"}
@@ -62,7 +83,9 @@ def unseen(value: Any) -> bool:
         return top_of(module_of(value)) in LIBRARIES - {"graphjit"} and not issubclass(
             value, np.generic | np.dtype | BaseException | np.ndarray
         )
-    return top_of(module_of(kind)) in LIBRARIES - {"graphjit"} and not issubclass(kind, np.random.Generator | np.random.RandomState)
+    return top_of(module_of(kind)) in LIBRARIES - {"graphjit"} and not issubclass(
+        kind, np.random.Generator | np.random.RandomState
+    )
 
 
 def bases(kind: type) -> tuple[type, ...]:
@@ -84,11 +107,15 @@ def module_of(kind: type) -> str | None:
 
 
 KEEPING = frozenset({"collections", "weakref", "configparser", "string", "functools", "numpy", "scipy"})
-"""Libraries whose objects keep what they were given in attributes that only their own code reads (UserDict, Polynomial)."""
+"""Libraries whose objects keep what they were given in attributes that only their own code reads (UserDict,
+Polynomial).
+"""
 
 
 def keeps(kind: type) -> bool:
-    """Whether code of such a library reads attributes of an object; the abstract classes of ``collections.abc`` read none."""
+    """Whether code of such a library reads attributes of an object; the abstract classes of
+    ``collections.abc`` read none.
+    """
     modules = {module_of(base) for base in bases(kind)} - {"collections.abc"}
     return any(top_of(module) in KEEPING for module in modules)
 
@@ -126,8 +153,9 @@ def functions_in(found: Any) -> Iterator[Any]:
 class Names:
     """What code reads by name.
 
-    ``asked``: names that it may find absent (``getattr`` with a default, ``hasattr``); ``everything``: it reads attributes without naming them;
-    ``read``: names that it does more with than ``name.append(...)``, which changes a container but cannot depend on what is in it.
+    ``asked``: names that it may find absent (``getattr`` with a default, ``hasattr``); ``everything``: it
+    reads attributes without naming them; ``read``: names that it does more with than ``name.append(...)``,
+    which changes a container but cannot depend on what is in it.
     """
 
     globals: frozenset[str]
@@ -148,7 +176,11 @@ def names(code: types.CodeType) -> Names:
     instructions = list(dis.get_instructions(code))
     for instruction, following in itertools.zip_longest(instructions, instructions[1:]):
         name, value = instruction.opname, instruction.argval
-        appends = following is not None and following.opname in ("LOAD_METHOD", "LOAD_ATTR") and following.argval in APPENDING
+        appends = (
+            following is not None
+            and following.opname in ("LOAD_METHOD", "LOAD_ATTR")
+            and following.argval in APPENDING
+        )
         if name.startswith("LOAD_") and type(value) is str and not appends:
             read.add(value)
         if name in ("LOAD_GLOBAL", "LOAD_NAME"):
@@ -158,7 +190,9 @@ def names(code: types.CodeType) -> Names:
         elif name == "IMPORT_NAME":
             modules.add(value)
     asked = set(_words(code.co_consts)) if found & {"getattr", "hasattr", "globals"} else set()
-    everything = bool(REFLECTION & found or REFLECTION & attributes or ("getattr" in found and not _constant(instructions)))
+    everything = bool(
+        REFLECTION & found or REFLECTION & attributes or ("getattr" in found and not _constant(instructions))
+    )
     if _handles(instructions):  # what is absent now may be there the next time
         asked |= attributes | found
     if "globals" in found:
@@ -172,7 +206,14 @@ def names(code: types.CodeType) -> Names:
             modules |= inner.modules
             read |= inner.read
             everything |= inner.everything
-    return Names(frozenset(found), frozenset(attributes | asked), frozenset(asked), frozenset(modules), frozenset(read), everything)
+    return Names(
+        frozenset(found),
+        frozenset(attributes | asked),
+        frozenset(asked),
+        frozenset(modules),
+        frozenset(read),
+        everything,
+    )
 
 
 def _handles(instructions: list[dis.Instruction]) -> bool:
@@ -190,12 +231,17 @@ def _words(constants: Any) -> Iterator[str]:
 
 
 def _constant(instructions: list[dis.Instruction]) -> bool:
-    """Whether each ``getattr`` is called with a name that is written out: after it comes a string before any call is made."""
+    """Whether each ``getattr`` is called with a name that is written out: after it comes a string before any
+    call is made.
+    """
     for i, instruction in enumerate(instructions):
         if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "getattr":
             for later in instructions[i + 1 :]:
                 if later.opname == "LOAD_CONST" and type(later.argval) is str:
                     break
-                if later.opname.startswith(("CALL", "LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL")) and later is not instructions[i + 1]:
+                if (
+                    later.opname.startswith(("CALL", "LOAD_FAST", "LOAD_DEREF", "LOAD_GLOBAL"))
+                    and later is not instructions[i + 1]
+                ):
                     return False
     return True

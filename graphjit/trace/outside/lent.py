@@ -1,11 +1,13 @@
 """Arrays from outside that answer for themselves while a function is traced.
 
-Job: for the time of a trace, give each captured ndarray another class, `Captured`, so that Python code which computes on it can be recorded
-(`captured.py` fills in the methods).  The object, its memory, its identity stay what they are.
+Job: for the time of a trace, give each captured ndarray another class, `Captured`, so that Python code which
+computes on it can be recorded (`captured.py` fills in the methods). The object, its memory, its identity stay
+what they are.
 Input: `lent(arrays)` around a trace.  Output: nothing.
-Invariants: `Captured` has NumPy's own layout and no fields, so that the class of an object can be changed in place; an array that is lent is
-referenced until it is given back, so that none dies with this class; nothing else ever has it: an array that NumPy makes as a `Captured` (a view, a
-copy) becomes a plain one at once.  Where the layout is not what we expect, nothing is lent and contents are compared instead.
+Invariants: `Captured` has NumPy's own layout and no fields, so that the class of an object can be changed in
+place; an array that is lent is referenced until it is given back, so that none dies with this class; nothing
+else ever has it: an array that NumPy makes as a `Captured` (a view, a copy) becomes a plain one at once.
+Where the layout is not what we expect, nothing is lent and contents are compared instead.
 """
 
 from __future__ import annotations
@@ -44,13 +46,18 @@ class _Meta(type):
         return hash(np.ndarray)
 
 
-_spec = TypeSpec(b"numpy.ndarray", np.ndarray.__basicsize__, 0, 1 << 10, (TypeSlot * 1)())  # 1 << 10: Py_TPFLAGS_BASETYPE
-_make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec), ctypes.py_object)(("PyType_FromSpecWithBases", ctypes.pythonapi))
+_spec = TypeSpec(
+    b"numpy.ndarray", np.ndarray.__basicsize__, 0, 1 << 10, (TypeSlot * 1)()
+)  # 1 << 10: Py_TPFLAGS_BASETYPE
+_make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec), ctypes.py_object)(
+    ("PyType_FromSpecWithBases", ctypes.pythonapi)
+)
 
 Captured: Any = _make(ctypes.byref(_spec), (np.ndarray,))
 """The class of an ndarray from outside for the time of a trace.
 
-A ``class`` statement would make a type whose instances take part in garbage collection, and so have fields that an ndarray has not.
+A ``class`` statement would make a type whose instances take part in garbage collection, and so have fields
+that an ndarray has not.
 """
 
 
@@ -73,7 +80,9 @@ Captured.__str__ = lambda self: str(plain(self))
 ARRAYS = frozenset({id(np.ndarray), id(Captured)})
 
 _lock = threading.RLock()
-_lent: dict[int, tuple[np.ndarray, list[int]]] = {}  # id -> the array and the threads that trace with it, one entry a trace
+_lent: dict[
+    int, tuple[np.ndarray, list[int]]
+] = {}  # id -> the array and the threads that trace with it, one entry a trace
 
 
 def is_array(value: Any) -> bool:
@@ -112,7 +121,9 @@ POSSIBLE = _possible()
 
 @contextmanager
 def lent(arrays: Iterable[np.ndarray], more: bool = True) -> Iterator[Callable[[np.ndarray], None]]:
-    """Around a trace: the arrays that the function reaches; yields what lends one more, that the trace has met (with ``more``)."""
+    """Around a trace: the arrays that the function reaches; yields what lends one more, that the trace has
+    met (with ``more``).
+    """
     taken: list[np.ndarray] = []
     thread = threading.get_ident()
 

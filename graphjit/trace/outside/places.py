@@ -1,7 +1,9 @@
-"""Where CPython keeps what guards watch: fields of functions, slots of objects, versions of classes and of ordered dicts.
+"""Where CPython keeps what guards watch: fields of functions, slots of objects, versions of classes and of
+ordered dicts.
 
 Job: find the offsets in this very interpreter, by trial on objects made here.
-Output: `MemoryGuard`s and versions of classes; None or 0 where the trial failed, so that the caller looks through Python instead.
+Output: `MemoryGuard`s and versions of classes; None or 0 where the trial failed, so that the caller looks
+through Python instead.
 Invariant: an offset that was not seen to be right is not used.
 """
 
@@ -42,7 +44,9 @@ def memory(owner: Any, offset: int, size: int, kept: Any, what: str) -> MemoryGu
 
 def kind_of(value: Any) -> Guards:
     """The class of an object, which may be assigned."""
-    return [memory(value, _TYPE, _WORD, type(value), f"the class of an object, which was {type(value).__name__},")]
+    return [
+        memory(value, _TYPE, _WORD, type(value), f"the class of an object, which was {type(value).__name__},")
+    ]
 
 
 @cache
@@ -66,7 +70,12 @@ def dict_of(value: Any, own: dict[str, Any]) -> Guards | None:
     kind: Any = type(value)
     offsets = [kind.__dictoffset__] if kind.__dictoffset__ > 0 else []
     if kind.__flags__ & _MANAGED_DICT:
-        offsets += [-3 * _WORD, -_WORD, -2 * _WORD, -4 * _WORD]  # before the object; where depends on the version of Python
+        offsets += [
+            -3 * _WORD,
+            -_WORD,
+            -2 * _WORD,
+            -4 * _WORD,
+        ]  # before the object; where depends on the version of Python
     for offset in offsets:
         if ctypes.c_size_t.from_address(id(value) + offset).value == id(own):
             return [memory(value, offset, _WORD, own, f"the __dict__ of an object of type {kind.__name__}")]
@@ -89,7 +98,15 @@ def function_fields(function: types.FunctionType) -> Guards | None:
     if offset is None:
         return None
     kept = (function.__code__, function.__defaults__, function.__kwdefaults__)
-    return [memory(function, offset, 3 * _WORD, kept, f"the code or the defaults of the function {function.__qualname__}")]
+    return [
+        memory(
+            function,
+            offset,
+            3 * _WORD,
+            kept,
+            f"the code or the defaults of the function {function.__qualname__}",
+        )
+    ]
 
 
 class _Sample:
@@ -108,7 +125,10 @@ def _slots_found() -> bool:
     places = [_slot_offset(vars(_Sample)[name]) for name in ("first", "second")]
     if not all(0 < place < _Sample.__basicsize__ for place in places):
         return False
-    return [ctypes.c_size_t.from_address(id(sample) + place).value for place in places] == [id(sample.first), id(sample.second)]  # type: ignore[attr-defined]
+    return [ctypes.c_size_t.from_address(id(sample) + place).value for place in places] == [
+        id(sample.first),  # type: ignore[attr-defined]
+        id(sample.second),  # type: ignore[attr-defined]
+    ]
 
 
 def slot(owner: Any, descriptor: Any, value: Any) -> Guards | None:
@@ -125,7 +145,9 @@ def _order_offset() -> int | None:
     before = _words(sample, count)
     sample.move_to_end("a")
     sample.move_to_end("b")
-    changed = [i for i, (old, new) in enumerate(zip(before, _words(sample, count), strict=True)) if old != new]
+    changed = [
+        i for i, (old, new) in enumerate(zip(before, _words(sample, count), strict=True)) if old != new
+    ]
     return changed[0] * _WORD if len(changed) == 1 else None
 
 
@@ -180,14 +202,20 @@ def _deques_found() -> bool:
         items = collections.deque(object() for _ in range(count))
         for step in (0, 3, -70):
             items.rotate(step)
-            found = [word for address, length in _blocks(items) for word in (ctypes.c_size_t * length).from_address(address)]
+            found = [
+                word
+                for address, length in _blocks(items)
+                for word in (ctypes.c_size_t * length).from_address(address)
+            ]
             if found != [id(item) for item in items]:
                 return False
     return True
 
 
 def queued(items: collections.deque[Any]) -> Guards | None:
-    """What a deque holds, in its order: its fields have a counter of what was put in and taken out, its blocks the items."""
+    """What a deque holds, in its order: its fields have a counter of what was put in and taken out, its
+    blocks the items.
+    """
     if not _deques_found():
         return None
     blocks = tuple((address, ctypes.string_at(address, length * _WORD)) for address, length in _blocks(items))
@@ -220,7 +248,9 @@ def _versions_found() -> bool:
     ):
         change()
         seen.append(_read_version(kind))
-        _ = kind.a if "a" in vars(kind) or "a" in vars(base) else None  # a look-up gives the class its version
+        _ = (
+            kind.a if "a" in vars(kind) or "a" in vars(base) else None
+        )  # a look-up gives the class its version
         _ = getattr(kind, "a", None)
         seen.append(_read_version(kind))
     # a version of its own before each change, none or another one after it
@@ -229,7 +259,9 @@ def _versions_found() -> bool:
 
 
 def version(kind: type) -> int:
-    """The address of the version of a class, which changes whenever it or a base changes; 0: there is none."""
+    """The address of the version of a class, which changes whenever it or a base changes; 0: there is
+    none.
+    """
     if not _versions_found():
         return 0
     with suppress(AttributeError):

@@ -2,8 +2,8 @@
 
 Job: such code gets plain values, whatever it calls: for its time there is no active trace.
 Input: `plain_handlers()` around a trace; `in_finalizer()` where it matters.  Output: nothing.
-Invariants: handlers are wrapped in the main thread only, where Python runs them, and put back after the trace unless somebody replaced them meanwhile;
-Python's own handler of Ctrl-C stays as it is, since it only raises.
+Invariants: handlers are wrapped in the main thread only, where Python runs them, and put back after the trace
+unless somebody replaced them meanwhile; Python's own handler of Ctrl-C stays as it is, since it only raises.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 from graphjit.trace.recording.active import active_trace, set_active_trace
 
-# The C function: Python's own makes an enum of each answer, which takes longer than all the rest of a small trace's bookkeeping.
+# The C function: Python's own makes an enum of each answer, which takes longer than all the rest of a small
+# trace's bookkeeping.
 _handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 
 
@@ -63,7 +64,9 @@ def plain_handlers() -> Iterator[None]:
 
 
 def in_finalizer() -> bool:
-    """Whether a ``__del__`` or a `weakref.finalize` called us, somewhere between here and the function that is traced."""
+    """Whether a ``__del__`` or a `weakref.finalize` called us, somewhere between here and the function that
+    is traced.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name, module = frame.f_code.co_name, frame.f_globals.get("__name__")

@@ -1,6 +1,7 @@
 """What only a value can answer: truth, conversion to Python numbers, formatting.
 
-Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`), answer.
+Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`),
+answer.
 Input: a traced value.  Output: an error, or the answer of the NumPy value behind it.
 """
 
@@ -31,7 +32,9 @@ def complex_needed(value: complex) -> UnsupportedError:
 def value_needed(what: str, type: Type, advice: str) -> TraceError:
     """The error for something that needs a traced value."""
     where = user_location()
-    error = TraceError(f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}")
+    error = TraceError(
+        f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}"
+    )
     trace = active_trace()
     if trace is not None:
         trace.refused = error, where
@@ -39,7 +42,9 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
 
 
 def from_outside(writer: str) -> TraceError:
-    """What is raised where an array would be written that the trace does not own, which compiled code never does."""
+    """What is raised where an array would be written that the trace does not own, which compiled code never
+    does.
+    """
     error = TraceError(
         f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
         "again. Make the array inside the function (np.zeros, np.empty, W.copy()), or pass it as an argument and return it: a = a + b"
@@ -55,7 +60,11 @@ def leaked(value: Any) -> TraceError:
         made = value._node.loc
     except TraceError:  # parts that were written one by one were never joined
         made = None
-    where = f"made at {made} in {made.function}" if made is not None else "an argument of the function, or an array that it filled"
+    where = (
+        f"made at {made} in {made.function}"
+        if made is not None
+        else "an argument of the function, or an array that it filled"
+    )
     return TraceError(
         f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
         f"({where}). It has no value: return it from the function instead"
@@ -70,7 +79,9 @@ def known_value(tracer: Any) -> Any:
 
 
 def shown(tracer: Any) -> Any:
-    """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small captured arrays it is guarded."""
+    """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small
+    captured arrays it is guarded.
+    """
     known = known_value(tracer)
     if known is not None or tracer._trace.over:
         return known
@@ -88,12 +99,15 @@ def repeated(number: Any, sequence: Any) -> Any:
         TypeError: the number is no integer.
     """
     if number._node.dtype.kind not in "iu":
-        raise TypeError(f"can't multiply sequence by non-int of type 'numpy.{number._class.__name__}' (at {user_location()})")
+        raise TypeError(
+            f"can't multiply sequence by non-int of type 'numpy.{number._class.__name__}' (at {user_location()})"
+        )
     return sequence * operator.index(number)
 
 
 def present(tracer: Any, what: str) -> Any:
-    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays alone (they are guarded); else None.
+    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays
+    alone (they are guarded); else None.
 
     Raises:
         TraceError: the trace is over.
@@ -107,7 +121,8 @@ def present(tracer: Any, what: str) -> Any:
 
 
 TAKEN_OUT = frozenset({"__float__", "__complex__", "item", "tolist"})
-"""Ways out of NumPy that keep fractions: what is computed from them has lost its derivative without a word."""
+"""Ways out of NumPy that keep fractions: what is computed from them has lost its derivative without a word.
+"""
 
 
 def depends(tracer: Any) -> bool:
@@ -119,7 +134,9 @@ def depends(tracer: Any) -> bool:
 
 
 def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
-    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when the compiled code runs."""
+    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when
+    the compiled code runs.
+    """
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
         known = present(self, what)
@@ -129,7 +146,11 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
                 "derivative. Use NumPy's functions on the traced value itself; print(x) and f'{x}' show it"
             )
         if known is None:
-            raise from_outside("an assignment to an item") if assigns_item() else value_needed(what, self._node.type, advice)
+            raise (
+                from_outside("an assignment to an item")
+                if assigns_item()
+                else value_needed(what, self._node.type, advice)
+            )
         known = known if getattr(known, name, None) is not None else np.asarray(known)
         return getattr(known, name)(*args, **kwargs)
 
@@ -144,7 +165,11 @@ def foreign(value: Any, ufunc: np.ufunc, other: Any) -> Any:
     """
     if isinstance(other, complex):
         raise complex_needed(other)
-    if (other is None or isinstance(other, str)) and ufunc.__name__ in ("equal", "not_equal") and not value._weak:
+    if (
+        (other is None or isinstance(other, str))
+        and ufunc.__name__ in ("equal", "not_equal")
+        and not value._weak
+    ):
         return (np.zeros_like if ufunc.__name__ == "equal" else np.ones_like)(value, dtype=bool)
     return NotImplemented
 
@@ -166,7 +191,9 @@ class Unanswered:
         asker = called_function()
         if asker in (None, "bool"):
             raise value_needed(
-                "the truth value (if, while, and, or, not, assert)", self._node.type, f"Use np.where for a choice between values. {STATIC}"
+                "the truth value (if, while, and, or, not, assert)",
+                self._node.type,
+                f"Use np.where for a choice between values. {STATIC}",
             )
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
@@ -175,9 +202,17 @@ class Unanswered:
         if known is not None:
             return operator.index(known)
         asker = called_function()
-        raise value_needed(f"an argument of {asker}" if asker else "a Python index, a size or an axis", self._node.type, STATIC)
+        raise value_needed(
+            f"an argument of {asker}" if asker else "a Python index, a size or an axis",
+            self._node.type,
+            STATIC,
+        )
 
-    __float__ = concrete("__float__", "float() or a function of the math module", f"Use the NumPy function on the array. {STATIC}")
+    __float__ = concrete(
+        "__float__",
+        "float() or a function of the math module",
+        f"Use the NumPy function on the array. {STATIC}",
+    )
     __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
     __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
     item = concrete("item", ".item()", "Return the array and call .item() outside.")

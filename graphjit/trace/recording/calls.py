@@ -1,9 +1,11 @@
 """Names of NumPy's functions as users write them, and calls whose arguments do not fit our signature.
 
-Job: one way from NumPy's protocols and methods into our implementations, and one text for a keyword that we do not take.
+Job: one way from NumPy's protocols and methods into our implementations, and one text for a keyword that we
+do not take.
 Input: an implementation, the function it stands for, the user's arguments.  Output: its result.
-Invariant: no message names an internal function.  A keyword that NumPy does not know either is a TypeError in NumPy's words; one that NumPy knows
-is an `UnsupportedError` with the function, the keyword and the user's line.
+Invariant: no message names an internal function. A keyword that NumPy does not know either is a TypeError in
+NumPy's words; one that NumPy knows is an `UnsupportedError` with the function, the keyword and the user's
+line.
 """
 
 from __future__ import annotations
@@ -35,14 +37,29 @@ def public_name(function: Any) -> str:
         if getattr(np, name, None) == function:  # while a function is traced, an equal object stands there
             return f"np.{name}"
         module = sys.modules.get("scipy.special")  # where there is a ufunc of SciPy, this is loaded
-        words = name.split("_")  # a public function may call a ufunc with a private name: _lambertw, _riemann_zeta
-        known = next((each for each in ("_".join(words[i:]) for i in range(len(words))) if each[:1] != "_" and hasattr(module, each)), None)
+        words = name.split(
+            "_"
+        )  # a public function may call a ufunc with a private name: _lambertw, _riemann_zeta
+        known = next(
+            (
+                each
+                for each in ("_".join(words[i:]) for i in range(len(words)))
+                if each[:1] != "_" and hasattr(module, each)
+            ),
+            None,
+        )
         return f"scipy.special.{known}" if known else name
     module_name = (getattr(function, "__module__", None) or "numpy").split("._")[0]
     return f"{'np' + module_name[5:] if module_name.split('.')[0] == 'numpy' else module_name}.{name}"
 
 
-def called(implementation: Callable[..., Any], function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def called(
+    implementation: Callable[..., Any],
+    function: Any,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     """``implementation(*args, **kwargs)``, which stands for ``function``, called ``name`` by users.
 
     Raises:
@@ -59,7 +76,13 @@ def called(implementation: Callable[..., Any], function: Any, name: str, args: t
     raise problem
 
 
-def written(implementation: Callable[..., Any], function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def written(
+    implementation: Callable[..., Any],
+    function: Any,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     """`called`; where ``out`` is given, the result is written there, and ``out`` is returned."""
     place = _place_of_out(function)
     if place is None:
@@ -73,8 +96,15 @@ def written(implementation: Callable[..., Any], function: Any, name: str, args: 
     if target is None:
         return called(implementation, function, name, args, kwargs)
     short = name.rpartition(".")[2]
-    if short in _SUMS and len(args) < 3 and kwargs.get("dtype") is None and getattr(target, "dtype", np.dtype(bool)).kind == "f":
-        kwargs["dtype"] = np.result_type(args[0].dtype if hasattr(args[0], "dtype") else target.dtype, target.dtype)
+    if (
+        short in _SUMS
+        and len(args) < 3
+        and kwargs.get("dtype") is None
+        and getattr(target, "dtype", np.dtype(bool)).kind == "f"
+    ):
+        kwargs["dtype"] = np.result_type(
+            args[0].dtype if hasattr(args[0], "dtype") else target.dtype, target.dtype
+        )
     casting = kwargs.get("casting", "unsafe" if short in _ANY_DTYPE else "same_kind")
     if short == "clip":  # elsewhere it also says how arguments are joined
         kwargs.pop("casting", None)
@@ -93,7 +123,9 @@ _SUMS = frozenset("sum prod cumsum cumprod mean nansum nanprod nancumsum nancump
 
 @cache
 def _place_of_out(function: Any) -> int | None:
-    """Position of the parameter ``out`` of a NumPy function, -1 where it is taken by name only, None where there is none."""
+    """Position of the parameter ``out`` of a NumPy function, -1 where it is taken by name only, None where
+    there is none.
+    """
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -113,7 +145,9 @@ def _ours(error: TypeError, name: str, values: tuple[Any, ...]) -> bool:
     return inside and not any(getattr(value, "__qualname__", None) == name for value in values)
 
 
-def _problem(function: Any, name: str, keyword: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
+def _problem(
+    function: Any, name: str, keyword: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Exception:
     """What is wrong with a call that does not fit."""
     short = name.rpartition(".")[2]
     try:
@@ -122,10 +156,16 @@ def _problem(function: Any, name: str, keyword: str | None, args: tuple[Any, ...
         return TypeError(f"{short}() {error} (at {user_location()})")
     except ValueError:  # a function without a signature
         pass
-    if keyword is not None and isinstance(function, type(np.ndarray.sum)) and keyword not in _parameters(getattr(np, short, function)):
+    if (
+        keyword is not None
+        and isinstance(function, type(np.ndarray.sum))
+        and keyword not in _parameters(getattr(np, short, function))
+    ):
         return TypeError(f"{short}() got an unexpected keyword argument '{keyword}' (at {user_location()})")
     what = f"{name}(..., {keyword}=...)" if keyword else f"{name} with these arguments"
-    return UnsupportedError(f"{what} is not compiled (at {user_location()}): leave it out, or compute this outside the compiled function")
+    return UnsupportedError(
+        f"{what} is not compiled (at {user_location()}): leave it out, or compute this outside the compiled function"
+    )
 
 
 def _parameters(function: Any) -> frozenset[str]:

@@ -1,8 +1,10 @@
 """Running without compiling: where it is switched on, and traced values that know what they are.
 
-Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger see numbers while a derivative is taken.
+Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger
+see numbers while a derivative is taken.
 Input: nodes of such a trace.  Output: ndarrays, by the ops' reference implementations.
-Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value has none.
+Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value
+has none.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ def jit_disabled() -> bool:
 
 @contextmanager
 def disable_jit(disable: bool = True) -> Iterator[None]:
-    """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints see numbers.
+    """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints
+    see numbers.
 
-    `jit` calls the function itself.  Derivatives are taken of the operations that NumPy performs in this one call, one after the other; there
-    ``float(x)`` and ``x.item()`` of what is differentiated are errors.  ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
+    `jit` calls the function itself. Derivatives are taken of the operations that NumPy performs in this one
+    call, one after the other; there ``float(x)`` and ``x.item()`` of what is differentiated are errors.
+    ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
 
     Args:
         disable: False compiles again inside another ``disable_jit()``.

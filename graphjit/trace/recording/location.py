@@ -1,7 +1,8 @@
 """Where in the user's code are we?
 
 Job: the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
-Output: a `Location`, cached per code position so that a traced operation pays well below a microsecond for it.
+Output: a `Location`, cached per code position so that a traced operation pays well below a microsecond for
+it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def user_level() -> int:
 
 
 def called_function() -> str | None:
-    """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source, None where it calls none."""
+    """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source,
+    None where it calls none.
+    """
     found = _user_instruction()
     if found is None or not found[0].opname.startswith("CALL"):
         return None
@@ -108,5 +111,8 @@ def _user_instruction() -> tuple[dis.Instruction, str] | None:
     if frame is None:
         return None
     # A frame may point at a call or at one of its inline cache entries.
-    found = next((each for each in reversed(list(dis.get_instructions(frame.f_code))) if each.offset <= frame.f_lasti), None)
+    found = next(
+        (each for each in reversed(list(dis.get_instructions(frame.f_code))) if each.offset <= frame.f_lasti),
+        None,
+    )
     return None if found is None else (found, frame.f_code.co_filename)

@@ -20,7 +20,9 @@ from graphjit.trace.recording.location import user_location
 def check_dtype(dtype: np.dtype) -> None:
     """Refuse dtypes that are not compiled."""
     if dtype.name not in SHORT or not dtype.isnative:
-        raise UnsupportedError(f"dtype {dtype} is not compiled (at {user_location()}); use one of {', '.join(SHORT)} in native byte order")
+        raise UnsupportedError(
+            f"dtype {dtype} is not compiled (at {user_location()}); use one of {', '.join(SHORT)} in native byte order"
+        )
 
 
 WEAK: dict[str, Any] = {"f": float, "i": int, "b": np.dtype(bool)}
@@ -34,7 +36,9 @@ def python_kind(value: Any) -> Any:
 @lru_cache(maxsize=4096)
 def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     """The dtypes of the loop that NumPy would run: arguments, then result."""
-    if all(kind is int or kind is float for kind in kinds):  # by identity: a dtype equals the Python type it comes from
+    if all(
+        kind is int or kind is float for kind in kinds
+    ):  # by identity: a dtype equals the Python type it comes from
         kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
     found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
     for dtype in found:
@@ -55,4 +59,6 @@ def common_shape(*nodes: Node) -> tuple[int, ...]:
         return np.broadcast_shapes(*[n.shape for n in nodes])
     except ValueError:
         shapes = " ".join(str(n.shape) for n in nodes)
-        raise ValueError(f"operands could not be broadcast together with shapes {shapes} (at {user_location()})") from None
+        raise ValueError(
+            f"operands could not be broadcast together with shapes {shapes} (at {user_location()})"
+        ) from None

@@ -1,6 +1,7 @@
 """The tables by which NumPy's names find our implementations.
 
-Job: hold them.  Input: the modules of ``trace`` fill them when they are imported.  Output: looked up by ``tracer`` and others.
+Job: hold them. Input: the modules of ``trace`` fill them when they are imported. Output: looked up by
+``tracer`` and others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ METHODS: dict[str, Implementation] = {}
 
 
 def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Implementation]:
-    """Register an implementation for NumPy functions (same signature; arguments may be tracers or anything NumPy takes)."""
+    """Register an implementation for NumPy functions (same signature; arguments may be tracers or anything
+    NumPy takes).
+    """
 
     def register(implementation: Implementation) -> Implementation:
         for function in functions:

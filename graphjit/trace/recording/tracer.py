@@ -2,8 +2,9 @@
 
 Job: stand in for an ndarray, record each operation as a node, refuse what only a concrete value could answer.
 Input: NumPy calls, operators, methods on tracers.  Output: nodes in the trace's one Builder.
-Invariants: dtypes and promotion are NumPy's (NEP 50; Python numbers are weak); the IR receives explicit conversions and broadcasts; tracers
-of nested transforms share the outermost trace's builder, so no levels exist that could be confused.
+Invariants: dtypes and promotion are NumPy's (NEP 50; Python numbers are weak); the IR receives explicit
+conversions and broadcasts; tracers of nested transforms share the outermost trace's builder, so no levels
+exist that could be confused.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ from graphjit.trace.recording.answers import (
 )
 from graphjit.trace.recording.calls import public_name, written
 from graphjit.trace.recording.concrete import Values
-from graphjit.trace.recording.location import LIBRARIES, OWN, asked_by_user, assigns_item, subscribes, user_location
+from graphjit.trace.recording.location import (
+    LIBRARIES,
+    OWN,
+    asked_by_user,
+    assigns_item,
+    subscribes,
+    user_location,
+)
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
 from graphjit.trace.recording.promotion import python_kind as python_kind
@@ -60,12 +68,20 @@ class Trace:
         self.lend: Callable[[np.ndarray], None] = lambda array: None
         self.arguments: list[Tracer] = []
         self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
-        self.contents: dict[int, ContentGuard] = {}  # captured arrays whose values were taken out (`captured.py`)
+        self.contents: dict[
+            int, ContentGuard
+        ] = {}  # captured arrays whose values were taken out (`captured.py`)
         self.over = False
-        self.leaks: dict[int, str] = {}  # names of what still holds a traced value when the trace is over, by the value's id
-        self.free: dict[Node, bool] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
+        self.leaks: dict[
+            int, str
+        ] = {}  # names of what still holds a traced value when the trace is over, by the value's id
+        self.free: dict[
+            Node, bool
+        ] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
         self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
-        self.refused: tuple[TraceError, Location | None] | None = None  # what a traced value last said instead of its value
+        self.refused: tuple[TraceError, Location | None] | None = (
+            None  # what a traced value last said instead of its value
+        )
         self._outer: Trace | None = None
 
     def __enter__(self) -> Trace:
@@ -75,9 +91,14 @@ class Trace:
     def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
         active.trace = self._outer
         self.over = True
-        if self.refused is None or not isinstance(error, TypeError | ValueError) or isinstance(error, GraphjitError):
+        if (
+            self.refused is None
+            or not isinstance(error, TypeError | ValueError)
+            or isinstance(error, GraphjitError)
+        ):
             return
-        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours says what to do.
+        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours
+        # says what to do.
         refusal, where = self.refused
         last: tuple[str, int] | None = None
         while entry is not None:
@@ -88,7 +109,7 @@ class Trace:
         if where is not None and last == where[:2]:
             raise refusal.with_traceback(error.__traceback__) from None
 
-    # ------------------------------------------------------------------------------------------ values
+    # ------------------------------------------------------------------------------------------------- values
 
     def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
         """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
@@ -101,7 +122,8 @@ class Trace:
         return Tracer(self, node, weak)
 
     def node(self, value: Any) -> Node:
-        """The node of a tracer, a number, a NumPy scalar or an array (captured by reference unless read-only).
+        """The node of a tracer, a number, a NumPy scalar or an array (captured by reference unless
+        read-only).
 
         Raises:
             UnsupportedError: a dtype or array subclass that is not compiled.
@@ -121,7 +143,9 @@ class Trace:
         return self.builder.const(array, array.dtype)
 
     def capture(self, array: np.ndarray) -> Node:
-        """A concrete array met while tracing: an input by reference, or a constant when nobody can write to it."""
+        """A concrete array met while tracing: an input by reference, or a constant when nobody can write to
+        it.
+        """
         if array.dtype == object:
             return self.node(assemble(self, array))
         plain = np.asarray(array) if type(array) is np.memmap else array
@@ -141,7 +165,7 @@ class Trace:
         self.lend(plain)  # from now on a write into it is seen
         return node
 
-    # ------------------------------------------------------------------------------------------ operations
+    # --------------------------------------------------------------------------------------------- operations
 
     def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
         """A node at the user's present line."""
@@ -171,7 +195,9 @@ class Trace:
         return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
 
     def ufunc(self, ufunc: np.ufunc, *args: Any) -> Any:
-        """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and broadcasting."""
+        """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and
+        broadcasting.
+        """
         special = UFUNCS.get(ufunc)
         if special is not None:
             return in_order(special(self, *args), ufunc, args)
@@ -185,11 +211,16 @@ class Trace:
         """Arguments converted and broadcast as ``ufunc`` would, and the ufunc's result dtype."""
         nodes = [None if is_python_number(a) else self.node(a) for a in args]
         kinds = tuple(
-            python_kind(a) if n is None else WEAK[n.dtype.kind] if is_weak(a) else n.dtype for a, n in zip(args, nodes, strict=True)
+            python_kind(a) if n is None else WEAK[n.dtype.kind] if is_weak(a) else n.dtype
+            for a, n in zip(args, nodes, strict=True)
         )
         dtypes = resolve(ufunc, kinds)
         ready = [
-            self.number(a, dtype) if n is None else self.narrow(n, dtype) if is_weak(a) else self.convert(n, dtype)
+            self.number(a, dtype)
+            if n is None
+            else self.narrow(n, dtype)
+            if is_weak(a)
+            else self.convert(n, dtype)
             for a, n, dtype in zip(args, nodes, dtypes, strict=False)
         ]
         shape = common_shape(*ready)
@@ -201,7 +232,9 @@ class Trace:
 
 
 def is_python_number(value: Any) -> bool:
-    """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses float)."""
+    """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses
+    float).
+    """
     return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
 
 
@@ -228,7 +261,11 @@ def any_tracer(values: Any) -> bool:
     """Whether nested lists and tuples hold a tracer or a captured array."""
     if isinstance(values, list | tuple):
         return any(any_tracer(value) for value in values)
-    return is_captured(values) or isinstance(values, Tracer) or (isinstance(values, np.ndarray) and values.dtype == object)
+    return (
+        is_captured(values)
+        or isinstance(values, Tracer)
+        or (isinstance(values, np.ndarray) and values.dtype == object)
+    )
 
 
 def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
@@ -263,7 +300,9 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             f"{public_name(function)} is not compiled (at {user_location()}); write it with the functions that "
             "`graphjit ops` lists, or compute it outside the compiled function"
         )
-    return in_order(written(implementation, function, public_name(function), args, kwargs), function, args, kwargs)
+    return in_order(
+        written(implementation, function, public_name(function), args, kwargs), function, args, kwargs
+    )
 
 
 def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
@@ -277,9 +316,15 @@ _raise = binary(np.power)
 
 
 def power(self: Tracer, other: Any) -> Any:
-    """``self ** other``: NumPy squares an array where the exponent is the Python number 2, and the square of bools is int8."""
+    """``self ** other``: NumPy squares an array where the exponent is the Python number 2, and the square of
+    bools is int8.
+    """
     squares = type(other) is int and other == 2 and isinstance(self, Array)
-    return self._trace.ufunc(np.square, self) if squares and self._node.dtype.kind == "b" else _raise(self, other)
+    return (
+        self._trace.ufunc(np.square, self)
+        if squares and self._node.dtype.kind == "b"
+        else _raise(self, other)
+    )
 
 
 def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
@@ -314,10 +359,12 @@ FACTS: dict[str, Callable[[Node], Any]] = {
 
 
 class Tracer(Unanswered):
-    """A traced value of known dtype and shape and unknown contents: an `Array`, a NumPy `Scalar` or a Python `Number`.
+    """A traced value of known dtype and shape and unknown contents: an `Array`, a NumPy `Scalar` or a Python
+    `Number`.
 
-    ``Tracer(trace, node)`` makes what a NumPy function would return: a scalar where there is one number, else an array.  To user code (and to
-    NumPy's) a traced value gives the class that it stands for, so that ``isinstance(x, np.ndarray)`` and ``np.isscalar(x)`` answer as without tracing.
+    ``Tracer(trace, node)`` makes what a NumPy function would return: a scalar where there is one number, else
+    an array. To user code (and to NumPy's) a traced value gives the class that it stands for, so that
+    ``isinstance(x, np.ndarray)`` and ``np.isscalar(x)`` answer as without tracing.
     """
 
     __slots__ = ("__weakref__", "_model", "_node", "_trace")
@@ -420,7 +467,8 @@ class Tracer(Unanswered):
     @property
     def __array__(self) -> Any:
         if not self._node.shape:
-            # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one value.
+            # np.array([a, b]) of 0-d tracers keeps them in an object array, which `assemble` turns into one
+            # value.
             raise AttributeError("__array__")
         self._alive()
         known = METHODS["__concretise__"](self, "np.asarray")
@@ -449,11 +497,17 @@ class Tracer(Unanswered):
 
         def method(*args: Any, **kwargs: Any) -> Any:
             found = written(implementation, function, f"ndarray.{name}", args, kwargs)
-            return found if function is None or kwargs.get("out") is not None else in_order(found, function, args, kwargs)
+            return (
+                found
+                if function is None or kwargs.get("out") is not None
+                else in_order(found, function, args, kwargs)
+            )
 
         if function is None:
             return partial(method, self)
-        return lambda *args, **kwargs: METHODS["__or_computed__"](f"ndarray.{name}", method, function, (self, *args), kwargs)
+        return lambda *args, **kwargs: METHODS["__or_computed__"](
+            f"ndarray.{name}", method, function, (self, *args), kwargs
+        )
 
     def __getitem__(self, key: Any) -> Any:
         self._alive()
@@ -511,7 +565,9 @@ class Scalar(Single):
 
     __slots__ = ()
     twin = staticmethod(lambda x: x._node.dtype.type(1))
-    __hash__ = concrete("__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where.")  # type: ignore[assignment]
+    __hash__ = concrete(
+        "__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where."
+    )  # type: ignore[assignment]
 
     @property
     def _class(self) -> type:
@@ -592,4 +648,6 @@ for _kind, _name in {
     _kind.__name__ = _kind.__qualname__ = _name
 """What messages of Python and NumPy call it: "a bytes-like object is required, not 'traced array'"."""
 
-BOUND: dict[np.ufunc, str] = {function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)}
+BOUND: dict[np.ufunc, str] = {
+    function: op.name for op in REGISTRY.values() for function in op.numpy if isinstance(function, np.ufunc)
+}

@@ -144,7 +144,9 @@ wrong:
 
 
 def _traverse(at: Layout) -> str:
-    blocks = [f"define i32 @gj_traverse(ptr %self, ptr %visit, ptr %data) nounwind {{\nentry:\n  br label %{_OWNED[0][0]}"]
+    blocks = [
+        f"define i32 @gj_traverse(ptr %self, ptr %visit, ptr %data) nounwind {{\nentry:\n  br label %{_OWNED[0][0]}"
+    ]
     following = [name for name, _ in _OWNED[1:]] + ["type"]
     for (name, offset), then in zip(_OWNED, following, strict=True):
         blocks.append(f"""{name}:
@@ -278,13 +280,16 @@ class _Library:
     """The compiled library, the type, and the functions that read and swap an instance's fields."""
 
     def __init__(self) -> None:
-        # The lowest level takes 17 ms instead of 60, and then 15 ns more in each call: right where every process compiles anew.
+        # The lowest level takes 17 ms instead of 60, and then 15 ns more in each call: right where every
+        # process compiles anew.
         self._module = jit.NativeModule(library_text(), opt=0 if store.folder() is None else 1, library=True)
         self.address = address = self._module.address
         prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)
         self.chain = prototype(address("gj_chain"))
         self.fallback = prototype(address("gj_fallback"))
-        self.swap = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object, ctypes.py_object)(address("gj_swap_chain"))
+        self.swap = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object, ctypes.py_object)(
+            address("gj_swap_chain")
+        )
         self.blocks = Blocks(address, address)
         self.tracing = ctypes.c_int64.from_address(address("gj_tracing"))
         self.type = self._make_type()
@@ -296,9 +301,17 @@ class _Library:
             return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
 
         address = self._module.address
-        places = {b"__vectorcalloffset__": _VECTORCALL, b"__dictoffset__": _DICT, b"__weaklistoffset__": _WEAKREFS}
-        members = (_Member * (len(places) + 1))(*(_Member(name, _T_PYSSIZET, offset, _READONLY, None) for name, offset in places.items()))
-        dictionary = _GetSet(b"__dict__", function("PyObject_GenericGetDict"), function("PyObject_GenericSetDict"), None, None)
+        places = {
+            b"__vectorcalloffset__": _VECTORCALL,
+            b"__dictoffset__": _DICT,
+            b"__weaklistoffset__": _WEAKREFS,
+        }
+        members = (_Member * (len(places) + 1))(
+            *(_Member(name, _T_PYSSIZET, offset, _READONLY, None) for name, offset in places.items())
+        )
+        dictionary = _GetSet(
+            b"__dict__", function("PyObject_GenericGetDict"), function("PyObject_GenericSetDict"), None, None
+        )
         getset = (_GetSet * 2)(dictionary)
         doc = ctypes.c_char_p(_DOC)
         pointers = {
@@ -312,11 +325,15 @@ class _Library:
             _TP_MEMBERS: ctypes.addressof(members),
             _TP_GETSET: ctypes.addressof(getset),
         }
-        slots = (TypeSlot * (len(pointers) + 1))(*(TypeSlot(slot, pointer) for slot, pointer in pointers.items()))
+        slots = (TypeSlot * (len(pointers) + 1))(
+            *(TypeSlot(slot, pointer) for slot, pointer in pointers.items())
+        )
         flags = _HAVE_VECTORCALL | _HAVE_GC | _METHOD_DESCRIPTOR
         spec = TypeSpec(_NAME, _BASICSIZE, 0, flags, slots)
         self._kept = (members, getset, doc, slots, spec)
-        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec))(("PyType_FromSpec", ctypes.pythonapi))
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec))(
+            ("PyType_FromSpec", ctypes.pythonapi)
+        )
         return make(ctypes.byref(spec))
 
 

@@ -115,7 +115,9 @@ class TypeSpec(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets in bytes from the start of an object, and NumPy's flag bits; ``dict_version``: 0 where this Python gives dicts no versions."""
+    """Offsets in bytes from the start of an object, and NumPy's flag bits; ``dict_version``: 0 where this
+    Python gives dicts no versions.
+    """
 
     references: int
     type: int
@@ -143,7 +145,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DtypeFacts:
-    """Addresses and numbers of one dtype: the descriptor, the scalar types and the type numbers that mean it."""
+    """Addresses and numbers of one dtype: the descriptor, the scalar types and the type numbers that
+    mean it.
+    """
 
     descr: int
     scalar: int
@@ -172,7 +176,9 @@ def _check(fact: str, holds: bool) -> None:
 def numpy_api() -> ctypes.Array[ctypes.c_void_p]:
     """NumPy's table of C functions."""
     # A prototype of our own: `ctypes.pythonapi.X.restype = ...` would change it for the whole process.
-    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
     table = pointer(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
     return (ctypes.c_void_p * 307).from_address(table)
 
@@ -180,7 +186,10 @@ def numpy_api() -> ctypes.Array[ctypes.c_void_p]:
 def _verify_python(at: Layout) -> None:
     floating, items, pair, text = 1.0625, [object(), object()], (object(), object()), b"abcdefgh"
     shared = [items] * 3
-    _check("reference count", _int(id(shared) + at.references) == 1 and _int(id(items) + at.references) == 1 + len(shared))
+    _check(
+        "reference count",
+        _int(id(shared) + at.references) == 1 and _int(id(items) + at.references) == 1 + len(shared),
+    )
     cell = (lambda: floating).__closure__[0]  # type: ignore[index]
     _check("ob_type", _word(id(items) + at.type) == id(list) and _word(id(floating) + at.type) == id(float))
     _check("ob_size", _word(id(pair) + at.size) == 2 and _word(id(items) + at.size) == 2)
@@ -197,7 +206,9 @@ class _Object:
 
 
 def _dict_version(offset: int) -> int:
-    """``offset`` if every way to change a dict changes the word there, also through specialised bytecode; else 0."""
+    """``offset`` if every way to change a dict changes the word there, also through specialised bytecode;
+    else 0.
+    """
     owner = _Object()
     namespace = vars(owner)
     code: dict[str, Any] = {}
@@ -235,7 +246,10 @@ def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
     _check(f"NumPy C ABI {version:#x} instead of 2.x", version >> 24 == 2)
     _check("ndarray type in the C API", api[2] == id(np.ndarray))
     plain, turned = np.zeros((3, 5), np.float32), np.zeros((2, 3, 4)).T
-    shifted, swapped = np.zeros(33, np.uint8)[1:].view(np.float64), np.zeros(3, ">f8" if at.swapped == 62 else "<f8")
+    shifted, swapped = (
+        np.zeros(33, np.uint8)[1:].view(np.float64),
+        np.zeros(3, ">f8" if at.swapped == 62 else "<f8"),
+    )
     fixed = np.zeros(3)
     fixed.flags.writeable = False
     for shape in ((3, 5), (7,), ()):
@@ -264,14 +278,18 @@ def _verify_numpy(at: Layout, api: ctypes.Array[ctypes.c_void_p]) -> None:
 
 @cache
 def dtype_facts(name: str) -> DtypeFacts:
-    """Facts of one of our dtypes; the C type of the same kind and size (``long`` / ``long long``) is its twin."""
+    """Facts of one of our dtypes; the C type of the same kind and size (``long`` / ``long long``) is its
+    twin.
+    """
     dtype = np.dtype(name)
     equal = (other for other in map(np.dtype, "bhilqBHILQ") if other == dtype and other.num != dtype.num)
     twin = next(equal, dtype)
     for scalar in (dtype.type(1), twin.type(1)):
         raw = ctypes.string_at(id(scalar) + layout().scalar_value, dtype.itemsize)
         _check(f"value of numpy.{dtype}", raw == scalar.tobytes() and type(scalar).__basicsize__ >= 3 * WORD)
-    slot = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(("PyType_GetSlot", ctypes.pythonapi))
+    slot = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(
+        ("PyType_GetSlot", ctypes.pythonapi)
+    )
     allocate = slot(dtype.type, _PY_TP_ALLOC) or 0
     return DtypeFacts(id(dtype), id(dtype.type), id(twin.type), dtype.num, twin.num, allocate)
 

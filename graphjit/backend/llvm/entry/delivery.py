@@ -13,7 +13,17 @@ from graphjit.backend.llvm.entry import cpython
 from graphjit.backend.llvm.entry.cpython import WORD, Layout
 from graphjit.backend.llvm.entry.donation import APART
 from graphjit.backend.llvm.entry.large_results import add_blocks
-from graphjit.backend.llvm.entry.layout import Build, Prepare, dispatch, field, following, get, place, register, word
+from graphjit.backend.llvm.entry.layout import (
+    Build,
+    Prepare,
+    dispatch,
+    field,
+    following,
+    get,
+    place,
+    register,
+    word,
+)
 from graphjit.backend.llvm.entry.matching import call_shape, static_equal, walk
 from graphjit.backend.llvm.writing.text import Module, c_string
 
@@ -455,7 +465,9 @@ def add_run(module: Module) -> None:
     body = "\n".join((call_shape(at), walk(at), _execute(at), _build(at)))
     module.ensure(
         "gj_run",
-        lambda _: f"define ptr @gj_run(ptr %record, ptr %args, i64 %nargs, ptr %kwnames) nounwind {{\n{body}\n}}",
+        lambda _: (
+            f"define ptr @gj_run(ptr %record, ptr %args, i64 %nargs, ptr %kwnames) nounwind {{\n{body}\n}}"
+        ),
     )
 
 

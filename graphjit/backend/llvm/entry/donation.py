@@ -1,9 +1,12 @@
 """Native code that decides whether donated arrays may hold the results of a call.
 
-Job: ``gj_apart(entries, count, frame)``: whether no other array of the call touches the memory of a donated one.
-Input: a table with an entry per array of a signature: offset of its input slot in the frame, bytes, whether it is donated.
-Invariants: runs under the GIL, calls nothing and allocates nothing; the table belongs to one specialisation and stays sorted by the
-addresses of its last call, so that the usual call (the same arrays, or arrays in the same order) takes one pass.
+Job: ``gj_apart(entries, count, frame)``: whether no other array of the call touches the memory of a donated
+one.
+Input: a table with an entry per array of a signature: offset of its input slot in the frame, bytes, whether
+it is donated.
+Invariants: runs under the GIL, calls nothing and allocates nothing; the table belongs to one specialisation
+and stays sorted by the addresses of its last call, so that the usual call (the same arrays, or arrays in the
+same order) takes one pass.
 """
 
 from __future__ import annotations

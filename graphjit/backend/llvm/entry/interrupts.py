@@ -1,9 +1,12 @@
 """Signals while a long program runs.
 
-Job: between the steps of a program that takes long, let Python's signal handlers run, and end the program if one raises.
-Input: a place for the time of the next look.  Output: ``gj_poll(ptr) -> i64``, 1 if a handler raised; `taken`, the exception.
-Invariants: the interpreter is asked at most every `EVERY_NS`; handlers run in the main thread only, as always, and a program goes on if they
-return; what a handler raises is kept until the entry asks for the status `INTERRUPTED`.
+Job: between the steps of a program that takes long, let Python's signal handlers run, and end the program if
+one raises.
+Input: a place for the time of the next look. Output: ``gj_poll(ptr) -> i64``, 1 if a handler raised; `taken`,
+the exception.
+Invariants: the interpreter is asked at most every `EVERY_NS`; handlers run in the main thread only, as
+always, and a program goes on if they return; what a handler raises is kept until the entry asks for the
+status `INTERRUPTED`.
 """
 
 from __future__ import annotations
@@ -111,7 +114,9 @@ def ensure() -> None:
     with _lock:
         if _taken is None:
             module = jit.NativeModule(source(), opt=0, library=True)
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))  # code that calls it may outlive this module's globals
+            ctypes.pythonapi.Py_IncRef(
+                ctypes.py_object(module)
+            )  # code that calls it may outlive this module's globals
             jit.add_symbol(SYMBOL, module.address(SYMBOL))
             _taken = ctypes.PYFUNCTYPE(ctypes.py_object)(module.address("gj_raised"))
 

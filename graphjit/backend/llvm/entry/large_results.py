@@ -197,8 +197,12 @@ class Blocks:
 
     def __init__(self, function: Callable[[str], int], variable: Callable[[str], int]) -> None:
         names = ("malloc", "calloc", "realloc", "free")
-        self._handler = _Handler(b"graphjit", _VERSION, None, *(function(f"gj_block_{name}") for name in names))
-        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
+        self._handler = _Handler(
+            b"graphjit", _VERSION, None, *(function(f"gj_block_{name}") for name in names)
+        )
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+            ("PyCapsule_New", ctypes.pythonapi)
+        )
         # NumPy looks the capsule up by this name; both must live as long as the last array.
         self._name = ctypes.c_char_p(b"mem_handler")
         self.policy = make(ctypes.addressof(self._handler), self._name, None)

@@ -105,7 +105,9 @@ def register(name: str, index: int, op: str = "%op") -> str:
 def dispatch(codes: type[IntEnum], op: str, prefix: str) -> str:
     """Branch on the code of operation ``op``; tables are made by us, so that no other code exists."""
     cases = " ".join(f"i64 {code.value}, label %{prefix}.{code.name.lower()}" for code in codes)
-    return f"{word(f'{prefix}.code', 'i64', 0, op)}\n  switch i64 %{prefix}.code, label %{prefix}.end [{cases}]"
+    return (
+        f"{word(f'{prefix}.code', 'i64', 0, op)}\n  switch i64 %{prefix}.code, label %{prefix}.end [{cases}]"
+    )
 
 
 def following(name: str, op: str) -> str:

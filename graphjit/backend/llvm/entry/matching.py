@@ -10,14 +10,27 @@ collection), so that references borrowed from lists and dicts stay valid.
 from __future__ import annotations
 
 from graphjit.backend.llvm.entry.cpython import WORD, Layout
-from graphjit.backend.llvm.entry.layout import MISMATCH, STACK_LIMIT, Walk, dispatch, field, following, get, place, register, word
+from graphjit.backend.llvm.entry.layout import (
+    MISMATCH,
+    STACK_LIMIT,
+    Walk,
+    dispatch,
+    field,
+    following,
+    get,
+    place,
+    register,
+    word,
+)
 
 WORDS_AT_ONCE = 4
 """Words of memory that are compared with one branch; tables of them are a multiple of this long."""
 
 
 def _differences(name: str) -> str:
-    """``%{name}.differ``: 0 where the words at the addresses in the table at ``%{name}`` are what the table says."""
+    """``%{name}.differ``: 0 where the words at the addresses in the table at ``%{name}`` are what the table
+    says.
+    """
     lines = []
     for i in range(WORDS_AT_ONCE):
         lines.append(get(f"{name}.place.{i}", "ptr", f"%{name}", 2 * i * WORD))
@@ -33,7 +46,9 @@ def _differences(name: str) -> str:
 
 
 def static_equal(at: Layout) -> str:
-    """``i1 @gj_static_equal(a, b, depth)``: same type and value, for types whose comparison is not foreign code."""
+    """``i1 @gj_static_equal(a, b, depth)``: same type and value, for types whose comparison is not foreign
+    code.
+    """
     return f"""define i1 @gj_static_equal(ptr %a, ptr %b, i64 %depth) nounwind {{
 entry:
   %same = icmp eq ptr %a, %b

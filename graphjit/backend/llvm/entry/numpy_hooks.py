@@ -1,10 +1,13 @@
 """Lead C functions of NumPy to Python for a time.
 
-Job: while a function is traced, ``np.asarray(x)`` and ``np.float64(x)`` must be able to return a traced value, whoever calls them and however they
-were imported.  They are C functions, so replacing attributes of modules does not reach ``from numpy import asarray``.
-Input: a built-in function, or a type, and a Python function.  Output: a `Hook` that can be put in and taken out.
-Invariant: only the one pointer that CPython follows at each call is exchanged (``ml_meth`` of a built-in, ``tp_new`` of a type); objects, types and
-identities stay as they are.  The function that stands behind it, `Hook.original`, is NumPy's own.
+Job: while a function is traced, ``np.asarray(x)`` and ``np.float64(x)`` must be able to return a traced
+value, whoever calls them and however they were imported. They are C functions, so replacing attributes of
+modules does not reach ``from numpy import asarray``.
+Input: a built-in function, or a type, and a Python function. Output: a `Hook` that can be put in and taken
+out.
+Invariant: only the one pointer that CPython follows at each call is exchanged (``ml_meth`` of a built-in,
+``tp_new`` of a type); objects, types and identities stay as they are. The function that stands behind it,
+`Hook.original`, is NumPy's own.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ entry:
 
 
 def _new(name: str) -> str:
-    """A type's constructor: hands on the type, the tuple of positional arguments, and the dict of keywords or None."""
+    """A type's constructor: hands on the type, the tuple of positional arguments, and the dict of keywords or
+    None.
+    """
     return f"""define ptr @gj_hook_{name}(ptr %type, ptr %args, ptr %keywords) nounwind {{
 entry:
   %slots = alloca [3 x ptr]
@@ -103,9 +108,9 @@ class Hooks:
         """Prepare them.
 
         Args:
-            address: where a function of the library of entry points lies.
-            functions: name -> (built-in, ``make(original)`` -> what is called instead).
-            types: name -> (type, ``make(original)``), called with (type, positional arguments, keywords or None).
+            address: where a function of the library of entry points lies. functions: name -> (built-in,
+            ``make(original)`` -> what is called instead). types: name -> (type, ``make(original)``), called
+            with (type, positional arguments, keywords or None).
         """
         self._address = address
         self._handlers: list[Any] = []
@@ -118,15 +123,17 @@ class Hooks:
 
     def _function(self, name: str, function: Any, make: Callable[[Any], Any]) -> Hook:
         if not isinstance(function, BuiltinFunctionType):
-            raise RuntimeError(f"np.{name} was replaced by {function!r}: graphjit does not know how to follow it")
+            raise RuntimeError(
+                f"np.{name} was replaced by {function!r}: graphjit does not know how to follow it"
+            )
         theirs = ctypes.c_size_t.from_address(id(function) + _HEAD).value
         method = _Method.from_address(theirs)
         if method.name != name.encode() or method.flags & 0xFF != _FASTCALL_KEYWORDS:
             raise RuntimeError(f"np.{name} of this NumPy is not the built-in function that graphjit knows")
         copy = _Method(method.name, method.function, method.flags, method.doc)
-        make_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
-            ("PyCFunction_NewEx", ctypes.pythonapi)
-        )
+        make_function = ctypes.PYFUNCTYPE(
+            ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object
+        )(("PyCFunction_NewEx", ctypes.pythonapi))
         original = make_function(ctypes.addressof(copy), function.__self__, function.__module__)
         self._point(name, make(original))
         return Hook(theirs + _Method.function.offset, self._address(f"gj_hook_{name}"), original, copy)
@@ -136,11 +143,15 @@ class Hooks:
         slot.restype, slot.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_int)
         theirs = slot(kind, _TP_NEW)
         places = [
-            id(kind) + offset for offset in range(0, _TYPE_SIZE, 8) if ctypes.c_size_t.from_address(id(kind) + offset).value == theirs
+            id(kind) + offset
+            for offset in range(0, _TYPE_SIZE, 8)
+            if ctypes.c_size_t.from_address(id(kind) + offset).value == theirs
         ]
         if len(places) != 1:
             raise RuntimeError(f"the constructor of np.{name} was not found in its type")
-        original = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.py_object, ctypes.c_void_p)(theirs)
+        original = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.py_object, ctypes.c_void_p)(
+            theirs
+        )
 
         def construct(made: type, args: tuple[Any, ...], keywords: dict[str, Any] | None) -> Any:
             return original(made, args, None if keywords is None else id(keywords))

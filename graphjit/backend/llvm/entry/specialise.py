@@ -55,8 +55,10 @@ from graphjit.backend.signature import (
 
 SPARE_BYTES = 1 << 13
 SPARES_BYTES = 1 << 17
-"""Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a small
-NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the memory."""
+"""Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a
+small NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the
+memory.
+"""
 
 _DICT_VERSION = -1
 _CLASS_VERSION = (1 << 32) - 1
@@ -104,13 +106,19 @@ class _Tables:
         self._stack = self._leaves + outputs * WORD
         self._slot = self._spared = 0
         self._free = len(spec.inputs)
-        self._donors = {leaf.donor for leaf in leaves(spec.outputs) if isinstance(leaf, ArrayOut) and leaf.donor is not None}
+        self._donors = {
+            leaf.donor
+            for leaf in leaves(spec.outputs)
+            if isinstance(leaf, ArrayOut) and leaf.donor is not None
+        }
         self._arrays = array("q")  # the table of `donation.py`
         self._sources: dict[int, int] = {}  # register of each argument that is an array, by input slot
 
         self._emit_inputs(spec)
         if self._donors:
-            self._op(self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS)
+            self._op(
+                self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS
+            )
         tree = spec.outputs if spec.wrap is None else Tuple(tuple(leaves(spec.outputs)))
         depth = self._emit_outputs(tree)
         self._frame = self._stack + max(depth, 1) * WORD
@@ -167,7 +175,9 @@ class _Tables:
     def _emit_inputs(self, spec: EntrySpec) -> None:
         # Depth first, so that input slots follow the order of the leaves. What stands in a list or a
         # dict can be dropped by another thread while the program runs without the GIL: it is held.
-        pending: list[tuple[InTree, int, bool]] = [(tree, i, False) for i, tree in enumerate(spec.inputs)][::-1]
+        pending: list[tuple[InTree, int, bool]] = [(tree, i, False) for i, tree in enumerate(spec.inputs)][
+            ::-1
+        ]
         while pending:
             tree, register, mutable = pending.pop()
             if not isinstance(tree, Node):
@@ -211,7 +221,9 @@ class _Tables:
         self._op(self._walk, Walk.END)
 
     def _emit_versioned(self, address: int, bits: int, guards: Sequence[Guard]) -> None:
-        """Guards that need no look as long as the version at ``address`` is what it was when they held last (address 0: there is none)."""
+        """Guards that need no look as long as the version at ``address`` is what it was when they held last
+        (address 0: there is none).
+        """
         start = len(self._walk)
         self._op(self._walk, Walk.VERSION, address, 0, bits)
         for guard in guards:
@@ -226,10 +238,19 @@ class _Tables:
         match guard:
             case GlobalGuard():
                 expected = 0 if guard.expected is MISSING else self._address(guard.expected)
-                self._op(self._walk, Walk.GLOBAL, self._address(guard.items), self._address(guard.name), expected)
+                self._op(
+                    self._walk, Walk.GLOBAL, self._address(guard.items), self._address(guard.name), expected
+                )
             case SequenceGuard():
                 count = len(guard.snapshot)
-                self._op(self._walk, Walk.SEQUENCE, self._address(guard.items), count, self._keys(guard.snapshot), count * WORD)
+                self._op(
+                    self._walk,
+                    Walk.SEQUENCE,
+                    self._address(guard.items),
+                    count,
+                    self._keys(guard.snapshot),
+                    count * WORD,
+                )
             case MappingGuard():
                 keys, values = self._keys(guard.keys), self._keys(guard.values)
                 self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
@@ -239,13 +260,26 @@ class _Tables:
             case ContentGuard():
                 self.kept.append(guard)
                 facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
-                self._op(self._walk, Walk.CONTENT, id(guard.array), self._bytes(guard.expected), *facts, len(guard.expected))
+                self._op(
+                    self._walk,
+                    Walk.CONTENT,
+                    id(guard.array),
+                    self._bytes(guard.expected),
+                    *facts,
+                    len(guard.expected),
+                )
             case BlockGuard():
                 self.kept.append(guard)
                 for address, held in guard.blocks:
                     self._op(self._walk, Walk.BLOCK, address, self._bytes(held), len(held))
             case ContextGuard():
-                self._op(self._walk, Walk.CONTEXT, self._address(guard.variable), self._address(guard.expected), id(MISSING))
+                self._op(
+                    self._walk,
+                    Walk.CONTEXT,
+                    self._address(guard.variable),
+                    self._address(guard.expected),
+                    id(MISSING),
+                )
             case _:
                 raise AssertionError(f"calls that depend on {guard!r} have no native entry")
 
@@ -334,7 +368,13 @@ class _Tables:
             elif leaf.donor is None:
                 self._op(self._prepare, fresh, *words)
             else:
-                self._op(self._prepare, Prepare.DONOR, *words, self._sources[leaf.donor], int(fresh is Prepare.BLOCK))
+                self._op(
+                    self._prepare,
+                    Prepare.DONOR,
+                    *words,
+                    self._sources[leaf.donor],
+                    int(fresh is Prepare.BLOCK),
+                )
             self._op(self._build, Build.ARRAY, place)
             return
         self._op(self._prepare, Prepare.SCALAR, slot, place)

@@ -2,8 +2,9 @@
 
 Job: loops, vectors, masked tails, accumulators, addresses.
 Input: a `LoopKernel`.  Output: one function per kernel (and per parallel loop in it) in a `Module`.
-Invariants: a simd loop becomes explicit vector code, so no optimisation pass is needed; lanes beyond the loop's end load 1 and store nothing;
-pointers are computed at the outermost loop that their address depends on.
+Invariants: a simd loop becomes explicit vector code, so no optimisation pass is needed; lanes beyond the
+loop's end load 1 and store nothing; pointers are computed at the outermost loop that their address depends
+on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,20 @@ from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
 from graphjit.ir.buffers import Buffer
 from graphjit.loops import ir
-from graphjit.loops.ir import Accumulate, Check, Const, For, Index, Init, Let, Load, Multiply, Ref, Statement, Store
+from graphjit.loops.ir import (
+    Accumulate,
+    Check,
+    Const,
+    For,
+    Index,
+    Init,
+    Let,
+    Load,
+    Multiply,
+    Ref,
+    Statement,
+    Store,
+)
 from graphjit.loops.vectorize import is_chained
 from graphjit.machine import machine
 
@@ -35,11 +49,14 @@ QUICK = " noinline optnone"
 STRAIGHT_LINE = 200
 """Statements from which a kernel without loops is compiled that way."""
 
-# Inlined elementary functions are fast but long (a millisecond of code generation each): beyond these counts they are calls.
+# Inlined elementary functions are fast but long (a millisecond of code generation each): beyond these counts
+# they are calls.
 INLINE_CALLS = 16  # in one loop body
 INLINE_CALLS_SHORT = 2  # in a body that runs for at most SHORT elements
 SHORT = 256
-LAST_CACHE = 3 << 23  # most of the last-level cache: of what is larger, or written beside as much, little is found there again
+LAST_CACHE = (
+    3 << 23
+)  # most of the last-level cache: of what is larger, or written beside as much, little is found there again
 STREAMED_BYTES = 1 << 23  # from which a result is written past the caches then
 
 
@@ -51,7 +68,7 @@ def vector_bytes() -> int:
 class KernelEmitter(Traffic):
     """Prints the body of one function."""
 
-    # ------------------------------------------------------------------------------------------------ statements
+    # --------------------------------------------------------------------------------------------- statements
 
     def body(self, statements: Sequence[Statement]) -> None:
         """Print statements in order."""
@@ -74,7 +91,10 @@ class KernelEmitter(Traffic):
     def multiply(self, statement: Multiply) -> None:
         """Call the product for its shape and strides, on the rows that are left."""
         tile = host_tile("f64" if statement.out.buffer.dtype.itemsize == 8 else "f32")
-        places = [self.pointer(matrix.buffer, matrix.address) for matrix in (statement.x, statement.y, statement.out)]
+        places = [
+            self.pointer(matrix.buffer, matrix.address)
+            for matrix in (statement.x, statement.y, statement.out)
+        ]
         count = self.left(statement.bound, statement.shape[2 if statement.adds else 0])
         name = block_function(self.module, tile, statement)
         self.fn.do(f"call void @{name}({', '.join(f'ptr {place}' for place in places)}, i64 {count})")
@@ -87,7 +107,11 @@ class KernelEmitter(Traffic):
         if widened is not None:
             lanes, unroll = self.lane_count(widened), self.unroll_count(widened)
         self.accumulators[statement.ref] = Accumulator(
-            statement.combine, statement.ref.dtype, [constant(start, lanes)] * unroll, lanes, widened is not None
+            statement.combine,
+            statement.ref.dtype,
+            [constant(start, lanes)] * unroll,
+            lanes,
+            widened is not None,
         )
 
     def accumulate(self, statement: Accumulate) -> None:
@@ -118,7 +142,9 @@ class KernelEmitter(Traffic):
             return self.scalars.combine(acc.combine, acc.dtype, acc.lanes, acc.parts[u], value)
         return multiply_add(self.fn, self.scalars, acc.dtype, acc.lanes, acc.parts[u], factor, value)
 
-    def carry_lanes(self, statement: Accumulate, acc: Accumulator, values: Sequence[str], factors: Sequence[str | None]) -> None:
+    def carry_lanes(
+        self, statement: Accumulate, acc: Accumulator, values: Sequence[str], factors: Sequence[str | None]
+    ) -> None:
         """Steps of an accumulator whose every stage is wanted: each lane follows the one before it."""
         assert self.lanes is not None
         count, masks, parts = self.lanes.count, self.lanes.masks, []
@@ -130,7 +156,9 @@ class KernelEmitter(Traffic):
                 if factor is not None:
                     one = constant(ir.identity("mul", acc.dtype), count)
                     factor = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {factor}, {of} {one}")
-            part, last = stages(self.fn, self.scalars, acc.combine, acc.dtype, count, acc.parts[0], value, factor)
+            part, last = stages(
+                self.fn, self.scalars, acc.combine, acc.dtype, count, acc.parts[0], value, factor
+            )
             parts.append(part)
             acc.parts = [last]
         self.running[statement.ref] = Value(parts, acc.dtype, False)
@@ -156,7 +184,7 @@ class KernelEmitter(Traffic):
         fresh = fn.op(f"and i1 {bad}, {fn.op(f'icmp eq i64 {before}, 0')}")
         fn.do(f"store i64 {fn.op(f'select i1 {fresh}, i64 {code}, i64 {before}')}, ptr {self.status}")
 
-    # ----------------------------------------------------------------------------------------------- expressions
+    # -------------------------------------------------------------------------------------------- expressions
 
     def expression(self, value: ir.Expression, dtype: np.dtype) -> Value:
         """Compute an expression."""
@@ -195,17 +223,21 @@ class KernelEmitter(Traffic):
         if bad:
             self.report(bad, lanes, u, value.check)
 
-    # ----------------------------------------------------------------------------------------------------- loops
+    # -------------------------------------------------------------------------------------------------- loops
 
     def lane_count(self, loop: For) -> int:
         """Lanes so that the widest value in the loop fills a register."""
         return max(2, min(32, vector_bytes() // ir.widest(loop)))
 
     def unroll_count(self, loop: For) -> int:
-        """Unrolled copies, fewer when that avoids a masked tail; a chain needs all of them to have enough to do."""
+        """Unrolled copies, fewer when that avoids a masked tail; a chain needs all of them to have enough to
+        do.
+        """
         count = self.lane_count(loop)
         unroll = loop.unroll
-        while unroll > 1 and loop.extent % (count * unroll) and not loop.extent % count and not is_chained(loop):
+        while (
+            unroll > 1 and loop.extent % (count * unroll) and not loop.extent % count and not is_chained(loop)
+        ):
             unroll //= 2
         return unroll
 
@@ -239,8 +271,11 @@ class KernelEmitter(Traffic):
         self.streams = streamed(loop, self.touched, self.kept) - self.reads
         self.fence |= bool(self.streams)
         if ragged and (self.streams or has_strided(loop) or is_light(loop)):
-            # Masks slow strided access and light loops, and streaming has none, so only the last vectors have them, one at a time.
-            whole = str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
+            # Masks slow strided access and light loops, and streaming has none, so only the last vectors have
+            # them, one at a time.
+            whole = (
+                str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
+            )
             if whole != "0":
                 self.run(loop, "0", whole, step, guard=not whole.isdigit())
                 self.lanes = replace(self.lanes, unroll=1)
@@ -253,7 +288,9 @@ class KernelEmitter(Traffic):
         self.running.clear()
 
     def clears(self, loop: For) -> bool:
-        """Print a loop that only fills neighbouring elements with zeros, as calls; False where it does something else."""
+        """Print a loop that only fills neighbouring elements with zeros, as calls; False where it does
+        something else.
+        """
         if self.lanes is not None or loop.bound is not None:
             return False
         stores = [s for s in loop.body if isinstance(s, Store)]
@@ -267,12 +304,19 @@ class KernelEmitter(Traffic):
             return False
         self.module.declare("llvm.memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         for store in stores:
-            first = ir.Address(store.address.offset, {axis: c for axis, c in store.address.terms.items() if axis is not loop.axis})
+            first = ir.Address(
+                store.address.offset,
+                {axis: c for axis, c in store.address.terms.items() if axis is not loop.axis},
+            )
             nbytes = loop.extent * store.buffer.dtype.itemsize
-            self.fn.do(f"call void @llvm.memset.p0.i64(ptr {self.pointer(store.buffer, first)}, i8 0, i64 {nbytes}, i1 false)")
+            self.fn.do(
+                f"call void @llvm.memset.p0.i64(ptr {self.pointer(store.buffer, first)}, i8 0, i64 {nbytes}, i1 false)"
+            )
         return True
 
-    def run(self, loop: For, begin: str, stop: str, step: int, *, masked: bool = False, guard: bool = False) -> None:
+    def run(
+        self, loop: For, begin: str, stop: str, step: int, *, masked: bool = False, guard: bool = False
+    ) -> None:
         """The loop over part of its range; at least one iteration, unless ``guard`` asks for the test."""
         fn = self.fn
         before = fn.current
@@ -314,7 +358,9 @@ class KernelEmitter(Traffic):
         self.scopes.pop()
         del self.bound[loop.axis]
 
-    def merge(self, carried: list[tuple[Accumulator, list[Phi]]], held: dict[int, list[str]], before: str, last: str) -> None:
+    def merge(
+        self, carried: list[tuple[Accumulator, list[Phi]]], held: dict[int, list[str]], before: str, last: str
+    ) -> None:
         """What accumulators hold after a loop that may not have run."""
         for acc, _ in carried:
             parts = []
@@ -326,9 +372,16 @@ class KernelEmitter(Traffic):
             acc.parts = parts
 
     def many_calls(self, loop: For) -> bool:
-        """Whether inlining every elementary function of a loop body would take longer to compile than it is worth."""
-        calls = sum(isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH for s in ir.walk(loop.body))
-        return (loop.unroll > 1 and is_chained(loop)) or calls > (INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS)
+        """Whether inlining every elementary function of a loop body would take longer to compile than it is
+        worth.
+        """
+        calls = sum(
+            isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH
+            for s in ir.walk(loop.body)
+        )
+        return (loop.unroll > 1 and is_chained(loop)) or calls > (
+            INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS
+        )
 
     def stop(self, loop: For, step: int) -> tuple[str, bool]:
         """Number of iterations, and whether the last vector can be incomplete."""
@@ -355,12 +408,17 @@ class KernelEmitter(Traffic):
         near = self.fn.op(f"icmp slt i64 {left}, {reach}")
         few = self.fn.op(f"trunc i64 {self.fn.op(f'select i1 {near}, i64 {left}, i64 {reach}')} to i32")
         last = self.splat(few, "i32", count)
-        return [self.fn.op(f"icmp slt <{count} x i32> {ramp(count, 1, u * count, 'i32')}, {last}") for u in range(self.lanes.unroll)]
+        return [
+            self.fn.op(f"icmp slt <{count} x i32> {ramp(count, 1, u * count, 'i32')}, {last}")
+            for u in range(self.lanes.unroll)
+        ]
 
     def carry(self, loop: For, start: str) -> list[tuple[Accumulator, list[Phi]]]:
         """Phis for accumulators that the loop feeds and that were opened before it."""
         carried = []
-        for ref in sorted(ir.open_accumulators(loop).keys() & self.accumulators.keys(), key=lambda ref: ref.number):
+        for ref in sorted(
+            ir.open_accumulators(loop).keys() & self.accumulators.keys(), key=lambda ref: ref.number
+        ):
             acc = self.accumulators[ref]
             inner = self.lanes is not None or _feeding_simd(ref, (loop,)) is not None
             if acc.widened and not inner:
@@ -385,7 +443,9 @@ class KernelEmitter(Traffic):
         inner.load_into("%status", "ptr", "%context")
         emitter = KernelEmitter(self.module, inner, name)
         for i, buffer in enumerate(shared, 1):
-            emitter.bases[buffer] = inner.op(f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}")
+            emitter.bases[buffer] = inner.op(
+                f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}"
+            )
         emitter.own([buffer for buffer in used if buffer.kind == "scratch"])
         failing = any(map(_can_fail, ir.walk(loop.body)))
         if failing:
@@ -408,7 +468,9 @@ class KernelEmitter(Traffic):
         for i, pointer in enumerate([status, *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
         self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-        fn.do(f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})")
+        fn.do(
+            f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})"
+        )
         if failing:
             before, found = fn.op("load i64, ptr %status"), fn.op(f"load i64, ptr {status}")
             none = fn.op(f"icmp eq i64 {before}, 0")
@@ -423,7 +485,8 @@ def _can_fail(statement: Statement) -> bool:
 
 
 def streamed(loop: For, touched: int, kept: Collection[Buffer]) -> frozenset[Buffer]:
-    """The large buffer that a light loop in lanes only writes, element by element: heavy loops with several results lost by it.
+    """The large buffer that a light loop in lanes only writes, element by element: heavy loops with several
+    results lost by it.
 
     Args:
         loop: the loop.
@@ -448,7 +511,12 @@ def loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
     """Buffers that statements read."""
     statements = ir.walk(body)
     loads = (s.value.buffer for s in statements if isinstance(s, Let) and isinstance(s.value, Load))
-    return frozenset((*loads, *(matrix.buffer for s in statements if isinstance(s, Multiply) for matrix in (s.x, s.y, s.out))))
+    return frozenset(
+        (
+            *loads,
+            *(matrix.buffer for s in statements if isinstance(s, Multiply) for matrix in (s.x, s.y, s.out)),
+        )
+    )
 
 
 def has_strided(loop: For) -> bool:
@@ -459,12 +527,19 @@ def has_strided(loop: For) -> bool:
 
 
 def is_light(loop: For) -> bool:
-    """Whether masks would be a good part of what a loop in lanes does, and a second copy of its body is short."""
-    return not any(isinstance(s, For) or (isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH) for s in loop.body)
+    """Whether masks would be a good part of what a loop in lanes does, and a second copy of its body is
+    short.
+    """
+    return not any(
+        isinstance(s, For) or (isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH)
+        for s in loop.body
+    )
 
 
 def is_long_straight_line(kernel: ir.LoopKernel) -> bool:
-    """Whether a kernel is a long run of scalar operations: compiling it takes far longer than running it ever will."""
+    """Whether a kernel is a long run of scalar operations: compiling it takes far longer than running it ever
+    will.
+    """
     return len(kernel.body) > STRAIGHT_LINE and not any(isinstance(s, For) for s in kernel.body)
 
 
@@ -474,7 +549,9 @@ def parameters(kernel: ir.LoopKernel) -> list[Buffer]:
 
 
 def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str, kept: Collection[Buffer] = ()) -> None:
-    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel; later steps read what is ``kept``."""
+    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel; later steps
+    read what is ``kept``.
+    """
     given = parameters(kernel)
     labels = [("ptr", "%status"), *(("ptr", f"%b{i}") for i in range(len(given)))]
     fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""))
@@ -493,7 +570,9 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str, kept: Collecti
 
 
 def _feeding_simd(ref: Ref, statements: Sequence[Statement]) -> For | None:
-    """The simd loop inside ``statements`` whose lanes feed an accumulator opened outside, each its own part of it."""
+    """The simd loop inside ``statements`` whose lanes feed an accumulator opened outside, each its own part
+    of it.
+    """
     for statement in statements:
         if isinstance(statement, For):
             if statement.kind == "simd":

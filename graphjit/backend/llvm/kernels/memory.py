@@ -2,8 +2,8 @@
 
 Job: move elements between buffers and registers.
 Input: the loads and stores of the loop IR.  Output: LLVM text in the function under construction.
-Invariants: lanes beyond the loop's end load 1 and store nothing; where a guard is false memory is not touched; records that a loop body fills are
-stored by whole vectors, with their last element.
+Invariants: lanes beyond the loop's end load 1 and store nothing; where a guard is false memory is not
+touched; records that a loop body fills are stored by whole vectors, with their last element.
 """
 
 from __future__ import annotations
@@ -55,11 +55,15 @@ class Traffic(Registers):
             elif not varying and lanes.masks is None:
                 raw = self.load_strided(value, base, memory, dtype, u)
             else:
-                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, self.mask(u))
+                raw = self.gather(
+                    self.lane_pointers(base, memory, step, varying, u), memory, dtype, self.mask(u)
+                )
             parts.append(self.from_memory(raw, dtype, lanes.count))
         return Value(parts, dtype, False)
 
-    def load_guarded(self, value: Load, base: str, step: int, varying: list[tuple[Value, int]], dtype: np.dtype) -> Value:
+    def load_guarded(
+        self, value: Load, base: str, step: int, varying: list[tuple[Value, int]], dtype: np.dtype
+    ) -> Value:
         """Load where the guard holds; 1 elsewhere."""
         assert value.guard is not None
         guard, memory, lanes = self.value(value.guard), stored(dtype), self.lanes
@@ -69,7 +73,15 @@ class Traffic(Registers):
             one = literal(dtype.type(1)) if dtype.kind != "b" else "1"
             self.fn.do(f"store {memory} {one}, ptr {safe}")
             place = self.fn.op(f"select i1 {ok}, ptr {base}, ptr {safe}")
-            return Value([self.from_memory(self.fn.op(f"load {memory}, ptr {place}, align {dtype.itemsize}"), dtype, 1)], dtype, True)
+            return Value(
+                [
+                    self.from_memory(
+                        self.fn.op(f"load {memory}, ptr {place}, align {dtype.itemsize}"), dtype, 1
+                    )
+                ],
+                dtype,
+                True,
+            )
         assert lanes is not None
         tail, parts = lanes.masks, []
         for u, mask in enumerate(self.vectors(value.guard)):
@@ -98,7 +110,9 @@ class Traffic(Registers):
                 start = self.shifted(self.pointer(*record), memory, u * count * step)
                 scope.records[record, u] = load_records(self.fn, start, memory, dtype.itemsize, step, count)
             return component(self.fn, scope.records[record, u], memory, count, which)
-        return load_elements(self.fn, self.shifted(base, memory, u * count * step), memory, dtype.itemsize, step, count)
+        return load_elements(
+            self.fn, self.shifted(base, memory, u * count * step), memory, dtype.itemsize, step, count
+        )
 
     def advance(self, buffer: Buffer, base: str, index: str, factor: int) -> str:
         """``base`` moved by ``index * factor`` elements."""
@@ -124,9 +138,13 @@ class Traffic(Registers):
         symbol = f"llvm.masked.load.v{count}{_suffix(memory)}.p0"
         self.module.declare(symbol, f"declare {of} @{symbol}(ptr, i32, <{count} x i1>, {of})")
         one = _ones(dtype, count)
-        return self.fn.op(f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {mask}, {of} {one})")
+        return self.fn.op(
+            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {mask}, {of} {one})"
+        )
 
-    def lane_pointers(self, base: str, memory: str, step: int, varying: list[tuple[Value, int]], u: int) -> str:
+    def lane_pointers(
+        self, base: str, memory: str, step: int, varying: list[tuple[Value, int]], u: int
+    ) -> str:
         """One pointer per lane."""
         assert self.lanes is not None
         count = self.lanes.count
@@ -177,7 +195,9 @@ class Traffic(Registers):
         if not varying and not step:
             name = self.scalar(statement.value)
             if statement.combine:
-                old = self.from_memory(self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}"), dtype, 1)
+                old = self.from_memory(
+                    self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}"), dtype, 1
+                )
                 name = self.scalars.combine(statement.combine, dtype, 1, old, name)
             self.fn.do(f"store {memory} {self.to_memory(name, dtype, 1)}, ptr {base}, align {dtype.itemsize}")
             return
@@ -185,13 +205,20 @@ class Traffic(Registers):
         if lanes.masks is None and not statement.combine and self.store_component(statement):
             return
         if lanes.masks is None and buffer in self.streams:
-            self.stream([self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)], base, memory, dtype)
+            self.stream(
+                [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)],
+                base,
+                memory,
+                dtype,
+            )
             return
         for u, name in enumerate(self.vectors(statement.value)):
             if not varying and step == 1:
                 where = self.shifted(base, memory, u * lanes.count)
                 if statement.combine:
-                    old = self.from_memory(self.load_row(where, memory, dtype, self.mask(u)), dtype, lanes.count)
+                    old = self.from_memory(
+                        self.load_row(where, memory, dtype, self.mask(u)), dtype, lanes.count
+                    )
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
             elif not varying and lanes.masks is None and not statement.combine:
@@ -201,12 +228,16 @@ class Traffic(Registers):
             else:
                 pointers = self.lane_pointers(base, memory, step, varying, u)
                 if statement.combine:
-                    old = self.from_memory(self.gather(pointers, memory, dtype, self.mask(u)), dtype, lanes.count)
+                    old = self.from_memory(
+                        self.gather(pointers, memory, dtype, self.mask(u)), dtype, lanes.count
+                    )
                     name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
                 self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
 
     def store_component(self, statement: Store) -> bool:
-        """Keep an element of records that this loop body fills, and store them with the last one; False where it does not fill them."""
+        """Keep an element of records that this loop body fills, and store them with the last one; False where
+        it does not fill them.
+        """
         assert self.lanes is not None
         count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
         found = record_of(statement.buffer, statement.address, self.lanes.axis, count)
@@ -220,7 +251,9 @@ class Traffic(Registers):
             base = self.pointer(*record)
             for u in range(self.lanes.unroll):
                 start = self.shifted(base, memory, u * count * step)
-                store_records(self.fn, [kept[k][u] for k in range(step)], start, memory, dtype.itemsize, count)
+                store_records(
+                    self.fn, [kept[k][u] for k in range(step)], start, memory, dtype.itemsize, count
+                )
         return True
 
     def store_row(self, name: str, base: str, memory: str, dtype: np.dtype, u: int) -> None:
@@ -233,20 +266,29 @@ class Traffic(Registers):
             return
         symbol = f"llvm.masked.store.v{count}{_suffix(memory)}.p0"
         self.module.declare(symbol, f"declare void @{symbol}({of}, ptr, i32, <{count} x i1>)")
-        self.fn.do(f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})")
+        self.fn.do(
+            f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})"
+        )
 
     def stream(self, names: list[str], base: str, memory: str, dtype: np.dtype) -> None:
-        """Neighbouring elements past the caches, which are not read first then; that takes whole registers at multiples of their size."""
+        """Neighbouring elements past the caches, which are not read first then; that takes whole registers at
+        multiples of their size.
+        """
         assert self.lanes is not None
         count, fn = self.lanes.count, self.fn
         size = min(count * dtype.itemsize, CACHE_LINE)
         odd = fn.op(f"and i64 {fn.op(f'ptrtoint ptr {base} to i64')}, {size - 1}")
         aligned, other, done = fn.label("aligned"), fn.label("other"), fn.label("done")
         fn.do(f"br i1 {fn.op(f'icmp eq i64 {odd}, 0')}, label %{aligned}, label %{other}")
-        for label, how in ((aligned, f"align {size}, !nontemporal !{{i32 1}}"), (other, f"align {dtype.itemsize}")):
+        for label, how in (
+            (aligned, f"align {size}, !nontemporal !{{i32 1}}"),
+            (other, f"align {dtype.itemsize}"),
+        ):
             fn.start(label)
             for u, name in enumerate(names):
-                fn.do(f"store <{count} x {memory}> {name}, ptr {self.shifted(base, memory, u * count)}, {how}")
+                fn.do(
+                    f"store <{count} x {memory}> {name}, ptr {self.shifted(base, memory, u * count)}, {how}"
+                )
             fn.do(f"br label %{done}")
         fn.start(done)
 
@@ -257,7 +299,9 @@ class Traffic(Registers):
             self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
             base, size = self.pointer(buffer, address), buffer.dtype.itemsize
             for first in range(0, self.lanes.count * self.lanes.unroll, max(1, CACHE_LINE // size)):
-                self.fn.do(f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)")
+                self.fn.do(
+                    f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)"
+                )
 
     def scatter(self, name: str, pointers: str, memory: str, dtype: np.dtype, u: int) -> None:
         """Elements to anywhere, in lane order."""
@@ -267,7 +311,9 @@ class Traffic(Registers):
         symbol = f"llvm.masked.scatter.v{count}{_suffix(memory)}.v{count}p0"
         self.module.declare(symbol, f"declare void @{symbol}({of}, <{count} x ptr>, i32, <{count} x i1>)")
         mask = masks[u] if masks is not None else "splat (i1 true)"
-        self.fn.do(f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})")
+        self.fn.do(
+            f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})"
+        )
 
 
 def _suffix(memory: str) -> str:

@@ -1,7 +1,7 @@
 """What loops ask memory for one iteration ahead.
 
-Job: rows that are passed several times come from memory in their first pass alone, and memory idles during the others.  The pass that
-computes longest therefore asks for the rows of the next iteration.
+Job: rows that are passed several times come from memory in their first pass alone, and memory idles during
+the others. The pass that computes longest therefore asks for the rows of the next iteration.
 Input: a loop around several passes.  Output: for its loops in lanes, the places that they fetch.
 Invariant: a prefetch neither faults nor changes a value, so what follows the last iteration needs no test.
 """
@@ -16,21 +16,30 @@ from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import Address, Axis, For, Let, Load, Statement, walk
 from graphjit.loops.parallel import estimate
 
-FAR_BYTES = 1 << 20  # buffers from this size come from memory, or from a cache that is shared: about the second-level cache
-NEAR_BYTES = 1 << 18  # what is fetched ahead at the most: it must wait in the second-level cache beside what is in use
+FAR_BYTES = (
+    1 << 20
+)  # buffers from this size come from memory, or from a cache that is shared: about the second-level cache
+NEAR_BYTES = (
+    1 << 18
+)  # what is fetched ahead at the most: it must wait in the second-level cache beside what is in use
 IDLE = 1 / 8  # part of the longest pass that the others must take together: memory hardly idles else
 
 Places = list[tuple[Buffer, Address]]
 
 
 def ahead(loop: For) -> dict[int, Places]:
-    """What each loop in lanes inside ``loop``, by its identity, fetches for the next iteration; empty where nothing is worth it."""
+    """What each loop in lanes inside ``loop``, by its identity, fetches for the next iteration; empty where
+    nothing is worth it.
+    """
     passes = sorted(_in_lanes(loop.body, ()), key=lambda found: -estimate(found[0]))
     found: dict[int, Places] = {}
     if len(passes) < 2 or loop.extent < 2:
         return found  # one pass: the processor sees by itself what comes next
     extents = {s.axis: s.extent for s in walk(loop.body) if isinstance(s, For)}
-    work = [estimate(lanes) * math.prod(extents[axis] for axis in axes if axis is not lanes.axis) for lanes, axes in passes]
+    work = [
+        estimate(lanes) * math.prod(extents[axis] for axis in axes if axis is not lanes.axis)
+        for lanes, axes in passes
+    ]
     if sum(work) - max(work) < max(work) * IDLE:
         return found
     seen: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], list[int]] = {}
@@ -45,10 +54,14 @@ def ahead(loop: For) -> dict[int, Places]:
         known = seen.setdefault((buffer, frozenset(address.terms.items())), [])
         for lanes, axes in passes:
             if address[lanes.axis] == 1 and axes >= inner:
-                if all(abs(address.offset - offset) >= lanes.extent for offset in known):  # not a neighbour in the same row
+                if all(
+                    abs(address.offset - offset) >= lanes.extent for offset in known
+                ):  # not a neighbour in the same row
                     known.append(address.offset)
                     size += math.prod(extents[axis] for axis in inner) * buffer.dtype.itemsize
-                    found.setdefault(id(lanes), []).append((buffer, Affine(address.offset + address[loop.axis], address.terms)))
+                    found.setdefault(id(lanes), []).append(
+                        (buffer, Affine(address.offset + address[loop.axis], address.terms))
+                    )
                 break
     return found if size <= NEAR_BYTES else {}
 

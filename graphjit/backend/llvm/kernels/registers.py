@@ -65,7 +65,9 @@ class Value:
 
 @dataclass
 class Accumulator:
-    """What an accumulator has collected; ``widened``: lanes of an inner simd loop that still have to be combined."""
+    """What an accumulator has collected; ``widened``: lanes of an inner simd loop that still have to be
+    combined.
+    """
 
     combine: str
     dtype: np.dtype
@@ -91,8 +93,12 @@ class Scope:
     pointers: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], str] = field(default_factory=dict)
     splats: dict[tuple[str, str, int], str] = field(default_factory=dict)  # scalars in every lane
     stored: Components = field(default_factory=dict)  # components of records that the loop body stores
-    records: dict[tuple[Record, int], list[str]] = field(default_factory=dict)  # whole records read so far, by unrolled copy
-    filled: dict[Record, dict[int, list[str]]] = field(default_factory=dict)  # elements of records that are not stored yet
+    records: dict[tuple[Record, int], list[str]] = field(
+        default_factory=dict
+    )  # whole records read so far, by unrolled copy
+    filled: dict[Record, dict[int, list[str]]] = field(
+        default_factory=dict
+    )  # elements of records that are not stored yet
 
 
 class Registers:
@@ -106,7 +112,9 @@ class Registers:
         self.values: dict[Ref, Value] = {}
         self.accumulators: dict[Ref, Accumulator] = {}
         self.lanes: Lanes | None = None
-        self.running: dict[Ref, Value] = {}  # stages of accumulators that go from lane to lane, in this simd loop
+        self.running: dict[
+            Ref, Value
+        ] = {}  # stages of accumulators that go from lane to lane, in this simd loop
         self.bound: dict[Axis, str] = {}  # value of each loop variable
         self.scopes: list[Scope] = [Scope()]
         self.elements = 1  # iterations of all open loops together
@@ -115,19 +123,26 @@ class Registers:
         self.status = "%status"  # where errors are noted: in a task, a cell of its own
         self.parallel = 0
         self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
-        self.reads: frozenset[Buffer] = frozenset()  # what this function loads: that had better stay in the caches
+        self.reads: frozenset[Buffer] = (
+            frozenset()
+        )  # what this function loads: that had better stay in the caches
         self.touched = 0  # bytes of all buffers that this function is given
         self.kept: Collection[Buffer] = ()  # of these, what later steps read
         self.fence = False  # whether any loop streams
-        self.ahead: Mapping[int, Places] = {}  # what loops in lanes fetch for the next iteration of one around them
+        self.ahead: Mapping[
+            int, Places
+        ] = {}  # what loops in lanes fetch for the next iteration of one around them
 
-    # ---------------------------------------------------------------------------------------------------- values
+    # ------------------------------------------------------------------------------------------------- values
 
     def settle(self, acc: Accumulator) -> None:
         """Combine unrolled copies and lanes of an accumulator in a fixed tree."""
         parts = acc.parts
         while len(parts) > 1:
-            parts = [self.scalars.combine(acc.combine, acc.dtype, acc.lanes, x, y) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+            parts = [
+                self.scalars.combine(acc.combine, acc.dtype, acc.lanes, x, y)
+                for x, y in zip(parts[::2], parts[1::2], strict=True)
+            ]
         acc.parts = [self.scalars.horizontal(acc.combine, acc.dtype, acc.lanes, parts[0])]
         acc.lanes, acc.widened = 1, False
 
@@ -166,11 +181,15 @@ class Registers:
         if key not in known:
             of = vector(element, lanes)
             first = self.fn.op(f"insertelement {of} poison, {element} {name}, i32 0")
-            known[key] = self.fn.op(f"shufflevector {of} {first}, {of} poison, <{lanes} x i32> zeroinitializer")
+            known[key] = self.fn.op(
+                f"shufflevector {of} {first}, {of} poison, <{lanes} x i32> zeroinitializer"
+            )
         return known[key]
 
     def multiple(self, name: str, factor: int) -> str:
-        """A loop variable times a stride; once for each pointer, as the addresses of a loop are faster that way."""
+        """A loop variable times a stride; once for each pointer, as the addresses of a loop are faster that
+        way.
+        """
         return name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
 
     def index(self, address: Address) -> Value:
@@ -186,10 +205,13 @@ class Registers:
         assert self.lanes is not None
         count = self.lanes.count
         base = self.splat(total, "i64", count)
-        parts = [self.fn.op(f"add <{count} x i64> {base}, {ramp(count, step, u * count * step)}") for u in range(self.lanes.unroll)]
+        parts = [
+            self.fn.op(f"add <{count} x i64> {base}, {ramp(count, step, u * count * step)}")
+            for u in range(self.lanes.unroll)
+        ]
         return Value(parts, i64, False)
 
-    # ---------------------------------------------------------------------------------------------------- memory
+    # ------------------------------------------------------------------------------------------------- memory
 
     def pointer(self, buffer: Buffer, address: Address) -> str:
         """Pointer to the element at ``address`` in the first lane."""
@@ -254,7 +276,9 @@ class Registers:
             self.fn.do("fence seq_cst")
         if self.status != "%status":
             self.module.ensure("gj_note_error", lambda _: NOTE_ERROR)
-            self.fn.do(f"call void @gj_note_error(ptr %status, i64 {self.fn.op(f'load i64, ptr {self.status}')})")
+            self.fn.do(
+                f"call void @gj_note_error(ptr %status, i64 {self.fn.op(f'load i64, ptr {self.status}')})"
+            )
         if self.heap:
             self.fn.do(f"call void @free(ptr {self.heap})")
         self.fn.do("ret void")

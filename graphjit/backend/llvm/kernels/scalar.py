@@ -2,7 +2,8 @@
 
 Job: one function per operation group; elementary functions come from ``graphjit.backend.llvm.math``.
 Input: operand names of one LLVM type.  Output: the result's name.
-Invariants: no fast-math flags, no contraction; integer division never traps; bool is i1 in registers and i8 in memory.
+Invariants: no fast-math flags, no contraction; integer division never traps; bool is i1 in registers and i8
+in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ MATH = {
     "arctanh": "atanh",
 }
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
-ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "roundeven", "sqrt": "sqrt", "abs": "fabs"}
+ROUNDING = {
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "rint": "roundeven",
+    "sqrt": "sqrt",
+    "abs": "fabs",
+}
 
 
 def kind(dtype: np.dtype) -> str:
@@ -77,7 +85,9 @@ def intrinsic(fn: Function, name: str, element: str, lanes: int, args: Sequence[
     symbol = f"llvm.{name}.{mangled(element, lanes)}"
     tail = ", i1" if extra else ""
     fn.module.declare(symbol, f"declare {of} @{symbol}({', '.join([of] * len(args))}{tail})")
-    return fn.op(f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)}{', i1 ' + extra if extra else ''})")
+    return fn.op(
+        f"call {of} @{symbol}({', '.join(f'{of} {a}' for a in args)}{', i1 ' + extra if extra else ''})"
+    )
 
 
 class Scalars:
@@ -93,7 +103,9 @@ class Scalars:
         element = kind(operand)
         of = vector(element, lanes)
         if op in MATH and operand.kind == "f":
-            return math.emit(fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", args, not self.straight)
+            return math.emit(
+                fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", args, not self.straight
+            )
         if op == "copy":
             return args[0]
         if op == "select":
@@ -108,8 +120,12 @@ class Scalars:
         return self.integer(op, operand, lanes, args)
 
     def together(self, op: str, operand: np.dtype, lanes: int, columns: Sequence[Sequence[str]]) -> list[str]:
-        """An elementary function of several vectors in one call; ``columns``: for each argument the vectors."""
-        return math.emit_together(self.fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", columns)
+        """An elementary function of several vectors in one call; ``columns``: for each argument the
+        vectors.
+        """
+        return math.emit_together(
+            self.fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", columns
+        )
 
     def compare(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """Ordered comparison; ``ne`` is true for NaN."""
@@ -141,16 +157,25 @@ class Scalars:
         return fn.op(f"trunc {of} {x} to {to}")
 
     def to_integer(self, source: np.dtype, target: np.dtype, lanes: int, x: str) -> str:
-        """astype of floating-point numbers.  What does not fit becomes what NumPy's C code gives on x86: the least number of the integer that the
-        instruction makes (64 bits for int64 and 32-bit unsigned, 32 bits for the shorter ones), cut to the target."""
+        """astype of floating-point numbers. What does not fit becomes what NumPy's C code gives on x86: the
+        least number of the integer that the instruction makes (64 bits for int64 and 32-bit unsigned, 32 bits
+        for the shorter ones), cut to the target.
+        """
         fn = self.fn
-        of, wide = vector(kind(source), lanes), vector("i64" if target.itemsize == 8 or target == np.dtype(np.uint32) else "i32", lanes)
+        of, wide = (
+            vector(kind(source), lanes),
+            vector("i64" if target.itemsize == 8 or target == np.dtype(np.uint32) else "i32", lanes),
+        )
         whole = fn.op(f"fptosi {of} {x} to {wide}")
-        if target == np.dtype(np.uint64):  # from 2**63 on the top bit apart from the rest; negative numbers wrap
+        if target == np.dtype(
+            np.uint64
+        ):  # from 2**63 on the top bit apart from the rest; negative numbers wrap
             half = constant(source.type(2.0**63), lanes)
             rest = fn.op(f"fptosi {of} {fn.op(f'fsub {of} {x}, {half}')} to {wide}")
             large = fn.op(f"xor {wide} {rest}, {constant(np.int64(-(2**63)), lanes)}")
-            return fn.op(f"select {vector('i1', lanes)} {fn.op(f'fcmp oge {of} {x}, {half}')}, {wide} {large}, {wide} {whole}")
+            return fn.op(
+                f"select {vector('i1', lanes)} {fn.op(f'fcmp oge {of} {x}, {half}')}, {wide} {large}, {wide} {whole}"
+            )
         to = vector(kind(target), lanes)
         return whole if to == wide else fn.op(f"trunc {wide} {whole} to {to}")
 
@@ -176,7 +201,9 @@ class Scalars:
         if op == "signbit":
             bits = vector("i64" if element == "double" else "i32", lanes)
             raw = fn.op(f"bitcast {of} {args[0]} to {bits}")
-            return fn.op(f"icmp slt {bits} {raw}, zeroinitializer" if lanes > 1 else f"icmp slt {bits} {raw}, 0")
+            return fn.op(
+                f"icmp slt {bits} {raw}, zeroinitializer" if lanes > 1 else f"icmp slt {bits} {raw}, 0"
+            )
         raise IRError(f"no floating-point operation {op}")
 
     def extremum(self, predicate: str, of: str, lanes: int, args: Sequence[str]) -> str:
@@ -204,7 +231,9 @@ class Scalars:
         if op == "neg":
             return fn.op(f"sub {of} {constant(dtype.type(0), lanes)}, {args[0]}")
         if op == "abs":
-            return args[0] if dtype.kind in "ub" else intrinsic(fn, "abs", element, lanes, args, extra="false")
+            return (
+                args[0] if dtype.kind in "ub" else intrinsic(fn, "abs", element, lanes, args, extra="false")
+            )
         if op in ("maximum", "fmax", "minimum", "fmin"):
             name = ("s" if dtype.kind == "i" else "u") + ("max" if op in ("maximum", "fmax") else "min")
             return intrinsic(fn, name, element, lanes, args)
@@ -231,7 +260,9 @@ class Scalars:
         return fn.op(f"select {choose} {inside}, {of} {moved}, {of} {constant(dtype.type(0), lanes)}")
 
     def divide(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:
-        """Floor division, modulo of the divisor's sign, C remainder; a zero divisor and min/-1 are replaced before the instruction."""
+        """Floor division, modulo of the divisor's sign, C remainder; a zero divisor and min/-1 are replaced
+        before the instruction.
+        """
         fn = self.fn
         x, y = args
         of, choose = vector(kind(dtype), lanes), vector("i1", lanes)
@@ -253,7 +284,9 @@ class Scalars:
         if op == "remainder":
             return fn.op(f"select {choose} {off}, {of} {fn.op(f'add {of} {rest}, {divisor}')}, {of} {rest}")
         quotient = fn.op(f"sdiv {of} {x}, {divisor}")
-        quotient = fn.op(f"select {choose} {off}, {of} {fn.op(f'sub {of} {quotient}, {one}')}, {of} {quotient}")
+        quotient = fn.op(
+            f"select {choose} {off}, {of} {fn.op(f'sub {of} {quotient}, {one}')}, {of} {quotient}"
+        )
         flipped = fn.op(f"sub {of} {zero}, {x}")
         return fn.op(f"select {choose} {negative}, {of} {flipped}, {of} {quotient}")
 

@@ -1,9 +1,10 @@
 """Elements at equal distances, for all lanes at once.
 
-Job: load and store what lies ``step`` elements apart without gather and scatter instructions, which take a cycle or more for each lane.
+Job: load and store what lies ``step`` elements apart without gather and scatter instructions, which take a
+cycle or more for each lane.
 Input: a base pointer, a step, a number of lanes.  Output: LLVM text in the function under construction.
-Invariants: nothing outside the elements asked for is touched, except that records of few elements are read whole where the buffer is known
-to hold whole records; components of one record share their loads.
+Invariants: nothing outside the elements asked for is touched, except that records of few elements are read
+whole where the buffer is known to hold whole records; components of one record share their loads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from graphjit.loops.ir import Address, Axis, Statement, Store
 RECORD = 4
 """Longest record read and written by whole vectors and shuffles.
 
-Records of 9 and 16 elements were 1.4 times slower that way than element by element, though the code is shorter.
+Records of 9 and 16 elements were 1.4 times slower that way than element by element, though the code is
+shorter.
 """
 
 Record = tuple[Buffer, Address]
@@ -26,9 +28,16 @@ Components = dict[Record, list[int]]
 
 
 def record_of(buffer: Buffer, address: Address, axis: Axis, lanes: int) -> tuple[Record, int, int] | None:
-    """The record that an element belongs to, its length and the element's number, when every lane has a record of its own in ``buffer``."""
+    """The record that an element belongs to, its length and the element's number, when every lane has a
+    record of its own in ``buffer``.
+    """
     step = address[axis]
-    if not 1 < step <= RECORD or lanes < 4 or buffer.size % step or any(c % step for c in address.terms.values()):
+    if (
+        not 1 < step <= RECORD
+        or lanes < 4
+        or buffer.size % step
+        or any(c % step for c in address.terms.values())
+    ):
         return None
     which = address.offset % step
     return (buffer, address - which), step, which
@@ -65,7 +74,9 @@ def load_elements(fn: Function, base: str, memory: str, size: int, step: int, la
     return found
 
 
-def store_elements(fn: Function, value: str, base: str, memory: str, size: int, step: int, lanes: int) -> None:
+def store_elements(
+    fn: Function, value: str, base: str, memory: str, size: int, step: int, lanes: int
+) -> None:
     """``base[0] = value[0], base[step] = value[1] ...`` by single stores."""
     of = vector(memory, lanes)
     if step == -1:
@@ -74,7 +85,9 @@ def store_elements(fn: Function, value: str, base: str, memory: str, size: int, 
         return
     for lane in range(lanes):
         place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {lane * step}") if lane else base
-        fn.do(f"store {memory} {fn.op(f'extractelement {of} {value}, i32 {lane}')}, ptr {place}, align {size}")
+        fn.do(
+            f"store {memory} {fn.op(f'extractelement {of} {value}, i32 {lane}')}, ptr {place}, align {size}"
+        )
 
 
 def backwards(fn: Function, value: str, element: str, lanes: int) -> str:

@@ -2,8 +2,8 @@
 
 Job: append the code of one function to a function under construction, inline or as a call.
 Input: builder function, name, number of lanes, precision, operands.  Output: the SSA name of the result.
-Invariants: no fast-math flags; every lane gives the bits that the scalar version gives; accuracy as in `FUNCTIONS`
-(measured in docs/accuracy.md); special values as in C99, Annex F.
+Invariants: no fast-math flags; every lane gives the bits that the scalar version gives; accuracy as in
+`FUNCTIONS` (measured in docs/accuracy.md); special values as in C99, Annex F.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ ELEMENTS = {"f64": "double", "f32": "float"}
 def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], inline: bool = True) -> str:
     """Append ``name(*args)`` to ``fn``; returns the result's SSA name.
 
-    ``kind`` is "f64" or "f32"; ``args`` are operands of type double/float for one lane, ``<lanes x double/float>`` else.
-    ``inline=False`` calls a function of the module that holds the same code, defined on first use.
+    ``kind`` is "f64" or "f32"; ``args`` are operands of type double/float for one lane, ``<lanes x
+    double/float>`` else. ``inline=False`` calls a function of the module that holds the same code, defined on
+    first use.
     """
     entry = FUNCTIONS[name]
     v = Vector(fn, ELEMENTS[kind], lanes)
@@ -45,8 +46,12 @@ def emit(fn: Function, name: str, lanes: int, kind: str, args: Sequence[str], in
     return entry.body(v, *args) if inline else emit_together(fn, name, lanes, kind, [[x] for x in args])[0]
 
 
-def emit_together(fn: Function, name: str, lanes: int, kind: str, columns: Sequence[Sequence[str]]) -> list[str]:
-    """``name`` of several vectors in one call, so that their instructions overlap; ``columns``: for each argument the vectors."""
+def emit_together(
+    fn: Function, name: str, lanes: int, kind: str, columns: Sequence[Sequence[str]]
+) -> list[str]:
+    """``name`` of several vectors in one call, so that their instructions overlap; ``columns``: for each
+    argument the vectors.
+    """
     entry, count = FUNCTIONS[name], len(columns[0])
     if entry.out_of_line:
         return [emit(fn, name, lanes, kind, args) for args in zip(*columns, strict=True)]
@@ -66,7 +71,9 @@ def _outlined(module: Module, symbol: str, entry: MathFunction, lanes: int, kind
     of = element if lanes == 1 else f"<{lanes} x {element}>"
     several = _several(of, count)
     names = [[f"%a{i}x{u}" for u in range(count)] for i in range(entry.arity)]
-    fn = Function(module, symbol, f"internal {several}", [(of, x) for column in names for x in column], ATTRIBUTES)
+    fn = Function(
+        module, symbol, f"internal {several}", [(of, x) for column in names for x in column], ATTRIBUTES
+    )
     values = [entry.body(Vector(fn, element, lanes), *args) for args in zip(*names, strict=True)]
     result = values[0] if count == 1 else "poison"
     if count > 1:

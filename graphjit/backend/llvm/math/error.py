@@ -1,11 +1,11 @@
 """erf, erfc, erfcx.
 
-Job: erfc(x) = e**(-x**2) t G(t) with t = 2 / (2 + x); erf and G are smooth, so each is one polynomial on each of sixteen
-intervals, whose coefficients are picked by a permutation.
-Input and output: as in `function`.
-Invariant: relative accuracy everywhere; -x**2 is carried as an unevaluated sum, so erfc keeps it down to its underflow.
-Method: substitution t as in Schonfelder, "Chebyshev expansions for the error and related functions", Math. Comp. 32 (1978);
-polynomials made for this project (`tables`).
+Job: erfc(x) = e**(-x**2) t G(t) with t = 2 / (2 + x); erf and G are smooth, so each is one polynomial on each
+of sixteen intervals, whose coefficients are picked by a permutation. Input and output: as in `function`.
+Invariant: relative accuracy everywhere; -x**2 is carried as an unevaluated sum, so erfc keeps it down to its
+underflow.
+Method: substitution t as in Schonfelder, "Chebyshev expansions for the error and related functions", Math.
+Comp. 32 (1978); polynomials made for this project (`tables`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """exp and what is built on it: exp2, expm1, sinh, cosh, tanh.
 
-Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions", 1980), a polynomial in
-r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need no branch.
-Input and output: as in `function`.
+Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions",
+1980), a polynomial in r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need
+no branch. Input and output: as in `function`.
 Invariant: the clamp lets NaN pass and keeps n inside the range of `Vector.scale`.
 Polynomials: weighted least-maximum fits made for this project in 50-digit arithmetic.
 """
@@ -219,8 +219,10 @@ def tanh(v: Vector, x: str) -> str:
 
 
 def half_exponentials(v: Vector, x: str) -> tuple[str, str, str, str, str]:
-    """(n, quarter, high, sinh_tail, cosh_tail) for |x| = n ln 2 + r: quarter = 4**-n, sinh(r) = high + sinh_tail, cosh(r) =
-    1 + cosh_tail, so that e**|x| and e**-|x| are 2**n (cosh(r) + sinh(r)) and 2**n quarter (cosh(r) - sinh(r))."""
+    """(n, quarter, high, sinh_tail, cosh_tail) for |x| = n ln 2 + r: quarter = 4**-n, sinh(r) = high +
+    sinh_tail, cosh(r) = 1 + cosh_tail, so that e**|x| and e**-|x| are 2**n (cosh(r) + sinh(r)) and 2**n
+    quarter (cosh(r) - sinh(r)).
+    """
     k = CONSTANTS[v.element]
     n, high, r = reduce(v, v.min(k.most + 1.0, v.abs(x)))
     power = v.scale(1.0, v.neg(n))

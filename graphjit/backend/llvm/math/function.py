@@ -2,7 +2,8 @@
 
 Job: hold what is known of each function: its code, its accuracy, its source.
 Input: bodies registered by the modules of this package.  Output: `FUNCTIONS`.
-Invariant: a body appends instructions to the builder's function and returns one SSA name; lanes never influence each other.
+Invariant: a body appends instructions to the builder's function and returns one SSA name; lanes never
+influence each other.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class MathFunction:
     out_of_line: bool  # long code: compiled once per process, called from everywhere
 
 
-def function(name: str, arity: int, ulp_f64: float, ulp_f32: float, source: str, out_of_line: bool = False) -> Callable:
+def function(
+    name: str, arity: int, ulp_f64: float, ulp_f32: float, source: str, out_of_line: bool = False
+) -> Callable:
     """Register a body ``(v, *args) -> name`` under ``name``; its docstring becomes the function's."""
 
     def register(body: Body) -> Body:

@@ -1,11 +1,12 @@
 """lgamma, digamma, trigamma.
 
-Job: sixteen polynomials on [1, 8.75), one recurrence below 1, Stirling's series above, reflection for negative arguments.
-Input and output: as in `function`.
-Invariant: relative accuracy for positive arguments, the zeros at 1, 2 and 1.4616 included; for negative ones the error is
-relative to the largest term of the reflection formula.  Poles: lgamma and trigamma give inf, digamma gives NaN at negative
-integers and an infinity of the other sign at a signed zero, as SciPy does.
-Formulas: Abramowitz & Stegun 6.1.17, 6.1.40, 6.3.5, 6.3.7, 6.3.18, 6.4.6, 6.4.7, 6.4.12; polynomials made for this project.
+Job: sixteen polynomials on [1, 8.75), one recurrence below 1, Stirling's series above, reflection for
+negative arguments. Input and output: as in `function`.
+Invariant: relative accuracy for positive arguments, the zeros at 1, 2 and 1.4616 included; for negative ones
+the error is relative to the largest term of the reflection formula. Poles: lgamma and trigamma give inf,
+digamma gives NaN at negative integers and an infinity of the other sign at a signed zero, as SciPy does.
+Formulas: Abramowitz & Stegun 6.1.17, 6.1.40, 6.3.5, 6.3.7, 6.3.18, 6.4.6, 6.4.7, 6.4.12; polynomials made for
+this project.
 """
 
 from __future__ import annotations

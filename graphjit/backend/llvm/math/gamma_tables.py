@@ -1,7 +1,8 @@
 """Tables of the gamma functions: coefficients of piecewise polynomials on [1, 8.75).
 
 Job: hold the numbers.  Input: none.  Output: `Table` constants, laid out as in `tables`.
-Invariant: near-minimax fits of the relative error in 40-digit arithmetic, rounded coefficient by coefficient; made for this project.
+Invariant: near-minimax fits of the relative error in 40-digit arithmetic, rounded coefficient by coefficient;
+made for this project.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """asin, acos, atan, atan2.
 
-Job: reduce to |argument| <= 1/2 (asin, acos) or <= 1 (atan), one polynomial in the square, and a multiple of pi/2 added in two
-parts.
-Input and output: as in `function`.
+Job: reduce to |argument| <= 1/2 (asin, acos) or <= 1 (atan), one polynomial in the square, and a multiple of
+pi/2 added in two parts. Input and output: as in `function`.
 Invariant: no branch; signs of zero and the infinite arguments of atan2 as in C99.
-Method: fdlibm's e_asin.c (Sun Microsystems, 1993) for the square-root substitution; polynomials made for this project.
+Method: fdlibm's e_asin.c (Sun Microsystems, 1993) for the square-root substitution; polynomials made for this
+project.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _quarter_turns(v: Vector, q: str, shape: str, base: Operand, base_rest: Oper
 
 
 def _asin_parts(v: Vector, x: str) -> tuple[str, str, str]:
-    """(small, s, shape): asin(s) = s (1 + shape); s = |x| where ``small`` holds, sqrt((1 - |x|) / 2) elsewhere."""
+    """(small, s, shape): asin(s) = s (1 + shape); s = |x| where ``small`` holds, sqrt((1 - |x|) / 2)
+    elsewhere.
+    """
     size = v.abs(x)
     small = v.lt(size, 0.5)
     square = v.select(small, v.mul(size, size), v.fma(size, -0.5, 0.5))
@@ -117,7 +119,8 @@ def acos(v: Vector, x: str) -> str:
 def _atan_shape(v: Vector, t: str) -> str:
     """atan(t) / t - 1.
 
-    Two chains that run side by side: the lower and the upper half.  Even and odd powers would cancel near t = 1.
+    Two chains that run side by side: the lower and the upper half. Even and odd powers would cancel near t =
+    1.
     """
     square = v.mul(t, t)
     coefficients = ATAN[v.element]
@@ -140,7 +143,9 @@ def atan(v: Vector, x: str) -> str:
     return v.copysign(value, x)
 
 
-@function("atan2", 2, 1.5, 1.5, "own polynomial on [0, 1] of the quotient of the smaller by the larger argument")
+@function(
+    "atan2", 2, 1.5, 1.5, "own polynomial on [0, 1] of the quotient of the smaller by the larger argument"
+)
 def atan2(v: Vector, y: str, x: str) -> str:
     """Angle of the point (x, y) in (-pi, pi]; C99's table for zeros and infinities."""
     high, low, _ = TRIGONOMETRIC[v.element].parts

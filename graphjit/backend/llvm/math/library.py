@@ -1,9 +1,10 @@
 """Code compiled once per process and called from every module: rare paths and long functions.
 
 Job: define such routines, compile them when first needed, declare them in the modules that call them.
-Input: routine bodies in terms of `Vector`.  Output: calls; ``provide(symbol)`` for modules that come from elsewhere (a cache).
-Invariant: a routine's symbol names everything that its code depends on (routine, element, lanes, kind of processor), and its
-native code lives as long as the process.
+Input: routine bodies in terms of `Vector`. Output: calls; ``provide(symbol)`` for modules that come from
+elsewhere (a cache).
+Invariant: a routine's symbol names everything that its code depends on (routine, element, lanes, kind of
+processor), and its native code lives as long as the process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _compiled: dict[str, NativeModule] = {}
 _lock = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
-    # A fork waits for a routine that another thread is compiling: a lock held by it would stay taken in the child.
+    # A fork waits for a routine that another thread is compiling: a lock held by it would stay taken in the
+    # child.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
@@ -55,7 +57,9 @@ def routine(name: str, arity: int, opt: int = 2) -> Callable[[Body], Routine]:
 
 
 def call(v: Vector, name: str, args: Sequence[str]) -> str:
-    """A call of the compiled routine, or elementary function, ``name``; `provide` makes it known before the module is linked."""
+    """A call of the compiled routine, or elementary function, ``name``; `provide` makes it known before the
+    module is linked.
+    """
     symbol = f"{PREFIX}.{name}.{SUFFIX[v.element]}.{v.lanes}.{'avx512' if v.avx512 else 'any'}"
     v.fn.module.declare(symbol, f"declare {v.of} @{symbol}({', '.join([v.of] * len(args))})")
     return v.fn.op(f"call {v.of} @{symbol}({', '.join(f'{v.of} {a}' for a in args)})")
@@ -67,7 +71,8 @@ def is_routine(symbol: str) -> bool:
 
 
 def provide(*symbols: str) -> None:
-    """Compile the routines that ``symbols`` name, where that has not happened yet, so that modules may refer to them: one module for each level of code generation.
+    """Compile the routines that ``symbols`` name, where that has not happened yet, so that modules may refer
+    to them: one module for each level of code generation.
 
     What is compiled at a low level calls nothing of a higher one, so low levels come first.
     """
@@ -80,7 +85,11 @@ def provide(*symbols: str) -> None:
             opt = places[symbol] = ROUTINES[name].opt if name in ROUTINES else 2
             module = levels.setdefault(opt, Module(PREFIX))
             _define(module, symbol)
-            missing += [other for other in module.declared_names if is_routine(other) and other not in _compiled and other not in missing]
+            missing += [
+                other
+                for other in module.declared_names
+                if is_routine(other) and other not in _compiled and other not in missing
+            ]
         for opt in sorted(levels):
             native = NativeModule(levels[opt].render(), opt, library=True)
             for symbol in missing:

@@ -1,4 +1,5 @@
-"""Logarithms and what is built on them: log1p, log2, log10, inverse hyperbolic functions, log_expit, logaddexp.
+"""Logarithms and what is built on them: log1p, log2, log10, inverse hyperbolic functions, log_expit,
+logaddexp.
 
 Job: x = m 2**e with m in [3/4, 3/2), s = (m - 1) / (m + 1), log(m) = 2 atanh(s) by a polynomial in s**2.
 Input and output: as in `function`.
@@ -32,7 +33,9 @@ LOG2 = {
     "float": Base((1.4426950216293335, 1.925963033500011e-08), (1.0, 0.0)),
 }
 LOG10 = {
-    "double": Base((0.4342944819032518, 1.098319650216765e-17), (0.30102999566395283, 2.8363394551044964e-14)),
+    "double": Base(
+        (0.4342944819032518, 1.098319650216765e-17), (0.30102999566395283, 2.8363394551044964e-14)
+    ),
     "float": Base((0.4342944920063019, -1.0103049952192578e-08), (0.301025390625, 4.605039066518657e-06)),
 }
 HUGE = {"double": 2.0**100, "float": 2.0**50}  # x**2 + 1 == x**2 long before, no overflow yet
@@ -73,7 +76,9 @@ def log(v: Vector, x: str) -> str:
 
 
 def log1p_sum(v: Vector, high: str, low: Operand, extra: Operand = 0.0) -> str:
-    """log(1 + high + low) + extra * ln 2 for high >= -1 and a low within high's last place; infinities and NaN pass."""
+    """log(1 + high + low) + extra * ln 2 for high >= -1 and a low within high's last place; infinities and
+    NaN pass.
+    """
     k = EXPONENTIAL[v.element]
     total = v.add(high, 1.0)
     above = v.gt(high, 1.0)
@@ -105,7 +110,9 @@ def _log_in_base(v: Vector, x: str, base: Base) -> str:
     high = v.sub(f, half)
     low = v.add(v.sub(v.sub(v.sub(f, high), half), half_rest), tail)
     product = v.mul(high, base.factor[0])
-    product_rest = v.fma(low, base.factor[0], v.fma(high, base.factor[1], v.fma(high, base.factor[0], v.neg(product))))
+    product_rest = v.fma(
+        low, base.factor[0], v.fma(high, base.factor[1], v.fma(high, base.factor[0], v.neg(product)))
+    )
     whole = e if base.two[0] == 1.0 else v.mul(e, base.two[0])
     total = v.add(whole, product)
     rest = v.add(v.add(v.sub(whole, total), product), product_rest)

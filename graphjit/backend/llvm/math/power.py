@@ -1,11 +1,11 @@
 """pow, cbrt, hypot.
 
-Job: x**y = e**(y log x) with log x carried as an unevaluated sum of about 68 bits; roots by a polynomial and Newton's method.
-Input and output: as in `function`.
-Invariant of pow: the code in the loop is for positive normal x and results inside the range; all else (negative bases,
-zero, subnormals, overflow, NaN) goes to the library's complete version by one test.
-Method of the logarithm: table of c near x, log x = k ln 2 + log c + log(1 + r), r = x/c - 1, after P. T. P. Tang, "Table-driven
-implementation of the logarithm function", ACM TOMS 16 (1990); polynomials made for this project.
+Job: x**y = e**(y log x) with log x carried as an unevaluated sum of about 68 bits; roots by a polynomial and
+Newton's method. Input and output: as in `function`. Invariant of pow: the code in the loop is for positive
+normal x and results inside the range; all else (negative bases, zero, subnormals, overflow, NaN) goes to the
+library's complete version by one test. Method of the logarithm: table of c near x, log x = k ln 2 + log c +
+log(1 + r), r = x/c - 1, after P. T. P. Tang, "Table-driven implementation of the logarithm function", ACM
+TOMS 16 (1990); polynomials made for this project.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from graphjit.backend.llvm.math.function import function
 from graphjit.backend.llvm.math.library import routine
 from graphjit.backend.llvm.writing.vector import INF, NAN, SMALLEST_NORMAL, Vector, double_bits
 
-FIRST_INTERVAL = 0x3FE6555555555556  # 0.6979...: the sixteen intervals begin here; one of them has 1 in its middle
+FIRST_INTERVAL = (
+    0x3FE6555555555556  # 0.6979...: the sixteen intervals begin here; one of them has 1 in its middle
+)
 LARGEST_SAFE = 707.0  # |y log x| up to here gives a normal result
 
 # (log(1 + r) - r + r**2/2) * -2 / r**3
@@ -33,7 +35,13 @@ LOG_TAIL = (
     -0.18189768164263603,
 )
 # (log(1 + r) - r) / r**2 and (e**r - 1 - r) / r**2, to float32's accuracy in float64 arithmetic
-SHORT_LOG_TAIL = (-0.5000000000122959, 0.33333328531023937, -0.24999989633090808, 0.2001757130967216, -0.1668783259483514)
+SHORT_LOG_TAIL = (
+    -0.5000000000122959,
+    0.33333328531023937,
+    -0.24999989633090808,
+    0.2001757130967216,
+    -0.1668783259483514,
+)
 SHORT_EXP_TAIL = (
     0.5000000079417555,
     0.16666666814113779,
@@ -43,7 +51,13 @@ SHORT_EXP_TAIL = (
     0.00019912987183087625,
 )
 # m**(-1/3) on [3/4, 3/2)
-INVERSE_CUBE_ROOT = (1.838019459167171, -1.7209962084116857, 1.3605210511898198, -0.5769922326732716, 0.09941026400008438)
+INVERSE_CUBE_ROOT = (
+    1.838019459167171,
+    -1.7209962084116857,
+    1.3605210511898198,
+    -0.5769922326732716,
+    0.09941026400008438,
+)
 
 
 def table_split(v: Vector, pattern: str) -> tuple[str, str, list[str]]:
@@ -156,7 +170,13 @@ def _short_pow(v: Vector, x: str, y: str) -> str:
     return v.unlikely(v.mask.not_(usual), value, lambda: pow_complete(v, x, y))
 
 
-@function("cbrt", 1, 0.75, 0.75, "polynomial for m**(-1/3), one step of fourth order, one of Newton's with an exact remainder")
+@function(
+    "cbrt",
+    1,
+    0.75,
+    0.75,
+    "polynomial for m**(-1/3), one step of fourth order, one of Newton's with an exact remainder",
+)
 def cbrt(v: Vector, x: str) -> str:
     """Cube root; of negative numbers too; exact for exact cubes."""
     m, e = v.split(v.abs(x))

@@ -2,8 +2,9 @@
 
 Job: x - trunc(x / y) y, with x's sign, without rounding.
 Input and output: as in `function`.
-Invariant: while the rounded quotient is below 2**53 (2**24 in float32), its integer part is the true one or one above it, and
-x - q y is a multiple of y's last place below |y| in size, so one FMA gives it exactly; larger quotients take the library's path.
+Invariant: while the rounded quotient is below 2**53 (2**24 in float32), its integer part is the true one or
+one above it, and x - q y is a multiple of y's last place below |y| in size, so one FMA gives it exactly;
+larger quotients take the library's path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ STEP = 11  # a remainder below 2**53 times 2**11 is below 2**64
 
 
 def _magnitude(v: Vector, a: str, b: str) -> tuple[str, str]:
-    """(remainder, quotient) of a, b >= 0; the remainder is right for quotients below 2**53 (2**24 in float32)."""
+    """(remainder, quotient) of a, b >= 0; the remainder is right for quotients below 2**53 (2**24 in
+    float32).
+    """
     quotient = v.div(a, b)
     r = v.fnma(v.trunc(quotient), b, a)
     r = v.select(v.lt(r, 0.0), v.add(r, b), r)

@@ -1,7 +1,10 @@
-"""Tables of sixteen columns: coefficients of piecewise polynomials, one row a power, one column an interval k = 0 ... 15.
+"""Tables of sixteen columns: coefficients of piecewise polynomials, one row a power, one column an interval k
+= 0 ... 15.
 
-Job: hold the numbers and evaluate them.  Input: where an argument lies.  Output: `Table` constants, polynomial values.
-Invariant: near-minimax fits of the relative error in 50-digit arithmetic, rounded coefficient by coefficient; made for this project.
+Job: hold the numbers and evaluate them. Input: where an argument lies. Output: `Table` constants, polynomial
+values.
+Invariant: near-minimax fits of the relative error in 50-digit arithmetic, rounded coefficient by coefficient;
+made for this project.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from graphjit.backend.llvm.writing.vector import Table, Vector
 
 
 def piecewise(v: Vector, table: Table, width: float, x: str) -> tuple[list[str], str]:
-    """(coefficients, d): those of the interval of x, and x relative to the interval's centre, a multiple of ``width``."""
+    """(coefficients, d): those of the interval of x, and x relative to the interval's centre, a multiple of
+    ``width``.
+    """
     n, shifted = v.nearest(x, 1.0 / width)
     return v.lookup(table, v.to_bits(shifted)), v.fnma(n, width, x)
 

@@ -1,9 +1,10 @@
 """sin, cos, tan.
 
-Job: |x| = n pi/2 + r; polynomials for sin(r) and cos(r) on |r| <= pi/4; n chooses between them and gives the sign.
-Input and output: as in `function`.
-Invariant: below `Constants.limit` the reduction by three parts of pi/2 has a relative error below 2**-55 (2**-25 in float32);
-arguments beyond it, infinities included, take the library's path (Payne and Hanek's reduction).
+Job: |x| = n pi/2 + r; polynomials for sin(r) and cos(r) on |r| <= pi/4; n chooses between them and gives the
+sign. Input and output: as in `function`.
+Invariant: below `Constants.limit` the reduction by three parts of pi/2 has a relative error below 2**-55
+(2**-25 in float32); arguments beyond it, infinities included, take the library's path (Payne and Hanek's
+reduction).
 Method: Cody and Waite with fused multiply-add: |x| - n * high is exact.  Polynomials made for this project.
 """
 
@@ -86,7 +87,9 @@ TWO_OVER_PI_WORDS = (
 
 
 def reduce(v: Vector, size: str) -> tuple[str, str, str]:
-    """(r, "", n) of 0 <= size < limit: size - n pi/2 = r within one unit in r's last place, n as the last bits of integers."""
+    """(r, "", n) of 0 <= size < limit: size - n pi/2 = r within one unit in r's last place, n as the last
+    bits of integers.
+    """
     high, middle, low = CONSTANTS[v.element].parts
     n, shifted = v.nearest(size, TWO_OVER_PI)
     r = v.fnma(n, low, v.fnma(n, middle, v.fnma(n, high, size)))
@@ -151,7 +154,9 @@ def cos_of(v: Vector, x: str, r: str, rest: str, n: str) -> str:
 
 
 def tan_of(v: Vector, x: str, r: str, rest: str, n: str) -> str:
-    """tan(x) from the reduced |x|: sin/cos or -cos/sin, both as unevaluated sums, with one correction of the quotient."""
+    """tan(x) from the reduced |x|: sin/cos or -cos/sin, both as unevaluated sums, with one correction of the
+    quotient.
+    """
     square = v.mul(r, r)
     sine_tail = sin_tail(v, r, rest, square)
     sine = v.add(r, sine_tail)
@@ -206,7 +211,10 @@ def _huge(v: Vector, x: str, final: Final) -> str:
     start = bits.add(exponent, 64 - 2 - 1075)
     symbol = "gj_two_over_pi"
     words = ", ".join(f"i64 {w}" for w in TWO_OVER_PI_WORDS)
-    fn.module.add_global(symbol, f"@{symbol} = private unnamed_addr constant [{len(TWO_OVER_PI_WORDS)} x i64] [{words}], align 8")
+    fn.module.add_global(
+        symbol,
+        f"@{symbol} = private unnamed_addr constant [{len(TWO_OVER_PI_WORDS)} x i64] [{words}], align 8",
+    )
     base = fn.op(f"getelementptr i64, ptr @{symbol}, i64 {bits.lshr(start, 6)}")
     places = [base] + [fn.op(f"getelementptr i64, ptr {base}, i64 {i}") for i in (1, 2, 3)]
     raw = [fn.op(f"load i64, ptr {place}, align 8") for place in places]
@@ -220,7 +228,10 @@ def _huge(v: Vector, x: str, final: Final) -> str:
     # top . second: two bits of quadrant, then the fraction
     n = bits.lshr(bits.add(top, 1 << 61), 62)
     nearest = bits.sub(top, bits.shl(n, 62))
-    whole = long.or_(long.shl(bits.convert("zext", nearest, long), 64), bits.convert("zext", long.convert("trunc", second, bits), long))
+    whole = long.or_(
+        long.shl(bits.convert("zext", nearest, long), 64),
+        bits.convert("zext", long.convert("trunc", second, bits), long),
+    )
     sign = long.ashr(whole, 127)
     size = long.sub(long.xor(whole, sign), sign)
     fn.module.declare("llvm.ctlz.i128", "declare i128 @llvm.ctlz.i128(i128, i1)")

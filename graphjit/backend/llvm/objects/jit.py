@@ -60,7 +60,9 @@ def host() -> tuple[llvm.Target, str, str]:
 def target_machine(opt: int = 2) -> llvm.TargetMachine:
     """A new target machine; an execution engine takes ownership of the one it is given."""
     target, cpu, features = host()
-    return target.create_target_machine(cpu=cpu, features=features, opt=opt, reloc="default", codemodel="jitdefault", jit=True)
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=opt, reloc="default", codemodel="jitdefault", jit=True
+    )
 
 
 @cache
@@ -72,9 +74,11 @@ def _interrupts() -> set[int]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Signal handlers wait: an exception between LLVM's taking an object over and llvmlite's noting it would free the object twice.
+    """Signal handlers wait: an exception between LLVM's taking an object over and llvmlite's noting it would
+    free the object twice.
 
-    Where another thread of the program takes signals, Python runs the handler all the same: then this is no protection.
+    Where another thread of the program takes signals, Python runs the handler all the same: then this is no
+    protection.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -101,7 +105,9 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
     helper = threading.Thread(target=run, name="graphjit-llvm")
     started = False
     with _lock:
-        before = threading.stack_size(STACK)  # of every thread that starts in between: there is no setting for one
+        before = threading.stack_size(
+            STACK
+        )  # of every thread that starts in between: there is no setting for one
         try:
             helper.start()
             started = True
@@ -127,14 +133,16 @@ def _parsed(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
 class NativeModule:
     """Executable code of one module; alive until `close`."""
 
-    def __init__(self, text: str, opt: int = 2, below: NativeModule | None = None, library: bool = False) -> None:
+    def __init__(
+        self, text: str, opt: int = 2, below: NativeModule | None = None, library: bool = False
+    ) -> None:
         """Compile ``text``.
 
         Args:
-            text: LLVM assembly.
-            opt: the level of code generation: 0 is three to ten times faster to compile, for code that is no inner loop.
-            below: a module whose addresses ``text`` holds; it lives and ends with this one.
-            library: ``text`` is the same in every process and holds no address: its object code is kept on disk (`store`).
+            text: LLVM assembly. opt: the level of code generation: 0 is three to ten times faster to compile,
+            for code that is no inner loop. below: a module whose addresses ``text`` holds; it lives and ends
+            with this one. library: ``text`` is the same in every process and holds no address: its object
+            code is kept on disk (`store`).
         """
         self._below = below
         _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(text, opt))
@@ -148,7 +156,8 @@ class NativeModule:
         code = store.find(name)
         with _lock, _undisturbed():
             if code is None:
-                # Not through LLVM's hook for caches: what a signal handler raises in a callback from C is lost.
+                # Not through LLVM's hook for caches: what a signal handler raises in a callback from C is
+                # lost.
                 machine = target_machine(opt)
                 code = machine.emit_object(_parsed(text, machine))
                 store.keep(name, code)

@@ -4,7 +4,8 @@ Job: compile each function at the level of code generation that it is worth.
 Input: a `Module`.  Output: a `NativeModule` with the drivers, which keeps the kernels alive.
 Invariant: the code does the same at every level; only its speed and the time to make it differ.
 
-A driver costs ten times less to compile at the lowest level.  A module of its own costs as much as some tens of lines, so a short driver stays with its kernels.
+A driver costs ten times less to compile at the lowest level. A module of its own costs as much as some tens
+of lines, so a short driver stays with its kernels.
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ SHORT_DRIVERS = 40
 """Lines of drivers up to which they stay with their kernels."""
 
 SHORT_NS = 1_000
-"""Estimated time of a run up to which calling the program takes most of the time: what costs a tenth of the compilation would save nanoseconds."""
+"""Estimated time of a run up to which calling the program takes most of the time: what costs a tenth of the
+compilation would save nanoseconds.
+"""
 
 LONG_MODULE = 4_000
-"""Lines of kernels in one module at the most: some 0.2 s of code generation, after which Ctrl-C is heard.  The next module costs 2 ms."""
+"""Lines of kernels in one module at the most: some 0.2 s of code generation, after which Ctrl-C is heard. The
+next module costs 2 ms.
+"""
 
 
 def link(module: Module, nanoseconds: int) -> NativeModule:
-    """Compile ``module``, one run of which takes about so long; what it declares must be known already (`symbols.provide`)."""
+    """Compile ``module``, one run of which takes about so long; what it declares must be known already
+    (`symbols.provide`).
+    """
     opt = 1 if nanoseconds <= SHORT_NS else 2
     drivers, kernels = module.drivers(), module.kernels()
     if not kernels:

@@ -2,14 +2,16 @@
 
 Job: find what an earlier process compiled, keep what this one compiles.
 Input: a key that says everything the code depends on.  Output: object code, or None.
-Invariants: nothing is read, replaced or deleted but files that this module wrote: regular files of this user with mode 600, one name and a
-name of ours, in a folder of mode 700 that bears our mark.  The folder is opened once and used by descriptor, so whoever exchanges it or its
-parents gains nothing.  What else lies where a file or the folder should be stays as it is: the store is off for this process then, and says
-so once.  What is damaged or cannot be read counts as missing; a file appears whole or not at all; together they take at most `LIMIT` bytes,
-those unused for longest go first.  Nothing here raises.
+Invariants: nothing is read, replaced or deleted but files that this module wrote: regular files of this user
+with mode 600, one name and a name of ours, in a folder of mode 700 that bears our mark. The folder is opened
+once and used by descriptor, so whoever exchanges it or its parents gains nothing. What else lies where a file
+or the folder should be stays as it is: the store is off for this process then, and says so once. What is
+damaged or cannot be read counts as missing; a file appears whole or not at all; together they take at most
+`LIMIT` bytes, those unused for longest go first. Nothing here raises.
 
-The library (entry points, thread pool, parts of matrix products, rare paths of elementary functions) is the same in every process, like the
-library that other packages bring along compiled.  Programs of users are not kept.
+The library (entry points, thread pool, parts of matrix products, rare paths of elementary functions) is the
+same in every process, like the library that other packages bring along compiled. Programs of users are not
+kept.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _MARK_TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Object code of gra
 _TEMPORARY = "new-"
 _HEX = frozenset("0123456789abcdef")
 _CHECK = 32
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe must not stop us
+_READ = (
+    os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+)  # a pipe must not stop us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _ABLE = (
     hasattr(os, "geteuid")
@@ -53,7 +57,9 @@ class _Folder:
         self.identity = _identity(os.fstat(descriptor)) if descriptor is not None else None
 
     def is_open(self) -> bool:
-        """Whether the descriptor is still that of the folder: programs that become daemons close all there are."""
+        """Whether the descriptor is still that of the folder: programs that become daemons close all there
+        are.
+        """
         if self.descriptor is None:
             return True
         try:
@@ -63,7 +69,9 @@ class _Folder:
 
 
 _opened: dict[str, _Folder] = {}
-"""By path; changed by single operations of the dictionary only, since a lock might be held when the process forks."""
+"""By path; changed by single operations of the dictionary only, since a lock might be held when the process
+forks.
+"""
 
 
 def _digest(content: bytes) -> bytes:
@@ -152,7 +160,9 @@ def _say(where: str, reason: Exception) -> None:
 
 
 def _open_folder(where: str) -> int | None:
-    """The folder, made and marked if need be; None where that cannot be, said if something lies in the way."""
+    """The folder, made and marked if need be; None where that cannot be, said if something lies in the
+    way.
+    """
     descriptor = None
     try:
         _make_folders(where)
@@ -178,7 +188,9 @@ def _open_folder(where: str) -> int | None:
 
 
 def _make_folders(where: str) -> None:
-    """Folders up to ``where``, those that are made for this user only, whatever the process allows others in new ones."""
+    """Folders up to ``where``, those that are made for this user only, whatever the process allows others in
+    new ones.
+    """
     missing = []
     while not os.path.lexists(where):
         missing.append(where)
@@ -266,7 +278,9 @@ def _trim(at: int) -> None:
     """Delete what was used longest ago until the rest fits."""
     files = []
     for name in filter(_is_our_name, os.listdir(at)):
-        with suppress(OSError, _InTheWayError):  # another process may trim as well; what is not ours does not count
+        with suppress(
+            OSError, _InTheWayError
+        ):  # another process may trim as well; what is not ours does not count
             facts = _facts(at, name)
             _check_ours(name, facts)
             files.append((facts.st_mtime_ns, facts.st_size, name))

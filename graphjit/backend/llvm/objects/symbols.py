@@ -26,7 +26,9 @@ _ready: set[str] = set()
 
 
 def provide(module: Module) -> None:
-    """Compile the library code that ``module`` declares; what it shares a level of code generation with goes into one module."""
+    """Compile the library code that ``module`` declares; what it shares a level of code generation with goes
+    into one module.
+    """
     names = module.declared_names
     general.ensure_parts(part for name in names for part in general.needed(name))
     library.provide(*filter(library.is_routine, names))

@@ -1,12 +1,16 @@
 """Products that need no packing buffer, written out for their shape.
 
-Job: the loops around the register tiles for a product whose B is read in place (or packed at once, when small), over the whole batch.
-Input: shape and strides, all known.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
-Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and storage order alone; each element of C is
-the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, except that of a small C of many terms fixed segments of k are summed apart,
-that long rows are streamed (`streamed.py`), and that few columns are dot products (`dots.py`).
+Job: the loops around the register tiles for a product whose B is read in place (or packed at once, when
+small), over the whole batch.
+Input: shape and strides, all known. Output: one function ``name(context, block)`` in the program's module,
+and how to call it.
+Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and
+storage order alone; each element of C is the sum of chains of fused multiply-adds in the order of k, of some
+256 terms each, except that of a small C of many terms fixed segments of k are summed apart, that long rows
+are streamed (`streamed.py`), and that few columns are dot products (`dots.py`).
 
-Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and those of few rows cannot repay them.
+Packing costs a pass over B, the library's product some hundred nanoseconds of decisions: small products and
+those of few rows cannot repay them.
 """
 
 from __future__ import annotations
@@ -20,7 +24,14 @@ from graphjit.backend.llvm.products.dots import PARAMETERS as DOTS_PARAMETERS
 from graphjit.backend.llvm.products.dots import declare as declare_dots
 from graphjit.backend.llvm.products.dots import rows_for
 from graphjit.backend.llvm.products.pack import call_pack, declare_transpose
-from graphjit.backend.llvm.products.room import MAX_SEGMENTS, PARTIAL_BYTES, ROOM, SEGMENT, give_room, take_room
+from graphjit.backend.llvm.products.room import (
+    MAX_SEGMENTS,
+    PARTIAL_BYTES,
+    ROOM,
+    SEGMENT,
+    give_room,
+    take_room,
+)
 from graphjit.backend.llvm.products.streamed import PARAMETERS as ROWS_PARAMETERS
 from graphjit.backend.llvm.products.streamed import ROWS
 from graphjit.backend.llvm.products.streamed import declare as declare_rows
@@ -31,7 +42,8 @@ from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import DRIVER, HOT, Value, Writer
 
 IN_PLACE_BYTES = 128 << 10
-"""Size of B up to which many rows read it in place: it stays in the second-level cache, far from filling it."""
+"""Size of B up to which many rows read it in place: it stays in the second-level cache, far from filling it.
+"""
 PACKED_BYTES = 32 << 10
 """Size of B up to which it is packed when its rows are not contiguous."""
 PACKED_ON_STACK = 4 << 10
@@ -63,17 +75,25 @@ ADD_LANES = 5
 COPY = 5
 """Cycles to copy an element of B that does not lie next to the one before."""
 NARROW = 0.55
-"""Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its own."""
+"""Cycles per element of A in a register tile with one vector of columns: each is spread over a vector of its
+own.
+"""
 FEW = 16
-"""Multiply-adds of vectors up to which every row of such a product is written out; beyond that one row is, in a loop, which compiles sooner."""
+"""Multiply-adds of vectors up to which every row of such a product is written out; beyond that one row is, in
+a loop, which compiles sooner.
+"""
 SMALL = 8
-"""Rows and terms up to which products of one vector of columns are written out: to set up a register tile takes longer than such a product."""
+"""Rows and terms up to which products of one vector of columns are written out: to set up a register tile
+takes longer than such a product.
+"""
 SEVERAL = 32
 """Products of a batch from which that is done: fewer do not repay 3 ms of compilation."""
 BLOCK_NS = 5_000
 """Estimated work of a block at the least ..."""
 SMALL_BLOCK_NS = WORTH_SPINNING_NS
-"""... or so little where there are not more than SMALL_BLOCKS: workers that are awake then halve a product of a few microseconds."""
+"""... or so little where there are not more than SMALL_BLOCKS: workers that are awake then halve a product of
+a few microseconds.
+"""
 SMALL_BLOCKS = 4
 MAX_BLOCKS = 64
 
@@ -92,14 +112,18 @@ class Matrices:
 
     @cached_property
     def swapped(self) -> bool:
-        """Whether C = B^T A^T is computed instead: a column is a row then, and A may be what is read in vectors."""
+        """Whether C = B^T A^T is computed instead: a column is a row then, and A may be what is read in
+        vectors.
+        """
         return self.n == 1 and self.m > 1 and self.lhs[0] == 1
 
     def oriented(self) -> Matrices:
         """The product to compute, with operands exchanged when `swapped`."""
         if not self.swapped:
             return self
-        return Matrices(1, self.m, self.k, self.rhs[::-1], self.lhs[::-1], self.batch, self.batch_strides[::-1])
+        return Matrices(
+            1, self.m, self.k, self.rhs[::-1], self.lhs[::-1], self.batch, self.batch_strides[::-1]
+        )
 
 
 @dataclass(frozen=True)
@@ -165,15 +189,30 @@ def plan(product: Matrices, tile: Tile) -> Plan | None:
         chunk = CHUNK if p.m == 1 else min(CHUNK, SUMS // p.m, -(-vectors // PANELS))
         chunks = Tiling(p.m, 1, even_panels(vectors, chunk))
         nanoseconds = p.batch * max(nbytes // BYTES_PER_NS, p.m * p.n * p.k // (6 * tile.lanes))
-        parts = max(1, min(STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS))
-        return Plan(p, tile, chunks, False, ROWS, parts if p.batch == p.m == 1 else 1, nanoseconds, order, True)
+        parts = max(
+            1,
+            min(
+                STREAM_SEGMENTS, PARTIAL_BYTES // (tile.size * p.n) + 1, p.k // ROWS, nanoseconds // BLOCK_NS
+            ),
+        )
+        return Plan(
+            p, tile, chunks, False, ROWS, parts if p.batch == p.m == 1 else 1, nanoseconds, order, True
+        )
     if p.lhs[1] == 1 and 1 < p.n < tile.lanes // 2 and nbytes <= PACKED_BYTES and _dots_pay(p, tile):
         rows = Tiling(rows_for(p.n), -(-p.m // rows_for(p.n)), even_panels(1, 1))
-        nanoseconds = p.batch * max(p.m * p.n * p.k // (6 * tile.lanes), p.m * p.k * tile.size // BYTES_PER_NS // 2)
+        nanoseconds = p.batch * max(
+            p.m * p.n * p.k // (6 * tile.lanes), p.m * p.k * tile.size // BYTES_PER_NS // 2
+        )
         return Plan(p, tile, rows, p.rhs[0] != 1, p.k, 1, nanoseconds, order, dots=True)
     everything = p.batch * (p.m * p.k + p.k * p.n + p.m * p.n) * tile.size
     # Operands from memory are read in long pieces of their rows: a narrow panel jumps from page to page.
-    least = 2 * tile.vectors if p.batch > 1 and everything > CACHE_BYTES else tile.vectors if nbytes > FAR_BYTES else 1
+    least = (
+        2 * tile.vectors
+        if p.batch > 1 and everything > CACHE_BYTES
+        else tile.vectors
+        if nbytes > FAR_BYTES
+        else 1
+    )
     chosen = tiling(tile, p.m, p.n, min(p.k, K_BLOCK), least)
     if contiguous and nbytes > IN_PLACE_BYTES and chosen.tiles > FEW_TILES:
         return None
@@ -200,10 +239,14 @@ def _dots_pay(p: Matrices, tile: Tile) -> bool:
 
 
 def emit_direct(module: Module, name: str, plan: Plan) -> None:
-    """Add ``name(context, block)``: context holds A, B, C (of the oriented product) and the room for partial sums."""
+    """Add ``name(context, block)``: context holds A, B, C (of the oriented product) and the room for partial
+    sums.
+    """
     p, tile, shape = plan.product, plan.tile, plan.tiling
     size = tile.size
-    w = Writer(module, name, [("ptr", "context"), ("i64", "block")], attributes=HOT if plan.written_out else DRIVER)
+    w = Writer(
+        module, name, [("ptr", "context"), ("i64", "block")], attributes=HOT if plan.written_out else DRIVER
+    )
     a, b, c, partial = (w.load("ptr", w.at("%context", 8 * i)) for i in range(4))
     buffer = _take_buffer(w, plan)
     counts = (p.batch, p.k // ROWS if plan.streams else p.k, len(shape.panels), shape.tiles)
@@ -241,7 +284,9 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
             """Where a panel of B lies, and the distance of its rows."""
             if not plan.packs:
                 return w.at(b_k, _times(w, vector, p.rhs[1] * tile.lanes * size)), p.rhs[0] * size
-            return w.at(buffer, _times(w, vector, plan.k_block * tile.lanes * size)), kind.width * tile.lanes * size
+            return w.at(
+                buffer, _times(w, vector, plan.k_block * tile.lanes * size)
+            ), kind.width * tile.lanes * size
 
         def one(kind: Kind, vector: Value, index: Value) -> None:
             """One register tile."""
@@ -255,7 +300,9 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
                 *(place, step, target, p.n * size, goes_on),
             ]
             function = declare(module, tile, shape.rows, kind.width, kind.half)
-            w.call(function, [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)])
+            w.call(
+                function, [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)]
+            )
 
         if plan.packs:
             if p.rhs[0] == 1:
@@ -265,7 +312,11 @@ def emit_direct(module: Module, name: str, plan: Plan) -> None:
                 rest = _minus(w, p.n, _times(w, vector, tile.lanes))
                 valid = min(columns, rest) if isinstance(rest, int) else w.min(columns, rest)
                 source = w.at(b_k, _times(w, vector, p.rhs[1] * tile.lanes * size))
-                call_pack(w, tile, [right(kind, vector)[0], source, p.rhs[0] * size, p.rhs[1] * size, kn, valid, columns])
+                call_pack(
+                    w,
+                    tile,
+                    [right(kind, vector)[0], source, p.rhs[0] * size, p.rhs[1] * size, kn, valid, columns],
+                )
             with _span(w, *tiles) as index:
                 for kind, vector in each_panel():
                     one(kind, vector, index)
@@ -293,7 +344,9 @@ Span = tuple[Value, Value]
 
 
 def _emit_dots(w: Writer, plan: Plan, bases: tuple[str, str, str, str], batches: Span, tiles: Span) -> None:
-    """The loops of a product with few columns, as dot products; columns of B that are not contiguous are copied first."""
+    """The loops of a product with few columns, as dot products; columns of B that are not contiguous are
+    copied first.
+    """
     p, tile, size, rows = plan.product, plan.tile, plan.tile.size, plan.tiling.rows
     with _span(w, *batches) as element:
         a, b = (w.at(bases[i], _times(w, element, p.batch_strides[i] * size)) for i in range(2))
@@ -344,8 +397,12 @@ def _emit_written_out(w: Writer, plan: Plan, bases: tuple[str, str, str], batche
     w.finish()
 
 
-def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span, terms: Span, panels: Span) -> None:
-    """The loops of a few rows times a matrix that streams: chunks of columns, then `ROWS` terms at a time; ``terms`` counts those."""
+def _emit_stream(
+    w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Span, terms: Span, panels: Span
+) -> None:
+    """The loops of a few rows times a matrix that streams: chunks of columns, then `ROWS` terms at a time;
+    ``terms`` counts those.
+    """
     p, tile, size = plan.product, plan.tile, plan.tile.size
     groups, rest = divmod(p.k, ROWS)
 
@@ -353,7 +410,18 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
         """``count`` terms for one chunk of columns."""
         left = w.at(a, _times(w, group, ROWS * p.lhs[1] * size))
         right = w.at(b, _times(w, group, ROWS * p.rhs[0] * size))
-        values = [columns, left, p.lhs[1] * size, right, p.rhs[0] * size, c, goes_on, p.m, p.lhs[0] * size, step]
+        values = [
+            columns,
+            left,
+            p.lhs[1] * size,
+            right,
+            p.rhs[0] * size,
+            c,
+            goes_on,
+            p.m,
+            p.lhs[0] * size,
+            step,
+        ]
         typed = [f"{of} {value}" for (of, _), value in zip(ROWS_PARAMETERS, values, strict=True)]
         w.call(declare_rows(w.module, tile, count, p.m > 1), typed)
 
@@ -372,12 +440,22 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
                 columns = w.min(kind.width * tile.lanes, _minus(w, p.n, _times(w, vector, tile.lanes)))
                 if groups:
                     with _span(w, *terms) as group:
-                        rows(ROWS, group, a, b, c, columns, "0" if group == 0 else w.test("ne", group, terms[0]))
+                        rows(
+                            ROWS,
+                            group,
+                            a,
+                            b,
+                            c,
+                            columns,
+                            "0" if group == 0 else w.test("ne", group, terms[0]),
+                        )
                 if rest:
                     with w.when(w.test("eq", terms[1], groups)):
                         rows(rest, groups, a, b, c, columns, "1" if groups else "0")
                 if sums:
-                    w.module.declare("llvm.memcpy.p0.p0.i64", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+                    w.module.declare(
+                        "llvm.memcpy.p0.p0.i64", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
+                    )
                     for row in range(p.m):
                         source, nbytes = w.at(sums, row * step), w.mul(columns, size)
                         w.do(
@@ -387,7 +465,9 @@ def _emit_stream(w: Writer, plan: Plan, bases: tuple[str, str, str], batches: Sp
 
 
 def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
-    """Call the function that `emit_direct` made, in blocks; ``bases`` are the addresses of A, B and C in the `Plan.order`."""
+    """Call the function that `emit_direct` made, in blocks; ``bases`` are the addresses of A, B and C in the
+    `Plan.order`.
+    """
     p, tile = plan.product, plan.tile
     cells = p.m * p.n
     partial = take_room(w, 1) if plan.partial_bytes else "null"
@@ -398,7 +478,9 @@ def call_direct(w: Writer, name: str, plan: Plan, bases: list[str]) -> None:
         w.call(name, [f"ptr {context}", "i64 0"])
         return
     w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-    w.call("gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {plan.blocks}", f"i64 {plan.nanoseconds}"])
+    w.call(
+        "gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {plan.blocks}", f"i64 {plan.nanoseconds}"]
+    )
     if plan.segments > 1:
         w.fn.driver = False  # it adds in a loop of its own
         target = bases[2]

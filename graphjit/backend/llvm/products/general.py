@@ -1,12 +1,15 @@
 """Our own matrix product, a library of native code.
 
-Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to generated modules.
-Input: an element kind, or names of parts.  Output: those parts, and the native function
-``void (i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``:
-C = A B, or C += A B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K x N with any strides, in elements.
-Invariants: compiled once per process and kind, on first need; each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms
-each, cut by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more, segments are summed apart, cut by shape alone);
-C overlaps neither A nor B.
+Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to
+generated modules.
+Input: an element kind, or names of parts. Output: those parts, and the native function ``void (i64 M, i64 N,
+i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``: C = A B, or C += A
+B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K
+x N with any strides, in elements.
+Invariants: compiled once per process and kind, on first need; each element of C is the sum of chains of fused
+multiply-adds in the order of k, of some 256 terms each, cut by k alone, so results do not depend on threads,
+packing or strides (of a small C with 4096 terms or more, segments are summed apart, cut by shape alone); C
+overlaps neither A nor B.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ _PART = re.compile(r"gj_(pack|transpose|rows|dots|tile|block)_(f64|f32)x(\d+)(m?
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    # A lock held while another thread compiles a part would stay taken in the child; this one is taken before that of `jit`.
+    # A lock held while another thread compiles a part would stay taken in the child; this one is taken before
+    # that of `jit`.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
@@ -47,12 +51,16 @@ def _product(tile: Tile) -> Module:
 
 
 def is_part(name: str) -> bool:
-    """Whether ``name`` is that of a register tile, packing, transposing, products by rows or dots, or the function of a block."""
+    """Whether ``name`` is that of a register tile, packing, transposing, products by rows or dots, or the
+    function of a block.
+    """
     return _PART.fullmatch(name) is not None
 
 
 def needed(name: str) -> tuple[str, ...]:
-    """The parts that a module calls which calls ``name``: a part itself, or those of the product of that name."""
+    """The parts that a module calls which calls ``name``: a part itself, or those of the product of that
+    name.
+    """
     kinds = {symbol: kind for kind, symbol in SYMBOL.items()}
     if name in kinds:
         tile = host_tile(kinds[name])
@@ -80,7 +88,9 @@ def _emit_part(module: Module, name: str) -> None:
 
 
 def ensure_parts(names: Iterable[str]) -> None:
-    """Compile the parts that have these names, and those that they call, in one module where they are missing; a name says all of a part's shape."""
+    """Compile the parts that have these names, and those that they call, in one module where they are
+    missing; a name says all of a part's shape.
+    """
     with _lock:
         missing = [name for name in dict.fromkeys(names) if name not in _modules]
         if not missing:
@@ -88,7 +98,11 @@ def ensure_parts(names: Iterable[str]) -> None:
         module = Module("gemm_parts")
         for name in missing:  # grows on the way
             _emit_part(module, name)
-            missing += [other for other in module.declared_names if is_part(other) and other not in _modules and other not in missing]
+            missing += [
+                other
+                for other in module.declared_names
+                if is_part(other) and other not in _modules and other not in missing
+            ]
         if TAKE in module.declared_names:
             ensure_room()
         native = jit.NativeModule(module.render(), library=True)
@@ -104,7 +118,9 @@ def _connect(tile: Tile) -> None:
 
     def put(owner: str, table: str, slot: int, part: str) -> None:
         if owner in _modules and part in _modules:
-            ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot).value = _modules[part].address(part)
+            ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot).value = _modules[
+                part
+            ].address(part)
 
     block = block_symbol(tile)
     for vectors in range(1, tile.vectors + 1):
@@ -113,7 +129,8 @@ def _connect(tile: Tile) -> None:
 
 
 def ensure(kind: str) -> None:
-    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs anything.
+    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs
+    anything.
 
     Its callers see to it that the tiles for their columns are there (`packed.declare_tiles`).
 
@@ -143,7 +160,9 @@ def ensure_room() -> None:
 
 def _prepared(module: Module) -> jit.NativeModule:
     """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
-    native = jit.NativeModule(module.render(), opt=0, library=True)  # it decides and calls; what loops over tiles is a part
+    native = jit.NativeModule(
+        module.render(), opt=0, library=True
+    )  # it decides and calls; what loops over tiles is a part
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
         raise MemoryError("no memory for the buffers of matrix products")
     return native
@@ -161,7 +180,12 @@ def build(tile: Tile) -> jit.NativeModule:
 
 def _complete(tile: Tile) -> None:
     """See to it that the product has the parts for any shape."""
-    ensure_parts([*(tile_symbol(tile, tile.rows, vectors) for vectors in range(1, tile.vectors + 1)), transpose_symbol(tile)])
+    ensure_parts(
+        [
+            *(tile_symbol(tile, tile.rows, vectors) for vectors in range(1, tile.vectors + 1)),
+            transpose_symbol(tile),
+        ]
+    )
     _connect(tile)
 
 

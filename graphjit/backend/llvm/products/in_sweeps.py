@@ -1,7 +1,8 @@
 """Products inside sweeps: a block of rows by a small matrix, or the columns of a block by each other.
 
 Job: the loops around the register tiles, where one extent, the rows of the block, is known at run time only.
-Input: a `Multiply` of the loop IR.  Output: the name of a function ``(x, y, out, rows)`` in the module, made once for each shape and strides.
+Input: a `Multiply` of the loop IR. Output: the name of a function ``(x, y, out, rows)`` in the module, made
+once for each shape and strides.
 Invariant: each element is the sum, in the order of k, of chains of fused multiply-adds of 256 terms each.
 """
 
@@ -45,10 +46,22 @@ def _text(name: str, tile: Tile, product: Multiply, module: Module) -> str:
                 with w.loop(0, height, shape.rows) as row:
                     values = [
                         *(w.min(shape.rows, w.sub(height, row)), columns, kn),
-                        *(w.at(x, w.mul(row, product.x.row * size)), product.x.row * size, product.x.column * size),
-                        *(right, product.y.row * size, w.at(target, w.mul(row, product.out.row * size)), product.out.row * size),
+                        *(
+                            w.at(x, w.mul(row, product.x.row * size)),
+                            product.x.row * size,
+                            product.x.column * size,
+                        ),
+                        *(
+                            right,
+                            product.y.row * size,
+                            w.at(target, w.mul(row, product.out.row * size)),
+                            product.out.row * size,
+                        ),
                         goes_on,
                     ]
-                    w.call(function, [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)])
+                    w.call(
+                        function,
+                        [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)],
+                    )
     w.do("ret void")
     return w.fn.render()

@@ -1,11 +1,13 @@
 """Packing of matrix operands.
 
-Job: copy a strided block into rows of a fixed width, so that the register tile reads it forwards and from few cache lines.
+Job: copy a strided block into rows of a fixed width, so that the register tile reads it forwards and from few
+cache lines.
 Input: a block of k rows and n columns with any strides.  Output: the function `symbol` names.
 Invariant: nothing outside the block is read; columns from n to the width hold nothing that anybody reads.
 
-Transposed operands are only another order of packing: square blocks are transposed in registers, by a part that is compiled when a program first
-has such an operand (`declare_transpose`); until then elements are copied one by one.
+Transposed operands are only another order of packing: square blocks are transposed in registers, by a part
+that is compiled when a program first has such an operand (`declare_transpose`); until then elements are
+copied one by one.
 """
 
 from __future__ import annotations
@@ -16,8 +18,23 @@ from graphjit.backend.llvm.products.tile import Tile
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import HOT, Value, Writer
 
-PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "rs"), ("i64", "cs"), ("i64", "k"), ("i64", "n"), ("i64", "width")]
-TRANSPOSE_PARAMETERS = [("ptr", "to"), ("ptr", "from"), ("i64", "step"), ("i64", "cs"), ("i64", "k"), ("i64", "n")]
+PARAMETERS = [
+    ("ptr", "to"),
+    ("ptr", "from"),
+    ("i64", "rs"),
+    ("i64", "cs"),
+    ("i64", "k"),
+    ("i64", "n"),
+    ("i64", "width"),
+]
+TRANSPOSE_PARAMETERS = [
+    ("ptr", "to"),
+    ("ptr", "from"),
+    ("i64", "step"),
+    ("i64", "cs"),
+    ("i64", "k"),
+    ("i64", "n"),
+]
 
 
 def symbol(tile: Tile) -> str:
@@ -42,14 +59,18 @@ def declare_transpose(module: Module, tile: Tile) -> None:
 
 
 def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
-    """Declare packing and call it: target, source, row stride, column stride, k, n, width as in `emit_pack`."""
+    """Declare packing and call it: target, source, row stride, column stride, k, n, width as in
+    `emit_pack`.
+    """
     name = symbol(tile)
     w.module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PARAMETERS)})")
     w.call(name, [f"{kind} {value}" for (kind, _), value in zip(PARAMETERS, values, strict=True)])
 
 
 def emit_pack(module: Module, tile: Tile) -> None:
-    """Add packing (target, source, row stride, column stride, k, n, width): strides in bytes, width in elements and whole vectors, k and n at least one."""
+    """Add packing (target, source, row stride, column stride, k, n, width): strides in bytes, width in
+    elements and whole vectors, k and n at least one.
+    """
     slot = transpose_slot(tile)
     module.add_global(slot, f"@{slot} = global ptr null")
     w = Writer(module, symbol(tile), PARAMETERS)
@@ -73,10 +94,14 @@ def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
     """Rows that are contiguous in the source: whole vectors, the last one masked."""
     vec, lanes = tile.vector, tile.lanes
     name = f"v{lanes}{tile.kind}"
-    w.module.declare(f"load.{name}", f"declare {vec} @llvm.masked.load.{name}.p0(ptr, i32, <{lanes} x i1>, {vec})")
+    w.module.declare(
+        f"load.{name}", f"declare {vec} @llvm.masked.load.{name}.p0(ptr, i32, <{lanes} x i1>, {vec})"
+    )
     last = w.mul(w.div(w.sub("%n", 1), lanes), lanes)
     left = w.op(f"insertelement <{lanes} x i64> poison, i64 {w.sub('%n', last)}, i32 0")
-    left = w.op(f"shufflevector <{lanes} x i64> {left}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer")
+    left = w.op(
+        f"shufflevector <{lanes} x i64> {left}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
+    )
     ids = ", ".join(f"i64 {i}" for i in range(lanes))
     mask = w.op(f"icmp ult <{lanes} x i64> <{ids}>, {left}")
     with w.loop(0, "%k") as k:
@@ -97,7 +122,9 @@ def _side(tile: Tile) -> int:
 
 
 def emit_transpose(module: Module, tile: Tile) -> None:
-    """Add the part of `transpose_symbol`: n columns, each contiguous in the source and ``cs`` bytes apart, of k rows, a multiple of ``side``; columns beyond n repeat the last."""
+    """Add the part of `transpose_symbol`: n columns, each contiguous in the source and ``cs`` bytes apart, of
+    k rows, a multiple of ``side``; columns beyond n repeat the last.
+    """
     side = _side(tile)
     w = Writer(module, transpose_symbol(tile), TRANSPOSE_PARAMETERS, attributes=HOT)
     vec = f"<{side} x {tile.element}>"

@@ -1,11 +1,14 @@
 """The matrix product from blocks of register tiles.
 
 Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.
-Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, and apart from it, since it calls the tiles, the function of a block.
-Invariant: the order of summation is a function of the shape alone: k in order, except for a small C with a long k, which is cut into segments.
+Input: shapes and strides at run time. Output: ``gj_gemm_<kind>`` in a module, and apart from it, since it
+calls the tiles, the function of a block.
+Invariant: the order of summation is a function of the shape alone: k in order, except for a small C with a
+long k, which is cut into segments.
 
-Order of work: columns and k in chunks that fit the packing buffer; per chunk B is packed into panels (in parallel); then blocks of rows by groups of
-panels run in parallel, each over blocks of k that keep a group of panels in the second cache, rows of A packed on the way when they are not contiguous.
+Order of work: columns and k in chunks that fit the packing buffer; per chunk B is packed into panels (in
+parallel); then blocks of rows by groups of panels run in parallel, each over blocks of k that keep a group of
+panels in the second cache, rows of A packed on the way when they are not contiguous.
 """
 
 from __future__ import annotations
@@ -13,7 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.products.pack import call_pack, declare_transpose
-from graphjit.backend.llvm.products.room import MAX_SEGMENTS, PARTIAL_BYTES, ROOM, SEGMENT, give_room, take_room
+from graphjit.backend.llvm.products.room import (
+    MAX_SEGMENTS,
+    PARTIAL_BYTES,
+    ROOM,
+    SEGMENT,
+    give_room,
+    take_room,
+)
 from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, Tile, declare
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import Writer
@@ -45,7 +55,9 @@ CONTEXT = [
     ("i64", "vectors"), ("i64", "panels"), ("i64", "width"), ("i64", "wider"),
     ("i64", "row_blocks"), ("i64", "groups"),
 ]  # fmt: skip
-"""What a block must know; ``width`` is the number of vectors of a panel, the first ``wider`` panels have one more; ``packed`` is null when B is read in place."""
+"""What a block must know; ``width`` is the number of vectors of a panel, the first ``wider`` panels have one
+more; ``packed`` is null when B is read in place.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,9 @@ def emit_gemm(module: Module, tile: Tile) -> str:
 
 
 def _emit_scratch(module: Module) -> None:
-    """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed; ``prepare`` makes the first, or returns 0."""
+    """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed; ``prepare`` makes the
+    first, or returns 0.
+    """
     module.add_global("scratch", "@scratch = global ptr null")
     w = Writer(module, "take", [], "ptr")
     retry = w.fn.label("retry")
@@ -153,7 +167,9 @@ def widths(tile: Tile, n: int) -> set[int]:
 
 
 def declare_tiles(module: Module, tile: Tile, n: int, transposes: bool) -> None:
-    """Say what a product with ``n`` columns needs besides `emit_gemm`; ``transposes``: the columns of B are contiguous."""
+    """Say what a product with ``n`` columns needs besides `emit_gemm`; ``transposes``: the columns of B are
+    contiguous.
+    """
     for vectors in widths(tile, n):
         declare(module, tile, tile.rows, vectors)
     if transposes:
@@ -174,7 +190,9 @@ def emit_block(module: Module, tile: Tile) -> None:
     module.add_global(f"{name}_tiles", f"@{name}_tiles = global [{tile.vectors} x ptr] zeroinitializer")
     w = Writer(module, name, [("ptr", "context"), ("i64", "block")])
     c = _load_context(w)
-    span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)  # rows of A packed together: whole tiles in whole vectors
+    span = (
+        3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)
+    )  # rows of A packed together: whole tiles in whole vectors
     assert span * (K_BLOCK * 3 // 2) * tile.size <= ROOM
     group, rows = w.div("%block", c.row_blocks), w.rem("%block", c.row_blocks)
     tiles = w.div(w.add(c.m, tile.rows - 1), tile.rows)
@@ -221,7 +239,9 @@ def emit_block(module: Module, tile: Tile) -> None:
                     n = w.sub(c.n, w.mul(w.sub(w.add(first, width), 1), tile.lanes))
                     slot = w.op(f"getelementptr ptr, ptr @{name}_tiles, i64 {w.sub(width, 1)}")
                     values = [m, n, kn, a, rs, cs, b, ldb, w.at(c_row, column), c.ldc, goes_on]
-                    arguments = [f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)]
+                    arguments = [
+                        f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)
+                    ]
                     w.do(f"call void ({signature}) {w.load('ptr', slot)}({', '.join(arguments)})")
     with w.when(packs):
         give_room(w, buffer)
@@ -275,14 +295,23 @@ def _emit_chunk(module: Module, tile: Tile) -> None:
         w.store(kind, values[name], w.at(context, 8 * i))
     blocks = w.mul(row_blocks, groups)
     with w.exit_when(direct):
-        w.call("gj_parallel_for", [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+        w.call(
+            "gj_parallel_for",
+            [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"],
+        )
     buffer = w.call("take", [], "ptr")
     w.store("ptr", buffer, w.at(context, 8 * [name for _, name in CONTEXT].index("packed")))
     # 16 bytes per nanosecond; where blocks follow, workers woken for packing stay for them.
     moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 16)
     moved = w.add(moved, w.select(w.test("sgt", blocks, 1), nanoseconds, 0))
-    w.call("gj_parallel_for", ["ptr @pack_block", f"ptr {context}", f"i64 {w.mul(panels, k_blocks)}", f"i64 {moved}"])
-    w.call("gj_parallel_for", [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+    w.call(
+        "gj_parallel_for",
+        ["ptr @pack_block", f"ptr {context}", f"i64 {w.mul(panels, k_blocks)}", f"i64 {moved}"],
+    )
+    w.call(
+        "gj_parallel_for",
+        [f"ptr @{block_symbol(tile)}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"],
+    )
     w.call("give", [f"ptr {buffer}"])
     w.finish()
 
@@ -297,7 +326,11 @@ def _emit_chunks(module: Module, tile: Tile) -> None:
         a = w.at("%a", w.mul(k, "%csa"))
         b = w.at(w.at("%b", w.mul(k, "%rsb")), w.mul(column, "%csb"))
         c = w.at("%c", w.mul(column, tile.size))
-        _call_product(w, "chunk", ["%m", n, kn, a, "%rsa", "%csa", b, "%rsb", "%csb", c, "%ldc", w.op(f"or i64 %accumulate, {k}")])
+        _call_product(
+            w,
+            "chunk",
+            ["%m", n, kn, a, "%rsa", "%csa", b, "%rsb", "%csb", c, "%ldc", w.op(f"or i64 %accumulate, {k}")],
+        )
     w.finish()
 
 
@@ -306,11 +339,16 @@ def _call_product(w: Writer, name: str, values: list[str]) -> None:
 
 
 def _emit_split(module: Module, tile: Tile) -> None:
-    """``split``: a small C summed over segments of k in parallel; ``segment`` is its block.  The sums are added in the order of the segments."""
+    """``split``: a small C summed over segments of k in parallel; ``segment`` is its block. The sums are
+    added in the order of the segments.
+    """
     slots = len(PRODUCT)
     w = Writer(module, "segment", [("ptr", "context"), ("i64", "block")])
     c = {label: w.load(kind, w.at("%context", 8 * i)) for i, (kind, label) in enumerate(PRODUCT)}
-    segments, partial = w.load("i64", w.at("%context", 8 * slots)), w.load("ptr", w.at("%context", 8 * slots + 8))
+    segments, partial = (
+        w.load("i64", w.at("%context", 8 * slots)),
+        w.load("ptr", w.at("%context", 8 * slots + 8)),
+    )
     first = w.div(w.mul("%block", c["k"]), segments)
     kn = w.sub(w.div(w.mul(w.add("%block", 1), c["k"]), segments), first)
     a, b = w.at(c["a"], w.mul(first, c["csa"])), w.at(c["b"], w.mul(first, c["rsb"]))
@@ -318,7 +356,11 @@ def _emit_split(module: Module, tile: Tile) -> None:
     begins = w.test("eq", "%block", 0)
     target = w.select(begins, c["c"], w.at(partial, w.mul(w.sub("%block", 1), w.mul(c["m"], row))), "ptr")
     ldc, accumulate = w.select(begins, c["ldc"], row), w.select(begins, c["accumulate"], 0)
-    _call_product(w, "chunks", [c["m"], c["n"], kn, a, c["rsa"], c["csa"], b, c["rsb"], c["csb"], target, ldc, accumulate])
+    _call_product(
+        w,
+        "chunks",
+        [c["m"], c["n"], kn, a, c["rsa"], c["csa"], b, c["rsb"], c["csb"], target, ldc, accumulate],
+    )
     w.finish()
 
     assert PARTIAL_BYTES <= ROOM
@@ -333,9 +375,13 @@ def _emit_split(module: Module, tile: Tile) -> None:
     w.call("gj_parallel_for", ["ptr @segment", f"ptr {context}", "i64 %segments", f"i64 {nanoseconds}"])
     cells = w.mul("%m", "%n")
     with w.loop(0, w.sub("%segments", 1)) as segment, w.loop(0, "%m") as row, w.loop(0, "%n") as column:
-        source = w.at(partial, w.mul(w.add(w.mul(segment, cells), w.add(w.mul(row, "%n"), column)), tile.size))
+        source = w.at(
+            partial, w.mul(w.add(w.mul(segment, cells), w.add(w.mul(row, "%n"), column)), tile.size)
+        )
         target = w.at(w.at("%c", w.mul(row, "%ldc")), w.mul(column, tile.size))
-        total = w.op(f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}")
+        total = w.op(
+            f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}"
+        )
         w.store(tile.element, total, target, tile.size)
     give_room(w, partial)
     w.finish()
@@ -350,13 +396,19 @@ def _emit_entry(module: Module, tile: Tile) -> str:
         pass
     rsa, csa, rsb, csb, ldc = (w.mul(f"%{label}", tile.size) for label in ("rsa", "csa", "rsb", "csb", "ldc"))
     with w.exit_when(w.test("sle", "%k", 0)), w.when(w.test("eq", "%accumulate", 0)), w.loop(0, "%m") as row:
-        w.call("memset", [f"ptr {w.at('%c', w.mul(row, ldc))}", "i32 0", f"i64 {w.mul('%n', tile.size)}"], "ptr")
+        w.call(
+            "memset", [f"ptr {w.at('%c', w.mul(row, ldc))}", "i32 0", f"i64 {w.mul('%n', tile.size)}"], "ptr"
+        )
     values = ["%m", "%n", "%k", "%a", rsa, csa, "%b", rsb, csb, "%c", ldc, "%accumulate"]
     # A C of more than half the room has blocks enough, and two segments need one partial sum.
     room = w.div(PARTIAL_BYTES // tile.size, w.mul("%m", "%n"))
     segments = w.min(w.min(w.div("%k", SEGMENT), room), MAX_SEGMENTS)
     with w.exit_when(w.test("sge", segments, 2)):
-        w.call("split", [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)] + [f"i64 {segments}"])
+        w.call(
+            "split",
+            [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)]
+            + [f"i64 {segments}"],
+        )
     _call_product(w, "chunks", values)
     w.finish()
     return name

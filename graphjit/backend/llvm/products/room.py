@@ -1,10 +1,12 @@
 """Room for what a matrix product packs or sums on the side.
 
 Job: lend pieces of memory to blocks of products, because threads may have small stacks.
-Input: the native calls ``gj_take_room(must) -> ptr`` and ``gj_give_room(ptr)``.  Output: `ROOM` bytes, aligned to a page.
-Invariants: there are never more pieces than were in use at once, and at most `SLOTS` are kept; a thread finds the piece it gave back last, warm in its
-cache, where no other took it; nobody waits for a lock.  Where there is no memory a call that must have a piece waits for one that another thread holds
-(one is made at start-up, and who holds one waits for no second), any other gets null.
+Input: the native calls ``gj_take_room(must) -> ptr`` and ``gj_give_room(ptr)``. Output: `ROOM` bytes, aligned
+to a page.
+Invariants: there are never more pieces than were in use at once, and at most `SLOTS` are kept; a thread finds
+the piece it gave back last, warm in its cache, where no other took it; nobody waits for a lock. Where there
+is no memory a call that must have a piece waits for one that another thread holds (one is made at start-up,
+and who holds one waits for no second), any other gets null.
 """
 
 from __future__ import annotations

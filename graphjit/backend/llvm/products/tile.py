@@ -1,9 +1,13 @@
 """The register tile of the matrix product.
 
-Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole block of k.
-Input: strided A, B with contiguous vectors (in place or packed).  Output: one function per height and width, named by `symbol`.
-Invariants: what one run adds to an element of C is one chain of fused multiply-adds in the order of k.  Callers cut k by its length alone, so no element depends
-on tile shape, packing or the number of threads; chains are short, so rounding errors stay small however many terms there are; nothing outside the matrices is read or written, only fetched (columns by mask, surplus rows repeat the last one).
+Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole
+block of k.
+Input: strided A, B with contiguous vectors (in place or packed). Output: one function per height and width,
+named by `symbol`.
+Invariants: what one run adds to an element of C is one chain of fused multiply-adds in the order of k.
+Callers cut k by its length alone, so no element depends on tile shape, packing or the number of threads;
+chains are short, so rounding errors stay small however many terms there are; nothing outside the matrices is
+read or written, only fetched (columns by mask, surplus rows repeat the last one).
 """
 
 from __future__ import annotations
@@ -48,12 +52,16 @@ class Tile:
 
     @property
     def family(self) -> str:
-        """What the names of native functions say of vectors and arithmetic: ``f64x8``, ``f64x2m`` without fused multiply-add."""
+        """What the names of native functions say of vectors and arithmetic: ``f64x8``, ``f64x2m`` without
+        fused multiply-add.
+        """
         return f"{self.kind}x{self.lanes}{'' if self.fused else 'm'}"
 
 
 def host_tile(kind: str) -> Tile:
-    """The tile for this machine: 32 registers of 512 bit, 16 of 256 bit, or 128 bit (32 registers on ARM, 16 on x86)."""
+    """The tile for this machine: 32 registers of 512 bit, 16 of 256 bit, or 128 bit (32 registers on ARM, 16
+    on x86).
+    """
     here = machine()
     lanes = here.vector_bytes // (8 if kind == "f64" else 4)
     if not here.fused:
@@ -62,7 +70,9 @@ def host_tile(kind: str) -> Tile:
 
 
 def symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
-    """Native name of the tile of ``rows`` rows and ``vectors`` vectors; ``half``: the last vector is half as wide."""
+    """Native name of the tile of ``rows`` rows and ``vectors`` vectors; ``half``: the last vector is half as
+    wide.
+    """
     return f"gj_tile_{tile.family}_{rows}x{vectors}{'h' if half else ''}"
 
 
@@ -74,7 +84,9 @@ def declare(module: Module, tile: Tile, rows: int, vectors: int, half: bool = Fa
 
 
 def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> None:
-    """Add a tile: C[m, n] (+)= A[m, k] B[k, n] for 1 <= m <= rows and n in the last of ``vectors`` vectors; strides in bytes."""
+    """Add a tile: C[m, n] (+)= A[m, k] B[k, n] for 1 <= m <= rows and n in the last of ``vectors`` vectors;
+    strides in bytes.
+    """
     elem, size = tile.element, tile.size
     widths = [tile.lanes] * (vectors - 1) + [tile.lanes // 2 if half else tile.lanes]
     types = [f"<{lanes} x {elem}>" for lanes in widths]
@@ -82,8 +94,12 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     for vec, short in zip(types, shorts, strict=True):
         module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
     last, vec, short = widths[-1], types[-1], shorts[-1]
-    module.declare(f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{last} x i1>, {vec})")
-    module.declare(f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{last} x i1>)")
+    module.declare(
+        f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{last} x i1>, {vec})"
+    )
+    module.declare(
+        f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{last} x i1>)"
+    )
     w = Writer(module, symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
     fn = w.fn
     ids = ", ".join(f"i64 {i}" for i in range(last))
@@ -94,7 +110,9 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     def load(pointer: str, v: int) -> str:
         place = w.at(pointer, v * tile.lanes * size)
         if v == vectors - 1:
-            return w.op(f"call {vec} @llvm.masked.load.{short}.p0(ptr {place}, i32 {size}, {mask}, {vec} zeroinitializer)")
+            return w.op(
+                f"call {vec} @llvm.masked.load.{short}.p0(ptr {place}, i32 {size}, {mask}, {vec} zeroinitializer)"
+            )
         return w.load(types[v], place, size)
 
     def store(value: str, pointer: str, v: int) -> None:
@@ -104,7 +122,8 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
         else:
             w.store(types[v], value, place, size)
 
-    # Steps are read from memory in each turn: strength reduction then finds nothing to ponder, which saves a quarter of the time to compile.
+    # Steps are read from memory in each turn: strength reduction then finds nothing to ponder, which saves a
+    # quarter of the time to compile.
     steps = [fn.alloca("i64") for _ in range(3)]
     w.store("i64", "%cs", steps[0])
     w.store("i64", "%ldb", steps[1])
@@ -137,7 +156,9 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
         for v, kind in enumerate(types):
             many = many_of[widths[v]]
             if tile.fused:
-                total = w.op(f"call {kind} @llvm.fma.{shorts[v]}({kind} {many}, {kind} {right[v]}, {kind} {phis[i][v].name})")
+                total = w.op(
+                    f"call {kind} @llvm.fma.{shorts[v]}({kind} {many}, {kind} {right[v]}, {kind} {phis[i][v].name})"
+                )
             else:
                 total = w.op(f"fadd {kind} {w.op(f'fmul {kind} {many}, {right[v]}')}, {phis[i][v].name}")
             phis[i][v].add(total, head)
@@ -165,11 +186,15 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
 def spread(w: Writer, value: str, lanes: int, element: str) -> str:
     """``value`` in every lane."""
     one = w.op(f"insertelement <{lanes} x {element}> poison, {element} {value}, i32 0")
-    return w.op(f"shufflevector <{lanes} x {element}> {one}, <{lanes} x {element}> poison, <{lanes} x i32> zeroinitializer")
+    return w.op(
+        f"shufflevector <{lanes} x {element}> {one}, <{lanes} x {element}> poison, <{lanes} x i32> zeroinitializer"
+    )
 
 
 AHEAD = 16
-"""Terms of k before they are needed at which A is fetched: its columns may lie a page apart, where no processor sees what comes next."""
+"""Terms of k before they are needed at which A is fetched: its columns may lie a page apart, where no
+processor sees what comes next.
+"""
 
 TILE_PARAMETERS = [
     ("i64", "m"),
@@ -184,4 +209,6 @@ TILE_PARAMETERS = [
     ("i64", "ldc"),
     ("i1", "continue"),
 ]
-"""m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride in bytes; continue: C holds a partial sum."""
+"""m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride
+in bytes; continue: C holds a partial sum.
+"""

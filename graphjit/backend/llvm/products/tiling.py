@@ -1,6 +1,7 @@
 """Which register tiles cover a matrix of known shape.
 
-Job: choose the height and widths of the tiles, so that little work falls outside the matrix and enough accumulators are in flight.
+Job: choose the height and widths of the tiles, so that little work falls outside the matrix and enough
+accumulators are in flight.
 Input: the shape of C, the number of terms, the machine's tile.  Output: a `Tiling`.
 Invariant: the choice depends on nothing else.
 """
@@ -80,20 +81,28 @@ class Tiling:
         for panel in self.panels:
             vectors = panel.width - 0.5 * panel.half
             loads = FETCH * vectors + 0.5 * self.rows
-            total += k * (max(self.rows * vectors, loads, LATENCY) + HIDDEN * loads) + CALL + 2 * self.rows * panel.width
+            total += (
+                k * (max(self.rows * vectors, loads, LATENCY) + HIDDEN * loads)
+                + CALL
+                + 2 * self.rows * panel.width
+            )
         return total * self.tiles * (1 + KIND * (len(self.kinds()) - 1))
 
 
 @lru_cache(maxsize=1024)
 def tiling(tile: Tile, m: int, n: int, k: int, least: int = 1) -> Tiling:
-    """The tiles for C of m by n with k terms at a time; panels are made for ``least`` vectors or more, where C has so many."""
+    """The tiles for C of m by n with k terms at a time; panels are made for ``least`` vectors or more, where
+    C has so many.
+    """
     vectors = -(-n // tile.lanes)
     half = tile.lanes >= 4 and (n - 1) % tile.lanes < tile.lanes // 2
     candidates = []
     for rows in range(1, min(m, MAX_ROWS) + 1):
         for width in range(min(least, vectors), 2 * tile.vectors + 1):
             # Accumulators and one row of B must leave a register for A.
-            if width > vectors or (rows * width + width > tile.rows * tile.vectors + tile.vectors and rows * width > 1):
+            if width > vectors or (
+                rows * width + width > tile.rows * tile.vectors + tile.vectors and rows * width > 1
+            ):
                 continue
             for narrow in {False, half}:
                 candidates.append(Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow)))

@@ -1,19 +1,22 @@
 """The text of the thread pool: fork and join of blocks, in native code made from LLVM text alone.
 
-Job: run ``fn(context, block)`` for every block of a parallel kernel, on the caller and on idle workers.
-Input of the code: the native call ``gj_parallel_for(fn, context, blocks, estimate_ns)``.  Output: every block has run once when it returns.
-Invariants: a caller never waits for a worker that has claimed nothing, so an absent or descheduled worker costs nothing; at most one
-job is open at a time, and a nested or concurrent call runs its own blocks serially; results cannot depend on the number of threads
-because blocks do not.
+Job: run ``fn(context, block)`` for every block of a parallel kernel, on the caller and on idle workers. Input
+of the code: the native call ``gj_parallel_for(fn, context, blocks, estimate_ns)``. Output: every block has
+run once when it returns.
+Invariants: a caller never waits for a worker that has claimed nothing, so an absent or descheduled worker
+costs nothing; at most one job is open at a time, and a nested or concurrent call runs its own blocks
+serially; results cannot depend on the number of threads because blocks do not.
 
-How it works.  One 64-bit word, the ticket, holds (generation, blocks left).  A block is claimed by compare-and-swap of the whole word,
-so a worker that fell asleep between reading the job and claiming a block can never take a block of another job: the generation
-differs.  The fields of the job are written only while no block is left.  Idle workers poll the ticket for some tens of microseconds
-and then sleep on a futex.  A worker that was woken soon after it had run out of work polls for twice that gap from then on, so that a loop
-of calls with some work of the user's between them does not pay for a wake-up each time.
+How it works. One 64-bit word, the ticket, holds (generation, blocks left). A block is claimed by
+compare-and-swap of the whole word, so a worker that fell asleep between reading the job and claiming a block
+can never take a block of another job: the generation differs. The fields of the job are written only while no
+block is left. Idle workers poll the ticket for some tens of microseconds and then sleep on a futex. A worker
+that was woken soon after it had run out of work polls for twice that gap from then on, so that a loop of
+calls with some work of the user's between them does not pay for a wake-up each time.
 
-A scheduler that packs threads wakes a worker on its waker's own core, where it waits until the caller is done: no help at all.
-Workers are therefore kept off the core their caller runs on, by an affinity that changes when the caller is seen on another core.
+A scheduler that packs threads wakes a worker on its waker's own core, where it waits until the caller is
+done: no help at all. Workers are therefore kept off the core their caller runs on, by an affinity that
+changes when the caller is seen on another core.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ WORTH_SPINNING_NS = 1_300
 WORTH_WAKING_NS = 60_000
 """Estimated work from which sleeping workers are woken."""
 MISSED_NS = 200_000
-"""Work run alone because everybody slept, after which workers are woken all the same: many middle-sized kernels in a row then get help."""
+"""Work run alone because everybody slept, after which workers are woken all the same: many middle-sized
+kernels in a row then get help.
+"""
 PER_WORKER_NS = 30_000
 """Estimated work for which one more sleeping worker is woken."""
 SPIN_NS = 50_000
@@ -35,16 +40,29 @@ SPIN_NS = 50_000
 PATIENCE_NS = 1_000_000
 """Longest time it polls, reached where the last jobs came that soon after it had run out of work."""
 STRAYED = 16
-"""Small jobs of callers on other cores after which workers make room for such a caller; for a job worth a wake-up they do so at once."""
+"""Small jobs of callers on other cores after which workers make room for such a caller; for a job worth a
+wake-up they do so at once.
+"""
 IMPATIENT = 2_000
-"""Turns of a caller's wait, most of them yields, after which workers may run anywhere: the one it waits for may find its own core taken."""
+"""Turns of a caller's wait, most of them yields, after which workers may run anywhere: the one it waits for
+may find its own core taken.
+"""
 
-_FUTEX_NUMBER = {"x86_64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221, "s390x": 238}
+_FUTEX_NUMBER = {
+    "x86_64": 202,
+    "aarch64": 98,
+    "arm64": 98,
+    "riscv64": 98,
+    "loongarch64": 98,
+    "ppc64le": 221,
+    "s390x": 238,
+}
 _PAUSE = {
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
-# Linux numbers of SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: faults of a worker itself must stay deliverable to it.
+# Linux numbers of SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS: faults of a worker itself must stay
+# deliverable to it.
 _FAULTS = (4, 5, 7, 8, 11, 31)
 
 _STATE = """

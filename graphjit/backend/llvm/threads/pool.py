@@ -2,7 +2,8 @@
 
 Job: compile the pool (`fork_join`) on first need, say how many threads it may use, reset it after a fork.
 Input: a number of threads.  Output: the native symbol ``gj_parallel_for``.
-Invariant: one pool a process; the answer to how many threads is the caller's, else the environment's, else all cores of the affinity mask.
+Invariant: one pool a process; the answer to how many threads is the caller's, else the environment's, else
+all cores of the affinity mask.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _lock = threading.Lock()
 
 
 def num_threads() -> int:
-    """Threads that a parallel kernel may use, the caller included: what was configured, else the environment's word, else all cores."""
+    """Threads that a parallel kernel may use, the caller included: what was configured, else the
+    environment's word, else all cores.
+    """
     return _threads or config.num_threads or cores()
 
 
@@ -63,7 +66,9 @@ def awake_workers() -> int:
 
 
 def ensure() -> None:
-    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the first job worth it."""
+    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the
+    first job worth it.
+    """
     global _pool
     if _pool is not None:
         return
@@ -73,7 +78,9 @@ def ensure() -> None:
 
 
 def _build() -> _Pool:
-    module = jit.NativeModule(source(), opt=0, library=True)  # system calls and waiting: better code would be no faster
+    module = jit.NativeModule(
+        source(), opt=0, library=True
+    )  # system calls and waiting: better code would be no faster
     # Workers poll this code until the very end of the process: the interpreter's shutdown must not unmap it.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)

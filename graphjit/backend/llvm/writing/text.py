@@ -21,7 +21,9 @@ _SYMBOL = re.compile(r"@([\w.$]+)")
 def c_string(text: str) -> str:
     """Type and value of a constant with that text and the zero at its end."""
     content = text.encode() + b"\0"
-    plain = "".join(chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\{byte:02X}" for byte in content)
+    plain = "".join(
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\' else f"\\{byte:02X}" for byte in content
+    )
     return f'[{len(content)} x i8] c"{plain}"'
 
 
@@ -103,14 +105,25 @@ class Module:
         return sum((self._functions[name] or "").count("\n") for name in names)
 
     def render_only(self, names: Collection[str], addresses: Mapping[str, int]) -> str:
-        """Some functions and what they use; functions that are not among them stand at known ``addresses``."""
+        """Some functions and what they use; functions that are not among them stand at known
+        ``addresses``.
+        """
         used = self.symbols(names)
         parts = [f"; ModuleID = '{self.name}'"]
         parts += [line for name, line in self._globals.items() if name in used]
-        parts += [line for name, line in self._declarations.items() if name not in self._functions and _SYMBOL.findall(line)[0] in used]
+        parts += [
+            line
+            for name, line in self._declarations.items()
+            if name not in self._functions and _SYMBOL.findall(line)[0] in used
+        ]
         texts = "\n".join(filter(None, (self._functions[name] for name in names)))
         if addresses:
-            texts = _SYMBOL.sub(lambda found: f"inttoptr (i64 {addresses[found[1]]} to ptr)" if found[1] in addresses else found[0], texts)
+            texts = _SYMBOL.sub(
+                lambda found: (
+                    f"inttoptr (i64 {addresses[found[1]]} to ptr)" if found[1] in addresses else found[0]
+                ),
+                texts,
+            )
         return "\n".join([*parts, texts]) + "\n"
 
 
@@ -143,7 +156,11 @@ class Function:
     ) -> None:
         self.module = module
         self.name = name
-        self._header = f"define {result} @{name}(" + ", ".join(f"{kind} {label}" for kind, label in parameters) + f") {attributes} {{"
+        self._header = (
+            f"define {result} @{name}("
+            + ", ".join(f"{kind} {label}" for kind, label in parameters)
+            + f") {attributes} {{"
+        )
         self._lines: list[str | Phi] = ["entry:"]
         self._allocas: list[str] = []
         self._shared: dict[str, str] = {}
@@ -181,7 +198,9 @@ class Function:
         return name
 
     def shared_slot(self, kind: str, align: int = 8) -> str:
-        """A stack slot for what is read before the next such slot is written: all of one kind are the same."""
+        """A stack slot for what is read before the next such slot is written: all of one kind are the
+        same.
+        """
         if kind not in self._shared:
             self._shared[kind] = self.alloca(kind, align)
         return self._shared[kind]

@@ -2,11 +2,12 @@
 
 Job: spell LLVM instructions, so that code which computes reads like arithmetic.
 Input: SSA names, or Python numbers, which become literals in every lane.  Output: SSA names.
-Invariants: no fast-math flags; an FMA only where ``fma`` is called; every method gives the same bits in every lane, for
-every number of lanes and on every processor, so vector code, masked tails and scalar code agree exactly.
+Invariants: no fast-math flags; an FMA only where ``fma`` is called; every method gives the same bits in every
+lane, for every number of lanes and on every processor, so vector code, masked tails and scalar code agree
+exactly.
 
-``Vector(fn, "double", 8)`` works on ``<8 x double>``, ``Vector(fn, "double", 1)`` on ``double``; ``.bits`` is the builder for
-integers of the same width, ``.mask`` the one for conditions.
+``Vector(fn, "double", 8)`` works on ``<8 x double>``, ``Vector(fn, "double", 1)`` on ``double``; ``.bits`` is
+the builder for integers of the same width, ``.mask`` the one for conditions.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def to_float32(value: float) -> float:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of sixteen numbers, of which code picks one column: the size that one permutation instruction reads."""
+    """Rows of sixteen numbers, of which code picks one column: the size that one permutation instruction
+    reads.
+    """
 
     name: str
     rows: tuple[tuple[float, ...], ...]
@@ -91,7 +94,7 @@ class Vector:
         """Conditions: one i1 a lane."""
         return self.like("i1")
 
-    # ------------------------------------------------------------------------------------------------- operands
+    # ----------------------------------------------------------------------------------------------- operands
 
     def const(self, value: float | int) -> str:
         """A number in every lane; floating-point numbers are printed as bits."""
@@ -117,7 +120,7 @@ class Vector:
     def _binary(self, text: str, x: Operand, y: Operand) -> str:
         return self.fn.op(f"{text} {self.of} {self.name(x)}, {self.name(y)}")
 
-    # ----------------------------------------------------------------------------------------------- arithmetic
+    # --------------------------------------------------------------------------------------------- arithmetic
 
     def add(self, x: Operand, y: Operand) -> str:
         """x + y."""
@@ -182,7 +185,9 @@ class Vector:
         return self.select(self.gt(bound, x), bound, x)
 
     def poly(self, x: str, coefficients: Sequence[float], square: str = "") -> str:
-        """Sum of coefficients[k] * x**k by Horner's rule; with ``square`` = x * x two chains run side by side."""
+        """Sum of coefficients[k] * x**k by Horner's rule; with ``square`` = x * x two chains run side by
+        side.
+        """
         if square and len(coefficients) > 3:
             odd = self.poly(square, coefficients[1::2])
             return self.fma(odd, x, self.poly(square, coefficients[0::2]))
@@ -191,7 +196,7 @@ class Vector:
             result = self.fma(result, x, c)
         return self.name(result)
 
-    # ----------------------------------------------------------------------------------- comparison and choice
+    # ---------------------------------------------------------------------------------- comparison and choice
 
     def compare(self, predicate: str, x: Operand, y: Operand) -> str:
         """``fcmp`` or ``icmp`` with LLVM's predicate; gives a mask."""
@@ -230,9 +235,11 @@ class Vector:
 
     def select(self, condition: str, x: Operand, y: Operand) -> str:
         """x where the condition holds, y elsewhere."""
-        return self.fn.op(f"select {self.mask.of} {condition}, {self.of} {self.name(x)}, {self.of} {self.name(y)}")
+        return self.fn.op(
+            f"select {self.mask.of} {condition}, {self.of} {self.name(x)}, {self.of} {self.name(y)}"
+        )
 
-    # --------------------------------------------------------------------------------------------- bits, integers
+    # ----------------------------------------------------------------------------------------- bits, integers
 
     def and_(self, x: Operand, y: Operand) -> str:
         """Bitwise and."""
@@ -271,17 +278,21 @@ class Vector:
         return self.fn.op(f"bitcast {self.bits.of} {x} to {self.of}")
 
     def convert(self, instruction: str, x: str, to: Vector) -> str:
-        """LLVM's conversion ``instruction`` (fpext, fptrunc, sitofp, fptosi, zext, sext, trunc ...) to ``to``'s type."""
+        """LLVM's conversion ``instruction`` (fpext, fptrunc, sitofp, fptosi, zext, sext, trunc ...) to
+        ``to``'s type.
+        """
         return self.fn.op(f"{instruction} {self.of} {x} to {to.of}")
 
-    # ----------------------------------------------------------------------------------------------------- lanes
+    # -------------------------------------------------------------------------------------------------- lanes
 
     def splat(self, x: str) -> str:
         """A scalar name in every lane."""
         if self.lanes == 1:
             return x
         first = self.fn.op(f"insertelement {self.of} poison, {self.element} {x}, i32 0")
-        return self.fn.op(f"shufflevector {self.of} {first}, {self.of} poison, <{self.lanes} x i32> zeroinitializer")
+        return self.fn.op(
+            f"shufflevector {self.of} {first}, {self.of} poison, <{self.lanes} x i32> zeroinitializer"
+        )
 
     def extract(self, x: str, lane: int) -> str:
         """One lane as a scalar."""
@@ -301,7 +312,9 @@ class Vector:
             return wide.insert("poison", x, 0) if count > 1 else x
         if count == 1:
             return self.extract(x, first)
-        chosen = ", ".join(f"i32 {i}" if i < self.lanes else "i32 poison" for i in range(first, first + count))
+        chosen = ", ".join(
+            f"i32 {i}" if i < self.lanes else "i32 poison" for i in range(first, first + count)
+        )
         return self.fn.op(f"shufflevector {self.of} {x}, {self.of} poison, <{count} x i32> <{chosen}>")
 
     def join(self, low: str, high: str) -> str:
@@ -322,7 +335,9 @@ class Vector:
         return self.fn.op(f"call i1 @{symbol}({self.mask.of} {condition})")
 
     def unlikely(self, condition: str, usual: str, rare: Callable[[], str]) -> str:
-        """``usual``; ``rare()`` in the lanes where ``condition`` holds.  One test and one branch while it holds in no lane."""
+        """``usual``; ``rare()`` in the lanes where ``condition`` holds. One test and one branch while it
+        holds in no lane.
+        """
         fn = self.fn
         some = self.any(condition)
         before, slow, after = fn.current, fn.label("rare"), fn.label("usual")
@@ -337,10 +352,11 @@ class Vector:
         result.add(value, last)
         return result.name
 
-    # ------------------------------------------------------------------------- parts of floating-point numbers
+    # ------------------------------------------------------------------------ parts of floating-point numbers
 
     def nearest(self, x: str, factor: float) -> tuple[str, str]:
-        """(n, shifted): the integer nearest to x * factor, and a number whose bit pattern ends in n's binary digits.
+        """(n, shifted): the integer nearest to x * factor, and a number whose bit pattern ends in n's binary
+        digits.
 
         Valid for |x * factor| below 2**51 (2**22 in float32): the sum with 1.5 * 2**52 is what rounds.
         """
@@ -349,12 +365,16 @@ class Vector:
         return self.sub(shifted, shift), shifted
 
     def scale(self, x: Operand, n: str) -> str:
-        """x * 2**n, rounded once, for integral n with |n| <= 2000 (250 in float32) and |x| between 2**-20 and 2**20."""
+        """x * 2**n, rounded once, for integral n with |n| <= 2000 (250 in float32) and |x| between 2**-20 and
+        2**20.
+        """
         if self.avx512:
             return self._native(lambda v, args: v.x86("scalef", args), [self.name(x), n])
         bits, mantissa, bias = self.bits, MANTISSA_BITS[self.element], EXPONENT_BIAS[self.element]
         shift = 1.5 * 2.0**mantissa
-        total = bits.sub(self.to_bits(self.add(n, shift)), double_bits(shift) if mantissa == 52 else float_bits(shift))
+        total = bits.sub(
+            self.to_bits(self.add(n, shift)), double_bits(shift) if mantissa == 52 else float_bits(shift)
+        )
         half = bits.ashr(total, 1)
         rest = bits.sub(total, half)
         first, second = (self.from_bits(bits.shl(bits.add(k, bias), mantissa)) for k in (half, rest))
@@ -386,13 +406,18 @@ class Vector:
         return m, self.select(zero, -INF, self.select(infinite, INF, e))
 
     def lookup(self, table: Table, index: str) -> list[str]:
-        """One value of every row of ``table``, at the column in the low four bits of the integers ``index``."""
+        """One value of every row of ``table``, at the column in the low four bits of the integers
+        ``index``.
+        """
         bits = self.bits
         base = table.define(self)
         if self.lanes == 1:
             column = bits.and_(index, COLUMNS - 1)
             row = self.fn.op(f"getelementptr {self.of}, ptr {base}, {bits.of} {column}")
-            return [self.fn.op(f"load {self.of}, ptr {p}, align {self.size}") for p in self._rows(row, len(table.rows))]
+            return [
+                self.fn.op(f"load {self.of}, ptr {p}, align {self.size}")
+                for p in self._rows(row, len(table.rows))
+            ]
         if not self.avx512:
             column = bits.and_(index, COLUMNS - 1)
             row = self.fn.op(f"getelementptr {self.element}, ptr {base}, {bits.of} {column}")
@@ -428,7 +453,9 @@ class Vector:
         """One load a lane."""
         if row:
             offset = self.like("i64").const(row * COLUMNS * self.size)
-            pointers = self.fn.op(f"getelementptr i8, <{self.lanes} x ptr> {pointers}, {self.like('i64').of} {offset}")
+            pointers = self.fn.op(
+                f"getelementptr i8, <{self.lanes} x ptr> {pointers}, {self.like('i64').of} {offset}"
+            )
         symbol = f"llvm.masked.gather.{self.suffix}.v{self.lanes}p0"
         types = [f"<{self.lanes} x ptr>", "i32", self.mask.of, self.of]
         self.fn.module.declare(symbol, f"declare {self.of} @{symbol}({', '.join(types)})")
@@ -450,7 +477,9 @@ class Vector:
         return fn.op(f"call {of} @{symbol}({of} {low}, {bits.of} {index}, {of} {high})")
 
     def _native(self, make: Callable[[Vector, list[str]], str], args: list[str]) -> str:
-        """Apply an instruction that exists for 128, 256 and 512 bits: short vectors are padded, long ones cut."""
+        """Apply an instruction that exists for 128, 256 and 512 bits: short vectors are padded, long ones
+        cut.
+        """
         width = WIDTH[self.element]
         least, most = 128 // width, 512 // width
         if self.lanes < least:
@@ -459,7 +488,9 @@ class Vector:
         if self.lanes <= most:
             return make(self, args)
         half = self.like(self.element, self.lanes // 2)
-        parts = [half._native(make, [self.slice(a, i * half.lanes, half.lanes) for a in args]) for i in (0, 1)]
+        parts = [
+            half._native(make, [self.slice(a, i * half.lanes, half.lanes) for a in args]) for i in (0, 1)
+        ]
         return half.join(*parts)
 
     def x86(self, stem: str, args: Sequence[str], immediate: int | None = None) -> str:

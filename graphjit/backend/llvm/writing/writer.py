@@ -2,7 +2,8 @@
 
 Job: loops, branches and integer arithmetic over `text.Function`, so that drivers read like programs.
 Input: calls of `Writer`'s methods.  Output: instruction text in the function.
-Invariant: values that change in a loop are phis, never stack slots, since no optimisation pipeline runs afterwards.
+Invariant: values that change in a loop are phis, never stack slots, since no optimisation pipeline runs
+afterwards.
 """
 
 from __future__ import annotations
@@ -15,19 +16,30 @@ from graphjit.backend.llvm.writing.text import Function, Module
 Value = str | int
 
 DRIVER = "nounwind optnone noinline"
-"""Attributes of functions that decide and call: not optimised, since that takes a third of the time to compile and costs nanoseconds per call."""
+"""Attributes of functions that decide and call: not optimised, since that takes a third of the time to
+compile and costs nanoseconds per call.
+"""
 HOT = 'nounwind "prefer-vector-width"="512"'
 """Attributes of functions with the inner loops."""
 
 
 class Writer:
-    """One library function under construction; integers are i64, strides are in bytes unless said otherwise."""
+    """One library function under construction; integers are i64, strides are in bytes unless said
+    otherwise.
+    """
 
     def __init__(
-        self, module: Module, name: str, parameters: Sequence[tuple[str, str]], result: str = "void", attributes: str = DRIVER
+        self,
+        module: Module,
+        name: str,
+        parameters: Sequence[tuple[str, str]],
+        result: str = "void",
+        attributes: str = DRIVER,
     ) -> None:
         self.module = module
-        self.fn = Function(module, name, result, [(kind, f"%{label}") for kind, label in parameters], attributes)
+        self.fn = Function(
+            module, name, result, [(kind, f"%{label}") for kind, label in parameters], attributes
+        )
         self.fn.driver = attributes == DRIVER
         self.op = self.fn.op
         self.do = self.fn.do
