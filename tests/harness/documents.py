@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +86,9 @@ def slug(heading: str) -> str:
 
 
 def commands() -> dict[str, Any]:
-    """The commands of the command line by name; the program itself is ``""``."""
+    """The commands of the command line by name; the program itself is ``graphjit``."""
     group = get_command(app)
-    return {"": group, **getattr(group, "commands", {})}
+    return {"graphjit": group, **getattr(group, "commands", {})}
 
 
 def options(command: str) -> set[str]:
@@ -126,7 +127,7 @@ def generated(name: str) -> str:
     command = commands()[name]
     rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
     table = _table(("argument or option", "meaning"), rows) if rows else "It takes no arguments.\n"
-    return f"{' '.join(command.help.split())}\n\n{table}"
+    return f"{textwrap.fill(command.help, 110)}\n\n{table}"
 
 
 def _row(parameter: Any) -> tuple[str, str]:
@@ -148,4 +149,4 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-GENERATED = re.compile(r"^<!-- generated: ?(\S*) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+GENERATED = re.compile(r"^<!-- generated: (\S*) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)

@@ -34,6 +34,8 @@ FILES = {
 }
 
 everywhere = pytest.mark.parametrize("document", DOCUMENTS)
+today = pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
+"""The changelog names what was there once."""
 
 
 @everywhere
@@ -44,14 +46,12 @@ def test_links_lead_somewhere(document: str) -> None:
             continue
         path, _, anchor = target.partition("#")
         there = (ROOT / document).parent / path if path else ROOT / document
-        if not there.exists() or (
-            anchor and anchor not in anchors(str(there.resolve().relative_to(ROOT.resolve())))
-        ):
+        if not there.exists() or (anchor and anchor not in anchors(str(there))):
             broken.append(target)
     assert not broken
 
 
-@everywhere
+@today
 def test_files_and_folders_in_code_type_exist(document: str) -> None:
     named = [
         span
@@ -68,13 +68,13 @@ def test_files_and_folders_in_code_type_exist(document: str) -> None:
     assert not missing
 
 
-@everywhere
+@today
 def test_settings_exist(document: str) -> None:
     names = {setting.name for setting in SETTINGS}
     assert set(re.findall(r"\bGRAPHJIT_[A-Z_]*[A-Z]\b", read(document))) <= names
 
 
-@everywhere
+@today
 def test_commands_and_options_exist(document: str) -> None:
     wrong = []
     for line in shell_lines(document):
@@ -82,7 +82,7 @@ def test_commands_and_options_exist(document: str) -> None:
             words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
             if words[:1] != ["graphjit"]:
                 continue
-            name = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
+            name = words[1] if len(words) > 1 and not words[1].startswith("-") else "graphjit"
             used = {word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 2}
             if name not in commands() or not used <= options(name):
                 wrong.append(line)
@@ -127,6 +127,8 @@ def test_the_checks_can_fail(tmp_path: Path) -> None:
 def test_every_page_of_docs_has_one_title_and_short_lines() -> None:
     for document in DOCUMENTS:
         text = prose(document)
+        if any(block.language.startswith("{include}") for block in blocks(document)):
+            continue  # a page of the site that is a document of the checkout
         assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1, document
         if document.startswith("docs/") or document in ("README.md", "ARCHITECTURE.md"):
             long = [

@@ -76,15 +76,15 @@ def test_command_blocks_print_what_they_show(
 TABLES = [(name, found[1], found[2]) for name in DOCUMENTS for found in GENERATED.finditer(read(name))]
 
 
-@pytest.mark.parametrize(
-    ("document", "name", "text"), TABLES, ids=[f"{name or 'graphjit'}" for _, name, _ in TABLES]
-)
+@pytest.mark.parametrize(("document", "name", "text"), TABLES, ids=[name for _, name, _ in TABLES])
 def test_generated_tables_are_those_of_the_code(
     document: str, name: str, text: str, request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--update-golden"):
         path = ROOT / document
-        path.write_text(path.read_text().replace(text, generated(name)))
+        head = f"<!-- generated: {name} -->\n"
+        before, _, rest = path.read_text().partition(head)
+        path.write_text(f"{before}{head}{generated(name)}<!-- end -->{rest.partition('<!-- end -->')[2]}")
     else:
         assert text == generated(name), "run pytest --update-golden and read the difference"
 
