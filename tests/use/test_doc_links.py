@@ -11,6 +11,7 @@ from documents import (
     DOCUMENTS,
     ROOT,
     anchors,
+    blocks,
     commands,
     links,
     options,
@@ -23,8 +24,8 @@ from documents import (
 
 from graphjit.config import SETTINGS
 
-OTHERS_OPTIONS = {"--update-golden", "--parallel", "--no-deps", "--build", "--test-dir"}
-"""Options of pytest, CMake and pip that the documents name."""
+OTHERS_OPTIONS = {"--update-golden", "--parallel", "--no-deps", "--build", "--test-dir", "--check"}
+"""Options of pytest, CMake, pip and ruff that the documents name."""
 
 SKIPPED = {"__pycache__", ".git", ".mypy_cache", ".ruff_cache", ".pytest_cache", "_build"}
 FILES = {
