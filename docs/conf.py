@@ -19,7 +19,6 @@ numpydoc_show_class_members = False
 
 html_theme = "pydata_sphinx_theme"
 html_title = "graphjit"
-html_static_path = ["_static"]
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
