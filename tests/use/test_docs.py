@@ -22,9 +22,15 @@ PAGES = [name for name in DOCUMENTS if any(block.language == "python" for block 
 
 @pytest.mark.parametrize("document", PAGES)
 def test_python_blocks_run_in_order(document: str, tmp_path: Path) -> None:
-    where = os.pathsep.join((str(Path(graphjit.__file__).parents[1]), os.environ.get("PYTHONPATH", "")))
+    where = os.pathsep.join(
+        (
+            str(Path(graphjit.__file__).parents[1]),
+            str(ROOT / "tests" / "harness"),
+            os.environ.get("PYTHONPATH", ""),
+        )
+    )
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "harness" / "run_page.py"), document],
+        [sys.executable, "-W", "error", "-m", "documents.run_page", document],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -1,6 +1,6 @@
 """Run the Python blocks of one document in order, in one namespace.
 
-    python run_page.py DOCUMENT
+    python -m documents.run_page DOCUMENT
 
 Where a block of kind ``text`` follows a Python block directly, it is what that block prints. A process of its
 own for each page: a page may declare an op or change a setting.

@@ -20,7 +20,7 @@ from typer.main import get_command
 from graphjit.cli.main import app
 from graphjit.config import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
