@@ -41,10 +41,10 @@ from graphjit.loops.ir import (
     Store,
 )
 from graphjit.loops.sums import CHAIN_IN_LANES
-from graphjit.loops.vectorize import VECTOR_BYTES
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Program
 
+VECTOR_BYTES = 64
 UNROLL = 8
 """Vectors of results side by side: enough sums that do not wait for one another, and one element of w serves
 them all.

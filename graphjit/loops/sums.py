@@ -50,8 +50,8 @@ from graphjit.loops.ir import (
     walk,
     widest,
 )
-from graphjit.loops.vectorize import VECTOR_BYTES
 
+VECTOR_BYTES = 64
 CHAIN = 32
 """Additions that follow one another in a block. With half as many, as in NumPy's blocks, errors were half as
 large, and what a block costs besides was felt.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from graphjit.limits import Limits, VectorLimits
 from graphjit.loops.ir import (
     Accumulate,
     Axis,
@@ -34,38 +35,34 @@ HEAVY = frozenset(
     "exp exp2 expm1 log log2 log10 log1p sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh pow cbrt "
     "bell half_bell hypot erf erfc erfcx log_expit lgamma digamma trigamma fmod logaddexp".split()
 )
-MIN_LANES = 4
-CHAINED = 3  # elementary functions, each waiting for the one before it, that make a chain
-CHAINED_UNROLL = 4
-
-VECTOR_BYTES = 64  # of the machine that the estimates are made for
 STEP = 1.0  # cycles to count and to jump
 HORIZONTAL = 8.0  # to combine the lanes of an accumulator
 APART = 2  # a distance of elements that are gathered
 GATHERED = 1.5  # for each element of a vector whose elements lie apart
 
 
-def vectorize(kernel: LoopKernel) -> LoopKernel:
+def vectorize(kernel: LoopKernel, limits: Limits) -> LoopKernel:
     """Mark simd loops."""
-    return kernel.with_body(tuple(_nest(s) if isinstance(s, For) else s for s in kernel.body))
+    found = limits.vectors
+    return kernel.with_body(tuple(_nest(s, found) if isinstance(s, For) else s for s in kernel.body))
 
 
-def _nest(loop: For) -> For:
+def _nest(loop: For, limits: VectorLimits) -> For:
     if loop.kind == "simd":  # it was lowered so
         return loop
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
-        return _simd(loop) if _pays(loop) else loop
+        return _simd(loop, limits) if _pays(loop, limits) else loop
     innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
     if (
         loop.kind == "serial"
         and innermost
-        and loop.extent >= MIN_LANES
+        and loop.extent >= limits.min_lanes
         and _can_lane(loop)
-        and _outer_cycles(loop) < _inner_cycles(loop)
+        and _outer_cycles(loop, limits) < _inner_cycles(loop, limits)
     ):
-        return _simd(loop)
-    return replace(loop, body=tuple(_nest(s) if isinstance(s, For) else s for s in loop.body))
+        return _simd(loop, limits)
+    return replace(loop, body=tuple(_nest(s, limits) if isinstance(s, For) else s for s in loop.body))
 
 
 def _can_lane(loop: For) -> bool:
@@ -114,11 +111,11 @@ def _varying(loop: For) -> set[Ref]:
     return found
 
 
-def _pays(loop: For) -> bool:
+def _pays(loop: For, limits: VectorLimits) -> bool:
     """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps,
     operations a fraction.
     """
-    if not _can_lane(loop) or loop.extent < MIN_LANES:
+    if not _can_lane(loop) or loop.extent < limits.min_lanes:
         return False
     operations = sum(
         (isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body
@@ -135,19 +132,19 @@ class _Lanes:
     varying: set[Ref]
 
     @classmethod
-    def of(cls, loop: For) -> _Lanes:
-        return cls(loop.axis, VECTOR_BYTES // widest(loop), _varying(loop))
+    def of(cls, loop: For, limits: VectorLimits) -> _Lanes:
+        return cls(loop.axis, limits.vector_bytes // widest(loop), _varying(loop))
 
     def steps(self, extent: int) -> int:
         """Vectors that cover so many iterations."""
         return -(-extent // self.count)
 
 
-def _outer_cycles(loop: For) -> float:
+def _outer_cycles(loop: For, limits: VectorLimits) -> float:
     """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a
     time.
     """
-    lanes = _Lanes.of(loop)
+    lanes = _Lanes.of(loop, limits)
     total = _cycles(loop.body, lanes)
     for inner in loop.body:
         if isinstance(inner, For):
@@ -155,12 +152,12 @@ def _outer_cycles(loop: For) -> float:
     return total * lanes.steps(loop.extent) / loop.extent
 
 
-def _inner_cycles(loop: For) -> float:
+def _inner_cycles(loop: For, limits: VectorLimits) -> float:
     """The same when the loops in it run in lanes, where they can."""
     total = _cycles(loop.body, None)
     for inner in loop.body:
         if isinstance(inner, For):
-            lanes = _Lanes.of(inner) if _pays(inner) else None
+            lanes = _Lanes.of(inner, limits) if _pays(inner, limits) else None
             sums, steps = (
                 (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
             )
@@ -203,19 +200,19 @@ def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
     return score
 
 
-def _simd(loop: For) -> For:
+def _simd(loop: For, limits: VectorLimits) -> For:
     work = sum(
         10 if isinstance(s, Let) and isinstance(s.value, Scalar) and s.value.op in HEAVY else 1
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
-    unroll = 4 if work <= 8 else 2 if work <= 20 else CHAINED_UNROLL if is_chained(loop) else 1
+    unroll = 4 if work <= 8 else 2 if work <= 20 else limits.chained_unroll if is_chained(loop, limits) else 1
     while unroll > 1 and loop.extent < 16 * unroll:
         unroll //= 2
     return replace(loop, kind="simd", unroll=unroll)
 
 
-def is_chained(loop: For) -> bool:
+def is_chained(loop: For, limits: VectorLimits) -> bool:
     """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the
     processor idle.
     """
@@ -226,4 +223,4 @@ def is_chained(loop: For) -> bool:
         if isinstance(statement, Let) and isinstance(statement.value, Scalar):
             own = statement.value.op in HEAVY and statement.ref.dtype.kind == "f"
             depth[statement.ref] = own + max((depth.get(ref, 0) for ref in statement.value.args), default=0)
-    return max(depth.values(), default=0) >= CHAINED
+    return max(depth.values(), default=0) >= limits.chained

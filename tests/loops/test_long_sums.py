@@ -19,8 +19,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph
 from graphjit.ir.types import F32, F64, Type
 from graphjit.loops.ir import For, walk
-from graphjit.loops.sums import LONG
-from graphjit.loops.vectorize import VECTOR_BYTES
+from graphjit.loops.sums import LONG, VECTOR_BYTES
 
 DTYPES = (np.float32, np.float64)
 KINDS = ("equal", "random", "alternating")

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 660
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "machine"),
+    ("errors", "config", "machine", "limits"),
     ("ir",),
     ("ops", "progress"),
     ("interpret", "passes", "transforms"),

@@ -24,6 +24,7 @@ from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.ir.buffers import Buffer
+from graphjit.limits import Limits
 from graphjit.loops.cost import nanoseconds
 from graphjit.loops.ir import LoopKernel
 from graphjit.loops.signature import signature
@@ -31,9 +32,9 @@ from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program, Step
 
 
-def emit_program(program: Program, kernels: Mapping[str, LoopKernel]) -> Module:
+def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Limits | None = None) -> Module:
     """The module of ``program``; ``kernels`` by step name."""
-    module = Module(program.name)
+    module = Module(program.name, limits)
     fn = Function(module, "program", "i64", [("ptr", "%inputs"), ("ptr", "%outputs")], ATTRIBUTES)
     status = fn.alloca("i64")
     fn.do(f"store i64 0, ptr {status}")

@@ -236,7 +236,10 @@ class KernelEmitter(Traffic):
         count = self.lane_count(loop)
         unroll = loop.unroll
         while (
-            unroll > 1 and loop.extent % (count * unroll) and not loop.extent % count and not is_chained(loop)
+            unroll > 1
+            and loop.extent % (count * unroll)
+            and not loop.extent % count
+            and not is_chained(loop, self.module.limits.vectors)
         ):
             unroll //= 2
         return unroll
@@ -379,7 +382,7 @@ class KernelEmitter(Traffic):
             isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH
             for s in ir.walk(loop.body)
         )
-        return (loop.unroll > 1 and is_chained(loop)) or calls > (
+        return (loop.unroll > 1 and is_chained(loop, self.module.limits.vectors)) or calls > (
             INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS
         )
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from graphjit.ir.names import one_line
+from graphjit.limits import Limits, host_limits
 
 _SYMBOL = re.compile(r"@([\w.$]+)")
 
@@ -28,10 +29,15 @@ def c_string(text: str) -> str:
 
 
 class Module:
-    """One LLVM module under construction: globals, declarations and function bodies in order."""
+    """One LLVM module under construction: globals, declarations and function bodies in order.
 
-    def __init__(self, name: str) -> None:
+    ``limits`` are the thresholds of what is written into it: those of this machine, unless a test gives
+    others.
+    """
+
+    def __init__(self, name: str, limits: Limits | None = None) -> None:
         self.name = one_line(name)  # that of a user's function, in a comment
+        self.limits = limits or host_limits()
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._functions: dict[str, str | None] = {}
