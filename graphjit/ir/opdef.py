@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphjit.errors import IRError
+from graphjit.ir import scalars
 from graphjit.ir.names import WORD
 from graphjit.ir.types import Type
 
@@ -90,12 +91,14 @@ Derivative = Partials | Linear | Bilinear | Custom | ZeroDerivative | NonDiffere
 
 @dataclass(frozen=True)
 class Scalar:
-    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary per element. ``cost`` in
-    add-like units.
-    """
+    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary (`ir.scalars`) per element."""
 
     name: str
-    cost: int = 1
+
+    @property
+    def cost(self) -> int:
+        """Units that one element costs."""
+        return scalars.cost(self.name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ op(
     infer=_infer,
     impl=lambda x, *, slot: np.copy(x),
     grad=Partials(1),
-    lower=Scalar("copy", cost=0),
+    lower=Scalar("copy"),
     samples=Cases(
         lambda rng, draw: [([draw(*shape)], {"slot": 0}) for shape in [(), (0,), (5,), (2, 3)]], ALL
     ),

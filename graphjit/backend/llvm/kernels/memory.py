@@ -204,7 +204,7 @@ class Traffic(Registers):
         assert lanes is not None
         if lanes.masks is None and not statement.combine and self.store_component(statement):
             return
-        if lanes.masks is None and buffer in self.streams:
+        if lanes.masks is None and statement.streamed:
             self.stream(
                 [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)],
                 base,

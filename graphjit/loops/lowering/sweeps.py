@@ -19,8 +19,8 @@ import numpy as np
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
+from graphjit.limits import Limits, SumLimits
 from graphjit.loops import ir
-from graphjit.loops.collapse import map_addresses
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -39,21 +39,19 @@ from graphjit.loops.ir import (
     Store,
     walk,
 )
-from graphjit.loops.lower import ROWS, lower_kernel
-from graphjit.loops.sums import CHAIN, CHAIN_IN_LANES, LONG_IN_LANES, moved, restored, rounded_away
+from graphjit.loops.lowering.kernels import ROWS, lower_kernel
+from graphjit.loops.passes.collapse import map_addresses
+from graphjit.loops.passes.sums import moved, restored, rounded_away
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Kernel, Product, Program, Sweep
 from graphjit.schedule.sweep import sums_over_rows
 
-WIDE = 64
-"""Columns from which sums down them are taken row by row."""
-
 Body = tuple[Statement, ...]
 
 
-def lower_sweep(program: Program, sweep: Sweep) -> LoopKernel:
+def lower_sweep(program: Program, sweep: Sweep, limits: Limits) -> LoopKernel:
     """Loop IR of a sweep."""
-    maker = _Maker(sweep) if sweep.batch == 1 else _Batch(sweep)
+    maker = _Maker(sweep, limits.sums) if sweep.batch == 1 else _Batch(sweep, limits.sums)
     inside: list[Statement] = []
     last: list[Statement] = []
     for part in sweep.parts:
@@ -91,11 +89,12 @@ class _Maker:
     packed: Literal["local", "scratch"] = "local"
     """Kind of the buffers of packed operands: all tasks read them."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, limits: SumLimits) -> None:
+        self.limits = limits
         self.rows, self.length = sweep.rows, sweep.block
         self.blocks = -(-sweep.rows // sweep.block)
         # Blocks of few rows whose sums, where they are added up row by row, are added up together.
-        self.turns = max(1, CHAIN_IN_LANES // sweep.block)
+        self.turns = max(1, limits.chain_in_lanes // sweep.block)
         self.round: tuple[list[Statement], list[Statement]] = [], []  # what is done before and after them
         self.each, self.tasks = self.shares(sweep)
         self.task, self.block = Axis("task"), Axis("block")
@@ -105,7 +104,8 @@ class _Maker:
         self.partial: dict[Buffer, _Partial] = {}
         # Rows that are added up apart, where they are added up row by row.
         self.piece = next(
-            (rows for rows in (2 * CHAIN_IN_LANES, CHAIN_IN_LANES) if sweep.block % rows == 0), sweep.block
+            (rows for rows in (2 * limits.chain_in_lanes, limits.chain_in_lanes) if sweep.block % rows == 0),
+            sweep.block,
         )
         self.packing: list[Statement] = []  # of right operands of products, row by row
         self.kept: dict[Ref, tuple[Buffer, Address]] = {}  # where a sum over rows is kept, within a task
@@ -113,7 +113,7 @@ class _Maker:
     def shares(self, sweep: Sweep) -> tuple[int, int]:
         """Blocks of a task, and tasks."""
         each = -(-self.blocks // min(sweep.tasks, self.blocks))
-        if each * sweep.block > LONG_IN_LANES:
+        if each * sweep.block > self.limits.long_in_lanes:
             each -= each % self.turns  # whole rounds
         return each, -(-self.blocks // each)
 
@@ -164,7 +164,7 @@ class _Maker:
         sums = {s.ref: s.combine for s in before if isinstance(s, Init)}
         if loop.axis.name != self.axis:
             inner, final = self.split(loop.body, (*around, (loop.axis, loop.extent)))
-            turned = self.row_by_row(loop) if loop.extent >= WIDE else []
+            turned = self.row_by_row(loop) if loop.extent >= self.limits.wide else []
             block: list[Statement] = [*before, *(turned or [replace(loop, body=tuple(inner))])]
             rest = [*before, replace(loop, body=tuple(final)), *after] if final else []
             return block, rest
@@ -173,16 +173,23 @@ class _Maker:
                 "only sums over rows are finished later"
             )
             return [*before, self.cut(loop), *(self.cut(s) for s in after if isinstance(s, For))], []
-        block = [*before, self.cut(loop)]
-        rest = list(before)
+        block, rest = self.kept_sums(sums, around)
+        return [*before, self.cut(loop), *block], [*before, *rest, *after]
+
+    def kept_sums(
+        self, sums: dict[Ref, str], around: tuple[tuple[Axis, int], ...]
+    ) -> tuple[list[Statement], list[Statement]]:
+        """What adds sums over a block's rows to those of its task, and what combines those of all tasks."""
+        block: list[Statement] = []
+        rest: list[Statement] = []
         for ref, combine in sums.items():
-            wide = bool(around) and around[-1][1] >= WIDE
+            wide = bool(around) and around[-1][1] >= self.limits.wide
             buffer, place = self.place(
                 ref, combine, around, self.each * (self.length // self.piece if wide else 1)
             )
             block += self.joined(buffer, place + Affine(0, {self.task: self.partial[buffer].size}), ref)
             rest.append(self.over_tasks(ref, combine, buffer, place))
-        return block, [*rest, *after]
+        return block, rest
 
     def kernel(self, program: Program, kernel: Kernel) -> Body:
         """A kernel's loops over all rows."""
@@ -233,7 +240,7 @@ class _Maker:
         each: list[Statement] = [s for s in loop.body[: loop.body.index(rows)] if isinstance(s, Let)]
         before: list[Statement] = []
         after: list[Statement] = []
-        apart = self.each * self.length > max(LONG_IN_LANES, self.piece)
+        apart = self.each * self.length > max(self.limits.long_in_lanes, self.piece)
         for statement in rows.body:
             if isinstance(statement, Accumulate):
                 buffer, place = self.kept[statement.ref]
@@ -350,7 +357,7 @@ class _Maker:
             address = address + Affine(0, {axis: size})
             size *= extent
         buffer = Buffer(f"{self.name}p{ref.number}", ref.dtype, size * self.tasks, "local")
-        keeps = combine == "add" and ref.dtype.kind == "f" and terms > CHAIN
+        keeps = combine == "add" and ref.dtype.kind == "f" and terms > self.limits.chain
         lost = Buffer(f"{self.name}l{ref.number}", ref.dtype, size * self.tasks, "local") if keeps else None
         self.partial[buffer] = _Partial(size, combine, lost)
         self.kept[ref] = buffer, address
@@ -387,8 +394,8 @@ class _Batch(_Maker):
     axis = "i1"
     packed = "scratch"
 
-    def __init__(self, sweep: Sweep) -> None:
-        super().__init__(sweep)
+    def __init__(self, sweep: Sweep, limits: SumLimits) -> None:
+        super().__init__(sweep, limits)
         self.added: list[
             tuple[Matrix, int]
         ] = []  # results that the blocks of a task add to, and their elements

@@ -20,28 +20,23 @@ from graphjit.errors import IRError
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
+from graphjit.limits import Limits, ScatterLimits
 from graphjit.loops import ir
-from graphjit.loops.correlate import lower_correlate
 from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
-from graphjit.loops.lower import Nest
+from graphjit.loops.lowering.correlations import lower_correlate
+from graphjit.loops.lowering.kernels import Nest
 from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program
 
-ROW_BYTES = 512
-"""Bytes of an update from which two tasks share a scatter; four times as many bytes, twice as many tasks."""
-SHARED_BYTES = range(1 << 17, 1 << 22)
-"""Bytes of all updates that are shared. More come from memory, and one thread that reads them in order is as
-fast as memory is.
-"""
-MAX_TASKS = 16
 
-
-def lower_assembly(program: Program, step: Assembly) -> LoopKernel:
+def lower_assembly(program: Program, step: Assembly, limits: Limits) -> LoopKernel:
     """Loop IR of a step that is not a fused kernel."""
     kind = step.node.op.lower.kind  # type: ignore[union-attr]
     if kind not in LOWERINGS:
         raise IRError(f"no loop lowering for {step.node!r}")
-    return LoopKernel(step.name, tuple(LOWERINGS[kind](program, step.node)), comment=step.node.op.name)
+    return LoopKernel(
+        step.name, tuple(LOWERINGS[kind](program, step.node, limits)), comment=step.node.op.name
+    )
 
 
 def _nest(program: Program, shape: tuple[int, ...]) -> tuple[Nest, tuple[Address, ...]]:
@@ -74,7 +69,7 @@ def _renumbered(parts: list[list[Statement]]) -> list[Statement]:
     return [statement for part in parts for statement in ir.renumbered(tuple(part), counter)]
 
 
-def _embed(program: Program, node: Node) -> list[Statement]:
+def _embed(program: Program, node: Node, limits: Limits) -> list[Statement]:
     starts: Any = node.attrs["starts"]
     steps: Any = node.attrs["steps"]
 
@@ -84,7 +79,7 @@ def _embed(program: Program, node: Node) -> list[Statement]:
     return _renumbered([_fill(program, node, 0), _push(program, node.args[0], node, place)])
 
 
-def _scatter(program: Program, node: Node) -> list[Statement]:
+def _scatter(program: Program, node: Node, limits: Limits) -> list[Statement]:
     """Zeros (or a copy), then every update at its data-dependent place, in index order."""
     axes: Any = node.attrs["axes"]
     adding = node.op.name == "scatter_add"
@@ -107,7 +102,7 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
     value = nest.value(updates, index)
     nest.lists[-1].append(Store(program.buffers[node], rest, value, dynamic, "add" if adding else ""))
     nest.close(len(nest.axes), len(nest.axes) - level)
-    tasks, task = _owners(node, updates, axes, depth), Axis("task")
+    tasks, task = _owners(node, updates, axes, depth, limits.scatters), Axis("task")
     columns = nest.lists[level][-1]
     if tasks > 1 and isinstance(columns, ir.For):
         nest.lists[level].pop()
@@ -123,20 +118,21 @@ def _scatter(program: Program, node: Node) -> list[Statement]:
     return _renumbered([first, nest.lists[0]])
 
 
-def _owners(node: Node, updates: Node, axes: tuple[int, ...], depth: int) -> int:
+def _owners(node: Node, updates: Node, axes: tuple[int, ...], depth: int, limits: ScatterLimits) -> int:
     """How many tasks (a power of two) share the rows along the first axis.
 
     All read every position, which takes each of them as long as a few dozen elements: wide rows have more
     tasks.
     """
     row = math.prod(updates.shape[depth:]) * updates.dtype.itemsize
-    if axes[0] != 0 or row < ROW_BYTES or updates.type.nbytes not in SHARED_BYTES:
+    shared = limits.least_bytes <= updates.type.nbytes < limits.most_bytes
+    if axes[0] != 0 or row < limits.row_bytes or not shared:
         return 1
-    tasks = min(MAX_TASKS, 2 * math.isqrt(row // ROW_BYTES), node.shape[0])
+    tasks = min(limits.max_tasks, 2 * math.isqrt(row // limits.row_bytes), node.shape[0])
     return int(1 << tasks.bit_length() - 1)
 
 
-def _argreduce(program: Program, node: Node) -> list[Statement]:
+def _argreduce(program: Program, node: Node, limits: Limits) -> list[Statement]:
     """The first position of the extremum (of the first NaN, if there is one) along the reduced axes."""
     x = node.args[0]
     axes: Any = node.attrs["axes"]
@@ -177,7 +173,7 @@ def _argreduce(program: Program, node: Node) -> list[Statement]:
     return nest.lists[0]
 
 
-LOWERINGS: dict[str, Callable[[Program, Node], list[Statement]]] = {
+LOWERINGS: dict[str, Callable[[Program, Node, Limits], list[Statement]]] = {
     "embed": _embed,
     "scatter": _scatter,
     "argreduce": _argreduce,

@@ -31,7 +31,7 @@ import numpy as np
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.types import BOOL
-from graphjit.loops.collapse import map_addresses
+from graphjit.limits import Limits, SumLimits
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -48,41 +48,29 @@ from graphjit.loops.ir import (
     open_accumulators,
     running,
     walk,
-    widest,
 )
-
-VECTOR_BYTES = 64
-CHAIN = 32
-"""Additions that follow one another in a block. With half as many, as in NumPy's blocks, errors were half as
-large, and what a block costs besides was felt.
-"""
-LONG = 64
-"""Additions that follow one another in one loop at the most; shorter sums are not cut."""
-CHAIN_IN_LANES = 64
-"""The same inside a loop in lanes, where the total of a block costs as much as seven of its terms ..."""
-LONG_IN_LANES = 192
-"""... and NumPy, too, adds row after row there."""
+from graphjit.loops.passes.collapse import map_addresses
 
 
-def cut_sums(kernel: LoopKernel) -> LoopKernel:
+def cut_sums(kernel: LoopKernel, limits: Limits) -> LoopKernel:
     """Take long sums in blocks."""
     numbers = itertools.count(
         1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
     )
-    return kernel.with_body(_body(kernel.body, numbers, in_lanes=False))
+    return kernel.with_body(_body(kernel.body, numbers, limits.sums, in_lanes=False))
 
 
-def block_length(loop: For) -> int:
+def block_length(loop: For, limits: SumLimits) -> int:
     """Iterations of a loop, not inside one in lanes, that make a block of its sums; 0 where it is not cut."""
-    each = _links(loop.body)
-    if not _sums(loop) or -(-loop.extent // _stride(loop)) * each <= LONG:
+    each, stride = _links(loop.body), _stride(loop)
+    if not _sums(loop) or -(-loop.extent // stride) * each <= limits.long:
         return 0
-    return max(1, CHAIN // each) * _stride(loop)
+    return max(1, limits.chain // each) * stride
 
 
 def _stride(loop: For) -> int:
     """Iterations that run side by side, each with a partial sum of its own."""
-    return VECTOR_BYTES // widest(loop) * loop.unroll if loop.kind == "simd" else 1
+    return loop.lanes * loop.unroll if loop.kind == "simd" else 1
 
 
 def _sums(loop: For) -> list[Ref]:
@@ -109,24 +97,25 @@ def _links(body: tuple[Statement, ...]) -> int:
     return max(found.values(), default=1)
 
 
-def _body(body: tuple[Statement, ...], numbers: Iterator[int], *, in_lanes: bool) -> tuple[Statement, ...]:
+def _body(
+    body: tuple[Statement, ...], numbers: Iterator[int], limits: SumLimits, *, in_lanes: bool
+) -> tuple[Statement, ...]:
     made: list[Statement] = []
     for statement in body:
         if isinstance(statement, For):
             inside = in_lanes or statement.kind == "simd"
-            made += _loop(
-                replace(statement, body=_body(statement.body, numbers, in_lanes=inside)), numbers, in_lanes
-            )
+            inner = _body(statement.body, numbers, limits, in_lanes=inside)
+            made += _loop(replace(statement, body=inner), numbers, limits, in_lanes)
         else:
             made.append(statement)
     return tuple(made)
 
 
-def _loop(loop: For, numbers: Iterator[int], in_lanes: bool) -> list[Statement]:
+def _loop(loop: For, numbers: Iterator[int], limits: SumLimits, in_lanes: bool) -> list[Statement]:
     """``loop``, or the same sums block by block."""
     sums = _sums(loop)
     each, stride = _links(loop.body), _stride(loop)
-    most, chain = (LONG_IN_LANES, CHAIN_IN_LANES) if in_lanes else (LONG, CHAIN)
+    most, chain = (limits.long_in_lanes, limits.chain_in_lanes) if in_lanes else (limits.long, limits.chain)
     if not sums or loop.when is not None or -(-loop.extent // stride) * each <= most:
         return [loop]
     length = max(1, chain // each) * stride

@@ -29,7 +29,7 @@ Index_ = tuple[Address, ...]
 
 
 @dataclass(frozen=True)
-class Limit:
+class Side:
     """``index >= low`` or ``index < high``; the other one is None."""
 
     index: Address
@@ -37,7 +37,7 @@ class Limit:
     high: int | None
 
 
-Where = tuple[Limit, ...]
+Where = tuple[Side, ...]
 
 CHECKED: dict[str, tuple[type[Exception], str]] = {
     "floor_divide": (ZeroDivisionError, "integer division by zero"),
@@ -116,7 +116,7 @@ class Nest:
         base = storage(node)
         if base in self.registers:
             return self.registers[base]
-        level = max(self.level(index), self.level(tuple(limit.index for limit in where)))
+        level = max(self.level(index), self.level(tuple(side.index for side in where)))
         buffer = self.program.buffers.get(base)
         if buffer is not None:
             if where and not buffer.size:
@@ -133,45 +133,51 @@ class Nest:
         """Evaluate ``node`` itself at ``index``."""
         lower = node.op.lower
         if isinstance(lower, Scalar):
-            args = [self.value(arg, index, where) for arg in node.args]
-            check = 0
-            if node.dtype.kind in "iu" and lower.name in CHECKED:
-                check = self.program.error(*CHECKED[lower.name], node.loc)
-                if where:  # what is not there must not fail
-                    args[1] = self.scalar(
-                        level,
-                        args[1].dtype,
-                        "select",
-                        self.holds(where),
-                        args[1],
-                        self.const(1, args[1].dtype),
-                    )
-            if where and node.op.name == "narrow":
-                args[0] = self.scalar(
-                    level, args[0].dtype, "select", self.holds(where), args[0], self.const(0, args[0].dtype)
-                )
-            result = self.scalar(level, node.dtype, lower.name, *args, check=check)
-            if node.op.name == "narrow":
-                self.check_narrow(node, args[0], result, level)
-            return result
+            return self.operation(node, index, level, where)
         if isinstance(lower, View):
             return self.value(node.args[0], lower.index_map(node, index), where)
         if is_window(node):
             return self.window(node, index, level, where)
         if isinstance(lower, Special):
-            if lower.kind == "const":
-                return self.const(node.attrs["value"].array.reshape(())[()], node.dtype)  # type: ignore[attr-defined]
-            if lower.kind == "reshape":
-                inner = reshape_index(node, index)
-                if inner is not None:
-                    return self.value(node.args[0], inner, where)
-            if lower.kind == "iota":
-                axis: Any = node.attrs["axis"]
-                number = self.let(level, I64, Index(index[axis]))
-                return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
-            if lower.kind == "gather":
-                return self.gather(node, index, level, where)
+            found = self.special(node, index, level, where)
+            if found is not None:
+                return found
         raise IRError(f"{node!r} cannot be computed inside a loop nest")
+
+    def operation(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
+        """One scalar operation on the elements of its arguments; what is not there must not fail."""
+        name = node.op.lower.name  # type: ignore[union-attr]
+        args = [self.value(arg, index, where) for arg in node.args]
+        check = 0
+        if node.dtype.kind in "iu" and name in CHECKED:
+            check = self.program.error(*CHECKED[name], node.loc)
+            if where:
+                args[1] = self.replaced(args[1], 1, level, where)
+        narrow = node.op.name == "narrow"
+        if where and narrow:
+            args[0] = self.replaced(args[0], 0, level, where)
+        result = self.scalar(level, node.dtype, name, *args, check=check)
+        if narrow:
+            self.check_narrow(node, args[0], result, level)
+        return result
+
+    def replaced(self, ref: Ref, value: int, level: int, where: Where) -> Ref:
+        """``ref`` inside ``where``, ``value`` outside."""
+        return self.scalar(level, ref.dtype, "select", self.holds(where), ref, self.const(value, ref.dtype))
+
+    def special(self, node: Node, index: Index_, level: int, where: Where) -> Ref | None:
+        """An element of a node with a lowering of its own; None where no loop nest can compute it."""
+        kind = node.op.lower.kind  # type: ignore[union-attr]
+        if kind == "const":
+            return self.const(node.attrs["value"].array.reshape(())[()], node.dtype)  # type: ignore[attr-defined]
+        if kind == "reshape":
+            inner = reshape_index(node, index)
+            return None if inner is None else self.value(node.args[0], inner, where)
+        if kind == "iota":
+            axis: Any = node.attrs["axis"]
+            number = self.let(level, I64, Index(index[axis]))
+            return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
+        return self.gather(node, index, level, where) if kind == "gather" else None
 
     def keep(self, node: Node, index: Index_, ref: Ref, level: int) -> None:
         """Store an element of a root in its own storage, if it has any, and at its places in others'."""
@@ -187,11 +193,11 @@ class Nest:
     def holds(self, where: Where) -> Ref:
         """Whether all of ``where`` holds; ``where`` is not empty."""
         found: Ref | None = None
-        for limit in sorted(where, key=lambda limit: self.level((limit.index,))):
-            level = self.level((limit.index,))
-            at = self.let(level, I64, Index(limit.index))
-            op = "ge" if limit.low is not None else "lt"
-            bound = limit.low if limit.low is not None else limit.high
+        for side in sorted(where, key=lambda side: self.level((side.index,))):
+            level = self.level((side.index,))
+            at = self.let(level, I64, Index(side.index))
+            op = "ge" if side.low is not None else "lt"
+            bound = side.low if side.low is not None else side.high
             test = self.scalar(level, BOOL, op, at, self.const(bound, I64))
             found = test if found is None else self.scalar(level, BOOL, "and", found, test)
         assert found is not None
@@ -204,21 +210,21 @@ class Nest:
             return self.const(0, node.dtype)
         starts: Any = node.attrs["starts"]
         inner = tuple(i - s for i, s in zip(index, starts, strict=True))
-        limits: list[Limit] = []
+        sides: list[Side] = []
         for i, n in zip(inner, x.shape, strict=True):
             low, high = self.span(i)
             if high < 0 or low >= n:
                 return self.const(0, node.dtype)
-            limits += [Limit(i, 0, None)] if low < 0 else []
-            limits += [Limit(i, None, n)] if high >= n else []
-        if not limits:
+            sides += [Side(i, 0, None)] if low < 0 else []
+            sides += [Side(i, None, n)] if high >= n else []
+        if not sides:
             return self.value(x, inner, where)
-        inside = (*where, *(limit for limit in limits if limit not in where))
+        inside = (*where, *(side for side in sides if side not in where))
         if _contradicts(inside):
             return self.const(0, node.dtype)
         value = self.value(x, inner, inside)
         return self.scalar(
-            level, node.dtype, "select", self.holds(tuple(limits)), value, self.const(0, node.dtype)
+            level, node.dtype, "select", self.holds(tuple(sides)), value, self.const(0, node.dtype)
         )
 
     def span(self, index: Address) -> tuple[int, int]:
@@ -255,9 +261,7 @@ class Nest:
         # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of
         # it have one.
         depth = len(node.args[1].shape)
-        found = max(
-            self.level(index[:depth]), self.level(tuple(limit.index for limit in where)), min(level, 1)
-        )
+        found = max(self.level(index[:depth]), self.level(tuple(side.index for side in where)), min(level, 1))
         dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, found, where)
         buffer = self.program.buffers.get(storage(x))
         if buffer is None:  # a single number, which takes no memory: the position has been checked
@@ -305,57 +309,77 @@ class Nest:
 
 
 def _contradicts(where: Where) -> bool:
-    """Whether two limits exclude each other, as those of frames side by side do."""
+    """Whether two sides exclude each other, as those of frames side by side do."""
     low: dict[Address, int] = {}
     high: dict[Address, int] = {}
-    for limit in where:
-        moving = limit.index - limit.index.offset
-        if limit.low is not None:
-            low[moving] = max(low.get(moving, limit.low - limit.index.offset), limit.low - limit.index.offset)
-        if limit.high is not None:
-            high[moving] = min(
-                high.get(moving, limit.high - limit.index.offset), limit.high - limit.index.offset
-            )
+    for side in where:
+        moving = side.index - side.index.offset
+        if side.low is not None:
+            low[moving] = max(low.get(moving, side.low - side.index.offset), side.low - side.index.offset)
+        if side.high is not None:
+            high[moving] = min(high.get(moving, side.high - side.index.offset), side.high - side.index.offset)
     return any(low[moving] >= high.get(moving, low[moving] + 1) for moving in low)
 
 
 def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
     """Loop IR of a fused kernel."""
-    order = [*kernel.outer, *(kernel.axes or ())]
-    names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
-    index = tuple(axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space))
-    if kernel.scan is not None:
-        along, reverse = kernel.scan
-        order.append(order.pop(order.index(along)))
-        if reverse and kernel.space[along] != 1:
-            index = tuple(-at + (kernel.space[along] - 1) if i == along else at for i, at in enumerate(index))
-    loops = [i for i in order if kernel.space[i] != 1]
-    inner = sum(1 for i in loops if kernel.axes is not None and i in kernel.axes)
-    nest = Nest(program, [(names[i], kernel.space[i]) for i in loops])
-    row = len(loops) - inner
-    outer_index = tuple(index[i] for i in kernel.outer)
     if kernel.axes is not None and any(kernel.space[i] == 0 for i in kernel.outer):
         return LoopKernel(kernel.name, ())
-    phases = max(member.phase for member in kernel.members) + 1
-    for phase in range(phases):
-        here = [member for member in kernel.members if member.phase == phase]
-        nest.open(inner)
+    filled = _Fill(program, kernel)
+    for phase in range(max(member.phase for member in kernel.members) + 1):
+        filled.phase(phase)
+    return LoopKernel(
+        kernel.name, tuple(filled.statements()), comment=" ".join(n.op.name for n in kernel.nodes)
+    )
+
+
+class _Fill:
+    """The loop nest of one kernel being filled, phase by phase.
+
+    ``row`` is the depth of the loops outside of what is reduced, ``depth`` that of all.
+    """
+
+    def __init__(self, program: Program, kernel: Kernel) -> None:
+        self.kernel = kernel
+        order = [*kernel.outer, *(kernel.axes or ())]
+        names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
+        index = [axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space)]
+        if kernel.scan is not None:
+            along, reverse = kernel.scan
+            order.append(order.pop(order.index(along)))
+            if reverse and kernel.space[along] != 1:
+                index[along] = -index[along] + (kernel.space[along] - 1)
+        loops = [i for i in order if kernel.space[i] != 1]
+        self.inner = sum(1 for i in loops if kernel.axes is not None and i in kernel.axes)
+        self.nest = Nest(program, [(names[i], kernel.space[i]) for i in loops])
+        self.depth = len(loops)
+        self.row = len(loops) - self.inner
+        self.index: Index_ = tuple(index)
+        self.row_index: Index_ = tuple(index[i] for i in kernel.outer)
+
+    def phase(self, phase: int) -> None:
+        """One pass over each row: what is computed for each element, then what is for the row."""
+        nest, members = self.nest, [member for member in self.kernel.members if member.phase == phase]
+        nest.open(self.inner)
         sums: list[Member] = []
-        for member in here:
+        for member in members:
             if not member.outer:
-                _inner_member(nest, member, index, row, len(loops), sums)
-        nest.close(len(loops), inner)
-        for member in kernel.members:
+                _inner_member(nest, member, self.index, self.row, self.depth, sums)
+        nest.close(self.depth, self.inner)
+        for member in self.kernel.members:
             if not isinstance(member.node.op.lower, Reduce) and not member.outer:
                 nest.registers.pop(member.node, None)
         for member in sums:
-            nest.keep(member.node, outer_index, nest.registers[member.node], row)
-        for member in here:
+            nest.keep(member.node, self.row_index, nest.registers[member.node], self.row)
+        for member in members:
             if member.outer:
-                ref = nest.registers[member.node] = nest.compute(member.node, outer_index, row)
-                nest.keep(member.node, outer_index, ref, row)
-    nest.close(row, row)
-    return LoopKernel(kernel.name, tuple(nest.lists[0]), comment=" ".join(n.op.name for n in kernel.nodes))
+                ref = nest.registers[member.node] = nest.compute(member.node, self.row_index, self.row)
+                nest.keep(member.node, self.row_index, ref, self.row)
+
+    def statements(self) -> list[Statement]:
+        """The whole nest."""
+        self.nest.close(self.row, self.row)
+        return self.nest.lists[0]
 
 
 def _inner_member(

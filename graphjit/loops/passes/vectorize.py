@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from graphjit.ir.scalars import cost, is_function
 from graphjit.limits import Limits, VectorLimits
 from graphjit.loops.ir import (
     Accumulate,
@@ -31,14 +32,8 @@ from graphjit.loops.ir import (
     widest,
 )
 
-HEAVY = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh arcsinh arccosh arctanh pow cbrt "
-    "bell half_bell hypot erf erfc erfcx log_expit lgamma digamma trigamma fmod logaddexp".split()
-)
-STEP = 1.0  # cycles to count and to jump
-HORIZONTAL = 8.0  # to combine the lanes of an accumulator
-APART = 2  # a distance of elements that are gathered
-GATHERED = 1.5  # for each element of a vector whose elements lie apart
+APART = 2
+"""A distance of elements that are gathered."""
 
 
 def vectorize(kernel: LoopKernel, limits: Limits) -> LoopKernel:
@@ -49,7 +44,7 @@ def vectorize(kernel: LoopKernel, limits: Limits) -> LoopKernel:
 
 def _nest(loop: For, limits: VectorLimits) -> For:
     if loop.kind == "simd":  # it was lowered so
-        return loop
+        return replace(loop, lanes=_lanes(loop, limits))
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
         return _simd(loop, limits) if _pays(loop, limits) else loop
@@ -145,44 +140,49 @@ def _outer_cycles(loop: For, limits: VectorLimits) -> float:
     time.
     """
     lanes = _Lanes.of(loop, limits)
-    total = _cycles(loop.body, lanes)
+    total = _cycles(loop.body, lanes, limits)
     for inner in loop.body:
         if isinstance(inner, For):
-            total += inner.extent * (STEP + _cycles(inner.body, lanes))
+            total += inner.extent * (limits.step + _cycles(inner.body, lanes, limits))
     return total * lanes.steps(loop.extent) / loop.extent
 
 
 def _inner_cycles(loop: For, limits: VectorLimits) -> float:
     """The same when the loops in it run in lanes, where they can."""
-    total = _cycles(loop.body, None)
+    total = _cycles(loop.body, None, limits)
     for inner in loop.body:
         if isinstance(inner, For):
             lanes = _Lanes.of(inner, limits) if _pays(inner, limits) else None
             sums, steps = (
                 (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
             )
-            total += sums * HORIZONTAL + steps * (STEP + _cycles(inner.body, lanes))
+            total += sums * limits.horizontal + steps * (limits.step + _cycles(inner.body, lanes, limits))
     return total
 
 
-def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None) -> float:
+def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None, limits: VectorLimits) -> float:
     """Cycles of the statements themselves, without the loops among them, in lanes or one by one."""
     total = 0.0
     for statement in body:
-        step = None
-        if isinstance(statement, Store):
-            step = statement.address[lanes.axis] if lanes else 1
+        step = _step(statement, lanes)
+        if step is not None:
+            total += limits.gathered * lanes.count if lanes and abs(step) > 1 else 1
         elif isinstance(statement, Accumulate):
             total += 1
-        elif isinstance(statement, Let) and isinstance(statement.value, Load):
-            step = statement.value.address[lanes.axis] if lanes else 1
-            if lanes and not lanes.varying.isdisjoint(ref for ref, _ in statement.value.dynamic):
-                step = APART
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
-            total += 20 if statement.value.op in HEAVY else 8 if statement.value.op in ("div", "sqrt") else 1
-        if step is not None:
-            total += GATHERED * lanes.count if lanes and abs(step) > 1 else 1
+            total += cost(statement.value.op)
     return total
+
+
+def _step(statement: Statement, lanes: _Lanes | None) -> int | None:
+    """How far the elements of neighbouring lanes lie apart in memory; None for what moves none."""
+    if isinstance(statement, Store):
+        return statement.address[lanes.axis] if lanes else 1
+    if not (isinstance(statement, Let) and isinstance(statement.value, Load)):
+        return None
+    if lanes and not lanes.varying.isdisjoint(ref for ref, _ in statement.value.dynamic):
+        return APART
+    return statement.value.address[lanes.axis] if lanes else 1
 
 
 def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
@@ -194,7 +194,7 @@ def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
         elif isinstance(statement, Store):
             step = statement.address[axis]
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
-            score += 0.2 if statement.value.op in HEAVY else 0.02
+            score += 0.01 * cost(statement.value.op)
         if step is not None:
             score += 1.0 if abs(step) == 1 else 0.1 if step == 0 else -1.0
     return score
@@ -202,14 +202,29 @@ def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
 
 def _simd(loop: For, limits: VectorLimits) -> For:
     work = sum(
-        10 if isinstance(s, Let) and isinstance(s.value, Scalar) and s.value.op in HEAVY else 1
+        limits.function
+        if isinstance(s, Let) and isinstance(s.value, Scalar) and is_function(s.value.op)
+        else 1
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
-    unroll = 4 if work <= 8 else 2 if work <= 20 else limits.chained_unroll if is_chained(loop, limits) else 1
-    while unroll > 1 and loop.extent < 16 * unroll:
+    unroll = (
+        4
+        if work <= limits.unroll_4
+        else 2
+        if work <= limits.unroll_2
+        else limits.chained_unroll
+        if is_chained(loop, limits)
+        else 1
+    )
+    while unroll > 1 and loop.extent < limits.steps * unroll:
         unroll //= 2
-    return replace(loop, kind="simd", unroll=unroll)
+    return replace(loop, kind="simd", unroll=unroll, lanes=_lanes(loop, limits))
+
+
+def _lanes(loop: For, limits: VectorLimits) -> int:
+    """Lanes so that the widest value in the loop fills a register."""
+    return max(2, min(32, limits.vector_bytes // widest(loop)))
 
 
 def is_chained(loop: For, limits: VectorLimits) -> bool:
@@ -221,6 +236,6 @@ def is_chained(loop: For, limits: VectorLimits) -> bool:
         if isinstance(statement, For):
             return False
         if isinstance(statement, Let) and isinstance(statement.value, Scalar):
-            own = statement.value.op in HEAVY and statement.ref.dtype.kind == "f"
+            own = is_function(statement.value.op) and statement.ref.dtype.kind == "f"
             depth[statement.ref] = own + max((depth.get(ref, 0) for ref in statement.value.args), default=0)
     return max(depth.values(), default=0) >= limits.chained

@@ -25,6 +25,7 @@ from typing import Any, Literal
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Node
+from graphjit.limits import Limits
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -40,11 +41,9 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
-from graphjit.loops.sums import CHAIN_IN_LANES
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Program
 
-VECTOR_BYTES = 64
 UNROLL = 8
 """Vectors of results side by side: enough sums that do not wait for one another, and one element of w serves
 them all.
@@ -64,15 +63,17 @@ class _Terms:
     w: Address
 
 
-def lower_correlate(program: Program, node: Node) -> list[Statement]:
+def lower_correlate(program: Program, node: Node, limits: Limits) -> list[Statement]:
     """Loops of one node."""
-    return _Slide(program, node).statements()
+    return _Slide(program, node, limits).statements()
 
 
 class _Slide:
     """One correlation; ``p`` is the number of a result, counted from the one in which the series meet."""
 
-    def __init__(self, program: Program, node: Node) -> None:
+    def __init__(self, program: Program, node: Node, limits: Limits) -> None:
+        self.lanes = min(MAX_LANES, limits.vectors.vector_bytes // node.dtype.itemsize)
+        self.chain = limits.sums.chain_in_lanes
         self.x, self.w = (program.buffers[storage(arg)] for arg in node.args)
         self.out: Buffer = program.buffers[node]
         self.n, self.m = self.x.size, self.w.size
@@ -113,9 +114,8 @@ class _Slide:
         """``count`` results of one part: tiles of neighbours (the last may repeat some of the one before), or
         one by one if they are few.
         """
-        lanes = min(MAX_LANES, VECTOR_BYTES // self.out.dtype.itemsize)
-        unroll = next((u for u in (UNROLL, 4, 2, 1) if lanes * u <= count), 0)
-        tile = lanes * unroll
+        unroll = next((u for u in (UNROLL, 4, 2, 1) if self.lanes * u <= count), 0)
+        tile = self.lanes * unroll
         if not unroll:
             return [
                 self.rows(
@@ -206,8 +206,10 @@ class _Slide:
             Accumulate(total, "add", product),
         )
         most, bound = terms.most, None
-        if terms.count.terms:  # whole blocks of sums (`loops/sums.py`), of which the bound cuts the last
-            most = -(-most // CHAIN_IN_LANES) * CHAIN_IN_LANES
+        if (
+            terms.count.terms
+        ):  # whole blocks of sums (`loops/passes/sums.py`), of which the bound cuts the last
+            most = -(-most // self.chain) * self.chain
             bound = Bound(terms.count * -1 + terms.count.offset, terms.count.offset)
         else:
             most = terms.count.offset
