@@ -24,10 +24,10 @@ from graphjit.trace.arrays.buffers import (
     known_array,
     known_values,
     local,
-    stored,
     ultimate_base,
-    write_key,
+    writable_storage,
 )
+from graphjit.trace.arrays.items import write_key
 from graphjit.trace.arrays.sharing import ravel, reshape
 from graphjit.trace.numpy.arguments import (
     as_dtype,
@@ -42,6 +42,7 @@ from graphjit.trace.numpy.arguments import (
 from graphjit.trace.numpy.methods import attribute, method
 from graphjit.trace.outside.lent import is_captured
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.tables import SHARING_METHODS
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
 
 # ----------------------------------------------------------------------------------------------------- copies
@@ -190,12 +191,9 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
 here.
 """
 
-MEMORY_METHODS = frozenset(
-    {"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"}
+SHARING_METHODS.update(
+    ("copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat")
 )
-"""Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there
-as well.
-"""
 
 # ---------------------------------------------------------------------------------------------- real and imag
 
@@ -337,8 +335,7 @@ class Flat:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _check_flat(key)
-        held = stored(self.array)
-        known = held.known()
+        known = writable_storage(self.array).known()
         if known is not None:
             try:
                 known.flat[known_values(key)] = known_values(value)

@@ -25,13 +25,15 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64, Type
 from graphjit.trace.arrays import layout
-from graphjit.trace.arrays.buffers import Lens, Unknown, getitem, known_array, known_values, local, make
+from graphjit.trace.arrays.buffers import Lens, Unknown, from_storage, known_array, known_values, local
+from graphjit.trace.arrays.items import getitem
 from graphjit.trace.numpy import diagonals, einsum, joining, shapes
 from graphjit.trace.numpy.arguments import axes_tuple, axis_number, integers, node_of, tracing, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
-from graphjit.trace.recording.tracer import FUNCTIONS, METHODS, Array, Scalar, Trace, Tracer
+from graphjit.trace.recording.tables import FUNCTIONS, METHODS, SHARING_FUNCTIONS, SHARING_METHODS
+from graphjit.trace.recording.tracer import Array, Scalar, Trace, Tracer
 
 OfArray = Callable[[np.ndarray], np.ndarray]
 Inverse = Callable[[Trace, Node, Node, OfArray], Node]
@@ -84,7 +86,7 @@ def viewed(
         result = wrap_array(tracing(), of_node(tracing(), base._node))
         result._model = None if found.flags.c_contiguous else found
         return result
-    held = Lens(
+    lens = Lens(
         base,
         Type(base.dtype, found.shape),
         of_array,
@@ -92,8 +94,8 @@ def viewed(
         lambda trace, node, value: inverse(trace, node, value, of_array),
     )
     if known is None:
-        held.node()  # now, so that the node carries the user's line
-    return make(held)
+        lens.node()  # now, so that the node carries the user's line
+    return from_storage(lens)
 
 
 def view(
@@ -415,3 +417,5 @@ def same_dtype_view(x: Array, dtype: Any = None, type: Any = None) -> Any:
 
 FUNCTIONS.update(VIEWS)
 METHODS.update(VIEW_METHODS)
+SHARING_FUNCTIONS.update(VIEWS)
+SHARING_METHODS.update(VIEW_METHODS)

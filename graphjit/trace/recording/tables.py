@@ -22,6 +22,14 @@ UFUNCS: dict[np.ufunc, Implementation] = {}
 METHODS: dict[str, Implementation] = {}
 """ndarray method or property name -> implementation whose first argument is the tracer."""
 
+SHARING_FUNCTIONS: set[Any] = set()
+"""Keys of FUNCTIONS whose results may lie in an argument's memory. Arrays of known values go to our
+implementations of these too, not to NumPy's own, so that views are followed.
+"""
+
+SHARING_METHODS: set[str] = set()
+"""Names of methods and properties that speak of memory, likewise."""
+
 
 def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Implementation]:
     """Register an implementation for NumPy functions (same signature; arguments may be tracers or anything

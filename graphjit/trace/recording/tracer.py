@@ -337,6 +337,15 @@ def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
     return method
 
 
+def in_place(ufunc: np.ufunc) -> Callable[[Array, Any], Any]:
+    """``x += y`` and kin."""
+
+    def method(self: Array, other: Any) -> Any:
+        return METHODS["__in_place__"](self, ufunc, other)
+
+    return method
+
+
 def _fact(name: str, doc: str) -> property:
     """A static attribute, which a Python number has not: only this package may ask a traced one."""
 
@@ -521,6 +530,12 @@ class Array(Laid, Tracer):  # type: ignore[misc]
     __hash__ = None  # type: ignore[assignment]
 
     __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+
+    __iadd__, __isub__, __imul__ = in_place(np.add), in_place(np.subtract), in_place(np.multiply)
+    __itruediv__, __ifloordiv__ = in_place(np.true_divide), in_place(np.floor_divide)
+    __imod__, __ipow__, __imatmul__ = in_place(np.remainder), in_place(np.power), in_place(np.matmul)
+    __iand__, __ior__, __ixor__ = in_place(np.bitwise_and), in_place(np.bitwise_or), in_place(np.bitwise_xor)
+    __ilshift__, __irshift__ = in_place(np.left_shift), in_place(np.right_shift)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         METHODS["__setitem__"](self, key, value)
