@@ -32,7 +32,7 @@ from graphjit.trace.numpy.arguments import axes_tuple, axis_number, integers, no
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
-from graphjit.trace.recording.tables import FUNCTIONS, METHODS, SHARING_FUNCTIONS, SHARING_METHODS
+from graphjit.trace.recording.tables import METHODS, SHARING_FUNCTIONS, SHARING_METHODS, implements
 from graphjit.trace.recording.tracer import Array, Scalar, Trace, Tracer
 
 OfArray = Callable[[np.ndarray], np.ndarray]
@@ -313,23 +313,13 @@ def einsum_function(*operands: Any, **kwargs: Any) -> Any:
 def at_least(name: str) -> Callable[..., Any]:
     """np.atleast_1d and kin: an array with axes enough comes back itself."""
     least = int(name[-2])
-    one = view(FUNCTIONS[getattr(np, name)], getattr(np, name), reshaped("C"))
+    one = view(getattr(shapes, name), getattr(np, name), reshaped("C"))
 
     def function(*arys: Any) -> Any:
         found = [a if isinstance(a, Array) and a.ndim >= least else one(a) for a in arys]
         return found[0] if len(found) == 1 else tuple(found)
 
     return function
-
-
-def permute(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A permutation of axes."""
-    return view(FUNCTIONS[function], function, transposed)
-
-
-def resized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Axes of length 1 that come or go."""
-    return view(FUNCTIONS[function], function, reshaped("C"))
 
 
 def tile(A: Any, reps: Any) -> Any:
@@ -345,10 +335,10 @@ def squeeze(a: Any, axis: Any = None) -> Any:
 
 
 # Kept by name: while a function is traced, other objects stand in NumPy's module.
-_squeezed = resized(np.squeeze)
+_squeezed = view(shapes.squeeze, np.squeeze, reshaped("C"))
 _tiled = view(joining.tile, np.tile, scattered)
-_transpose = permute(np.transpose)
-_swap = permute(np.swapaxes)
+_transpose = view(shapes.transpose, np.transpose, transposed)
+_swap = view(shapes.swapaxes, np.swapaxes, transposed)
 
 
 # ----------------------------------------------------------------------------------------------- declarations
@@ -357,13 +347,15 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     np.reshape: reshape,
     np.ravel: ravel,
     np.squeeze: squeeze,
-    np.expand_dims: resized(np.expand_dims),
-    **{
-        f: permute(f)
-        for f in (np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis)
-    },
+    np.expand_dims: view(shapes.expand_dims, np.expand_dims, reshaped("C")),
+    np.transpose: _transpose,
+    np.permute_dims: _transpose,
+    np.swapaxes: _swap,
+    np.moveaxis: view(shapes.moveaxis, np.moveaxis, transposed),
+    np.rollaxis: view(shapes.rollaxis, np.rollaxis, transposed),
+    np.matrix_transpose: view(shapes.matrix_transpose, np.matrix_transpose, transposed),
     **{getattr(np, name): at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
-    np.linalg.matrix_transpose: permute(np.matrix_transpose),
+    np.linalg.matrix_transpose: view(shapes.matrix_transpose, np.matrix_transpose, transposed),
     np.broadcast_to: broadcast_to,
     np.broadcast_arrays: broadcast_arrays,
     np.meshgrid: meshgrid,
@@ -390,7 +382,7 @@ VIEW_METHODS: dict[str, Callable[..., Any]] = {
     "ravel": ravel,
     "squeeze": squeeze,
     "transpose": _permute,
-    "swapaxes": VIEWS[np.swapaxes],
+    "swapaxes": _swap,
     "diagonal": VIEWS[np.diagonal],
     "T": lambda x: _transpose(x),
     "mT": view(matrix_transposed, lambda array: array.mT, transposed),
@@ -415,7 +407,8 @@ def same_dtype_view(x: Array, dtype: Any = None, type: Any = None) -> Any:
     )
 
 
-FUNCTIONS.update(VIEWS)
+for _function, _implementation in VIEWS.items():
+    implements(_function)(_implementation)
 METHODS.update(VIEW_METHODS)
 SHARING_FUNCTIONS.update(VIEWS)
 SHARING_METHODS.update(VIEW_METHODS)

@@ -38,6 +38,9 @@ def implements(*functions: Callable[..., Any]) -> Callable[[Implementation], Imp
 
     def register(implementation: Implementation) -> Implementation:
         for function in functions:
+            assert FUNCTIONS.get(function, implementation) is implementation, (
+                f"{function} is registered twice"
+            )
             FUNCTIONS[function] = implementation
         return implementation
 
