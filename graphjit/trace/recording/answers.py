@@ -16,8 +16,8 @@ import numpy as np
 from graphjit.errors import DerivativeError, TraceError, UnsupportedError
 from graphjit.ir.node import reachable
 from graphjit.ir.types import Type
-from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import assigns_item, called_function, user_location
+from graphjit.trace.recording.recorder import current
 from graphjit.trace.recording.tables import METHODS
 
 
@@ -35,7 +35,7 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
     error = TraceError(
         f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}"
     )
-    trace = active_trace()
+    trace = current.recorder
     if trace is not None:
         trace.refused = error, where
     return error
@@ -73,7 +73,7 @@ def leaked(value: Any) -> TraceError:
 
 def known_value(tracer: Any) -> Any:
     """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
-    trace = active_trace()
+    trace = current.recorder
     found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
@@ -127,7 +127,7 @@ TAKEN_OUT = frozenset({"__float__", "__complex__", "item", "tolist"})
 
 def depends(tracer: Any) -> bool:
     """Whether a value of a trace that computes is differentiated."""
-    trace = active_trace()
+    trace = current.recorder
     if trace is None or trace.values is None or tracer._node.dtype.kind != "f":
         return False
     return any(node in trace.values.differentiated for node in reachable([tracer._node]))

@@ -12,20 +12,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
 from graphjit.backend.signature import ContentGuard
-from graphjit.errors import GraphjitError, TraceError, UnsupportedError
-from graphjit.ir.builder import Builder
-from graphjit.ir.node import Location, Node
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.layout import Laid, in_order
 from graphjit.trace.outside.lent import is_array, is_captured
-from graphjit.trace.recording.active import active
 from graphjit.trace.recording.answers import (
     SEQUENCES,
     STATIC,
@@ -41,8 +38,6 @@ from graphjit.trace.recording.answers import (
 from graphjit.trace.recording.calls import public_name, written
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import (
-    LIBRARIES,
-    OWN,
     asked_by_user,
     assigns_item,
     subscribes,
@@ -51,75 +46,38 @@ from graphjit.trace.recording.location import (
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
 from graphjit.trace.recording.promotion import python_kind as python_kind
+from graphjit.trace.recording.recorder import Recorder
 from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
 from graphjit.trace.recording.tables import METHODS as METHODS
 from graphjit.trace.recording.tables import UFUNCS as UFUNCS
 from graphjit.trace.recording.tables import implements as implements
 
 
-class Trace:
-    """One recording: a builder, and the arrays that user code captured from outside."""
+class Trace(Recorder):
+    """One recording of user code: its arguments, and the arrays that it captured from outside."""
 
     def __init__(self, values: Values | None = None) -> None:
         """``values`` makes a trace that computes while it records."""
-        self.builder = Builder()
-        self.values = values
-        self.captured: dict[int, tuple[np.ndarray, Node]] = {}
-        self.lend: Callable[[np.ndarray], None] = lambda array: None
+        super().__init__(values)
         self.arguments: list[Tracer] = []
-        self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
-        self.contents: dict[
-            int, ContentGuard
-        ] = {}  # captured arrays whose values were taken out (`captured.py`)
-        self.over = False
-        self.leaks: dict[
-            int, str
-        ] = {}  # names of what still holds a traced value when the trace is over, by the value's id
-        self.free: dict[
-            Node, bool
-        ] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
-        self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
-        self.refused: tuple[TraceError, Location | None] | None = (
-            None  # what a traced value last said instead of its value
-        )
-        self._outer: Trace | None = None
-
-    def __enter__(self) -> Trace:
-        self._outer, active.trace = active.trace, self
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
-        active.trace = self._outer
-        self.over = True
-        if (
-            self.refused is None
-            or not isinstance(error, TypeError | ValueError)
-            or isinstance(error, GraphjitError)
-        ):
-            return
-        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours
-        # says what to do.
-        refusal, where = self.refused
-        last: tuple[str, int] | None = None
-        while entry is not None:
-            code = entry.tb_frame.f_code
-            if not code.co_filename.startswith((OWN, *LIBRARIES)):
-                last = code.co_filename, entry.tb_lineno
-            entry = entry.tb_next
-        if where is not None and last == where[:2]:
-            raise refusal.with_traceback(error.__traceback__) from None
-
-    # ------------------------------------------------------------------------------------------------- values
+        self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        """By the array's id, which stays its own since the array is kept."""
+        self.lend: Callable[[np.ndarray], None] = lambda array: None
+        """Makes a captured array watch how it is used (`lent`)."""
+        self.outsides: dict[int, Outside] = {}
+        """The traced values of captured arrays, by the array's id."""
+        self.contents: dict[int, ContentGuard] = {}
+        """Captured arrays whose values were taken out (`captured`)."""
+        self.free: dict[Node, bool] = {}
+        """Whether a node depends on captured arrays alone, as far as somebody asked."""
+        self.fresh = False
+        """Inputs were just made for one transform, which may differentiate with respect to them directly."""
 
     def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
         """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
         made = KINDS[kind](self, self.builder.input(type, name))
         self.arguments.append(made)
         return made
-
-    def tracer(self, node: Node, weak: bool = False) -> Tracer:
-        """Wrap a node."""
-        return Tracer(self, node, weak)
 
     def node(self, value: Any) -> Node:
         """The node of a tracer, a number, a NumPy scalar or an array (captured by reference unless
@@ -154,9 +112,9 @@ class Trace:
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
             )
-        known = self.captured.get(id(array))
-        if known is not None:
-            return known[1]
+        captured = self.captured.get(id(array))
+        if captured is not None:
+            return captured[1]
         check_dtype(array.dtype)
         if self.values is not None or (not array.flags.writeable and array.base is None):
             return self.builder.const(plain, array.dtype)
@@ -164,35 +122,6 @@ class Trace:
         self.captured[id(array)] = (plain, node)
         self.lend(plain)  # from now on a write into it is seen
         return node
-
-    # --------------------------------------------------------------------------------------------- operations
-
-    def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
-        """A node at the user's present line."""
-        self.builder.loc = user_location()
-        self.builder.origin = ""
-        node = self.builder.emit(op, *args, **attrs)
-        if self.values is not None:
-            self.values.computed(node)  # now, so that its errors come at the user's line
-        return node
-
-    def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
-        """Emit on values that already agree in dtype and shape."""
-        return Tracer(self, self.emit(op, *[self.node(a) for a in args], **attrs))
-
-    def convert(self, node: Node, dtype: np.dtype) -> Node:
-        """``node`` as ``dtype``."""
-        return node if node.dtype == dtype else self.emit("convert", node, dtype=dtype)
-
-    def narrow(self, node: Node, dtype: np.dtype) -> Node:
-        """A Python number as ``dtype``: an integer that does not fit is an error when the code runs."""
-        if node.dtype.kind == "i" and dtype.kind in "iu" and dtype != node.dtype:
-            return self.emit("narrow", node, dtype=dtype)
-        return self.convert(node, dtype)
-
-    def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
-        """``node`` in ``shape`` by NumPy's rule."""
-        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
 
     def ufunc(self, ufunc: np.ufunc, *args: Any) -> Any:
         """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and
@@ -225,10 +154,6 @@ class Trace:
         ]
         shape = common_shape(*ready)
         return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
-
-    def number(self, value: Any, dtype: np.dtype) -> Node:
-        """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
-        return self.builder.const(dtype.type(value), dtype)
 
 
 def is_python_number(value: Any) -> bool:
