@@ -69,7 +69,7 @@ class Placeholders:
                 is_input = fresh and isinstance(leaf, Tracer) and leaf._node is node
                 placeholder = node if is_input else trace.builder.input(node.type, name)
                 if trace.values is not None:
-                    trace.values.known[placeholder] = trace.values.of(node)
+                    trace.values.arrays[placeholder] = trace.values.of(node)
                     trace.values.differentiated.add(placeholder)
                 self.actual.append(node)
                 self.inputs.append(placeholder)

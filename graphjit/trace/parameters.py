@@ -64,12 +64,12 @@ def leaf_names(function: Callable[..., Any], spec: TreeSpec) -> list[str]:
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "args")
     args, kwargs = spec.children()
-    found = []
+    names = []
     for i, child in enumerate(args.children()):
-        found += texts(child, positional[i] if i < len(positional) else f"{rest}[{i - len(positional)}]")
+        names += texts(child, positional[i] if i < len(positional) else f"{rest}[{i - len(positional)}]")
     for name, child in zip(kwargs.entries(), kwargs.children(), strict=True):
-        found += texts(child, str(name))
-    return found
+        names += texts(child, str(name))
+    return names
 
 
 def leaf_text(leaf: Leaf) -> str:

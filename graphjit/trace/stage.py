@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphjit.backend.llvm.entry.callable import tracing
+from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
@@ -149,7 +149,7 @@ def stage(
     with (
         plain_handlers(),
         recording(),
-        tracing(),
+        calls_fall_back(),
         Trace() as trace,
         lent([] if reach.exact else reach.arrays, not reach.exact) as trace.lend,
     ):
@@ -247,20 +247,20 @@ def run_eagerly(
     compiled.
     """
     values = Values()
-    with recording(), tracing(), Trace(values) as trace:
-        given: list[Any] = []
+    with recording(), calls_fall_back(), Trace(values) as trace:
+        traced: list[Any] = []
         for leaf, kind, name in zip(leaves, kinds, names, strict=True):
             if kind.type is None:
-                given.append(leaf)
+                traced.append(leaf)
             else:
                 tracer = trace.input(kind.type, name, kind.kind)
-                values.known[tracer._node] = np.asarray(leaf, kind.type.dtype)
-                given.append(tracer)
+                values.arrays[tracer._node] = np.asarray(leaf, kind.type.dtype)
+                traced.append(tracer)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.fresh = True
-        results = results_of(trace, call(given), arguments, derivative=True)
-        found = [np.array(values.of(node)) for node in results.nodes]
-    return results.deliver(found, given)
+        results = results_of(trace, call(traced), arguments, derivative=True)
+        outputs = [np.array(values.of(node)) for node in results.nodes]
+    return results.deliver(outputs, traced)
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:

@@ -88,9 +88,9 @@ def _write_box(trace: Trace, x: Node, p: Plan, part: Node) -> Node:
         if stop < size:
             pieces.append(sliced(trace, x, axis, stop, size))
         return trace.emit("concatenate", *pieces, axis=axis)
-    place: dict[str, Any] = {"shape": x.shape, "starts": tuple(p.starts), "steps": tuple(p.steps)}
-    mask = trace.emit("embed", full(trace, True, BOOL, part.shape), **place)
-    return trace.emit("select", mask, trace.emit("embed", part, **place), x)
+    position: dict[str, Any] = {"shape": x.shape, "starts": tuple(p.starts), "steps": tuple(p.steps)}
+    mask = trace.emit("embed", full(trace, True, BOOL, part.shape), **position)
+    return trace.emit("select", mask, trace.emit("embed", part, **position), x)
 
 
 def write_mask(trace: Trace, x: Node, mask: Node, value: Any) -> Node:

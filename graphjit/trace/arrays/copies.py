@@ -159,8 +159,8 @@ def converted(
             f"Unable to avoid creating a copy while creating an array as requested (at {user_location()}). If using `np.array(obj, copy=False)` "
             "replace it with `np.asarray(obj)` to allow a copy when needed."
         )
-    found = value if same and not copy else copied(value, order, target)
-    return found if found.ndim >= ndmin else reshape(found, (1,) * (ndmin - found.ndim) + found.shape)
+    result = value if same and not copy else copied(value, order, target)
+    return result if result.ndim >= ndmin else reshape(result, (1,) * (ndmin - result.ndim) + result.shape)
 
 
 def asarray(
@@ -330,8 +330,8 @@ class Flat:
 
     def __getitem__(self, key: Any) -> Any:
         _check_flat(key)
-        found = ravel(self.array)[key]
-        return copied(found, "C") if isinstance(found, Array) else found
+        part = ravel(self.array)[key]
+        return copied(part, "C") if isinstance(part, Array) else part
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _check_flat(key)

@@ -384,9 +384,9 @@ def read(trace: Trace, x: Node, p: Plan) -> Node:
         return trace.emit("reshape", x, shape=p.final)
     kept, axes = kept_axes(p)
     x = trace.emit("reshape", x, shape=tuple(p.counts[i] for i in kept))
-    found = gathered(trace, x, index_nodes(trace, p.indices, p.index_shape), axes)
-    found = trace.emit("transpose", found, perm=placed(p, len(found.shape)))
-    return trace.emit("reshape", found, shape=p.final)
+    part = gathered(trace, x, index_nodes(trace, p.indices, p.index_shape), axes)
+    part = trace.emit("transpose", part, perm=placed(p, len(part.shape)))
+    return trace.emit("reshape", part, shape=p.final)
 
 
 def placed(p: Plan, ndim: int) -> tuple[int, ...]:

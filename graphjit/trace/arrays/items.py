@@ -42,16 +42,16 @@ def getitem(target: Tracer, key: Any) -> Any:
     known = known_array(target)
     if known is not None:
         try:
-            found = known[known_values(key)]
+            part = known[known_values(key)]
         except Unknown:
             pass
         else:
             if (
-                not isinstance(found, np.ndarray)
-                or not np.may_share_memory(found, known)
+                not isinstance(part, np.ndarray)
+                or not np.may_share_memory(part, known)
                 or active_trace() is None
             ):
-                return local(found)
+                return local(part)
     trace = tracing()
     p = plan(trace, target.shape, key)
     if p.view and isinstance(target, Array) and (p.final or _with_ellipsis(key)):

@@ -48,15 +48,15 @@ def model(value: Laid) -> np.ndarray:
     return value._layout()
 
 
-def shares(found: Any, source: np.ndarray) -> bool:
+def shares(result: Any, source: np.ndarray) -> bool:
     """Whether an array that NumPy made of ``source`` lies in its memory (arrays without elements too)."""
     owner = source
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    while found is not None:
-        if found is owner or found is source:
+    while result is not None:
+        if result is owner or result is source:
             return True
-        found = getattr(found, "base", None)
+        result = getattr(result, "base", None)
     return False
 
 
@@ -126,18 +126,18 @@ def canonical_strides(array: np.ndarray) -> tuple[int, ...]:
     Arrays with the same canonical strides need one trace: a column of any matrix is (2,).
     """
     order = axes_in_memory(array)[::-1]
-    own = [stride // array.itemsize for stride in array.strides]
-    found = [0] * array.ndim
+    strides = [stride // array.itemsize for stride in array.strides]
+    canonical = [0] * array.ndim
     reach, real = 1, 1  # elements that the faster axes cover: in the new strides and in the array's
     for axis in order:
-        step, size = own[axis], array.shape[axis]
+        step, size = strides[axis], array.shape[axis]
         if step == 0 or size == 1:
             continue
         if abs(step) < real:  # elements overlap: nothing can be told apart but by the strides themselves
-            return tuple(own)
-        found[axis] = (reach if abs(step) == real else reach + 1) * (1 if step > 0 else -1)
-        reach, real = abs(found[axis]) * size, abs(step) * size
-    return tuple(found)
+            return tuple(strides)
+        canonical[axis] = (reach if abs(step) == real else reach + 1) * (1 if step > 0 else -1)
+        reach, real = abs(canonical[axis]) * size, abs(step) * size
+    return tuple(canonical)
 
 
 def standing_for(shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:

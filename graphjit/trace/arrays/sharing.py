@@ -77,18 +77,18 @@ def viewed(
     Raises:
         Unknown: ``of_array`` needs a value that is traced.
     """
-    source = layout.model(base)
-    found = of_array(source)
+    base_model = layout.model(base)
+    viewed_model = of_array(base_model)
     known = known_array(base)
-    if not layout.shares(found, source):
+    if not layout.shares(viewed_model, base_model):
         if known is not None:
-            return local(found)  # type: ignore[no-any-return]
+            return local(viewed_model)  # type: ignore[no-any-return]
         result = wrap_array(tracing(), of_node(tracing(), base._node))
-        result._model = None if found.flags.c_contiguous else found
+        result._model = None if viewed_model.flags.c_contiguous else viewed_model
         return result
     lens = Lens(
         base,
-        Type(base.dtype, found.shape),
+        Type(base.dtype, viewed_model.shape),
         of_array,
         of_node,
         lambda trace, node, value: inverse(trace, node, value, of_array),
@@ -119,13 +119,13 @@ def view(
                 inverse,
             )
             return result
-        found = implementation(
+        result = implementation(
             a, *args, **kwargs
         )  # of a NumPy scalar a scalar again, where the result has no axes
         return (
-            found
-            if isinstance(a, Scalar) or not isinstance(found, Tracer)
-            else wrap_array(tracing(), found._node)
+            result
+            if isinstance(a, Scalar) or not isinstance(result, Tracer)
+            else wrap_array(tracing(), result._node)
         )
 
     return function
@@ -200,9 +200,9 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
 
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Any, ...]:
     """np.meshgrid: with ``copy=False`` views of its arguments."""
-    found = shapes.meshgrid(*xi, sparse=sparse, indexing=indexing)
+    result = shapes.meshgrid(*xi, sparse=sparse, indexing=indexing)
     if copy:
-        return found
+        return result
     swap = indexing == "xy" and len(xi) > 1
     grids = []
     for i, x in enumerate(xi):
@@ -316,8 +316,8 @@ def at_least(name: str) -> Callable[..., Any]:
     one = view(getattr(shapes, name), getattr(np, name), reshaped("C"))
 
     def function(*arys: Any) -> Any:
-        found = [a if isinstance(a, Array) and a.ndim >= least else one(a) for a in arys]
-        return found[0] if len(found) == 1 else tuple(found)
+        result = [a if isinstance(a, Array) and a.ndim >= least else one(a) for a in arys]
+        return result[0] if len(result) == 1 else tuple(result)
 
     return function
 

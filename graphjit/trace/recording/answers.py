@@ -55,7 +55,7 @@ def from_outside(writer: str) -> TraceError:
 
 def leaked(value: Any) -> TraceError:
     """The error for a traced value that is used after its function was traced."""
-    place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
+    holder = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
     try:
         made = value._node.loc
     except TraceError:  # parts that were written one by one were never joined
@@ -66,12 +66,12 @@ def leaked(value: Any) -> TraceError:
         else "an argument of the function, or an array that it filled"
     )
     return TraceError(
-        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
+        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {holder} "
         f"({where}). It has no value: return it from the function instead"
     )
 
 
-def known_value(tracer: Any) -> Any:
+def computed_value(tracer: Any) -> Any:
     """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
     trace = current.recorder
     found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
@@ -82,9 +82,9 @@ def shown(tracer: Any) -> Any:
     """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small
     captured arrays it is guarded.
     """
-    known = known_value(tracer)
-    if known is not None or tracer._trace.over:
-        return known
+    value = computed_value(tracer)
+    if value is not None or tracer._trace.over:
+        return value
     found = METHODS["__concretise__"](tracer, "a text", only_small=True)
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
@@ -113,9 +113,9 @@ def present(tracer: Any, what: str) -> Any:
         TraceError: the trace is over.
     """
     tracer._alive()
-    known = known_value(tracer)
-    if known is not None:
-        return known
+    value = computed_value(tracer)
+    if value is not None:
+        return value
     found = METHODS["__concretise__"](tracer, what)
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
@@ -139,20 +139,20 @@ def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
     """
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = present(self, what)
-        if known is not None and name in TAKEN_OUT and depends(self):
+        value = present(self, what)
+        if value is not None and name in TAKEN_OUT and depends(self):
             raise DerivativeError(
                 f"{what} at {user_location()} takes a number out of a function that is differentiated: nothing computed from it would have a "
                 "derivative. Use NumPy's functions on the traced value itself; print(x) and f'{x}' show it"
             )
-        if known is None:
+        if value is None:
             raise (
                 from_outside("an assignment to an item")
                 if assigns_item()
                 else value_needed(what, self._node.type, advice)
             )
-        known = known if getattr(known, name, None) is not None else np.asarray(known)
-        return getattr(known, name)(*args, **kwargs)
+        value = value if getattr(value, name, None) is not None else np.asarray(value)
+        return getattr(value, name)(*args, **kwargs)
 
     return refuse
 
@@ -185,9 +185,9 @@ class Unanswered:
     _node: Any
 
     def __bool__(self) -> bool:
-        known = present(self, "a truth value")
-        if known is not None:
-            return bool(known)
+        value = present(self, "a truth value")
+        if value is not None:
+            return bool(value)
         asker = called_function()
         if asker in (None, "bool"):
             raise value_needed(
@@ -198,9 +198,9 @@ class Unanswered:
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
     def __index__(self) -> int:
-        known = present(self, "an index")
-        if known is not None:
-            return operator.index(known)
+        value = present(self, "an index")
+        if value is not None:
+            return operator.index(value)
         asker = called_function()
         raise value_needed(
             f"an argument of {asker}" if asker else "a Python index, a size or an axis",
@@ -220,9 +220,9 @@ class Unanswered:
     __round__ = concrete("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
-        known = present(self, "formatting")
-        if known is not None:
-            return format(known, spec)
+        value = present(self, "formatting")
+        if value is not None:
+            return format(value, spec)
         advice = "Return the value and format it outside; print(x) and repr(x) show its type."
         raise value_needed("formatting", self._node.type, advice)
 

@@ -40,10 +40,10 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
         kind is int or kind is float for kind in kinds
     ):  # by identity: a dtype equals the Python type it comes from
         kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
-    found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
-    for dtype in found:
+    dtypes = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
+    for dtype in dtypes:
         check_dtype(dtype)
-    return tuple(found)
+    return tuple(dtypes)
 
 
 def common_shape(*nodes: Node) -> tuple[int, ...]:

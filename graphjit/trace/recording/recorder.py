@@ -20,7 +20,7 @@ from graphjit.errors import GraphjitError, TraceError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.trace.recording.concrete import Values
-from graphjit.trace.recording.location import LIBRARIES, OWN, user_location
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
 
 
 class Recorder:
@@ -56,7 +56,7 @@ class Recorder:
         last: tuple[str, int] | None = None
         while entry is not None:
             code = entry.tb_frame.f_code
-            if not code.co_filename.startswith((OWN, *LIBRARIES)):
+            if not code.co_filename.startswith((PACKAGE, *LIBRARIES)):
                 last = code.co_filename, entry.tb_lineno
             entry = entry.tb_next
         if where is not None and last == where[:2]:

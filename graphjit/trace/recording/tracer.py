@@ -35,7 +35,7 @@ from graphjit.trace.recording.answers import (
     repeated,
     shown,
 )
-from graphjit.trace.recording.calls import public_name, written
+from graphjit.trace.recording.calls import called_with_out, public_name
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import (
     asked_by_user,
@@ -226,7 +226,7 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             "`graphjit ops` lists, or compute it outside the compiled function"
         )
     return in_order(
-        written(implementation, function, public_name(function), args, kwargs), function, args, kwargs
+        called_with_out(implementation, function, public_name(function), args, kwargs), function, args, kwargs
     )
 
 
@@ -430,11 +430,11 @@ class Tracer(Unanswered):
         function = getattr(np.ndarray, name, None)
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            found = written(implementation, function, f"ndarray.{name}", args, kwargs)
+            result = called_with_out(implementation, function, f"ndarray.{name}", args, kwargs)
             return (
-                found
+                result
                 if function is None or kwargs.get("out") is not None
-                else in_order(found, function, args, kwargs)
+                else in_order(result, function, args, kwargs)
             )
 
         if function is None:
@@ -540,10 +540,10 @@ class Number(Single):
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(self._class, name):
-            found = NUMBER_METHODS.get(name)
-            if found is None:
+            implementation = NUMBER_METHODS.get(name)
+            if implementation is None:
                 return partial(concrete(name, f"{self._class.__name__}.{name}", STATIC), self)
-            return found(self)
+            return implementation(self)
         if name in NDARRAY and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
         return Tracer.__getattr__(self, name)
