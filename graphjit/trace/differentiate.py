@@ -1,10 +1,12 @@
-"""Derivatives inside a trace.
+"""`grad`, `jvp` and `vjp` of a Python function inside a trace: with respect to what it may be differentiated,
+and what it may return.
 
-Job: `grad`, `jvp` and `vjp` of a Python function whose arguments are traced values, as nodes of the same
-builder.
-Input: the active trace, a function, arguments.  Output: results and derivatives as tracers.
-Invariants: the function sees fresh placeholder inputs, which are replaced by the actual arguments afterwards:
-a value that it captured is never mistaken for an argument, so nested transforms need no levels.
+Job: call the function with a fresh placeholder input for each differentiated leaf, take the derivative of the
+nodes that it returned (`transforms`), and put the actual arguments where the placeholders stand.
+Input: the active trace, a function, its arguments. Output: results and derivatives as traced values.
+Invariants: only placeholders are differentiated, so a value that the function captured is never mistaken for
+an argument, and nested transforms need no levels; a function that changes its arguments in place has no
+derivative.
 """
 
 from __future__ import annotations

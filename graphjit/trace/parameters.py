@@ -1,7 +1,7 @@
-"""Arguments chosen by position or name, and how they are called in messages.
+"""Which parameters ``static_argnums``, ``donate_argnums`` and their twins by name choose, and what messages
+call the leaves of arguments.
 
-Job: what ``static_argnums``, ``donate_argnums`` and their twins by name mean for a function's signature.
-Input: the function and the user's words.  Output: positions and names; texts for people.
+Input: the function and what the user wrote. Output: positions and names; texts such as ``params['w']``.
 Invariant: a parameter chosen by position is also chosen when it is passed by name, and the other way round.
 """
 

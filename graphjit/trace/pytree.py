@@ -1,9 +1,13 @@
-"""Nested arguments and results.
+"""What is a container among arguments and results, and how it is taken apart into leaves and put together
+again.
 
-Job: take apart and put together tuples, lists, dicts of any class, named tuples, dataclasses and registered
-classes, by optree.
-Invariants: dict keys keep their insertion order; None is a leaf; what comes back is of the class that went
-in.
+Job: by optree, take apart tuples, lists, dicts of any class, named tuples, dataclasses and the classes that
+the user registered. Everything else is a leaf, None too. A dataclass or a class of dicts that nobody
+registered is registered when a first instance of it is met.
+Input: a tree of Python values. Output: its leaves and its structure.
+Invariants: dict keys keep their insertion order; what comes back is of the class that went in.
+
+Example: ``{"w": x, "rest": (y, None)}`` has the leaves ``x``, ``y``, ``None``.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ def tree_map(function: Callable[..., Any], tree: Any) -> Any:
 
 
 def is_plain(spec: TreeSpec) -> bool:
-    """Whether only tuples, lists and dicts are in there, whose making runs no code of the user."""
+    """Whether a structure has tuples, lists and dicts only: making those runs no code of the user."""
     return spec.type in (None, tuple, list, dict) and all(is_plain(child) for child in spec.children())
 
 

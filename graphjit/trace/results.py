@@ -1,9 +1,10 @@
-"""What a traced call returns and which of its arguments it changed.
+"""What a traced call returns, and which of its arguments it changes in place.
 
-Job: the outputs of a graph as the caller shall see them: classes, memory order, and arguments that the
-function wrote to in place.
-Input: the result of the traced function, the traced arguments. Output: `Results`; after the run, what the
-caller gets.
+Job: decide for each leaf of a result whether it is an output of the graph, an argument that the function
+changed, or a Python object that is returned as it is; after the run, give the caller NumPy's classes (an
+array or a scalar) and memory order.
+Input: the result of the traced function, its traced arguments. Output: `Results`, which builds the caller's
+result from the graph's outputs.
 Invariants: results are new arrays in NumPy's memory order; an argument that the function changed holds the
 new values after the call, is itself the result where the function returned it, and keeps its old values when
 the call raises.
@@ -65,7 +66,9 @@ class Results:
         return number
 
     def arrays_in_order(self, types: Sequence[Type]) -> dict[int, np.ndarray]:
-        """Arrays for the outputs that are not row-major, as views that are."""
+        """New arrays for the outputs that do not lie row by row, as transposed views that do (the graph
+        computes those).
+        """
         arrays = {}
         for number, order in self.orders.items():
             lies = np.empty(types[number].shape, types[number].dtype).transpose(np.argsort(order))

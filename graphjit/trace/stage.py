@@ -1,10 +1,14 @@
-"""From a call to a graph.
+"""From a call to a graph: which leaves of its arguments are dynamic, static or refused, and the one run of
+the function on traced values.
 
-Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it
-captured.
-Input: function, arguments.  Output: `Staged` (graph, structure of the result, captured arrays, guards).
-Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are written
-only where the function writes its arguments.
+Job: classify the leaves, run the function once inside a trace, collect the arrays that it captured from
+outside and the guards on what it looked up.
+Input: function, arguments. Output: `Staged` (graph, results, captured arrays, guards).
+Invariants: what an argument may be is decided in `classify` alone; a function that draws random numbers, or
+returns a traced value of another call, is refused.
+
+Example: of a call ``f(np.ones(3), 2, "tanh")`` the array and the number become inputs of the graph,
+``"tanh"`` is static: another string means another trace.
 """
 
 from __future__ import annotations
@@ -100,7 +104,7 @@ def classify(leaf: Any) -> Leaf:
 
 
 def _plain_array(kind: type) -> str:
-    """How people make an ndarray of something that is nearly one."""
+    """The expression that makes an ndarray of an instance of this class, for messages."""
     if issubclass(kind, np.ma.MaskedArray):
         return "x.filled(value), or x.data and x.mask as two arguments"
     return (
@@ -230,8 +234,8 @@ def _with_constants(trace: Trace, graph: Graph, constants: dict[Node, Node]) -> 
 
 
 def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
-    """Say of traced values that the function left somewhere where they are: using one raises, with this
-    name.
+    """Note where the function left traced values (a global, an attribute): using one raises an error that
+    names the place.
     """
     for what, namespace in stores:
         for name, value in list(namespace.items()):
@@ -269,7 +273,7 @@ def _statics(leaves: Sequence[Leaf]) -> list[Any]:
 
 
 def _states(generators: Iterable[Any]) -> list[bytes]:
-    """What changes whenever a generator is drawn from."""
+    """The states of random generators, which change with every draw."""
     return [
         pickle.dumps(
             generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()

@@ -1,8 +1,8 @@
-"""Tracebacks that end in the user's own code.
+"""Which frames of a traceback the user sees when an exception leaves a public function.
 
-Job: take graphjit's frames out of the traceback of an exception that leaves a public function.
-Input: `hides_frames` around every public function. Output: the same exception object with the frames that its
-reader can do something about.
+Job: take out graphjit's frames, so that the traceback ends in the user's code.
+Input: `hides_frames` around every public function. Output: the same exception object with a shorter
+traceback.
 Invariants: type, message, notes and chain of the exception stay; frames of the user stay in their order,
 around and inside the traced function; ``GRAPHJIT_TRACEBACK=full`` shows everything, and so do defects of
 graphjit, which somebody will want to report.

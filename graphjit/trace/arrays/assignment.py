@@ -1,8 +1,8 @@
-"""Writing at an index, on nodes: the new value of an array after ``x[key] = value``.
+"""Which nodes an assignment makes: the new value of an array after ``x[key] = value``, ``x[mask] = value`` or
+``np.add.at``.
 
-Job: the counterpart of ``indexing.read``.
-Input: the old node, a `Plan` of the key (or a mask), the value's node. Output: the node of the whole array
-afterwards.
+Input: the old node, a `Plan` of the key (or a mask), the value. Output: the node of the whole array
+afterwards. Its counterpart is `indexing.read`.
 Invariants: nothing is mutated; a box along one axis is a concatenation, another box an `embed` under a mask,
 integer arrays one `scatter_set`; the value is converted to the array's dtype as NumPy does (unsafe casting)
 and broadcast to the indexed part.
@@ -62,7 +62,7 @@ def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
 
 
 def _for_scatter(trace: Trace, part: Node, p: Plan, kept: list[int]) -> Node:
-    """A value in the shape of the indexed part with the index axes in front."""
+    """A value to be scattered: in the shape of the indexed part, with the index axes in front."""
     rest = tuple(p.counts[i] for i in kept if i not in p.axes)
     moved = (*rest[: p.lead], *p.index_shape, *rest[p.lead :])
     order = placed(p, len(moved))

@@ -1,10 +1,10 @@
-"""Copies, conversions and what NumPy shows of memory: copy, astype, asarray and kin, flatten, flat, strides,
-flags, base.
+"""What is a copy and what the same array: copy, astype, asarray and kin, real and imag; and what NumPy shows
+of memory: flat, strides, flags, base.
 
 Job: NumPy's rule of when a conversion returns its argument itself, and in which memory order a copy lies.
-Input: a traced value and the options of NumPy's function.  Output: the same value, or a new one.
-Invariants: a copy is a new tracer of the same node, so a later write to either does not reach the other; its
-model has the order that was asked for.
+Input: a traced value and the options of NumPy's function. Output: the same value, or a new one.
+Invariants: a copy is a new traced value of the same node, so a later write to either does not reach the
+other; its model has the order that was asked for.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def flatten(x: Tracer, order: Any = "C") -> Any:
 
 
 def _laid_out(x: Array, order: Any) -> bool:
-    """Whether an array already lies in the order asked for (A is either)."""
+    """Whether an array already lies in this order (A: C or Fortran, either will do)."""
     if order in (None, "K"):
         return True
     flags = layout.model(x).flags
@@ -217,7 +217,7 @@ def imag(x: Any) -> Any:
 
 @implements(np.real_if_close)
 def real_if_close(a: Any, tol: float = 100) -> Any:
-    """np.real_if_close: real already."""
+    """np.real_if_close: traced values are real already."""
     return asarray(a)
 
 

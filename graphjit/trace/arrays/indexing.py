@@ -1,11 +1,14 @@
-"""Indexing: ``x[key]`` and the pieces that assignment shares.
+"""How a key is read: what ``x[key]`` slices, flips and gathers, and where the axes of index arrays go.
 
-Job: NumPy's basic, advanced and mixed indexing with its placement rules.
-Input: a node and a key. Output: a `Plan` (what is sliced, flipped, gathered and where the axes go) and the
-node read through it.
-Invariants: basic indexing is slice + flip + reshape; integer arrays are one `gather` with int64 indices;
-static indices are checked while tracing (IndexError), others wrap and are checked when the compiled code
-runs; a mask must be known while tracing.
+Job: NumPy's basic, advanced and mixed indexing.
+Input: a shape or a node, and a key. Output: a `Plan`, which assignment uses too, and the node read through
+it.
+Invariants: basic indexing is slice, flip and reshape; integer arrays are one `gather` with int64 indices;
+indices that are known are checked while tracing (IndexError), others wrap and are checked when the compiled
+code runs; a mask must be known while tracing, since the shape of the result depends on it.
+
+Example: ``x[::-1, None, [0, 2]]`` on shape (4, 5) takes the box of all rows, flips axis 0, gathers columns 0
+and 2, and has shape (4, 1, 2).
 """
 
 from __future__ import annotations

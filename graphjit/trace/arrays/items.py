@@ -66,8 +66,9 @@ def getitem(target: Tracer, key: Any) -> Any:
 
 
 def without_truths(target: Tracer, key: Any) -> tuple[Tracer, Any]:
-    """A key without Python's or NumPy's True and False: each stands for a new axis of which it takes the one
-    element or none.
+    """An array and a key that mean the same without Python's or NumPy's True and False.
+
+    ``x[True]`` is ``x[None][[0]]``: a new axis, of which True takes the one element and False none.
     """
     parts = key if isinstance(key, tuple) else (key,)
     if not any(isinstance(part, bool | np.bool_) for part in parts):
@@ -96,8 +97,8 @@ def _with_ellipsis(key: Any) -> bool:
 
 
 def stand_ins(key: Any) -> Any:
-    """A key with zeros for what is only known at run time: for models, whose strides do not depend on
-    positions.
+    """A key for models: zeros stand for positions that are only known at run time, since strides do not
+    depend on them.
     """
     if isinstance(key, tuple | list):
         return type(key)(map(stand_ins, key))

@@ -1,7 +1,7 @@
-"""Where the elements of a traced array would lie in memory.
+"""In which order the elements of a traced array would lie in memory, which decides what is a view and what a
+copy.
 
-Job: answer what NumPy decides by memory: is a result a view or a copy, ``order="K"`` and ``"A"``, strides,
-flags, shared memory.
+Job: answer what NumPy decides by memory: views, ``order="K"`` and ``"A"``, strides, flags, shared memory.
 Input: a traced array. Output: its *model*, an ndarray of bools with the strides that the array has in NumPy;
 views have views as models.
 Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy
@@ -87,7 +87,7 @@ def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
 
 
 def row_major(value: Any) -> bool:
-    """Whether an operand is laid out as C does it (numbers are; of a list: each item)."""
+    """Whether an operand lies row by row, as in C; numbers do, a list does if each item does."""
     if isinstance(value, Laid):
         return value._plain() or row_major(model(value))
     if isinstance(value, list | tuple):
@@ -210,7 +210,9 @@ def _twin(value: Any) -> Any:
 
 
 def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Few elements in the same order of axes: ones, and of integers zeros, which are positions everywhere."""
+    """A small array with the same order of axes, filled with ones; with zeros where it holds integers, which
+    are valid positions in every array.
+    """
     repeated = tuple(0 if step == 0 else slice(None) for step in array.strides)
     if 0 in repeated:
         rest = _shrunk(array[repeated], dtype)

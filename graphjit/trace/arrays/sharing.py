@@ -1,16 +1,17 @@
-"""What the result of each bound function is: a new array, a view of an argument, or the argument itself.
+"""Which of NumPy's functions return a view of their argument, and how such a view is read and written.
 
-Job: NumPy's sharing.  A view sees later writes to its base and is written through; a copy does neither.
-Input: the tables FUNCTIONS and METHODS, filled by the other modules. Output: the same tables with views in
-place. Functions that may return a view stand in `VIEWS` and `VIEW_METHODS`, those that may return their
-argument itself in ``copies``; all others make new arrays. A test holds every bound function against NumPy.
+Job: a view sees later writes to its base and is written through; a copy does neither.
+Input: our implementations, which make new arrays. Output: entries of FUNCTIONS and METHODS that make views
+wherever NumPy does (`VIEWS`, `VIEW_METHODS`). What may return its argument itself stands in `copies`; all
+other functions make new arrays. A test holds every bound function against NumPy.
 Invariant: whether a result is a view is NumPy's own decision: the function is run on the argument's model
 (see `layout`).
 
 A view is declared by how it is read from its base and how the base looks after a write to it. ``reshape`` is
 read by a reshape and inverted by a reshape to the base's shape; pieces of a split are slices. Where no simple
-inverse exists (a diagonal that einsum returns), the numbers of the elements are sent through NumPy's function
-once, and the write is a scatter to them.
+inverse exists (a diagonal that einsum returns), NumPy's function is applied once to an array that numbers the
+elements of the base: the result tells where each element of the view belongs, and a write is a scatter to
+there.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ Inverse = Callable[[Trace, Node, Node, OfArray], Node]
 
 
 def reshaped(order: str) -> Inverse:
-    """Of a reshape in this order."""
+    """The inverse of a reshape in this order."""
     return lambda trace, base, value, of_array: shapes.reshape_node(trace, value, base.shape, order)
 
 
 def transposed(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
-    """Of a permutation of axes: found by sending distinct sizes through the function."""
+    """The inverse of a permutation of axes, which shows when NumPy permutes an array of distinct sizes."""
     moved = of_array(np.broadcast_to(False, tuple(range(2, len(base.shape) + 2)))).shape
     return trace.emit(
         "transpose", value, perm=tuple(moved.index(axis + 2) for axis in range(len(base.shape)))
@@ -56,7 +57,7 @@ def transposed(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node
 
 
 def scattered(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
-    """Of any view: the numbers of the elements tell where each goes."""
+    """The inverse of any view: where an array that numbers the base's elements leads, there each one goes."""
     numbers = of_array(np.arange(base.type.size).reshape(base.shape))
     flat = trace.emit("reshape", base, shape=(base.type.size,))
     updates = trace.emit("reshape", value, shape=(value.type.size,))
@@ -311,7 +312,7 @@ def einsum_function(*operands: Any, **kwargs: Any) -> Any:
 
 
 def at_least(name: str) -> Callable[..., Any]:
-    """np.atleast_1d and kin: an array with axes enough comes back itself."""
+    """np.atleast_1d and kin: views; an array with enough axes is returned itself."""
     least = int(name[-2])
     one = view(getattr(shapes, name), getattr(np, name), reshaped("C"))
 
@@ -323,12 +324,12 @@ def at_least(name: str) -> Callable[..., Any]:
 
 
 def tile(A: Any, reps: Any) -> Any:
-    """np.tile: a new array, but of nothing NumPy makes a view."""
+    """np.tile: a new array; only of an array without elements NumPy makes a view."""
     return _tiled(A, reps) if isinstance(A, Array) and not A.size else joining.tile(A, reps)
 
 
 def squeeze(a: Any, axis: Any = None) -> Any:
-    """np.squeeze: an array without axes of length 1 comes back itself."""
+    """np.squeeze: a view; an array without axes of length 1 is returned itself."""
     if axis is None and isinstance(a, Array) and 1 not in a.shape:
         return a
     return _squeezed(a, axis)

@@ -1,8 +1,9 @@
-"""What only a value can answer: truth, conversion to Python numbers, formatting.
+"""What happens when code asks a traced value for its value: ``if x``, ``float(x)``, ``x.item()``, an index, a
+text.
 
-Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`),
-answer.
-Input: a traced value.  Output: an error, or the answer of the NumPy value behind it.
+Job: refuse, with the user's line and a way out. The value is given where there is one: in a trace that
+computes while it records (`disable_jit`), and where it depends on captured arrays alone, which are guarded.
+Input: a traced value, what was asked. Output: an error, or the answer of the NumPy value.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
 
 
 def from_outside(writer: str) -> TraceError:
-    """What is raised where an array would be written that the trace does not own, which compiled code never
-    does.
+    """The error for a write into an array that was not made inside the function: compiled code would not
+    repeat it.
     """
     error = TraceError(
         f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
@@ -79,8 +80,9 @@ def computed_value(tracer: Any) -> Any:
 
 
 def shown(tracer: Any) -> Any:
-    """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small
-    captured arrays it is guarded.
+    """The value that ``print(x)`` shows, None where there is none yet.
+
+    A value that depends on small captured arrays alone is shown, and those arrays are guarded.
     """
     value = computed_value(tracer)
     if value is not None or tracer._trace.over:
@@ -106,8 +108,9 @@ def repeated(number: Any, sequence: Any) -> Any:
 
 
 def present(tracer: Any, what: str) -> Any:
-    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays
-    alone (they are guarded); else None.
+    """The value of a traced value where there is one now, else None.
+
+    There is one in a trace that computes, and where it depends on captured arrays alone (which are guarded).
 
     Raises:
         TraceError: the trace is over.
@@ -121,12 +124,13 @@ def present(tracer: Any, what: str) -> Any:
 
 
 TAKEN_OUT = frozenset({"__float__", "__complex__", "item", "tolist"})
-"""Ways out of NumPy that keep fractions: what is computed from them has lost its derivative without a word.
+"""Conversions to Python numbers that keep fractions. What is computed from such a number has no derivative,
+and nobody would notice.
 """
 
 
 def depends(tracer: Any) -> bool:
-    """Whether a value of a trace that computes is differentiated."""
+    """Whether a value of a trace that computes depends on what is differentiated."""
     trace = current.recorder
     if trace is None or trace.values is None or tracer._node.dtype.kind != "f":
         return False

@@ -1,8 +1,9 @@
-"""Names of NumPy's functions as users write them, and calls whose arguments do not fit our signature.
+"""How a call of NumPy reaches our implementation: arguments that do not fit its signature, ``out=``, and the
+name that messages show.
 
-Job: one way from NumPy's protocols and methods into our implementations, and one text for a keyword that we
-do not take.
-Input: an implementation, the function it stands for, the user's arguments.  Output: its result.
+Job: call the implementation; turn the TypeError of a keyword that it does not take into one that a user
+understands; write the result into ``out``.
+Input: an implementation, the function it stands for, the user's arguments. Output: its result.
 Invariant: no message names an internal function. A keyword that NumPy does not know either is a TypeError in
 NumPy's words; one that NumPy knows is an `UnsupportedError` with the function, the keyword and the user's
 line.

@@ -1,10 +1,10 @@
-"""Running without compiling: where it is switched on, and traced values that know what they are.
+"""Running without compiling: `disable_jit`, and the values of a trace that computes each node while it
+records.
 
-Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger
-see numbers while a derivative is taken.
-Input: nodes of such a trace.  Output: ndarrays, by the ops' reference implementations.
-Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value
-has none.
+Job: say whether compilation is switched off in this thread; give nodes their values (by the ops' reference
+implementations), so that ``if``, ``print`` and a debugger see numbers while a derivative is taken.
+Input: nodes of such a trace. Output: ndarrays.
+Invariant: a node is computed once; what depends on an input without a value has none.
 """
 
 from __future__ import annotations

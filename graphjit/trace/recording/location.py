@@ -1,8 +1,8 @@
-"""Where in the user's code are we?
+"""Where in the user's code we are: the line that nodes and messages show, and what that line is doing.
 
-Job: the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
-Output: a `Location`, cached per code position so that a traced operation pays well below a microsecond for
-it.
+Job: find the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
+Output: a `Location`, cached for each position in the code, so that a traced operation pays well below a
+microsecond for it; whether the line calls a function, reads an item or assigns to one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Which dtypes NumPy would compute in, and which shape results have.
+"""Which dtype NumPy would compute in, and which shape a result has.
 
-Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak.
-Input: dtypes, and ``int`` or ``float`` for Python numbers.  Output: the dtypes of the loop.
+Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak, and its broadcast shape.
+Input: dtypes, and ``int`` or ``float`` for Python numbers. Output: the dtypes of the loop that NumPy would
+run.
+
+Example: float32 plus the Python number 2.0 is float32; plus a float64 scalar it is float64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The tables by which NumPy's names find our implementations.
+"""The tables by which NumPy's functions, ufuncs and methods find our implementations.
 
-Job: hold them. Input: the modules of ``trace`` fill them when they are imported. Output: looked up by
-``tracer`` and others.
+The modules of `trace.numpy`, `trace.arrays` and `trace.outside` fill them when they are imported; traced
+values look them up. METHODS also holds what traced values need from modules that stand above them, under
+names that ndarray does not have: ``__in_place__``, ``__concretise__``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Tracers: what user code computes on while it is recorded.
+"""Traced values: what user code computes on while it is recorded, and the trace that turns values into nodes.
 
-Job: stand in for an ndarray, record each operation as a node, refuse what only a concrete value could answer.
-Input: NumPy calls, operators, methods on tracers.  Output: nodes in the trace's one Builder.
+Job: stand in for an ndarray (`Array`), a NumPy scalar (`Scalar`) or a Python number (`Number`); record each
+operation as a node; leave to `answers` what only a value could say.
+Input: NumPy calls, operators, methods. Output: nodes in the trace's one Builder.
 Invariants: dtypes and promotion are NumPy's (NEP 50; Python numbers are weak); the IR receives explicit
-conversions and broadcasts; tracers of nested transforms share the outermost trace's builder, so no levels
-exist that could be confused.
+conversions and broadcasts; traced values of nested transforms share the outermost trace's builder, so no
+levels exist that could be confused.
 """
 
 from __future__ import annotations
