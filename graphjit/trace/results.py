@@ -59,7 +59,7 @@ class Results:
                 self.arrays.add(number)
             elif not layout.row_major(item):
                 order = layout.axes_in_memory(layout.model(item) if isinstance(item, Array) else item)
-                if layout.fresh(node.shape, order) is not None:
+                if layout.model_of_new(node.shape, order) is not None:
                     self.orders[number] = order
                     node = trace.emit("transpose", node, perm=order)
         self.nodes.append(node)

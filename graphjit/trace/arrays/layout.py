@@ -63,7 +63,7 @@ def shares(result: Any, source: np.ndarray) -> bool:
 # ----------------------------------------------------------------------------------------------------- orders
 
 
-def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
+def model_of_new(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
     """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is
     row-major.
     """
@@ -98,7 +98,7 @@ def row_major(value: Any) -> bool:
     return value.flags.c_contiguous and (value.size > 0 or axes_in_memory(value) == tuple(range(value.ndim)))
 
 
-def copied(source: np.ndarray, order: str | None) -> np.ndarray | None:
+def model_of_copy(source: np.ndarray, order: str | None) -> np.ndarray | None:
     """The model of a copy in order C, F, A (F if the source is F alone) or K (as the source lies); None:
     row-major.
     """
@@ -115,7 +115,7 @@ def in_memory_of(result: Any, source: Any, order: str | None) -> Any:
         if isinstance(source, np.ndarray)
         else np.empty(result.shape, bool)
     )
-    result._model = copied(lies, order)
+    result._model = model_of_copy(lies, order)
     return result
 
 
@@ -195,7 +195,7 @@ def _follow(result: Any, small: Any) -> None:
 
 def _lay(result: Any, small: np.ndarray) -> None:
     if result._plain() and small.ndim == len(result.shape):
-        result._model = fresh(result.shape, axes_in_memory(small))
+        result._model = model_of_new(result.shape, axes_in_memory(small))
 
 
 def _twin(value: Any) -> Any:

@@ -22,7 +22,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import fitted, write
 from graphjit.trace.arrays.indexing import Plan, read
-from graphjit.trace.arrays.layout import copied
+from graphjit.trace.arrays.layout import model_of_copy
 from graphjit.trace.numpy.arguments import tracing
 from graphjit.trace.numpy.shapes import sliced
 from graphjit.trace.recording.tracer import Trace, check_dtype
@@ -85,13 +85,13 @@ class Owned:
     def _become_traced(self, trace: Trace) -> None:
         if self.array is not None:
             self.base = constant(trace, self.array)
-            self.model = copied(self.array, "K")
+            self.model = model_of_copy(self.array, "K")
             self.array, self.trace = None, trace
 
     def replace(self, node: Node) -> None:
         """A new value of the whole."""
         if self.array is not None:
-            self.model = copied(self.array, "K")
+            self.model = model_of_copy(self.array, "K")
             self.array = None
         self.trace, self.base = tracing(), node
         self.cells, self.token = {}, object()

@@ -137,9 +137,9 @@ def depends(tracer: Any) -> bool:
     return any(node in trace.values.differentiated for node in reachable([tracer._node]))
 
 
-def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
-    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when
-    the compiled code runs.
+def asks_value(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """A method of ndarrays or numbers that needs the value: of a traced value it refuses, unless there is a
+    value now (`present`). ``what`` and ``advice`` stand in the error.
     """
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -212,16 +212,16 @@ class Unanswered:
             STATIC,
         )
 
-    __float__ = concrete(
+    __float__ = asks_value(
         "__float__",
         "float() or a function of the math module",
         f"Use the NumPy function on the array. {STATIC}",
     )
-    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
-    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
-    item = concrete("item", ".item()", "Return the array and call .item() outside.")
-    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("__round__", "round()", "Use np.round.")
+    __int__ = asks_value("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __complex__ = asks_value("__complex__", "complex()", "Complex numbers are not compiled.")
+    item = asks_value("item", ".item()", "Return the array and call .item() outside.")
+    tolist = asks_value("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = asks_value("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
         value = present(self, "formatting")
@@ -230,4 +230,4 @@ class Unanswered:
         advice = "Return the value and format it outside; print(x) and repr(x) show its type."
         raise value_needed("formatting", self._node.type, advice)
 
-    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")
+    __reduce__ = asks_value("__reduce__", "pickling", "Return the value and pickle it outside.")

@@ -28,8 +28,8 @@ from graphjit.trace.recording.answers import (
     SEQUENCES,
     STATIC,
     Unanswered,
+    asks_value,
     complex_needed,
-    concrete,
     foreign,
     from_outside,
     leaked,
@@ -455,7 +455,7 @@ class Array(Laid, Tracer):  # type: ignore[misc]
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
 
-    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+    __contains__ = asks_value("__contains__", "`in`", "Use np.any(x == value).")
 
     __iadd__, __isub__, __imul__ = in_place(np.add), in_place(np.subtract), in_place(np.multiply)
     __itruediv__, __ifloordiv__ = in_place(np.true_divide), in_place(np.floor_divide)
@@ -506,7 +506,7 @@ class Scalar(Single):
 
     __slots__ = ()
     twin = staticmethod(lambda x: x._node.dtype.type(1))
-    __hash__ = concrete(
+    __hash__ = asks_value(
         "__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where."
     )  # type: ignore[assignment]
 
@@ -543,7 +543,7 @@ class Number(Single):
         if hasattr(self._class, name):
             implementation = NUMBER_METHODS.get(name)
             if implementation is None:
-                return partial(concrete(name, f"{self._class.__name__}.{name}", STATIC), self)
+                return partial(asks_value(name, f"{self._class.__name__}.{name}", STATIC), self)
             return implementation(self)
         if name in NDARRAY and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
