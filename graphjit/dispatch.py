@@ -119,7 +119,9 @@ class Prepared:
         results = self.staged.results
         if results.written:
             check_writable(results, given, self.staged.captured, self.staged.graph.name)
-        into = results_in_place(self.code.in_place, given, arrays) | results.places(self.code.outputs)
+        into = results_in_place(self.code.in_place, given, arrays) | results.arrays_in_order(
+            self.code.outputs
+        )
         return results.deliver(self.code.run(arrays, into), given)
 
 

@@ -1,9 +1,13 @@
-"""Nested arguments and results.
+"""What is a container among arguments and results, and how it is taken apart into leaves and put together
+again.
 
-Job: take apart and put together tuples, lists, dicts of any class, named tuples, dataclasses and registered
-classes, by optree.
-Invariants: dict keys keep their insertion order; None is a leaf; what comes back is of the class that went
-in.
+Job: by optree, take apart tuples, lists, dicts of any class, named tuples, dataclasses and the classes that
+the user registered. Everything else is a leaf, None too. A dataclass or a class of dicts that nobody
+registered is registered when a first instance of it is met.
+Input: a tree of Python values. Output: its leaves and its structure.
+Invariants: dict keys keep their insertion order; what comes back is of the class that went in.
+
+Example: ``{"w": x, "rest": (y, None)}`` has the leaves ``x``, ``y``, ``None``.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ def tree_map(function: Callable[..., Any], tree: Any) -> Any:
 
 
 def is_plain(spec: TreeSpec) -> bool:
-    """Whether only tuples, lists and dicts are in there, whose making runs no code of the user."""
+    """Whether a structure has tuples, lists and dicts only: making those runs no code of the user."""
     return spec.type in (None, tuple, list, dict) and all(is_plain(child) for child in spec.children())
 
 
@@ -187,9 +191,10 @@ def register_dataclass(
     ``dataclasses.field(metadata={"static": True})``.  Registering again replaces what was said before.
 
     Args:
-        cls: the dataclass. data_fields: names of the fields that hold arrays, numbers or containers of them.
+        cls: the dataclass.
+        data_fields: names of the fields that hold arrays, numbers or containers of them.
         meta_fields: names of the fields that are fixed, hashable Python values; each combination compiles its
-        own code.
+            own code.
 
     Raises:
         TypeError: no dataclass.
@@ -206,6 +211,22 @@ def register_dataclass(
         raise ValueError(
             f"register_dataclass({cls.__name__}): data_fields {data} and meta_fields {meta} must name each of its fields {tuple(fields)} once"
         )
+    late = frozenset(name for name, field in fields.items() if not field.init)
+    take, put = _dataclass_parts(cls, data, meta, late)
+    if _registered(cls):
+        _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
+    _optree().register_pytree_node(
+        cls, take, put, path_entry_type=_optree().DataclassEntry, namespace=NAMESPACE
+    )  # type: ignore[arg-type]
+    return cls
+
+
+def _dataclass_parts(
+    cls: type, data: tuple[str, ...], meta: tuple[str, ...], late: frozenset[str]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How optree takes an instance apart and puts it together; fields in ``late`` are no arguments of
+    ``__init__`` and are set after it.
+    """
 
     def take(instance: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
         static = tuple(getattr(instance, name) for name in meta)
@@ -221,15 +242,10 @@ def register_dataclass(
 
     def put(static: Any, children: Sequence[Any]) -> Any:
         values = dict(zip((*data, *meta), (*children, *(exact.value for exact in static)), strict=True))
-        made = cls(**{name: value for name, value in values.items() if fields[name].init})
+        made = cls(**{name: value for name, value in values.items() if name not in late})
         for name, value in values.items():
-            if not fields[name].init:
+            if name in late:
                 object.__setattr__(made, name, value)
         return made
 
-    if _registered(cls):
-        _optree().unregister_pytree_node(cls, namespace=NAMESPACE)
-    _optree().register_pytree_node(
-        cls, take, put, path_entry_type=_optree().DataclassEntry, namespace=NAMESPACE
-    )  # type: ignore[arg-type]
-    return cls
+    return take, put

@@ -34,20 +34,9 @@ EXCLUDED = {
     "left_shift": "negative counts have no defined value",
     "right_shift": "negative counts have no defined value",
 }
-COMMON = (
-    *("add", "sub", "mul", "div", "neg", "abs", "not", "and", "select", "convert"),
-    *(
-        "sum",
-        "max",
-        "transpose",
-        "reshape",
-        "broadcast_to",
-        "slice",
-        "concatenate",
-        "flip",
-        "embed",
-        "contract",
-    ),
+COMMON = tuple(
+    "add sub mul div neg abs not and select convert "
+    "sum max transpose reshape broadcast_to slice concatenate flip embed contract".split()
 )
 """Ops that make up most of real programs and most patterns of rules: drawn more often."""
 

@@ -1,10 +1,10 @@
-"""Running without compiling: where it is switched on, and traced values that know what they are.
+"""Running without compiling: `disable_jit`, and the values of a trace that computes each node while it
+records.
 
-Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger
-see numbers while a derivative is taken.
-Input: nodes of such a trace.  Output: ndarrays, by the ops' reference implementations.
-Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value
-has none.
+Job: say whether compilation is switched off in this thread; give nodes their values (by the ops' reference
+implementations), so that ``if``, ``print`` and a debugger see numbers while a derivative is taken.
+Input: nodes of such a trace. Output: ndarrays.
+Invariant: a node is computed once; what depends on an input without a value has none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from graphjit import config
-from graphjit.backend.llvm.entry.callable import tracing
+from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.interpret import evaluate
 from graphjit.ir.node import Node
 
@@ -43,7 +43,7 @@ def disable_jit(disable: bool = True) -> Iterator[None]:
     before = _disabled.set(disable)
     try:
         # Native code would be entered without asking anybody.
-        with tracing():
+        with calls_fall_back():
             yield
     finally:
         _disabled.reset(before)
@@ -53,7 +53,8 @@ class Values:
     """Values of the nodes of one trace."""
 
     def __init__(self) -> None:
-        self.known: dict[Node, np.ndarray | None] = {}
+        self.arrays: dict[Node, np.ndarray | None] = {}
+        """None: it depends on an input without a value."""
         self.differentiated: set[Node] = set()
 
     def of(self, node: Node) -> np.ndarray | None:
@@ -63,16 +64,16 @@ class Values:
 
     def computed(self, node: Node) -> np.ndarray | None:
         """`of`, with the floating-point warnings and errors that the user asked for."""
-        known, pending = self.known, [node]
+        arrays, pending = self.arrays, [node]
         while pending:
             top = pending[-1]
-            missing = [arg for arg in top.args if arg not in known]
+            missing = [arg for arg in top.args if arg not in arrays]
             if missing:
                 pending += missing
                 continue
             pending.pop()
-            if top not in known:
-                args = [known[arg] for arg in top.args]
+            if top not in arrays:
+                args = [arrays[arg] for arg in top.args]
                 without = top.op.name == "input" or any(arg is None for arg in args)
-                known[top] = None if without else evaluate(top, args)
-        return known[node]
+                arrays[top] = None if without else evaluate(top, args)
+        return arrays[node]

@@ -356,7 +356,7 @@ def blocks() -> Blocks:
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
+def calls_fall_back() -> Iterator[None]:
     """While some thread traces, every call goes to the fallback, which knows whether it is part of a trace.
 
     A call made by a traced function must be recorded, not run: its result would be compiled in as a constant.
