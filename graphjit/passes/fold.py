@@ -42,18 +42,29 @@ def fold_node(b: Builder, node: Node) -> Node | None:
     if not node.args or node.op.name in NEVER or not all(is_known(arg) for arg in node.args):
         return None
     if all(arg.is_const for arg in node.args):
-        size = node.type.size
-        if size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
-            return None
-        value = evaluate(node, [known_array(arg) for arg in node.args])
-        return None if value is None else constant(b, value)
+        return _of_constants(b, node)
     if _is_elementwise(node) and all(known_array(arg).size == 1 for arg in node.args):
-        value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
-        return None if value is None or value.shape else b.full(value.item(), node.type)
+        return _of_spread_numbers(b, node)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
         value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
         return None if value is None else constant(b, value)
     return None
+
+
+def _of_constants(b: Builder, node: Node) -> Node | None:
+    """The value of a node whose arguments are constants as they stand, when it is small enough."""
+    if node.type.size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
+        return None
+    value = evaluate(node, [known_array(arg) for arg in node.args])
+    return None if value is None else constant(b, value)
+
+
+def _of_spread_numbers(b: Builder, node: Node) -> Node | None:
+    """The value of an elementwise node on arrays that are filled with one number each: computed once, and
+    spread.
+    """
+    value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
+    return None if value is None or value.shape else b.full(value.item(), node.type)
 
 
 def constant(b: Builder, value: np.ndarray) -> Node:
