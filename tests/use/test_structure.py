@@ -97,6 +97,30 @@ def test_imports_point_downwards(part: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def named_by(node: ast.AST) -> list[str]:
+    """Modules that an import statement names, or a call that imports by name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""] if not node.level else []
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        return [str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)]
+    return []
+
+
+def test_the_package_imports_nothing_of_the_checkout() -> None:
+    """Neither benchmarks nor tests nor examples are installed with it."""
+    above = {"benchmarks", "tests", "examples"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
+        for path in sources(PACKAGE)
+        for node in ast.walk(parsed(path))
+        for name in named_by(node)
+        if name.split(".")[0] in above
+    ]
+    assert not wrong
+
+
 def test_every_part_has_a_layer() -> None:
     parts = {part_of(module_name(path)) for path in sources(PACKAGE)}
     assert parts - {""} <= set(LEVEL)
