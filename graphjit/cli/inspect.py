@@ -141,8 +141,10 @@ def _instruments(verify: bool, compare: bool, dump: Path | None) -> list[Instrum
 
 
 def _difference(stages: Stages, before: str, after: str) -> str:
-    """Two stages as `diff -u` compares them."""
-    old, new = stages.text(before).splitlines(), stages.text(after).splitlines()
+    """Two stages as `diff -u` compares them. The lines of the user's code are left out: they stand only where
+    they change, so equal nodes would not be equal lines.
+    """
+    old, new = (stages.text(name, locations=False).splitlines() for name in (before, after))
     return "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
 
 

@@ -122,10 +122,10 @@ class Stages:
         found: Graph = getattr(self, stage)
         return found
 
-    def text(self, stage: str) -> str:
-        """A stage as people read it."""
+    def text(self, stage: str, *, locations: bool = True) -> str:
+        """A stage as people read it, with or without the lines of the user's code."""
         if stage in GRAPH_STAGES:
-            return print_graph(self.graph(stage))
+            return print_graph(self.graph(stage), locations=locations)
         kernels = self.kernels  # lowering also fills the program's table of errors
         if stage == "program":
             return print_program(self.program, self.fusion, costs(self.program, kernels))
