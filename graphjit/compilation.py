@@ -46,7 +46,7 @@ _failures: weakref.WeakKeyDictionary[Executable | NumbaExecutable, Failures] = w
 _lock = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
-    # Taken before the lock of `backend.llvm.jit` (hooks run in reverse order), as a compilation takes them.
+    # Taken before the lock of `backend.llvm.objects.jit` (hooks run in reverse order), as a compilation does.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 

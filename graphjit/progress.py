@@ -112,7 +112,10 @@ def watching(graph: Graph, nodes: int) -> Iterator[None]:
 
 
 def _started(thread: threading.Thread) -> bool:
-    """Start a thread that takes no signals: where LLVM works, handlers must wait (`backend.llvm.jit`)."""
+    """Start a thread that takes no signals: handlers must wait where LLVM works (`backend.llvm.objects.jit`).
+
+    Returns whether it runs.
+    """
     masked: Any = (
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         if hasattr(signal, "pthread_sigmask")

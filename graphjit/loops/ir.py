@@ -17,7 +17,7 @@ import numpy as np
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
 
-LoopKind = Literal["parallel", "simd", "serial", "unrolled"]
+LoopKind = Literal["parallel", "simd", "serial"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -47,13 +47,6 @@ def predicate(*types: Type) -> Type:
     return _same(types).with_dtype(BOOL)
 
 
-def normalize_axis(axis: int, ndim: int) -> int:
-    """``axis`` in 0 .. ndim-1."""
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} is out of bounds for an array of dimension {ndim}")
-    return axis % ndim
-
-
 def reduced(type: Type, axes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without ``axes`` (which must be sorted, unique and in range)."""
     if list(axes) != sorted(set(axes)) or any(not 0 <= a < type.ndim for a in axes):
