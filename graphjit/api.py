@@ -1,8 +1,8 @@
-"""The public transformations.
+"""The public transformations: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`, and the number of threads.
 
-Job: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`: names, argument order and results as in JAX; values are
-NumPy's.
-Input: a Python function written with NumPy.  Output: a compiled callable (or, for `jvp` and `vjp`, results).
+Names, argument order and results are as in JAX; values are NumPy's.
+
+Input: a Python function written with NumPy. Output: a compiled callable (or, for `jvp` and `vjp`, results).
 Invariant: every transformation, called inside a traced function, becomes part of that trace.
 """
 

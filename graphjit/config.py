@@ -1,7 +1,8 @@
-"""Every environment variable that graphjit reads.
+"""Every environment variable that graphjit reads: name, meaning and default in one table.
 
-Job: name, type, default and help of each setting in one table; the only reader of ``os.environ``.
-Invariants: read once, at import; changing the environment later has no effect. A variable of ours that is
+This is the only reader of ``os.environ``; ``graphjit flags`` prints the table.
+
+Invariants: variables are read once, at import; changing one later has no effect. A variable of ours that is
 misspelt, or whose text means nothing, is an error at import: a setting that is silently ignored costs an
 afternoon.
 """

@@ -1,6 +1,7 @@
 """What `grad` and `value_and_grad` do at a call: find the arguments to differentiate, and shape the result.
 
-Job: read ``argnums`` and ``argnames`` against the call at hand; put value, aux and gradients together.
+``argnums`` and ``argnames`` are read against the call at hand; value, aux and gradients are put together.
+
 Input: a call on traced values. Output: what the user asked for, traced.
 Invariant: one gradient stands alone only if one position or one name was asked for, and not a sequence.
 """

@@ -1,7 +1,7 @@
-"""What a long compilation is doing, on stderr.
+"""Tell on stderr what a long compilation is doing: after two seconds, with a bar on a terminal.
 
-Job: after two seconds say which function is compiled, how large it is and which line of the user's code made
-it so; on a terminal with a bar.
+It says which function is compiled, how large its graph is, and which line of the user's code made it so.
+
 Input: `watching` around a compilation, `step` at the start of each of its steps. Output: text on stderr, none
 for shorter ones.
 Invariants: the compilation neither waits for this nor fails by it; a closed or missing stderr means silence;

@@ -1,6 +1,7 @@
 """The two halves of a `vjp`: a forward program that also returns what the way back needs, and the pullback.
 
-Job: cut one traced graph of value and gradient where the cotangent enters it.
+One traced graph of value and gradient is cut where the cotangent enters it.
+
 Input: a function and its primals. Output: result, residuals, and a `Pullback` that takes both residuals and
 cotangents.
 Invariant: what does not depend on the cotangent is computed in the forward half, once.

@@ -1,6 +1,7 @@
 """``graphjit bench``: hand over to the benchmarks of a source checkout.
 
-Job: find the checkout and become its ``python -m benchmarks``, with the same options.
+The process becomes ``python -m benchmarks`` of that checkout, with the same options.
+
 Input: options, which are not read here. Output: what that program prints, and its exit status.
 Invariant: nothing of ``benchmarks`` is imported: it is no part of the installed package, and stands above it.
 """

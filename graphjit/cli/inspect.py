@@ -1,7 +1,7 @@
 """``graphjit inspect``: a function at every stage of its compilation, and what one asks about it.
 
-Job: read the options, run the passes with what watches them, print one answer.
-Input: options. Output: text: a stage, the difference of two, times, the memory plan, reasons against fusion.
+Input: options. Output: one text: a stage, the difference of two, times, the memory plan, or why steps are not
+fused.
 Invariant: the stages themselves are computed in `graphjit.cli.stages`.
 """
 

@@ -1,7 +1,6 @@
 """The command line: ``graphjit inspect``, ``ops``, ``flags``, ``machine`` and ``bench``.
 
-Job: collect the commands, one file each.
-Input: arguments.  Output: text on stdout; a mistake is one line on stderr and exit code 2.
+Each command is a file of its own. Output is text on stdout; a mistake is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations

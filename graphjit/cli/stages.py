@@ -1,8 +1,7 @@
-"""Every stage of the compilation of one function, computed when asked for.
+"""Every stage of the compilation of one function, computed when it is asked for, and timed.
 
-Job: run the pipeline step by step, keep what each step made, and time it.
-Input: a function, example arguments, the derivative asked for.  Output: graphs, text.
-Invariant: the lists of passes are those of `graphjit.pipeline`.
+Input: a function, example arguments, the derivative asked for. Output: graphs, schedules, loops, text.
+Invariant: the passes are those of `graphjit.pipeline`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Find the function to inspect and arguments to trace it with.
+"""Which function ``FILE.py:FUNCTION`` names, and which arguments it is traced with.
 
-Job: ``FILE.py:FUNCTION`` to a function object; ``--arg`` texts, ``FUNCTION.example`` or the module's
-``EXAMPLES`` to arguments.
-Input: command-line texts.  Output: objects.
+The arguments come from ``--arg``, from ``FUNCTION.example``, or from ``EXAMPLES`` in the file.
+
 Invariant: the function is traced, never run; arrays made here are zeros of the right type.
 """
 

@@ -1,9 +1,10 @@
-"""The only way to make nodes.
+"""How nodes are made: infer the type, try the op's own exact rules, find an equal node or make a new one.
 
-Job: infer the type, apply local exact rules, intern.
-Input: an op (or its name), arguments, attributes.  Output: a `Node`.
-Invariant: within one builder, equal (op, args, attrs) give the same node; interning lives and dies with the
-builder.
+Example: ``b.mul(x, 1.0)`` is ``x``, and a second ``b.mul(x, y)`` is the node that the first one made. So
+common subexpressions are never computed twice, and no pass looks for them.
+
+Input: an op (or its name), arguments, attributes. Output: a `Node`.
+Invariant: within one builder equal (op, args, attrs) give the same node; what it remembers dies with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Op declarations: everything about one op in one record.
+"""What an op is: one record with its type rule, reference, derivative, lowering and test samples.
 
-Job: the record, its derivative kinds, its lowering kinds, and the registry.
-Input: keyword arguments of `op`.  Output: an `OpDef` in `REGISTRY`.
-Invariant: an incomplete or inconsistent declaration is refused at import.
+`op` declares one; the files of `graphjit/ops` do nothing else. The kinds of derivative (`Partials`, `Linear`,
+...) and of lowering (`Scalar`, `View`, `Reduce`, ...) are defined here too.
+
+Input: keyword arguments of `op`. Output: an `OpDef` in `REGISTRY`.
+Invariant: a declaration that is incomplete or contradicts itself is refused at import.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Graphs as text for people, tests and the command line.
+"""The printed form of a graph: one line a node, in topological order, inputs first.
 
-Job: one line a node, in topological order, inputs first.
 Input: a `Graph`. Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal
 `Graph.key()`.
 Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for

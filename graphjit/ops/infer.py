@@ -1,6 +1,5 @@
-"""Shape and dtype rules shared by many ops.
+"""Type rules that many ops share: argument types and attributes in, type of the result out.
 
-Job: functions for ``OpDef.infer``: argument types and attributes in, result type out.
 Invariant: the IR never promotes or broadcasts by itself; tracing inserts ``convert`` and ``broadcast_to``.
 """
 

@@ -1,9 +1,10 @@
-"""Masked cotangents: values known to be zero outside a condition.
+"""Cotangents that are zero outside a condition, ``select(condition, value, 0)``: taken apart and rebuilt.
 
-Job: recognise ``select(condition, value, 0)``, take it apart and put it together again.
-Input: nodes of cotangents.  Output: the same values in the normal form below.
-Invariant: the normal form has one selection, outermost; nested selections are joined into one condition, so
-that a chain of n selections never carries n masks along.
+Derivative rules use this so that the branch which ``np.where`` did not take contributes exactly zero.
+
+Input: nodes of cotangents. Output: the same values in a normal form: one selection, outermost.
+Invariant: nested selections are joined into one condition, so that a chain of n selections never carries n
+masks along.
 """
 
 from __future__ import annotations

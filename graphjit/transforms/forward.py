@@ -1,8 +1,7 @@
-"""Forward mode by source transformation: graph in, graph out.
+"""Forward mode: tangents of outputs from tangents of inputs, as ordinary nodes beside the others.
 
-Job: tangents of outputs from tangents of inputs, as ordinary nodes beside the primal ones.
-Input: nodes and input tangents.  Output: one tangent node per output, None where it is zero.
-Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op
+Input: nodes and input tangents. Output: one tangent node per output, None where it is zero.
+Invariants: both modes read the same derivative record of an op; a zero tangent is never built unless an op
 needs all of its tangents; tangents that a selection makes zero stay zero whatever they are multiplied with,
 as in reverse mode.
 """

@@ -1,7 +1,8 @@
-"""Rules that move views where they cost least.
+"""Rules that move broadcasts, slices and other views to where they cost least.
 
 Broadcasts move outward (towards the results): what is computed before a broadcast is computed on fewer
-elements. Slices move inward. Every rule here only renames elements, so all are exact.
+elements. Slices move inward: what is cut away is not computed. Every rule here only renames elements, so all
+are exact.
 """
 
 from __future__ import annotations
