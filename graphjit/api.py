@@ -465,10 +465,10 @@ def _kept(key: Any, make: Callable[[], Any]) -> Any:
     if not isinstance(fun, types.FunctionType):
         return make()
     row = fun.__dict__.setdefault(_COMPANIONS, {})
-    place = tuple(rest)
-    if place not in row:
-        row[place] = make()
-    return row[place]
+    kind = tuple(rest)
+    if kind not in row:
+        row[kind] = make()
+    return row[kind]
 
 
 def _require_callable(fun: Any, what: str) -> None:

@@ -54,7 +54,7 @@ def _count(text: str) -> int | None:
 
 
 def _foreign_count(text: str) -> int | None:
-    """OpenMP's variable may hold a list, and what it says is for others to refuse."""
+    """OpenMP's variable: a list whose first number counts. Text without sense is for others to refuse."""
     first = text.split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 

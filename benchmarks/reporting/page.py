@@ -102,9 +102,9 @@ def _means(record: Record) -> str:
     """A line for the best peer, for each peer, and for first calls."""
 
     def line(what: str, ratios: Iterable[float | None]) -> tuple[str, ...]:
-        known = [ratio for ratio in ratios if ratio is not None]
-        slower = sum(ratio > SINGLE_LIMIT for ratio in known)
-        return what, str(len(known)), _ratio(geometric_mean(known)), str(slower)
+        measured = [ratio for ratio in ratios if ratio is not None]
+        slower = sum(ratio > SINGLE_LIMIT for ratio in measured)
+        return what, str(len(measured)), _ratio(geometric_mean(measured)), str(slower)
 
     lines = [line("best peer", (row.ratio() for row in record.rows))]
     for peer in _others(record.rows):

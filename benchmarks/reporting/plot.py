@@ -81,16 +81,16 @@ def _relative_times(record: Record) -> list[RelativeTimes]:
 
 def _draw_relative(axes: Any, families: list[RelativeTimes]) -> None:
     colours, named = _colours(), set()
-    for place, (_, peer, times, native) in enumerate(families):
+    for line, (_, peer, times, native) in enumerate(families):
         label = None if peer in named else peer
         named.add(peer)
         # From one, so that what is slower than the best peer points to the left.
-        axes.barh(place, times - 1.0, 0.75, left=1.0, color=colours[peer], label=label)
-        axes.annotate(f" {times:.3g}", (max(times, 1.0), place), va="center", fontsize=8)
+        axes.barh(line, times - 1.0, 0.75, left=1.0, color=colours[peer], label=label)
+        axes.annotate(f" {times:.3g}", (max(times, 1.0), line), va="center", fontsize=8)
         if native is not None:
             label = None if NATIVE in named else "hand-written C"
             named.add(NATIVE)
-            axes.plot(native, place, "|", color="black", markersize=9, markeredgewidth=2, label=label)
+            axes.plot(native, line, "|", color="black", markersize=9, markeredgewidth=2, label=label)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.axvline(1.0, color="black", linewidth=0.8)

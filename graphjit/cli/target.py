@@ -42,10 +42,10 @@ def load_target(text: str) -> tuple[Callable[..., Any], ModuleType]:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        own = [
+        defined = [
             key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
         ]
-        functions = ", ".join(key for key in own if callable(getattr(module, key)))
+        functions = ", ".join(key for key in defined if callable(getattr(module, key)))
         raise UsageError(f"{file} has no function {name!r}; it has {functions or 'none'}")
     return found, module
 

@@ -69,7 +69,7 @@ class Builder:
             node = self._interned[key] = Node(op, nodes, attrs, type, self.loc, self.origin)
         return node
 
-    def known(self, op: str, *args: Node) -> Node | None:
+    def existing(self, op: str, *args: Node) -> Node | None:
         """The node ``op(*args)`` without attributes, where it was made already."""
         return self._interned.get((REGISTRY[op], args, ()))
 

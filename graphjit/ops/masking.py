@@ -107,8 +107,8 @@ def _both(b: Builder, parts: Sequence[RowCondition | None]) -> RowCondition | No
     """The row condition of two that hold together: each of them is necessary, so one is enough."""
     one, other = parts
     if one is None or other is None:
-        known = other if one is None else one
-        return None if known is None else RowCondition(known.condition, False)
+        only = other if one is None else one
+        return None if only is None else RowCondition(only.condition, False)
     return RowCondition(b.emit("and", one.condition, other.condition), one.exact and other.exact)
 
 

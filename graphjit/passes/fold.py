@@ -40,14 +40,14 @@ def fold_node(b: Builder, node: Node) -> Node | None:
     """The constant that ``node`` is, or None."""
     if node.is_const:
         return _spread(b, node)
-    if not node.args or node.op.name in NEVER or not all(is_known(arg) for arg in node.args):
+    if not node.args or node.op.name in NEVER or not all(is_constant(arg) for arg in node.args):
         return None
     if all(arg.is_const for arg in node.args):
         return _of_constants(b, node)
-    if _is_elementwise(node) and all(known_array(arg).size == 1 for arg in node.args):
+    if _is_elementwise(node) and all(constant_array(arg).size == 1 for arg in node.args):
         return _of_spread_numbers(b, node)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
-        value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
+        value = evaluate(node, [np.broadcast_to(constant_array(arg), arg.shape) for arg in node.args])
         return None if value is None else constant(b, value)
     return None
 
@@ -56,7 +56,7 @@ def _of_constants(b: Builder, node: Node) -> Node | None:
     """The value of a node whose arguments are constants as they stand, when it is small enough."""
     if node.type.size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
         return None
-    value = evaluate(node, [known_array(arg) for arg in node.args])
+    value = evaluate(node, [constant_array(arg) for arg in node.args])
     return None if value is None else constant(b, value)
 
 
@@ -64,7 +64,7 @@ def _of_spread_numbers(b: Builder, node: Node) -> Node | None:
     """The value of an elementwise node on arrays that are filled with one number each: computed once, and
     spread.
     """
-    value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
+    value = evaluate(node, [constant_array(arg).reshape(()) for arg in node.args])
     return None if value is None or value.shape else b.full(value.item(), node.type)
 
 
@@ -85,19 +85,19 @@ def is_uniform(value: np.ndarray) -> bool:
 
 def _spread(b: Builder, node: Node) -> Node | None:
     """A constant array filled with one number -> that number, spread."""
-    value = known_array(node)
+    value = constant_array(node)
     return constant(b, value) if value.size > 1 and is_uniform(value) else None
 
 
-def is_known(node: Node) -> bool:
+def is_constant(node: Node) -> bool:
     """Whether a node is a constant or a constant scalar spread over a shape."""
     return node.is_const or (
         node.op.name == "broadcast_to" and node.args[0].is_const and node.args[0].type.size == 1
     )
 
 
-def known_array(node: Node) -> np.ndarray:
-    """The constant behind a node for which `is_known` holds (one element where it is spread)."""
+def constant_array(node: Node) -> np.ndarray:
+    """The constant behind a node for which `is_constant` holds (one element where it is spread)."""
     value: Any = (node if node.is_const else node.args[0]).attrs["value"]
     array: np.ndarray = value.array
     return array
