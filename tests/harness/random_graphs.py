@@ -11,7 +11,7 @@ under test too; every op of the registry can occur unless it is in `EXCLUDED`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -581,16 +581,30 @@ def shrink(graph: Graph, fails: Callable[[Graph], bool], attempts: int = 2000) -
     return graph
 
 
-def _smaller(graph: Graph) -> Any:
+def _smaller(graph: Graph) -> Iterator[Graph]:
     """Smaller graphs, most promising first."""
-    if len(graph.outputs) > 1:
-        for i in range(len(graph.outputs)):
-            yield Graph(graph.name, graph.inputs, [graph.outputs[i]])
-        for i in range(len(graph.outputs)):
-            yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], *graph.outputs[i + 1 :]])
+    yield from _fewer_outputs(graph)
     for i, node in enumerate(graph.outputs):
         for arg in dict.fromkeys(node.args):
             yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], arg, *graph.outputs[i + 1 :]])
+    yield from _fewer_nodes(graph)
+    read = {arg for node in graph.nodes() for arg in node.args} | set(graph.outputs)
+    used = [node for node in graph.inputs if node in read]
+    if len(used) < len(graph.inputs):
+        yield Graph(graph.name, used, graph.outputs)
+
+
+def _fewer_outputs(graph: Graph) -> Iterator[Graph]:
+    """Each output alone, then all but one."""
+    if len(graph.outputs) > 1:
+        for node in graph.outputs:
+            yield Graph(graph.name, graph.inputs, [node])
+        for i in range(len(graph.outputs)):
+            yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], *graph.outputs[i + 1 :]])
+
+
+def _fewer_nodes(graph: Graph) -> Iterator[Graph]:
+    """A node replaced by an argument of its type, then by a new input."""
     nodes = [node for node in graph.nodes() if node.op.name != "input"]
     for node in reversed(nodes):
         for arg in dict.fromkeys(node.args):
@@ -599,7 +613,3 @@ def _smaller(graph: Graph) -> Any:
     for node in nodes:
         if node.args and node not in graph.outputs:
             yield substitute(graph, {node: Builder().input(node.type, f"cut{math.trunc(node.serial)}")})
-    read = {arg for node in graph.nodes() for arg in node.args} | set(graph.outputs)
-    used = [node for node in graph.inputs if node in read]
-    if len(used) < len(graph.inputs):
-        yield Graph(graph.name, used, graph.outputs)
