@@ -1,4 +1,4 @@
-"""Ops about storage, not values."""
+"""The op ``copy``: the same values in storage of their own, so that results alias nothing."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_graphs import random_inputs, rng_for, shrink
+from random_graphs import random_inputs, rng_for
+from shrinking import shrink
 
 import graphjit
 from graphjit import dispatch, pipeline

@@ -1,7 +1,7 @@
 """How a rewrite rule is tested: IR before, IR after, and near misses on which the rule must not fire.
 
-Job: the record and short ways of writing IR text, for tests/rule_cases_*.py. ``T`` in a text stands for each
-of the case's dtypes in turn.
+The cases themselves are in tests/harness/rule_cases_*.py. ``T`` in a text stands for each of the case's
+dtypes in turn.
 """
 
 from __future__ import annotations

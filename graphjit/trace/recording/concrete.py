@@ -30,15 +30,28 @@ def jit_disabled() -> bool:
 
 @contextmanager
 def disable_jit(disable: bool = True) -> Iterator[None]:
-    """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints
-    see numbers.
+    """Compile nothing inside a ``with`` block, so that print, pdb and breakpoints see numbers.
 
-    `jit` calls the function itself. Derivatives are taken of the operations that NumPy performs in this one
-    call, one after the other; there ``float(x)`` and ``x.item()`` of what is differentiated are errors.
-    ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
+    What `jit` made calls the function itself, line by line in plain NumPy. Derivatives are taken of the
+    operations that NumPy performs in this one call; ``float(x)`` and ``x.item()`` of a value that is
+    differentiated are errors there. ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
 
-    Args:
-        disable: False compiles again inside another ``disable_jit()``.
+    Parameters
+    ----------
+    disable : bool, optional
+        False compiles again inside another ``disable_jit()``.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> @graphjit.jit
+    ... def halved(x):
+    ...     print("x is", x)
+    ...     return x / 2
+    >>> with graphjit.disable_jit():
+    ...     halved(3.0)
+    x is 3.0
+    1.5
     """
     before = _disabled.set(disable)
     try:
