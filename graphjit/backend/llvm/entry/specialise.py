@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.llvm.entry import cpython
-from graphjit.backend.llvm.entry.cpython import WORD
 from graphjit.backend.llvm.entry.donation import ENTRY_WORDS
 from graphjit.backend.llvm.entry.large_results import SMALLEST
 from graphjit.backend.llvm.entry.layout import OP_WORDS, RECORD, Build, Prepare, Walk
 from graphjit.backend.llvm.entry.matching import WORDS_AT_ONCE
+from graphjit.backend.llvm.writing.native import WORD
 from graphjit.backend.signature import (
     MISSING,
     ArrayIn,
