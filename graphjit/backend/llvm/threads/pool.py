@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from graphjit import config
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.threads.fork_join import SPIN_NS, SYMBOL, source
+from graphjit.backend.llvm.threads.fork_join import SPIN_NS, SYMBOL, has_workers, source
 from graphjit.machine import cores
 
 
@@ -85,7 +85,7 @@ def _build() -> _Pool:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)
     jit.add_symbol(SYMBOL, address)
-    if "gj_threads_forget" not in source():
+    if not has_workers():
         return _Pool(module, address, None, None, None, None)
     pool = _Pool(
         module,

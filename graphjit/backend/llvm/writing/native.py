@@ -74,7 +74,13 @@ class Source:
 
     @contextmanager
     def function(
-        self, name: str, result: str = "void", attributes: str = "nounwind", /, **parameters: str
+        self,
+        name: str,
+        result: str = "void",
+        attributes: str = "nounwind",
+        linkage: str = "",
+        /,
+        **parameters: str,
     ) -> Iterator[tuple[Any, ...]]:
         """Define a function: yields its body, under construction, and its arguments."""
         self._signatures[name] = f"{result} ({', '.join(parameters.values())})"
@@ -83,7 +89,7 @@ class Source:
         if body.open and result == "void":
             body.ret()
         listed = ", ".join(f"{self.kind(type)} %{label}" for label, type in parameters.items())
-        head = f"define {self.kind(result)} @{name}({listed}) {attributes} {{"
+        head = f"define {linkage} {self.kind(result)} @{name}({listed}) {attributes} {{"
         text = f"{head}\n{body.text()}\n}}"
         self.module.ensure(name, lambda _: text)
 
@@ -185,7 +191,7 @@ class Value:
         return self == None  # noqa: E711
 
     def __invert__(self) -> Value:
-        return self._with("xor", 1)
+        return self._with("xor", 1 if self.type == "i1" else -1)
 
     def _with(self, how: str, other: Operand) -> Value:
         kind = self.body.source.kind(self.type)
@@ -329,6 +335,20 @@ class Body(Blocks):
         access = f"store atomic {text}, ptr {place.name} {how}" if how else f"store {text}, ptr {place.name}"
         self.do(f"{access}, align {size}")
 
+    def fetch(self, how: str, place: Value, operand: Operand, order: str) -> Value:
+        """Change memory in one step, say by ``add`` or ``xchg``: what was there before."""
+        type = place.type.removesuffix("[]")
+        text = f"{self.source.kind(type)} {self.operand(operand, type)}"
+        return self.op(type, f"atomicrmw {how} ptr {place.name}, {text} {order}")
+
+    def swap_if(self, place: Value, expected: Operand, value: Operand) -> Value:
+        """Write memory if it holds what is expected, in one step: whether it did."""
+        type = place.type.removesuffix("[]")
+        kind = self.source.kind(type)
+        pair = f"{kind} {self.operand(expected, type)}, {kind} {self.operand(value, type)}"
+        done = self.op("pair", f"cmpxchg ptr {place.name}, {pair} seq_cst seq_cst")
+        return self.op("i1", f"extractvalue {{ {kind}, i1 }} {done.name}, 1")
+
     def choose(self, condition: Value, a: Value, b: Operand) -> Value:
         """``condition ? a : b``, both of which are computed."""
         kind = self.source.kind(a.type)
@@ -345,10 +365,15 @@ class Body(Blocks):
         return self._call(pointer.name, *_parts(signature), arguments)
 
     def _call(self, callee: str, result: str, parameters: list[str], arguments: tuple[Operand, ...]) -> Value:
+        kind = self.source.kind(result)
+        if "..." in parameters:  # the rest are values, which have types of their own
+            kind = f"{kind} ({', '.join(map(self.source.kind, parameters))})"
+            rest = arguments[len(parameters) - 1 :]
+            parameters = parameters[:-1] + [value.type for value in rest if isinstance(value, Value)]
         assert len(parameters) == len(arguments), f"{callee} takes {len(parameters)} arguments"
         pairs = zip(parameters, arguments, strict=True)
         listed = ", ".join(f"{self.source.kind(type)} {self.operand(value, type)}" for type, value in pairs)
-        text = f"call {self.source.kind(result)} {callee}({listed})"
+        text = f"call {kind} {callee}({listed})"
         if result == "void":
             self.do(text)
             return Value(self, "void", "")
