@@ -1,13 +1,12 @@
-"""The public callable: a type whose calls go straight into native code.
+"""The callable that users hold: a type whose calls go straight into native code.
 
-Job: make the heap type `NativeFunction` and manage the specialisations of its instances.
-Input: a Python fallback, later `Specialisation`s.  Output: objects that behave like functions.
-Invariant: a call tries the installed specialisations, newest first, and then calls the fallback with the
-same arguments; each change of the list of specialisations is one atomic swap under the GIL.
+`NativeFunction(fallback)` makes an instance. A call tries the installed specialisations, newest first, and
+then calls the Python fallback with the same arguments. `install` and `clear` change the list of
+specialisations, each by one atomic swap under the GIL.
 
-The type is written in LLVM IR and made by ``PyType_FromSpec``, so that no C compiler is needed; it is
-compiled when `native_type` is first called, not at import. An instance binds as a method, has a
-``__dict__``, can be weakly referenced and takes part in garbage collection.
+The type is written in LLVM IR and made by ``PyType_FromSpec``, so no C compiler is needed. It is compiled on
+first need, not at import. An instance binds as a method, has a ``__dict__``, can be weakly referenced and
+takes part in garbage collection.
 """
 
 from __future__ import annotations

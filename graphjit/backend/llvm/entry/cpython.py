@@ -1,11 +1,11 @@
 """Facts about the running CPython and NumPy that native code relies on.
 
-Job: name the C functions and types that native code calls, and the offsets of the object fields that it
-reads; check each of them against real objects.
-Output: `layout()` (offsets and type numbers); afterwards every symbol of `FUNCTIONS`, `TYPES` and
-`NUMPY` resolves in modules compiled later.
-Invariant: no offset is used that was not seen to be right in this very process; an interpreter or a
-NumPy that differs is refused with a `GraphjitError` instead of being read wrongly.
+Native code calls C functions and reads fields of objects at fixed offsets. This module names the functions
+and types, knows the offsets, and checks each of them against real objects. `layout` gives offsets and type
+numbers; after its first call every symbol of `externals` resolves in modules compiled later.
+
+No offset is used that was not seen to be right in this very process: an interpreter or a NumPy that differs
+is refused with a `GraphjitError` instead of being read wrongly.
 
 Sources: CPython's and NumPy's public headers (object.h, ndarraytypes.h, NumPy's C API table).
 """

@@ -161,7 +161,7 @@ def has_workers() -> bool:
 
 def source() -> str:
     """LLVM text of the pool for this platform; where there is no futex, of a loop over the blocks."""
-    text = Source("fork_join", _EXTERNALS, clock.STRUCTS)
+    text = Source("threads", _EXTERNALS, clock.STRUCTS)
     _add_serial(text)
     if has_workers():
         for shared in _STATE:
