@@ -21,7 +21,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 600
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "machine", "limits"),
+    ("supported", "errors", "config", "machine", "limits"),
     ("ir",),
     ("ops", "progress"),
     ("interpret", "passes", "transforms"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rule_case import XY, M, body, case, inputs, spread
+from rules.case import XY, M, body, case, inputs, spread
 
 REDUCTIONS = (
     case(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rule_case import CXY, INTS, XY, X, body, case, inputs, spread
+from rules.case import CXY, INTS, XY, X, body, case, inputs, spread
 
 QUOTIENTS = inputs("T[3,4]", "T[3,1]") + body(
     "%2 = broadcast_to %1 shape=(3, 4) : T[3,4]", "%3 = div %0 %2 : T[3,4]"
