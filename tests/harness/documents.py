@@ -7,6 +7,7 @@ GitHub shows and what the site shows come from the same text.
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import textwrap
 from collections.abc import Iterator
@@ -88,7 +89,10 @@ def slug(heading: str) -> str:
 def commands() -> dict[str, Any]:
     """The commands of the command line by name; the program itself is ``graphjit``."""
     group = get_command(app)
-    return {"graphjit": group, **getattr(group, "commands", {})}
+    found = {"graphjit": group, **getattr(group, "commands", {})}
+    if not found["bench"].params:  # it hands all options over to the program of the checkout
+        found["bench"] = get_command(importlib.import_module("benchmarks.__main__").app)
+    return found
 
 
 def options(command: str) -> set[str]:
