@@ -138,9 +138,9 @@ def tracer_of(value: Any) -> Tracer:
 
 def common_dtype(*values: Any) -> np.dtype:
     """NumPy's promoted dtype of array-likes."""
-    found = np.result_type(*[promotion_key(value) for value in values])
-    check_dtype(found)
-    return found
+    dtype = np.result_type(*[promotion_key(value) for value in values])
+    check_dtype(dtype)
+    return dtype
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
@@ -212,9 +212,9 @@ def inexact(trace: Trace, node: Node) -> Node:
 
 def checked_dtype(dtype: Any) -> np.dtype:
     """A user's dtype argument."""
-    found = np.dtype(dtype)
-    check_dtype(found)
-    return found
+    checked = np.dtype(dtype)
+    check_dtype(checked)
+    return checked
 
 
 def static_array(value: Any) -> np.ndarray | None:
@@ -224,8 +224,8 @@ def static_array(value: Any) -> np.ndarray | None:
     the traced function made itself.
     """
     if isinstance(value, Tracer):
-        known: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
-        return known
+        values: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
+        return values
     if isinstance(value, np.ndarray):
         return value if is_frozen(value) else None
     if isinstance(value, list | tuple):

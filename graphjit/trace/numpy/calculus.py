@@ -26,7 +26,7 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.joining import concatenate
 from graphjit.trace.numpy.reductions import sum_
-from graphjit.trace.numpy.shapes import sliced
+from graphjit.trace.numpy.shapes import sliced, with_size
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -48,7 +48,7 @@ def diff(a: Any, n: int = 1, axis: Any = -1, prepend: Any = ABSENT, append: Any 
     trace = tracing()
     number = axis_number(axis, value.ndim)
     parts: list[Any] = [value]
-    thin = tuple(1 if i == number else size for i, size in enumerate(value.shape))
+    thin = with_size(value.shape, number, 1)
     for extra, front in ((prepend, True), (append, False)):
         if extra is not ABSENT:
             edge = tracer_of(extra)
@@ -107,9 +107,9 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
         spacing = spacing * len(axes)
     if len(spacing) != len(axes):
         raise TypeError("invalid number of arguments")
-    found = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
-    found = [wrap(trace, trace.convert(slope._node, value.dtype)) for slope in found]
-    return found[0] if len(axes) == 1 else tuple(found)
+    slopes = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
+    slopes = [wrap(trace, trace.convert(slope._node, value.dtype)) for slope in slopes]
+    return slopes[0] if len(axes) == 1 else tuple(slopes)
 
 
 def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
@@ -215,8 +215,8 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
         )
     if y.shape[0] <= x.shape[0]:
         return _slide(trace, x, y, mode)
-    found = _slide(trace, y, x, mode)
-    return wrap(trace, trace.emit("flip", found._node, axes=(0,)))
+    reversed_result = _slide(trace, y, x, mode)
+    return wrap(trace, trace.emit("flip", reversed_result._node, axes=(0,)))
 
 
 def _series(trace: Trace, a: Any, v: Any) -> tuple[Node, Node]:

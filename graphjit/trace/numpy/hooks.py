@@ -42,9 +42,9 @@ def _conversion(name: str) -> Callable[[Any], Any]:
         def convert(*args: Any, **kwargs: Any) -> Any:
             if active_trace() is None or not args or not holds_traced(args[0]):
                 return original(*args, **kwargs)
-            known = known_array(args[0])
-            if known is not None and in_library(sys._getframe(1)):
-                return original(known, *args[1:], **kwargs)
+            values = known_array(args[0])
+            if values is not None and in_library(sys._getframe(1)):
+                return original(values, *args[1:], **kwargs)
             return CONVERSIONS[name](*args, **kwargs)
 
         return convert
@@ -57,8 +57,8 @@ def _scalar(kind: type[np.generic]) -> Callable[[Any], Any]:
         def construct(made: type, args: tuple[Any, ...], keywords: Any) -> Any:
             if made is not kind or len(args) != 1 or active_trace() is None or not holds_traced(args[0]):
                 return original(made, args, keywords)
-            found = asarray(args[0], kind)
-            return found if found.ndim else found[()]
+            value = asarray(args[0], kind)
+            return value if value.ndim else value[()]
 
         return construct
 

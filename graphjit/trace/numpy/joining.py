@@ -159,10 +159,10 @@ def _block_depth(arrays: Any) -> tuple[int, int]:
         return 0, np.ndim(arrays)
     if not arrays:
         raise ValueError("List at arrays cannot be empty")
-    found = [_block_depth(item) for item in arrays]
-    if len({depth for depth, _ in found}) != 1:
+    inner = [_block_depth(item) for item in arrays]
+    if len({depth for depth, _ in inner}) != 1:
         raise ValueError("List depths are mismatched.")
-    return found[0][0] + 1, max(ndim for _, ndim in found)
+    return inner[0][0] + 1, max(ndim for _, ndim in inner)
 
 
 def _block(arrays: Any, depth: int, ndim: int) -> Tracer:

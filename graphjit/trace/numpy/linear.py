@@ -68,10 +68,11 @@ def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str,
         raise _core_error(name, x, y) from None
     letters = string.ascii_uppercase[: len(batch)]
     sides = []
-    for node, own, core in ((x, x_batch, x_core), (y, y_batch, y_core)):
-        names = letters[len(batch) - len(own) :]
+    for node, own_batch, core in ((x, x_batch, x_core), (y, y_batch, y_core)):
+        missing = len(batch) - len(own_batch)
+        names = letters[missing:]
         # an axis of length 1 that broadcasts is absent from this operand's product
-        gone = {i for i, n in enumerate(own) if n == 1 and batch[len(batch) - len(own) + i] != 1}
+        gone = {i for i, n in enumerate(own_batch) if n == 1 and batch[missing + i] != 1}
         if gone:
             node = trace.emit(
                 "reshape", node, shape=tuple(n for i, n in enumerate(node.shape) if i not in gone)
@@ -260,8 +261,8 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
         )
 
     whole = chain(0, count - 1)._node
-    kept = tuple(n for n, gone in zip(whole.shape, (from_vector, to_vector), strict=True) if not gone)
-    return wrap(trace, trace.emit("reshape", whole, shape=kept))
+    shape = tuple(n for n, gone in zip(whole.shape, (from_vector, to_vector), strict=True) if not gone)
+    return wrap(trace, trace.emit("reshape", whole, shape=shape))
 
 
 @implements(np.kron)
@@ -353,8 +354,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
         summed, left = (row, column) if abs(ord) == 1 else (column, row)
         totals = trace.emit("sum", trace.emit("abs", node), axes=(summed,))
         position = left - (1 if left > summed else 0)
-        found = trace.emit("max" if ord > 0 else "min", totals, axes=(position,))
-        return finish(trace, found, node.shape, both, keepdims)
+        extreme = trace.emit("max" if ord > 0 else "min", totals, axes=(position,))
+        return finish(trace, extreme, node.shape, both, keepdims)
     raise UnsupportedError(
         f"np.linalg.norm(ord={ord!r}) of matrices is not compiled (at {user_location()}): it needs singular values; "
         "'fro', 1, -1, inf and -inf are"

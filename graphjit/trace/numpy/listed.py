@@ -75,8 +75,8 @@ class ListedUfunc:
         return self._ufunc(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._ufunc, name)
-        return _joined(found) if name in METHODS else found
+        attribute = getattr(self._ufunc, name)
+        return _joined(attribute) if name in METHODS else attribute
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]

@@ -72,10 +72,10 @@ def _created(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(*args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(*known_values(args), **known_values(kwargs))
+            result = original(*known_values(args), **known_values(kwargs))
         except Unknown:
             return original(*args, **kwargs)
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -85,10 +85,10 @@ def _like(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(prototype: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(prototype, Tracer):
-            known = known_array(prototype)
-            if known is None:
+            values = known_array(prototype)
+            if values is None:
                 return original(prototype, *args, **kwargs)
-            prototype = known
+            prototype = values
         if isinstance(prototype, list | tuple) and any_tracer(prototype):
             return original(assemble(tracing(), prototype), *args, **kwargs)
         if isinstance(prototype, np.ndarray):
@@ -103,13 +103,13 @@ def _full(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(shape: Any, fill_value: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(shape, known_values(fill_value), dtype, *args, **kwargs)
+            result = original(shape, known_values(fill_value), dtype, *args, **kwargs)
         except Unknown:
             trace = tracing()
             value = node_of(trace, fill_value)
             value = trace.convert(value, checked_dtype(dtype)) if given(dtype) else value
             return wrap(trace, trace.broadcast(value, shape_of(shape)))
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -119,10 +119,10 @@ def _array(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(content: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(known_values(content), dtype, *args, **kwargs)
+            result = original(known_values(content), dtype, *args, **kwargs)
         except Unknown:
             return converted(content, dtype, *args, **kwargs)
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -227,7 +227,7 @@ def _call_sites(code: CodeType) -> dict[int, str]:
         if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             attributes.setdefault(start, []).append((end, str(instruction.argval)))
         elif instruction.opname.startswith("CALL"):
-            inner = [found for found in attributes.get(start, ()) if found[0] < end]
+            inner = [called for called in attributes.get(start, ()) if called[0] < end]
             if inner and max(inner)[1] in CREATORS:
                 # a frame may point at the call or at one of its inline cache entries
                 calls.update(dict.fromkeys(range(instruction.offset, after, 2), max(inner)[1]))
@@ -342,10 +342,10 @@ def _put(replacements: list[Replacement], on: bool) -> None:
 
 def _add_random(module: ModuleType) -> None:
     """numpy.random has been imported, perhaps by the function that is being traced."""
-    found = list(_random_patches(module))
-    _replacements.extend(found)
+    patches = list(_random_patches(module))
+    _replacements.extend(patches)
     if _active["traces"]:
-        _put(found, True)
+        _put(patches, True)
 
 
 def _begin() -> None:

@@ -30,6 +30,7 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
+from graphjit.trace.numpy.shapes import with_size
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
@@ -69,9 +70,9 @@ def folded(trace: Trace, op: str, x: Node, axes: tuple[int, ...]) -> Node:
     """A reduction by op "sum" or "prod". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
     the op's is the element.
     """
-    found = trace.emit(op, x, axes=axes)
+    result = trace.emit(op, x, axes=axes)
     alone = op == "sum" and x.dtype.kind == "f" and all(x.shape[a] == 1 for a in axes)
-    return trace.emit("add", found, full(trace, 0, x.dtype, found.shape)) if alone else found
+    return trace.emit("add", result, full(trace, 0, x.dtype, result.shape)) if alone else result
 
 
 def _fold(
@@ -145,8 +146,8 @@ def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initia
     start = as_scalar(trace, initial, x.dtype)
     x = masked(trace, x, where, start._node)
     if x.type.size == 0:
-        kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        return finish(trace, trace.broadcast(start._node, kept), x.shape, axes, keepdims)
+        reduced_shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        return finish(trace, trace.broadcast(start._node, reduced_shape), x.shape, axes, keepdims)
     return trace.ufunc(ufunc, finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims), start)
 
 
@@ -351,8 +352,10 @@ def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
     x = node_of(trace, a)
     if axis is None or (not x.shape and not reduced_axes(axis, 0)):
         flat = trace.emit("reshape", x, shape=(x.type.size,))
-        found = trace.emit(op, flat, axes=(0,))
-        return wrap(trace, trace.emit("reshape", found, shape=(1,) * len(x.shape)) if keepdims else found)
+        position = trace.emit(op, flat, axes=(0,))
+        return wrap(
+            trace, trace.emit("reshape", position, shape=(1,) * len(x.shape)) if keepdims else position
+        )
     number = axis_number(axis, len(x.shape))
     return finish(trace, trace.emit(op, x, axes=(number,)), x.shape, (number,), keepdims)
 
@@ -407,7 +410,7 @@ def _cumulative(op: str, x: Any, axis: Any, dtype: Any, include_initial: bool, s
     trace = tracing()
     node = result._node
     number = axis_number(axis, len(node.shape))
-    first = full(trace, start, node.dtype, tuple(1 if i == number else n for i, n in enumerate(node.shape)))
+    first = full(trace, start, node.dtype, with_size(node.shape, number, 1))
     return wrap(trace, trace.emit("concatenate", first, node, axis=number))
 
 

@@ -84,15 +84,15 @@ def _entr(x: Any) -> Any:
 def _rel_entr(x: Any, y: Any) -> Any:
     edge = np.where((x == 0) & (y >= 0), 0.0, np.inf)
     inside = (x > 0) & (y > 0)
-    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)), edge)
-    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+    value = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)), edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, value)
 
 
 def _kl_div(x: Any, y: Any) -> Any:
     edge = np.where((x == 0) & (y >= 0), y, np.inf)
     inside = (x > 0) & (y > 0)
-    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)) - x + y, edge)
-    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+    value = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)) - x + y, edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, value)
 
 
 def _exprel(x: Any) -> Any:
@@ -106,16 +106,16 @@ def _exp10(x: Any) -> Any:
 
 def _huber(delta: Any, r: Any) -> Any:
     size = np.abs(r)
-    found = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
-    return np.where(delta < 0, np.inf, found)
+    value = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
+    return np.where(delta < 0, np.inf, value)
 
 
 def _pseudo_huber(delta: Any, r: Any) -> Any:
     safe = np.where((delta == 0) | (r == 0), 1.0, delta)
     ratio = r / safe
     # delta^2 (sqrt(1 + u^2) - 1), written without the cancellation
-    found = delta * delta * (ratio * ratio / (np.sqrt(1 + ratio * ratio) + 1))
-    return np.where(delta < 0, np.inf, np.where((delta == 0) | (r == 0), 0.0, found))
+    value = delta * delta * (ratio * ratio / (np.sqrt(1 + ratio * ratio) + 1))
+    return np.where(delta < 0, np.inf, np.where((delta == 0) | (r == 0), 0.0, value))
 
 
 def _boxcox(x: Any, power: Any) -> Any:
@@ -196,8 +196,8 @@ def _rows(op: str, x: Any, axis: Any) -> Tracer:
         off: Any = wrap(trace, node) - max_(x, axes, keepdims=True)
         powers: Any = np.exp(off)
         total = sum_(powers, axes, keepdims=True)
-        found = powers / total if op == "softmax" else off - np.log(total)
-        return in_memory_of(found, x, "K")  # type: ignore[no-any-return]
+        result = powers / total if op == "softmax" else off - np.log(total)
+        return in_memory_of(result, x, "K")  # type: ignore[no-any-return]
     return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes)), x, "K")  # type: ignore[no-any-return]
 
 

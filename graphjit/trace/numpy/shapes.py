@@ -49,6 +49,11 @@ def resolved_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     raise ValueError(f"cannot reshape array of size {size} into shape {shape} (at {user_location()})")
 
 
+def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """``shape`` with another size on one axis."""
+    return tuple(size if i == axis else n for i, n in enumerate(shape))
+
+
 def permuted(trace: Trace, x: Node, perm: Sequence[int]) -> Node:
     """Axes in the order ``perm``."""
     return trace.emit("transpose", x, perm=tuple(perm))
@@ -68,8 +73,8 @@ def sliced(trace: Trace, x: Node, axis: int, start: int, stop: int, step: int = 
 
 def joined(trace: Trace, nodes: Sequence[Node], axis: int) -> Node:
     """Concatenation of nodes of one dtype; empty ones are dropped."""
-    kept = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
-    return trace.emit("concatenate", *kept, axis=axis)
+    pieces = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
+    return trace.emit("concatenate", *pieces, axis=axis)
 
 
 def _c_order(function: str, order: Any) -> bool:
@@ -248,13 +253,13 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
     trace = tracing()
-    found = []
+    results = []
     for each in arys:
         x = node_of(trace, each)
-        found.append(
+        results.append(
             wrap(trace, x if len(x.shape) >= ndim else trace.emit("reshape", x, shape=grow(x.shape)))
         )
-    return found[0] if len(found) == 1 else tuple(found)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 @implements(np.atleast_1d)
@@ -372,7 +377,7 @@ def ndim(a: Any) -> int:
 @implements(np.size)
 def size(a: Any, axis: Any = None) -> int:
     """np.size."""
-    found = tracer_of(a).shape
+    sizes = tracer_of(a).shape
     if axis is None:
-        return math.prod(found)
-    return math.prod(found[i] for i in normalize_axis_tuple(axis, len(found)))
+        return math.prod(sizes)
+    return math.prod(sizes[i] for i in normalize_axis_tuple(axis, len(sizes)))

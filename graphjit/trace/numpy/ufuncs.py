@@ -303,7 +303,7 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
         # fit into uint64
         signed = first if first.dtype.kind == "i" else second
         negative = trace.emit("lt", signed, full(trace, 0, signed.dtype, signed.shape))
-        known = ufunc in (
+        answer = ufunc in (
             {np.less, np.less_equal, np.not_equal}
             if signed is first
             else {np.greater, np.greater_equal, np.not_equal}
@@ -311,7 +311,7 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
         fitting = trace.emit(
             BOUND[ufunc], *(trace.convert(node, np.dtype(np.uint64)) for node in (first, second))
         )
-        return wrap(trace, trace.emit("select", negative, full(trace, known, BOOL, signed.shape), fitting))
+        return wrap(trace, trace.emit("select", negative, full(trace, answer, BOOL, signed.shape), fitting))
 
     return compare
 
