@@ -32,11 +32,11 @@ from graphjit.errors import TraceError
 from graphjit.ir.types import SHORT
 from graphjit.trace.arrays.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.arrays.copies import CONVERSIONS, converted, copied
-from graphjit.trace.numpy import hooks, scipy_special
+from graphjit.trace.numpy import conversion_hooks, scipy_special
 from graphjit.trace.numpy.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
-from graphjit.trace.numpy.imports import when_imported
-from graphjit.trace.numpy.listed import listed_patches
-from graphjit.trace.outside.lent import is_captured
+from graphjit.trace.numpy.import_hooks import when_imported
+from graphjit.trace.numpy.list_arguments import listed_patches
+from graphjit.trace.outside.captured_class import is_captured
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Tracer, any_tracer, assemble
@@ -358,7 +358,7 @@ def _begin() -> None:
         _active["traces"] += 1
         if _active["traces"] == 1:
             _put(_replacements, True)
-            hooks.put(True)
+            conversion_hooks.put(True)
 
 
 def _end() -> None:
@@ -367,7 +367,7 @@ def _end() -> None:
         _active["traces"] -= 1
         if _active["traces"] == 0:
             _put(_replacements, False)
-            hooks.put(False)
+            conversion_hooks.put(False)
 
 
 def _after_fork() -> None:
@@ -376,7 +376,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _active["traces"] = _depth.traces
     _put(_replacements, _depth.traces > 0)
-    hooks.put(_depth.traces > 0)
+    conversion_hooks.put(_depth.traces > 0)
 
 
 if hasattr(os, "register_at_fork"):

@@ -27,7 +27,7 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.arrays.layout import in_memory_of
 from graphjit.trace.numpy.arguments import aligned, inexact, node_of, reduced_axes, tracing, wrap
-from graphjit.trace.numpy.imports import when_imported
+from graphjit.trace.numpy.import_hooks import when_imported
 from graphjit.trace.numpy.reductions import finish, max_, sum_
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.calls import public_name
