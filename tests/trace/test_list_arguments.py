@@ -12,7 +12,7 @@ import pytest
 
 import graphjit
 from graphjit.errors import UnsupportedError
-from graphjit.trace.numpy.list_arguments import ListedUfunc
+from graphjit.trace.numpy.list_arguments import UfuncOfLists
 from graphjit.trace.recording.tracer import BOUND, UFUNCS
 
 UNARY = sorted(
@@ -139,4 +139,4 @@ def test_other_threads_compute_with_numpy() -> None:
 
     graphjit.jit(traced)(1.0)
     assert found == [([3, 5], 11, 5.0)]
-    assert type(ListedUfunc(np.add)) is ListedUfunc
+    assert type(UfuncOfLists(np.add)) is UfuncOfLists

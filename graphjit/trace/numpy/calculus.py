@@ -1,7 +1,8 @@
-"""Differences, sums against a grid, polynomials: diff, ediff1d, gradient, trapezoid, convolve, correlate,
-polyval, sinc.
+"""Differences, sums over a grid, sliding products, polynomials: diff, ediff1d, gradient, trapezoid, convolve,
+correlate, polyval, sinc.
 
-Job: NumPy's small numerical functions as compositions.
+All are composed of other operations, as in NumPy, except for convolve and correlate: both are the op
+``correlate``, convolve with one series reversed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Creation from a traced prototype, and conversions: zeros_like and kin, copy, astype, real, imag, round,
-result_type.
+"""New arrays in the shape of a traced one, and conversions: zeros_like and kin, linspace, isreal and kin,
+round, fix, result_type and kin.
 
-Job: functions that need only shape and dtype of a tracer, or change its dtype.
+Most need only the shape and dtype of a tracer. Arrays made without a traced argument (``np.zeros(3)``) are in
+`patches`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Diagonals and triangles: diag, diagflat, diagonal, trace, tril, triu, fill patterns.
+"""Diagonals and triangles: diagonal, trace, diag, diagflat, tril, triu, vander.
 
-Job: a diagonal is a strided slice of the flattened matrix, and writing one is `embed`: no gathers.
+A diagonal is a strided slice of the flattened matrix, and a matrix with a given diagonal is the op `embed`,
+so that neither needs positions to gather from.
 """
 
 from __future__ import annotations

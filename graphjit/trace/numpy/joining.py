@@ -1,6 +1,7 @@
-"""Joining and taking apart: concatenate, stack family, split family, tile, repeat, append.
+"""Joining, taking apart and repeating: concatenate, the stack family, append, block, the split family,
+unstack, tile, repeat, resize.
 
-Invariant: mixed dtypes promote as in ``np.result_type``; the pieces of a split are views of one node.
+Joined arrays of several dtypes promote as in ``np.result_type``.
 """
 
 from __future__ import annotations

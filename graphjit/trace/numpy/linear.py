@@ -1,8 +1,8 @@
-"""Products: matmul, dot, vdot, inner, outer, tensordot, kron, cross, vecdot, matvec, vecmat, multi_dot, norm,
-trace of powers.
+"""Products and norms: matmul, dot, vdot, inner, outer, tensordot, multi_dot, kron, cross, vecdot, matvec,
+vecmat, matrix_power, norm, vector_norm, matrix_norm.
 
-Job: NumPy's product functions as `contract` nodes.
-Invariant: batch axes that broadcast are dropped from the operand that lacks them, never repeated in memory.
+A product is a `contract` node, with axes to sum over and batch axes. A batch axis that broadcasts is left out
+of the operand that lacks it; nothing is repeated in memory.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
-"""What tracing changes in NumPy and SciPy, in the tracing thread only.
+"""What tracing changes in the modules of NumPy and SciPy: calls that would never reach a tracer.
 
-Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
-  * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be
-    written with traced values,
-  * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
-  * all that is bound takes lists of traced values (see ``listed``),
-  * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the
-    function with a seed is fine),
-  * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
-Input: `recording()` around a trace.  Output: nothing.
-Invariants: the module attributes are replaced while at least one thread traces and put back afterwards; every
-other thread, and library code called by the traced function, gets the original functions' results through
-them; code that imported a function by name keeps the original.
+NumPy's protocols do not see a call without a traced argument. While a function is traced (`recording`),
+
+- np.zeros, np.empty, np.array and kin, called by user code, return arrays that may be written with traced
+  values (``x = np.zeros(3); x[0] = traced``),
+- np.sum, np.mean, np.max and kin, called by user code, take lists of traced values, and so does everything
+  else that is compiled (`list_arguments`),
+- np.asarray and kin keep traced values, whoever calls them (`conversion_hooks`),
+- functions of np.random raise: one draw would be baked into the compiled code (a Generator made inside the
+  function with a seed is fine),
+- scipy.special's log-sum-exp family sees tracers (`scipy_special`).
+
+Attributes of modules are replaced while at least one thread traces and are put back afterwards. Every other
+thread, and library code called by the traced function, gets the results of the original functions through the
+replacements. Code that imported a function by name keeps the original.
 """
 
 from __future__ import annotations
@@ -35,15 +37,14 @@ from graphjit.trace.arrays.copies import CONVERSIONS, converted, copied
 from graphjit.trace.numpy import conversion_hooks, scipy_special
 from graphjit.trace.numpy.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
 from graphjit.trace.numpy.import_hooks import when_imported
-from graphjit.trace.numpy.list_arguments import listed_patches
+from graphjit.trace.numpy.list_arguments import list_patches
 from graphjit.trace.outside.captured_class import is_captured
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Tracer, any_tracer, assemble
 
-Replacement = tuple[
-    ModuleType, str, Any, Any
-]  # module, name, original, what stands there while a thread traces
+Replacement = tuple[ModuleType, str, Any, Any]
+"""Module, name, original, and what stands there while a thread traces."""
 
 LIBRARIES = frozenset(
     {
@@ -68,7 +69,9 @@ def _numeric(value: Any) -> bool:
 
 
 def _created(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Known contents become a stored array; contents that depend on traced values cannot be made here."""
+    """np.zeros and kin: an array that may be written with traced values. Where an argument depends on traced
+    values, NumPy is asked, which leads to our function or to an error.
+    """
 
     def create(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -158,7 +161,7 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _taking(original: Callable[..., Any]) -> Callable[..., Any]:
-    """np.ascontiguousarray and kin: a captured array stays one."""
+    """np.ascontiguousarray and kin: of a captured array as np.asarray, so that it is read at each call."""
     asarray = _asarray(np.asarray)
 
     @functools.wraps(original)
@@ -234,7 +237,7 @@ def _call_sites(code: CodeType) -> dict[int, str]:
     return calls
 
 
-def _by_user(name: str, depth: int) -> bool:
+def _called_by_user(name: str, depth: int) -> bool:
     """Whether the caller is a line of user code that reads ``np.<name>(...)``.
 
     Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray
@@ -260,7 +263,7 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
     def function(*args: Any, **kwargs: Any) -> Any:
         if active_trace() is None:
             return original(*args, **kwargs)
-        if not _by_user(name, 1):
+        if not _called_by_user(name, 1):
             if sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] != "graphjit":
                 METHODS["__taken__"]((args, kwargs), f"np.{name}")
             return original(*args, **kwargs)
@@ -271,7 +274,7 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
 
 # -------------------------------------------------------------------------------------------------- np.random
 
-_STATELESS = {"get_state", "default_rng", "test"}
+_NOT_REFUSED = {"get_state", "default_rng", "test"}
 
 
 def _refused(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,7 +308,7 @@ def _seeded(original: Callable[..., Any]) -> Callable[..., Any]:
 def _random_patches(module: ModuleType) -> Iterator[Replacement]:
     for name in module.__all__:
         original = getattr(module, name)
-        if callable(original) and not isinstance(original, type) and name not in _STATELESS:
+        if callable(original) and not isinstance(original, type) and name not in _NOT_REFUSED:
             yield module, name, original, _refused(name, original)
     yield module, "default_rng", module.default_rng, _seeded(module.default_rng)
 
@@ -329,11 +332,11 @@ def _creator_patches() -> Iterator[Replacement]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
         yield np, name, original, _switch(name, original, make(original))
-    yield from listed_patches(frozenset(CREATORS))
+    yield from list_patches(frozenset(CREATORS))
 
 
 def _put(replacements: list[Replacement], on: bool) -> None:
-    """Replacements in or out; what somebody else put there is theirs."""
+    """Put replacements in or take them out; what somebody else put there meanwhile stays."""
     for module, name, original, replacement in replacements:
         namespace = module.__dict__
         if namespace.get(name) is (original if on else replacement):
@@ -385,7 +388,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Around every trace: stored arrays, no random numbers, scipy.special."""
+    """Around every trace: NumPy's functions are replaced by ours."""
     _begin()
     try:
         yield

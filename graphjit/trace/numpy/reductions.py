@@ -1,9 +1,9 @@
-"""Reductions: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all, count_nonzero, cumsum,
-cumprod.
+"""Reductions and running values: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all,
+count_nonzero, cumsum, cumprod, cumulative_sum, cumulative_prod.
 
-Job: NumPy's reductions with axis, keepdims, dtype, initial, where, ddof on tracers.
-Invariants: dtypes are NumPy's (small integers and bools sum in 64 bit, means of integers are float64, float32
-stays float32); ``var`` is two-pass as in NumPy. ``std`` has derivative 0 where the variance is zero.
+All options of NumPy's are there: axis, keepdims, dtype, initial, where, ddof. So are its dtypes: small
+integers and bools are summed in 64 bits, means of integers are float64, float32 stays float32. ``var`` passes
+twice over the values, as in NumPy. ``std`` has derivative 0 where the variance is zero.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def masked(trace: Trace, x: Node, where: Any, fill: Node) -> Node:
 
 
 def folded(trace: Trace, op: str, x: Node, axes: tuple[int, ...]) -> Node:
-    """A reduction by op "sum" or "prod". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
-    the op's is the element.
+    """A reduction by an op such as "sum". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
+    the op's would be the element, so 0.0 is added.
     """
     result = trace.emit(op, x, axes=axes)
     alone = op == "sum" and x.dtype.kind == "f" and all(x.shape[a] == 1 for a in axes)

@@ -1,6 +1,6 @@
-"""NumPy functions that are not compiled although people reach for them, each with the way out.
+"""NumPy functions that are not compiled although people reach for them, each with advice what to do instead.
 
-Job: an error that helps instead of "not compiled".
+For example ``np.sort(x)`` of a traced value raises and says to order the data outside of the function.
 """
 
 from __future__ import annotations

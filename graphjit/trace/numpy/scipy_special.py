@@ -1,16 +1,14 @@
 """scipy.special on tracers, without importing SciPy.
 
-Job: bind SciPy's ufuncs by name when one meets a tracer, and let logsumexp, softmax and log_softmax see
-tracers.
-Input: a ufunc that NumPy does not own; the module object of SciPy's log-sum-exp family once somebody has
-imported it.
-Output: entries of ``tracer.UFUNCS``; swapped code objects.
+Two things are bound. SciPy's ufuncs (``scipy.special.erf``) are looked up by name when one meets a tracer and
+entered into the table ``UFUNCS`` (`bind`). The functions logsumexp, softmax and log_softmax are plain Python
+functions, which user code often imported by name, so that replacing an attribute of the module would miss
+them.
 
-The three functions are plain Python functions that user code often imported by name, so replacing a module
-attribute would miss them. ``install`` therefore swaps the ``__code__`` of the function objects themselves,
-once per process and at the first trace, for a trampoline of the same signature: outside a trace it calls a
-copy of the original (about 0.05 us), in a tracing thread it hands calls with tracers to us. Name, defaults,
-documentation, source lines and results for everybody else stay what they were.
+`install` therefore swaps the ``__code__`` of these three function objects, once per process and at the first
+trace (or when SciPy is imported later), for a trampoline of the same signature. Outside of a trace it calls a
+copy of the original (about 0.05 us); in a thread that traces it hands calls with tracers to us. Name,
+defaults, documentation, source lines and results for everybody else stay what they were.
 """
 
 from __future__ import annotations

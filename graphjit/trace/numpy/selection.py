@@ -1,7 +1,9 @@
-"""Choosing: where, clip, nan_to_num, choose, select, take, take_along_axis, compress, extract, isclose,
-array_equal.
+"""Choosing elements: where, select, choose, clip, nan_to_num, take, take_along_axis, compress, extract,
+delete, isclose, allclose, array_equal.
 
-Invariant: the branch of a `where` that is not taken contributes exactly zero to every derivative.
+The branch of a `where` that is not taken contributes exactly zero to every derivative. Functions whose result
+has a shape that depends on values need these while the function is traced: a mask for compress, extract and
+delete; nonzero is refused.
 """
 
 from __future__ import annotations

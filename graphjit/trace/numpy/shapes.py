@@ -1,7 +1,7 @@
-"""Shape changes: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, atleast_nd, flip,
-roll, rot90.
+"""Changes of shape and order: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, meshgrid,
+atleast_nd, flip, rot90, roll; and the questions shape, ndim, size.
 
-Job: views in NumPy, index maps here.  Invariant: nothing is computed; every result has NumPy's shape.
+Nothing is computed here: every result has the elements of the argument in NumPy's shape and order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Weighted means, covariances and the functions that ignore NaN: average, cov, corrcoef, nansum and kin.
+"""Weighted means, covariances, and the functions that ignore NaN: average, cov, corrcoef, nansum and kin.
 
-Job: statistics that NumPy composes of others, composed the same way.
-Invariant: an element replaced because it is NaN has derivative zero.
+NumPy composes them of other functions, and they are composed in the same way here. An element that is
+replaced because it is NaN has derivative zero.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def _without_nans(trace: Trace, a: Any, fill: Any) -> tuple[Node, Node | None]:
 
 
 def _axis(x: Node, axis: Any) -> Any:
-    """NumPy sums floating-point numbers here by ufuncs, which take axis 0 of a value without axes."""
+    """The axis to reduce. NumPy sums floating-point numbers here by ufuncs, which accept the axes 0 and -1 of
+    a value without axes; they mean all of it.
+    """
     return None if x.dtype.kind == "f" and not x.shape and not reduced_axes(axis, 0) else axis
 
 

@@ -1,9 +1,11 @@
-"""ufuncs on tracers: calls with options, and ufuncs that no op carries alone.
+"""Calls of ufuncs on tracers: dtypes, the options ``out``, ``where``, ``dtype`` and ``casting``, and ufuncs
+composed of several ops.
 
-Job: the handler of ``__array_ufunc__`` and the table of composed ufuncs.
-Input: a ufunc, its method, arguments of which one is a tracer.  Output: a tracer or a tuple of them.
-Invariant: dtypes are those of the loop that NumPy would run; every composition gives NumPy's value, special
-values included.
+`array_ufunc` is the body of ``Tracer.__array_ufunc__``. Most ufuncs are one op (the table ``BOUND``, from the
+declarations of ops); those that no single op computes, such as ``np.divmod`` or ``np.power`` with its special
+exponents, are functions below, in the table ``UFUNCS``. Dtypes are those of the loop that NumPy would run,
+and every composition gives NumPy's value, special values included. Methods of ufuncs (``np.add.reduce``) are
+in `ufunc_methods`.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
 
 
 def _laid_out(result: Any, ufunc: np.ufunc, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result of a call with options, in the memory order that ``order=`` and the others ask for."""
+    """The result of a call with options, in the order in memory that ``order=`` asks for."""
     if kwargs.get("out") is not None:
         return result
     for item in result if isinstance(result, tuple) else (result,):
