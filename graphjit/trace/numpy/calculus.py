@@ -33,6 +33,7 @@ from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
 def _part(trace: Trace, x: Tracer, axis: int, start: int, stop: int, step: int = 1) -> Tracer:
+    """``x[start:stop:step]`` on one axis."""
     return wrap(trace, sliced(trace, x._node, axis, start, stop, step))
 
 
@@ -114,6 +115,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
 
 
 def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
+    """The derivative of ``f`` along one axis, with the spacing or the coordinates ``h``."""
     size = f.shape[axis]
     if size < edge_order + 1:
         raise ValueError(

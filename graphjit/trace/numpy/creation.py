@@ -37,6 +37,7 @@ from graphjit.trace.recording.tracer import Tracer, implements, is_python_number
 
 
 def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
+    """``value`` everywhere, in the dtype and shape of ``a`` where none are given."""
     trace = tracing()
     model = tracer_of(a)
     wanted = checked_dtype(dtype) if given(dtype) else model.dtype

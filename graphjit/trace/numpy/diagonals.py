@@ -101,6 +101,7 @@ def diagflat(v: Any, k: int = 0) -> Tracer:
 
 
 def _triangle(m: Any, k: int, lower: bool) -> Tracer:
+    """The elements with column <= row + k (lower) or column > row + k; zero elsewhere."""
     recorded = tracing()
     x = node_of(recorded, m)
     if not x.shape:

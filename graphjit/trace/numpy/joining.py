@@ -36,6 +36,7 @@ def sequence(arrays: Any) -> list[Any]:
 
 
 def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[Node]:
+    """The arrays in their common dtype, or in ``dtype`` as far as ``casting`` allows."""
     if not arrays:
         raise ValueError("need at least one array to concatenate")
     nodes = [node_of(trace, array) for array in arrays]
@@ -49,6 +50,7 @@ def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[No
 
 
 def _concatenated(trace: Trace, nodes: list[Node], axis: Any) -> Node:
+    """Concatenation after NumPy's checks of axis and shapes; axis None joins the flat arrays."""
     if axis is None:
         return joined(trace, [trace.emit("reshape", node, shape=(node.type.size,)) for node in nodes], 0)
     ndim = len(nodes[0].shape)
@@ -104,6 +106,7 @@ def stack(
 
 
 def _grown(grow: Any, tup: Any) -> list[Any]:
+    """Each array with the axes that ``grow`` adds."""
     items = sequence(tup)
     if not items:
         raise ValueError("need at least one array to concatenate")
@@ -156,6 +159,7 @@ def block(arrays: Any) -> Tracer:
 
 
 def _block_depth(arrays: Any) -> tuple[int, int]:
+    """How deep the lists are nested, and the most axes of an array in them."""
     if not isinstance(arrays, list):
         return 0, np.ndim(arrays)
     if not arrays:
@@ -167,6 +171,7 @@ def _block_depth(arrays: Any) -> tuple[int, int]:
 
 
 def _block(arrays: Any, depth: int, ndim: int) -> Tracer:
+    """The lists joined from the innermost outwards: the innermost along the last axis."""
     trace = tracing()
     if depth == 0:
         x = node_of(trace, arrays)
@@ -178,6 +183,7 @@ def _block(arrays: Any, depth: int, ndim: int) -> Tracer:
 
 
 def _pieces(trace: Trace, x: Node, cuts: Sequence[int], axis: int) -> list[Tracer]:
+    """The parts of ``x`` between the cuts."""
     size = x.shape[axis]
     pieces = []
     for start, stop in zip((0, *cuts), (*cuts, size), strict=True):

@@ -122,6 +122,7 @@ def vecmat(trace: Trace, x1: Any, x2: Any) -> Tracer:
 
 
 def _vectors(trace: Trace, name: str, x1: Any, x2: Any, x_core: str, y_core: str, out_core: str) -> Node:
+    """A product with core axes named by letters, whose operands must have at least these axes."""
     x, y = promoted(trace, x1, x2)
     if len(x.shape) < len(x_core) or len(y.shape) < len(y_core):
         raise ValueError(f"{name}: an input operand does not have enough dimensions (at {user_location()})")
@@ -310,6 +311,7 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: Any = -1) -> Tracer:
 
 
 def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> Node:
+    """The norm of the given order along ``axes``. Roots are the op ``rooted``, whose derivative is 0 at 0."""
     value = wrap(trace, x)
     if order is None or order == 2:
         return trace.emit(

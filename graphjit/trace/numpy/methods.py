@@ -121,6 +121,8 @@ for _name, _function in {
 
 
 def _by_ufunc_name(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
+    """The method that calls a ufunc of one argument."""
+
     def call(x: Tracer) -> Any:
         return tracing().ufunc(ufunc, x)
 

@@ -125,6 +125,7 @@ def _sides(trace: Trace, x: Node, axis: int, before: Node | None, after: Node | 
 
 
 def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
+    """A pad of one value on each side. Zeros (but not -0.0) are one `embed` node."""
     zeros = all(value.is_const and not value.attrs["value"].array.any() for value in values)  # type: ignore[attr-defined]
     if zeros and x.dtype.kind != "b":
         if not any(np.signbit(value.attrs["value"].array).any() for value in values):  # type: ignore[attr-defined]
@@ -139,11 +140,13 @@ def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values:
 
 
 def _empty(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    """What NumPy leaves undefined is zero here."""
     zero = full(trace, 0, x.dtype, ())
     return _constant(trace, x, axis, before, after, (zero, zero))
 
 
 def _ends(trace: Trace, x: Node, axis: int) -> tuple[Node, Node]:
+    """The first and the last element along an axis."""
     size = x.shape[axis]
     return sliced(trace, x, axis, 0, 1), sliced(trace, x, axis, size - 1, size)
 
@@ -205,6 +208,7 @@ def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str
 
 
 def _twice_minus(trace: Trace, edge: Node, piece: Node) -> Node:
+    """``2 * edge - piece``, in integers for bools."""
     dtype = edge.dtype if edge.dtype.kind != "b" else I64
     double = trace.emit("mul", full(trace, 2, dtype, edge.shape), trace.convert(edge, dtype))
     return trace.convert(
@@ -221,6 +225,7 @@ def _symmetric(trace: Trace, x: Node, axis: int, before: int, after: int, kind: 
 
 
 def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    """Copies of the array side by side, cut to size."""
     size = x.shape[axis]
     start = -before % size
     copies = -(-(start + before + size + after) // size)
@@ -229,6 +234,8 @@ def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any
 
 
 def _statistic(op: str) -> Any:
+    """The function of a mode that pads with the array's maximum, minimum or mean along the axis."""
+
     def grow(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
         if op == "mean":
             value = mean_node(trace, inexact(trace, x), (axis,))

@@ -278,6 +278,8 @@ _NOT_REFUSED = {"get_state", "default_rng", "test"}
 
 
 def _refused(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of np.random that raises while a function is traced."""
+
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         if active_trace() is not None:
@@ -317,6 +319,8 @@ def _random_patches(module: ModuleType) -> Iterator[Replacement]:
 
 
 class _Depth(threading.local):
+    """How many traces are active in this thread."""
+
     traces = 0
 
 
@@ -352,6 +356,7 @@ def _add_random(module: ModuleType) -> None:
 
 
 def _begin() -> None:
+    """One more trace: the first of all threads puts the replacements in."""
     with _lock:
         if not _replacements:
             _replacements.extend(_creator_patches())
@@ -365,6 +370,7 @@ def _begin() -> None:
 
 
 def _end() -> None:
+    """One trace less: the last of all threads takes the replacements out."""
     with _lock:
         _depth.traces -= 1
         _active["traces"] -= 1

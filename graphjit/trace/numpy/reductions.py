@@ -86,6 +86,7 @@ def _fold(
     initial: Any,
     where: Any,
 ) -> Tracer:
+    """A sum or product; ``initial`` is combined with the result by ``ufunc``."""
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
@@ -133,6 +134,7 @@ def prod(
 
 
 def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initial: Any, where: Any) -> Tracer:
+    """A maximum or minimum; a mask needs ``initial``, which stands for the masked elements."""
     trace = tracing()
     x = node_of(trace, a)
     axes = reduced_axes(axis, len(x.shape))
@@ -177,6 +179,7 @@ def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Tra
 
 
 def _truth(op: str, a: Any, axis: Any, keepdims: Any, where: Any, identity: bool) -> Tracer:
+    """any or all; masked elements count as ``identity``."""
     trace = tracing()
     x = as_bool(trace, node_of(trace, a))
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
@@ -289,6 +292,7 @@ def _variance(
     correction: Any,
     root: bool,
 ) -> Tracer:
+    """np.var, and np.std with ``root``."""
     trace = tracing()
     values = node_of(trace, a)
     x = trace.convert(values, checked_dtype(dtype)) if given(dtype) else inexact(trace, values)
@@ -348,6 +352,7 @@ def std(
 
 
 def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
+    """np.argmax or np.argmin; axis None means the position in the flat array."""
     trace = tracing()
     x = node_of(trace, a)
     if axis is None or (not x.shape and not reduced_axes(axis, 0)):
@@ -375,6 +380,7 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) 
 
 
 def _running(op: str, a: Any, axis: Any, dtype: Any) -> Tracer:
+    """np.cumsum or np.cumprod; axis None means that of the flat array."""
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
@@ -400,6 +406,7 @@ def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Tra
 
 
 def _cumulative(op: str, x: Any, axis: Any, dtype: Any, include_initial: bool, start: int) -> Tracer:
+    """np.cumulative_sum or np.cumulative_prod: `_running`, with ``start`` in front if asked for."""
     if axis is None:
         if np.ndim(x) > 1:
             raise ValueError("For arrays which have more than one dimension ``axis`` argument is required.")

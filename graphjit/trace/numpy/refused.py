@@ -17,6 +17,7 @@ from graphjit.trace.recording.tracer import implements
 
 
 def _refuse(functions: list[Callable[..., Any]], kind: type[Exception], advice: str) -> None:
+    """Bind functions to an error of this kind with this advice."""
     for function in functions:
 
         def refused(*args: Any, _name: str = public_name(function), **kwargs: Any) -> NoReturn:

@@ -185,6 +185,7 @@ def logsumexp(
 
 
 def _rows(op: str, x: Any, axis: Any) -> Tracer:
+    """softmax or log_softmax along ``axis``."""
     trace = tracing()
     node = node_of(trace, x)
     axes = reduced_axes(axis, len(node.shape))
@@ -253,6 +254,7 @@ def _trampoline(code: CodeType, target: Callable[..., Any]) -> CodeType:
 
 
 def _swap(module: ModuleType) -> None:
+    """Put the trampolines into SciPy's functions, once."""
     for name, ours in _IMPLEMENTATIONS.items():
         function = getattr(module, name, None)
         if name in _swapped or not isinstance(function, FunctionType) or function.__code__.co_freevars:

@@ -252,6 +252,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 
 def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
+    """Each array with ``ndim`` axes or more; ``grow`` gives the shape of one with fewer."""
     trace = tracing()
     results = []
     for each in arys:
@@ -350,6 +351,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
 
 
 def _rolled(trace: Trace, x: Node, shift: int, axis: int) -> Node:
+    """``x`` with its elements moved around by ``shift`` along one axis."""
     size = x.shape[axis]
     cut = -shift % size if size else 0
     if not cut:

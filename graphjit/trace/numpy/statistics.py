@@ -107,6 +107,7 @@ def cov(
 
 
 def _observations(trace: Trace, values: Any, rowvar: bool) -> Node:
+    """The variables as rows, the observations as columns."""
     node = node_of(trace, values)
     if len(node.shape) > 2:
         raise ValueError("m has more than 2 dimensions")
@@ -243,6 +244,7 @@ def nanstd(a: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
+    """np.max or np.min without NaN, which ``fill`` replaces; NaN where there is no number."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, fill)
     extremum = function(wrap(trace, x), axis, keepdims=keepdims)
@@ -272,6 +274,7 @@ def nanmin(
 
 
 def _nan_position(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
+    """np.argmax or np.argmin without NaN, which ``fill`` replaces."""
     trace = tracing()
     return function(
         wrap(trace, _without_nans(trace, a, fill)[0]), axis, keepdims=given(keepdims) and keepdims

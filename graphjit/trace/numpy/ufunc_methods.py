@@ -263,6 +263,7 @@ def _in_order(
 
 
 def _short_enough(ufunc: np.ufunc, method: str, size: int) -> None:
+    """Refuse more than `LONGEST` elements one after the other."""
     if size > LONGEST:
         raise UnsupportedError(
             f"{public_name(ufunc)}.{method} of {size} elements is not compiled (at {user_location()}): each of them would be an operation of its "

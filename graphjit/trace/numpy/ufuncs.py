@@ -180,6 +180,7 @@ METHODS["__store__"] = store
 
 
 def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting: Any) -> Any:
+    """``target[...] = value`` where ``where`` is true, after NumPy's check of the cast."""
     if not isinstance(target, Tracer):
         raise from_outside(writer)
     if not np.can_cast(value.dtype, target.dtype, casting):
@@ -194,6 +195,8 @@ def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting
 
 
 def _bools(op: str) -> Callable[..., Any]:
+    """A logical ufunc: the op, applied to truth values."""
+
     def logical(trace: Trace, *args: Any) -> Tracer:
         nodes = [as_bool(trace, node_of(trace, a)) for a in args]
         shape = common_shape(*nodes)
@@ -203,6 +206,8 @@ def _bools(op: str) -> Callable[..., Any]:
 
 
 def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A ufunc that multiplies by a constant, such as np.deg2rad."""
+
     def scaled(trace: Trace, x: Any) -> Tracer:
         (node,), dtype = trace.promoted(ufunc, (x,))
         return wrap(trace, trace.emit("mul", node, full(trace, factor(dtype.type), dtype, node.shape)))
@@ -211,6 +216,8 @@ def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]
 
 
 def _identity(ufunc: np.ufunc) -> Callable[..., Any]:
+    """A ufunc that gives its argument, in NumPy's dtype."""
+
     def identity(trace: Trace, x: Any) -> Tracer:
         return wrap(trace, trace.promoted(ufunc, (x,))[0][0])
 
@@ -319,6 +326,8 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
 
 
 def _refused(advice: str) -> Callable[..., Any]:
+    """A ufunc that raises with advice."""
+
     def refused(trace: Trace, *args: Any) -> Any:
         raise UnsupportedError(f"this function is not compiled (at {user_location()}): {advice}")
 

@@ -157,6 +157,7 @@ def _leave(array: np.ndarray) -> None:
 
 
 def _give_back(array: np.ndarray) -> None:
+    """The array is a plain one again."""
     _set_class(array, np.ndarray)
     del _lent[id(array)]
 

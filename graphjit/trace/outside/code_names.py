@@ -66,14 +66,15 @@ def names_in(code: types.CodeType) -> CodeNames:
     globals_: set[str] = set()
     attributes: set[str] = set()
     modules: set[str] = set()
+    names_of = {
+        **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME"), globals_),
+        **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM", "LOAD_SUPER_ATTR"), attributes),
+        "IMPORT_NAME": modules,
+    }
     for instruction in instructions:
-        match instruction.opname:
-            case "LOAD_GLOBAL" | "LOAD_NAME":
-                globals_.add(instruction.argval)
-            case "LOAD_ATTR" | "LOAD_METHOD" | "IMPORT_FROM" | "LOAD_SUPER_ATTR":
-                attributes.add(instruction.argval)
-            case "IMPORT_NAME":
-                modules.add(instruction.argval)
+        names = names_of.get(instruction.opname)
+        if names is not None:
+            names.add(instruction.argval)
     optional = set(_name_like(code.co_consts)) if globals_ & {"getattr", "hasattr", "globals"} else set()
     any_attribute = bool(
         REFLECTION & globals_
@@ -84,18 +85,16 @@ def names_in(code: types.CodeType) -> CodeNames:
         optional |= attributes | globals_
     if "globals" in globals_:
         globals_ |= optional
-    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return _merged(
-        CodeNames(
-            frozenset(globals_),
-            frozenset(attributes | optional),
-            frozenset(optional),
-            frozenset(modules),
-            frozenset(_used(instructions)),
-            any_attribute,
-        ),
-        inner,
+    outer = CodeNames(
+        frozenset(globals_),
+        frozenset(attributes | optional),
+        frozenset(optional),
+        frozenset(modules),
+        frozenset(_used(instructions)),
+        any_attribute,
     )
+    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return _merged(outer, inner) if inner else outer
 
 
 def _merged(outer: CodeNames, inner: Sequence[CodeNames]) -> CodeNames:
@@ -113,13 +112,14 @@ def _merged(outer: CodeNames, inner: Sequence[CodeNames]) -> CodeNames:
 def _used(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
     """Names that are loaded, except where the next instruction only appends to the value."""
     for instruction, following in itertools.zip_longest(instructions, instructions[1:]):
-        appends = (
-            following is not None
-            and following.opname in ("LOAD_METHOD", "LOAD_ATTR")
-            and following.argval in APPENDING
-        )
-        if instruction.opname.startswith("LOAD_") and type(instruction.argval) is str and not appends:
-            yield instruction.argval
+        if instruction.opname.startswith("LOAD_") and type(instruction.argval) is str:
+            appends = (
+                following is not None
+                and following.opname in ("LOAD_METHOD", "LOAD_ATTR")
+                and following.argval in APPENDING
+            )
+            if not appends:
+                yield instruction.argval
 
 
 def _catches(instructions: Sequence[dis.Instruction]) -> bool:

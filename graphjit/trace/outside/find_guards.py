@@ -57,6 +57,7 @@ from graphjit.trace.outside.inspection import (
     UNSEEN_MODULES,
     by_user,
     class_dict,
+    dict_behind_class,
     function_of_compiled,
     functions_of,
     instance_dict,
@@ -300,12 +301,8 @@ class _Walk:
         if not by_user(function.__module__):
             return
         self.seen.setdefault(id(function), function)
-        self.watch(
-            function,
-            "function",
-            memory_guards.function_fields(function),
-            lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__),
-        )
+        guards = memory_guards.function_fields(function)
+        self.watch(function, "function", guards, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
         names = names_in(function.__code__)
         self.cells(function, names)
         self.values(function.__defaults__ or ())
@@ -466,14 +463,15 @@ class _Walk:
         if user_classes:
             self.watch(kind, "mro", memory_guards.mro(kind), lambda owner: (mro_of(owner),))
         entries = self.classes.setdefault(kind, {})
-        elsewhere = [attributes or {}, *map(class_dict, user_metaclasses)]
+        of_metaclass = {name for base in user_metaclasses for name in class_dict(base)}
+        of_instance = attributes or {}
         has_getattr = any("__getattr__" in class_dict(base) for base in user_classes)
         for name in names:
-            holder = next((i for i, base in enumerate(user_classes) if name in class_dict(base)), None)
+            holder = _first_with(name, user_classes)
             if holder is not None:
-                self.class_entry(entries, user_classes[: holder + 1], name)
-                self.value_of_entry(value, attributes, name, class_dict(user_classes[holder])[name])
-            elif has_getattr or name in self.optional or any(name in other for other in elsewhere):
+                entry = self.class_entry(entries, user_classes, holder, name)
+                self.value_of_entry(value, attributes, name, entry)
+            elif has_getattr or name in self.optional or name in of_instance or name in of_metaclass:
                 for base in user_classes:  # what a class gets later would come first
                     self.absent(entries, base, name)
 
@@ -496,17 +494,20 @@ class _Walk:
             names |= {name for base in user_classes for name in class_dict(base) if not name.startswith("__")}
         return names
 
-    def class_entry(self, entries: _Entries, classes: list[type], name: str) -> None:
-        """``name`` stands in the last of these classes and in none before it."""
-        *before, holder = classes
-        for base in before:
+    def class_entry(self, entries: _Entries, classes: list[type], holder: type, name: str) -> Any:
+        """``name`` stands in ``holder`` and in none of the classes before it; returns what stands there."""
+        for base in classes:
+            if base is holder:
+                break
             self.absent(entries, base, name)
-        entries[id(holder), name] = GlobalGuard(_dict_behind(holder), name, class_dict(holder)[name])
+        entry = class_dict(holder)[name]
+        entries[id(holder), name] = GlobalGuard(dict_behind_class(holder), name, entry)
+        return entry
 
     @staticmethod
     def absent(entries: _Entries, base: type, name: str) -> None:
         """``name`` does not stand in ``base``."""
-        entries[id(base), name] = GlobalGuard(_dict_behind(base), name, MISSING)
+        entries[id(base), name] = GlobalGuard(dict_behind_class(base), name, MISSING)
 
     def value_of_entry(self, value: Any, attributes: dict[str, Any] | None, name: str, entry: Any) -> None:
         """What an entry of a class leads to, for an object with these attributes."""
@@ -547,6 +548,14 @@ def _user_classes(kind: type) -> list[type]:
     return [base for base in mro_of(kind) if by_user(module_of(base))]
 
 
+def _first_with(name: str, classes: list[type]) -> type | None:
+    """The first class that has an entry of this name."""
+    for kind in classes:
+        if name in class_dict(kind):
+            return kind
+    return None
+
+
 def _is_library(value: Any) -> bool:
     """Whether a value is a module that is not the user's."""
     return issubclass(type(value), types.ModuleType) and not by_user(module_dict(value).get("__name__"))
@@ -572,12 +581,6 @@ def _buffer_guard(value: Any) -> ForeignGuard:
     before = bytes(value)
     same = (MISSING,)
     return ForeignGuard(value, lambda now: same if bytes(now) == before else (), same)
-
-
-def _dict_behind(kind: type) -> dict[str, Any]:
-    """The dict behind the read-only view that a class shows."""
-    entries: dict[str, Any] = gc.get_referents(class_dict(kind))[0]
-    return entries
 
 
 @functools.cache

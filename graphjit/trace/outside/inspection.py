@@ -10,6 +10,7 @@ read an array without our noticing (`reads_unseen`).
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import types
 from collections.abc import Iterator
@@ -95,6 +96,12 @@ def mro_of(kind: type) -> tuple[type, ...]:
 def class_dict(kind: type) -> types.MappingProxyType[str, Any]:
     """What stands in the class itself."""
     entries: types.MappingProxyType[str, Any] = _CLASS_DICT.__get__(kind)
+    return entries
+
+
+def dict_behind_class(kind: type) -> dict[str, Any]:
+    """The dict behind the read-only view that a class shows."""
+    entries: dict[str, Any] = gc.get_referents(class_dict(kind))[0]
     return entries
 
 

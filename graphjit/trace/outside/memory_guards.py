@@ -38,6 +38,7 @@ _DEQUE_BLOCK = 64  # BLOCKLEN in _collectionsmodule.c
 
 
 def _words(value: Any, count: int) -> list[int]:
+    """The first words of an object."""
     return list((ctypes.c_size_t * count).from_address(id(value)))
 
 
@@ -62,6 +63,7 @@ def class_of(value: Any) -> Guards:
 
 @cache
 def _mro_offset() -> int | None:
+    """Where a class has its MRO; None: not found."""
     metaclass: Any = type
     words = _words(_Sample, metaclass.__basicsize__ // _WORD)
     offsets = [i * _WORD for i, word in enumerate(words) if word == id(_Sample.__mro__)]
@@ -92,6 +94,8 @@ def dict_of(value: Any, attributes: dict[str, Any]) -> Guards | None:
 
 @cache
 def _function_offset() -> int | None:
+    """Where a function has code, defaults and keyword defaults, in a row; None: not found."""
+
     def sample(a: Any = (1,), *, b: Any = 2) -> None:
         """A function with all fields."""
 
@@ -122,6 +126,7 @@ def _slot_offset(descriptor: Any) -> int:
 
 @cache
 def _slots_found() -> bool:
+    """Whether `_slot_offset` is right in this Python."""
     sample = _Sample()
     sample.first, sample.second = object(), object()  # type: ignore[attr-defined]
     offsets = [_slot_offset(vars(_Sample)[name]) for name in ("first", "second")]
@@ -142,6 +147,7 @@ def slot(owner: Any, descriptor: Any, value: Any) -> Guards | None:
 
 @cache
 def _order_offset() -> int | None:
+    """Where an OrderedDict counts its changes of order: the only word that such a change alters."""
     sample = OrderedDict(a=1, b=2)
     count = OrderedDict.__basicsize__ // _WORD
     before = _words(sample, count)
@@ -169,6 +175,7 @@ def _table(items: set[Any] | frozenset[Any]) -> tuple[int, int]:
 
 @cache
 def _tables_found() -> bool:
+    """Whether `_table` is right in this Python."""
     for count in (0, 3, 100):
         items = {object() for _ in range(count)}
         address, words = _table(items)
@@ -202,6 +209,7 @@ def _blocks(items: collections.deque[Any]) -> list[tuple[int, int]]:
 
 @cache
 def _deques_found() -> bool:
+    """Whether `_blocks` is right in this Python."""
     for count in (1, 40, 300):
         items = collections.deque(object() for _ in range(count))
         for step in (0, 3, -70):
@@ -242,6 +250,7 @@ def _read_version(kind: type) -> int:
 
 @cache
 def _versions_found() -> bool:
+    """Whether `_VERSION` is right in this Python: each change of a class or a base gives another number."""
     base = type("Base", (), {"a": 1})
     kind: Any = type("Kind", (base,), {})
     seen = []

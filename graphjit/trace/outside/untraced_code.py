@@ -39,6 +39,8 @@ def suspended() -> Iterator[None]:
 
 
 def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A signal handler that runs without an active trace."""
+
     @functools.wraps(handler)
     def plain(number: int, frame: FrameType | None) -> Any:
         with suspended():
