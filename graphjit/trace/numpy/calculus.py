@@ -27,7 +27,7 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.joining import concatenate
 from graphjit.trace.numpy.reductions import sum_
-from graphjit.trace.numpy.shapes import sliced, with_size
+from graphjit.trace.numpy.shapes import flattened, sliced, with_size
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -72,7 +72,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
     """np.ediff1d."""
     trace = tracing()
     x = node_of(trace, ary)
-    flat, size = wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))), x.type.size
+    flat, size = wrap(trace, flattened(trace, x)), x.type.size
     steps = trace.ufunc(
         np.subtract, _part(trace, flat, 0, min(1, size), size), _part(trace, flat, 0, 0, max(size - 1, 0))
     )
@@ -85,7 +85,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
                     "dtype of `to_begin` or `to_end` must be compatible with input `ary` under the `same_kind` rule."
                 )
             node = trace.convert(node, x.dtype)
-            ends.append(wrap(trace, trace.emit("reshape", node, shape=(node.type.size,))))
+            ends.append(wrap(trace, flattened(trace, node)))
         else:
             ends.append(None)
     return concatenate([part for part in (ends[0], steps, ends[1]) if part is not None])

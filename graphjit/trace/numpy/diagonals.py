@@ -14,6 +14,7 @@ import numpy as np
 from graphjit.ir.node import Node
 from graphjit.trace.numpy.arguments import axis_number, full, given, node_of, refuse, tracing, wrap
 from graphjit.trace.numpy.reductions import sum_
+from graphjit.trace.numpy.shapes import flattened
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -97,7 +98,7 @@ def diagflat(v: Any, k: int = 0) -> Tracer:
     """np.diagflat."""
     recorded = tracing()
     x = node_of(recorded, v)
-    return diag(wrap(recorded, recorded.emit("reshape", x, shape=(x.type.size,))), k)
+    return diag(wrap(recorded, flattened(recorded, x)), k)
 
 
 def _triangle(m: Any, k: int, lower: bool) -> Tracer:

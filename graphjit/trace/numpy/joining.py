@@ -25,7 +25,15 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
-from graphjit.trace.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, joined, sliced
+from graphjit.trace.numpy.shapes import (
+    along_axis,
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    flattened,
+    joined,
+    sliced,
+)
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -52,7 +60,7 @@ def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[No
 def _concatenated(trace: Trace, nodes: list[Node], axis: Any) -> Node:
     """Concatenation after NumPy's checks of axis and shapes; axis None joins the flat arrays."""
     if axis is None:
-        return joined(trace, [trace.emit("reshape", node, shape=(node.type.size,)) for node in nodes], 0)
+        return joined(trace, [flattened(trace, node) for node in nodes], 0)
     ndim = len(nodes[0].shape)
     if ndim == 0:
         raise ValueError("zero-dimensional arrays cannot be concatenated")
@@ -278,12 +286,7 @@ def tile(A: Any, reps: Any) -> Tracer:
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Tracer:
     """np.repeat by static counts."""
     trace = tracing()
-    x = node_of(trace, a)
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))
-    number = axis_number(axis, len(x.shape))
+    x, number = along_axis(trace, node_of(trace, a), axis)
     counts = integers(repeats, "repeats")
     if any(count < 0 for count in counts):
         raise ValueError("repeats may not contain negative values.")
@@ -311,7 +314,7 @@ def resize(a: Any, new_shape: Any) -> Tracer:
     if any(n < 0 for n in shape):
         raise ValueError("all elements of `new_shape` must be non-negative")
     total = math.prod(shape)
-    flat = trace.emit("reshape", x, shape=(x.type.size,))
+    flat = flattened(trace, x)
     if not x.type.size:
         return wrap(trace, as_dtype(trace, np.zeros(shape), x.dtype))
     copies = tile(wrap(trace, flat), -(-total // x.type.size))._node

@@ -31,7 +31,7 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.einsum import contract_subscripts
 from graphjit.trace.numpy.reductions import finish, max_
-from graphjit.trace.numpy.shapes import moveaxis, sliced
+from graphjit.trace.numpy.shapes import flattened, moveaxis, sliced
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -162,7 +162,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Tracer:
 def vdot(a: Any, b: Any, /) -> Tracer:
     """np.vdot."""
     trace = tracing()
-    x, y = (trace.emit("reshape", node, shape=(node.type.size,)) for node in promoted_arrays(trace, a, b))
+    x, y = (flattened(trace, node) for node in promoted_arrays(trace, a, b))
     if x.shape != y.shape:
         raise ValueError(f"cannot reshape array of size {y.type.size} into shape {x.shape}")
     return wrap(trace, product(trace, x, y, ((0,), (0,))))
@@ -340,8 +340,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
     node = inexact(trace, node_of(trace, x))
     ndim = len(node.shape)
     if axis is None and (ord is None or (ord in ("f", "fro") and ndim == 2) or (ord == 2 and ndim == 1)):
-        flat = trace.emit("reshape", node, shape=(node.type.size,))
-        root = _vector_norm(trace, flat, 2, (0,))
+        root = _vector_norm(trace, flattened(trace, node), 2, (0,))
         return wrap(trace, trace.emit("reshape", root, shape=(1,) * ndim) if keepdims else root)
     axes = tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
     if len(axes) == 1:

@@ -30,7 +30,7 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
-from graphjit.trace.numpy.shapes import with_size
+from graphjit.trace.numpy.shapes import along_axis, flattened, with_size
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
@@ -138,9 +138,8 @@ def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initia
     trace = tracing()
     x = node_of(trace, a)
     axes = reduced_axes(axis, len(x.shape))
-    masking = not (where is ABSENT or where is True or where is None)
     if not given(initial):
-        if masking:
+        if not (where is ABSENT or where is True or where is None):
             raise ValueError(
                 f"reduction operation '{ufunc.__name__}' does not have an identity, so to use a where mask one has to specify 'initial'"
             )
@@ -356,8 +355,7 @@ def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     if axis is None or (not x.shape and not reduced_axes(axis, 0)):
-        flat = trace.emit("reshape", x, shape=(x.type.size,))
-        position = trace.emit(op, flat, axes=(0,))
+        position = trace.emit(op, flattened(trace, x), axes=(0,))
         return wrap(
             trace, trace.emit("reshape", position, shape=(1,) * len(x.shape)) if keepdims else position
         )
@@ -384,11 +382,8 @@ def _running(op: str, a: Any, axis: Any, dtype: Any) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))  # NumPy treats a scalar as a vector of one here
-    return wrap(trace, trace.emit(op, x, axis=axis_number(axis, len(x.shape)), reverse=False))
+    x, number = along_axis(trace, x, axis)
+    return wrap(trace, trace.emit(op, x, axis=number, reverse=False))
 
 
 @implements(np.cumsum)

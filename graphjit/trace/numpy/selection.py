@@ -36,7 +36,7 @@ from graphjit.trace.numpy.arguments import (
     wrap_array,
 )
 from graphjit.trace.numpy.reductions import all_
-from graphjit.trace.numpy.shapes import with_size
+from graphjit.trace.numpy.shapes import along_axis, flattened, with_size
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
@@ -207,12 +207,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     """np.take."""
     refuse("take", out=out)
     trace = tracing()
-    x = node_of(trace, a)
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))
-    number = axis_number(axis, len(x.shape))
+    x, number = along_axis(trace, node_of(trace, a), axis)
     index = wrapped_indices(trace, indices, x.shape[number], number, mode)
     taken = gathered(trace, x, [index], (number,))
     lead = len(index.shape)
@@ -228,7 +223,7 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
     if axis is None:
         if np.ndim(indices) != 1:
             raise ValueError("when axis=None, `indices` must have a single dimension.")
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
+        x, axis = flattened(trace, x), 0
     number = axis_number(axis, len(x.shape))
     if np.ndim(indices) != len(x.shape):
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
@@ -280,7 +275,7 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, arr)
     if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
+        x, axis = flattened(trace, x), 0
     number = axis_number(axis, len(x.shape))
     if isinstance(obj, Tracer) and obj.dtype.kind != "b":
         obj = np.reshape(integers(obj, "the positions of np.delete"), obj.shape)

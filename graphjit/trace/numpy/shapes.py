@@ -54,6 +54,22 @@ def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return tuple(size if i == axis else n for i, n in enumerate(shape))
 
 
+def flattened(trace: Trace, x: Node) -> Node:
+    """All elements on one axis."""
+    return trace.emit("reshape", x, shape=(x.type.size,))
+
+
+def along_axis(trace: Trace, x: Node, axis: Any) -> tuple[Node, int]:
+    """``x`` and the number of an axis, as most of NumPy's functions read an axis: None means the only axis of
+    the flat array, and a value without axes counts as an array of one element.
+    """
+    if axis is None:
+        return flattened(trace, x), 0
+    if not x.shape:
+        x = trace.emit("reshape", x, shape=(1,))
+    return x, axis_number(axis, len(x.shape))
+
+
 def permuted(trace: Trace, x: Node, perm: Sequence[int]) -> Node:
     """Axes in the order ``perm``."""
     return trace.emit("transpose", x, perm=tuple(perm))
@@ -238,7 +254,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
     trace = tracing()
-    vectors = [trace.emit("reshape", x, shape=(x.type.size,)) for x in (node_of(trace, each) for each in xi)]
+    vectors = [flattened(trace, node_of(trace, each)) for each in xi]
     count = len(vectors)
     axes = list(range(count))
     if indexing == "xy" and count > 1:
@@ -340,8 +356,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     if axis is None:
-        flat = trace.emit("reshape", x, shape=(x.type.size,))
-        turned = _rolled(trace, flat, sum(integers(shift, "shift")), 0)
+        turned = _rolled(trace, flattened(trace, x), sum(integers(shift, "shift")), 0)
         return wrap_array(trace, trace.emit("reshape", turned, shape=x.shape))
     axes = normalize_axis_tuple(axis, len(x.shape), allow_duplicate=True)
     shifts = integers(shift, "shift")
