@@ -78,22 +78,9 @@ MOST_NAMED = 10_000
 _HARMLESS = frozenset({*CREATORS, "ndarray", "errstate", "finfo", "iinfo", "dtype", "random"})
 """Attributes of numpy that we replace for the time of a trace, or that look at no numbers."""
 
-_PLAIN = (
-    np.generic,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    type(None),
-    type(...),
-    np.dtype,
-    np.ufunc,
-    range,
-    slice,
-)
+_ATOMS: frozenset[type] = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_PLAIN: tuple[type, ...] = (*_ATOMS, np.generic, np.dtype, np.ufunc, range, slice, type(...))
 """Classes whose objects lead to nothing else."""
-_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 _CONSTRUCTION = frozenset(
     {"__init__", "__new__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__"}
 )
@@ -132,7 +119,7 @@ def find_guards(function: Callable[..., Any], static: Iterable[Any] = ()) -> Rea
     walk = _Walk()
     walk.function(function)
     for argument in static:
-        walk.value(argument)
+        walk.reach(argument)
     before = None
     while walk.count_names() != before:
         before = walk.count_names()
@@ -199,7 +186,7 @@ class _Walk:
                 return
             self.look(self.pending.pop())
 
-    def value(self, value: Any) -> None:
+    def reach(self, value: Any) -> None:
         """Something that the code can name: it is looked at later, once."""
         if id(value) in self.seen or (
             issubclass(type(value), _PLAIN) and not by_user(module_of(type(value)))
@@ -213,12 +200,12 @@ class _Walk:
         if not issubclass(type(value), np.ndarray | types.MethodType | weakref.ref | contextvars.ContextVar):
             self.named.append(value)
 
-    def values(self, values: Iterable[Any]) -> None:
+    def reach_all(self, values: Iterable[Any]) -> None:
         """Several of them."""
         several = tuple(values)
         if not _ATOMS.issuperset(map(type, several)):  # a long list of numbers is not looked at one by one
             for value in several:
-                self.value(value)
+                self.reach(value)
 
     def look(self, value: Any) -> None:
         """What one object leads to."""
@@ -232,24 +219,24 @@ class _Walk:
         elif issubclass(kind, types.ModuleType):
             self.module(value)
         elif issubclass(kind, types.MethodType):
-            self.values((value.__func__, value.__self__))
+            self.reach_all((value.__func__, value.__self__))
         elif kind is functools.partial:
-            self.values((value.func, *value.args, value.keywords))
+            self.reach_all((value.func, *value.args, value.keywords))
         elif (inner := function_of_compiled(value)) is not None:
-            self.value(inner)
+            self.reach(inner)
         elif issubclass(kind, np.random.Generator | np.random.RandomState):
             if not any(value is generator for generator in self.generators):
                 self.generators.append(value)
         elif issubclass(kind, weakref.ref):
             guards = memory_guards.referent(value)
-            self.watch(value, "referent", guards, lambda reference: (weakref.ref.__call__(reference),))
-            self.value(weakref.ref.__call__(value))
+            self.watch_memory(value, "referent", guards, lambda reference: (weakref.ref.__call__(reference),))
+            self.reach(weakref.ref.__call__(value))
         elif issubclass(kind, contextvars.ContextVar):
             self.guards[id(value), "context"] = ContextGuard(value, value.get(MISSING))
             with suppress(LookupError):
-                self.value(value.get())  # its default too, which is always the same object
+                self.reach(value.get())  # its default too, which is always the same object
         elif kind in _VIEWS:
-            self.values(item for item in gc.get_referents(value) if type(item) is dict)
+            self.reach_all(item for item in gc.get_referents(value) if type(item) is dict)
         elif issubclass(kind, type):
             self.class_entries(value, _user_classes(value))
         else:
@@ -270,7 +257,7 @@ class _Walk:
                 if not (value is np and attribute in _HARMLESS) and (
                     type(member) is types.ModuleType or reads_unseen(member)
                 ):
-                    self.value(member)
+                    self.reach(member)
         else:
             self.opaque |= name in UNSEEN_MODULES
 
@@ -283,7 +270,7 @@ class _Walk:
                 self.arrays.append(value)
             return
         if value.dtype == object:
-            self.values(np.ndarray.reshape(value, -1).tolist())
+            self.reach_all(np.ndarray.reshape(value, -1).tolist())
         if value.nbytes <= SMALL:
             plain = np.ndarray.view(value, np.ndarray)
             kept = plain.copy() if value.dtype.hasobject else None
@@ -296,17 +283,19 @@ class _Walk:
     def function(self, function: Any) -> None:
         """A function: one of the user's has cells, defaults, globals and attributes, and code with names."""
         if type(function) is not types.FunctionType:
-            self.value(function)
+            self.reach(function)
             return
         if not by_user(function.__module__):
             return
         self.seen.setdefault(id(function), function)
         guards = memory_guards.function_fields(function)
-        self.watch(function, "function", guards, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__))
+        self.watch_memory(
+            function, "function", guards, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__)
+        )
         names = names_in(function.__code__)
         self.cells(function, names)
-        self.values(function.__defaults__ or ())
-        self.value(function.__kwdefaults__)
+        self.reach_all(function.__defaults__ or ())
+        self.reach(function.__kwdefaults__)
         self.add_names(names)
         self.globals(function.__globals__, names)
         if attributes := instance_dict(function):
@@ -330,7 +319,7 @@ class _Walk:
             if contents is not MISSING:
                 self.guards[id(cell)] = CellGuard(cell, contents)
                 if name in names.used:
-                    self.value(contents)
+                    self.reach(contents)
 
     def globals(self, namespace: dict[str, Any], names: CodeNames) -> None:
         """Global variables that the code reads, and modules that it imports."""
@@ -340,25 +329,25 @@ class _Walk:
             if not _is_library(value) and (
                 value is not MISSING or name in names.optional or name in _builtin_names()
             ):
-                self.entry(namespace, name, value)
+                self.watch_name(namespace, name, value)
             if value is not MISSING and name in names.used:
-                self.value(value)
-        self.values(sys.modules[name] for name in names.modules if name in sys.modules)
+                self.reach(value)
+        self.reach_all(sys.modules[name] for name in names.modules if name in sys.modules)
         self.stores[id(namespace)] = "the global variable", namespace
 
-    def entry(self, namespace: dict[Any, Any], name: Any, value: Any) -> None:
-        """``namespace[name]`` is this value now."""
+    def watch_name(self, namespace: dict[Any, Any], name: Any, value: Any) -> None:
+        """``namespace[name]`` must stay this value (`MISSING`: absent)."""
         self.guards[id(namespace), name] = GlobalGuard(namespace, name, value)
 
-    def watch(
+    def watch_memory(
         self,
         owner: Any,
         what: str,
         guards: memory_guards.Guards | None,
         read: Callable[[Any], tuple[Any, ...]],
     ) -> None:
-        """``read(owner)`` must give the same objects. ``guards`` of memory watch that; where there are none
-        (None), it is called each time.
+        """``read(owner)`` must give the same objects. ``guards`` of memory watch that; without them (None)
+        it is called each time.
         """
         for i, guard in enumerate(guards or [ForeignGuard(owner, read, read(owner))]):
             self.guards[id(owner), what, i] = guard
@@ -369,37 +358,37 @@ class _Walk:
         """Items of a list, tuple, dict, set ..., of a subclass too."""
         kind = type(value)
         if issubclass(kind, tuple):
-            self.values(tuple.__iter__(value))
+            self.reach_all(tuple.__iter__(value))
         elif issubclass(kind, list):
             items = tuple(list.__iter__(value))
             self.guards[id(value), "items"] = SequenceGuard(value, items)
-            self.values(items)
+            self.reach_all(items)
         elif issubclass(kind, dict):
             keys, values = tuple(dict.keys(value)), tuple(dict.values(value))
             self.guards[id(value), "items"] = MappingGuard(value, keys, values)
             self.stores[id(value)] = "the item", value
             if issubclass(kind, collections.OrderedDict):
                 guards = memory_guards.dict_order(value)
-                self.watch(
+                self.watch_memory(
                     value, "order", guards, lambda items: tuple(collections.OrderedDict.__iter__(items))
                 )
-            self.values(keys)
-            self.values(values)
+            self.reach_all(keys)
+            self.reach_all(values)
         elif issubclass(kind, frozenset):
-            self.values(frozenset.__iter__(value))
+            self.reach_all(frozenset.__iter__(value))
         elif issubclass(kind, set):
             guards = memory_guards.set_items(value)
-            self.watch(value, "members", guards, lambda items: tuple(set.__iter__(items)))
-            self.values(set.__iter__(value))
+            self.watch_memory(value, "members", guards, lambda items: tuple(set.__iter__(items)))
+            self.reach_all(set.__iter__(value))
         elif issubclass(kind, collections.deque):
             guards = memory_guards.deque_items(value)
-            self.watch(value, "queued", guards, lambda items: tuple(collections.deque.__iter__(items)))
-            self.values(collections.deque.__iter__(value))
+            self.watch_memory(value, "queued", guards, lambda items: tuple(collections.deque.__iter__(items)))
+            self.reach_all(collections.deque.__iter__(value))
         elif issubclass(kind, _BUFFERS):
             self.guards[id(value), "bytes"] = _buffer_guard(value)
         elif issubclass(kind, threading.local):
-            self.watch(value, "local", None, _items_of_local)
-            self.values(_items_of_local(value))
+            self.watch_memory(value, "local", None, _items_of_local)
+            self.reach_all(_items_of_local(value))
 
     # ------------------------------------------------------------------------------------------------ objects
 
@@ -412,18 +401,18 @@ class _Walk:
             self.all_items(namespace)
             return
         for name in self.attribute_names & namespace.keys():
-            self.entry(namespace, name, namespace[name])
+            self.watch_name(namespace, name, namespace[name])
             if name in self.used:
-                self.value(namespace[name])
+                self.reach(namespace[name])
         for name in self.optional - namespace.keys():
-            self.entry(namespace, name, MISSING)
+            self.watch_name(namespace, name, MISSING)
 
     def all_items(self, attributes: dict[str, Any]) -> None:
         """All attributes of an object, since code may read any of them."""
         self.guards[id(attributes), "items"] = MappingGuard(
             attributes, tuple(attributes.keys()), tuple(attributes.values())
         )
-        self.values(attributes.values())
+        self.reach_all(attributes.values())
 
     def instance(self, value: Any) -> None:
         """An object: its attributes, its slots, its class."""
@@ -438,11 +427,11 @@ class _Walk:
             return
         if attributes is not None:
             guards = memory_guards.dict_of(value, attributes)
-            self.watch(value, "dict", guards, lambda owner: (instance_dict(owner),))
+            self.watch_memory(value, "dict", guards, lambda owner: (instance_dict(owner),))
             if any("__getattr__" in class_dict(base) for base in mro_of(kind)):
                 for name in self.attribute_names - attributes.keys():
-                    self.entry(attributes, name, MISSING)  # an attribute of the object would come first
-        self.watch(value, "class", memory_guards.class_of(value), lambda owner: (type(owner),))
+                    self.watch_name(attributes, name, MISSING)  # an attribute of the object would come first
+        self.watch_memory(value, "class", memory_guards.class_of(value), lambda owner: (type(owner),))
         self.class_entries(kind, user_classes, value, attributes)
 
     def class_entries(
@@ -461,7 +450,7 @@ class _Walk:
         if user_metaclasses and metaclass is not kind:
             self.class_entries(metaclass, user_metaclasses)
         if user_classes:
-            self.watch(kind, "mro", memory_guards.mro(kind), lambda owner: (mro_of(owner),))
+            self.watch_memory(kind, "mro", memory_guards.mro(kind), lambda owner: (mro_of(owner),))
         entries = self.classes.setdefault(kind, {})
         of_metaclass = {name for base in user_metaclasses for name in class_dict(base)}
         of_instance = attributes or {}
@@ -495,7 +484,9 @@ class _Walk:
         return names
 
     def class_entry(self, entries: _Entries, classes: list[type], holder: type, name: str) -> Any:
-        """``name`` stands in ``holder`` and in none of the classes before it; returns what stands there."""
+        """Guards that ``name`` is found in ``holder`` and in none of the classes before it; returns what
+        stands there.
+        """
         for base in classes:
             if base is holder:
                 break
@@ -506,7 +497,7 @@ class _Walk:
 
     @staticmethod
     def absent(entries: _Entries, base: type, name: str) -> None:
-        """``name`` does not stand in ``base``."""
+        """A guard that ``base`` itself has no entry ``name``."""
         entries[id(base), name] = GlobalGuard(dict_behind_class(base), name, MISSING)
 
     def value_of_entry(self, value: Any, attributes: dict[str, Any] | None, name: str, entry: Any) -> None:
@@ -517,16 +508,16 @@ class _Walk:
             return
         functions = list(functions_of(entry))
         if functions:
-            self.values(functions)
+            self.reach_all(functions)
         else:
-            self.value(entry)
+            self.reach(entry)
         if (
             attributes is not None
             and name not in attributes
             and not isinstance(entry, property)
             and not name.startswith("__")
         ):
-            self.entry(attributes, name, MISSING)  # an attribute of the object would come first
+            self.watch_name(attributes, name, MISSING)  # an attribute of the object would come first
 
     def slot(self, value: Any, descriptor: Any) -> None:
         """An attribute that stands in a slot."""
@@ -539,8 +530,8 @@ class _Walk:
 
         contents = read(value)
         guards = memory_guards.slot(value, descriptor, contents)
-        self.watch(value, f"slot {descriptor.__name__}", guards, read)
-        self.values(contents)
+        self.watch_memory(value, f"slot {descriptor.__name__}", guards, read)
+        self.reach_all(contents)
 
 
 def _user_classes(kind: type) -> list[type]:
