@@ -32,8 +32,8 @@ from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import attribute, dispatcher_of
-from graphjit.trace.outside.lent import is_array
-from graphjit.trace.outside.suspended import in_finalizer, suspended
+from graphjit.trace.outside.captured_class import is_array
+from graphjit.trace.outside.untraced_code import in_finalizer, suspended
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
 from graphjit.trace.recording.active import active_trace

@@ -31,11 +31,11 @@ from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import declares
 from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.numpy.patches import recording
-from graphjit.trace.outside.captured import watch, watch_all
-from graphjit.trace.outside.guards import find_guards
-from graphjit.trace.outside.holding import SMALL, guard_text, holds
-from graphjit.trace.outside.lent import is_array, lent
-from graphjit.trace.outside.suspended import plain_handlers
+from graphjit.trace.outside.captured_class import is_array, lent
+from graphjit.trace.outside.captured_methods import watch, watch_all
+from graphjit.trace.outside.check_guards import SMALL, guard_text, holds
+from graphjit.trace.outside.find_guards import find_guards
+from graphjit.trace.outside.untraced_code import plain_handlers
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of

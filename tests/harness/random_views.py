@@ -29,7 +29,7 @@ from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.types import SHORT, Type
 from graphjit.trace.numpy.patches import recording
-from graphjit.trace.outside.lent import lent
+from graphjit.trace.outside.captured_class import lent
 from graphjit.trace.recording.tracer import Trace, any_tracer, assemble
 
 DTYPES = [np.dtype(name) for name in SHORT]

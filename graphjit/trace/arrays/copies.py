@@ -40,7 +40,7 @@ from graphjit.trace.numpy.arguments import (
     wrap_array,
 )
 from graphjit.trace.numpy.methods import attribute, method
-from graphjit.trace.outside.lent import is_captured
+from graphjit.trace.outside.captured_class import is_captured
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tables import SHARING_METHODS
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements

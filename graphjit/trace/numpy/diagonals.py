@@ -1,6 +1,7 @@
-"""Diagonals and triangles: diag, diagflat, diagonal, trace, tril, triu, fill patterns.
+"""Diagonals and triangles: diagonal, trace, diag, diagflat, tril, triu, vander.
 
-Job: a diagonal is a strided slice of the flattened matrix, and writing one is `embed`: no gathers.
+A diagonal is a strided slice of the flattened matrix, and a matrix with a given diagonal is the op `embed`,
+so that neither needs positions to gather from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from graphjit.ir.node import Node
 from graphjit.trace.numpy.arguments import axis_number, full, given, node_of, refuse, tracing, wrap
 from graphjit.trace.numpy.reductions import sum_
+from graphjit.trace.numpy.shapes import flattened
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -93,10 +95,11 @@ def diagflat(v: Any, k: int = 0) -> Tracer:
     """np.diagflat."""
     recorded = tracing()
     x = node_of(recorded, v)
-    return diag(wrap(recorded, recorded.emit("reshape", x, shape=(x.type.size,))), k)
+    return diag(wrap(recorded, flattened(recorded, x)), k)
 
 
 def _triangle(m: Any, k: int, lower: bool) -> Tracer:
+    """The elements with column <= row + k (lower) or column > row + k; zero elsewhere."""
     recorded = tracing()
     x = node_of(recorded, m)
     if not x.shape:

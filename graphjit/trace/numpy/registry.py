@@ -1,5 +1,5 @@
-"""Importing this module makes NumPy code run on tracers: it fills the tables FUNCTIONS, UFUNCS and METHODS of
-``tracer``.
+"""Import this module to make NumPy code run on tracers: it imports every family of functions, which fills the
+tables FUNCTIONS, UFUNCS and METHODS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Shape changes: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, atleast_nd, flip,
-roll, rot90.
+"""Changes of shape and order: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, meshgrid,
+atleast_nd, flip, rot90, roll; and the questions shape, ndim, size.
 
-Job: views in NumPy, index maps here.  Invariant: nothing is computed; every result has NumPy's shape.
+Nothing is computed here: every result has the elements of the argument in NumPy's shape and order.
 """
 
 from __future__ import annotations
@@ -49,6 +49,27 @@ def resolved_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     raise ValueError(f"cannot reshape array of size {size} into shape {shape} (at {user_location()})")
 
 
+def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """``shape`` with another size on one axis."""
+    return tuple(size if i == axis else n for i, n in enumerate(shape))
+
+
+def flattened(trace: Trace, x: Node) -> Node:
+    """All elements on one axis."""
+    return trace.emit("reshape", x, shape=(x.type.size,))
+
+
+def along_axis(trace: Trace, x: Node, axis: Any) -> tuple[Node, int]:
+    """``x`` and the number of an axis, as most of NumPy's functions read an axis: None means the only axis of
+    the flat array, and a value without axes counts as an array of one element.
+    """
+    if axis is None:
+        return flattened(trace, x), 0
+    if not x.shape:
+        x = trace.emit("reshape", x, shape=(1,))
+    return x, axis_number(axis, len(x.shape))
+
+
 def permuted(trace: Trace, x: Node, perm: Sequence[int]) -> Node:
     """Axes in the order ``perm``."""
     return trace.emit("transpose", x, perm=tuple(perm))
@@ -68,8 +89,8 @@ def sliced(trace: Trace, x: Node, axis: int, start: int, stop: int, step: int = 
 
 def joined(trace: Trace, nodes: Sequence[Node], axis: int) -> Node:
     """Concatenation of nodes of one dtype; empty ones are dropped."""
-    kept = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
-    return trace.emit("concatenate", *kept, axis=axis)
+    pieces = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
+    return trace.emit("concatenate", *pieces, axis=axis)
 
 
 def _c_order(function: str, order: Any) -> bool:
@@ -221,7 +242,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
     trace = tracing()
-    vectors = [trace.emit("reshape", x, shape=(x.type.size,)) for x in (node_of(trace, each) for each in xi)]
+    vectors = [flattened(trace, node_of(trace, each)) for each in xi]
     count = len(vectors)
     axes = list(range(count))
     if indexing == "xy" and count > 1:
@@ -235,14 +256,15 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 
 def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
+    """Each array with ``ndim`` axes or more; ``grow`` gives the shape of one with fewer."""
     trace = tracing()
-    found = []
+    results = []
     for each in arys:
         x = node_of(trace, each)
-        found.append(
+        results.append(
             wrap(trace, x if len(x.shape) >= ndim else trace.emit("reshape", x, shape=grow(x.shape)))
         )
-    return found[0] if len(found) == 1 else tuple(found)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def atleast_1d(*arys: Any) -> Any:
@@ -315,8 +337,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     if axis is None:
-        flat = trace.emit("reshape", x, shape=(x.type.size,))
-        turned = _rolled(trace, flat, sum(integers(shift, "shift")), 0)
+        turned = _rolled(trace, flattened(trace, x), sum(integers(shift, "shift")), 0)
         return wrap_array(trace, trace.emit("reshape", turned, shape=x.shape))
     axes = normalize_axis_tuple(axis, len(x.shape), allow_duplicate=True)
     shifts = integers(shift, "shift")
@@ -326,6 +347,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
 
 
 def _rolled(trace: Trace, x: Node, shift: int, axis: int) -> Node:
+    """``x`` with its elements moved around by ``shift`` along one axis."""
     size = x.shape[axis]
     cut = -shift % size if size else 0
     if not cut:
@@ -353,7 +375,7 @@ def ndim(a: Any) -> int:
 @implements(np.size)
 def size(a: Any, axis: Any = None) -> int:
     """np.size."""
-    found = tracer_of(a).shape
+    sizes = tracer_of(a).shape
     if axis is None:
-        return math.prod(found)
-    return math.prod(found[i] for i in normalize_axis_tuple(axis, len(found)))
+        return math.prod(sizes)
+    return math.prod(sizes[i] for i in normalize_axis_tuple(axis, len(sizes)))

@@ -23,7 +23,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.layout import Laid, in_order
-from graphjit.trace.outside.lent import is_array, is_captured
+from graphjit.trace.outside.captured_class import is_array, is_captured
 from graphjit.trace.recording.answers import (
     SEQUENCES,
     STATIC,

@@ -1,13 +1,15 @@
-"""Arrays from outside that answer for themselves while a function is traced.
+"""`Captured`, the class that captured arrays have while a function is traced, and how they get it.
 
-Job: for the time of a trace, give each captured ndarray another class, `Captured`, so that Python code which
-computes on it can be recorded (`captured.py` fills in the methods). The object, its memory, its identity stay
-what they are.
-Input: `lent(arrays)` around a trace.  Output: nothing.
-Invariants: `Captured` has NumPy's own layout and no fields, so that the class of an object can be changed in
-place; an array that is lent is referenced until it is given back, so that none dies with this class; nothing
-else ever has it: an array that NumPy makes as a `Captured` (a view, a copy) becomes a plain one at once.
-Where the layout is not what we expect, nothing is lent and contents are compared instead.
+A captured array is an ndarray that the traced function reaches without getting it as an argument, such as a
+global ``W``. In ``W * x`` the multiplication must be recorded, and ``W[0]`` must not be compiled in as a
+number. So for the time of a trace the array is *lent* (`lent`): its class is changed in place to `Captured`,
+whose methods record (`captured_methods`), and is put back afterwards. The object, its memory and its identity
+stay what they are.
+
+What makes that safe: `Captured` has NumPy's own layout and no fields. A lent array is referenced until it is
+given back, so that none dies with this class. Nothing else ever has the class: what NumPy makes from a
+`Captured` (a view, a copy) becomes a plain array at once. Where the layout is not what we expect, nothing is
+lent (`POSSIBLE`), and contents are compared at each call instead.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.llvm.entry.cpython import TypeSlot, TypeSpec
+from graphjit.trace.outside.memory_guards import CLASS_OFFSET
 
-_TYPE = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
 _FLAGS: Any = type.__dict__["__flags__"]
 _HAVE_GC = 1 << 14  # Py_TPFLAGS_HAVE_GC
+_BASETYPE = 1 << 10  # Py_TPFLAGS_BASETYPE
 
 
 def _set_class(value: Any, kind: type) -> None:
     # No count of references of the class changes: all of these classes live as long as the process.
-    ctypes.c_void_p.from_address(id(value) + _TYPE).value = id(kind)
+    ctypes.c_void_p.from_address(id(value) + CLASS_OFFSET).value = id(kind)
 
 
 class _Meta(type):
@@ -46,9 +49,7 @@ class _Meta(type):
         return hash(np.ndarray)
 
 
-_spec = TypeSpec(
-    b"numpy.ndarray", np.ndarray.__basicsize__, 0, 1 << 10, (TypeSlot * 1)()
-)  # 1 << 10: Py_TPFLAGS_BASETYPE
+_spec = TypeSpec(b"numpy.ndarray", np.ndarray.__basicsize__, 0, _BASETYPE, (TypeSlot * 1)())
 _make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(TypeSpec), ctypes.py_object)(
     ("PyType_FromSpecWithBases", ctypes.pythonapi)
 )
@@ -77,17 +78,16 @@ Captured.__array_finalize__ = _finalize
 Captured.__repr__ = lambda self: repr(plain(self))
 Captured.__str__ = lambda self: str(plain(self))
 
-ARRAYS = frozenset({id(np.ndarray), id(Captured)})
+_ARRAY_CLASSES = frozenset({id(np.ndarray), id(Captured)})
 
 _lock = threading.RLock()
-_lent: dict[
-    int, tuple[np.ndarray, list[int]]
-] = {}  # id -> the array and the threads that trace with it, one entry a trace
+_lent: dict[int, tuple[np.ndarray, list[int]]] = {}
+"""By the id of a lent array: the array, and the threads that trace with it (one entry for each trace)."""
 
 
 def is_array(value: Any) -> bool:
     """Whether a value is exactly an ndarray, lent or not."""
-    return id(type(value)) in ARRAYS
+    return id(type(value)) in _ARRAY_CLASSES
 
 
 def is_captured(value: Any) -> bool:
@@ -96,7 +96,7 @@ def is_captured(value: Any) -> bool:
 
 
 def plain(array: np.ndarray) -> np.ndarray:
-    """The same memory as an ndarray without a mind of its own."""
+    """The same memory as a plain ndarray, which nothing is recorded of."""
     return np.ndarray.view(array, np.ndarray)
 
 
@@ -108,7 +108,7 @@ def _possible() -> bool:
     if any(_FLAGS.__get__(kind) & _HAVE_GC or kind.__dictoffset__ for kind in kinds):
         return False
     trial = np.arange(3.0)
-    if ctypes.c_void_p.from_address(id(trial) + _TYPE).value != id(np.ndarray):
+    if ctypes.c_void_p.from_address(id(trial) + CLASS_OFFSET).value != id(np.ndarray):
         return False
     _set_class(trial, Captured)
     changed = type(trial) is Captured
@@ -121,40 +121,43 @@ POSSIBLE = _possible()
 
 @contextmanager
 def lent(arrays: Iterable[np.ndarray], more: bool = True) -> Iterator[Callable[[np.ndarray], None]]:
-    """Around a trace: the arrays that the function reaches; yields what lends one more, that the trace has
-    met (with ``more``).
+    """Around a trace: ``arrays``, which the function reaches, have the class `Captured`.
+
+    Yields a function that lends one more array, which the trace has met only later; without ``more`` that
+    function leaves it as it is.
     """
-    taken: list[np.ndarray] = []
+    lent_here: list[np.ndarray] = []
     thread = threading.get_ident()
 
     def lend(array: np.ndarray) -> None:
         if POSSIBLE and type(array) is np.ndarray:
-            with _lock:
-                taken.append(array)
+            lend_all((array,))
+
+    def lend_all(arrays: Iterable[np.ndarray]) -> None:
+        with _lock:
+            for array in arrays:
+                lent_here.append(array)
                 _lent.setdefault(id(array), (array, []))[1].append(thread)
                 _set_class(array, Captured)
 
-    with _lock:
-        for array in arrays if POSSIBLE else ():
-            taken.append(array)
-            _lent.setdefault(id(array), (array, []))[1].append(thread)
-            _set_class(array, Captured)
+    lend_all(arrays if POSSIBLE else ())
     try:
-        yield lend if more else _keep
+        yield lend if more else _leave
     finally:
         with _lock:
-            for array in taken:
+            for array in lent_here:
                 threads = _lent[id(array)][1]
                 threads.remove(thread)
                 if not threads:
                     _give_back(array)
 
 
-def _keep(array: np.ndarray) -> None:
+def _leave(array: np.ndarray) -> None:
     """Not lent."""
 
 
 def _give_back(array: np.ndarray) -> None:
+    """The array is a plain one again."""
     _set_class(array, np.ndarray)
     del _lent[id(array)]
 

@@ -1,13 +1,16 @@
-"""What a captured array does while a function is traced: operations are recorded, values that are taken out
-are guarded, writes are refused.
+"""What a captured array does while a function is traced: the methods of `captured_class.Captured`.
 
-Job: the methods of `lent.Captured`, and `concretise` for traced values that depend on captured arrays and
-constants alone.
-Input: calls by the traced function. Output: tracers; or numbers, together with a `ContentGuard` for every
-array that they depend on.
-Invariants: only the tracing thread records. There, user code sees a traced value wherever it computes with a
-captured array, so that the number is fresh at each call; library code sees the plain ndarray, whose contents
-are then guarded. Every other thread sees a plain ndarray.
+A captured array is one that the function reaches without getting it as an argument, such as a global ``W``.
+Its numbers may change between two calls, so they must not be compiled in. What happens depends on the use:
+
+- The user's code computes with it (``W * x``): the operation is recorded, with the array as an input that is
+  read at each call.
+- A number is needed now (``if W[0] > 0``, ``float(W.sum())``), or library code gets the array: the present
+  values are used, and a `ContentGuard` compares the array's contents at each later call. Arrays of more than
+  `SMALL` bytes raise instead. `concretise` does this for traced values that depend on captured arrays alone.
+- It is written (``W[0] = 1``, ``out=W``): that raises.
+
+Only the thread that traces records; in all others a captured array is a plain ndarray.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import functools
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +31,9 @@ from graphjit.ir.types import SHORT
 from graphjit.trace.arrays.buffers import local
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.numpy.arguments import is_frozen
-from graphjit.trace.outside.holding import SMALL, content
-from graphjit.trace.outside.inside import by_user
-from graphjit.trace.outside.lent import Captured, is_captured, plain
+from graphjit.trace.outside.captured_class import Captured, is_captured, plain
+from graphjit.trace.outside.check_guards import SMALL, content
+from graphjit.trace.outside.inspection import by_user
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import from_outside
 from graphjit.trace.recording.location import asked_by_user, user_location
@@ -58,8 +61,9 @@ WRITING = frozenset(
 # ------------------------------------------------------------------------------------------- values taken out
 
 
-def take(trace: Trace, array: np.ndarray, what: str) -> None:
-    """Values of a captured array are used now: a call that finds others in it makes a new trace.
+def use_values(trace: Trace, array: np.ndarray, what: str) -> None:
+    """The present values of a captured array are used: a call that finds others in it makes a new trace.
+    ``what`` uses them, for the error.
 
     Raises:
         TraceError: the array is too large to be compared at each call.
@@ -99,21 +103,21 @@ def _say_too_large() -> None:
     )
 
 
-def _free(trace: Trace, node: Node) -> bool:
+def _from_captured_alone(trace: Trace, node: Node) -> bool:
     """Whether a node depends on captured arrays and constants alone; each node is asked once in a trace."""
-    known = trace.free
+    answers = trace.free
     for array, captured in trace.captured.values():
-        known.setdefault(captured, not array.dtype.hasobject)
+        answers.setdefault(captured, not array.dtype.hasobject)
     pending = [node]
     while pending:
         top = pending[-1]
-        unknown = [arg for arg in top.args if arg not in known]
-        if top in known or not unknown:
-            known.setdefault(top, top.op.name != "input" and all(known[arg] for arg in top.args))
+        unanswered = [arg for arg in top.args if arg not in answers]
+        if top in answers or not unanswered:
+            answers.setdefault(top, top.op.name != "input" and all(answers[arg] for arg in top.args))
             pending.pop()
         else:
-            pending.extend(unknown)
-    return known[node]
+            pending.extend(unanswered)
+    return answers[node]
 
 
 def _text(write: Callable[[Any], str]) -> Callable[[np.ndarray], str]:
@@ -137,14 +141,14 @@ def concretise(value: Tracer, what: str, only_small: bool = False) -> np.ndarray
     ``only_small``: None instead of an error where one of the arrays is too large to be compared at each call.
     """
     trace = active_trace()
-    if trace is None or value._trace is not trace or not _free(trace, value._node):
+    if trace is None or value._trace is not trace or not _from_captured_alone(trace, value._node):
         return None
     arrays = {node: array for array, node in trace.captured.values()}
     inputs = [node for node in Graph("captured", (), [value._node]).nodes() if node.op.name == "input"]
     if only_small and any(arrays[node].nbytes > SMALL for node in inputs):
         return None
     for node in inputs:
-        take(trace, arrays[node], what)
+        use_values(trace, arrays[node], what)
     return interpret(Graph("captured", inputs, [value._node]), *[plain(arrays[node]) for node in inputs])[0]
 
 
@@ -155,11 +159,12 @@ class _Traced(Exception):
 def _values(value: Any, what: str) -> Any:
     """Arguments of a NumPy call with traced values replaced by their present values."""
     if isinstance(value, Tracer):
-        known = getattr(type(value), "known", lambda _: None)(value)
-        found = known if known is not None else concretise(value, what)
-        if found is None:
+        array = getattr(type(value), "known", lambda _: None)(value)
+        if array is None:
+            array = concretise(value, what)
+        if array is None:
             raise _Traced
-        return found if found.ndim else found[()]
+        return array if array.ndim else array[()]
     if type(value) in (list, tuple):
         return type(value)(_values(item, what) for item in value)
     if type(value) is dict:
@@ -167,7 +172,7 @@ def _values(value: Any, what: str) -> Any:
     if is_captured(value):
         trace = active_trace()
         assert trace is not None
-        take(trace, value, what)
+        use_values(trace, value, what)
         return plain(value)
     return value
 
@@ -204,36 +209,36 @@ def recorded_or_computed(
 METHODS["__concretise__"] = concretise
 METHODS["__or_computed__"] = recorded_or_computed
 
-# ---------------------------------------------------------------------------------------------- who is asking
+# ------------------------------------------------------------------------------- who asks, and what they get
 
 
-def outside(trace: Trace, array: np.ndarray) -> Tracer:
+def traced_value(trace: Trace, array: np.ndarray) -> Tracer:
     """The traced value of a captured array; it cannot be written."""
-    found = trace.outsides.get(id(array))
-    if found is None:
-        found = trace.outsides[id(array)] = Outside(trace, trace.capture(array))
+    value = trace.outsides.get(id(array))
+    if value is None:
+        value = trace.outsides[id(array)] = Outside(trace, trace.capture(array))
         if not array.flags.c_contiguous:
-            found._model = standing_for(np.ndarray.shape.__get__(array), canonical_strides(plain(array)))
-    return found
+            value._model = standing_for(np.ndarray.shape.__get__(array), canonical_strides(plain(array)))
+    return value
 
 
-def _library(frame: FrameType) -> bool:
+def _by_library(frame: FrameType) -> bool:
     """Whether a library, Python's own or a finalizer asks, which get plain arrays."""
     name = frame.f_globals.get("__name__", "")
     return name.partition(".")[0] != "graphjit" and (not by_user(name) or frame.f_code.co_name == "__del__")
 
 
-METHODS["__outside__"] = outside
+METHODS["__outside__"] = traced_value
 
 
-def _convert(value: Any, change: Callable[[np.ndarray], Any]) -> Any:
+def _with_captured(value: Any, change: Callable[[np.ndarray], Any]) -> Any:
     """Arguments with every captured array changed."""
     if is_captured(value):
         return change(value)
     if type(value) in (list, tuple):
-        return type(value)(_convert(item, change) for item in value)
+        return type(value)(_with_captured(item, change) for item in value)
     if type(value) is dict:
-        return {key: _convert(item, change) for key, item in value.items()}
+        return {key: _with_captured(item, change) for key, item in value.items()}
     return value
 
 
@@ -242,23 +247,17 @@ def _first_tracer(value: Any) -> Tracer | None:
     if isinstance(value, Tracer):
         return value
     parts = value if type(value) in (list, tuple) else value.values() if type(value) is dict else ()
-    return next((found for part in parts if (found := _first_tracer(part)) is not None), None)
+    return next((tracer for part in parts if (tracer := _first_tracer(part)) is not None), None)
 
 
-def written(what: str) -> NoReturn:
-    """Raise for a write into an array from outside."""
-    raise from_outside(what)
-
-
-def taken(args: Any, what: str) -> None:
-    """Library code gets these arguments: the contents of captured arrays among them are guarded."""
+def hand_to_library(args: Any, what: str) -> None:
+    """Library code gets these arguments, whose values it may use: captured arrays among them are guarded."""
     trace = active_trace()
     if trace is not None:
-        _convert(args, lambda array: take(trace, array, what))
+        _with_captured(args, lambda array: use_values(trace, array, what))
 
 
-METHODS["__taken__"] = taken
-METHODS["__written__"] = from_outside
+METHODS["__taken__"] = hand_to_library
 
 # -------------------------------------------------------------------------------------------------- protocols
 
@@ -269,25 +268,25 @@ def _array_ufunc(self: Any, ufunc: np.ufunc, method: str, *args: Any, **kwargs: 
     out = kwargs.get("out") or ()
     if trace is not None:
         if any(is_captured(target) for target in out) or (method == "at" and is_captured(args[0])):
-            written(f"np.{ufunc.__name__} (out=, .at or an in-place operator such as +=)")
+            raise from_outside(f"np.{ufunc.__name__} (out=, .at or an in-place operator such as +=)")
         tracer = _first_tracer([args, kwargs])
-        if tracer is not None or not _library(sys._getframe(1)):
-            args, kwargs = _convert((args, kwargs), lambda array: outside(trace, array))
+        if tracer is not None or not _by_library(sys._getframe(1)):
+            args, kwargs = _with_captured((args, kwargs), lambda array: traced_value(trace, array))
             tracer = tracer if tracer is not None else _first_tracer([args, kwargs])
             return tracer.__array_ufunc__(ufunc, method, *args, **kwargs)  # type: ignore[union-attr]
-        taken((args, kwargs), f"np.{ufunc.__name__}")
-    same: dict[int, Any] = {}
+        hand_to_library((args, kwargs), f"np.{ufunc.__name__}")
+    originals: dict[int, Any] = {}  # by the id of the view that NumPy gets; ``out=`` is returned itself
 
-    def alias(array: np.ndarray) -> np.ndarray:
+    def view_of(array: np.ndarray) -> np.ndarray:
         view = plain(array)
-        same[id(view)] = array
+        originals[id(view)] = array
         return view
 
-    args, kwargs = _convert((args, kwargs), alias)
-    found = getattr(ufunc, method)(*args, **kwargs)
-    if type(found) is tuple:
-        return tuple(same.get(id(part), part) for part in found)
-    return same.get(id(found), found)
+    args, kwargs = _with_captured((args, kwargs), view_of)
+    result = getattr(ufunc, method)(*args, **kwargs)
+    if type(result) is tuple:
+        return tuple(originals.get(id(part), part) for part in result)
+    return originals.get(id(result), result)
 
 
 _STATIC = frozenset(
@@ -311,18 +310,18 @@ def _array_function(self: Any, function: Callable[..., Any], types: Any, args: A
     if trace is not None:
         target = args[0] if args and function in WRITING else kwargs.get("out")
         if is_captured(target) or (type(target) is tuple and any(map(is_captured, target))):
-            written(f"np.{function.__name__}")
+            raise from_outside(f"np.{function.__name__}")
         tracer = _first_tracer([args, kwargs])
         quiet = function in _SHOWING or (function in _STATIC and tracer is None)
-        if not quiet and (tracer is not None or not _library(sys._getframe(1))):
-            args, kwargs = _convert((args, kwargs), lambda array: outside(trace, array))
+        if not quiet and (tracer is not None or not _by_library(sys._getframe(1))):
+            args, kwargs = _with_captured((args, kwargs), lambda array: traced_value(trace, array))
             tracer = tracer if tracer is not None else _first_tracer([args, kwargs])
             return tracer.__array_function__(function, types, args, kwargs)  # type: ignore[union-attr]
         if not quiet:
-            taken((args, kwargs), f"np.{function.__name__}")
+            hand_to_library((args, kwargs), f"np.{function.__name__}")
         else:
             frame = sys._getframe(1)
-            _convert((args, kwargs), lambda array: _shape_is_used(array, frame))
+            _with_captured((args, kwargs), lambda array: _shape_is_used(array, frame))
     return np.ndarray.__array_function__(self, function, types, args, kwargs)
 
 
@@ -346,17 +345,15 @@ def _method(name: str, original: Any) -> Callable[..., Any]:
         if trace is None:
             return original(self, *args, **kwargs)
         traced = name in METHODS or hasattr(Tracer, name)
-        if not traced or (_library(sys._getframe(1)) and _first_tracer([args, kwargs]) is None):
-            take(trace, self, what)
+        if not traced or (_by_library(sys._getframe(1)) and _first_tracer([args, kwargs]) is None):
+            use_values(trace, self, what)
             return original(self, *args, **kwargs)
-        value = outside(trace, self)
+        value = traced_value(trace, self)
         if name.startswith("__") and hasattr(Tracer, name):
-            found = getattr(value, name)
-        else:
-            return recorded_or_computed(
-                what, lambda x, *a, **k: getattr(x, name)(*a, **k), original, (value, *args), kwargs
-            )
-        return found(*args, **kwargs)
+            return getattr(value, name)(*args, **kwargs)
+        return recorded_or_computed(
+            what, lambda x, *a, **k: getattr(x, name)(*a, **k), original, (value, *args), kwargs
+        )
 
     method.__name__ = name
     return method
@@ -367,7 +364,7 @@ def _writer(name: str, original: Any) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if active_trace() is not None and sys._getframe(1).f_code.co_name != "__del__":
-            written("an assignment to its items" if name == "__setitem__" else f"ndarray.{name}")
+            raise from_outside("an assignment to its items" if name == "__setitem__" else f"ndarray.{name}")
         return original(self, *args, **kwargs)
 
     method.__name__ = name
@@ -381,17 +378,17 @@ def _attribute(name: str, original: Any) -> property:
         trace = active_trace()
         if trace is None:
             return original.__get__(self)
-        if name in METHODS and not _library(sys._getframe(1)):
-            value = outside(trace, self)
+        if name in METHODS and not _by_library(sys._getframe(1)):
+            value = traced_value(trace, self)
             return recorded_or_computed(
                 f"ndarray.{name}", lambda x: getattr(x, name), original.__get__, (value,), {}
             )
-        take(trace, self, f"ndarray.{name}")
+        use_values(trace, self, f"ndarray.{name}")
         return original.__get__(self)
 
     def write(self: Any, value: Any) -> None:
         if active_trace() is not None:
-            written(f"ndarray.{name}")
+            raise from_outside(f"ndarray.{name}")
         original.__set__(self, value)
 
     return property(read, write)
@@ -408,7 +405,7 @@ def _layout(name: str, original: Any) -> property:
 
     def write(self: Any, value: Any) -> None:
         if active_trace() is not None:
-            written(f"ndarray.{name}")
+            raise from_outside(f"ndarray.{name}")
         original.__set__(self, value)
 
     return property(read, write)
@@ -420,9 +417,13 @@ def _length(self: Any) -> int:
 
 
 def _shape_is_used(array: Any, frame: FrameType) -> None:
+    """The array becomes an input where the user's code (``frame``) asks for its shape: shapes of inputs are
+    compared at each call.
+    """
     trace = active_trace()
     name = frame.f_globals.get("__name__", "")
-    asked = by_user(name) or name == "graphjit.trace.numpy.listed"  # whose functions stand in for NumPy's
+    # functions of `list_arguments` stand in for NumPy's, which the user calls
+    asked = by_user(name) or name == "graphjit.trace.numpy.list_arguments"
     if trace is not None and asked and array.dtype.name in SHORT:
         trace.capture(array)
 
@@ -431,7 +432,7 @@ def _pickling(name: str) -> Callable[..., Any]:
     """What pickle and copy ask for."""
 
     def method(self: Any, *args: Any) -> Any:
-        taken(self, "pickling")
+        hand_to_library(self, "pickling")
         return getattr(plain(self), name)(*args)
 
     return method
@@ -447,10 +448,10 @@ def _copying(name: str, original: Any) -> Callable[..., Any]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_globals.get("__name__") == "copy":
             frame = frame.f_back
-        if frame is None or _library(frame):
-            take(trace, self, "copying")
+        if frame is None or _by_library(frame):
+            use_values(trace, self, "copying")
             return original(self, *args)
-        return METHODS["copy"](outside(trace, self))
+        return METHODS["copy"](traced_value(trace, self))
 
     return method
 

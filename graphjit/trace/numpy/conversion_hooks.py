@@ -1,12 +1,13 @@
-"""NumPy's conversions while a function is traced: ``np.asarray(x)``, ``np.array([x, y])``, ``np.float64(x)``,
-from any caller.
+"""Conversions such as ``np.asarray(x)``, ``np.array([x, y])`` and ``np.float64(x)`` of traced values, whoever
+calls them.
 
-Job: functions that take a traced value and would return an ndarray return the traced value instead, converted
-or copied, so that library code that begins with them (SciPy's mostly does) is traced as far as its operations
-go.
-Input: `put`, from `patches`, around all traces.  Output: nothing.
-Invariant: only calls that hold a traced value, in the thread that traces, see a difference; arrays whose
-values are known are handed to libraries as the ndarrays that they are.
+These are C functions without a protocol. Given a traced value they would ask it for its numbers, which nobody
+knows yet. So while a function is traced they lead to Python: called with a traced value they return it,
+converted or copied. In this way library code that begins with ``np.asarray`` (SciPy's mostly does) is traced
+as far as its operations go.
+
+Only calls that hold a traced value, in the thread that traces, see a difference. A traced value whose numbers
+are known is handed to libraries as an ndarray.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from graphjit.trace.recording.location import in_library
 from graphjit.trace.recording.tracer import Tracer
 
 ORIGINALS: dict[str, Any] = {name: getattr(np, name) for name in FUNCTIONS}
-"""NumPy's own, before `patches` puts anything in their place."""
+"""NumPy's own functions, before `patches` puts anything in their place."""
 
 
 def holds_traced(content: Any) -> bool:
@@ -38,13 +39,15 @@ def holds_traced(content: Any) -> bool:
 
 
 def _conversion(name: str) -> Callable[[Any], Any]:
+    """What makes the Python function behind np.asarray and kin from the original."""
+
     def make(original: Any) -> Any:
         def convert(*args: Any, **kwargs: Any) -> Any:
             if active_trace() is None or not args or not holds_traced(args[0]):
                 return original(*args, **kwargs)
-            known = known_array(args[0])
-            if known is not None and in_library(sys._getframe(1)):
-                return original(known, *args[1:], **kwargs)
+            values = known_array(args[0])
+            if values is not None and in_library(sys._getframe(1)):
+                return original(values, *args[1:], **kwargs)
             return CONVERSIONS[name](*args, **kwargs)
 
         return convert
@@ -53,12 +56,14 @@ def _conversion(name: str) -> Callable[[Any], Any]:
 
 
 def _scalar(kind: type[np.generic]) -> Callable[[Any], Any]:
+    """What makes the Python function behind the constructor of a scalar type from the original."""
+
     def make(original: Any) -> Any:
         def construct(made: type, args: tuple[Any, ...], keywords: Any) -> Any:
             if made is not kind or len(args) != 1 or active_trace() is None or not holds_traced(args[0]):
                 return original(made, args, keywords)
-            found = asarray(args[0], kind)
-            return found if found.ndim else found[()]
+            value = asarray(args[0], kind)
+            return value if value.ndim else value[()]
 
         return construct
 
@@ -76,6 +81,6 @@ def _hooks() -> Hooks:
 
 
 def put(on: bool) -> None:
-    """The hooks in or out."""
+    """Put the hooks in or take them out."""
     if on or _hooks.cache_info().currsize:
         _hooks().put(on)

@@ -1,9 +1,12 @@
-"""Code that runs while a function is traced but is no part of it: signal handlers and finalizers.
+"""Code that runs in the middle of a trace but is no part of the traced function: signal handlers, finalizers.
 
-Job: such code gets plain values, whatever it calls: for its time there is no active trace.
-Input: `plain_handlers()` around a trace; `in_finalizer()` where it matters.  Output: nothing.
-Invariants: handlers are wrapped in the main thread only, where Python runs them, and put back after the trace
-unless somebody replaced them meanwhile; Python's own handler of Ctrl-C stays as it is, since it only raises.
+Python may run a handler or a ``__del__`` between any two lines of the traced function. What they compute must
+not be recorded. So for their time no trace is active (`suspended`), and they get plain values whatever they
+call: `plain_handlers`, around each trace, wraps the signal handlers, and calls of compiled functions ask
+`in_finalizer`.
+
+Handlers are wrapped in the main thread only, where Python runs them, and are put back after the trace unless
+somebody replaced them meanwhile. Python's own handler of Ctrl-C stays as it is, since it only raises.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ def suspended() -> Iterator[None]:
 
 
 def _wrapped(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A signal handler that runs without an active trace."""
+
     @functools.wraps(handler)
     def plain(number: int, frame: FrameType | None) -> Any:
         with suspended():

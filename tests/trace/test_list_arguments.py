@@ -12,7 +12,7 @@ import pytest
 
 import graphjit
 from graphjit.errors import UnsupportedError
-from graphjit.trace.numpy.listed import ListedUfunc
+from graphjit.trace.numpy.list_arguments import UfuncOfLists
 from graphjit.trace.recording.tracer import BOUND, UFUNCS
 
 UNARY = sorted(
@@ -81,7 +81,7 @@ def test_what_is_not_compiled_says_so_for_lists_too() -> None:
     for function in (lambda x: list(np.nditer(x)), lambda x: np.frombuffer(x)):
         with pytest.raises(
             UnsupportedError,
-            match=r"np\.(nditer|frombuffer) of a traced value is not compiled \(at .*test_listed",
+            match=r"np\.(nditer|frombuffer) of a traced value is not compiled \(at .*test_list_arguments",
         ):
             graphjit.jit(function)(np.ones(3))
 
@@ -139,4 +139,4 @@ def test_other_threads_compute_with_numpy() -> None:
 
     graphjit.jit(traced)(1.0)
     assert found == [([3, 5], 11, 5.0)]
-    assert type(ListedUfunc(np.add)) is ListedUfunc
+    assert type(UfuncOfLists(np.add)) is UfuncOfLists

@@ -1,10 +1,9 @@
-"""Something to do once a module has been imported, without importing it.
+"""Run something right after a module is imported, without importing it.
 
-Job: hooks on SciPy and numpy.random, which load late or never.
-Input: a module's name and what to do with it. Output: the call, at once or right after the import that
-somebody else does.
-Invariants: ``importlib.abc`` is not imported, it would bring half of the standard library; the finder on
-``sys.meta_path`` answers for the waited-for modules only, and leaves when none is left.
+SciPy and numpy.random load late or never, and what tracing changes in them must wait for them.
+`when_imported` acts at once if the module is there, else when somebody imports it: until then a finder stands
+on ``sys.meta_path``, answers for the awaited modules only, and leaves when none is left. ``importlib.abc`` is
+not used, because it would bring half of the standard library.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Lists of traced values as arguments of NumPy's functions.
+"""Lists of traced values as arguments of NumPy's functions, such as ``np.logical_and([a, b], c)``.
 
-Job: NumPy makes an object array of a list, so its protocols never see the traced values inside; what follows
-is Python's comparison and truth of single elements, errors without sense, or (``np.logical_and(True, [a,
-b])``) another value. While a function is traced, NumPy's functions and ufuncs that we bind are replaced by
-ones that turn such lists into the arrays they mean.
-Input: nothing.  Output: replacements, put in place by ``patches``.
-Invariants: everybody else gets the originals' results through them; a replaced ufunc equals the original,
-also as a key of a dict.
+NumPy makes an object array of such a list, so its protocols never see the traced values inside; what follows
+are comparisons of single elements, errors without sense, or another value. So while a function is traced,
+NumPy's functions and ufuncs are replaced (`list_patches`, put in place by `patches`) by ones that turn such
+lists into the arrays they mean.
+
+For all other arguments the replacements give the results of the originals. A replaced ufunc equals the
+original, also as a key of a dict.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from graphjit.trace.recording.calls import public_name
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import BOUND, FUNCTIONS, UFUNCS, Tracer, any_tracer, assemble, bound
 
-METHODS = frozenset({"reduce", "accumulate", "reduceat", "outer"})
+_REDUCING = frozenset({"reduce", "accumulate", "reduceat", "outer"})
 
 
 def _holds_traced(values: tuple[Any, ...]) -> bool:
-    """Whether a list or tuple among ``values`` holds traced values."""
+    """Whether a function is traced, and a list or tuple among ``values`` holds traced values."""
     return (
         any(isinstance(value, list | tuple) and any_tracer(value) for value in values)
         and active_trace() is not None
@@ -45,7 +45,7 @@ def _named(replacement: Callable[..., Any], original: Callable[..., Any]) -> Cal
 
 
 def _joined(call: Callable[..., Any]) -> Callable[..., Any]:
-    """``call`` with arrays for such lists."""
+    """``call`` with arrays in place of lists of traced values."""
 
     def joined(*args: Any, **kwargs: Any) -> Any:
         trace = active_trace()
@@ -59,7 +59,7 @@ def _joined(call: Callable[..., Any]) -> Callable[..., Any]:
     return _named(joined, call)
 
 
-class ListedUfunc:
+class UfuncOfLists:
     # A ufunc that takes lists of traced values; its docstring is the ufunc's.
 
     __slots__ = ("_ufunc",)
@@ -75,8 +75,8 @@ class ListedUfunc:
         return self._ufunc(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._ufunc, name)
-        return _joined(found) if name in METHODS else found
+        attribute = getattr(self._ufunc, name)
+        return _joined(attribute) if name in _REDUCING else attribute
 
     @property
     def __doc__(self) -> str | None:  # type: ignore[override]
@@ -87,7 +87,7 @@ class ListedUfunc:
         return np.ufunc
 
     def __eq__(self, other: object) -> bool:
-        return self._ufunc is (other._ufunc if type(other) is ListedUfunc else other)
+        return self._ufunc is (other._ufunc if type(other) is UfuncOfLists else other)
 
     def __hash__(self) -> int:
         return hash(self._ufunc)
@@ -99,8 +99,8 @@ class ListedUfunc:
         return self._ufunc.__name__
 
 
-def _listed(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that calls our implementation for such lists."""
+def _of_lists(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls our implementation for lists of traced values."""
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if _holds_traced((*args, *kwargs.values())):
@@ -133,22 +133,22 @@ def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
     return _named(function, original)
 
 
-def listed_patches(others: frozenset[str]) -> Iterator[tuple[ModuleType, str, Any, Any]]:
-    """(module, name, original, replacement) of everything bound in NumPy; ``others`` of its own module are
-    replaced elsewhere.
+def list_patches(elsewhere: frozenset[str]) -> Iterator[tuple[ModuleType, str, Any, Any]]:
+    """(module, name, original, replacement) of everything in NumPy that takes traced values; the names
+    ``elsewhere`` in its main module are replaced by others.
     """
     for module in (np, np.linalg):
         # What is there already: asking np for the submodules that it names would import them.
         for name, original in [(name, vars(module)[name]) for name in module.__all__ if name in vars(module)]:
-            if module is np and name in others:
+            if module is np and name in elsewhere:
                 continue
             if isinstance(original, np.ufunc):
                 if original in BOUND or original in UFUNCS:
-                    yield module, name, original, ListedUfunc(original)
+                    yield module, name, original, UfuncOfLists(original)
             elif isinstance(original, type) or not callable(original):
                 continue
             elif original in FUNCTIONS:
-                yield module, name, original, _listed(original)
+                yield module, name, original, _of_lists(original)
             elif hasattr(original, "_implementation"):  # it asks its arguments, so its refusal names it
                 yield module, name, original, _joined(original)
     yield np, "iterable", np.iterable, _iterable(np.iterable)
