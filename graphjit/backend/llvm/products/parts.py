@@ -1,15 +1,15 @@
-"""Our own matrix product, a library of native code.
+"""The native parts of products: compiles each on first need, once per process, and registers it.
 
-Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to
-generated modules.
-Input: an element kind, or names of parts. Output: those parts, and the native function ``void (i64 M, i64 N,
+Job: make register tiles, packing, products by rows or dots, and the product of any shape (``gj_gemm_f64``,
+``gj_gemm_f32``) known to the modules of programs that call them.
+Input: an element kind, or names of parts.  Output: those parts, and the native function ``void (i64 M, i64 N,
 i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``: C = A B, or C += A
 B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K
 x N with any strides, in elements.
-Invariants: compiled once per process and kind, on first need; each element of C is the sum of chains of fused
-multiply-adds in the order of k, of some 256 terms each, cut by k alone, so results do not depend on threads,
-packing or strides (of a small C with 4096 terms or more, segments are summed apart, cut by shape alone); C
-overlaps neither A nor B.
+Invariants: parts are made with the limits of this machine, whatever those of the programs that call them;
+each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, cut
+by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more,
+segments are summed apart, cut by shape alone); C overlaps neither A nor B.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from collections.abc import Iterable
 
 from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.products.dots import emit_dots
-from graphjit.backend.llvm.products.pack import emit_pack, emit_transpose, transpose_slot, transpose_symbol
-from graphjit.backend.llvm.products.pack import symbol as pack_symbol
 from graphjit.backend.llvm.products.packed import block_symbol, emit_block, emit_gemm
-from graphjit.backend.llvm.products.room import GIVE, TAKE, emit_room
+from graphjit.backend.llvm.products.panels import (
+    emit_pack,
+    emit_transpose,
+    pack_symbol,
+    transpose_slot,
+    transpose_symbol,
+)
 from graphjit.backend.llvm.products.streamed import emit_rows
-from graphjit.backend.llvm.products.tile import Tile, emit_tile, host_tile
-from graphjit.backend.llvm.products.tile import symbol as tile_symbol
+from graphjit.backend.llvm.products.tile import Tile, emit_tile, host_tile, tile_symbol
+from graphjit.backend.llvm.products.workspace import GIVE, TAKE, emit_workspace
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Module
 
@@ -69,9 +73,9 @@ def needed(name: str) -> tuple[str, ...]:
 
 
 def _emit_part(module: Module, name: str) -> None:
-    found = _PART.fullmatch(name)
-    assert found is not None, name
-    what, kind, lanes, separate, rows, vectors, half = found.groups()
+    match = _PART.fullmatch(name)
+    assert match is not None, name
+    what, kind, lanes, separate, rows, vectors, half = match.groups()
     tile = Tile(kind, int(rows or 0), int(vectors or 0), int(lanes), not separate)
     if what == "tile":
         emit_tile(module, tile, tile.rows, tile.vectors, bool(half))
@@ -104,7 +108,7 @@ def ensure_parts(names: Iterable[str]) -> None:
                 if is_part(other) and other not in _modules and other not in missing
             ]
         if TAKE in module.declared_names:
-            ensure_room()
+            ensure_workspace()
         native = jit.NativeModule(module.render(), library=True)
         for name in missing:
             jit.add_symbol(name, native.address(name))
@@ -145,13 +149,13 @@ def ensure(kind: str) -> None:
             _modules[kind] = module
 
 
-def ensure_room() -> None:
+def ensure_workspace() -> None:
     """Compile what lends memory to products; raises MemoryError when there is none for the first piece."""
     with _lock:
         if TAKE in _modules:
             return
         module = Module("gemm_room")
-        emit_room(module)
+        emit_workspace(module)
         native = _prepared(module)
         for name in (TAKE, GIVE):
             jit.add_symbol(name, native.address(name))
@@ -191,7 +195,7 @@ def _complete(tile: Tile) -> None:
 
 def _make(tile: Tile) -> jit.NativeModule:
     pool.ensure()
-    ensure_room()
+    ensure_workspace()
     text = _product(tile)
     ensure_parts(name for name in text.declared_names if is_part(name))
     return _prepared(text)

@@ -1,30 +1,23 @@
-"""Which register tiles cover a matrix of known shape.
+"""Decides which register tiles cover a matrix of known shape.
 
-Job: choose the height and widths of the tiles, so that little work falls outside the matrix and enough
-accumulators are in flight.
-Input: the shape of C, the number of terms, the machine's tile.  Output: a `Tiling`.
+Job: choose the height and the widths of the tiles, so that little work falls outside the matrix and enough
+accumulators are in flight: the candidate with the fewest estimated cycles.
+Input: the shape of C, the number of terms, the machine's tile and the cycles of its steps (`TileLimits`).
+Output: a `Tiling`.
 Invariant: the choice depends on nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from graphjit.backend.llvm.products.tile import Tile
+from graphjit.limits import TileLimits
 
 MAX_ROWS = 8
 """Each row needs an address register."""
-LATENCY = 4
-"""Cycles that a fused multiply-add takes; one can begin in each."""
-FETCH = 2
-"""Cycles to fetch a vector of B from the second-level cache."""
-HIDDEN = 0.05
-"""Part of the time of loads that shows although multiply-adds outlast them."""
-CALL = 20
-"""Cycles to call a tile and to begin and end it, without its loads and stores."""
-KIND = 0.03
-"""What one more kind of tile must save to be worth compiling."""
 
 
 @dataclass(frozen=True)
@@ -67,46 +60,50 @@ class Tiling:
 
     def kinds(self) -> list[Kind]:
         """Panels by the tile that they use, in order."""
-        found: list[Kind] = []
+        kinds: list[Kind] = []
         for i, panel in enumerate(self.panels):
-            if found and (found[-1].width, found[-1].half) == (panel.width, panel.half):
-                found[-1] = Kind(found[-1].first, i + 1, found[-1].vector, panel.width, panel.half)
+            if kinds and (kinds[-1].width, kinds[-1].half) == (panel.width, panel.half):
+                kinds[-1] = Kind(kinds[-1].first, i + 1, kinds[-1].vector, panel.width, panel.half)
             else:
-                found.append(Kind(i, i + 1, panel.vector, panel.width, panel.half))
-        return found
+                kinds.append(Kind(i, i + 1, panel.vector, panel.width, panel.half))
+        return kinds
 
-    def cycles(self, k: int) -> float:
+    def cycles(self, k: int, limits: TileLimits) -> float:
         """Estimated cycles of one block of ``k`` terms."""
         total = 0.0
         for panel in self.panels:
             vectors = panel.width - 0.5 * panel.half
-            loads = FETCH * vectors + 0.5 * self.rows
+            loads = limits.fetch * vectors + 0.5 * self.rows
             total += (
-                k * (max(self.rows * vectors, loads, LATENCY) + HIDDEN * loads)
-                + CALL
+                k * (max(self.rows * vectors, loads, limits.latency) + limits.hidden * loads)
+                + limits.call
                 + 2 * self.rows * panel.width
             )
-        return total * self.tiles * (1 + KIND * (len(self.kinds()) - 1))
+        return total * self.tiles * (1 + limits.another_kind * (len(self.kinds()) - 1))
 
 
 @lru_cache(maxsize=1024)
-def tiling(tile: Tile, m: int, n: int, k: int, least: int = 1) -> Tiling:
+def choose_tiles(tile: Tile, m: int, n: int, k: int, limits: TileLimits, least: int = 1) -> Tiling:
     """The tiles for C of m by n with k terms at a time; panels are made for ``least`` vectors or more, where
     C has so many.
     """
+    return min(_candidates(tile, m, n, least), key=lambda t: t.cycles(k, limits))
+
+
+def _candidates(tile: Tile, m: int, n: int, least: int) -> Iterator[Tiling]:
+    """Tilings whose accumulators fit the registers."""
     vectors = -(-n // tile.lanes)
     half = tile.lanes >= 4 and (n - 1) % tile.lanes < tile.lanes // 2
-    candidates = []
     for rows in range(1, min(m, MAX_ROWS) + 1):
-        for width in range(min(least, vectors), 2 * tile.vectors + 1):
-            # Accumulators and one row of B must leave a register for A.
-            if width > vectors or (
-                rows * width + width > tile.rows * tile.vectors + tile.vectors and rows * width > 1
-            ):
-                continue
-            for narrow in {False, half}:
-                candidates.append(Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow)))
-    return min(candidates, key=lambda t: t.cycles(k))
+        for width in range(min(least, vectors), min(vectors, 2 * tile.vectors) + 1):
+            if _fits(tile, rows, width):
+                for narrow in {False, half}:
+                    yield Tiling(rows, -(-m // rows), even_panels(vectors, width, narrow))
+
+
+def _fits(tile: Tile, rows: int, width: int) -> bool:
+    """Whether accumulators and one row of B leave a register for A."""
+    return rows * width + width <= tile.rows * tile.vectors + tile.vectors or rows * width == 1
 
 
 def even_panels(vectors: int, width: int, half: bool = False) -> tuple[Panel, ...]:
@@ -115,7 +112,7 @@ def even_panels(vectors: int, width: int, half: bool = False) -> tuple[Panel, ..
     low, more = divmod(vectors, count)
     panels, start = [], 0
     for i in range(count):
-        own = low + (i < more)
-        panels.append(Panel(start, own, half and i == count - 1))
-        start += own
+        size = low + (i < more)
+        panels.append(Panel(start, size, half and i == count - 1))
+        start += size
     return tuple(panels)
