@@ -32,7 +32,7 @@ from graphjit.backend.llvm.products.panels import call_pack, declare_transpose
 from graphjit.backend.llvm.products.plan import Plan, Way
 from graphjit.backend.llvm.products.streamed import ROWS, ROWS_PARAMETERS, declare_rows
 from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, declare_tile
-from graphjit.backend.llvm.products.vectors import Lanes, arguments
+from graphjit.backend.llvm.products.vectors import VectorType, arguments
 from graphjit.backend.llvm.products.workspace import give_workspace, take_workspace
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import DRIVER, HOT, Value, Writer
@@ -86,7 +86,7 @@ class _Block(Writer):
         attributes = HOT if plan.way is Way.WRITTEN_OUT else DRIVER
         super().__init__(module, name, [("ptr", "context"), ("i64", "block")], attributes=attributes)
         self.plan, self.tile, self.tiling = plan, plan.tile, plan.tiling
-        self.size, self.vector_bytes = plan.tile.size, plan.tile.whole.nbytes
+        self.size, self.vector_bytes = plan.tile.size, plan.tile.vector.nbytes
         self.product = p = plan.product
         self.a, self.b, self.c, partial = (self.load("ptr", self.at("%context", 8 * i)) for i in range(4))
         self.borrows = plan.packed_bytes > module.limits.products.packed_on_stack
@@ -241,27 +241,27 @@ class _WrittenOutBlock(_Block):
     def block(self) -> None:
         """Each product of the batch: all of its rows, or a loop over them."""
         p = self.product
-        lanes = Lanes(self.tile.kind, p.n, self.tile.fused)
-        lanes.declare_multiply_add(self.module)
+        vector = VectorType(self.tile.kind, p.n, self.tile.fused)
+        vector.declare_multiply_add(self.module)
         with each(self, self.batches) as element:
             a, b, c = self.operand(0, element), self.operand(1, element), self.result(element)
-            right = [lanes.load(self, self.at(b, term * p.rhs[0] * self.size)) for term in range(p.k)]
+            right = [vector.load(self, self.at(b, term * p.rhs[0] * self.size)) for term in range(p.k)]
             if p.m * p.k <= self.module.limits.products.written_rows:
                 for row in range(p.m):
-                    self.one_row(lanes, row, a, right, c)
+                    self.one_row(vector, row, a, right, c)
             else:
                 with self.loop(0, p.m) as index:
-                    self.one_row(lanes, index, a, right, c)
+                    self.one_row(vector, index, a, right, c)
 
-    def one_row(self, lanes: Lanes, row: Value, a: str, right: list[str], c: str) -> None:
+    def one_row(self, vector: VectorType, row: Value, a: str, right: list[str], c: str) -> None:
         """One row of C from one of A and all of B."""
         p, size = self.product, self.size
         total = "zeroinitializer"
         first = self.at(a, times(self, row, p.lhs[0] * size))
-        for term, column in enumerate(right):
-            factor = self.load(lanes.element, self.at(first, term * p.lhs[1] * size), size)
-            total = lanes.multiply_add(self, lanes.spread(self, factor), column, total)
-        lanes.store(self, total, self.at(c, times(self, row, p.n * size)))
+        for term, row_of_b in enumerate(right):
+            factor = self.load(vector.element, self.at(first, term * p.lhs[1] * size), size)
+            total = vector.multiply_add(self, vector.spread(self, factor), row_of_b, total)
+        vector.store(self, total, self.at(c, times(self, row, p.n * size)))
 
 
 class _StreamedBlock(_Block):

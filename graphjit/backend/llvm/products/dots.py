@@ -55,7 +55,7 @@ def emit_dots(module: Module, tile: Tile, columns: int) -> None:
     whole = w.op(f"and i64 %k, {-tile.lanes}")
     sums = w.sum_whole_vectors(whole)
     # The last vector may be empty: masked lanes multiply zero by zero.
-    mask = tile.whole.below(w, tile.whole.spread_index(w, w.sub("%k", whole)))
+    mask = tile.vector.below(w, tile.vector.spread_index(w, w.sub("%k", whole)))
     totals = w.add_products(w.mul(whole, tile.size), sums, mask)
     w.store_sums(totals)
     w.finish()
@@ -66,9 +66,9 @@ class _DotsWriter(Writer):
 
     def __init__(self, module: Module, tile: Tile, columns: int) -> None:
         super().__init__(module, dots_symbol(tile, columns), DOTS_PARAMETERS, attributes=HOT)
-        self.tile, self.lanes = tile, tile.whole
-        self.lanes.declare_multiply_add(module)
-        self.lanes.declare_load(module)
+        self.tile, self.vector = tile, tile.vector
+        self.vector.declare_multiply_add(module)
+        self.vector.declare_load(module)
         self.a, self.b, self.c = ["%a"], ["%b"], ["%c"]
         for i in range(1, rows_at_once(columns)):
             inside = self.test("slt", i, "%m")
@@ -84,7 +84,7 @@ class _DotsWriter(Writer):
         self.do(f"br label %{head}")
         fn.start(head)
         index = fn.phi("i64")
-        phis = [[fn.phi(self.lanes.vector) for _ in self.b] for _ in self.a]
+        phis = [[fn.phi(self.vector.text) for _ in self.b] for _ in self.a]
         sums = [[phi.name for phi in row] for row in phis]
         index.add("0", before)
         self.do(f"br i1 {self.test('slt', index.name, whole)}, label %{body}, label %{done}")
@@ -106,11 +106,11 @@ class _DotsWriter(Writer):
         for row, old in zip(self.a, sums, strict=True):
             left = self._terms(row, offset, mask)
             pairs = zip(right, old, strict=True)
-            totals.append([self.lanes.multiply_add(self, left, column, total) for column, total in pairs])
+            totals.append([self.vector.multiply_add(self, left, column, total) for column, total in pairs])
         return totals
 
     def _terms(self, row: str, offset: str, mask: str) -> str:
-        return self.lanes.load(self, self.at(row, offset), mask)
+        return self.vector.load(self, self.at(row, offset), mask)
 
     def store_sums(self, totals: list[list[str]]) -> None:
         """Each element of C is the sum of the lanes of its total."""

@@ -93,17 +93,17 @@ def emit_pack(module: Module, tile: Tile) -> None:
 
 def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
     """Rows that are contiguous in the source: whole vectors, the last one masked."""
-    lanes, size = tile.whole, tile.size
-    lanes.declare_load(w.module)
-    last = w.mul(w.div(w.sub("%n", 1), lanes.count), lanes.count)
-    mask = lanes.below(w, lanes.spread_index(w, w.sub("%n", last)))
+    of, size = tile.vector, tile.size
+    of.declare_load(w.module)
+    last = w.mul(w.div(w.sub("%n", 1), of.lanes), of.lanes)
+    mask = of.below(w, of.spread_index(w, w.sub("%n", last)))
     with w.loop(0, "%k") as k:
         source, target = w.at("%from", w.mul(k, "%rs")), w.at("%to", w.mul(k, step))
-        with w.loop(0, last, lanes.count) as j:
+        with w.loop(0, last, of.lanes) as j:
             place = w.mul(j, size)
-            lanes.store(w, lanes.load(w, w.at(source, place)), w.at(target, place))
+            of.store(w, of.load(w, w.at(source, place)), w.at(target, place))
         place = w.mul(last, size)
-        lanes.store(w, lanes.load(w, w.at(source, place), mask), w.at(target, place))
+        of.store(w, of.load(w, w.at(source, place), mask), w.at(target, place))
 
 
 def _side(tile: Tile) -> int:

@@ -65,8 +65,8 @@ def emit_rows(module: Module, tile: Tile, rows: int, several: bool) -> None:
     with w.loop(start, whole, lanes) as column:
         w.columns(w.mul(column, size), 1)
     with w.when(w.test("slt", whole, "%n")):
-        left = tile.whole.spread_index(w, w.sub("%n", whole))
-        w.columns(w.mul(whole, size), 1, tile.whole.below(w, left))
+        left = tile.vector.spread_index(w, w.sub("%n", whole))
+        w.columns(w.mul(whole, size), 1, tile.vector.below(w, left))
     w.finish()
 
 
@@ -75,10 +75,10 @@ class _RowsWriter(Writer):
 
     def __init__(self, module: Module, tile: Tile, rows: int, several: bool) -> None:
         super().__init__(module, rows_symbol(tile, rows, several), ROWS_PARAMETERS, attributes=HOT)
-        self.tile, self.lanes, self.several = tile, tile.whole, several
-        self.lanes.declare_multiply_add(module)
-        self.lanes.declare_load(module)
-        self.lanes.declare_store(module)
+        self.tile, self.vector, self.several = tile, tile.vector, several
+        self.vector.declare_multiply_add(module)
+        self.vector.declare_load(module)
+        self.vector.declare_store(module)
         self.streams = ["%b"]
         for _ in range(1, rows):
             self.streams.append(self.at(self.streams[-1], "%ldb"))
@@ -90,13 +90,13 @@ class _RowsWriter(Writer):
     def factor(self, a: str, row: int) -> str:
         """An element of a row of A, by which a row of B is multiplied, in all lanes."""
         value = self.load(self.tile.element, self.at(a, self.mul("%cs", row)), self.tile.size)
-        return self.lanes.spread(self, value)
+        return self.vector.spread(self, value)
 
     def columns(self, place: str, vectors: int, mask: str = "") -> None:
         """``vectors`` neighbouring vectors of every row of C, ``place`` bytes from its beginning."""
-        step = self.lanes.nbytes
+        step = self.vector.nbytes
         right = [
-            [self.lanes.load(self, self.at(self.at(stream, place), v * step), mask) for v in range(vectors)]
+            [self.vector.load(self, self.at(self.at(stream, place), v * step), mask) for v in range(vectors)]
             for stream in self.streams
         ]
         if self.several and not mask:
@@ -115,23 +115,23 @@ class _RowsWriter(Writer):
         for stream in self.streams:
             ahead = self.at(self.at(stream, place), self.following)
             for v in range(vectors):
-                fetch(self, self.at(ahead, v * self.lanes.nbytes))
+                fetch(self, self.at(ahead, v * self.vector.nbytes))
 
     def _add_rows(self, target: str, right: list[list[str]], factor: Callable[[int], str], mask: str) -> None:
         """Vectors of one row of C (+)= factors times the vectors ``right`` of the rows of B."""
-        vec = self.lanes.vector
-        pointers = [self.at(target, v * self.lanes.nbytes) for v in range(len(right[0]))]
+        vec = self.vector.text
+        pointers = [self.at(target, v * self.vector.nbytes) for v in range(len(right[0]))]
         totals = [
             self.op(
-                f"select i1 %continue, {vec} {self.lanes.load(self, pointer, mask)}, {vec} zeroinitializer"
+                f"select i1 %continue, {vec} {self.vector.load(self, pointer, mask)}, {vec} zeroinitializer"
             )
             for pointer in pointers
         ]
         for row, vectors in enumerate(right):
             spread = factor(row)
             totals = [
-                self.lanes.multiply_add(self, spread, vector, total)
+                self.vector.multiply_add(self, spread, vector, total)
                 for vector, total in zip(vectors, totals, strict=True)
             ]
         for total, pointer in zip(totals, pointers, strict=True):
-            self.lanes.store(self, total, pointer, mask)
+            self.vector.store(self, total, pointer, mask)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.products.vectors import Lanes, declare_fetch, fetch
+from graphjit.backend.llvm.products.vectors import VectorType, declare_fetch, fetch
 from graphjit.backend.llvm.writing.text import Module, Phi
 from graphjit.backend.llvm.writing.writer import HOT, Writer
 from graphjit.machine import machine
@@ -51,17 +51,17 @@ class Tile:
     @property
     def element(self) -> str:
         """LLVM's element type."""
-        return self.whole.element
+        return self.vector.element
 
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return self.whole.size
+        return self.vector.size
 
     @property
-    def whole(self) -> Lanes:
+    def vector(self) -> VectorType:
         """Vectors that fill a register."""
-        return Lanes(self.kind, self.lanes, self.fused)
+        return VectorType(self.kind, self.lanes, self.fused)
 
     @property
     def columns(self) -> int:
@@ -117,12 +117,12 @@ class _TileWriter(Writer):
     def __init__(self, module: Module, tile: Tile, rows: int, vectors: int, half: bool) -> None:
         super().__init__(module, tile_symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
         self.tile, self.rows = tile, rows
-        whole = tile.whole
-        last = Lanes(tile.kind, tile.lanes // 2, tile.fused) if half else whole
-        self.row = [whole] * (vectors - 1) + [last]
+        full = tile.vector
+        last = VectorType(tile.kind, tile.lanes // 2, tile.fused) if half else full
+        self.row = [full] * (vectors - 1) + [last]
         """The vectors of a row; the last one is masked."""
-        for lanes in self.row:
-            lanes.declare_multiply_add(module)
+        for of in self.row:
+            of.declare_multiply_add(module)
         last.declare_load(module)
         last.declare_store(module)
         self.mask = last.below(self, last.spread_index(self, "%n"))
@@ -153,7 +153,7 @@ class _TileWriter(Writer):
 
     def _place(self, row: str, v: int) -> tuple[str, str]:
         """Where vector ``v`` of a row lies, and its mask."""
-        return self.at(row, v * self.tile.whole.nbytes), self.mask if v == len(self.row) - 1 else ""
+        return self.at(row, v * self.tile.vector.nbytes), self.mask if v == len(self.row) - 1 else ""
 
     def sum_terms(self) -> list[list[str]]:
         """The loop over k; gives the sums, by row and vector."""
@@ -162,7 +162,7 @@ class _TileWriter(Writer):
         self.do(f"br label %{head}")
         fn.start(head)
         left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
-        sums = [[fn.phi(lanes.vector) for lanes in self.row] for _ in range(self.rows)]
+        sums = [[fn.phi(of.text) for of in self.row] for _ in range(self.rows)]
         left.add("%k", begin)
         offset.add("0", begin)
         b.add("%b", begin)
@@ -188,10 +188,10 @@ class _TileWriter(Writer):
     def _add_term(self, i: int, offset: str, right: list[str], sums: list[Phi], head: str) -> list[str]:
         """One term of row ``i``: an element of A times a row of B, added to the sums."""
         value = self.load(self.tile.element, self.at(self.a[i], offset), self.tile.size)
-        spread = {lanes: lanes.spread(self, value) for lanes in dict.fromkeys(self.row)}
+        spread = {of: of.spread(self, value) for of in dict.fromkeys(self.row)}
         totals = []
-        for lanes, column, phi in zip(self.row, right, sums, strict=True):
-            totals.append(lanes.multiply_add(self, spread[lanes], column, phi.name))
+        for of, column, phi in zip(self.row, right, sums, strict=True):
+            totals.append(of.multiply_add(self, spread[of], column, phi.name))
             phi.add(totals[-1], head)
         return totals
 
@@ -204,7 +204,7 @@ class _TileWriter(Writer):
         before = [[self.load_vector(row, v) for v in vectors] for row in self.c]
         for row, old, new in zip(self.c, before, totals, strict=True):
             for v in vectors:
-                total = self.op(f"fadd {self.row[v].vector} {old[v]}, {new[v]}")
+                total = self.op(f"fadd {self.row[v].text} {old[v]}, {new[v]}")
                 self.store_vector(total, row, v)
         self.do("ret void")
         fn.start(first)

@@ -21,11 +21,11 @@ def arguments(parameters: Sequence[tuple[str, str]], values: Sequence[Value]) ->
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """Vectors of ``count`` elements of ``kind`` ("f64" or "f32")."""
+class VectorType:
+    """Vectors of ``lanes`` elements of ``kind`` ("f64" or "f32")."""
 
     kind: str
-    count: int
+    lanes: int
     fused: bool
 
     @cached_property
@@ -41,33 +41,31 @@ class Lanes:
     @cached_property
     def nbytes(self) -> int:
         """Bytes of a vector."""
-        return self.count * self.size
+        return self.lanes * self.size
 
     @cached_property
-    def vector(self) -> str:
+    def text(self) -> str:
         """LLVM's vector type."""
-        return f"<{self.count} x {self.element}>"
+        return f"<{self.lanes} x {self.element}>"
 
     @cached_property
     def short(self) -> str:
         """The vector type in names of intrinsics: ``v8f64``."""
-        return f"v{self.count}{self.kind}"
+        return f"v{self.lanes}{self.kind}"
 
     def declare_multiply_add(self, module: Module) -> None:
         """Declare what `multiply_add` calls."""
-        name, vec = f"fma.{self.short}", self.vector
+        name, vec = f"fma.{self.short}", self.text
         module.declare(name, f"declare {vec} @llvm.{name}({vec}, {vec}, {vec})")
 
     def declare_load(self, module: Module) -> None:
         """Declare what `load` calls for masked lanes."""
-        form = f"ptr, i32, <{self.count} x i1>, {self.vector}"
-        module.declare(
-            f"load.{self.short}", f"declare {self.vector} @llvm.masked.load.{self.short}.p0({form})"
-        )
+        form = f"ptr, i32, <{self.lanes} x i1>, {self.text}"
+        module.declare(f"load.{self.short}", f"declare {self.text} @llvm.masked.load.{self.short}.p0({form})")
 
     def declare_store(self, module: Module) -> None:
         """Declare what `store` calls for masked lanes."""
-        form = f"{self.vector}, ptr, i32, <{self.count} x i1>"
+        form = f"{self.text}, ptr, i32, <{self.lanes} x i1>"
         module.declare(f"store.{self.short}", f"declare void @llvm.masked.store.{self.short}.p0({form})")
 
     def spread(self, w: Writer, value: str) -> str:
@@ -80,36 +78,36 @@ class Lanes:
 
     def below(self, w: Writer, bounds: str) -> str:
         """The mask, with its type, of the lanes whose number is below ``bounds`` (of `spread_index`)."""
-        numbers = ", ".join(f"i64 {i}" for i in range(self.count))
-        return f"<{self.count} x i1> " + w.op(f"icmp ult <{self.count} x i64> <{numbers}>, {bounds}")
+        numbers = ", ".join(f"i64 {i}" for i in range(self.lanes))
+        return f"<{self.lanes} x i1> " + w.op(f"icmp ult <{self.lanes} x i64> <{numbers}>, {bounds}")
 
     def _spread(self, w: Writer, element: str, value: str) -> str:
-        of = f"<{self.count} x {element}>"
+        of = f"<{self.lanes} x {element}>"
         one = w.op(f"insertelement {of} poison, {element} {value}, i32 0")
-        return w.op(f"shufflevector {of} {one}, {of} poison, <{self.count} x i32> zeroinitializer")
+        return w.op(f"shufflevector {of} {one}, {of} poison, <{self.lanes} x i32> zeroinitializer")
 
     def load(self, w: Writer, pointer: str, mask: str = "") -> str:
         """Neighbouring elements; zeros in lanes that a mask leaves out."""
         if not mask:
-            return w.load(self.vector, pointer, self.size)
+            return w.load(self.text, pointer, self.size)
         return w.op(
-            f"call {self.vector} @llvm.masked.load.{self.short}.p0("
-            f"ptr {pointer}, i32 {self.size}, {mask}, {self.vector} zeroinitializer)"
+            f"call {self.text} @llvm.masked.load.{self.short}.p0("
+            f"ptr {pointer}, i32 {self.size}, {mask}, {self.text} zeroinitializer)"
         )
 
     def store(self, w: Writer, value: str, pointer: str, mask: str = "") -> None:
         """Neighbouring elements, without those that a mask leaves out."""
         if not mask:
-            w.store(self.vector, value, pointer, self.size)
+            w.store(self.text, value, pointer, self.size)
             return
         w.do(
             f"call void @llvm.masked.store.{self.short}.p0("
-            f"{self.vector} {value}, ptr {pointer}, i32 {self.size}, {mask})"
+            f"{self.text} {value}, ptr {pointer}, i32 {self.size}, {mask})"
         )
 
     def multiply_add(self, w: Writer, x: str, y: str, total: str) -> str:
         """x * y + total."""
-        vec = self.vector
+        vec = self.text
         if self.fused:
             return w.op(f"call {vec} @llvm.fma.{self.short}({vec} {x}, {vec} {y}, {vec} {total})")
         return w.op(f"fadd {vec} {w.op(f'fmul {vec} {x}, {y}')}, {total}")
