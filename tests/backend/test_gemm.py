@@ -52,11 +52,11 @@ SHAPES = [
 def native(kind: str, tile: str = "") -> Callable[..., None]:
     """The product as a Python callable on addresses."""
     if tile:
-        module = parts.build(TILES[tile](kind))
+        module = parts.build_product(TILES[tile](kind))
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
         address = module.address(parts.SYMBOL[kind])
     else:
-        address = parts.address(kind)
+        address = parts.product_address(kind)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(
         address
@@ -304,7 +304,7 @@ def test_calls_from_several_python_threads() -> None:
 
 
 def test_product_inside_a_parallel_block() -> None:
-    parts.ensure("f64")
+    parts.ensure_product("f64")
     pool.configure(3)
     m, n, k, blocks = 60, 50, 70, 12
     module = jit.NativeModule(
@@ -432,5 +432,5 @@ def test_blas_runs_one_thread_per_call() -> None:
 
 
 def test_one_compile_per_kind() -> None:
-    assert parts.address("f64") == parts.address("f64")
-    assert parts.address("f64") != parts.address("f32")
+    assert parts.product_address("f64") == parts.product_address("f64")
+    assert parts.product_address("f64") != parts.product_address("f32")

@@ -8,6 +8,7 @@ import ctypes
 import itertools
 import mmap
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.limits import Limits, host_limits
+from graphjit.machine import machine
 
 LIMITS = host_limits()
 ALL_STREAM = LIMITS.changed(products={"far_bytes": 0, "in_place_bytes": 0}, streams={"wide": 1, "sums": 48})
@@ -238,6 +240,19 @@ def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path
     if path in ("segments", "swapped"):
         assert found.cuts.segments > 1
     check(a, b, multiply(a, b, counts=(1, 2, 3, 8)))
+
+
+def test_sizes_follow_the_second_level_cache() -> None:
+    def of(*caches: int) -> tuple[int, ...]:
+        sizes = Limits.of(replace(machine(), caches=caches)).products  # type: ignore[arg-type]
+        return sizes.in_place_bytes, sizes.group_bytes, sizes.cache_bytes, sizes.far_bytes
+
+    usual = (128 << 10, 512 << 10, 1 << 20, 4 << 20)
+    assert of(32 << 10, 1 << 20, 32 << 20) == usual
+    assert of(32 << 10, 256 << 10, 8 << 20) == tuple(size // 4 for size in usual)
+    for nonsense in (0, -1, 4096):
+        assert of(0, nonsense, 0) == usual
+    assert of(128 << 10, 1 << 30, 1 << 30)[2] == 4 << 20  # shared by many cores
 
 
 def test_the_library_takes_what_repays_packing() -> None:

@@ -158,10 +158,10 @@ def test_products_without_workspace_give_the_same(kind: str) -> None:
     module = Module("refused")
     emit_gemm(module, host_tile(kind))
     emit_block(module, host_tile(kind))
-    parts.ensure(kind)
+    parts.ensure_product(kind)
     native = jit.NativeModule(module.render().replace(TAKE, refuse("test_no_workspace")))
     ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))()
-    parts.address(kind)  # compiles all tiles
+    parts.product_address(kind)  # compiles all tiles
     block = block_symbol(host_tile(kind))
     nbytes = 8 * host_tile(kind).vectors
     ctypes.memmove(native.address(f"{block}_tiles"), parts._modules[block].address(f"{block}_tiles"), nbytes)
@@ -170,7 +170,7 @@ def test_products_without_workspace_give_the_same(kind: str) -> None:
     dtype = np.float64 if kind == "f64" else np.float32
     a, b = normal(300, 200).astype(dtype), normal(300, 250).astype(dtype)
     results = []
-    for address in (native.address(parts.SYMBOL[kind]), parts.address(kind)):
+    for address in (native.address(parts.SYMBOL[kind]), parts.product_address(kind)):
         c = np.zeros((200, 250), dtype)
         form(address)(200, 250, 300, a.ctypes.data, 1, 200, b.ctypes.data, 250, 1, c.ctypes.data, 250, 0)
         results.append(c.tobytes())

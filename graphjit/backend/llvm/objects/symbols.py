@@ -19,8 +19,8 @@ PROVIDERS: dict[str, Callable[[], object]] = {
     interrupts.SYMBOL: interrupts.ensure,
     "gj_take_room": parts.ensure_workspace,
     "gj_give_room": parts.ensure_workspace,
-    "gj_gemm_f64": lambda: parts.ensure("f64"),
-    "gj_gemm_f32": lambda: parts.ensure("f32"),
+    "gj_gemm_f64": lambda: parts.ensure_product("f64"),
+    "gj_gemm_f32": lambda: parts.ensure_product("f32"),
 }
 _ready: set[str] = set()
 
@@ -30,7 +30,7 @@ def provide(module: Module) -> None:
     into one module.
     """
     names = module.declared_names
-    parts.ensure_parts(part for name in names for part in parts.needed(name))
+    parts.ensure_parts(part for name in names for part in parts.parts_for(name))
     library.provide(*filter(library.is_routine, names))
     for name in names:
         if name in PROVIDERS and name not in _ready:

@@ -37,8 +37,10 @@ from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Module
 
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
-"""Native name of the product per element kind."""
+"""Native names of the product of any shape, by kind of element."""
 
+# What a part is, and its shape: gj_tile_f64x8_6x4h is a tile of 6 rows by 4 vectors, the last one half as
+# wide.
 _PART = re.compile(r"gj_(pack|transpose|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
@@ -48,12 +50,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def _product(tile: Tile) -> Module:
-    module = Module(f"gemm_{tile.kind}")
-    emit_gemm(module, tile)
-    return module
-
-
 def is_part(name: str) -> bool:
     """Whether ``name`` is that of a register tile, packing, transposing, products by rows or dots, or the
     function of a block.
@@ -61,9 +57,9 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
-def needed(name: str) -> tuple[str, ...]:
-    """The parts that a module calls which calls ``name``: a part itself, or those of the product of that
-    name.
+def parts_for(name: str) -> tuple[str, ...]:
+    """The parts to compile before a module that declares ``name`` is linked: a part itself, or what the
+    product of any shape calls.
     """
     kinds = {symbol: kind for kind, symbol in SYMBOL.items()}
     if name in kinds:
@@ -92,8 +88,8 @@ def _emit_part(module: Module, name: str) -> None:
 
 
 def ensure_parts(names: Iterable[str]) -> None:
-    """Compile the parts that have these names, and those that they call, in one module where they are
-    missing; a name says all of a part's shape.
+    """Compile the parts of these names that are missing, and those that they call, as one module; a name says
+    all of a part's shape.
     """
     with _lock:
         missing = [name for name in dict.fromkeys(names) if name not in _modules]
@@ -122,9 +118,8 @@ def _connect(tile: Tile) -> None:
 
     def put(owner: str, table: str, slot: int, part: str) -> None:
         if owner in _modules and part in _modules:
-            ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot).value = _modules[
-                part
-            ].address(part)
+            entry = ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot)
+            entry.value = _modules[part].address(part)
 
     block = block_symbol(tile)
     for vectors in range(1, tile.vectors + 1):
@@ -132,9 +127,9 @@ def _connect(tile: Tile) -> None:
     put(pack_symbol(tile), transpose_slot(tile), 0, transpose_symbol(tile))
 
 
-def ensure(kind: str) -> None:
-    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs
-    anything.
+def ensure_product(kind: str) -> None:
+    """Compile the product of any shape for ``kind`` ("f64" or "f32") and register its symbol; only the first
+    call costs anything.
 
     Its callers see to it that the tiles for their columns are there (`packed.declare_tiles`).
 
@@ -144,9 +139,9 @@ def ensure(kind: str) -> None:
         return
     with _lock:
         if kind not in _modules:
-            module = _make(host_tile(kind))
-            jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
-            _modules[kind] = module
+            native = _product(host_tile(kind))
+            jit.add_symbol(SYMBOL[kind], native.address(SYMBOL[kind]))
+            _modules[kind] = native
 
 
 def ensure_workspace() -> None:
@@ -164,22 +159,21 @@ def ensure_workspace() -> None:
 
 def _prepared(module: Module) -> jit.NativeModule:
     """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
-    native = jit.NativeModule(
-        module.render(), opt=0, library=True
-    )  # it decides and calls; what loops over tiles is a part
+    # It decides and calls, so better code would be no faster; what loops over tiles is a part.
+    native = jit.NativeModule(module.render(), opt=0, library=True)
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
         raise MemoryError("no memory for the buffers of matrix products")
     return native
 
 
-def build(tile: Tile) -> jit.NativeModule:
+def build_product(tile: Tile) -> jit.NativeModule:
     """The product for one tile shape as native code, ready to be called for any shape.
 
     Raises MemoryError when there is no memory for its buffers.
     """
-    made = _make(tile)
+    native = _product(tile)
     _complete(tile)
-    return made
+    return native
 
 
 def _complete(tile: Tile) -> None:
@@ -193,16 +187,18 @@ def _complete(tile: Tile) -> None:
     _connect(tile)
 
 
-def _make(tile: Tile) -> jit.NativeModule:
+def _product(tile: Tile) -> jit.NativeModule:
+    """The product with the parts that it calls by name, without tiles."""
     pool.ensure()
     ensure_workspace()
-    text = _product(tile)
-    ensure_parts(name for name in text.declared_names if is_part(name))
-    return _prepared(text)
+    module = Module(f"gemm_{tile.kind}")
+    emit_gemm(module, tile)
+    ensure_parts(name for name in module.declared_names if is_part(name))
+    return _prepared(module)
 
 
-def address(kind: str) -> int:
+def product_address(kind: str) -> int:
     """Address of the native product, ready for any shape."""
-    ensure(kind)
+    ensure_product(kind)
     _complete(host_tile(kind))
     return _modules[kind].address(SYMBOL[kind])

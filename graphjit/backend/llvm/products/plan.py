@@ -3,8 +3,8 @@
 Job: choose the `Way` of one product, or leave it to the product of any shape (`packed.py`).
 Input: shape and strides (`Matrices`), the machine's register tile, and the limits.  Output: a `Plan`, or
 None for the product of any shape.
-Invariants: what a block is, which tiles are used and in which order k is summed are functions of shape and
-storage order alone, so results do not depend on the number of threads.
+Invariants: on one machine, what a block is, which tiles are used and in which order k is summed are functions
+of shape and storage order alone, so results do not depend on the number of threads.
 
     plan(Matrices(1, 4096, 4096, (4096, 1), (4096, 1)), host_tile("f64"), limits).way   # Way.STREAMED
 """
