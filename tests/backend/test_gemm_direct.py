@@ -22,10 +22,11 @@ from graphjit.backend.llvm.products.tile import Tile, host_tile
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
-from graphjit.limits import Limits, host_limits
-from graphjit.machine import machine
+from graphjit.limits import Limits
+from graphjit.machine import CACHES, machine
 
-LIMITS = host_limits()
+LIMITS = Limits.of(replace(machine(), caches=CACHES))
+"""Those of a machine with usual caches, so that every shape takes the path that its test is about."""
 ALL_STREAM = LIMITS.changed(products={"far_bytes": 0, "in_place_bytes": 0}, streams={"wide": 1, "sums": 48})
 """A few rows times any matrix of some columns stream it."""
 DTYPE = {"f64": np.float64, "f32": np.float32}
@@ -78,13 +79,13 @@ def multiply(
     limits: Limits = LIMITS,
 ) -> np.ndarray:
     """The product by generated code, which must be the same for each number of threads."""
-    found = planned(a, b, tile, limits)
-    assert found is not None
+    chosen = planned(a, b, tile, limits)
+    assert chosen is not None
     module = Module("direct", limits)
-    emit_direct(module, "product", found)
+    emit_direct(module, "product", chosen)
     fn = Function(module, "run", "void", [("ptr", "%a"), ("ptr", "%b"), ("ptr", "%c")])
     bases = ["%a", "%b", "%c"]
-    call_direct(Writer.within(fn), "product", found, [bases[i] for i in found.order])
+    call_direct(Writer.within(fn), "product", chosen, [bases[i] for i in chosen.order])
     fn.do("ret void")
     module.add_function(fn)
     symbols.provide(module)
@@ -118,14 +119,14 @@ def operands(
     """Random operands, stored transposed on request; NaN stands between the rows of A and B."""
     rng = np.random.default_rng([m, n, k, batch])
     lead = (batch,) if batch else ()
-    found = []
+    pair = []
     for rows, columns, turned in ((m, k, left), (k, n, right)):
         stored = (columns, rows) if turned else (rows, columns)
         base = np.full((*lead, stored[0], stored[1] + 3), np.nan, DTYPE[kind])
         view = base[..., : stored[1]]
         view[...] = rng.standard_normal((*lead, *stored))
-        found.append(view.swapaxes(-1, -2) if turned else view)
-    return found[0], found[1]
+        pair.append(view.swapaxes(-1, -2) if turned else view)
+    return pair[0], pair[1]
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -150,10 +151,10 @@ def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
         (9, 64, 101), (2, 3, 5), (64, 127, 300), (False, True), (0, 3)
     ):
         a, b = operands(kind, m, n, k, False, right, batch)
-        found = planned(a, b, tile)
-        assert found is not None
-        used += found.way is Way.DOTS
-        if found.way is Way.DOTS:
+        chosen = planned(a, b, tile)
+        assert chosen is not None
+        used += chosen.way is Way.DOTS
+        if chosen.way is Way.DOTS:
             check(a, b, multiply(a, b, tile=tile, counts=(1, 3)))
     assert bool(used) == (TILES[tile](kind).lanes >= 8)
 
@@ -168,9 +169,9 @@ def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:
     sizes = (lanes, 2 * lanes + 1, 3 * lanes, 7 * lanes - 1, 40 * lanes + 3)
     for m, n, k, left, batch in itertools.product((2, 7, rows), sizes, (1, 8, 21), (False, True), (0, 3)):
         a, b = operands(kind, m, n, k, left, False, batch)
-        found = planned(a, b, tile, ALL_STREAM)
-        assert found is not None
-        assert found.way is Way.STREAMED
+        chosen = planned(a, b, tile, ALL_STREAM)
+        assert chosen is not None
+        assert chosen.way is Way.STREAMED
         check(a, b, multiply(a, b, tile=tile, counts=(1, 3), limits=ALL_STREAM))
     narrow = planned(*operands(kind, rows + 1, 40 * lanes, 21), tile, ALL_STREAM)
     assert narrow is None or narrow.way is not Way.STREAMED
@@ -231,14 +232,16 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
 )
 def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path: str) -> None:
     m, n, k = shape
+    if path == "dots" and n >= host_tile(kind).lanes // 2:
+        pytest.skip("vectors of this machine are too short for dot products to pay")
     a, b = operands(kind, m, n, k, left=n == 1, right=path == "packed")
-    found = planned(a, b)
-    assert found is not None
-    assert found.packs == (path in ("packed", "dots"))
-    assert (found.way is Way.STREAMED) == (path == "streams")
-    assert (found.way is Way.DOTS) == (path == "dots")
+    chosen = planned(a, b)
+    assert chosen is not None
+    assert chosen.packs == (path in ("packed", "dots"))
+    assert (chosen.way is Way.STREAMED) == (path == "streams")
+    assert (chosen.way is Way.DOTS) == (path == "dots")
     if path in ("segments", "swapped"):
-        assert found.cuts.segments > 1
+        assert chosen.cuts.segments > 1
     check(a, b, multiply(a, b, counts=(1, 2, 3, 8)))
 
 
@@ -266,8 +269,8 @@ def test_what_packs_cuts_no_terms():
     for kind in ("f64", "f32"):
         for k in (2048, 4096, 8192):
             for n in (2, 3, 4):
-                found = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind), LIMITS)
-                assert found is None or not (found.packs and found.cuts.segments > 1)
+                chosen = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind), LIMITS)
+                assert chosen is None or not (chosen.packs and chosen.cuts.segments > 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -328,15 +331,15 @@ def test_nothing_is_read_behind_the_end(kind: str, limits: Limits) -> None:
 def test_tilings_cover_the_matrix_and_fit_the_registers() -> None:
     for tile in (make(kind) for make in TILES.values() for kind in KINDS):
         for m, n in itertools.product((1, 2, 5, 8, 13, 64, 100), (1, 3, 8, 10, 17, 100, 513)):
-            found = choose_tiles(tile, m, n, 64, LIMITS.tiles)
-            assert (found.tiles - 1) * found.rows < m <= found.tiles * found.rows
-            ends = [panel.vector + panel.width for panel in found.panels]
-            assert [panel.vector for panel in found.panels] == [0, *ends[:-1]]
+            chosen = choose_tiles(tile, m, n, 64, LIMITS.tiles)
+            assert (chosen.tiles - 1) * chosen.rows < m <= chosen.tiles * chosen.rows
+            ends = [panel.vector + panel.width for panel in chosen.panels]
+            assert [panel.vector for panel in chosen.panels] == [0, *ends[:-1]]
             assert (ends[-1] - 1) * tile.lanes < n <= ends[-1] * tile.lanes
-            if found.panels[-1].half:
+            if chosen.panels[-1].half:
                 assert n <= ends[-1] * tile.lanes - tile.lanes // 2
-            widest = max(panel.width for panel in found.panels)
-            assert found.rows * widest <= tile.rows * tile.vectors
+            widest = max(panel.width for panel in chosen.panels)
+            assert chosen.rows * widest <= tile.rows * tile.vectors
 
 
 @pytest.mark.parametrize("tile", ["host", "avx2", "sse2"])
@@ -351,9 +354,9 @@ def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None
         range(1, lanes + 1), [(1, 1), (2, 3), (4, 4), (7, 2), (3, 8), (8, 8)], (False, True)
     ):
         a, b = operands(kind, m, n, k, left, batch=batch)
-        found = planned(a, b, tile)
-        assert found is not None
-        used += found.way is Way.WRITTEN_OUT
+        chosen = planned(a, b, tile)
+        assert chosen is not None
+        used += chosen.way is Way.WRITTEN_OUT
         room = np.full((batch + 1, m, n), 7, DTYPE[kind])
         multiply(a, b, room[:-1], tile, counts=(1, 3))
         assert (room[-1] == 7).all()

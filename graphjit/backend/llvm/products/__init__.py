@@ -9,7 +9,7 @@ Read `plan.py` first.  A product reaches one of these ways, and this is where it
 | dots | C has two or three columns, too few to fill a vector | `plan.py`, `dots_pay` | `dots.py` |
 | written out | a batch of products of up to 8 terms | `plan.py`, `written_out_pays` | `direct.py` |
 | tiles | B is small, or A has so few rows that packing B does not pay | `plan.py`, `tiles` | `direct.py` |
-| packed | all others, where `plan` gives None | `plan.py`, `repays_packing` | `packed.py` |
+| packed | all others, where `plan` gives None | `plan.py`, `packing_pays` | `packed.py` |
 
 `direct.py` writes the loops around streamed, dots, written out and tiles into the program, for their shape
 (a *direct* product).  `packed.py` is one function for any shape, which packs B into panels and decides at run

@@ -133,37 +133,39 @@ class _Planner:
 
     def __init__(self, product: Matrices, order: tuple[int, int, int], tile: Tile, limits: Limits) -> None:
         self.product, self.order, self.tile = product, order, tile
-        self.all_limits, self.limits = limits, limits.products
+        self.limits = limits
         self.b_bytes = product.k * product.n * tile.size
 
     def _plan(
         self, way: Way, tiling: Tiling, nanoseconds: int, k_block: int, segments: int = 1, packs: bool = False
     ) -> Plan:
-        cuts = _cuts(self.product.batch, segments, tiling, nanoseconds, self.limits)
+        cuts = _cuts(self.product.batch, segments, tiling, nanoseconds, self.limits.products)
         return Plan(self.product, self.order, self.tile, way, tiling, packs, k_block, cuts, nanoseconds)
 
     # ----------------------------------------------------------------------------------------------- streamed
 
     def streams(self) -> bool:
         """Whether a few rows of A, times a B from memory, read it row by row."""
-        p, streams = self.product, self.all_limits.streams
-        large = self.limits.in_place_bytes if p.m == 1 else self.limits.far_bytes
+        p, streams = self.product, self.limits.streams
+        large = self.limits.products.in_place_bytes if p.m == 1 else self.limits.products.far_bytes
         wide = p.n >= streams.wide * self.tile.lanes
         return p.m <= streams.rows and p.contiguous and self.b_bytes > large and wide
 
     def streamed(self) -> Plan:
         """Chunks of columns; one row of A may also be cut into segments of k."""
-        p, tile, streams = self.product, self.tile, self.all_limits.streams
+        p, tile, streams = self.product, self.tile, self.limits.streams
         vectors = -(-p.n // tile.lanes)
         chunk = streams.chunk
         if p.m > 1:
             chunk = min(chunk, streams.sums // p.m, -(-vectors // streams.panels))
-        work = p.m * p.n * p.k // (self.limits.vectors_per_ns * tile.lanes)
-        nanoseconds = p.batch * max(self.b_bytes // self.limits.bytes_per_ns, work)
+        work = p.m * p.n * p.k // (self.limits.products.vectors_per_ns * tile.lanes)
+        nanoseconds = p.batch * max(self.b_bytes // self.limits.products.bytes_per_ns, work)
         segments = 1
         if p.batch == p.m == 1:
-            fitting = self.limits.partial_bytes // (tile.size * p.n) + 1
-            segments = min(streams.segments, fitting, p.k // ROWS, nanoseconds // self.limits.block_ns)
+            fitting = self.limits.products.partial_bytes // (tile.size * p.n) + 1
+            segments = min(
+                streams.segments, fitting, p.k // ROWS, nanoseconds // self.limits.products.block_ns
+            )
         chunks = Tiling(p.m, 1, even_panels(vectors, chunk))
         return self._plan(Way.STREAMED, chunks, nanoseconds, ROWS, max(1, segments))
 
@@ -171,9 +173,9 @@ class _Planner:
 
     def dots_pay(self) -> bool:
         """Whether a product of few columns is faster with vectors along k than along its columns."""
-        p, lanes, cycles = self.product, self.tile.lanes, self.all_limits.tiles
+        p, lanes, cycles = self.product, self.tile.lanes, self.limits.tiles
         few = p.lhs[1] == 1 and 1 < p.n < lanes // 2
-        if not few or self.b_bytes > self.limits.packed_bytes:
+        if not few or self.b_bytes > self.limits.products.packed_bytes:
             return False
         dots = p.m * p.n * (p.k / lanes + cycles.add_lanes)
         copies = cycles.copy * p.n * p.k if p.rhs[0] != 1 else 0
@@ -182,8 +184,8 @@ class _Planner:
     def dots(self) -> Plan:
         """Groups of rows; columns of B that are not contiguous are copied first."""
         p, tile, rows = self.product, self.tile, rows_at_once(self.product.n)
-        work = p.m * p.n * p.k // (self.limits.vectors_per_ns * tile.lanes)
-        read = p.m * p.k * tile.size // self.limits.bytes_per_ns // 2
+        work = p.m * p.n * p.k // (self.limits.products.vectors_per_ns * tile.lanes)
+        read = p.m * p.k * tile.size // self.limits.products.bytes_per_ns // 2
         groups = Tiling(rows, -(-p.m // rows), even_panels(1, 1))
         return self._plan(Way.DOTS, groups, p.batch * max(work, read), p.k, packs=p.rhs[0] != 1)
 
@@ -191,10 +193,10 @@ class _Planner:
 
     def tiles(self) -> Plan | None:
         """Register tiles over B where it lies, or packed at once; None where packing in chunks is better."""
-        p, tile, limits = self.product, self.tile, self.limits
+        p, tile, limits = self.product, self.tile, self.limits.products
         terms = min(p.k, limits.k_block)
-        tiling = choose_tiles(tile, p.m, p.n, terms, self.all_limits.tiles, self.least_panel())
-        if self.repays_packing(tiling):
+        tiling = choose_tiles(tile, p.m, p.n, terms, self.limits.tiles, self.least_panel())
+        if self.packing_pays(tiling):
             return None
         nanoseconds = p.batch * p.k * tiling.multiplications // limits.vectors_per_ns
         if self.b_bytes > limits.in_place_bytes:
@@ -212,25 +214,28 @@ class _Planner:
         """
         p = self.product
         everything = p.batch * (p.m * p.k + p.k * p.n + p.m * p.n) * self.tile.size
-        if p.batch > 1 and everything > self.limits.cache_bytes:
+        if p.batch > 1 and everything > self.limits.products.cache_bytes:
             return 2 * self.tile.vectors
-        return self.tile.vectors if self.b_bytes > self.limits.far_bytes else 1
+        return self.tile.vectors if self.b_bytes > self.limits.products.far_bytes else 1
 
-    def repays_packing(self, tiling: Tiling) -> bool:
+    def packing_pays(self, tiling: Tiling) -> bool:
         """Whether the product of any shape, which packs B in chunks, is better."""
         if not self.product.contiguous:
-            return self.b_bytes > self.limits.packed_bytes
-        return self.b_bytes > self.limits.in_place_bytes and tiling.tiles > self.limits.few_tiles
+            return self.b_bytes > self.limits.products.packed_bytes
+        return (
+            self.b_bytes > self.limits.products.in_place_bytes
+            and tiling.tiles > self.limits.products.few_tiles
+        )
 
     def written_out_pays(self) -> bool:
         """Whether the products of a batch are so small that each is written out."""
-        p, limits = self.product, self.limits
+        p, limits = self.product, self.limits.products
         small = max(p.m, p.k) <= limits.written_axis and p.n <= self.tile.lanes
         return p.contiguous and small and p.batch >= limits.written_batch
 
     def segments(self) -> int:
         """Segments of k that are summed apart, where a small C gives too few blocks."""
-        p, limits = self.product, self.limits
+        p, limits = self.product, self.limits.products
         if p.batch > 1 or not p.contiguous:  # who packs borrows workspace, and must hold no other meanwhile
             return 1
         fitting = limits.partial_bytes // (self.tile.size * p.m * p.n) + 1
