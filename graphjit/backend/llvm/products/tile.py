@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 from graphjit.backend.llvm.products.vectors import VectorType, declare_fetch, fetch
 from graphjit.backend.llvm.writing.text import Module, Phi
@@ -48,17 +49,17 @@ class Tile:
     lanes: int
     fused: bool
 
-    @property
+    @cached_property
     def element(self) -> str:
         """LLVM's element type."""
         return self.vector.element
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of an element."""
         return self.vector.size
 
-    @property
+    @cached_property
     def vector(self) -> VectorType:
         """Vectors that fill a register."""
         return VectorType(self.kind, self.lanes, self.fused)
