@@ -24,6 +24,7 @@ from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.limits import Limits
 from graphjit.machine import CACHES, machine
+from graphjit.pipeline import compile_graph
 
 LIMITS = Limits.of(replace(machine(), caches=CACHES))
 """Those of a machine with usual caches, so that every shape takes the path that its test is about."""
@@ -256,6 +257,13 @@ def test_sizes_follow_the_second_level_cache() -> None:
     for nonsense in (0, -1, 4096):
         assert of(0, nonsense, 0) == usual
     assert of(128 << 10, 1 << 30, 1 << 30)[2] == 4 << 20  # shared by many cores
+
+
+def test_limits_reach_products_through_the_pipeline() -> None:
+    graph = graphjit.jit(lambda a, b: a @ b).dispatcher.staged(np.ones((3, 64)), np.ones((64, 512))).graph
+    texts = [compile_graph(graph, limits=limits).module.render() for limits in (LIMITS, ALL_STREAM)]
+    assert ["call void @gj_rows_" in text for text in texts] == [False, True]
+    assert ["call void @gj_tile_" in text for text in texts] == [True, False]
 
 
 def test_the_library_takes_what_repays_packing() -> None:
