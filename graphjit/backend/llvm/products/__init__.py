@@ -1,23 +1,26 @@
 """Matrix products: which code computes C = A B, and that code.
 
-Read `plan.py` first.  A product reaches one of these ways, and this is where it is decided:
+Two decisions are made before a product comes here.  Contractions of few multiply-adds become loops of kernels
+(`schedule/contractions.py`); products that share rows with their neighbours become parts of a sweep, whose
+loops call `in_sweeps.py` for a block of rows (`schedule/sweep.py`).  All others reach `plan.py`, the file to
+read first; it takes the first row of this table that fits:
 
-| way | taken when | decided in | code |
+| way | taken when | function of `plan.py` | code |
 |---|---|---|---|
-| in sweeps | the rows of A are those of a sweep, and B is small | `schedule/sweep.py` | `in_sweeps.py` |
-| streamed | A has up to 24 rows, B comes from memory | `plan.py`, `streams` | `streamed.py` |
-| dots | C has two or three columns, too few to fill a vector | `plan.py`, `dots_pay` | `dots.py` |
-| written out | a batch of products of up to 8 terms | `plan.py`, `written_out_pays` | `direct.py` |
-| tiles | B is small, or A has so few rows that packing B does not pay | `plan.py`, `tiles` | `direct.py` |
-| packed | all others, where `plan` gives None | `plan.py`, `packing_pays` | `packed.py` |
+| streamed | wide B from memory (4 MB; 128 KB for one row), A of up to 24 rows | `streams` | `streamed.py` |
+| dots | C has two columns or more, but fewer than fill half a vector | `dots_pay` | `dots.py` |
+| packed | a large B, and rows of A enough to repay a copy of it | `packing_pays` | `packed.py` |
+| written out | a batch of 32 or more, of up to 8 rows and 8 terms each | `written_out_pays` | `direct.py` |
+| tiles | all others: B is read where it lies, or packed at once | `tiles` | `direct.py` |
 
-`direct.py` writes the loops around streamed, dots, written out and tiles into the program, for their shape
-(a *direct* product).  `packed.py` is one function for any shape, which packs B into panels and decides at run
-time how it is cut.
+(The sizes are those of a machine with 1 MB of second-level cache; each stands in `graphjit.limits`.)
 
-Direct products, sweeps and the packed product call the same native parts: the register tile (`tile.py`;
-`choose_tiles.py` decides its height and widths), copies of operands (`panels.py`), rows (`streamed.py`) and
-dot products (`dots.py`).  `parts.py` compiles them on first need.  `workspace.py` lends them memory,
-`vectors.py` and `extents.py` are what the writers of text share.  Every threshold stands in
-`graphjit.limits`.
+A *direct* product is any but the packed one: `direct.py` writes the loops around it into the program, for its
+shape.  `packed.py` is one function for any shape, compiled once per process, which copies B into panels and
+decides when it runs how it is cut.
+
+All of them call the same native parts: the register tile (`tile.py`; `choose_tiles.py` decides its height and
+widths), copies of operands (`panels.py`), rows (`streamed.py`) and dot products (`dots.py`).  `parts.py`
+compiles parts on first need.  `workspace.py` lends memory to blocks; `vectors.py` and `extents.py` spell what
+the other modules write.
 """

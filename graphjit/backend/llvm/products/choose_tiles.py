@@ -30,8 +30,8 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Panels ``first .. last - 1``, which use the same tile; they begin at ``vector``."""
+class Strip:
+    """Neighbouring panels ``first .. last - 1``, which use the same tile; they begin at ``vector``."""
 
     first: int
     last: int
@@ -58,15 +58,15 @@ class Tiling:
         """Vector operations per term of k, surplus rows and columns included."""
         return self.tiles * self.rows * self.vectors
 
-    def kinds(self) -> list[Kind]:
-        """Panels by the tile that they use, in order."""
-        kinds: list[Kind] = []
+    def strips(self) -> list[Strip]:
+        """Panels that use the same tile, from the first to the last."""
+        strips: list[Strip] = []
         for i, panel in enumerate(self.panels):
-            if kinds and (kinds[-1].width, kinds[-1].half) == (panel.width, panel.half):
-                kinds[-1] = Kind(kinds[-1].first, i + 1, kinds[-1].vector, panel.width, panel.half)
+            if strips and (strips[-1].width, strips[-1].half) == (panel.width, panel.half):
+                strips[-1] = Strip(strips[-1].first, i + 1, strips[-1].vector, panel.width, panel.half)
             else:
-                kinds.append(Kind(i, i + 1, panel.vector, panel.width, panel.half))
-        return kinds
+                strips.append(Strip(i, i + 1, panel.vector, panel.width, panel.half))
+        return strips
 
     def cycles(self, k: int, limits: TileLimits) -> float:
         """Estimated cycles of one block of ``k`` terms."""
@@ -79,7 +79,7 @@ class Tiling:
                 + limits.call
                 + 2 * self.rows * panel.width
             )
-        return total * self.tiles * (1 + limits.another_kind * (len(self.kinds()) - 1))
+        return total * self.tiles * (1 + limits.another_kind * (len(self.strips()) - 1))
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from graphjit.backend.llvm.products.choose_tiles import Kind
+from graphjit.backend.llvm.products.choose_tiles import Strip
 from graphjit.backend.llvm.products.dots import DOTS_PARAMETERS, declare_dots
 from graphjit.backend.llvm.products.extents import (
     Extent,
@@ -129,13 +129,13 @@ class _Block(Writer):
         """C of one product of the batch."""
         return self.at(self.c, times(self, element, self.product.m * self.product.n * self.size))
 
-    def panels_of(self, kind: Kind) -> Extent:
-        """Panels of this block that use one kind of tile."""
-        return overlap(self, self.panels, kind.first, kind.last)
+    def panels_of(self, strip: Strip) -> Extent:
+        """Panels of a strip that this block covers."""
+        return overlap(self, self.panels, strip.first, strip.last)
 
-    def first_vector(self, kind: Kind, panel: Value) -> Value:
+    def first_vector(self, strip: Strip, panel: Value) -> Value:
         """The first vector of a panel."""
-        return plus(self, times(self, plus(self, panel, -kind.first), kind.width), kind.vector)
+        return plus(self, times(self, plus(self, panel, -strip.first), strip.width), strip.vector)
 
 
 class _TilesBlock(_Block):
@@ -155,19 +155,19 @@ class _TilesBlock(_Block):
             if self.plan.packs:
                 self.pack()
                 with each(self, self.tiles) as index:
-                    for kind, vector in self.each_panel():
-                        self.one_tile(kind, vector, index)
+                    for strip, vector in self.each_panel():
+                        self.one_tile(strip, vector, index)
             else:
-                for kind, vector in self.each_panel():
+                for strip, vector in self.each_panel():
                     with each(self, self.tiles) as index:
-                        self.one_tile(kind, vector, index)
+                        self.one_tile(strip, vector, index)
         self.give_buffer()
 
-    def each_panel(self) -> Iterator[tuple[Kind, Value]]:
-        """Panels of this block with their first vectors, kind by kind."""
-        for kind in self.tiling.kinds():
-            with each(self, self.panels_of(kind)) as panel:
-                yield kind, self.first_vector(kind, panel)
+    def each_panel(self) -> Iterator[tuple[Strip, Value]]:
+        """Panels of this block with their strips and first vectors."""
+        for strip in self.tiling.strips():
+            with each(self, self.panels_of(strip)) as panel:
+                yield strip, self.first_vector(strip, panel)
 
     def pack(self) -> None:
         """Copy the panels of B into the buffer."""
@@ -175,39 +175,39 @@ class _TilesBlock(_Block):
         if p.rhs[0] == 1:
             declare_transpose(self.module, tile)
         row, column = (step * self.size for step in p.rhs)
-        for kind, vector in self.each_panel():
-            columns = kind.width * tile.lanes
+        for strip, vector in self.each_panel():
+            columns = strip.width * tile.lanes
             rest = minus(self, p.n, times(self, vector, tile.lanes))
             valid = min(columns, rest) if isinstance(rest, int) else self.min(columns, rest)
             source = self.at(self.b_k, times(self, vector, p.rhs[1] * self.vector_bytes))
-            target, _ = self.panel_of_b(kind, vector)
+            target, _ = self.panel_of_b(strip, vector)
             call_pack(self, tile, [target, source, row, column, self.count, valid, columns])
 
-    def panel_of_b(self, kind: Kind, vector: Value) -> tuple[str, int]:
+    def panel_of_b(self, strip: Strip, vector: Value) -> tuple[str, int]:
         """Where a panel of B lies, and the distance of its rows."""
         if not self.plan.packs:
             place = times(self, vector, self.product.rhs[1] * self.vector_bytes)
             return self.at(self.b_k, place), self.product.rhs[0] * self.size
         place = times(self, vector, self.plan.k_block * self.vector_bytes)
-        return self.at(self.buffer, place), kind.width * self.vector_bytes
+        return self.at(self.buffer, place), strip.width * self.vector_bytes
 
-    def one_tile(self, kind: Kind, vector: Value, index: Value) -> None:
+    def one_tile(self, strip: Strip, vector: Value, index: Value) -> None:
         """Call one register tile."""
         p, tile, size, rows = self.product, self.tile, self.size, self.tiling.rows
         row = times(self, index, rows)
-        panel, step = self.panel_of_b(kind, vector)
+        panel, step = self.panel_of_b(strip, vector)
         target = self.at(
             self.at(self.c_k, times(self, row, p.n * size)), times(self, vector, self.vector_bytes)
         )
         values = [
             left_of(self, rows, p.m, row),
-            minus(self, p.n - (kind.width - 1) * tile.lanes, times(self, vector, tile.lanes)),
+            minus(self, p.n - (strip.width - 1) * tile.lanes, times(self, vector, tile.lanes)),
             self.count,
             self.at(self.a_k, times(self, row, p.lhs[0] * size)),
             *(step_of_a * size for step_of_a in p.lhs),
             *(panel, step, target, p.n * size, self.continues),
         ]
-        function = declare_tile(self.module, tile, rows, kind.width, kind.half)
+        function = declare_tile(self.module, tile, rows, strip.width, strip.half)
         self.call(function, arguments(TILE_PARAMETERS, values))
 
 
@@ -277,14 +277,14 @@ class _StreamedBlock(_Block):
         """Each product of the batch, chunk by chunk."""
         with each(self, self.batches) as element:
             a = self.operand(0, element)
-            for kind in self.tiling.kinds():
-                with each(self, self.panels_of(kind)) as panel:
-                    vector = self.first_vector(kind, panel)
+            for strip in self.tiling.strips():
+                with each(self, self.panels_of(strip)) as panel:
+                    vector = self.first_vector(strip, panel)
                     place = times(self, vector, self.vector_bytes)
                     b = self.at(self.operand(1, element), place)
                     target = self.at(self.result(element), place)
                     rest = minus(self, self.product.n, times(self, vector, self.tile.lanes))
-                    columns = self.min(kind.width * self.tile.lanes, rest)
+                    columns = self.min(strip.width * self.tile.lanes, rest)
                     self.chunk(a, b, self.sums or target, columns)
                     if self.sums:
                         self.copy_sums(target, columns)

@@ -40,11 +40,11 @@ def _text(name: str, tile: Tile, product: Multiply, module: Module) -> str:
         x = w.at("%x", w.mul(k0, column_of_x))
         y = w.at("%y", w.mul(k0, row_of_y))
         continues = "1" if product.adds else w.test("ne", k0, 0)
-        for kind in tiling.kinds():
-            function = declare_tile(module, tile, tiling.rows, kind.width, kind.half)
-            with w.loop(kind.first, kind.last) as panel:
-                vector = w.add(w.mul(w.sub(panel, kind.first), kind.width), kind.vector)
-                columns = w.sub(n - (kind.width - 1) * tile.lanes, w.mul(vector, tile.lanes))
+        for strip in tiling.strips():
+            function = declare_tile(module, tile, tiling.rows, strip.width, strip.half)
+            with w.loop(strip.first, strip.last) as panel:
+                vector = w.add(w.mul(w.sub(panel, strip.first), strip.width), strip.vector)
+                columns = w.sub(n - (strip.width - 1) * tile.lanes, w.mul(vector, tile.lanes))
                 place = w.mul(vector, tile.lanes * size)
                 right, target = w.at(y, place), w.at("%out", place)
                 with w.loop(0, height, tiling.rows) as row:

@@ -120,6 +120,7 @@ def plan(product: Matrices, tile: Tile, limits: Limits) -> Plan | None:
     oriented = product.oriented()
     if min(oriented.m, oriented.n, oriented.k, oriented.batch) < 1:
         return None
+    # In the order of the table in the docstring of the package.
     planner = _Planner(oriented, (1, 0, 2) if product.swapped else (0, 1, 2), tile, limits)
     if planner.streams():
         return planner.streamed()
