@@ -32,7 +32,7 @@ begin = jit.NativeModule.__init__
 made = []
 
 def note(self, text, opt=2, below=None, library=False):
-    made.append((text.split("'")[1] if text.startswith("; ModuleID") else "threads", opt))
+    made.append((text.split("'")[1], opt))
     begin(self, text, opt, below, library)
 
 jit.NativeModule.__init__ = note

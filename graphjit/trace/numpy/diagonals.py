@@ -38,7 +38,6 @@ def diagonal_node(trace: Trace, x: Node, offset: int, axis1: int, axis2: int) ->
     )
 
 
-@implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
     """np.diagonal."""
     offset = operator.index(offset)
@@ -52,7 +51,6 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
     return wrap(trace, diagonal_node(trace, x, offset, first, second))
 
 
-@implements(np.linalg.diagonal)
 def linalg_diagonal(x: Any, /, *, offset: int = 0) -> Tracer:
     """np.linalg.diagonal."""
     return diagonal(x, offset, -2, -1)
@@ -73,7 +71,6 @@ def linalg_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tracer:
     return trace(x, offset, -2, -1, dtype)
 
 
-@implements(np.diag)
 def diag(v: Any, k: int = 0) -> Tracer:
     """np.diag: matrix from a vector, or diagonal of a matrix."""
     k = operator.index(k)

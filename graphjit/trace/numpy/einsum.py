@@ -193,7 +193,6 @@ def _expanded(nodes: Sequence[Node], labels: list[str], out: str | None) -> tupl
     return result, out
 
 
-@implements(np.einsum)
 def einsum(
     *operands: Any, out: Any = None, optimize: Any = False, dtype: Any = None, **kwargs: Any
 ) -> Tracer:

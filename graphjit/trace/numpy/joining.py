@@ -185,7 +185,6 @@ def _pieces(trace: Trace, x: Node, cuts: Sequence[int], axis: int) -> list[Trace
     return pieces
 
 
-@implements(np.array_split)
 def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     """np.array_split."""
     trace = tracing()
@@ -201,7 +200,6 @@ def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Trace
     return _pieces(trace, x, [sum(sizes[: i + 1]) for i in range(sections - 1)], number)
 
 
-@implements(np.split)
 def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     """np.split."""
     if not np.ndim(indices_or_sections):
@@ -211,7 +209,6 @@ def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     return array_split(ary, indices_or_sections, axis)
 
 
-@implements(np.hsplit)
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.hsplit."""
     if np.ndim(ary) == 0:
@@ -219,7 +216,6 @@ def hsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
 
 
-@implements(np.vsplit)
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.vsplit."""
     if np.ndim(ary) < 2:
@@ -227,7 +223,6 @@ def vsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 0)
 
 
-@implements(np.dsplit)
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.dsplit."""
     if np.ndim(ary) < 3:
@@ -235,7 +230,6 @@ def dsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 2)
 
 
-@implements(np.unstack)
 def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Tracer, ...]:
     """np.unstack."""
     trace = tracing()
@@ -251,7 +245,6 @@ def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Tracer, ...]:
 # ------------------------------------------------------------------------------------------------- repetition
 
 
-@implements(np.tile)
 def tile(A: Any, reps: Any) -> Tracer:
     """np.tile."""
     trace = tracing()

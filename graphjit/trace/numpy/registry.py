@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace.arrays import buffers, copies, indexing, known, sharing
+from graphjit.trace.arrays import copies, filling, items, sharing
 from graphjit.trace.numpy import (
     calculus,
     creation,
@@ -26,15 +26,14 @@ from graphjit.trace.numpy import (
 )
 
 FAMILIES = (
-    buffers,
     calculus,
     copies,
     creation,
     diagonals,
     einsum,
-    indexing,
+    filling,
+    items,
     joining,
-    known,
     linear,
     methods,
     padding,

@@ -95,14 +95,12 @@ def reshape_node(trace: Trace, x: Node, shape: tuple[int, ...], order: Any = "C"
     return reversed_axes(trace, trace.emit("reshape", reversed_axes(trace, x), shape=target[::-1]))
 
 
-@implements(np.reshape)
 def reshape(a: Any, /, shape: Any, order: Any = "C", *, copy: Any = None) -> Tracer:
     """np.reshape."""
     trace = tracing()
     return wrap(trace, reshape_node(trace, node_of(trace, a), shape_of(shape), order))
 
 
-@implements(np.ravel)
 def ravel(a: Any, order: Any = "C") -> Tracer:
     """np.ravel."""
     return reshape(a, (-1,), order) if np.size(a) else reshape(a, (0,), order)
@@ -123,14 +121,12 @@ def transpose_node(trace: Trace, x: Node, axes: Any) -> Node:
         ) from None
 
 
-@implements(np.transpose, np.permute_dims)
 def transpose(a: Any, axes: Any = None) -> Tracer:
     """np.transpose."""
     trace = tracing()
     return wrap(trace, transpose_node(trace, node_of(trace, a), axes))
 
 
-@implements(np.matrix_transpose)
 def matrix_transpose(x: Any, /) -> Tracer:
     """np.matrix_transpose."""
     if np.ndim(x) < 2:
@@ -138,7 +134,6 @@ def matrix_transpose(x: Any, /) -> Tracer:
     return swapaxes(x, -1, -2)
 
 
-@implements(np.swapaxes)
 def swapaxes(a: Any, axis1: Any, axis2: Any) -> Tracer:
     """np.swapaxes."""
     trace = tracing()
@@ -149,7 +144,6 @@ def swapaxes(a: Any, axis1: Any, axis2: Any) -> Tracer:
     return wrap(trace, permuted(trace, x, perm))
 
 
-@implements(np.moveaxis)
 def moveaxis(a: Any, source: Any, destination: Any) -> Tracer:
     """np.moveaxis."""
     trace = tracing()
@@ -164,7 +158,6 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Tracer:
     return wrap(trace, permuted(trace, x, order))
 
 
-@implements(np.rollaxis)
 def rollaxis(a: Any, axis: Any, start: Any = 0) -> Tracer:
     """np.rollaxis."""
     ndim = np.ndim(a)
@@ -177,7 +170,6 @@ def rollaxis(a: Any, axis: Any, start: Any = 0) -> Tracer:
     return moveaxis(a, number, start - 1 if number < start else start)
 
 
-@implements(np.expand_dims)
 def expand_dims(a: Any, axis: Any) -> Tracer:
     """np.expand_dims."""
     trace = tracing()
@@ -189,7 +181,6 @@ def expand_dims(a: Any, axis: Any) -> Tracer:
     return wrap(trace, trace.emit("reshape", x, shape=shape))
 
 
-@implements(np.squeeze)
 def squeeze(a: Any, axis: Any = None) -> Tracer:
     """np.squeeze."""
     trace = tracing()
@@ -205,7 +196,6 @@ def squeeze(a: Any, axis: Any = None) -> Tracer:
     )
 
 
-@implements(np.broadcast_to)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     """np.broadcast_to."""
     trace = tracing()
@@ -218,7 +208,6 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     return wrap(trace, trace.broadcast(x, target))
 
 
-@implements(np.broadcast_arrays)
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Tracer, ...]:
     """np.broadcast_arrays."""
     trace = tracing()
@@ -227,7 +216,6 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Tracer, ...]:
     return tuple(wrap(trace, trace.broadcast(node, shape)) for node in nodes)
 
 
-@implements(np.meshgrid)
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Tracer, ...]:
     """np.meshgrid."""
     if indexing not in ("xy", "ij"):
@@ -257,19 +245,16 @@ def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-@implements(np.atleast_1d)
 def atleast_1d(*arys: Any) -> Any:
     """np.atleast_1d."""
     return _at_least(1, arys, lambda shape: (1,))
 
 
-@implements(np.atleast_2d)
 def atleast_2d(*arys: Any) -> Any:
     """np.atleast_2d."""
     return _at_least(2, arys, lambda shape: (1, *shape) if shape else (1, 1))
 
 
-@implements(np.atleast_3d)
 def atleast_3d(*arys: Any) -> Any:
     """np.atleast_3d."""
     return _at_least(
@@ -280,7 +265,6 @@ def atleast_3d(*arys: Any) -> Any:
 # ------------------------------------------------------------------------------------------- order along axes
 
 
-@implements(np.flip)
 def flip(m: Any, axis: Any = None) -> Tracer:
     """np.flip."""
     trace = tracing()
@@ -293,7 +277,6 @@ def flip(m: Any, axis: Any = None) -> Tracer:
     return wrap(trace, trace.emit("flip", x, axes=axes))
 
 
-@implements(np.fliplr)
 def fliplr(m: Any) -> Tracer:
     """np.fliplr."""
     if np.ndim(m) < 2:
@@ -301,7 +284,6 @@ def fliplr(m: Any) -> Tracer:
     return flip(m, 1)
 
 
-@implements(np.flipud)
 def flipud(m: Any) -> Tracer:
     """np.flipud."""
     if np.ndim(m) < 1:
@@ -309,7 +291,6 @@ def flipud(m: Any) -> Tracer:
     return flip(m, 0)
 
 
-@implements(np.rot90)
 def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tracer:
     """np.rot90."""
     if len(axes) != 2:

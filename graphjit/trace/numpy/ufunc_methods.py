@@ -17,8 +17,9 @@ import numpy as np
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.trace.arrays.assignment import add_at
-from graphjit.trace.arrays.buffers import setitem, stored
+from graphjit.trace.arrays.buffers import writable_storage
 from graphjit.trace.arrays.indexing import plan
+from graphjit.trace.arrays.items import setitem
 from graphjit.trace.numpy import reductions
 from graphjit.trace.numpy.arguments import (
     ABSENT,
@@ -332,7 +333,7 @@ def outer(trace: Trace, ufunc: np.ufunc, a: Any, b: Any, **kwargs: Any) -> Any:
 
 def at(trace: Trace, ufunc: np.ufunc, target: Any, key: Any, value: Any = ABSENT) -> None:
     """ufunc.at: sums and differences at any positions, others where the positions are known."""
-    held = stored(target)
+    held = writable_storage(target)
     if isinstance(value, list | tuple):
         value = wrap(trace, node_of(trace, value))
     operands: list[Any] = [np.ones(1, target.dtype)]

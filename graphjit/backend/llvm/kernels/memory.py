@@ -192,7 +192,7 @@ class Traffic(Registers):
         assert lanes is not None
         if lanes.masks is None and not statement.combine and self.store_component(statement):
             return
-        if lanes.masks is None and statement.buffer in self.streams:
+        if lanes.masks is None and statement.streamed:
             vectors = [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)]
             self.stream(vectors, access)
             return

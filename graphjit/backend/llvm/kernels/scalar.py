@@ -17,20 +17,8 @@ import numpy as np
 from graphjit.backend.llvm import math
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
+from graphjit.ir.scalars import SCALARS, is_function
 
-MATH = {
-    name: name
-    for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh pow cbrt hypot erf erfc erfcx log_expit "
-    "lgamma digamma trigamma fmod logaddexp bell half_bell".split()
-} | {
-    "arcsin": "asin",
-    "arccos": "acos",
-    "arctan": "atan",
-    "arctan2": "atan2",
-    "arcsinh": "asinh",
-    "arccosh": "acosh",
-    "arctanh": "atanh",
-}
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 ROUNDING = {
     "floor": "floor",
@@ -98,18 +86,23 @@ def intrinsic(fn: Function, name: str, element: str, lanes: int, args: Sequence[
 class Scalars:
     """Prints scalar operations into a function; ``fail(bad, lanes, code)`` reports lanes that went wrong."""
 
-    def __init__(self, fn: Function, straight: bool) -> None:
+    def __init__(self, fn: Function, calls: bool) -> None:
         self.fn = fn
-        self.straight = straight  # outside loops elementary functions are calls: code size, not speed, counts
+        self.calls = calls  # outside loops elementary functions are calls: code size, not speed, counts
 
     def apply(self, op: str, dtype: np.dtype, operand: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """``op`` on operands of dtype ``operand`` (the last one's) giving ``dtype``."""
         fn = self.fn
         element = kind(operand)
         of = vector(element, lanes)
-        if op in MATH and operand.kind == "f":
+        if is_function(op) and operand.kind == "f":
             return math.emit(
-                fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", args, not self.straight
+                fn,
+                SCALARS[op].symbol,
+                lanes,
+                "f64" if operand.itemsize == 8 else "f32",
+                args,
+                not self.calls,
             )
         if op == "copy":
             return args[0]
@@ -129,7 +122,7 @@ class Scalars:
         vectors.
         """
         return math.emit_together(
-            self.fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", columns
+            self.fn, SCALARS[op].symbol, lanes, "f64" if operand.itemsize == 8 else "f32", columns
         )
 
     def compare(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:

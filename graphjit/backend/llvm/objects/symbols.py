@@ -1,7 +1,6 @@
-"""Library code that generated modules call: compiled on first need, once per process.
+"""Which library code stands behind the ``gj_*`` functions that generated modules declare.
 
-Job: see to it that every external ``gj_*`` symbol a module declares has an address.
-Input: a module.  Output: registered symbols.
+`provide` compiles what a module declares on first need, once in a process, and makes its address known.
 """
 
 from __future__ import annotations
