@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from graphjit.machine import Machine, machine
+from graphjit.machine import CACHES, Machine, machine
 
 
 class VectorLimits(NamedTuple):
@@ -131,6 +131,108 @@ class CodeLimits(NamedTuple):
     """Statements from which a kernel without loops is generated without optimisation."""
 
 
+class ProductLimits(NamedTuple):
+    """`backend/llvm/products/`: which code computes a matrix product C = A B, and how it is cut into
+    blocks (`plan.py`; `packed.py` for the product of any shape)."""
+
+    cache_bytes: int
+    """Size from which the matrices of a batch come from memory: the second-level cache."""
+    in_place_bytes: int
+    """Size of B up to which many rows of A read it where it lies: it stays in the second-level cache, far
+    from filling it.  Beat packing by 5 to 10 percent at 64 to 160 squared."""
+    far_bytes: int
+    """Size from which B comes from memory, or from a cache so far away that it is the same."""
+    group_bytes: int
+    """Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
+    few_tiles: int = 3
+    """Register tiles of rows up to which B is read where it lies, whatever its size: too few to repay
+    packing."""
+    tiny_bytes: int = 16 << 10
+    """Size of B up to which the product of any shape reads it where it lies."""
+    packed_bytes: int = 32 << 10
+    """Size of B up to which a product of known shape packs it at once, when its rows are not contiguous."""
+    packed_on_stack: int = 4 << 10
+    """Bytes of packed B on the stack at the most; more are borrowed (`workspace.py`)."""
+    k_block: int = 256
+    """Terms per block of k, about: a panel of B then stays in the second-level cache, and a sum is made
+    of short chains."""
+    segment: int = 2048
+    """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
+    max_segments: int = 16
+    """Segments at the most."""
+    partial_bytes: int = 64 << 10
+    """Bytes that the sums of segments may take; not more than a piece of workspace."""
+    written_axis: int = 8
+    """Rows and terms up to which products of one vector of columns are written out term by term: to set
+    up a register tile takes longer than such a product."""
+    written_batch: int = 32
+    """Products of a batch from which that is done: fewer do not repay 3 ms of compilation."""
+    written_rows: int = 16
+    """Multiply-adds of vectors up to which every row of such a product is written out; beyond that one
+    row is, in a loop, which compiles sooner."""
+    block_ns: int = 5_000
+    """Estimated work of a block at the least ..."""
+    small_blocks: int = 4
+    """... but up to so many blocks may be as small as what awake workers are asked for
+    (`threads/fork_join.py`): they halve a product of a few microseconds."""
+    max_blocks: int = 64
+    """Blocks at the most: enough for the threads of one machine to share evenly."""
+    block_tiles: int = 4
+    """Register tiles of rows per block of the product of any shape at the least, where there are enough."""
+    few_blocks: int = 8
+    """Blocks below which the product of any shape cuts columns further, where it has few rows."""
+    vectors_per_ns: int = 6
+    """Multiply-adds of vectors that a core does in a nanosecond: two a cycle at 3 GHz."""
+    bytes_per_ns: int = 16
+    """What memory delivers."""
+
+
+class StreamLimits(NamedTuple):
+    """`backend/llvm/products/plan.py`: when a few rows of A read B row by row (`streamed.py`).
+
+    Down the columns each step of a large B lands on another page (8 by 2048 by 2048: twice NumPy's time, row
+    by row 0.6 of it)."""
+
+    rows: int = 24
+    """Rows of A up to which they do, where B comes from memory."""
+    wide: int = 32
+    """Vectors in a row of B from which it is worth it."""
+    chunk: int = 128
+    """Vectors of a row of C at a time, at the most: they stay in the first-level cache."""
+    sums: int = 512
+    """Vectors of all rows of C at a time, at the most: they lie on the stack."""
+    panels: int = 4
+    """Pieces into which several rows are cut at the least, for threads to share."""
+    segments: int = 4
+    """Segments of k of one row, at the most: long rows are worth more than a short sum of segments costs."""
+
+
+class TileLimits(NamedTuple):
+    """`backend/llvm/products/choose_tiles.py` and `plan.py`: estimated cycles, by which tilings are
+    compared with each other, and register tiles with dot products."""
+
+    latency: int = 4
+    """Cycles that a fused multiply-add takes; one can begin in each."""
+    fetch: int = 2
+    """Cycles to fetch a vector of B from the second-level cache."""
+    hidden: float = 0.05
+    """Part of the time of loads that shows although multiply-adds outlast them."""
+    call: int = 20
+    """Cycles to call a tile and to begin and end it, without its loads and stores."""
+    another_kind: float = 0.03
+    """Part of the time that one more kind of tile must save to be worth compiling."""
+    ahead: int = 16
+    """Terms of k before they are needed at which A is fetched: its columns may lie a page apart, where no
+    processor sees what comes next (1.2 to 0.7 ms; changed no other time)."""
+    add_lanes: int = 5
+    """Cycles to add the lanes of a dot product."""
+    copy: int = 5
+    """Cycles to copy an element of B that does not lie next to the one before."""
+    narrow: float = 0.55
+    """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector
+    of its own."""
+
+
 class Limits(NamedTuple):
     """Every threshold, by stage."""
 
@@ -140,6 +242,9 @@ class Limits(NamedTuple):
     scatters: ScatterLimits
     traffic: TrafficLimits
     code: CodeLimits
+    products: ProductLimits
+    streams: StreamLimits
+    tiles: TileLimits
 
     @classmethod
     def of(cls, here: Machine) -> Limits:
@@ -154,6 +259,9 @@ class Limits(NamedTuple):
                 last_cache=last // 4 * 3, streamed_bytes=last // 4, far_bytes=second, ahead_bytes=second // 4
             ),
             code=CodeLimits(),
+            products=_products(here),
+            streams=StreamLimits(),
+            tiles=TileLimits(),
         )
 
     def changed(self, **sections: Mapping[str, Any]) -> Limits:
@@ -161,6 +269,23 @@ class Limits(NamedTuple):
         return self._replace(
             **{name: getattr(self, name)._replace(**values) for name, values in sections.items()}
         )
+
+
+def _products(here: Machine) -> ProductLimits:
+    second = _second_level(here)
+    return ProductLimits(
+        cache_bytes=second, in_place_bytes=second // 8, far_bytes=4 * second, group_bytes=second // 2
+    )
+
+
+def _second_level(here: Machine) -> int:
+    """Bytes of the second-level cache that one core can count on.
+
+    A virtual machine may report none, or next to nothing: then it is taken to be the usual one.  A cache of
+    many megabytes is shared by cores.
+    """
+    told = here.caches[1]
+    return min(told, 4 << 20) if told >= 64 << 10 else CACHES[1]
 
 
 @cache

@@ -18,8 +18,9 @@ from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS
 from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel
 from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.kernels.scalar import kind
-from graphjit.backend.llvm.products.direct import Matrices, call_direct, emit_direct, plan
+from graphjit.backend.llvm.products.direct import call_direct, emit_direct
 from graphjit.backend.llvm.products.packed import declare_tiles
+from graphjit.backend.llvm.products.plan import Matrices, plan
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
@@ -157,6 +158,7 @@ def _product(fn: Function, program: Program, step: Product, bases: Bases, known:
     direct = plan(
         Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]),
         host_tile(short),
+        fn.module.limits,
     )
     if direct is not None:
         w = Writer.within(fn)

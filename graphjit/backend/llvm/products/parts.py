@@ -1,15 +1,15 @@
-"""Our own matrix product, a library of native code.
+"""The native parts of products: compiles each on first need, once per process, and registers it.
 
-Job: make ``gj_gemm_f64`` and ``gj_gemm_f32``, and their parts (register tiles, packing ...), known to
-generated modules.
-Input: an element kind, or names of parts. Output: those parts, and the native function ``void (i64 M, i64 N,
+Job: make register tiles, packing, products by rows or dots, and the product of any shape (``gj_gemm_f64``,
+``gj_gemm_f32``) known to the modules of programs that call them.
+Input: an element kind, or names of parts.  Output: those parts, and the native function ``void (i64 M, i64 N,
 i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``: C = A B, or C += A
 B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K
 x N with any strides, in elements.
-Invariants: compiled once per process and kind, on first need; each element of C is the sum of chains of fused
-multiply-adds in the order of k, of some 256 terms each, cut by k alone, so results do not depend on threads,
-packing or strides (of a small C with 4096 terms or more, segments are summed apart, cut by shape alone); C
-overlaps neither A nor B.
+Invariants: parts are made with the limits of this machine, whatever those of the programs that call them;
+each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, cut
+by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more,
+segments are summed apart, cut by shape alone); C overlaps neither A nor B.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ from collections.abc import Iterable
 
 from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.products.dots import emit_dots
-from graphjit.backend.llvm.products.pack import emit_pack, emit_transpose, transpose_slot, transpose_symbol
-from graphjit.backend.llvm.products.pack import symbol as pack_symbol
 from graphjit.backend.llvm.products.packed import block_symbol, emit_block, emit_gemm
-from graphjit.backend.llvm.products.room import GIVE, TAKE, emit_room
+from graphjit.backend.llvm.products.panels import (
+    emit_pack,
+    emit_transpose,
+    pack_symbol,
+    transpose_slot,
+    transpose_symbol,
+)
 from graphjit.backend.llvm.products.streamed import emit_rows
-from graphjit.backend.llvm.products.tile import Tile, emit_tile, host_tile
-from graphjit.backend.llvm.products.tile import symbol as tile_symbol
+from graphjit.backend.llvm.products.tile import Tile, emit_tile, host_tile, tile_symbol
+from graphjit.backend.llvm.products.workspace import GIVE, TAKE, emit_workspace
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Module
 
 SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
-"""Native name of the product per element kind."""
+"""Native names of the product of any shape, by kind of element."""
 
+# What a part is, and its shape: gj_tile_f64x8_6x4h is a tile of 6 rows by 4 vectors, the last one half as
+# wide.
 _PART = re.compile(r"gj_(pack|transpose|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
@@ -44,12 +50,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-def _product(tile: Tile) -> Module:
-    module = Module(f"gemm_{tile.kind}")
-    emit_gemm(module, tile)
-    return module
-
-
 def is_part(name: str) -> bool:
     """Whether ``name`` is that of a register tile, packing, transposing, products by rows or dots, or the
     function of a block.
@@ -57,9 +57,9 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name) is not None
 
 
-def needed(name: str) -> tuple[str, ...]:
-    """The parts that a module calls which calls ``name``: a part itself, or those of the product of that
-    name.
+def parts_for(name: str) -> tuple[str, ...]:
+    """The parts to compile before a module that declares ``name`` is linked: a part itself, or what the
+    product of any shape calls.
     """
     kinds = {symbol: kind for kind, symbol in SYMBOL.items()}
     if name in kinds:
@@ -69,9 +69,9 @@ def needed(name: str) -> tuple[str, ...]:
 
 
 def _emit_part(module: Module, name: str) -> None:
-    found = _PART.fullmatch(name)
-    assert found is not None, name
-    what, kind, lanes, separate, rows, vectors, half = found.groups()
+    match = _PART.fullmatch(name)
+    assert match is not None, name
+    what, kind, lanes, separate, rows, vectors, half = match.groups()
     tile = Tile(kind, int(rows or 0), int(vectors or 0), int(lanes), not separate)
     if what == "tile":
         emit_tile(module, tile, tile.rows, tile.vectors, bool(half))
@@ -88,8 +88,8 @@ def _emit_part(module: Module, name: str) -> None:
 
 
 def ensure_parts(names: Iterable[str]) -> None:
-    """Compile the parts that have these names, and those that they call, in one module where they are
-    missing; a name says all of a part's shape.
+    """Compile the parts of these names that are missing, and those that they call, as one module; a name says
+    all of a part's shape.
     """
     with _lock:
         missing = [name for name in dict.fromkeys(names) if name not in _modules]
@@ -104,7 +104,7 @@ def ensure_parts(names: Iterable[str]) -> None:
                 if is_part(other) and other not in _modules and other not in missing
             ]
         if TAKE in module.declared_names:
-            ensure_room()
+            ensure_workspace()
         native = jit.NativeModule(module.render(), library=True)
         for name in missing:
             jit.add_symbol(name, native.address(name))
@@ -118,9 +118,8 @@ def _connect(tile: Tile) -> None:
 
     def put(owner: str, table: str, slot: int, part: str) -> None:
         if owner in _modules and part in _modules:
-            ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot).value = _modules[
-                part
-            ].address(part)
+            entry = ctypes.c_void_p.from_address(_modules[owner].address(table) + 8 * slot)
+            entry.value = _modules[part].address(part)
 
     block = block_symbol(tile)
     for vectors in range(1, tile.vectors + 1):
@@ -128,9 +127,9 @@ def _connect(tile: Tile) -> None:
     put(pack_symbol(tile), transpose_slot(tile), 0, transpose_symbol(tile))
 
 
-def ensure(kind: str) -> None:
-    """Compile the product of ``kind`` ("f64" or "f32") and register its symbol; only the first call costs
-    anything.
+def ensure_product(kind: str) -> None:
+    """Compile the product of any shape for ``kind`` ("f64" or "f32") and register its symbol; only the first
+    call costs anything.
 
     Its callers see to it that the tiles for their columns are there (`packed.declare_tiles`).
 
@@ -140,18 +139,18 @@ def ensure(kind: str) -> None:
         return
     with _lock:
         if kind not in _modules:
-            module = _make(host_tile(kind))
-            jit.add_symbol(SYMBOL[kind], module.address(SYMBOL[kind]))
-            _modules[kind] = module
+            native = _product(host_tile(kind))
+            jit.add_symbol(SYMBOL[kind], native.address(SYMBOL[kind]))
+            _modules[kind] = native
 
 
-def ensure_room() -> None:
+def ensure_workspace() -> None:
     """Compile what lends memory to products; raises MemoryError when there is none for the first piece."""
     with _lock:
         if TAKE in _modules:
             return
         module = Module("gemm_room")
-        emit_room(module)
+        emit_workspace(module)
         native = _prepared(module)
         for name in (TAKE, GIVE):
             jit.add_symbol(name, native.address(name))
@@ -160,22 +159,21 @@ def ensure_room() -> None:
 
 def _prepared(module: Module) -> jit.NativeModule:
     """Native code of a module whose function ``prepare`` returns 0 for lack of memory."""
-    native = jit.NativeModule(
-        module.render(), opt=0, library=True
-    )  # it decides and calls; what loops over tiles is a part
+    # It decides and calls, so better code would be no faster; what loops over tiles is a part.
+    native = jit.NativeModule(module.render(), opt=0, library=True)
     if not ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))():
         raise MemoryError("no memory for the buffers of matrix products")
     return native
 
 
-def build(tile: Tile) -> jit.NativeModule:
+def build_product(tile: Tile) -> jit.NativeModule:
     """The product for one tile shape as native code, ready to be called for any shape.
 
     Raises MemoryError when there is no memory for its buffers.
     """
-    made = _make(tile)
+    native = _product(tile)
     _complete(tile)
-    return made
+    return native
 
 
 def _complete(tile: Tile) -> None:
@@ -189,16 +187,18 @@ def _complete(tile: Tile) -> None:
     _connect(tile)
 
 
-def _make(tile: Tile) -> jit.NativeModule:
+def _product(tile: Tile) -> jit.NativeModule:
+    """The product with the parts that it calls by name, without tiles."""
     pool.ensure()
-    ensure_room()
-    text = _product(tile)
-    ensure_parts(name for name in text.declared_names if is_part(name))
-    return _prepared(text)
+    ensure_workspace()
+    module = Module(f"gemm_{tile.kind}")
+    emit_gemm(module, tile)
+    ensure_parts(name for name in module.declared_names if is_part(name))
+    return _prepared(module)
 
 
-def address(kind: str) -> int:
+def product_address(kind: str) -> int:
     """Address of the native product, ready for any shape."""
-    ensure(kind)
+    ensure_product(kind)
     _complete(host_tile(kind))
     return _modules[kind].address(SYMBOL[kind])

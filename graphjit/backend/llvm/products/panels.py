@@ -1,8 +1,8 @@
-"""Packing of matrix operands.
+"""Copies a matrix operand into panels, which the register tile reads forwards and from few cache lines.
 
-Job: copy a strided block into rows of a fixed width, so that the register tile reads it forwards and from few
-cache lines.
-Input: a block of k rows and n columns with any strides.  Output: the function `symbol` names.
+Job: copy a block with any strides into rows of a fixed width.
+Input: a block of k rows and n columns with any strides.  Output: the native function that `pack_symbol`
+names.
 Invariant: nothing outside the block is read; columns from n to the width hold nothing that anybody reads.
 
 Transposed operands are only another order of packing: square blocks are transposed in registers, by a part
@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphjit.backend.llvm.products.tile import Tile
+from graphjit.backend.llvm.products.vectors import arguments
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import HOT, Value, Writer
 
-PARAMETERS = [
+PACK_PARAMETERS = [
     ("ptr", "to"),
     ("ptr", "from"),
     ("i64", "rs"),
@@ -37,7 +38,7 @@ TRANSPOSE_PARAMETERS = [
 ]
 
 
-def symbol(tile: Tile) -> str:
+def pack_symbol(tile: Tile) -> str:
     """Native name of the packing of this family of tiles."""
     return f"gj_pack_{tile.family}"
 
@@ -49,7 +50,7 @@ def transpose_symbol(tile: Tile) -> str:
 
 def transpose_slot(tile: Tile) -> str:
     """Name of the pointer to it, in the module of the packing."""
-    return f"{symbol(tile)}_transpose"
+    return f"{pack_symbol(tile)}_transpose"
 
 
 def declare_transpose(module: Module, tile: Tile) -> None:
@@ -62,9 +63,9 @@ def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
     """Declare packing and call it: target, source, row stride, column stride, k, n, width as in
     `emit_pack`.
     """
-    name = symbol(tile)
-    w.module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PARAMETERS)})")
-    w.call(name, [f"{kind} {value}" for (kind, _), value in zip(PARAMETERS, values, strict=True)])
+    name = pack_symbol(tile)
+    w.module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PACK_PARAMETERS)})")
+    w.call(name, arguments(PACK_PARAMETERS, values))
 
 
 def emit_pack(module: Module, tile: Tile) -> None:
@@ -73,7 +74,7 @@ def emit_pack(module: Module, tile: Tile) -> None:
     """
     slot = transpose_slot(tile)
     module.add_global(slot, f"@{slot} = global ptr null")
-    w = Writer(module, symbol(tile), PARAMETERS)
+    w = Writer(module, pack_symbol(tile), PACK_PARAMETERS)
     step = w.mul("%width", tile.size)
     with w.exit_when(w.test("eq", "%cs", tile.size)):
         _copy_rows(w, tile, step)
@@ -92,28 +93,17 @@ def emit_pack(module: Module, tile: Tile) -> None:
 
 def _copy_rows(w: Writer, tile: Tile, step: str) -> None:
     """Rows that are contiguous in the source: whole vectors, the last one masked."""
-    vec, lanes = tile.vector, tile.lanes
-    name = f"v{lanes}{tile.kind}"
-    w.module.declare(
-        f"load.{name}", f"declare {vec} @llvm.masked.load.{name}.p0(ptr, i32, <{lanes} x i1>, {vec})"
-    )
-    last = w.mul(w.div(w.sub("%n", 1), lanes), lanes)
-    left = w.op(f"insertelement <{lanes} x i64> poison, i64 {w.sub('%n', last)}, i32 0")
-    left = w.op(
-        f"shufflevector <{lanes} x i64> {left}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
-    )
-    ids = ", ".join(f"i64 {i}" for i in range(lanes))
-    mask = w.op(f"icmp ult <{lanes} x i64> <{ids}>, {left}")
+    of, size = tile.vector, tile.size
+    of.declare_load(w.module)
+    last = w.mul(w.div(w.sub("%n", 1), of.lanes), of.lanes)
+    mask = of.below(w, of.spread_index(w, w.sub("%n", last)))
     with w.loop(0, "%k") as k:
         source, target = w.at("%from", w.mul(k, "%rs")), w.at("%to", w.mul(k, step))
-        with w.loop(0, last, lanes) as j:
-            place = w.mul(j, tile.size)
-            w.store(vec, w.load(vec, w.at(source, place), tile.size), w.at(target, place), tile.size)
-        place = w.mul(last, tile.size)
-        tail = w.op(
-            f"call {vec} @llvm.masked.load.{name}.p0(ptr {w.at(source, place)}, i32 {tile.size}, <{lanes} x i1> {mask}, {vec} zeroinitializer)"
-        )
-        w.store(vec, tail, w.at(target, place), tile.size)
+        with w.loop(0, last, of.lanes) as j:
+            place = w.mul(j, size)
+            of.store(w, of.load(w, w.at(source, place)), w.at(target, place))
+        place = w.mul(last, size)
+        of.store(w, of.load(w, w.at(source, place), mask), w.at(target, place))
 
 
 def _side(tile: Tile) -> int:

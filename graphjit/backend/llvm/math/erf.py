@@ -1,7 +1,7 @@
-"""erf, erfc, erfcx.
+"""The error functions: erf, erfc, erfcx.
 
 Job: erfc(x) = e**(-x**2) t G(t) with t = 2 / (2 + x); erf and G are smooth, so each is one polynomial on each
-of sixteen intervals, whose coefficients are picked by a permutation. Input and output: as in `function`.
+of sixteen intervals, whose coefficients are picked by a permutation. Input and output: as in `function.py`.
 Invariant: relative accuracy everywhere; -x**2 is carried as an unevaluated sum, so erfc keeps it down to its
 underflow.
 Method: substitution t as in Schonfelder, "Chebyshev expansions for the error and related functions", Math.
