@@ -15,19 +15,24 @@ from graphjit import progress
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
-from graphjit.loops.assemble import lower_assembly
-from graphjit.loops.collapse import collapse
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.cost import nanoseconds
-from graphjit.loops.ir import LoopKernel
-from graphjit.loops.lower import lower_kernel
-from graphjit.loops.parallel import parallelize
-from graphjit.loops.sums import cut_sums
-from graphjit.loops.sweep import lower_sweep
-from graphjit.loops.vectorize import vectorize
+from graphjit.loops.ir import LoopKernel, Lowered
+from graphjit.loops.lowering.assemblies import lower_assembly
+from graphjit.loops.lowering.kernels import lower_kernel
+from graphjit.loops.lowering.sweeps import lower_sweep
+from graphjit.loops.passes.calls import call_functions
+from graphjit.loops.passes.collapse import collapse
+from graphjit.loops.passes.parallel import parallelize
+from graphjit.loops.passes.prefetch import prefetch
+from graphjit.loops.passes.stream import stream
+from graphjit.loops.passes.sums import cut_sums
+from graphjit.loops.passes.tails import fit_tails
+from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
-from graphjit.runner import Lowered, Runner, configured
+from graphjit.runner import Runner, configured
 from graphjit.schedule.align import align
 from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
@@ -38,6 +43,22 @@ from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.squeeze import squeeze
 from graphjit.schedule.sweep import join_sweeps
 from graphjit.schedule.unstack import unstack
+
+
+class Tuned:
+    """A pass that reads thresholds: it takes the `Limits` of the compilation as its second argument."""
+
+    def __init__(self, work: Callable[[Any, Limits], Any]) -> None:
+        self.work = work
+        self.__name__ = work.__name__
+
+    def __call__(self, value: Any, limits: Limits) -> Any:
+        return self.work(value, limits)
+
+
+class Whole(Tuned):
+    """A loop pass over all kernels of a program at once."""
+
 
 GRAPH_PASSES = (
     simplify,
@@ -53,7 +74,22 @@ GRAPH_PASSES = (
     own_outputs,
     own_pieces,
 )
-LOOP_PASSES = (collapse, vectorize, parallelize, cut_sums)
+LOOP_PASSES = (
+    collapse,
+    Tuned(vectorize),
+    Tuned(parallelize),
+    Tuned(cut_sums),
+    Tuned(call_functions),
+    Tuned(prefetch),
+    Whole(stream),
+    Tuned(fit_tails),
+)
+
+
+def _bound(step: Callable[..., Any], limits: Limits) -> Callable[[Any], Any]:
+    """A pass as a function of one argument."""
+    return functools.partial(step, limits=limits) if isinstance(step, Tuned) else step
+
 
 SMALL_ARENA = 32_768
 """Bytes of intermediate values up to which the order of steps does not matter."""
@@ -82,26 +118,29 @@ class Compiled:
         return sum(nanoseconds(step, self.kernels.get(step.name)) for step in self.program.steps)
 
 
-def optimize(graph: Graph, runner: Runner | None = None) -> Graph:
+def optimize(graph: Graph, runner: Runner | None = None, limits: Limits | None = None) -> Graph:
     """Run the graph passes.
 
     Dead nodes never survive (a graph is what its outputs reach) and every rebuild interns, so there is no
     separate elimination of either. A pass that changes nothing returns its argument; what is simplified
     already is not simplified again.
     """
-    runner = runner or Runner(configured())
+    runner, limits = runner or Runner(configured()), limits or host_limits()
     simplified: Graph | None = None
     for step in GRAPH_PASSES:
         if step is simplify and graph is simplified:
             continue
-        graph = runner.run("graph", step.__name__, step, graph)
+        graph = runner.run("graph", step.__name__, _bound(step, limits), graph)
         if step is simplify:
             simplified = graph
     return graph
 
 
 def schedule(
-    graph: Graph, donated: Collection[int] = (), runner: Runner | None = None
+    graph: Graph,
+    donated: Collection[int] = (),
+    runner: Runner | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Fusion, Program]:
     """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
 
@@ -110,7 +149,7 @@ def schedule(
     of their distance from the inputs, which lets forward mode forget each layer behind it; the order that
     needs the smaller arena is taken.
     """
-    runner = runner or Runner(configured())
+    runner, limits = runner or Runner(configured()), limits or host_limits()
 
     def fused(**options: Any) -> Fusion:
         apart = runner.run("schedule", "fuse", functools.partial(fuse, **options), graph)
@@ -142,26 +181,37 @@ def _fresh_bytes(program: Program) -> int:
     return program.arena + sum(out.type.nbytes for slot, out in outputs if slot not in program.in_place)
 
 
-def lower_step(program: Program, step: Kernel | Assembly | Sweep) -> LoopKernel:
+def lower_step(program: Program, step: Kernel | Assembly | Sweep, limits: Limits) -> LoopKernel:
     """Loop IR of one step, before the loop passes."""
     if isinstance(step, Sweep):
-        return lower_sweep(program, step)
-    return lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
+        return lower_sweep(program, step, limits)
+    if isinstance(step, Kernel):
+        return lower_kernel(program, step)
+    return lower_assembly(program, step, limits)
 
 
-def lower(program: Program, runner: Runner | None = None) -> dict[str, LoopKernel]:
+def lower(
+    program: Program, runner: Runner | None = None, limits: Limits | None = None
+) -> dict[str, LoopKernel]:
     """Loop IR of every kernel, by name."""
-    runner = runner or Runner(configured())
+    runner, limits = runner or Runner(configured()), limits or host_limits()
 
     def lowered(program: Program) -> Lowered:
         return Lowered(
             program,
-            {step.name: lower_step(program, step) for step in program.steps if not isinstance(step, Product)},
+            {
+                step.name: lower_step(program, step, limits)
+                for step in program.steps
+                if not isinstance(step, Product)
+            },
         )
 
     made = runner.run("loops", "lower", lowered, program)
     for loop_pass in LOOP_PASSES:
-        made = runner.run("loops", loop_pass.__name__, functools.partial(_each, loop_pass), made)
+        work = _bound(loop_pass, limits)
+        if not isinstance(loop_pass, Whole):
+            work = functools.partial(_each, work)
+        made = runner.run("loops", loop_pass.__name__, work, made)
     return dict(made.kernels)
 
 
@@ -169,13 +219,18 @@ def _each(loop_pass: Callable[[LoopKernel], LoopKernel], lowered: Lowered) -> Lo
     return Lowered(lowered.program, {name: loop_pass(kernel) for name, kernel in lowered.kernels.items()})
 
 
-def compile_graph(graph: Graph, donated: Collection[int] = (), runner: Runner | None = None) -> Compiled:
+def compile_graph(
+    graph: Graph,
+    donated: Collection[int] = (),
+    runner: Runner | None = None,
+    limits: Limits | None = None,
+) -> Compiled:
     """All stages up to LLVM text."""
-    runner = runner or Runner(configured())
-    optimized = optimize(graph, runner)
+    runner, limits = runner or Runner(configured()), limits or host_limits()
+    optimized = optimize(graph, runner, limits)
     progress.step("choosing kernels")
-    fusion, program = schedule(optimized, donated, runner)
+    fusion, program = schedule(optimized, donated, runner, limits)
     progress.step("writing loops")
-    kernels = lower(program, runner)
+    kernels = lower(program, runner, limits)
     progress.step("writing LLVM code")
-    return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels))
+    return Compiled(graph, optimized, fusion, program, kernels, emit_program(program, kernels, limits))

@@ -30,7 +30,8 @@ SHARED_BYTES = 131_072
 ROUND = 16
 """Rows of a block are a multiple of this, if they are that many: whole vectors."""
 PIECES = {128: 64, 512: 256, 2048: 1024}
-"""From so many rows they are a multiple of more: whole blocks of the sums over them (`loops/sums.py`)."""
+"""From so many rows they are a multiple of more: whole blocks of the sums over them (`loops/passes/sums.py`).
+"""
 FEW = 4
 """Rows of a block at the least, of whatever width: sums over rows are taken up and put down once a block."""
 TASKS = 32

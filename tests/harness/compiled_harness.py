@@ -1,26 +1,57 @@
 """Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks
-to IR text.
+to IR text. Every function here takes `Limits`, so that a test can have decisions go the other way.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
-from random_graphs import random_inputs, rng_for, shrink
+from random_graphs import random_inputs, rng_for
+from shrinking import shrink
 
-from graphjit.dispatch import executable
+import graphjit
+from graphjit import dispatch, pipeline
+from graphjit.backend.executable import Executable
+from graphjit.compilation import Code
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64, Type
+from graphjit.limits import Limits
+from graphjit.loops.ir import LoopKernel
 from graphjit.transforms.reverse import cotangents
 
 TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
 
 
-def run(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    return executable(graph).run([np.ascontiguousarray(x) for x in inputs])
+def traced(function: Callable[..., Any], *args: Any) -> Graph:
+    """The graph of a call."""
+    return graphjit.jit(function).dispatcher.staged(*args).graph
+
+
+def executable(graph: Graph, limits: Limits | None = None) -> Code | Executable:
+    """Code of a graph; with other limits it is made for the test alone."""
+    return dispatch.executable(graph) if limits is None else _made(graph, limits)
+
+
+@functools.lru_cache(maxsize=16)
+def _made(graph: Graph, limits: Limits) -> Executable:
+    made = pipeline.compile_graph(graph, limits=limits)
+    return Executable(made.program, made.module, made.nanoseconds)
+
+
+def kernels(graph: Graph, limits: Limits | None = None) -> list[LoopKernel]:
+    """Its loops."""
+    return list(pipeline.compile_graph(graph, limits=limits).kernels.values())
+
+
+def run(graph: Graph, inputs: list[np.ndarray], limits: Limits | None = None) -> list[np.ndarray]:
+    return executable(graph, limits).run([np.ascontiguousarray(x) for x in inputs])
 
 
 def same(found: np.ndarray, wanted: np.ndarray, what: str, factor: float = 1.0) -> None:
@@ -64,7 +95,7 @@ class Make:
         return Graph("f", self.inputs, [output, total, *[ct for ct in found if ct is not None]])
 
 
-def check(make: Make, output: Node, factor: float = 10.0) -> None:
+def check(make: Make, output: Node, factor: float = 10.0, limits: Limits | None = None) -> None:
     rng = np.random.default_rng(7)
     for graph in (
         (make.graph(output), make.with_gradient(output))
@@ -77,7 +108,7 @@ def check(make: Make, output: Node, factor: float = 10.0) -> None:
             else rng.integers(0, 3, size=n.shape)
             for n in graph.inputs
         ]
-        for found, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        for found, want in zip(run(graph, values, limits), interpret(graph, *values), strict=True):
             same(found, want, "gradient", factor * max(1.0, np.sqrt(want.size)))
 
 
@@ -90,12 +121,12 @@ def with_gradient(graph: Graph) -> Graph:
     return Graph(graph.name, inputs, [*outs, *[ct for ct in found if ct is not None]])
 
 
-def differs(graph: Graph, seed: int) -> str:
+def differs(graph: Graph, seed: int, limits: Limits | None = None) -> str:
     """Empty when compiled and interpreted values agree."""
     values = random_inputs(graph, rng_for(seed))
     wanted = interpret(graph, *values)
     try:
-        found = executable(graph).run([np.ascontiguousarray(v) for v in values])
+        found = run(graph, values, limits)
     except ArithmeticError as error:
         return f"raised {error}"
     single = any(node.dtype == np.float32 for node in graph.nodes())
@@ -111,7 +142,7 @@ def differs(graph: Graph, seed: int) -> str:
     return ""
 
 
-def examine(graph: Graph, seed: int) -> None:
-    if differs(graph, seed):
-        small = shrink(graph, lambda g: bool(differs(g, seed)))
-        pytest.fail(f"seed {seed}: {differs(small, seed)}\n{print_graph(small)}")
+def examine(graph: Graph, seed: int, limits: Limits | None = None) -> None:
+    if differs(graph, seed, limits):
+        small = shrink(graph, lambda g: bool(differs(g, seed, limits)))
+        pytest.fail(f"seed {seed}: {differs(small, seed, limits)}\n{print_graph(small)}")

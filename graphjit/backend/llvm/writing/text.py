@@ -1,11 +1,11 @@
-"""Printer of LLVM IR text.
+"""The text of an LLVM module, collected piece by piece.
 
-Job: collect the pieces of one LLVM module and print it once.
-Input: instruction text from the emitters.  Output: ``Module.render()``.
-Invariant: every definition and declaration appears once, however often it was asked for.
+`Module` holds globals, declarations and functions; `Function` is a list of instructions with fresh names.
+Every definition and declaration appears once, however often it was asked for. ``Module.render()`` gives the
+whole.
 
-Printing text is about forty times faster than building llvmlite's objects; the text is built from
-the structure of the loop IR and never patched afterwards.
+Printing text is about forty times faster than building llvmlite's objects. The text is built from the
+structure of the loop IR and never patched afterwards.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from graphjit.ir.names import one_line
+from graphjit.limits import Limits, host_limits
 
 _SYMBOL = re.compile(r"@([\w.$]+)")
 
@@ -28,10 +29,15 @@ def c_string(text: str) -> str:
 
 
 class Module:
-    """One LLVM module under construction: globals, declarations and function bodies in order."""
+    """One LLVM module under construction: globals, declarations and function bodies in order.
 
-    def __init__(self, name: str) -> None:
+    ``limits`` are the thresholds of what is written into it: those of this machine, unless a test gives
+    others.
+    """
+
+    def __init__(self, name: str, limits: Limits | None = None) -> None:
         self.name = one_line(name)  # that of a user's function, in a comment
+        self.limits = limits or host_limits()
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._functions: dict[str, str | None] = {}
