@@ -5,6 +5,7 @@ are those of the code.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -76,7 +77,13 @@ def test_command_blocks_print_what_they_show(
             path.read_text().replace(f"```console\n{block}```", f"```console\n{first}\n{printed}```")
         )
     else:
-        assert printed.splitlines() == [line.rstrip() for line in shown.strip().splitlines()]
+        shown = "\n".join(line.rstrip() for line in shown.strip().splitlines()) + "\n"
+        assert for_any_machine(printed) == for_any_machine(shown)
+
+
+def for_any_machine(text: str) -> str:
+    """Printed loops without what the width of vector registers decides."""
+    return re.sub(r"\blanes \d+", "lanes N", text)
 
 
 TABLES = [(name, found[1], found[2]) for name in DOCUMENTS for found in GENERATED.finditer(read(name))]
