@@ -203,7 +203,10 @@ def _traffic(program: Program, nodes: set[Node]) -> str:
 
 def written(program: Program, step: Step) -> set[Node]:
     """Values that a step writes, whole or in part."""
-    return {*step.nodes, *(place.owner for node in step.nodes for place in program.places.get(node, ()))}
+    return {
+        *step.nodes,
+        *(piece.owner for node in step.nodes for piece in program.destinations.get(node, ())),
+    }
 
 
 def _cost(cost: Cost) -> str:

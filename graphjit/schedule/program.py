@@ -13,7 +13,7 @@ import numpy as np
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Graph, Location, Node
-from graphjit.schedule.places import Place
+from graphjit.schedule.pieces import Destination
 
 
 @dataclass(eq=False)
@@ -148,17 +148,26 @@ class Failure(NamedTuple):
 
 @dataclass
 class Program:
-    """A scheduled graph."""
+    """A scheduled graph.
+
+    Attributes:
+        graph: what is computed.
+        steps: in execution order.
+        buffers: where each value lies that is not only in registers.
+        constants: the arrays of constant buffers, by slot.
+        arena: bytes of the block of memory for intermediate values.
+        destinations: where else a root is written, as a piece of concatenations.
+        in_place: number of an output -> of the donated input that it may be written into.
+        errors: what kernels may report.
+    """
 
     graph: Graph
     steps: list[Step]
     buffers: dict[Node, Buffer]
     constants: list[np.ndarray]
     arena: int
-    places: dict[Node, list[Place]] = field(default_factory=dict)
-    in_place: dict[int, int] = field(
-        default_factory=dict
-    )  # number of an output -> of the donated input it may be written into
+    destinations: dict[Node, list[Destination]] = field(default_factory=dict)
+    in_place: dict[int, int] = field(default_factory=dict)
     errors: list[Failure] = field(default_factory=list)
 
     @property

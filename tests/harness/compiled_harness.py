@@ -1,26 +1,61 @@
 """Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks
-to IR text.
+to IR text.  With ``limits``, code is made for them alone, apart from the code that the process keeps:
+
+    short = host_limits().changed(sweeps={"min_rows": 2})
+    value, gradient = run_function(graphjit.value_and_grad(f), x, limits=short)
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from random_graphs import random_inputs, rng_for, shrink
 
+import graphjit
+from graphjit.backend.executable import Executable
 from graphjit.dispatch import executable
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64, Type
+from graphjit.limits import Limits
+from graphjit.pipeline import Compiled, compile_graph
+from graphjit.trace.marks import dispatcher_of
+from graphjit.trace.pytree import flatten
 from graphjit.transforms.reverse import cotangents
 
 TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
 
 
-def run(graph: Graph, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    return executable(graph).run([np.ascontiguousarray(x) for x in inputs])
+def run(graph: Graph, inputs: Sequence[np.ndarray], limits: Limits | None = None) -> list[np.ndarray]:
+    """The outputs of ``graph``: from the code that the process keeps, or from code with other limits."""
+    values = [np.ascontiguousarray(x) for x in inputs]
+    if limits is None:
+        return executable(graph).run(values)
+    made = compile_graph(graph, limits=limits)
+    return Executable(made.program, made.module, made.nanoseconds).run(values)
+
+
+def traced(function: Callable[..., Any], *args: Any) -> Graph:
+    """The graph of ``function``, which may be compiled or a derivative, for these arguments."""
+    made: Any = function if dispatcher_of(function) is not None else graphjit.jit(function)
+    graph: Graph = made.dispatcher.staged(*args).graph
+    return graph
+
+
+def compiled(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> Compiled:
+    """Every stage of ``function`` for these arguments."""
+    return compile_graph(traced(function, *args), limits=limits)
+
+
+def run_function(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> list[np.ndarray]:
+    """The results of ``function``, one after another."""
+    leaves, _ = flatten(args)
+    return run(traced(function, *args), [np.asarray(leaf) for leaf in leaves], limits)
 
 
 def same(found: np.ndarray, wanted: np.ndarray, what: str, factor: float = 1.0) -> None:
@@ -64,7 +99,7 @@ class Make:
         return Graph("f", self.inputs, [output, total, *[ct for ct in found if ct is not None]])
 
 
-def check(make: Make, output: Node, factor: float = 10.0) -> None:
+def check(make: Make, output: Node, factor: float = 10.0, limits: Limits | None = None) -> None:
     rng = np.random.default_rng(7)
     for graph in (
         (make.graph(output), make.with_gradient(output))
@@ -77,7 +112,7 @@ def check(make: Make, output: Node, factor: float = 10.0) -> None:
             else rng.integers(0, 3, size=n.shape)
             for n in graph.inputs
         ]
-        for found, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+        for found, want in zip(run(graph, values, limits), interpret(graph, *values), strict=True):
             same(found, want, "gradient", factor * max(1.0, np.sqrt(want.size)))
 
 
@@ -90,12 +125,12 @@ def with_gradient(graph: Graph) -> Graph:
     return Graph(graph.name, inputs, [*outs, *[ct for ct in found if ct is not None]])
 
 
-def differs(graph: Graph, seed: int) -> str:
+def differs(graph: Graph, seed: int, limits: Limits | None = None) -> str:
     """Empty when compiled and interpreted values agree."""
     values = random_inputs(graph, rng_for(seed))
     wanted = interpret(graph, *values)
     try:
-        found = executable(graph).run([np.ascontiguousarray(v) for v in values])
+        found = run(graph, values, limits)
     except ArithmeticError as error:
         return f"raised {error}"
     single = any(node.dtype == np.float32 for node in graph.nodes())
@@ -111,7 +146,7 @@ def differs(graph: Graph, seed: int) -> str:
     return ""
 
 
-def examine(graph: Graph, seed: int) -> None:
-    if differs(graph, seed):
-        small = shrink(graph, lambda g: bool(differs(g, seed)))
-        pytest.fail(f"seed {seed}: {differs(small, seed)}\n{print_graph(small)}")
+def examine(graph: Graph, seed: int, limits: Limits | None = None) -> None:
+    if differs(graph, seed, limits):
+        small = shrink(graph, lambda g: bool(differs(g, seed, limits)))
+        pytest.fail(f"seed {seed}: {differs(small, seed, limits)}\n{print_graph(small)}")

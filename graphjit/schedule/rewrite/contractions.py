@@ -1,8 +1,9 @@
-"""Decide how each contraction runs, and rewrite the graph accordingly.
+"""Which matrix products get a matrix kernel, and which become loops.
 
-Job: matrix products large enough for a matrix kernel become contractions whose operands are strided matrices
-in storage; every other one becomes multiply + sum, which fuses with its surroundings. Input and output: a
-graph. Invariant: afterwards `as_product` succeeds on every remaining contraction.
+Job: decide for each contraction, and rewrite the graph accordingly.  Large ones stay contractions, whose
+operands are strided matrices in storage; every other one becomes multiply + sum, which fuses with its
+surroundings.  A (1000, 784) by (784, 512) product stays; a (8, 3) matrix times a vector becomes a loop.
+Input and output: a graph.  Invariant: afterwards `as_product` succeeds on every remaining contraction.
 """
 
 from __future__ import annotations
@@ -10,26 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
+from graphjit.limits import ContractionLimits, Limits
 from graphjit.ops.contraction import free_axes
 from graphjit.schedule.access import storage, strides
 from graphjit.schedule.program import Product
-from graphjit.schedule.unstack import BATCH as BATCH_IN_LANES
-from graphjit.schedule.unstack import SMALL_AXIS
-
-SMALL = 400
-"""Multiply-adds up to which a fused loop is as good as the call of a matrix kernel, and compiled sooner."""
-SMALL_IN_BATCH = 20
-"""The same for one of many products: they run back to back in one call."""
-BATCH = 8
-"""How many are many."""
-OUTER = 256
-"""Rows and columns from which a product of very few terms is like an outer product of vectors."""
-LONG = 4096
-"""Elements of a matrix from which its product with a vector may be a matrix kernel."""
 
 
 def merged(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int] | None:
@@ -64,7 +53,7 @@ def as_product(node: Node) -> Product | None:
     return Product(node, m, n, k, (row_x, col_x), (row_y, col_y), batch, (batch_x, batch_y, m * n))
 
 
-def split_contractions(graph: Graph) -> Graph:
+def split_contractions(graph: Graph, limits: Limits) -> Graph:
     """Rewrite every contraction into a strided product or into multiply + sum."""
     nodes = graph.nodes()
     if all(node.op.name != "contract" for node in nodes):
@@ -78,7 +67,7 @@ def split_contractions(graph: Graph) -> Graph:
         made = b.copy(node, tuple(replaced[arg] for arg in node.args))
         if made.op.name == "contract":
             alone = node in graph.outputs and all(arg.op.name in ("input", "const") for arg in made.args)
-            made = _decide(b, made, alone, operand=node in operands)
+            made = _rewritten(b, _Contraction.of(made), alone, node in operands, limits)
         replaced[node] = made
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
@@ -92,46 +81,92 @@ def _operands(graph: Graph, nodes: Sequence[Node]) -> set[Node]:
     return set(nodes) - others
 
 
-def _decide(b: Builder, node: Node, alone: bool, operand: bool) -> Node:
+class _Contraction(NamedTuple):
+    """A contraction and its axes: of a batch, free ones of either operand, and those summed over."""
+
+    node: Node
+    batch_x: tuple[int, ...]
+    batch_y: tuple[int, ...]
+    free_x: tuple[int, ...]
+    free_y: tuple[int, ...]
+    sum_x: tuple[int, ...]
+    sum_y: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node) -> _Contraction:
+        """A node taken apart."""
+        attrs: Any = node.attrs
+        (sum_x, sum_y), (batch_x, batch_y) = attrs["contract"], attrs["batch"]
+        x, y = node.args
+        free_x = free_axes(len(x.shape), sum_x, batch_x)
+        free_y = free_axes(len(y.shape), sum_y, batch_y)
+        return cls(node, batch_x, batch_y, tuple(free_x), tuple(free_y), sum_x, sum_y)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Batch, rows, columns and terms."""
+        x, y = self.node.args
+        return (
+            math.prod(x.shape[a] for a in self.batch_x),
+            math.prod(x.shape[a] for a in self.free_x),
+            math.prod(y.shape[a] for a in self.free_y),
+            math.prod(x.shape[a] for a in self.sum_x),
+        )
+
+
+def _rewritten(b: Builder, found: _Contraction, alone: bool, operand: bool, limits: Limits) -> Node:
     """What a contraction becomes; ``alone``: nothing else is computed from or for it; ``operand``: only other
     contractions read it.
     """
-    attrs: Any = node.attrs
-    (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
-    x, y = node.args
-    free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
-    m, n = math.prod(x.shape[a] for a in free_x), math.prod(y.shape[a] for a in free_y)
-    k = math.prod(x.shape[a] for a in cx)
-    small = SMALL if math.prod(x.shape[a] for a in bx) < BATCH else SMALL_IN_BATCH
+    node = found.node
     product = as_product(node)
+    never = found.shape[-1] <= 1 or node.dtype.kind != "f" or node.type.size == 0
+    if never or _is_better_fused(found, product, alone, operand, limits):
+        left = (*found.batch_x, *found.free_x, *found.sum_x)
+        right = (*found.batch_y, *found.free_y, *found.sum_y)
+        return _multiply_sum(b, node, left, right, len(found.batch_x), len(found.free_x))
+    return node if product is not None else _copied_in_order(b, found)
+
+
+def _is_better_fused(
+    found: _Contraction, product: Product | None, alone: bool, operand: bool, limits: Limits
+) -> bool:
+    """Whether loops that fuse with their surroundings are better than a matrix kernel."""
+    batch, m, n, k = found.shape
+    thresholds = limits.contractions
     if m == 1 or n == 1:
-        fused = product is None or not _streams(product)
-    elif k <= SMALL_AXIS and min(m, n) >= OUTER and not operand:
-        fused = True  # its result is most of what moves: loops write it as memory likes it, together with what comes after
-    else:
-        # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is
-        # anything.
-        fused = m * n * k <= small or (
-            not alone and max(m, n, k) <= SMALL_AXIS and node.type.size >= BATCH_IN_LANES * m * n
-        )
-    if fused or k <= 1 or node.dtype.kind != "f" or node.type.size == 0:
-        return _multiply_sum(b, node, (*bx, *free_x, *cx), (*by, *free_y, *cy), len(bx), len(free_x))
-    if product is not None:
-        return node
-    # A copy, or else the rule that lets a contraction absorb transposes would undo this.
-    x = b.emit("copy", b.transpose(x, perm=(*bx, *free_x, *cx)), slot=-1)
-    y = b.emit("copy", b.transpose(y, perm=(*by, *cy, *free_y)), slot=-1)
-    batch = tuple(range(len(bx)))
-    lead = len(bx)
+        return product is None or not _streams(product, thresholds)
+    if k <= limits.unstack.short_axis and min(m, n) >= thresholds.outer and not operand:
+        # Its result is most of what moves: loops write it as memory likes it, together with what comes after.
+        return True
+    if m * n * k <= (thresholds.small if batch < thresholds.many else thresholds.small_in_batch):
+        return True
+    # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is
+    # anything.
+    large_batch = found.node.type.size >= limits.unstack.points * m * n
+    return not alone and max(m, n, k) <= limits.unstack.short_axis and large_batch
+
+
+def _copied_in_order(b: Builder, found: _Contraction) -> Node:
+    """The contraction with copies of its operands, in which the axes lie in the order of a matrix.
+
+    A copy, or else the rule that lets a contraction absorb transposes would undo this.
+    """
+    x, y = found.node.args
+    x = b.emit("copy", b.transpose(x, perm=(*found.batch_x, *found.free_x, *found.sum_x)), slot=-1)
+    y = b.emit("copy", b.transpose(y, perm=(*found.batch_y, *found.sum_y, *found.free_y)), slot=-1)
+    lead, terms = len(found.batch_x), len(found.sum_y)
+    rows = len(found.free_x)
+    batch = tuple(range(lead))
     return b.contract(
         x,
         y,
-        contract=(tuple(range(lead + len(free_x), len(x.shape))), tuple(range(lead, lead + len(cy)))),
+        contract=(tuple(range(lead + rows, len(x.shape))), tuple(range(lead, lead + terms))),
         batch=(batch, batch),
     )
 
 
-def _streams(product: Product) -> bool:
+def _streams(product: Product, limits: ContractionLimits) -> bool:
     """Whether a product with a vector is better run by a matrix kernel.
 
     So it is where the terms of a sum lie far apart in a large matrix: the kernel reads whole rows side by
@@ -141,16 +176,15 @@ def _streams(product: Product) -> bool:
     x, y = product.node.args
     step = product.rhs[1] if product.m == 1 else product.lhs[0]
     stored = all(storage(node).op.name in ("input", "const", "contract") for node in (x, y))
-    return (
-        stored and step == 1 and max(product.m, product.n) > 1 and product.m * product.n * product.k >= LONG
-    )
+    elements = product.m * product.n * product.k
+    return stored and step == 1 and max(product.m, product.n) > 1 and elements >= limits.long
 
 
 def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int) -> Node:
     """sum of x * y without moving an axis of x: y has only batch and contracted axes."""
-    place = dict(zip((*order[:batch], *order[kept:]), other, strict=True))
-    y = b.transpose(y, perm=tuple(place[a] for a in sorted(place)))
-    y = b.reshape(y, shape=tuple(n if a in place else 1 for a, n in enumerate(x.shape)))
+    axis_of_y = dict(zip((*order[:batch], *order[kept:]), other, strict=True))
+    y = b.transpose(y, perm=tuple(axis_of_y[a] for a in sorted(axis_of_y)))
+    y = b.reshape(y, shape=tuple(n if a in axis_of_y else 1 for a, n in enumerate(x.shape)))
     return b.sum(b.mul(x, b.broadcast_to(y, shape=x.shape)), axes=tuple(sorted(order[kept:])))
 
 
