@@ -58,7 +58,7 @@ def inspect(
         bool,
         typer.Option(
             "--compare-each",
-            help="Run what each graph or loop pass makes on random inputs and name the first that changed a value.",
+            help="Run what each pass makes on random inputs and name the first that changed a value.",
         ),
     ] = False,
     dump: Annotated[

@@ -29,10 +29,17 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
     """Element address of ``index`` in a contiguous array."""
-    total: Affine[Any] = Affine()
+    offset = 0
+    terms: dict[Any, int] = {}
     for i, stride in zip(index, strides(shape), strict=True):
-        total = total + i * stride
-    return total
+        offset += i.offset * stride
+        for axis, factor in i.terms.items():
+            total = terms.get(axis, 0) + factor * stride
+            if total:
+                terms[axis] = total
+            else:
+                terms.pop(axis, None)
+    return Affine(offset, terms)
 
 
 def own_index(shape: Sequence[int]) -> tuple[Address, ...]:
