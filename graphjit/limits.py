@@ -189,7 +189,7 @@ class Rates(NamedTuple):
 
     Measured on one core of the machine of the benchmarks: 8 bytes stored and loaded again take up to 1.7 ns
     through memory, 0.2 to 0.3 ns through a cache; an exponential (cost 20) takes 0.9 ns, a tangent (30) 2.0,
-    a quotient (4) 0.27, a sum 0.01 to 0.05.
+    a quotient (6) 0.27, a sum 0.01 to 0.05.
     """
 
     unit: int = 12

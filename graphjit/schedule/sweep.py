@@ -243,13 +243,12 @@ def _gains_alone(part: Kernel | Product) -> bool:
 
 
 def sums_over_rows(product: Product) -> bool:
-    """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for
-    each of theirs.
+    """Whether a product in a sweep adds up over the rows, as ``x.T @ g`` does; else, as ``x @ w``, it makes a
+    row of its result from each row.
     """
     x = storage(product.node.args[0])
-    if (
-        product.batch > 1
-    ):  # in attention rows, terms and columns may be equally many: what lies in rows is read in rows
+    if product.batch > 1:
+        # In attention rows, terms and columns may be equally many: what lies in rows is read in rows.
         return product.lhs[1] > product.lhs[0]
     return not (
         product.m == x.shape[0]

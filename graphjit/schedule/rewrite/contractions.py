@@ -114,25 +114,25 @@ class _Contraction(NamedTuple):
         )
 
 
-def _rewritten(b: Builder, found: _Contraction, alone: bool, operand: bool, limits: Limits) -> Node:
+def _rewritten(b: Builder, contraction: _Contraction, alone: bool, operand: bool, limits: Limits) -> Node:
     """What a contraction becomes; ``alone``: nothing else is computed from or for it; ``operand``: only other
     contractions read it.
     """
-    node = found.node
+    node = contraction.node
     product = as_product(node)
-    never = found.shape[-1] <= 1 or node.dtype.kind != "f" or node.type.size == 0
-    if never or _is_better_fused(found, product, alone, operand, limits):
-        left = (*found.batch_x, *found.free_x, *found.sum_x)
-        right = (*found.batch_y, *found.free_y, *found.sum_y)
-        return _multiply_sum(b, node, left, right, len(found.batch_x), len(found.free_x))
-    return node if product is not None else _copied_in_order(b, found)
+    never = contraction.shape[-1] <= 1 or node.dtype.kind != "f" or node.type.size == 0
+    if never or _is_better_fused(contraction, product, alone, operand, limits):
+        left = (*contraction.batch_x, *contraction.free_x, *contraction.sum_x)
+        right = (*contraction.batch_y, *contraction.free_y, *contraction.sum_y)
+        return _multiply_sum(b, node, left, right, len(contraction.batch_x), len(contraction.free_x))
+    return node if product is not None else _copied_in_order(b, contraction)
 
 
 def _is_better_fused(
-    found: _Contraction, product: Product | None, alone: bool, operand: bool, limits: Limits
+    contraction: _Contraction, product: Product | None, alone: bool, operand: bool, limits: Limits
 ) -> bool:
     """Whether loops that fuse with their surroundings are better than a matrix kernel."""
-    batch, m, n, k = found.shape
+    batch, m, n, k = contraction.shape
     thresholds = limits.contractions
     if m == 1 or n == 1:
         return product is None or not _streams(product, thresholds)
@@ -143,20 +143,24 @@ def _is_better_fused(
         return True
     # Tiny ones in a large batch are kept in registers together with what surrounds them, if there is
     # anything.
-    large_batch = found.node.type.size >= limits.unstack.points * m * n
+    large_batch = contraction.node.type.size >= limits.unstack.points * m * n
     return not alone and max(m, n, k) <= limits.unstack.short_axis and large_batch
 
 
-def _copied_in_order(b: Builder, found: _Contraction) -> Node:
+def _copied_in_order(b: Builder, contraction: _Contraction) -> Node:
     """The contraction with copies of its operands, in which the axes lie in the order of a matrix.
 
     A copy, or else the rule that lets a contraction absorb transposes would undo this.
     """
-    x, y = found.node.args
-    x = b.emit("copy", b.transpose(x, perm=(*found.batch_x, *found.free_x, *found.sum_x)), slot=-1)
-    y = b.emit("copy", b.transpose(y, perm=(*found.batch_y, *found.sum_y, *found.free_y)), slot=-1)
-    lead, terms = len(found.batch_x), len(found.sum_y)
-    rows = len(found.free_x)
+    x, y = contraction.node.args
+    x = b.emit(
+        "copy", b.transpose(x, perm=(*contraction.batch_x, *contraction.free_x, *contraction.sum_x)), slot=-1
+    )
+    y = b.emit(
+        "copy", b.transpose(y, perm=(*contraction.batch_y, *contraction.sum_y, *contraction.free_y)), slot=-1
+    )
+    lead, terms = len(contraction.batch_x), len(contraction.sum_y)
+    rows = len(contraction.free_x)
     batch = tuple(range(lead))
     return b.contract(
         x,
@@ -180,7 +184,9 @@ def _streams(product: Product, limits: ContractionLimits) -> bool:
     return stored and step == 1 and max(product.m, product.n) > 1 and elements >= limits.long
 
 
-def _in_order(b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int) -> Node:
+def _summed_without_moving(
+    b: Builder, x: Node, y: Node, order: Any, other: Any, batch: int, kept: int
+) -> Node:
     """sum of x * y without moving an axis of x: y has only batch and contracted axes."""
     axis_of_y = dict(zip((*order[:batch], *order[kept:]), other, strict=True))
     y = b.transpose(y, perm=tuple(axis_of_y[a] for a in sorted(axis_of_y)))
@@ -195,7 +201,9 @@ def _multiply_sum(b: Builder, node: Node, left: Any, right: Any, batch: int, fre
     for which, (order, other_order) in enumerate(((left, right), (right, left))):
         kept = len(node.shape)
         if len(other_order) - batch == len(order) - kept and list(order[:kept]) == sorted(order[:kept]):
-            return _in_order(b, node.args[which], node.args[1 - which], order, other_order, batch, kept)
+            return _summed_without_moving(
+                b, node.args[which], node.args[1 - which], order, other_order, batch, kept
+            )
     x, y = b.transpose(node.args[0], perm=left), b.transpose(node.args[1], perm=right)
     other = len(node.shape) - batch - free
     lead, rest = x.shape[:batch], x.shape[batch + free :]
