@@ -1,8 +1,9 @@
 """What `graphjit bench` and `python -m benchmarks` do once their options are read.
 
 Input: `Options`. Output: tables on standard output, files where asked for, the exit status: 1 where graphjit
-failed on a workload. Invariant: a number of threads takes effect in a process of its own, since libraries
-read it when they are loaded.
+failed on a workload, else 0.
+Invariant: a number of threads takes effect in a process of its own, since libraries read it when they are
+loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,17 +19,18 @@ from rich.table import Table
 
 from benchmarks import results, suite
 from benchmarks.peers import PEERS
-from benchmarks.reporting import compare, plot, summary, targets
+from benchmarks.reporting import compare, page, plot, summary, targets
 from benchmarks.reporting.report import print_table
 from benchmarks.suite import OptionError, Options
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 
 def main(options: Options) -> int:
     """Run the suite and report. Raises OptionError for what cannot be done as asked."""
     options.wanted_peers(), options.wanted_rows()
-    old = _earlier(options.compare)
+    old = None if options.compare is None else _saved(options.compare, "--compare")
     if options.threads is not None and os.environ.get("GRAPHJIT_NUM_THREADS") != str(options.threads):
         return _with_threads(options)
     console = _console()
@@ -42,14 +44,23 @@ def main(options: Options) -> int:
         record.save(options.json)
     if options.plot is not None:
         try:
-            for path in plot.draw(record, options.plot):
-                console.print(f"drawn: {path}", soft_wrap=True)
+            _tell_written(plot.draw(record, options.plot), console)
         except ImportError as error:
             console.print(f"nothing drawn: {error}: pip install matplotlib", soft_wrap=True)
     return 1 if any(results.OURS in row.refused for row in record.rows) else 0
 
 
-def show(options: Options) -> None:
+def report(path: Path) -> int:
+    """Write the page of results and its picture from a saved run. Raises OptionError where it cannot."""
+    record = _saved(path, "--report")
+    try:
+        _tell_written(page.write(record, DOCS), _console())
+    except ImportError as error:
+        raise OptionError(f"--report draws a picture: {error}: pip install matplotlib") from None
+    return 0
+
+
+def show(options: Options) -> int:
     """What `--list` prints: the chosen workloads, and which peers there are."""
     table = Table(box=None, pad_edge=False)
     for title in ("workload", "family", "what is timed", "dtypes", "by hand"):
@@ -65,6 +76,7 @@ def show(options: Options) -> None:
     console = _console()
     console.print(table)
     console.print(f"peers: {', '.join(PEERS)}", soft_wrap=True)
+    return 0
 
 
 def _console() -> Console:
@@ -72,18 +84,23 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=220)
 
 
-def _earlier(path: Path | None) -> results.Record | None:
-    """Read before measuring, so that a wrong name does not cost a run."""
-    if path is None:
-        return None
+def _tell_written(paths: Iterable[Path], console: Console) -> None:
+    for path in paths:
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+def _saved(path: Path, option: str) -> results.Record:
+    """The run in the file that ``option`` names: read before measuring, so that a wrong name does not cost a
+    run.
+    """
     try:
         return results.load(path)
     except (OSError, ValueError) as error:
-        raise OptionError(f"--compare: {error}") from None
+        raise OptionError(f"{option}: {error}") from None
 
 
 def arguments(options: Options) -> Sequence[str]:
-    """The command line that says the same as `options`."""
+    """The command line that says the same as `options`, wherever it runs."""
     given = []
     for name in ("quick", "memory"):
         given += [f"--{name}"] if getattr(options, name) else []
@@ -104,7 +121,8 @@ def _with_threads(options: Options) -> int:
         if affinity:
             affinity(0, cores)
 
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = suite.environment(threads) | {"PYTHONPATH": paths}
     command = [sys.executable, "-m", "benchmarks", *arguments(options)]
-    return subprocess.run(command, env=environment, preexec_fn=bind if affinity else None).returncode
+    environment = suite.environment(threads)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, preexec_fn=bind if affinity else None
+    ).returncode

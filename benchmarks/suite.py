@@ -203,6 +203,6 @@ THREAD_VARIABLES = ("GRAPHJIT", "OMP", "MKL", "OPENBLAS", "NUMBA")
 
 def environment(threads: int) -> dict[str, str]:
     """The environment in which all peers use that many threads; JAX goes by the affinity mask
-    (`command.run`).
+    (`command.main`).
     """
     return os.environ | {f"{name}_NUM_THREADS": str(threads) for name in THREAD_VARIABLES}

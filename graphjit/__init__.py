@@ -6,6 +6,11 @@ to graph, and compiled to one native function.
 
 from __future__ import annotations
 
+from graphjit.supported import require_supported_system
+
+require_supported_system()  # before the libraries are loaded that would fail in their own words elsewhere
+
+# ruff: noqa: E402
 from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
 from graphjit.errors import (
     ConfigError,

@@ -1,85 +1,123 @@
-"""The public transformations.
+"""The public transformations: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`, and the number of threads.
 
-Job: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`: names, argument order and results as in JAX; values are
-NumPy's.
-Input: a Python function written with NumPy.  Output: a compiled callable (or, for `jvp` and `vjp`, results).
+Names, argument order and results are as in JAX; values are NumPy's.
+
+Input: a Python function written with NumPy. Output: a compiled callable (or, for `jvp` and `vjp`, results).
 Invariant: every transformation, called inside a traced function, becomes part of that trace.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import types
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
 
 from graphjit.backend.llvm.threads import pool as thread_pool
-from graphjit.dispatch import Dispatcher, compiled_function, executable
+from graphjit.dispatch import Dispatcher, compiled_function
 from graphjit.errors import DerivativeError
-from graphjit.interpret import interpret
-from graphjit.ir.node import Graph, Node, reachable
+from graphjit.gradient import Gradient, Names, Positions, names, positions
+from graphjit.pullback import compiled_forward, current_trace
 from graphjit.trace import differentiate
-from graphjit.trace.marks import attribute, dispatcher_of
-from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.marks import dispatcher_of
 from graphjit.trace.recording.active import active_trace
-from graphjit.trace.recording.concrete import jit_disabled
-from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.tracebacks import hides_frames
 
-
-def _trace() -> Trace:
-    trace = active_trace()
-    assert trace is not None, "transformed functions run under a trace"
-    return trace
+P = ParamSpec("P")
+R = TypeVar("R")
+Aux = TypeVar("Aux")
 
 
-def _numbers(value: int | Sequence[int]) -> tuple[int, ...]:
-    if isinstance(value, int | np.integer):
-        return (int(value),)
-    if isinstance(value, str) or not all(isinstance(number, int | np.integer) for number in value):
-        raise TypeError(f"positions of arguments are integers, not {value!r}")
-    return tuple(map(int, value))
+@overload
+def jit(
+    fun: Callable[P, R],
+    *,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    donate_argnums: Positions = ...,
+    donate_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[P, R]: ...
 
 
-def _names(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+@overload
+def jit(
+    fun: None = None,
+    *,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    donate_argnums: Positions = ...,
+    donate_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 @hides_frames
 def jit(
     fun: Callable[..., Any] | None = None,
     *,
-    static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Sequence[str] = (),
-    donate_argnums: int | Sequence[int] = (),
-    donate_argnames: str | Sequence[str] = (),
+    static_argnums: Positions = (),
+    static_argnames: Names = (),
+    donate_argnums: Positions = (),
+    donate_argnames: Names = (),
     backend: str = "llvm",
 ) -> Any:
     """Compile a function.
 
-    Args:
-        fun: written with NumPy; its arguments and results are arrays, numbers and containers of them.
-        static_argnums: positions of arguments that are fixed Python values; each value compiles its own code.
-        static_argnames: names of such arguments. donate_argnums: positions of arguments whose contents the
-        caller gives up: a result of the same dtype and shape as one of their
-            arrays may be that very array, overwritten. After the call, and also when it raised, use only the
-            results. An array is overwritten if it owns contiguous, writable memory that no other array of the
-            call touches, and if the program reads each of its elements before it writes it; otherwise it
-            stays as it was and the result is a new array. Values never differ. Inside another traced function
-            donation means nothing.
-        donate_argnames: names of such arguments. backend: "llvm" (native code), or "numba": the same loops as
-        Python source, compiled by Numba; slower, for comparison.
+    The first call with new dtypes, shapes or static values runs ``fun`` once to record what it computes, and
+    compiles that. Later calls run native code.
 
-    Returns:
-        A function of the same arguments.  Results are ndarrays and NumPy scalars with NumPy's dtypes.
+    Parameters
+    ----------
+    fun : callable, optional
+        Written with NumPy. Its arguments and results are arrays, numbers, and containers of them: tuples,
+        lists, dicts, dataclasses. Without it the result is a decorator: ``@jit(static_argnums=1)``.
+    static_argnums : int or sequence of int, optional
+        Positions of arguments that are fixed, hashable Python values; each value compiles code of its own.
+    static_argnames : str or sequence of str, optional
+        Names of such arguments.
+    donate_argnums : int or sequence of int, optional
+        Positions of arguments whose contents the caller gives up; see Notes.
+    donate_argnames : str or sequence of str, optional
+        Names of such arguments.
+    backend : {"llvm", "numba"}, optional
+        ``"llvm"`` makes native code. ``"numba"`` lets Numba compile the same loops from Python source, which
+        is slower and meant for comparison.
 
-    Raises:
-        TraceError: Python control flow or a conversion needs the value of an array.
-        UnsupportedError: a NumPy function, dtype or array subclass that is not compiled.
-        ValueError: there is no such backend or parameter, or one is both static and donated.
+    Returns
+    -------
+    callable
+        A function of the same arguments. Its results are ndarrays and NumPy scalars with the shapes and
+        dtypes that NumPy gives them.
+
+    Raises
+    ------
+    ValueError
+        There is no such backend or parameter, or a parameter is both static and donated.
+    TraceError
+        At a call: Python control flow, or a conversion, needs the value of an array.
+    UnsupportedError
+        At a call: a NumPy function, dtype or array subclass that is not compiled.
+
+    Notes
+    -----
+    A result may be a donated array of the same dtype and shape, overwritten. That happens if the array owns
+    contiguous, writable memory that no other array of the call touches, and if the program reads each element
+    before it writes it. Otherwise the array stays as it was and the result is a new one. Values never differ.
+    After the call, and also when it raised, use only the results. Inside another traced function donation
+    means nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> @graphjit.jit
+    ... def norm(x):
+    ...     return np.sqrt(np.sum(x * x))
+    >>> norm(np.array([3.0, 4.0]))
+    np.float64(5.0)
     """
     recipe = functools.partial(
         jit,
@@ -89,115 +127,176 @@ def jit(
         donate_argnames=donate_argnames,
         backend=backend,
     )
-    if fun is None:
-        return recipe
+    return recipe if fun is None else _jitted(fun, recipe)
+
+
+def _jitted(fun: Callable[..., Any], recipe: functools.partial[Any]) -> Any:
+    """The compiled function that ``recipe``, a `jit` with all of its options, makes of ``fun``."""
     _require_callable(fun, "jit")
+    options = recipe.keywords
     inner = dispatcher_of(fun)
-    function = inner.function if inner is not None else fun
-    statics, donated = (
-        (_numbers(static_argnums), _names(static_argnames)),
-        (_numbers(donate_argnums), _names(donate_argnames)),
+    dispatcher = Dispatcher(
+        fun,
+        fun if inner is None else inner.function,
+        positions(options["static_argnums"]),
+        names(options["static_argnames"]),
+        options["backend"],
+        positions(options["donate_argnums"]),
+        names(options["donate_argnames"]),
     )
-    dispatcher = Dispatcher(fun, function, *statics, backend, *donated)
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
 
 
-class Gradient:
-    """``value_and_grad`` of a function, to be called on traced values."""
+@overload
+def grad(
+    fun: Callable[P, Any],
+    argnums: Positions | None = ...,
+    has_aux: bool = ...,
+    *,
+    argnames: Names = ...,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[P, Any]: ...
 
-    def __init__(
-        self, fun: Callable[..., Any], argnums: Any, argnames: Any, has_aux: bool, with_value: bool
-    ) -> None:
-        self.fun = fun
-        self.single = (
-            isinstance(argnums, int | np.integer)
-            if not argnames
-            else isinstance(argnames, str) and argnums is None
-        )
-        self.argnames = _names(argnames)
-        self.argnums = _numbers(argnums if argnums is not None else () if self.argnames else 0)
-        if argnums is None and not self.argnames:
-            self.single = True
-        self.has_aux = has_aux
-        self.with_value = with_value
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Value and gradients at traced arguments."""
-        positions = []
-        for i in self.argnums:
-            if not -len(args) <= i < len(args):
-                raise DerivativeError(
-                    f"argnums={i}, but {_name(self.fun)} was called with {len(args)} positional arguments; pass the argument by position or "
-                    "name it in argnames"
-                )
-            positions.append(i % len(args))
-        args, kwargs, by_name = self._named(args, kwargs)
-        positions += [i for i in by_name.values() if i is not None]
-        keywords = [name for name, i in by_name.items() if i is None]
-        value, aux, found = differentiate.value_and_grad(
-            _trace(), self.fun, args, kwargs, positions, keywords, self.has_aux
-        )
-        gradients = found[0] if self.single else tuple(found)
-        if self.with_value:
-            return ((value, aux) if self.has_aux else value), gradients
-        return (gradients, aux) if self.has_aux else gradients
-
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, dict[str, int | None]]:
-        """Where each of ``argnames`` was passed: its position, or None for a keyword."""
-        found: dict[str, int | None] = {}
-        for name in self.argnames:
-            if name in kwargs:
-                found[name] = None
-                continue
-            parameters = list(inspect.signature(self.fun).parameters)
-            if name not in parameters or parameters.index(name) >= len(args):
-                raise DerivativeError(f"argnames names {name!r}, which {_name(self.fun)} was not called with")
-            found[name] = parameters.index(name)
-        return args, kwargs, found
+@overload
+def grad(
+    fun: None = None,
+    argnums: Positions | None = ...,
+    has_aux: bool = ...,
+    *,
+    argnames: Names = ...,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
 @hides_frames
 def grad(
     fun: Callable[..., Any] | None = None,
-    argnums: int | Sequence[int] | None = None,
+    argnums: Positions | None = None,
     has_aux: bool = False,
     *,
-    argnames: str | Sequence[str] = (),
-    static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Sequence[str] = (),
+    argnames: Names = (),
+    static_argnums: Positions = (),
+    static_argnames: Names = (),
     backend: str = "llvm",
 ) -> Any:
-    """Compiled gradient of a function that returns one floating-point number.
+    """Make the compiled gradient of a function that returns one floating-point number.
 
-    Args:
-        fun: the function; its result is a number (a 0-d value), or ``(number, aux)`` with ``has_aux``.
-        argnums: position or positions of the arguments to differentiate (default 0).
-        has_aux: whether the function returns a pair of which only the first is differentiated.
-        argnames: names of arguments to differentiate, alone or besides ``argnums``.
-        static_argnums, static_argnames, backend: as in `jit`.
+    Parameters
+    ----------
+    fun : callable, optional
+        The function, written with NumPy. It returns a number (a value of shape ``()``), or ``(number, aux)``
+        with `has_aux`. Without it the result is a decorator.
+    argnums : int or sequence of int, optional
+        Positions of the arguments to differentiate; the first argument if neither this nor `argnames` is
+        given.
+    has_aux : bool, optional
+        Whether the function returns a pair, of which only the first is differentiated.
+    argnames : str or sequence of str, optional
+        Names of arguments to differentiate, alone or besides `argnums`.
+    static_argnums, static_argnames, backend : optional
+        As in `jit`.
 
-    Returns:
-        A function of the same arguments that returns the gradient: a tree like the argument, or a tuple of
-        such trees when several were asked for; ``(gradient, aux)`` with ``has_aux``.
+    Returns
+    -------
+    callable
+        A function of the same arguments that returns the gradient, which has the containers, shapes and
+        dtypes of the argument. Where several arguments are asked for, it returns a tuple of gradients; with
+        `has_aux` it returns ``(gradient, aux)``.
 
-    Raises:
-        DerivativeError: the result is not one floating-point number, or an argument is not floating point.
+    Raises
+    ------
+    DerivativeError
+        At a call: the result is not one floating-point number, an argument to differentiate is not floating
+        point, or an operation has no derivative.
+    TraceError, UnsupportedError
+        As in `jit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> def loss(w, x, y):
+    ...     return np.mean((x @ w - y) ** 2)
+    >>> graphjit.grad(loss)(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
+    array([-1., -2.])
     """
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, False)
+
+
+@overload
+def value_and_grad(
+    fun: Callable[P, R],
+    argnums: Positions | None = ...,
+    has_aux: bool = ...,
+    *,
+    argnames: Names = ...,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[P, tuple[R, Any]]: ...
+
+
+@overload
+def value_and_grad(
+    fun: None = None,
+    argnums: Positions | None = ...,
+    has_aux: bool = ...,
+    *,
+    argnames: Names = ...,
+    static_argnums: Positions = ...,
+    static_argnames: Names = ...,
+    backend: str = ...,
+) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
 
 
 @hides_frames
 def value_and_grad(
     fun: Callable[..., Any] | None = None,
-    argnums: int | Sequence[int] | None = None,
+    argnums: Positions | None = None,
     has_aux: bool = False,
     *,
-    argnames: str | Sequence[str] = (),
-    static_argnums: int | Sequence[int] = (),
-    static_argnames: str | Sequence[str] = (),
+    argnames: Names = (),
+    static_argnums: Positions = (),
+    static_argnames: Names = (),
     backend: str = "llvm",
 ) -> Any:
-    """Like `grad`; returns ``(value, gradient)``, or ``((value, aux), gradient)`` with ``has_aux``."""
+    """Make a compiled function that returns a value together with its gradient.
+
+    Both come from one program, which computes only once what they share.
+
+    Parameters
+    ----------
+    fun : callable, optional
+        The function, as for `grad`.
+    argnums, has_aux, argnames, static_argnums, static_argnames, backend : optional
+        As in `grad`.
+
+    Returns
+    -------
+    callable
+        A function of the same arguments that returns ``(value, gradient)``, or ``((value, aux), gradient)``
+        with `has_aux`.
+
+    Raises
+    ------
+    DerivativeError, TraceError, UnsupportedError
+        At a call, as in `grad`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> @graphjit.value_and_grad
+    ... def loss(w, x, y):
+    ...     return np.mean((x @ w - y) ** 2)
+    >>> loss(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
+    (np.float64(2.5), array([-1., -2.]))
+    """
     return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, True)
 
 
@@ -206,43 +305,63 @@ def _gradient(
     argnums: Any,
     has_aux: bool,
     argnames: Any,
-    nums: Any,
-    names: Any,
+    static_argnums: Positions,
+    static_argnames: Names,
     backend: str,
     with_value: bool,
 ) -> Any:
-    if fun is None:
-        return lambda given: _gradient(given, argnums, has_aux, argnames, nums, names, backend, with_value)
-    _require_callable(fun, "value_and_grad" if with_value else "grad")
-    inner = dispatcher_of(fun)
-    function = inner.function if inner is not None else fun
-    statics = (_numbers(nums), _names(names))
-    if inner is not None:
-        statics = (statics[0] or inner.static_nums, statics[1] or tuple(inner.static_names))
-    run = Gradient(fun, argnums, argnames, has_aux, with_value)
+    """What `grad` and, ``with_value``, `value_and_grad` return."""
     recipe = functools.partial(
         value_and_grad if with_value else grad,
         argnums=argnums,
         has_aux=has_aux,
         argnames=argnames,
-        static_argnums=nums,
-        static_argnames=names,
+        static_argnums=static_argnums,
+        static_argnames=static_argnames,
         backend=backend,
     )
+    if fun is None:
+        return recipe
+    _require_callable(fun, "value_and_grad" if with_value else "grad")
+    inner = dispatcher_of(fun)
+    statics = (positions(static_argnums), names(static_argnames))
+    if inner is not None:
+        statics = (statics[0] or inner.static_nums, statics[1] or tuple(inner.static_names))
+    function = fun if inner is None else inner.function
+    run = Gradient(fun, argnums, argnames, has_aux, with_value)
     return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
 
 
 @hides_frames
-def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
-    """Forward mode: value and directional derivative, ``(fun(*primals), J @ tangents)``.
+def jvp(fun: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
+    """Compute a value and its directional derivative (forward mode).
 
-    Args:
-        fun: any function of floating-point arguments.
-        primals: the arguments, a tuple or list.
-        tangents: one per primal, of the same structure and shapes.
+    Parameters
+    ----------
+    fun : callable
+        A function of floating-point arguments, written with NumPy.
+    primals : tuple or list
+        The arguments of `fun`.
+    tangents : tuple or list
+        The direction: for each primal a value with its containers and shapes.
 
-    Raises:
-        DerivativeError: structures, shapes or dtypes do not fit.
+    Returns
+    -------
+    value
+        ``fun(*primals)``.
+    tangent
+        The derivative of the value in that direction, with the containers, shapes and dtypes of the value.
+
+    Raises
+    ------
+    DerivativeError
+        Containers, shapes or dtypes do not fit, or an operation has no derivative.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> graphjit.jvp(lambda x: x**3, (2.0,), (1.0,))
+    (np.float64(8.0), np.float64(12.0))
     """
     _require_callable(fun, "jvp")
     if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
@@ -252,142 +371,84 @@ def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]
     if len(primals) != len(tangents):
         raise DerivativeError(f"jvp: {len(primals)} primals and {len(tangents)} tangents")
     if active_trace() is not None:
-        return differentiate.jvp(_trace(), fun, primals, tangents)
+        return differentiate.jvp(current_trace(), fun, primals, tangents)
     return _kept((fun, "jvp"), lambda: _compiled_jvp(fun))(tuple(primals), tuple(tangents))  # type: ignore[no-any-return]
 
 
 def _compiled_jvp(fun: Callable[..., Any]) -> Any:
     def run(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        return differentiate.jvp(_trace(), fun, primals, tangents)
+        return differentiate.jvp(current_trace(), fun, primals, tangents)
 
     dispatcher = Dispatcher(run, fun)
     dispatcher.named_by = run
     return compiled_function(dispatcher, fun, (functools.partial(_compiled_jvp), (fun,)))
 
 
+Pulls = Callable[[Any], tuple[Any, ...]]
+"""What `vjp` returns to be called with a cotangent."""
+
+
+@overload
+def vjp(fun: Callable[..., R], *primals: Any, has_aux: Literal[False] = False) -> tuple[R, Pulls]: ...
+
+
+@overload
+def vjp(fun: Callable[..., tuple[R, Aux]], *primals: Any, has_aux: Literal[True]) -> tuple[R, Pulls, Aux]: ...
+
+
+@overload
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool) -> tuple[Any, ...]: ...
+
+
 @hides_frames
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
-    """Reverse mode: ``(out, pullback)``, or ``(out, pullback, aux)`` with ``has_aux``.
+    """Compute a value, and make the function that pulls cotangents back to the arguments (reverse mode).
 
-    ``pullback(ct)`` takes a cotangent of the structure and shapes of ``out`` and returns a tuple with one
-    cotangent per primal. The forward program runs once; the pullback reuses what it saved, as often as it is
-    called.
+    The forward program runs once. The pullback reuses what it saved, as often as it is called.
 
-    Raises:
-        DerivativeError: a primal is not floating point, or a cotangent does not fit.
+    Parameters
+    ----------
+    fun : callable
+        A function of floating-point arguments, written with NumPy.
+    *primals
+        The arguments of `fun`.
+    has_aux : bool, optional
+        Whether the function returns a pair, of which only the first is differentiated.
+
+    Returns
+    -------
+    out
+        ``fun(*primals)``; with `has_aux` the first of the pair.
+    pullback : callable
+        ``pullback(ct)`` takes a cotangent with the containers and shapes of `out`. It returns a tuple with
+        one cotangent for each primal, which has the containers, shapes and dtypes of that primal.
+    aux
+        The second of the pair; only with `has_aux`.
+
+    Raises
+    ------
+    DerivativeError
+        A primal is not floating point, or an operation has no derivative; in the pullback: a cotangent does
+        not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> out, pullback = graphjit.vjp(np.cumsum, np.array([1.0, 2.0, 3.0]))
+    >>> out
+    array([1., 3., 6.])
+    >>> pullback(np.array([0.0, 1.0, 1.0]))
+    (array([2., 2., 1.]),)
     """
     _require_callable(fun, "vjp")
     if active_trace() is not None:
-        out, pullback, aux = differentiate.vjp(_trace(), fun, primals, has_aux)
+        out, pullback, aux = differentiate.vjp(current_trace(), fun, primals, has_aux)
     else:
-        forward = _kept((fun, "vjp", has_aux), lambda: _compiled_forward(fun, has_aux))
+        forward = _kept((fun, "vjp", has_aux), lambda: compiled_forward(fun, has_aux))
         out, residuals, backward, aux = forward(*primals)
         pullback = functools.partial(backward, residuals)
     return (out, pullback, aux) if has_aux else (out, pullback)
-
-
-class Rebuild:
-    """Gradients of a `vjp` in the structure of its primals; ``fixed`` holds, in a tuple, what stands there
-    and is no number.
-    """
-
-    def __init__(self, spec: Any, fixed: Sequence[tuple[Any] | None]) -> None:
-        self.spec = spec
-        self.fixed = fixed
-
-    def __call__(self, values: Iterable[Any]) -> tuple[Any, ...]:
-        """The tree."""
-        rest = iter(values)
-        return unflatten(self.spec, [next(rest) if fixed is None else fixed[0] for fixed in self.fixed])  # type: ignore[no-any-return]
-
-
-class Pullback:
-    """The backward half of a `vjp`: a graph from residuals and cotangents to gradients."""
-
-    def __init__(self, graph: Graph, result: Any, outputs: list[Any], primals: Rebuild) -> None:
-        self.graph = graph
-        self.result = result
-        self.outputs = outputs
-        self.primals = primals
-
-    @hides_frames
-    def __call__(self, residuals: Sequence[Any], cotangent: Any) -> tuple[Any, ...]:
-        """Gradients of the primals."""
-        if active_trace() is not None:
-            return self._traced(residuals, cotangent)
-        leaves = self._leaves(cotangent)
-        for leaf in leaves:
-            differentiate.check_cotangent(leaf)
-        arrays = [np.asarray(ct, dtype=type.dtype) for ct, type in zip(leaves, self.outputs, strict=True)]
-        for array, type in zip(arrays, self.outputs, strict=True):
-            if array.shape != type.shape:
-                raise DerivativeError(
-                    f"pullback: a cotangent of shape {array.shape} was given for a result of shape {type.shape}"
-                )
-        given = [np.require(a, requirements=("C", "A")) for a in (*map(np.asarray, residuals), *arrays)]
-        values = interpret(self.graph, *given) if jit_disabled() else executable(self.graph).run(given)
-        return self.primals([v if v.shape else v[()] for v in values])
-
-    def _leaves(self, cotangent: Any) -> list[Any]:
-        leaves, spec = flatten(cotangent)
-        if spec != self.result:
-            raise DerivativeError(f"pullback: the cotangent has structure {spec}, the result {self.result}")
-        return leaves
-
-    def _traced(self, residuals: Sequence[Any], cotangent: Any) -> tuple[Any, ...]:
-        trace = _trace()
-        nodes = [trace.node(r) for r in residuals]
-        for leaf, type in zip(self._leaves(cotangent), self.outputs, strict=True):
-            nodes.append(trace.convert(trace.node(leaf), type.dtype))
-        found = trace.builder.inline(self.graph, tuple(nodes))
-        return self.primals([Tracer(trace, node) for node in found])
-
-
-def _compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
-    def run(*primals: Any) -> Any:
-        trace = _trace()
-        out, pullback, aux = differentiate.vjp(trace, fun, primals, has_aux)
-        leaves, spec = flatten(out)
-        outs = [leaf._node for leaf in leaves]
-        seeds = [trace.input(node.type, "ct") for node in outs]
-        gradients, primal_spec = flatten(pullback(unflatten(spec, seeds)))
-        roots = [leaf._node for leaf in gradients if isinstance(leaf, Tracer)]
-        residuals, graph = split(roots, [seed._node for seed in seeds], trace)
-        primals_back = Rebuild(
-            primal_spec, [None if isinstance(leaf, Tracer) else (leaf,) for leaf in gradients]
-        )
-        backward = Pullback(graph, spec, [node.type for node in outs], primals_back)
-        return out, [Tracer(trace, node) for node in residuals], backward, aux
-
-    return compiled_function(
-        Dispatcher(run, fun), fun, (functools.partial(_compiled_forward), (fun, has_aux))
-    )
-
-
-def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace) -> tuple[list[Node], Graph]:
-    """The part of ``roots`` that depends on ``seeds`` as a graph of its own, and the values it needs from the
-    rest.
-    """
-    late = set(seeds)
-    order = sorted(reachable(roots), key=lambda node: node.serial)
-    for node in order:
-        if any(arg in late for arg in node.args):
-            late.add(node)
-    border = [node for node in order if node not in late and not _is_constant(node)]
-    used = {arg for node in late for arg in node.args} | set(roots)
-    residuals = [node for node in border if node in used]
-    b = trace.builder
-    stand_ins = [b.input(node.type, f"residual{i}") for i, node in enumerate(residuals)]
-    whole = Graph("pullback", [*residuals, *seeds], roots)
-    replaced: dict[Node, Node] = dict(zip(residuals, stand_ins, strict=True))
-    for node in order:
-        if node in late and node not in seeds:
-            replaced[node] = b.copy(node, tuple(replaced.get(arg, arg) for arg in node.args))
-    return residuals, Graph(whole.name, [*stand_ins, *seeds], [replaced.get(root, root) for root in roots])
-
-
-def _is_constant(node: Node) -> bool:
-    return all(part.op.name != "input" for part in reachable([node])) if not node.args else False
 
 
 _COMPANIONS = "__graphjit_companions__"
@@ -404,10 +465,10 @@ def _kept(key: Any, make: Callable[[], Any]) -> Any:
     if not isinstance(fun, types.FunctionType):
         return make()
     row = fun.__dict__.setdefault(_COMPANIONS, {})
-    place = tuple(rest)
-    if place not in row:
-        row[place] = make()
-    return row[place]
+    kind = tuple(rest)
+    if kind not in row:
+        row[kind] = make()
+    return row[kind]
 
 
 def _require_callable(fun: Any, what: str) -> None:
@@ -415,20 +476,33 @@ def _require_callable(fun: Any, what: str) -> None:
         raise TypeError(f"{what} takes a function, not {type(fun).__name__}")
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]
-
-
 @hides_frames
 def set_num_threads(threads: int) -> None:
-    """Let compiled functions use ``threads`` threads from now on, the calling one included, in the whole
-    process.
+    """Set how many threads compiled functions use from now on, in the whole process.
 
-    Results do not depend on it, bit for bit.  More threads than cores are allowed, but seldom faster.
+    The calling thread counts. Results do not depend on the number, bit for bit. More threads than cores are
+    allowed, but seldom faster.
 
-    Raises:
-        ValueError: fewer than one.
-        TypeError: no integer.
+    Parameters
+    ----------
+    threads : int
+        One or more.
+
+    Raises
+    ------
+    ValueError
+        `threads` is less than one.
+    TypeError
+        `threads` is no integer.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> before = graphjit.get_num_threads()
+    >>> graphjit.set_num_threads(1)
+    >>> graphjit.get_num_threads()
+    1
+    >>> graphjit.set_num_threads(before)
     """
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
         raise TypeError(f"the number of threads must be an integer, not {threads!r}")
@@ -436,7 +510,18 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that compiled functions may use: as set, else ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``,
-    else the cores of this process.
+    """Tell how many threads compiled functions use.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` was given last; before that ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``, or
+        else the number of cores of this process.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> graphjit.get_num_threads() >= 1
+    True
     """
     return thread_pool.num_threads()

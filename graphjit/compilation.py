@@ -1,10 +1,9 @@
-"""From a graph to code, once per process and graph.
+"""From a graph to code: each graph is compiled once per process, and its code kept while somebody uses it.
 
-Job: run the pipeline for a back end and keep what it made as long as somebody uses it.
-Input: a graph, the name of a back end, the inputs that the caller gives up.  Output: `Code`.
-Invariants: equal graphs share one executable, each with lines of its own for what the code reports; what
-nobody uses is freed, except the latest small ones; nobody is in here when the process forks. Importing this
-module loads the whole compiler, so `dispatch` does it at the first compilation.
+Input: a graph, the name of a back end, the inputs that the caller gives up. Output: `Code`.
+Invariants: equal graphs share one executable, and each has lines of its own for what the code reports; code
+that nobody uses is freed, but for the latest of small graphs; nobody is in here when the process forks.
+Importing this module loads the whole compiler, so `dispatch` does it at the first compilation.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _failures: weakref.WeakKeyDictionary[Executable | NumbaExecutable, Failures] = w
 _lock = threading.RLock()
 
 if hasattr(os, "register_at_fork"):
-    # Taken before the lock of `backend.llvm.jit` (hooks run in reverse order), as a compilation takes them.
+    # Taken before the lock of `backend.llvm.objects.jit` (hooks run in reverse order), as a compilation does.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 

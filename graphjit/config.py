@@ -1,7 +1,8 @@
-"""Every environment variable that graphjit reads.
+"""Every environment variable that graphjit reads: name, meaning and default in one table.
 
-Job: name, type, default and help of each setting in one table; the only reader of ``os.environ``.
-Invariants: read once, at import; changing the environment later has no effect. A variable of ours that is
+This is the only reader of ``os.environ``; ``graphjit flags`` prints the table.
+
+Invariants: variables are read once, at import; changing one later has no effect. A variable of ours that is
 misspelt, or whose text means nothing, is an error at import: a setting that is silently ignored costs an
 afternoon.
 """
@@ -53,7 +54,7 @@ def _count(text: str) -> int | None:
 
 
 def _foreign_count(text: str) -> int | None:
-    """OpenMP's variable may hold a list, and what it says is for others to refuse."""
+    """OpenMP's variable: a list whose first number counts. Text without sense is for others to refuse."""
     first = text.split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 

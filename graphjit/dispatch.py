@@ -1,9 +1,11 @@
 """From a call to native code: signatures, specialisations, and the slow path.
 
-Job: find or make the specialisation for a call, run it, and install its native entry.
-Input: a function to be traced.  Output: the callable that users hold.
-Invariants: one trace per signature and state of guards; specialisations are bounded, and dropping one frees
-its native code; a call that the native entry does not recognise comes here and gives the same result.
+`compiled_function` makes the callable that users hold. A call that its native entry does not recognise comes
+to its `Dispatcher`, which finds or makes the specialisation for the call, installs its native entry, and runs
+it with the same result.
+
+There is one trace for each signature and state of the guards. The number of specialisations is bounded, and
+dropping one frees its native code.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import attribute, dispatcher_of
-from graphjit.trace.outside.lent import is_array
-from graphjit.trace.outside.suspended import in_finalizer, suspended
+from graphjit.trace.outside.captured_class import is_array
+from graphjit.trace.outside.untraced_code import in_finalizer, suspended
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.location import user_level
 from graphjit.trace.recording.tracer import Array, Trace
-from graphjit.trace.results import check_writable, refuse_changed_containers, same_objects
+from graphjit.trace.results import Results, check_writable, refuse_changed_containers, same_objects
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
 from graphjit.trace.statics import exact_keys
 from graphjit.trace.tracebacks import hides_frames
@@ -119,7 +121,9 @@ class Prepared:
         results = self.staged.results
         if results.written:
             check_writable(results, given, self.staged.captured, self.staged.graph.name)
-        into = results_in_place(self.code.in_place, given, arrays) | results.places(self.code.outputs)
+        into = results_in_place(self.code.in_place, given, arrays) | results.arrays_in_order(
+            self.code.outputs
+        )
         return results.deliver(self.code.run(arrays, into), given)
 
 
@@ -340,64 +344,70 @@ class Dispatcher:
                 )
 
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Install the native entry for calls like this one."""
+        """Install the native entry for calls like this one, where it understands them."""
         native = self.native() if self.native is not None else None
-        foreign = any(isinstance(guard, sig.ForeignGuard) for guard in prepared.staged.guards)
-        if native is None or self.backend != "llvm" or config.disable_jit or foreign:
+        if native is None or self.backend != "llvm" or config.disable_jit:
             return
-        results = prepared.staged.results
-        if results.written:
-            return  # the slow way looks at overlaps and writes the arguments
+        if needs_slow_path(prepared.staged):
+            return
         marked, named = self.mark(args, kwargs)
-        trees = [
-            sig.StaticIn(v.value) if isinstance(v, Static) else input_tree(v)
-            for v in (*marked, *named.values())
-        ]
-        if any(tree is None for tree in trees):
-            return
-        # The native entry walks containers by itself: it must meet the leaves in the order of the trace.
-        found = [leaf for tree in trees for leaf in sig.leaves(tree) if not isinstance(leaf, sig.StaticIn)]
-        native_types = [(leaf.dtype, getattr(leaf, "shape", ())) for leaf in found]
-        if native_types != [
-            (node.dtype, node.shape) for node in prepared.staged.graph.inputs[: len(native_types)]
-        ]:
+        inputs = [input_tree(value) for value in (*marked, *named.values())]
+        if None in inputs or not in_order_of_trace(inputs, prepared.staged.graph):
             return
         staged, code = prepared.staged, prepared.code
         shared = cast("Executable", code.shared)
-        outs: list[Any] = []
-        for kind, item in results.leaves:
-            if kind == "static":
-                outs.append(sig.StaticOut(item))
-            else:
-                type = code.outputs[item]
-                if type.shape or item in results.arrays:
-                    outs.append(
-                        sig.ArrayOut(
-                            type.dtype,
-                            type.shape,
-                            item,
-                            None if item in results.orders else code.in_place.get(item),
-                            results.orders.get(item),
-                        )
-                    )
-                else:
-                    outs.append(sig.ScalarOut(type.dtype, item))
-        tree = output_tree(unflatten(results.spec, outs)) if is_plain(results.spec) else None
-        wrap = None
-        if tree is None:
-            tree, wrap = sig.Tuple(tuple(outs)), lambda leaves: unflatten(results.spec, leaves)
+        outputs, wrap = result_tree(staged.results, code)
         spec = sig.EntrySpec(
             positional=len(args),
             keywords=tuple(kwargs),
-            inputs=tuple(trees),
+            inputs=tuple(inputs),
             hidden=tuple(sig.HiddenArray(a, a.dtype, a.shape) for a in staged.captured),
             guards=staged.guards,
-            outputs=tree,
+            outputs=outputs,
             on_error=code.error,
             wrap=wrap,
             release_gil=shared.nanoseconds > 5_000,
         )
         install(native, Specialisation(spec, shared.address, code))
+
+
+def needs_slow_path(staged: Staged) -> bool:
+    """Whether native code cannot serve calls of a signature: it cannot look into everything that a call
+    depends on, and arguments that are changed must be looked at for overlaps and written.
+    """
+    foreign = any(isinstance(guard, sig.ForeignGuard) for guard in staged.guards)
+    return foreign or bool(staged.results.written)
+
+
+def in_order_of_trace(inputs: Sequence[Any], graph: Graph) -> bool:
+    """Whether the native entry, which walks containers by itself, meets the leaves as the trace did."""
+    found = [leaf for tree in inputs for leaf in sig.leaves(tree) if not isinstance(leaf, sig.StaticIn)]
+    types = [(leaf.dtype, getattr(leaf, "shape", ())) for leaf in found]
+    return types == [(node.dtype, node.shape) for node in graph.inputs[: len(types)]]
+
+
+def result_tree(results: Results, code: Code) -> tuple[Any, Callable[[tuple[Any, ...]], Any] | None]:
+    """The native description of a result, and what makes the result of its leaves where native code makes no
+    such containers.
+    """
+    leaves = [
+        sig.StaticOut(item) if kind == "static" else output_leaf(results, code, item)
+        for kind, item in results.leaves
+    ]
+    tree = output_tree(unflatten(results.spec, leaves)) if is_plain(results.spec) else None
+    if tree is not None:
+        return tree, None
+    return sig.Tuple(tuple(leaves)), lambda values: unflatten(results.spec, values)
+
+
+def output_leaf(results: Results, code: Code, number: int) -> sig.ArrayOut | sig.ScalarOut:
+    """The native description of one output of a program."""
+    type = code.outputs[number]
+    if not type.shape and number not in results.arrays:
+        return sig.ScalarOut(type.dtype, number)
+    order = results.orders.get(number)
+    donor = code.in_place.get(number) if order is None else None
+    return sig.ArrayOut(type.dtype, type.shape, number, donor, order)
 
 
 _mentioned: set[str] = set()
@@ -437,6 +447,8 @@ def lifted(trace: Trace, leaf: Any) -> Any:
 
 def input_tree(value: Any) -> Any:
     """The native description of one argument, or None when only the slow path understands it."""
+    if isinstance(value, Static):
+        return sig.StaticIn(value.value)
     kind = type(value)
     if kind in (tuple, list, dict):
         parts = [input_tree(v) for v in (value.values() if kind is dict else value)]

@@ -1,6 +1,6 @@
-"""Evaluate a graph with NumPy: the oracle of every test.
+"""Evaluate a graph with NumPy, node by node: the oracle that every test compares with.
 
-Input: a graph and one array per input.  Output: one ndarray per output.
+Input: a graph and one array per input. Output: one ndarray per output.
 Invariant: every node is computed by its op's reference implementation alone, and its value has the inferred
 type.
 """

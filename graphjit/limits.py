@@ -23,17 +23,214 @@ from graphjit.machine import CACHES, Machine, machine
 
 
 class VectorLimits(NamedTuple):
-    """`loops/vectorize.py`: which loop of a nest runs in SIMD lanes, and how far it is unrolled."""
+    """`loops/passes/vectorize.py`: which loop of a nest runs in SIMD lanes, and how far it is unrolled."""
 
     vector_bytes: int
     """Bytes of a vector register."""
     min_lanes: int = 4
     """Iterations from which lanes are worth their set-up."""
+    step: float = 1.0
+    """Cycles to count and to jump."""
+    horizontal: float = 8.0
+    """Cycles to combine the lanes of an accumulator."""
+    gathered: float = 1.5
+    """Cycles for each element of a vector whose elements lie apart."""
+    function: int = 10
+    """Statements that an elementary function counts for in the size of a loop body."""
+    unroll_4: int = 8
+    """Statements of a body up to which four vectors are computed side by side ..."""
+    unroll_2: int = 20
+    """... and two."""
+    steps: int = 16
+    """Iterations that each unrolled copy must have."""
     chained: int = 3
     """Elementary functions, each waiting for the one before it, that make a chain: one vector at a time then
     leaves the processor idle."""
     chained_unroll: int = 4
-    """Vectors that such a chain computes side by side (ten `tanh`: 1.77 to 0.80 ms a million)."""
+    """Vectors that such a chain computes side by side (ten `tanh` of 1e5 elements: 1.77 to 0.80 ms)."""
+
+
+class ThreadLimits(NamedTuple):
+    """`loops/passes/parallel.py` and `scans.py`: which loops are cut into blocks that threads claim."""
+
+    grain_ns: int = 8_000
+    """Estimated work of a block."""
+    worth_ns: int = 12_000
+    """Estimated work from which a loop is cut at all: waking a thread takes some microseconds."""
+    max_blocks: int = 256
+    """Blocks of a loop at the most."""
+    sum_block: int = 4_096
+    """Elements of one partial sum at the least."""
+    scan_row: int = 1 << 17
+    """Elements from which a running sum along one row is cut: what joins them is computed twice."""
+    scan_block: int = 16_384
+    """Elements of a running sum that one task takes at the least."""
+    scan_piece: int = 4_096
+    """Bytes after which a running sum of floating-point numbers starts anew from what stands before it: that
+    bounds its errors."""
+
+
+class SumLimits(NamedTuple):
+    """`loops/passes/sums.py` and the lowering of sweeps: how long a chain of additions may be.
+
+    A chain loses about as many units in the last place as it has links.
+    """
+
+    chain: int = 32
+    """Additions that follow one another in a block. With half as many, as in NumPy's blocks, errors were half
+    as large, and what a block costs besides was felt."""
+    long: int = 64
+    """Additions that follow one another in one loop at the most; shorter sums are not cut."""
+    chain_in_lanes: int = 64
+    """The same inside a loop in lanes, where the total of a block costs as much as seven of its terms ..."""
+    long_in_lanes: int = 192
+    """... and NumPy, too, adds row after row there."""
+    wide: int = 64
+    """Columns from which sums down them are taken row by row: going down, each step lands on another page."""
+
+
+class ScatterLimits(NamedTuple):
+    """`loops/lowering/assemblies.py`: which scatters several tasks share, each owner of some rows."""
+
+    row_bytes: int = 512
+    """Bytes of an update from which two tasks share a scatter; four times as many, twice as many tasks."""
+    least_bytes: int = 1 << 17
+    """Bytes of all updates from which they are shared ..."""
+    most_bytes: int = 1 << 22
+    """... and from which they are not: one thread that reads them in order is as fast as memory is."""
+    max_tasks: int = 16
+    """Tasks at the most: each reads all positions."""
+
+
+class TrafficLimits(NamedTuple):
+    """`loops/passes/stream.py` and `prefetch.py`: what goes past the caches, and what is fetched ahead."""
+
+    last_cache: int
+    """Most of the last-level cache: of what is larger, or written beside as much, little is found again."""
+    streamed_bytes: int
+    """Bytes from which a result is written past the caches then."""
+    far_bytes: int
+    """Buffers from this size come from memory, or from a cache that is shared: the second-level cache."""
+    ahead_bytes: int
+    """What is fetched ahead at the most: it waits in the second-level cache beside what is in use."""
+    idle: float = 1 / 8
+    """Part of the longest pass over a row that the others must take together: memory hardly idles else."""
+
+
+class CodeLimits(NamedTuple):
+    """`loops/passes/calls.py`: where code is kept short, because its generation would take longer than it
+    saves. An inlined elementary function takes a millisecond to generate."""
+
+    calls: int = 16
+    """Elementary functions in one loop body from which they are calls ..."""
+    calls_short: int = 2
+    """... and in a body that runs for few elements:"""
+    short: int = 256
+    """so many at the most."""
+    straight_line: int = 200
+    """Statements from which a kernel without loops is generated without optimisation."""
+
+
+class ProductLimits(NamedTuple):
+    """`backend/llvm/products/`: which code computes a matrix product C = A B, and how it is cut into
+    blocks (`plan.py`; `packed.py` for the product of any shape)."""
+
+    cache_bytes: int
+    """Size from which the matrices of a batch come from memory: the second-level cache."""
+    in_place_bytes: int
+    """Size of B up to which many rows of A read it where it lies: it stays in the second-level cache, far
+    from filling it.  Beat packing by 5 to 10 percent at 64 to 160 squared."""
+    far_bytes: int
+    """Size from which B comes from memory, or from a cache so far away that it is the same."""
+    group_bytes: int
+    """Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
+    few_tiles: int = 3
+    """Register tiles of rows up to which B is read where it lies, whatever its size: too few to repay
+    packing."""
+    tiny_bytes: int = 16 << 10
+    """Size of B up to which the product of any shape reads it where it lies."""
+    packed_bytes: int = 32 << 10
+    """Size of B up to which a product of known shape packs it at once, when its rows are not contiguous."""
+    packed_on_stack: int = 4 << 10
+    """Bytes of packed B on the stack at the most; more are borrowed (`workspace.py`)."""
+    k_block: int = 256
+    """Terms per block of k, about: a panel of B then stays in the second-level cache, and a sum is made
+    of short chains."""
+    segment: int = 2048
+    """Terms of k per segment at the least, where a small C gives too few blocks and k is cut instead."""
+    max_segments: int = 16
+    """Segments at the most."""
+    partial_bytes: int = 64 << 10
+    """Bytes that the sums of segments may take; not more than a piece of workspace."""
+    written_axis: int = 8
+    """Rows and terms up to which products of one vector of columns are written out term by term: to set
+    up a register tile takes longer than such a product."""
+    written_batch: int = 32
+    """Products of a batch from which that is done: fewer do not repay 3 ms of compilation."""
+    written_rows: int = 16
+    """Multiply-adds of vectors up to which every row of such a product is written out; beyond that one
+    row is, in a loop, which compiles sooner."""
+    block_ns: int = 5_000
+    """Estimated work of a block at the least ..."""
+    small_blocks: int = 4
+    """... but up to so many blocks may be as small as what awake workers are asked for
+    (`threads/fork_join.py`): they halve a product of a few microseconds."""
+    max_blocks: int = 64
+    """Blocks at the most: enough for the threads of one machine to share evenly."""
+    block_tiles: int = 4
+    """Register tiles of rows per block of the product of any shape at the least, where there are enough."""
+    few_blocks: int = 8
+    """Blocks below which the product of any shape cuts columns further, where it has few rows."""
+    vectors_per_ns: int = 6
+    """Multiply-adds of vectors that a core does in a nanosecond: two a cycle at 3 GHz."""
+    bytes_per_ns: int = 16
+    """What memory delivers."""
+
+
+class StreamLimits(NamedTuple):
+    """`backend/llvm/products/plan.py`: when a few rows of A read B row by row (`streamed.py`).
+
+    Down the columns each step of a large B lands on another page (8 by 2048 by 2048: twice NumPy's time, row
+    by row 0.6 of it)."""
+
+    rows: int = 24
+    """Rows of A up to which they do, where B comes from memory."""
+    wide: int = 32
+    """Vectors in a row of B from which it is worth it."""
+    chunk: int = 128
+    """Vectors of a row of C at a time, at the most: they stay in the first-level cache."""
+    sums: int = 512
+    """Vectors of all rows of C at a time, at the most: they lie on the stack."""
+    panels: int = 4
+    """Pieces into which several rows are cut at the least, for threads to share."""
+    segments: int = 4
+    """Segments of k of one row, at the most: long rows are worth more than a short sum of segments costs."""
+
+
+class TileLimits(NamedTuple):
+    """`backend/llvm/products/choose_tiles.py` and `plan.py`: estimated cycles, by which tilings are
+    compared with each other, and register tiles with dot products."""
+
+    latency: int = 4
+    """Cycles that a fused multiply-add takes; one can begin in each."""
+    fetch: int = 2
+    """Cycles to fetch a vector of B from the second-level cache."""
+    hidden: float = 0.05
+    """Part of the time of loads that shows although multiply-adds outlast them."""
+    call: int = 20
+    """Cycles to call a tile and to begin and end it, without its loads and stores."""
+    another_kind: float = 0.03
+    """Part of the time that one more kind of tile must save to be worth compiling."""
+    ahead: int = 16
+    """Terms of k before they are needed at which A is fetched: its columns may lie a page apart, where no
+    processor sees what comes next (1.2 to 0.7 ms; changed no other time)."""
+    add_lanes: int = 5
+    """Cycles to add the lanes of a dot product."""
+    copy: int = 5
+    """Cycles to copy an element of B that does not lie next to the one before."""
+    narrow: float = 0.55
+    """Cycles per element of A in a register tile with one vector of columns: each is spread over a vector
+    of its own."""
 
 
 class FusionLimits(NamedTuple):
@@ -96,7 +293,7 @@ class SweepLimits(NamedTuple):
     """Rows of a block are a multiple of this, if they are that many: whole vectors."""
     whole_sums: tuple[tuple[int, int], ...] = ((128, 64), (512, 256), (2048, 1024))
     """(rows that fit, multiple): from so many rows a block is a multiple of more, whole blocks of the sums
-    over them (`loops/sums.py`)."""
+    over them (`loops/passes/sums.py`)."""
     min_block: int = 4
     """Rows of a block, however wide: sums over rows are taken up and put down once a block."""
     tasks: int = 32
@@ -204,6 +401,14 @@ class Limits(NamedTuple):
     """Every threshold, by stage."""
 
     vectors: VectorLimits
+    threads: ThreadLimits
+    sums: SumLimits
+    scatters: ScatterLimits
+    traffic: TrafficLimits
+    code: CodeLimits
+    products: ProductLimits
+    streams: StreamLimits
+    tiles: TileLimits
     fusion: FusionLimits
     sweeps: SweepLimits
     recompute: RecomputeLimits
@@ -219,6 +424,21 @@ class Limits(NamedTuple):
         rates = Rates()
         return cls(
             vectors=VectorLimits(vector_bytes=here.vector_bytes),
+            threads=ThreadLimits(),
+            sums=SumLimits(),
+            scatters=ScatterLimits(),
+            traffic=TrafficLimits(
+                last_cache=last // 4 * 3, streamed_bytes=last // 4, far_bytes=second, ahead_bytes=second // 4
+            ),
+            code=CodeLimits(),
+            products=ProductLimits(
+                cache_bytes=second,
+                in_place_bytes=second // 8,
+                far_bytes=4 * second,
+                group_bytes=second // 2,
+            ),
+            streams=StreamLimits(),
+            tiles=TileLimits(),
             fusion=FusionLimits(),
             sweeps=SweepLimits(
                 block_bytes=second // 4,
@@ -248,16 +468,16 @@ class Limits(NamedTuple):
 
 
 def sensible_caches(here: Machine) -> tuple[int, int, int]:
-    """The three cache sizes as thresholds may rely on them.
+    """The three cache sizes as thresholds may rely on them, for one core.
 
-    Virtual machines report caches of 0 bytes, or a last level smaller than the second: the former get the
-    default, and no level is smaller than the one before it.
+    Virtual machines may report none, next to nothing, or a last level smaller than the second: what makes no
+    sense gets the default, and no level is smaller than the one before it.  A second level of many megabytes
+    is shared by cores.
     """
-    first, second, last = (
-        size if size > 0 else usual for size, usual in zip(here.caches, CACHES, strict=True)
-    )
-    second = max(first, second)
-    return first, second, max(second, last)
+    first, second, last = here.caches
+    first = first if first > 0 else CACHES[0]
+    second = max(first, min(second, 4 << 20) if second >= 64 << 10 else CACHES[1])
+    return first, second, max(second, last if last > 0 else CACHES[2])
 
 
 @cache

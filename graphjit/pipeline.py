@@ -16,19 +16,23 @@ from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
 from graphjit.limits import Limits, host_limits
-from graphjit.loops.assemble import lower_assembly
-from graphjit.loops.collapse import collapse
 from graphjit.loops.cost import nanoseconds
-from graphjit.loops.ir import LoopKernel
-from graphjit.loops.lower import lower_kernel
-from graphjit.loops.parallel import parallelize
-from graphjit.loops.sums import cut_sums
-from graphjit.loops.sweep import lower_sweep
-from graphjit.loops.vectorize import vectorize
+from graphjit.loops.ir import LoopKernel, Lowered
+from graphjit.loops.lowering.assemblies import lower_assembly
+from graphjit.loops.lowering.kernels import lower_kernel
+from graphjit.loops.lowering.sweeps import lower_sweep
+from graphjit.loops.passes.calls import call_functions
+from graphjit.loops.passes.collapse import collapse
+from graphjit.loops.passes.parallel import parallelize
+from graphjit.loops.passes.prefetch import prefetch
+from graphjit.loops.passes.stream import stream
+from graphjit.loops.passes.sums import cut_sums
+from graphjit.loops.passes.tails import fit_tails
+from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
-from graphjit.runner import Lowered, Runner, configured
+from graphjit.runner import Runner, configured
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.pieces import own_pieces
@@ -52,6 +56,10 @@ class Tuned:
         return self.work(value, limits)
 
 
+class Whole(Tuned):
+    """A loop pass over all kernels of a program at once."""
+
+
 GRAPH_PASSES = (
     simplify,
     decompose,
@@ -66,7 +74,16 @@ GRAPH_PASSES = (
     own_outputs,
     own_pieces,
 )
-LOOP_PASSES = (collapse, Tuned(vectorize), parallelize, cut_sums)
+LOOP_PASSES = (
+    collapse,
+    Tuned(vectorize),
+    Tuned(parallelize),
+    Tuned(cut_sums),
+    Tuned(call_functions),
+    Tuned(prefetch),
+    Whole(stream),
+    Tuned(fit_tails),
+)
 
 
 def _bound(step: Callable[..., Any], limits: Limits) -> Callable[[Any], Any]:
@@ -157,11 +174,13 @@ def _fresh_bytes(program: Program) -> int:
     return program.arena + sum(out.type.nbytes for slot, out in outputs if slot not in program.in_place)
 
 
-def lower_step(program: Program, step: Kernel | Assembly | Sweep) -> LoopKernel:
+def lower_step(program: Program, step: Kernel | Assembly | Sweep, limits: Limits) -> LoopKernel:
     """Loop IR of one step, before the loop passes."""
     if isinstance(step, Sweep):
-        return lower_sweep(program, step)
-    return lower_kernel(program, step) if isinstance(step, Kernel) else lower_assembly(program, step)
+        return lower_sweep(program, step, limits)
+    if isinstance(step, Kernel):
+        return lower_kernel(program, step)
+    return lower_assembly(program, step, limits)
 
 
 def lower(
@@ -173,14 +192,19 @@ def lower(
     def lowered(program: Program) -> Lowered:
         return Lowered(
             program,
-            {step.name: lower_step(program, step) for step in program.steps if not isinstance(step, Product)},
+            {
+                step.name: lower_step(program, step, limits)
+                for step in program.steps
+                if not isinstance(step, Product)
+            },
         )
 
     made = runner.run("loops", "lower", lowered, program)
     for loop_pass in LOOP_PASSES:
-        made = runner.run(
-            "loops", loop_pass.__name__, functools.partial(_each, _bound(loop_pass, limits)), made
-        )
+        work = _bound(loop_pass, limits)
+        if not isinstance(loop_pass, Whole):
+            work = functools.partial(_each, work)
+        made = runner.run("loops", loop_pass.__name__, work, made)
     return dict(made.kernels)
 
 

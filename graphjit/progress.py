@@ -1,7 +1,7 @@
-"""What a long compilation is doing, on stderr.
+"""Tell on stderr what a long compilation is doing: after two seconds, with a bar on a terminal.
 
-Job: after two seconds say which function is compiled, how large it is and which line of the user's code made
-it so; on a terminal with a bar.
+It says which function is compiled, how large its graph is, and which line of the user's code made it so.
+
 Input: `watching` around a compilation, `step` at the start of each of its steps. Output: text on stderr, none
 for shorter ones.
 Invariants: the compilation neither waits for this nor fails by it; a closed or missing stderr means silence;
@@ -112,7 +112,10 @@ def watching(graph: Graph, nodes: int) -> Iterator[None]:
 
 
 def _started(thread: threading.Thread) -> bool:
-    """Start a thread that takes no signals: where LLVM works, handlers must wait (`backend.llvm.jit`)."""
+    """Start a thread that takes no signals: handlers must wait where LLVM works (`backend.llvm.objects.jit`).
+
+    Returns whether it runs.
+    """
     masked: Any = (
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         if hasattr(signal, "pthread_sigmask")

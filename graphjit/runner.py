@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from graphjit.ir.node import Graph, Node
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F32
 from graphjit.ir.verify import verify
-from graphjit.loops.ir import LoopKernel
+from graphjit.loops.ir import Lowered
 from graphjit.loops.printer import print_kernel
 from graphjit.loops.verify import verify_kernel
 from graphjit.schedule.fuse import Fusion
@@ -42,14 +42,6 @@ from graphjit.schedule.program import Program
 
 T = TypeVar("T")
 Pass = Callable[[Graph], Graph]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """What the loop passes work on: a program and the loop IR of its kernels, by name."""
-
-    program: Program
-    kernels: Mapping[str, LoopKernel]
 
 
 class Stop(Exception):

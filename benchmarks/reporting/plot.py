@@ -1,17 +1,20 @@
-"""Pictures of a run: bars by workload on a logarithmic scale, and how each library scales with size.
+"""Pictures of a run: bars by workload on a logarithmic scale, how each library scales with size, and the best
+of the others relative to graphjit.
 
-Input: a `Record` and a folder. Output: PNG files, their paths. Invariant: a peer has the same colour
-everywhere, and nothing is drawn for what was not measured.
+Input: a `Record`, and where to draw. Output: PNG files, or one SVG file.
+Invariant: a peer has the same colour everywhere, and nothing is drawn for what was not measured.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from benchmarks.peers import PEERS
-from benchmarks.results import Measurement, Record
+from benchmarks.reporting.targets import NATIVE
+from benchmarks.results import Measurement, Record, geometric_mean
 
 COLUMNS = 4
 
@@ -31,6 +34,73 @@ def draw(record: Record, folder: Path) -> list[Path]:
         if families:
             written.append(_scaling(families, folder / f"scaling_{dtype}.png", dtype))
     return written
+
+
+def relative(record: Record, path: Path) -> None:
+    """Draw for each family of workloads how many times as long as graphjit the best other library takes, and
+    how many times hand-written C. Raises ImportError without matplotlib.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    families = _relative_times(record)
+    height = 1.6 + 0.22 * len(families)
+    # The same record gives the same file; text stays text.
+    with matplotlib.rc_context({"svg.hashsalt": "graphjit", "svg.fonttype": "none"}):
+        figure, axes = pyplot.subplots(figsize=(8, height))
+        _draw_relative(axes, families)
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+        pyplot.close(figure)
+
+
+RelativeTimes = tuple[str, str, float, float | None]
+"""A family, its best peer, that peer's time and that of hand-written C, both over graphjit's."""
+
+
+def _relative_times(record: Record) -> list[RelativeTimes]:
+    """Geometric means over the rows of each family, where graphjit gains most first; the best peer is the one
+    that wins most rows.
+    """
+    rows_of: dict[str, list[Measurement]] = {}
+    for row in record.rows:
+        if row.ratio() is not None:
+            rows_of.setdefault(row.family, []).append(row)
+    found = []
+    for family, rows in rows_of.items():
+        winners = [row.best() or "" for row in rows]
+        ours, native = (
+            geometric_mean(row.ratio() for row in rows),
+            geometric_mean(row.ratio(NATIVE) for row in rows),
+        )
+        if ours is not None:
+            found.append((family, mode(winners), 1.0 / ours, None if native is None else 1.0 / native))
+    return sorted(found, key=lambda family: -family[2])
+
+
+def _draw_relative(axes: Any, families: list[RelativeTimes]) -> None:
+    colours, named = _colours(), set()
+    for line, (_, peer, times, native) in enumerate(families):
+        label = None if peer in named else peer
+        named.add(peer)
+        # From one, so that what is slower than the best peer points to the left.
+        axes.barh(line, times - 1.0, 0.75, left=1.0, color=colours[peer], label=label)
+        axes.annotate(f" {times:.3g}", (max(times, 1.0), line), va="center", fontsize=8)
+        if native is not None:
+            label = None if NATIVE in named else "hand-written C"
+            named.add(NATIVE)
+            axes.plot(native, line, "|", color="black", markersize=9, markeredgewidth=2, label=label)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(families)), [family for family, *_ in families])
+    axes.set_ylim(len(families) - 0.4, -0.6)
+    axes.set_xlabel("time of the best other library over graphjit's (to the right graphjit is faster)")
+    axes.margins(x=0.1)
+    axes.grid(axis="x", which="major", alpha=0.3)
+    if families:
+        axes.legend(loc="lower right", fontsize=8)
 
 
 def _colours() -> dict[str, Any]:

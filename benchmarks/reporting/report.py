@@ -77,7 +77,7 @@ def busy_share(seconds: float = 1.0) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, what others use of it, and versions: what a figure is worth nothing
+    """Date, processor, usable cores, what others use of it, and versions: what a figure is worth nothing
     without.
     """
     name = platform.processor() or platform.machine()
@@ -88,6 +88,7 @@ def machine() -> dict[str, Any]:
                 name = line.partition(":")[2].strip()
                 break
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "processor": name,
         "cores": cores(),
         "busy": busy_share(),

@@ -1,13 +1,12 @@
 """What one compiled specialisation accepts and returns, as data.
 
-Job: describe a call (its arguments, the captured values it depends on, its result) completely enough
-that a native entry point can be made from the description alone.
-Input: chosen by the tracer from one real call.  Output: `EntrySpec`.
-Invariant: plain immutable data, no knowledge of LLVM or CPython; an `EntrySpec` that was constructed is
-consistent (lengths agree, output slots are a permutation).
+An `EntrySpec` describes a call (its arguments, the captured values it depends on, its result) completely
+enough that a native entry point can be made from it alone. The tracer makes it from one real call. It is
+plain immutable data and knows nothing of LLVM or CPython. One that was constructed is consistent: lengths
+agree, output slots are a permutation.
 
-Input slots of the program are numbered in tree order: the leaves of the positional arguments, then of
-the keyword arguments (`StaticIn` takes no slot), then the hidden arrays.
+Input slots of the program are numbered in tree order: the leaves of the positional arguments, then of the
+keyword arguments (`StaticIn` takes no slot), then the hidden arrays.
 """
 
 from __future__ import annotations

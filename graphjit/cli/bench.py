@@ -1,75 +1,54 @@
-"""``graphjit bench``: graphjit beside other libraries and hand-written C, on this machine.
+"""``graphjit bench``: hand over to the benchmarks of a source checkout.
 
-The suite itself is the folder ``benchmarks`` of a source checkout, which is not installed with the package.
+The process becomes ``python -m benchmarks`` of that checkout, with the same options.
+
+Input: options, which are not read here. Output: what that program prints, and its exit status.
+Invariant: nothing of ``benchmarks`` is imported: it is no part of the installed package, and stands above it.
 """
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated
 
 import typer
 
 import graphjit
 from graphjit.cli.report import UsageError, one_line_errors
 
+HANDED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""How the command is registered: all options, ``--help`` among them, are those of the benchmarks."""
 
-def bench(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller sizes, short runs, no peers that compile for seconds.")
-    ] = False,
-    filter: Annotated[
-        str, typer.Option(help="Workloads whose name contains this, or of the family of this name.")
-    ] = "",
-    peers: Annotated[str, typer.Option(metavar="A,B", help="Only these peers; --list names all.")] = "",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of every peer; default: what each of them takes.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="Only float64 or only float32.")] = "",
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write raw samples, machine and versions.")
-    ] = None,
-    compare: Annotated[
-        Path | None, typer.Option(metavar="OLD.json", help="Hold the run against an earlier one.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw bars by workload and curves by size (PNG).")
-    ] = None,
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Measure peak memory too, in a process for each peer.")
-    ] = False,
-    first_call: Annotated[
-        bool, typer.Option("--first-call/--no-first-call", help="Measure first calls, in a process for each.")
-    ] = True,
-    list_: Annotated[bool, typer.Option("--list", help="Show workloads and peers, measure nothing.")] = False,
-) -> None:
-    """Measure graphjit beside other libraries: every result is checked before it is timed."""
+PROGRAM = """\
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
+"""
+"""``python -m benchmarks`` of the checkout that is the first argument.
+
+With ``-m`` itself the current directory would come first, and may hold another folder of that name.
+"""
+
+
+def bench(context: typer.Context) -> None:
+    """Measure graphjit beside other libraries and hand-written C; needs a source checkout."""
     with one_line_errors():
-        command = _suite()
-        names = tuple(name.strip() for name in peers.split(",") if name.strip())
-        options = command.Options(
-            quick, filter, names, threads, dtype, json, compare, plot, memory, first_call
-        )
-        try:
-            status = command.show(options) if list_ else command.main(options)
-        except command.OptionError as error:
-            raise UsageError(str(error)) from None
-        raise typer.Exit(status or 0)
+        root = checkout()
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-c", PROGRAM, str(root), *context.args])
 
 
-def _suite() -> ModuleType:
-    """``benchmarks.command`` of the checkout that is the current directory, or in which this package lies."""
+def checkout() -> Path:
+    """The source checkout that is the current directory, or else the one in which this package lies.
+
+    Raises:
+        UsageError: neither is one.
+    """
     for folder in (Path.cwd(), Path(graphjit.__file__).resolve().parents[1]):
-        # The name alone is not enough: others call a folder so too.
-        if (folder / "benchmarks" / "command.py").is_file() and (
-            folder / "benchmarks" / "workloads"
-        ).is_dir():
-            if str(folder) not in sys.path:
-                sys.path.insert(0, str(folder))
-            return importlib.import_module("benchmarks.command")
+        # A folder called benchmarks is not enough: others have one too.
+        if all((folder / "benchmarks" / name).exists() for name in ("command.py", "workloads")):
+            return folder
     raise UsageError(
         "the benchmarks are part of a source checkout, not of the installed package: run this in its directory"
     )

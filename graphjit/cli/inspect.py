@@ -1,9 +1,14 @@
-"""``graphjit inspect``: a function at every stage of its compilation."""
+"""``graphjit inspect``: a function at every stage of its compilation, and what one asks about it.
+
+Input: options. Output: one text: a stage, the difference of two, times, the memory plan, or why steps are not
+fused.
+Invariant: the stages themselves are computed in `graphjit.cli.stages`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -20,57 +25,61 @@ from graphjit.runner import Compare, Dump, Instrument, Verify
 from graphjit.schedule.fuse import why_not_fused
 from graphjit.schedule.printer import print_memory
 
+Target = Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="The function, written with NumPy.")]
+Nodes = Annotated[list[int] | None, typer.Argument(metavar="[A B]", help="Node numbers for --why-not-fused.")]
+Grad = Annotated[bool, typer.Option("--grad", help="Show its gradient.")]
+ValueAndGrad = Annotated[bool, typer.Option("--value-and-grad", help="Show value and gradient.")]
+Jvp = Annotated[bool, typer.Option("--jvp", help="Show value and directional derivative.")]
+Argnums = Annotated[str, typer.Option(help="Positions of the arguments to differentiate: 0 or 0,2.")]
+StageName = Annotated[str, typer.Option(help=f"One of {', '.join(STAGES)}.")]
+Arg = Annotated[
+    list[str] | None,
+    typer.Option(help="An argument instead of the declared example: 'f64[256,784]' or 2.0; repeat."),
+]
+Diff = Annotated[tuple[str, str] | None, typer.Option(metavar="STAGE STAGE", help="Compare two stages.")]
+WhyNotFused = Annotated[
+    bool,
+    typer.Option("--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart."),
+]
+AsDot = Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")]
+TimePasses = Annotated[bool, typer.Option("--time-passes", help="Time of every stage and pass.")]
+VerifyEach = Annotated[bool, typer.Option("--verify-each", help="Check what every pass makes.")]
+CompareEach = Annotated[
+    bool,
+    typer.Option(
+        "--compare-each",
+        help="Run what each pass makes on random inputs and name the first that changed a value.",
+    ),
+]
+DumpPasses = Annotated[
+    Path | None,
+    typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files."),
+]
+Memory = Annotated[
+    bool,
+    typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is."),
+]
+
 
 def inspect(
-    target: Annotated[
-        str, typer.Argument(metavar="FILE.py:FUNCTION", help="The function, written with NumPy.")
-    ],
-    nodes: Annotated[
-        list[int] | None, typer.Argument(metavar="[A B]", help="Node numbers for --why-not-fused.")
-    ] = None,
-    grad: Annotated[bool, typer.Option("--grad", help="Show its gradient.")] = False,
-    value_and_grad: Annotated[
-        bool, typer.Option("--value-and-grad", help="Show value and gradient.")
-    ] = False,
-    jvp: Annotated[bool, typer.Option("--jvp", help="Show value and directional derivative.")] = False,
-    argnums: Annotated[
-        str, typer.Option(help="Positions of the arguments to differentiate: 0 or 0,2.")
-    ] = "0",
-    stage: Annotated[str, typer.Option(help=f"One of {', '.join(STAGES)}.")] = "optimized",
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(help="An argument instead of the declared example: 'f64[256,784]' or 2.0; repeat."),
-    ] = None,
-    diff: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="STAGE STAGE", help="Compare two stages.")
-    ] = None,
-    why: Annotated[
-        bool,
-        typer.Option(
-            "--why-not-fused", help="Why optimized nodes A and B, or neighbouring steps, run apart."
-        ),
-    ] = False,
-    dot: Annotated[bool, typer.Option("--dot", help="A graph stage as Graphviz text.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="A graph stage as JSON.")] = False,
-    timings: Annotated[bool, typer.Option("--time-passes", help="Time of every stage and pass.")] = False,
-    verify: Annotated[bool, typer.Option("--verify-each", help="Check what every pass makes.")] = False,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare-each",
-            help="Run what each pass makes on random inputs and name the first that changed a value.",
-        ),
-    ] = False,
-    dump: Annotated[
-        Path | None,
-        typer.Option("--dump-passes", metavar="DIR", help="Write what every pass made into numbered files."),
-    ] = None,
-    memory: Annotated[
-        bool,
-        typer.Option(
-            "--memory", help="The arena over time: what lies where, how long, and where the peak is."
-        ),
-    ] = False,
+    target: Target,
+    nodes: Nodes = None,
+    grad: Grad = False,
+    value_and_grad: ValueAndGrad = False,
+    jvp: Jvp = False,
+    argnums: Argnums = "0",
+    stage: StageName = "optimized",
+    arg: Arg = None,
+    diff: Diff = None,
+    why: WhyNotFused = False,
+    dot: AsDot = False,
+    json: AsJson = False,
+    timings: TimePasses = False,
+    verify: VerifyEach = False,
+    compare: CompareEach = False,
+    dump: DumpPasses = None,
+    memory: Memory = False,
 ) -> None:
     """Show a function at one stage of its compilation.
 
@@ -78,55 +87,65 @@ def inspect(
     --arg.
     """
     with one_line_errors():
-        for name in diff or (stage,):
-            if name not in STAGES:
-                raise UsageError(f"there is no stage {name!r}; choose one of {', '.join(STAGES)}")
-        chosen = [
-            name for name, on in (("grad", grad), ("value_and_grad", value_and_grad), ("jvp", jvp)) if on
-        ]
-        if len(chosen) > 1:
-            raise UsageError("--grad, --value-and-grad and --jvp exclude each other")
+        _require_stages(diff or (stage,))
+        derivative = _derivative(grad, value_and_grad, jvp)
         if nodes and not why:
             raise UsageError("node numbers are for --why-not-fused A B")
         function, module = load_target(target)
-        args = arguments(function, module, arg or ())
-        stages = Stages(function, args, chosen[0] if chosen else "", _positions(argnums))
-        watching: list[tuple[bool, Callable[[], Instrument]]] = [
-            (verify, Verify),
-            (compare, Compare),
-            (dump is not None, lambda: Dump(dump or Path())),
-        ]
-        stages.instruments = [make() for wanted, make in watching if wanted]
+        stages = Stages(function, arguments(function, module, arg or ()), derivative, _positions(argnums))
+        stages.instruments = _instruments(verify, compare, dump)
         if stages.instruments:
-            _ = stages.kernels  # all passes
-        typer.echo(_shown(stages, stage, nodes or [], diff, why, dot, json, timings, memory).rstrip("\n"))
+            _ = stages.kernels  # runs all passes
+        if diff is not None:
+            text = _difference(stages, *diff)
+        elif why:
+            text = _reasons(stages, nodes or [])
+        elif dot:
+            text = to_dot(stages.graph(stage))
+        elif json:
+            text = to_json(stages.graph(stage))
+        elif timings:
+            text = _timings(stages)
+        elif memory:
+            text = print_memory(stages.program, stages.fusion)
+        else:
+            text = stages.text(stage)
+        typer.echo(text.rstrip("\n"))
 
 
-def _shown(
-    stages: Stages,
-    stage: str,
-    nodes: list[int],
-    diff: tuple[str, str] | None,
-    why: bool,
-    dot: bool,
-    json: bool,
-    timings: bool,
-    memory: bool,
-) -> str:
-    if diff is not None:
-        before, after = (stages.text(name).splitlines() for name in diff)
-        return "\n".join(difflib.unified_diff(before, after, *diff, lineterm=""))
-    if why:
-        return _fusion(stages, nodes)
-    if dot:
-        return to_dot(stages.graph(stage))
-    if json:
-        return to_json(stages.graph(stage))
-    if timings:
-        return _timings(stages)
-    if memory:
-        return print_memory(stages.program, stages.fusion)
-    return stages.text(stage)
+def _require_stages(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in STAGES:
+            raise UsageError(f"there is no stage {name!r}; choose one of {', '.join(STAGES)}")
+
+
+def _derivative(grad: bool, value_and_grad: bool, jvp: bool) -> str:
+    """The derivative asked for, as `Stages` names it; empty for the function itself."""
+    asked = {"grad": grad, "value_and_grad": value_and_grad, "jvp": jvp}
+    chosen = [name for name, on in asked.items() if on]
+    if len(chosen) > 1:
+        raise UsageError("--grad, --value-and-grad and --jvp exclude each other")
+    return chosen[0] if chosen else ""
+
+
+def _instruments(verify: bool, compare: bool, dump: Path | None) -> list[Instrument]:
+    """What watches the passes."""
+    found: list[Instrument] = []
+    if verify:
+        found.append(Verify())
+    if compare:
+        found.append(Compare())
+    if dump is not None:
+        found.append(Dump(dump))
+    return found
+
+
+def _difference(stages: Stages, before: str, after: str) -> str:
+    """Two stages as `diff -u` compares them. The lines of the user's code are left out: they stand only where
+    they change, so equal nodes would not be equal lines.
+    """
+    old, new = (stages.text(name, locations=False).splitlines() for name in (before, after))
+    return "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
 
 
 def _positions(text: str) -> tuple[int, ...]:
@@ -136,27 +155,28 @@ def _positions(text: str) -> tuple[int, ...]:
         raise UsageError(f"--argnums takes positions such as 0 or 0,2, not {text!r}") from None
 
 
-def _fusion(stages: Stages, nodes: list[int]) -> str:
-    """Reasons for the kernel boundaries, by the numbers that the stage optimized prints."""
+def _reasons(stages: Stages, nodes: list[int]) -> str:
+    """Why two nodes, or all neighbouring steps, run apart; nodes by the numbers that the stage optimized
+    prints.
+    """
     numbers = number_nodes(stages.optimized)
-    fusion = stages.fusion
     if nodes:
-        if len(nodes) != 2:
-            raise UsageError("--why-not-fused takes two node numbers, or none")
-        by_number = {number: node for node, number in numbers.items()}
-        missing = [number for number in nodes if number not in by_number]
-        if missing:
-            raise UsageError(
-                f"the optimized graph has no node %{missing[0]}; it has %0 to %{len(numbers) - 1}"
-            )
-        first, second = (by_number[number] for number in nodes)
-        return _reason(stages, numbers, first, second)
+        return _reason(stages, numbers, *_two_nodes(numbers, nodes))
     steps = stages.program.steps
     if len(steps) < 2:
         return f"everything runs in {len(steps)} step"
-    return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps)) or str(
-        fusion
-    )
+    return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps))
+
+
+def _two_nodes(numbers: dict[Node, int], wanted: list[int]) -> tuple[Node, Node]:
+    """The nodes with these numbers."""
+    if len(wanted) != 2:
+        raise UsageError("--why-not-fused takes two node numbers, or none")
+    by_number = {number: node for node, number in numbers.items()}
+    missing = [number for number in wanted if number not in by_number]
+    if missing:
+        raise UsageError(f"the optimized graph has no node %{missing[0]}; it has %0 to %{len(numbers) - 1}")
+    return by_number[wanted[0]], by_number[wanted[1]]
 
 
 def _reason(stages: Stages, numbers: dict[Node, int], first: Node, second: Node) -> str:

@@ -1,7 +1,6 @@
-"""The command line: ``graphjit inspect``, ``graphjit ops``, ``graphjit flags``, ``graphjit bench``.
+"""The command line: ``graphjit inspect``, ``ops``, ``flags``, ``machine`` and ``bench``.
 
-Job: collect the commands, one file each.
-Input: arguments.  Output: text on stdout; a mistake is one line on stderr and exit code 2.
+Each command is a file of its own. Output is text on stdout; a mistake is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 import graphjit
-from graphjit.cli.bench import bench
+from graphjit.cli.bench import HANDED_ON, bench
 from graphjit.cli.flags import flags
 from graphjit.cli.inspect import inspect
 from graphjit.cli.machine import machine
@@ -27,7 +26,7 @@ app.command()(inspect)
 app.command()(ops)
 app.command()(flags)
 app.command()(machine)
-app.command()(bench)
+app.command(context_settings=HANDED_ON, add_help_option=False)(bench)
 
 
 def _version(asked: bool) -> None:
@@ -42,4 +41,4 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Options that stand before a command."""

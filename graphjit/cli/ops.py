@@ -78,7 +78,7 @@ def description(name: str) -> str:
         if op is None:
             for function, ours in (*FUNCTIONS.items(), *UFUNCS.items()):
                 if public_name(function) in wanted:
-                    where = place(inspect.getsourcefile(ours) or "", ours.__code__.co_firstlineno)
+                    where = file_and_line(inspect.getsourcefile(ours) or "", ours.__code__.co_firstlineno)
                     verb = "refused" if ours.__module__ == refused.__name__ else "traced into ops"
                     return f"{public_name(function)} is {verb} by {where}\n\n{source(ours)}"
             raise UsageError(f"there is no op and no NumPy function {name!r}; `graphjit ops` lists them")
@@ -89,7 +89,7 @@ def description(name: str) -> str:
     )
     lines = [
         f"{op.name}: {op.doc}",
-        f"  declared    {place(op.file, op.line)}",
+        f"  declared    {file_and_line(op.file, op.line)}",
         f"  takes       {takes}" + (f", attributes {', '.join(op.attrs)}" if op.attrs else ""),
         f"  NumPy       {', '.join(numpy_names(op)) or 'none'}",
         f"  accuracy    {op.accuracy or 'exact, or correctly rounded'}",
@@ -176,7 +176,7 @@ def _lambda(function: Callable[..., Any]) -> str:
     return inspect.getsource(function)
 
 
-def place(file: str, line: int) -> str:
+def file_and_line(file: str, line: int) -> str:
     """``graphjit/ops/powers.py:60``."""
     path = Path(file)
     return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{line}"

@@ -1,7 +1,6 @@
-"""What every command shares: plain tables and one-line errors.
+"""What every command shares: plain tables, and mistakes as one line on stderr.
 
-Job: print for people and for scripts alike; no colours, no wrapping, so that output can be compared and
-piped.
+No colours and no wrapping, so that people and scripts read the same output.
 """
 
 from __future__ import annotations

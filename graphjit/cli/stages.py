@@ -1,8 +1,7 @@
-"""Every stage of the compilation of one function, computed when asked for.
+"""Every stage of the compilation of one function, computed when it is asked for, and timed.
 
-Job: run the pipeline step by step, keep what each step made, and time it.
-Input: a function, example arguments, the derivative asked for.  Output: graphs, text.
-Invariant: the lists of passes are those of `graphjit.pipeline`.
+Input: a function, example arguments, the derivative asked for. Output: graphs, schedules, loops, text.
+Invariant: the passes are those of `graphjit.pipeline`.
 """
 
 from __future__ import annotations
@@ -122,10 +121,10 @@ class Stages:
         found: Graph = getattr(self, stage)
         return found
 
-    def text(self, stage: str) -> str:
-        """A stage as people read it."""
+    def text(self, stage: str, *, locations: bool = True) -> str:
+        """A stage as people read it, with or without the lines of the user's code."""
         if stage in GRAPH_STAGES:
-            return print_graph(self.graph(stage))
+            return print_graph(self.graph(stage), locations=locations)
         kernels = self.kernels  # lowering also fills the program's table of errors
         if stage == "program":
             return print_program(self.program, self.fusion, costs(self.program, kernels))

@@ -1,8 +1,7 @@
-"""Find the function to inspect and arguments to trace it with.
+"""Which function ``FILE.py:FUNCTION`` names, and which arguments it is traced with.
 
-Job: ``FILE.py:FUNCTION`` to a function object; ``--arg`` texts, ``FUNCTION.example`` or the module's
-``EXAMPLES`` to arguments.
-Input: command-line texts.  Output: objects.
+The arguments come from ``--arg``, from ``FUNCTION.example``, or from ``EXAMPLES`` in the file.
+
 Invariant: the function is traced, never run; arrays made here are zeros of the right type.
 """
 
@@ -43,10 +42,10 @@ def load_target(text: str) -> tuple[Callable[..., Any], ModuleType]:
     for part in name.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        own = [
+        defined = [
             key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
         ]
-        functions = ", ".join(key for key in own if callable(getattr(module, key)))
+        functions = ", ".join(key for key in defined if callable(getattr(module, key)))
         raise UsageError(f"{file} has no function {name!r}; it has {functions or 'none'}")
     return found, module
 

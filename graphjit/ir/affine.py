@@ -1,7 +1,11 @@
-"""Affine index expressions over loop axes.
+"""Index expressions, ``offset + sum(coefficient * axis)``: which element a view or a load reads, as data.
 
-Job: say which element a view or a load reads, as data: an offset plus integer coefficients.
-Invariant: immutable; zero coefficients are never stored, so equal expressions are equal values.
+Example: the transpose of an array of shape (3, 4) reads its element ``i0 + 4*i1``, which is
+``Affine(0, {i0: 1, i1: 4})``. Since this is data and not text, two views compose, and a loop knows how far
+apart its neighbours lie.
+
+Invariant: an expression never changes; zero coefficients are not stored, so equal expressions are equal
+values.
 """
 
 from __future__ import annotations

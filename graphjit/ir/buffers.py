@@ -1,7 +1,7 @@
-"""Where a value lives: named contiguous storage.
+"""Where a value lives: a named piece of contiguous storage.
 
-Job: the one description of storage that the scheduler assigns, the loop IR addresses and the back ends
-allocate.
+The scheduler assigns buffers to values, the loop IR addresses them, the back ends allocate them.
+
 Invariant: contiguous, row-major, addressed in elements.
 """
 

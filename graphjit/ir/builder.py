@@ -1,9 +1,10 @@
-"""The only way to make nodes.
+"""How nodes are made: infer the type, try the op's own exact rules, find an equal node or make a new one.
 
-Job: infer the type, apply local exact rules, intern.
-Input: an op (or its name), arguments, attributes.  Output: a `Node`.
-Invariant: within one builder, equal (op, args, attrs) give the same node; interning lives and dies with the
-builder.
+Example: ``b.mul(x, 1.0)`` is ``x``, and a second ``b.mul(x, y)`` is the node that the first one made. So
+common subexpressions are never computed twice, and no pass looks for them.
+
+Input: an op (or its name), arguments, attributes. Output: a `Node`.
+Invariant: within one builder equal (op, args, attrs) give the same node; what it remembers dies with it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Builder:
             node = self._interned[key] = Node(op, nodes, attrs, type, self.loc, self.origin)
         return node
 
-    def known(self, op: str, *args: Node) -> Node | None:
+    def existing(self, op: str, *args: Node) -> Node | None:
         """The node ``op(*args)`` without attributes, where it was made already."""
         return self._interned.get((REGISTRY[op], args, ()))
 

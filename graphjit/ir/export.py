@@ -1,7 +1,6 @@
-"""Graphs for other tools: Graphviz text and JSON.
+"""Graphs for other tools: Graphviz text and JSON (``graphjit inspect --dot``, ``--json``).
 
-Job: the same facts as the printed IR in the forms that viewers and scripts read.
-Input: a graph.  Output: text.
+Input: a graph. Output: text with the same facts as the printed IR.
 Invariant: node numbers are those of `graphjit.ir.printer`.
 """
 

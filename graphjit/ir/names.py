@@ -1,4 +1,4 @@
-"""Names and lines of users as text that is safe to print and to compile.
+"""Users' names and source lines as text that is safe to print and to compile.
 
 Example: a function called ``f\\n@g`` must end no comment and no line of the text that it stands in.
 """

@@ -1,9 +1,11 @@
-"""Nodes and graphs.
+"""What a graph is: nodes, their arguments and attributes, inputs and outputs.
 
-Job: the data structure of the graph IR.
-Invariants: a node never changes after it was made and equals only itself; its arguments were made before it,
-so ordering by ``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of a
-key.
+A node is one operation with one result. A `Graph` is its inputs, its outputs, and all nodes that the outputs
+need.
+
+Invariants: a node never changes after it was made, and equals only itself; its arguments were made before
+it, so ordering by ``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of
+a key.
 """
 
 from __future__ import annotations

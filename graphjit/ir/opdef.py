@@ -1,18 +1,22 @@
-"""Op declarations: everything about one op in one record.
+"""What an op is: one record with its type rule, reference, derivative, lowering and test samples.
 
-Job: the record, its derivative kinds, its lowering kinds, and the registry.
-Input: keyword arguments of `op`.  Output: an `OpDef` in `REGISTRY`.
-Invariant: an incomplete or inconsistent declaration is refused at import.
+`op` declares one; the files of `graphjit/ops` do nothing else. The kinds of derivative (`Partials`, `Linear`,
+...) and of lowering (`Scalar`, `View`, `Reduce`, ...) are defined here too.
+
+Input: keyword arguments of `op`. Output: an `OpDef` in `REGISTRY`.
+Invariant: a declaration that is incomplete or contradicts itself is refused at import.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from graphjit.errors import IRError
+from graphjit.ir import scalars
 from graphjit.ir.names import WORD
 from graphjit.ir.types import Type
 
@@ -90,12 +94,14 @@ Derivative = Partials | Linear | Bilinear | Custom | ZeroDerivative | NonDiffere
 
 @dataclass(frozen=True)
 class Scalar:
-    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary per element. ``cost`` in
-    add-like units.
-    """
+    """Elementwise: one operation ``name`` of the loop IR's scalar vocabulary (`ir.scalars`) per element."""
 
     name: str
-    cost: int = 1
+
+    @property
+    def cost(self) -> int:
+        """Units that one element costs."""
+        return scalars.cost(self.name)
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,27 @@ LocalRule = Callable[..., Node | None]
 
 @dataclass(frozen=True, eq=False)
 class OpDef:
-    """One op.  Equality is identity; the name is unique."""
+    """One op. Equality is identity; the name is unique.
+
+    Attributes:
+        name: its name in the IR.
+        doc: one line for ``graphjit ops``.
+        attrs: names of its attributes in order; `Builder.emit` takes all of them by keyword.
+        arity: number of arguments; None where any number is taken.
+        infer: ``(*types, **attrs) -> Type``, the type of the result; raises ShapeError on misuse.
+        impl: the reference in NumPy, ``(*arrays, **attrs) -> ndarray`` of the inferred dtype.
+        derivative: how it is differentiated.
+        lower: how it becomes loops.
+        numpy: the ufuncs of NumPy and SciPy that are this op.
+        simplify: exact rules ``(b, *args, **attrs) -> Node | None``, tried when a node is built.
+        samples: what tests feed it: the interval ``(low, high)`` in which it is differentiable, or
+            ``(rng, dtype) -> list of argument lists``.
+        special: values that tests feed besides (signed zeros, infinities, NaN).
+        accuracy: bound of the compiled result, such as ``"1 ULP"``; empty where it is exact or correctly
+            rounded.
+        file: where it is declared.
+        line: the line there.
+    """
 
     name: str
     doc: str
@@ -163,13 +189,13 @@ class OpDef:
     accuracy: str
     file: str
     line: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
 
 REGISTRY: dict[str, OpDef] = {}
+"""Every op by its name."""
 
 
 def op(
@@ -188,51 +214,12 @@ def op(
     special: Sequence[float] = (),
     accuracy: str = "",
 ) -> OpDef:
-    """Declare an op.
-
-    Args:
-        name: unique name in the IR. doc: one line for `graphjit ops`. infer: ``(*types, **attrs) -> Type``;
-        raises ShapeError on misuse. impl: NumPy reference, ``(*arrays, **attrs) -> ndarray``; the result's
-        dtype must be the inferred one. grad: its derivative kind. lower: its lowering kind. arity: number of
-        arguments, None for variadic. attrs: names of its attributes in order; all are given to `Builder.emit`
-        by keyword. numpy: the NumPy/SciPy functions that bind to it one to one (ufuncs). simplify: exact
-        local rules ``(b, *args, **attrs) -> Node | None`` tried when a node is built. samples: how tests draw
-        arguments (see tests/op_samples.py); a pair ``(low, high)`` of the differentiable domain per op
-            or a callable ``(rng, dtype) -> list of argument lists``.
-        special: extra values that tests feed (signed zeros, infinities, NaN).
-        accuracy: bound of the compiled result, such as ``"1 ULP"``; empty means exact or correctly rounded.
+    """Declare an op; the arguments are the fields of `OpDef` (``grad`` is its ``derivative``).
 
     Raises:
         IRError: the declaration is incomplete, contradicts itself or takes a name twice.
     """
-    frame = sys._getframe(1)
-    # A family may have a shorthand of its own: the declaration is where the module uses it.
-    while frame.f_back is not None and frame.f_back.f_code.co_filename == frame.f_code.co_filename:
-        frame = frame.f_back
-
-    def refuse(why: str) -> None:
-        raise IRError(f"op {name!r} ({frame.f_code.co_filename}:{frame.f_lineno}) refused: {why}")
-
-    if name in REGISTRY:
-        refuse(f"the name is taken by {REGISTRY[name].file}:{REGISTRY[name].line}")
-    if not all(WORD.fullmatch(word) for word in (name, *attrs)):
-        refuse("its name and attributes must be words: they stand in printed and in generated text")
-    if not doc.strip():
-        refuse("it has no doc")
-    if isinstance(grad, Partials) and arity is not None and len(grad.formulas) != arity:
-        refuse(f"{len(grad.formulas)} partials for {arity} arguments")
-    if isinstance(grad, Bilinear) and arity != 2:
-        refuse("bilinear ops take two arguments")
-    if isinstance(grad, ZeroDerivative | NonDifferentiable) and not grad.reason:
-        refuse("a missing derivative needs its reason")
-    if isinstance(lower, Reduce) and "axes" not in attrs:
-        refuse("a reduction needs the attribute axes")
-    if isinstance(lower, Scan) and not {"axis", "reverse"} <= set(attrs):
-        refuse("a running value needs the attributes axis and reverse")
-    if isinstance(lower, View) and arity != 1:
-        refuse("a view has one argument")
-    if samples is None and not isinstance(lower, Special):
-        refuse("it has no samples for the op matrix")
+    file, line = _declared_at(sys._getframe(1))
     declared = OpDef(
         name=name,
         doc=doc.strip(),
@@ -247,8 +234,55 @@ def op(
         samples=samples,
         special=tuple(special),
         accuracy=accuracy,
-        file=frame.f_code.co_filename,
-        line=frame.f_lineno,
+        file=file,
+        line=line,
     )
+    fault = _naming_fault(declared) or _derivative_fault(declared) or _lowering_fault(declared)
+    if fault:
+        raise IRError(f"op {name!r} ({file}:{line}) refused: {fault}")
     REGISTRY[name] = declared
     return declared
+
+
+def _declared_at(frame: FrameType) -> tuple[str, int]:
+    """The file of ``frame`` and its outermost line there: a module may declare a family of ops through a
+    shorthand of its own, and the declaration is where the module uses it.
+    """
+    file = frame.f_code.co_filename
+    while frame.f_back is not None and frame.f_back.f_code.co_filename == file:
+        frame = frame.f_back
+    return file, frame.f_lineno
+
+
+def _naming_fault(op: OpDef) -> str:
+    """What is wrong with how an op is named and described; empty when nothing is."""
+    if op.name in REGISTRY:
+        return f"the name is taken by {REGISTRY[op.name].file}:{REGISTRY[op.name].line}"
+    if not all(WORD.fullmatch(word) for word in (op.name, *op.attrs)):
+        return "its name and attributes must be words: they stand in printed and in generated text"
+    return "" if op.doc else "it has no doc"
+
+
+def _derivative_fault(op: OpDef) -> str:
+    """How the derivative of an op contradicts the rest of it; empty when it does not."""
+    rule = op.derivative
+    if isinstance(rule, Partials) and op.arity is not None and len(rule.formulas) != op.arity:
+        return f"{len(rule.formulas)} partials for {op.arity} arguments"
+    if isinstance(rule, Bilinear) and op.arity != 2:
+        return "bilinear ops take two arguments"
+    if isinstance(rule, ZeroDerivative | NonDifferentiable) and not rule.reason:
+        return "a missing derivative needs its reason"
+    return ""
+
+
+def _lowering_fault(op: OpDef) -> str:
+    """What the lowering of an op needs and does not find; empty when nothing is missing."""
+    if isinstance(op.lower, Reduce) and "axes" not in op.attrs:
+        return "a reduction needs the attribute axes"
+    if isinstance(op.lower, Scan) and not {"axis", "reverse"} <= set(op.attrs):
+        return "a running value needs the attributes axis and reverse"
+    if isinstance(op.lower, View) and op.arity != 1:
+        return "a view has one argument"
+    if op.samples is None and not isinstance(op.lower, Special):
+        return "it has no samples for the op matrix"
+    return ""

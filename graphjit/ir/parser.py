@@ -1,6 +1,7 @@
-"""Graphs from the text that `graphjit.ir.printer.print_graph` writes.
+"""Read a graph from its printed form, the inverse of `graphjit.ir.printer.print_graph`.
 
-Job: read one graph.
+Tests are written in this form, and what ``--dump-passes`` wrote can be read back.
+
 Input: text; comments (from ``#``) and blank lines are ignored. Output: a `Graph` of fresh nodes in the order
 of the text.
 Invariants: nothing is simplified or merged on the way, so printing the result gives the same lines; what does

@@ -1,7 +1,6 @@
-"""Small questions about nodes that rules ask again and again.
+"""Questions that many rules ask about a node: is it zero everywhere, is it one number in every element?
 
-Job: recognise shapes of graphs without copying the recogniser into every rule.
-Input: a node.  Output: what was found, or None.
+Input: a node. Output: what was found, or None.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Graphs as text for people, tests and the command line.
+"""The printed form of a graph: one line a node, in topological order, inputs first.
 
-Job: one line a node, in topological order, inputs first.
 Input: a `Graph`. Output: text that `graphjit.ir.parser.parse_graph` reads back to a graph with an equal
 `Graph.key()`.
 Invariant: every value is exact (signed zeros, infinities, NaN with its bits); what follows ``#`` is for
@@ -9,10 +8,12 @@ people only, and stays on its line.
     graph loss
       %0 = input name='x' : f64[3]
       %1 = const value=2.0 : f64[]
-      %2 = broadcast_to %1 shape=(3,) : f64[3]        # model.py:12  return (x * 2).sum()
-      %3 = mul %0 %2 : f64[3]                         # model.py:12  return (x * 2).sum()
-      %4 = sum %3 axes=(0,) : f64[]                   # model.py:12  return (x * 2).sum()
+      %2 = broadcast_to %1 shape=(3,) : f64[3]        # model.py:12  y = x * 2
+      %3 = mul %0 %2 : f64[3]
+      %4 = sum %3 axes=(0,) : f64[]                   # model.py:13  return y.sum()
       return %4
+
+A node without a comment comes from the same line of the user's code as the one above it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ def print_graph(graph: Graph, *, locations: bool = True) -> str:
 
     Args:
         graph: the graph.
-        locations: whether to add the user's line, its source text and the origin of each node as comments.
+        locations: whether to add comments: the user's line with its source text where it is another than that
+            of the nodes above, and the origin of each node.
     """
     numbers = number_nodes(graph)
     lines = [f"graph {name_text(graph.name)}"]
+    shown: Location | None = None
     for node, number in numbers.items():
         line = f"  %{number} = {node_text(node, numbers)}"
-        lines.append(_commented(line, comment(node)) if locations else line)
+        if locations:
+            line = _commented(line, comment(node, after=shown))
+            shown = node.loc or shown
+        lines.append(line)
     lines.append("  return" + "".join(f" %{numbers[node]}" for node in graph.outputs))
     return "\n".join(lines) + "\n"
 
@@ -71,10 +77,12 @@ def node_text(node: Node, numbers: Mapping[Node, int]) -> str:
     return f"{' '.join(parts)} : {node.type}"
 
 
-def comment(node: Node) -> str:
-    """Where a node comes from: ``model.py:12  a * b  [vjp of mul]``; empty when unknown."""
+def comment(node: Node, after: Location | None = None) -> str:
+    """Where a node comes from: ``model.py:12  a * b  [vjp of mul]``, without the line if that is ``after``;
+    empty when unknown.
+    """
     parts = []
-    if node.loc is not None:
+    if node.loc is not None and node.loc != after:
         parts.append(f"{one_line(os.path.basename(node.loc.file))}:{node.loc.line}")
         source = _source(node.loc)
         if source:

@@ -1,7 +1,6 @@
-"""Types of values: a dtype and a static shape.
+"""The type of one value: a dtype and a static shape, written ``f64[3,4]``.
 
-Job: name, print and parse the type of one array value.
-Invariant: dtypes are NumPy's, native byte order; shapes are tuples of non-negative ints.
+Invariant: dtypes are NumPy's in native byte order; shapes are tuples of non-negative ints.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Is a graph well formed?
+"""Check that a graph is well formed; the runner does so after every pass when asked to.
 
-Job: check every invariant of the graph IR.
-Input: a graph.  Output: nothing.
-Invariant: a graph that passes can be interpreted, differentiated, printed, parsed and lowered without meeting
-an ill-formed node.
+Input: a graph. Output: nothing; what is wrong raises `IRError` with the node and the user's line.
+Invariant: a graph that passes can be interpreted, differentiated, printed, parsed and lowered.
 """
 
 from __future__ import annotations

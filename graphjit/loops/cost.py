@@ -13,7 +13,10 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
+import numpy as np
+
 from graphjit.ir.buffers import Buffer
+from graphjit.loops.estimate import estimate
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -29,7 +32,7 @@ from graphjit.loops.ir import (
     Store,
     as_loops,
 )
-from graphjit.loops.parallel import PER_NS, estimate
+from graphjit.machine import machine
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Cost, Product, Program, Step
 
@@ -55,7 +58,7 @@ def kernel_cost(kernel: LoopKernel) -> Cost:
 def nanoseconds(step: Step, kernel: LoopKernel | None) -> int:
     """The estimate of one step alone: compilation needs no more, and counting costs time."""
     if isinstance(step, Product):
-        return step.batch * step.m * step.n * step.k // PER_NS
+        return step.batch * step.m * step.n * step.k // machine().multiply_adds
     return 0 if kernel is None else _loops(kernel)
 
 
@@ -117,27 +120,35 @@ class _Count:
         """Count statements that run ``times`` times in all, inside loops with these trip counts."""
         for statement in body:
             if isinstance(statement, For):
-                trip = Fraction(statement.extent)
-                if statement.bound is not None:
-                    trip = _bounded(statement.bound, statement.extent, trips)
-                if statement.kind == "parallel":
-                    self.tasks = trip
-                runs = times if statement.when is None else times / self.tasks
-                self.block(statement.body, {**trips, statement.axis: trip}, runs * trip)
+                self.loop(statement, trips, times)
             elif isinstance(statement, Accumulate):
-                each = 1 if statement.factor is None else 2
-                self.flops += each * times if statement.value.dtype.kind == "f" else 0
+                terms = 1 if statement.factor is None else 2
+                self.compute(terms * times, statement.value.dtype)
             elif isinstance(statement, Store):
                 # Adding to memory in place reads what is there: that was written by this kernel itself, and
                 # counts once.
                 self.touch(self.written, statement.buffer, statement.address, statement.dynamic, trips, times)
-                self.flops += times if statement.combine and statement.buffer.dtype.kind == "f" else 0
+                self.compute(times if statement.combine else Fraction(0), statement.buffer.dtype)
             elif isinstance(statement, Let) and isinstance(statement.value, Load):
                 load = statement.value
                 self.touch(self.read, load.buffer, load.address, load.dynamic, trips, times)
             elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
-                counts = statement.ref.dtype.kind == "f" and statement.value.op not in MOVES
-                self.flops += times if counts else 0
+                moves = statement.value.op in MOVES
+                self.compute(Fraction(0) if moves else times, statement.ref.dtype)
+
+    def loop(self, loop: For, trips: dict[Axis, Fraction], times: Fraction) -> None:
+        """Count what a loop does that runs ``times`` times."""
+        trip = Fraction(loop.extent)
+        if loop.bound is not None:
+            trip = _bounded(loop.bound, loop.extent, trips)
+        if loop.kind == "parallel":
+            self.tasks = trip
+        runs = times if loop.when is None else times / self.tasks
+        self.block(loop.body, {**trips, loop.axis: trip}, runs * trip)
+
+    def compute(self, operations: Fraction, dtype: np.dtype) -> None:
+        """Count operations, of floating-point numbers only."""
+        self.flops += operations if dtype.kind == "f" else 0
 
     def touch(
         self,

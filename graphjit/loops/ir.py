@@ -8,7 +8,7 @@ buffers are contiguous and addressed in elements; the closed set of statements i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
+from graphjit.schedule.program import Program
 
-LoopKind = Literal["parallel", "simd", "serial", "unrolled"]
+LoopKind = Literal["parallel", "simd", "serial"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,13 +132,17 @@ class Accumulate:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write one element; with ``combine="add"`` add to what is there (serial loops only)."""
+    """Write one element; with ``combine="add"`` add to what is there (serial loops only).
+
+    ``streamed``: past the caches, in loops in lanes.
+    """
 
     buffer: Buffer
     address: Address
     value: Ref
     dynamic: tuple[tuple[Ref, int], ...] = ()
     combine: str = ""
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,12 @@ class For:
     """A loop over ``axis`` in ``range(extent)``, or fewer where ``bound`` says so.
 
     With ``when`` it runs only where that holds: in one of the tasks of the parallel loop around it.
+
+    The rest says how machine code is made, and changes no value. ``lanes`` and ``unroll`` are those of a simd
+    loop, ``tail`` what happens to iterations that do not fill them: "masked" vectors in the same loop, or
+    "apart", in one that follows. ``fetch`` are places that a simd loop asks memory for on its way. With
+    ``calls`` elementary functions are called, not inlined. ``nanoseconds`` is the estimated work of a
+    parallel loop.
     """
 
     axis: Axis
@@ -203,8 +214,22 @@ class For:
     kind: LoopKind = "serial"
     bound: Bound | None = None
     unroll: int = 1
-    nanoseconds: int = 0  # estimated work of a parallel loop
+    nanoseconds: int = 0
     when: Ref | None = None
+    lanes: int = 1
+    tail: Literal["masked", "apart"] = "masked"
+    fetch: tuple[tuple[Buffer, Address], ...] = ()
+    calls: bool = False
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the last vectors of a simd loop can be incomplete."""
+        step = self.lanes * self.unroll
+        if self.bound is None:
+            return self.extent % step != 0
+        start = self.bound.start
+        ends = (self.extent, self.bound.stop, start.offset, *start.terms.values())
+        return any(end % step for end in ends)
 
 
 Statement = Let | Init | Accumulate | Store | Check | Multiply | For
@@ -214,16 +239,25 @@ EXPRESSIONS = (Const, Load, Index, Scalar)
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """One kernel: statements over buffers."""
+    """One kernel: statements over buffers; ``quick``: machine code is made without optimisation."""
 
     name: str
     body: tuple[Statement, ...]
     comment: str = ""
     locals: tuple[Buffer, ...] = field(default=())
+    quick: bool = False
 
     def with_body(self, body: tuple[Statement, ...]) -> LoopKernel:
         """The same kernel doing something else."""
         return replace(self, body=body)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the loop passes work on: a program and the loop IR of its kernels, by name."""
+
+    program: Program
+    kernels: Mapping[str, LoopKernel]
 
 
 def walk(body: tuple[Statement, ...]) -> list[Statement]:
@@ -433,3 +467,8 @@ def identity(combine: str, dtype: np.dtype, running: bool = False) -> np.generic
         value = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
     made: np.generic = dtype.type(value)
     return made
+
+
+def parameters(kernel: LoopKernel) -> list[Buffer]:
+    """The buffers that the function of a kernel is given, in order."""
+    return [buffer for buffer in buffers(kernel.body) if buffer.kind not in ("local", "scratch")]

@@ -7,7 +7,7 @@ combiners, error codes.
 
     kernel k0  # tanh mul
       t1 = 2.0 : f64
-      simd i0 in 0..12 unroll 4:
+      simd i0 in 0..12 lanes 8:
         t0 = load in0[i0] : f64
         t2 = mul t0 t1 : f64
         store out0[i0] = t2
@@ -41,7 +41,11 @@ INDENT = "  "
 
 def print_kernel(kernel: LoopKernel) -> str:
     """The text of one kernel."""
-    lines = [f"kernel {kernel.name}" + (f"  # {kernel.comment}" if kernel.comment else "")]
+    lines = [
+        f"kernel {kernel.name}"
+        + (" quick" if kernel.quick else "")
+        + (f"  # {kernel.comment}" if kernel.comment else "")
+    ]
     lines += [
         f"{INDENT}local {buffer.name} : {short(buffer.dtype)}[{buffer.size}]" for buffer in kernel.locals
     ]
@@ -80,7 +84,8 @@ def statement_text(statement: Statement) -> str:
             else f"{text} while {bound.start!r} + {'k' if statement.adds else 'm'} < {bound.stop}"
         )
     place = f"{statement.buffer.name}[{_place(statement.address, statement.dynamic)}]"
-    return f"store {place} {f'{statement.combine}=' if statement.combine else '='} {statement.value!r}"
+    past = " past the caches" if statement.streamed else ""
+    return f"store {place} {f'{statement.combine}=' if statement.combine else '='} {statement.value!r}{past}"
 
 
 def expression_text(value: Expression) -> str:
@@ -102,8 +107,16 @@ def _failing(value: Expression) -> str:
 
 def _head(loop: For) -> str:
     parts = [f"{'for' if loop.kind == 'serial' else loop.kind} {loop.axis!r} in 0..{loop.extent}"]
+    if loop.kind == "simd":
+        parts.append(f"lanes {loop.lanes}")
     if loop.unroll != 1:
         parts.append(f"unroll {loop.unroll}")
+    if loop.tail == "apart":
+        parts.append("tail apart")
+    if loop.calls:
+        parts.append("calls")
+    if loop.fetch:
+        parts.append("fetch " + ", ".join(f"{buffer.name}[{address!r}]" for buffer, address in loop.fetch))
     if loop.bound is not None:
         parts.append(f"while {loop.bound.start!r} + {loop.axis!r} < {loop.bound.stop}")
     if loop.when is not None:

@@ -31,7 +31,7 @@ from graphjit.loops.ir import (
 
 def signature(kernel: LoopKernel) -> Hashable:
     """The description of ``kernel``; buffers are numbered in order of first use, as in `ir.buffers`."""
-    return _Signature().body(kernel.body)
+    return kernel.quick, _Signature().body(kernel.body)
 
 
 class _Signature:
@@ -68,6 +68,10 @@ class _Signature:
                 bound,
                 statement.unroll,
                 statement.nanoseconds,
+                statement.lanes,
+                statement.tail,
+                statement.calls,
+                tuple((self.buffer(buffer), self.address(address)) for buffer, address in statement.fetch),
             )
             when = None if statement.when is None else self.name(statement.when)
             return ("for", *head, when, self.body(statement.body))
@@ -102,6 +106,7 @@ class _Signature:
             dynamic,
             self.name(statement.value),
             statement.combine,
+            statement.streamed,
         )
 
     def expression(self, value: Any) -> Hashable:

@@ -188,33 +188,41 @@ class _Verifier:
     def loop(self, loop: For, scope: _Scope) -> None:
         if loop.kind not in get_args(LoopKind):
             self.fail(loop, f"there is no loop kind {loop.kind!r}")
-        if loop.extent < 0 or loop.unroll < 1:
-            self.fail(loop, "extent and unroll must not be negative")
+        if loop.extent < 0 or loop.unroll < 1 or loop.lanes < 1:
+            self.fail(loop, "extent, unroll and lanes must not be negative")
+        if loop.kind != "simd" and (loop.lanes > 1 or loop.fetch or loop.tail != "masked"):
+            self.fail(loop, "lanes, what is fetched and tails are those of a simd loop")
         if loop.axis in scope.extents:
             self.fail(loop, f"{loop.axis!r} runs already")
         if loop.bound is not None:
             self.axes(loop, loop.bound.start, scope)
-        if loop.when is not None:
-            if loop.when.dtype != BOOL:
-                self.fail(loop, "a condition must be bool")
-            if not scope.open.keys().isdisjoint({*open_accumulators(loop), *free_refs(loop)}):
-                self.fail(loop, "a loop under a condition touches accumulators from outside")
         kinds = [outer.kind for outer in scope.loops]
-        if loop.when is not None and "simd" in kinds:
-            self.fail(loop, "a loop under a condition runs inside a simd loop")
+        if loop.when is not None:
+            self.condition(loop, scope, kinds)
         if loop.kind == "simd" and "simd" in kinds:
             self.fail(loop, "a simd loop runs inside another")
         if loop.kind == "parallel":
-            if kinds:
-                self.fail(loop, "a parallel loop must be outermost")
-            if loop.bound is not None or loop.when is not None:
-                self.fail(loop, "a parallel loop has no bound and no condition")
-            free = free_refs(loop)
-            if free:
-                self.fail(
-                    loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}"
-                )
+            self.parallel(loop, kinds)
         self.body(loop.body, scope.inside(loop))
+
+    def condition(self, loop: For, scope: _Scope, kinds: list[LoopKind]) -> None:
+        """A loop that runs only where ``when`` holds."""
+        if loop.when is not None and loop.when.dtype != BOOL:
+            self.fail(loop, "a condition must be bool")
+        if not scope.open.keys().isdisjoint({*open_accumulators(loop), *free_refs(loop)}):
+            self.fail(loop, "a loop under a condition touches accumulators from outside")
+        if "simd" in kinds:
+            self.fail(loop, "a loop under a condition runs inside a simd loop")
+
+    def parallel(self, loop: For, kinds: list[LoopKind]) -> None:
+        """A loop whose iterations are tasks."""
+        if kinds:
+            self.fail(loop, "a parallel loop must be outermost")
+        if loop.bound is not None or loop.when is not None:
+            self.fail(loop, "a parallel loop has no bound and no condition")
+        free = free_refs(loop)
+        if free:
+            self.fail(loop, f"a parallel loop must compute what it needs, it takes {sorted(map(repr, free))}")
 
     def code(self, statement: Statement, code: int) -> None:
         if code < 1 or (self.errors is not None and code > self.errors):

@@ -1,6 +1,7 @@
 """The ops: one file per family, each op declared once with all of its rules.
 
-Importing this package fills the registry.
+Importing this package fills `graphjit.ir.opdef.REGISTRY`. ``graphjit ops`` lists what is there, and
+``graphjit ops NAME`` shows one declaration.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ op(
         lambda b, out, x, y: b.div(1.0, y),
         lambda b, out, x, y: b.neg(b.div(out, y)),
     ),
-    lower=Scalar("div", cost=6),  # dear enough that a kernel keeps what several of its passes read
+    lower=Scalar("div"),
     numpy=[np.true_divide],
     simplify=[_div_one],
     samples=uniform((-3, 3), (0.5, 3)),
@@ -159,7 +159,7 @@ for _name, _function, _doc in (
         infer=elementwise,
         impl=_function,
         grad=_pick,
-        lower=Scalar(_name, cost=3),
+        lower=Scalar(_name),
         numpy=[_function],
         samples=uniform((-3, 3), (-3, 3), dtypes=ALL),
         special=EDGES,

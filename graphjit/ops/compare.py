@@ -97,8 +97,8 @@ def _select_same(b: Builder, condition: Node, x: Node, y: Node) -> Node | None:
     """select(c, x, x) -> x; a known condition picks its branch."""
     if x is y:
         return x
-    known = splat(condition)
-    return None if known is None else x if known else y
+    taken = splat(condition)
+    return None if taken is None else x if taken else y
 
 
 op(

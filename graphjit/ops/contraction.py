@@ -1,4 +1,7 @@
-"""The one contraction that matmul, dot, tensordot, inner and einsum lower to."""
+"""The op ``contract``: sums of products over chosen axes. Matmul, dot, tensordot, inner and einsum become it.
+
+Example: ``x @ w`` is ``contract`` over axis 1 of ``x`` and axis 0 of ``w``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sliding products of two series: what np.convolve and np.correlate lower to."""
+"""The op ``correlate``: sliding products of two series. np.convolve and np.correlate become it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that come from nowhere: inputs, constants, index ramps."""
+"""Ops without arguments: inputs, constants, and the ramp of indices along an axis."""
 
 from __future__ import annotations
 

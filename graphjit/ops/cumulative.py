@@ -71,8 +71,8 @@ def shifted(b: Builder, x: Node, axis: int, reverse: bool, fill: float) -> Node:
     moved = b.embed(kept, shape=x.shape, starts=starts, steps=(1,) * len(x.shape))
     if fill == 0:
         return moved
-    place = b.iota(dtype=I64, shape=x.shape, axis=axis)
-    edge = b.eq(place, b.full(n - 1 if reverse else 0, place.type))
+    position = b.iota(dtype=I64, shape=x.shape, axis=axis)
+    edge = b.eq(position, b.full(n - 1 if reverse else 0, position.type))
     return b.select(edge, b.full(fill, x.type), moved)
 
 

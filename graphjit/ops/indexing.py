@@ -177,10 +177,9 @@ def _scatter_set(x: Any, updates: Any, *indices: Any, axes: Axes) -> Any:
     front = _in_front(out, axes)
     rest = front.shape[len(axes) :]
     rows = updates.reshape(np.size(indices[0]), *rest)
-    for k, place in enumerate(
-        zip(*[p.ravel() for p in positions], strict=True)
-    ):  # in order: the last write wins
-        front[place] = rows[k]
+    # In order: the last write wins.
+    for k, position in enumerate(zip(*[p.ravel() for p in positions], strict=True)):
+        front[position] = rows[k]
     return out
 
 

@@ -1,6 +1,5 @@
-"""Shape and dtype rules shared by many ops.
+"""Type rules that many ops share: argument types and attributes in, type of the result out.
 
-Job: functions for ``OpDef.infer``: argument types and attributes in, result type out.
 Invariant: the IR never promotes or broadcasts by itself; tracing inserts ``convert`` and ``broadcast_to``.
 """
 
@@ -45,13 +44,6 @@ boolean = _checked("b", "bool")
 def predicate(*types: Type) -> Type:
     """Elementwise with a bool result."""
     return _same(types).with_dtype(BOOL)
-
-
-def normalize_axis(axis: int, ndim: int) -> int:
-    """``axis`` in 0 .. ndim-1."""
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis {axis} is out of bounds for an array of dimension {ndim}")
-    return axis % ndim
 
 
 def reduced(type: Type, axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,13 +1,15 @@
-"""Masked cotangents: values known to be zero outside a condition.
+"""Cotangents that are zero outside a condition, ``select(condition, value, 0)``: taken apart and rebuilt.
 
-Job: recognise ``select(condition, value, 0)``, take it apart and put it together again.
-Input: nodes of cotangents.  Output: the same values in the normal form below.
-Invariant: the normal form has one selection, outermost; nested selections are joined into one condition, so
-that a chain of n selections never carries n masks along.
+Derivative rules use this so that the branch which ``np.where`` did not take contributes exactly zero.
+
+Input: nodes of cotangents. Output: the same values in a normal form: one selection, outermost.
+Invariant: nested selections are joined into one condition, so that a chain of n selections never carries n
+masks along.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from graphjit.ir.builder import Builder
@@ -80,38 +82,42 @@ def along_rows(b: Builder, mask: Masked, axes: tuple[int, ...]) -> RowCondition 
     """What a mask says about whole rows: its parts that do not vary along ``axes``, with those axes
     removed.
     """
-    return _necessary(b, mask.condition, mask.taken, axes, DEPTH)
+    return _row_condition(b, mask.condition, mask.taken, axes, DEPTH)
 
 
 DEPTH = 8
 """How far below a condition its broadcasts are searched; deeper ones count as varying."""
 
 
-def _necessary(
+def _row_condition(
     b: Builder, condition: Node, holding: bool, axes: tuple[int, ...], depth: int
 ) -> RowCondition | None:
-    """The row condition behind ``condition`` (or behind its negation)."""
+    """What must hold of a row where ``condition`` holds (or, unless ``holding``, where it does not)."""
     name = condition.op.name
     if depth and name == "not":
-        return _necessary(b, condition.args[0], not holding, axes, depth - 1)
+        return _row_condition(b, condition.args[0], not holding, axes, depth - 1)
     if depth and name in ("and", "or"):
-        parts = [_necessary(b, arg, holding, axes, depth - 1) for arg in condition.args]
-        known = [part for part in parts if part is not None]
-        if (name == "and") == holding:  # each part is necessary
-            if not known:
-                return None
-            exact = len(known) == 2 and all(part.exact for part in known)
-            joined = (
-                known[0].condition if len(known) == 1 else b.emit("and", *(part.condition for part in known))
-            )
-            return RowCondition(joined, exact)
-        if len(known) < 2:
-            return None
-        return RowCondition(
-            b.emit("or", *(part.condition for part in known)), all(part.exact for part in known)
-        )
+        parts = [_row_condition(b, arg, holding, axes, depth - 1) for arg in condition.args]
+        return _either(b, parts) if (name == "or") == holding else _both(b, parts)
     row = without_axes(b, condition, axes, depth)
     return None if row is None else RowCondition(row if holding else b.emit("not", row), True)
+
+
+def _both(b: Builder, parts: Sequence[RowCondition | None]) -> RowCondition | None:
+    """The row condition of two that hold together: each of them is necessary, so one is enough."""
+    one, other = parts
+    if one is None or other is None:
+        only = other if one is None else one
+        return None if only is None else RowCondition(only.condition, False)
+    return RowCondition(b.emit("and", one.condition, other.condition), one.exact and other.exact)
+
+
+def _either(b: Builder, parts: Sequence[RowCondition | None]) -> RowCondition | None:
+    """The row condition of two of which one holds: nothing is necessary unless both are known."""
+    one, other = parts
+    if one is None or other is None:
+        return None
+    return RowCondition(b.emit("or", one.condition, other.condition), one.exact and other.exact)
 
 
 def without_axes(b: Builder, node: Node, axes: tuple[int, ...], depth: int = DEPTH) -> Node | None:
@@ -119,23 +125,8 @@ def without_axes(b: Builder, node: Node, axes: tuple[int, ...], depth: int = DEP
     along them.
     """
     if node.op.name == "broadcast_to":
-        inner = node.args[0]
-        lead = len(node.shape) - len(inner.shape)
-        if any(a >= lead and inner.shape[a - lead] != 1 for a in axes):
-            return None
-        kept = [a for a in range(len(node.shape)) if a not in axes]
-        inner = b.reshape(inner, shape=tuple(inner.shape[a - lead] for a in kept if a >= lead))
-        return b.broadcast_to(inner, shape=tuple(node.shape[a] for a in kept))
-    elementwise = isinstance(node.op.lower, Scalar) or isinstance(
-        node.op.derivative, Partials | ZeroDerivative
-    )
-    if (
-        not depth
-        or not elementwise
-        or not node.args
-        or node.attrs
-        or any(arg.shape != node.shape for arg in node.args)
-    ):
+        return _narrower_broadcast(b, node, axes)
+    if not depth or not _is_pointwise(node):
         return None
     args = []
     for arg in node.args:
@@ -144,3 +135,24 @@ def without_axes(b: Builder, node: Node, axes: tuple[int, ...], depth: int = DEP
             return None
         args.append(row)
     return b.emit(node.op, *args)
+
+
+def _narrower_broadcast(b: Builder, node: Node, axes: tuple[int, ...]) -> Node | None:
+    """A broadcast with ``axes`` removed, when its argument does not vary along them."""
+    inner = node.args[0]
+    lead = len(node.shape) - len(inner.shape)
+    if any(a >= lead and inner.shape[a - lead] != 1 for a in axes):
+        return None
+    kept = [a for a in range(len(node.shape)) if a not in axes]
+    inner = b.reshape(inner, shape=tuple(inner.shape[a - lead] for a in kept if a >= lead))
+    return b.broadcast_to(inner, shape=tuple(node.shape[a] for a in kept))
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether each element of ``node`` is computed from the elements of its arguments at the same index, and
+    from nothing else.
+    """
+    op = node.op
+    if not isinstance(op.lower, Scalar) and not isinstance(op.derivative, Partials | ZeroDerivative):
+        return False
+    return bool(node.args) and not node.attrs and all(arg.shape == node.shape for arg in node.args)

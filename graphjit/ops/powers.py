@@ -25,15 +25,15 @@ from graphjit.ops.samples import EDGES, FLOATS, INTS, Case, Cases, Draw, element
 
 def _pow_in_base(b: Builder, out: Node, x: Node, y: Node) -> Node | None:
     """y * x**(y - 1), and 0 where both are 0 (0**0 is 1 on the whole line x)."""
-    known = splat(y)
-    if known is not None:
-        if known == 0:
+    exponent = splat(y)
+    if exponent is not None:
+        if exponent == 0:
             return None
-        if known == 1:
+        if exponent == 1:
             return b.full(1.0, x.type)
-        if known == 2:
+        if exponent == 2:
             return b.add(x, x)
-        return b.mul(y, b.pow(x, b.full(known - known.dtype.type(1), x.type)))
+        return b.mul(y, b.pow(x, b.full(exponent - exponent.dtype.type(1), x.type)))
     zero = b.full(0.0, x.type)
     both = b.emit("and", b.eq(x, zero), b.eq(y, zero))
     return b.select(both, zero, b.mul(y, b.pow(x, b.sub(y, 1.0))))
@@ -41,9 +41,9 @@ def _pow_in_base(b: Builder, out: Node, x: Node, y: Node) -> Node | None:
 
 def _pow_in_exponent(b: Builder, out: Node, x: Node, y: Node) -> Node:
     """x**y * log(x), and 0 at x = 0 for y >= 0 (the limit for y > 0)."""
-    known = splat(x)
-    if known is not None and known > 0:
-        return b.mul(out, float(math.log(known)))
+    base = splat(x)
+    if base is not None and base > 0:
+        return b.mul(out, float(math.log(base)))
     zero = b.full(0.0, x.type)
     flat = b.emit("and", b.eq(x, zero), b.ge(y, zero))
     return b.select(flat, zero, b.mul(out, b.log(x)))
@@ -51,10 +51,10 @@ def _pow_in_exponent(b: Builder, out: Node, x: Node, y: Node) -> Node:
 
 def _power_of_root(b: Builder, x: Node, y: Node) -> Node | None:
     """norm(x) ** n -> the power of the sum itself, which is smooth where the root is not."""
-    known = splat(y)
-    if known is None or known <= 1 or not np.isfinite(known):
+    exponent = splat(y)
+    if exponent is None or exponent <= 1 or not np.isfinite(exponent):
         return None
-    return _raised(b, x, float(known))
+    return _raised(b, x, float(exponent))
 
 
 def _raised(b: Builder, x: Node, power: float) -> Node | None:
@@ -83,7 +83,7 @@ op(
     infer=numeric,
     impl=np.power,
     grad=Partials(_pow_in_base, _pow_in_exponent),
-    lower=Scalar("pow", cost=80),
+    lower=Scalar("pow"),
     numpy=[np.power],
     simplify=[_power_of_root],
     samples=Cases(_pow_cases, FLOATS + INTS),
@@ -119,7 +119,7 @@ op(
     infer=floating,
     impl=np.sqrt,
     grad=Partials(lambda b, out, x: b.div(0.5, out)),
-    lower=Scalar("sqrt", cost=5),
+    lower=Scalar("sqrt"),
     numpy=[np.sqrt],
     samples=uniform((0.1, 4)),
     special=EDGES,
@@ -130,7 +130,7 @@ op(
     infer=floating,
     impl=np.cbrt,
     grad=Partials(lambda b, out, x: b.div(1.0 / 3.0, b.mul(out, out))),
-    lower=Scalar("cbrt", cost=30),
+    lower=Scalar("cbrt"),
     numpy=[np.cbrt],
     samples=uniform((0.1, 4)),
     special=(*EDGES, -8.0),
@@ -151,7 +151,7 @@ op(
     infer=floating,
     impl=np.hypot,
     grad=Partials(lambda b, out, x, y: _direction(b, out, x), lambda b, out, x, y: _direction(b, out, y)),
-    lower=Scalar("hypot", cost=15),
+    lower=Scalar("hypot"),
     numpy=[np.hypot],
     samples=uniform((-3, 3), (0.3, 3)),
     special=(*EDGES, 1e300),

@@ -1,7 +1,6 @@
-"""How the op matrix draws arguments.
+"""What tests feed each op: intervals and cases that stand in its declaration.
 
-Job: data attached to each op declaration, read by the tests only.
-Invariant: ranges stay inside the differentiable domain of the op; values outside come from ``special``.
+Invariant: the values stay where the op is differentiable; those outside come from ``special``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rearranging elements without computing: broadcast, reshape, transpose, slice, flip, embed, concatenate."""
+"""Ops that only move elements: broadcast, reshape, transpose, slice, flip, embed, concatenate."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ def _unary(
     doc: str,
     function: np.ufunc,
     partial: Partial,
-    cost: int,
     low: float,
     high: float,
     *special: float,
@@ -37,7 +36,7 @@ def _unary(
         infer=floating,
         impl=function,
         grad=Partials(partial),
-        lower=Scalar(name, cost=cost),
+        lower=Scalar(name),
         numpy=[function],
         samples=uniform((low, high)),
         special=(*EDGES, *special),
@@ -47,15 +46,13 @@ def _unary(
 
 # ----------------------------------------------------------------------------------- exponentials, logarithms
 
-_unary("exp", "e**x.", np.exp, lambda b, out, x: out, 20, -3, 3, 710.0, -750.0)
-_unary("exp2", "2**x.", np.exp2, lambda b, out, x: b.mul(out, LN2), 20, -3, 3, 1100.0)
-_unary("expm1", "Accurate e**x - 1.", np.expm1, lambda b, out, x: b.add(out, 1.0), 25, -3, 3, 1e-20)
-_unary("log", "Natural logarithm.", np.log, lambda b, out, x: b.div(1.0, x), 25, 0.1, 4, -1.0)
-_unary("log2", "Logarithm to base 2.", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), 25, 0.1, 4, -1.0)
-_unary("log10", "Logarithm to base 10.", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), 25, 0.1, 4, -1.0)
-_unary(
-    "log1p", "Accurate log(1 + x).", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), 25, -0.8, 4, -1.0
-)
+_unary("exp", "e**x.", np.exp, lambda b, out, x: out, -3, 3, 710.0, -750.0)
+_unary("exp2", "2**x.", np.exp2, lambda b, out, x: b.mul(out, LN2), -3, 3, 1100.0)
+_unary("expm1", "Accurate e**x - 1.", np.expm1, lambda b, out, x: b.add(out, 1.0), -3, 3, 1e-20)
+_unary("log", "Natural logarithm.", np.log, lambda b, out, x: b.div(1.0, x), 0.1, 4, -1.0)
+_unary("log2", "Logarithm to base 2.", np.log2, lambda b, out, x: b.div(1.0 / LN2, x), 0.1, 4, -1.0)
+_unary("log10", "Logarithm to base 10.", np.log10, lambda b, out, x: b.div(1.0 / LN10, x), 0.1, 4, -1.0)
+_unary("log1p", "Accurate log(1 + x).", np.log1p, lambda b, out, x: b.div(1.0, b.add(x, 1.0)), -0.8, 4, -1.0)
 
 # ---------------------------------------------------------------------------------------------- trigonometric
 
@@ -69,17 +66,14 @@ def _one_minus_square(b: Builder, x: Node) -> Node:
     return b.mul(b.sub(1.0, x), b.add(x, 1.0))
 
 
-_unary("sin", "Sine of radians.", np.sin, lambda b, out, x: b.cos(x), 30, -3, 3, 1e22)
-_unary("cos", "Cosine of radians.", np.cos, lambda b, out, x: b.neg(b.sin(x)), 30, -3, 3, 1e22)
-_unary(
-    "tan", "Tangent of radians.", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), 35, -1.2, 1.2, 1e22
-)
+_unary("sin", "Sine of radians.", np.sin, lambda b, out, x: b.cos(x), -3, 3, 1e22)
+_unary("cos", "Cosine of radians.", np.cos, lambda b, out, x: b.neg(b.sin(x)), -3, 3, 1e22)
+_unary("tan", "Tangent of radians.", np.tan, lambda b, out, x: b.add(b.mul(out, out), 1.0), -1.2, 1.2, 1e22)
 _unary(
     "arcsin",
     "Inverse sine.",
     np.arcsin,
     lambda b, out, x: _rsqrt_of(b, _one_minus_square(b, x)),
-    30,
     -0.9,
     0.9,
     1.0,
@@ -90,13 +84,12 @@ _unary(
     "Inverse cosine.",
     np.arccos,
     lambda b, out, x: b.neg(_rsqrt_of(b, _one_minus_square(b, x))),
-    30,
     -0.9,
     0.9,
     1.0,
     2.0,
 )
-_unary("arctan", "Inverse tangent.", np.arctan, lambda b, out, x: b.witch(x), 30, -3, 3)
+_unary("arctan", "Inverse tangent.", np.arctan, lambda b, out, x: b.witch(x), -3, 3)
 op(
     "witch",
     doc="1 / (1 + x*x), the derivative of arctan.",
@@ -126,7 +119,7 @@ op(
         lambda b, out, y, x: _angle_partial(b, x, x, y),
         lambda b, out, y, x: b.neg(_angle_partial(b, y, x, y)),
     ),
-    lower=Scalar("arctan2", cost=40),
+    lower=Scalar("arctan2"),
     numpy=[np.arctan2],
     samples=uniform((-3, 3), (0.3, 3)),
     special=EDGES,
@@ -135,9 +128,9 @@ op(
 
 # ------------------------------------------------------------------------------------------------- hyperbolic
 
-_unary("sinh", "Hyperbolic sine.", np.sinh, lambda b, out, x: b.cosh(x), 30, -3, 3, 710.0)
-_unary("cosh", "Hyperbolic cosine.", np.cosh, lambda b, out, x: b.sinh(x), 30, -3, 3, 710.0)
-_unary("tanh", "Hyperbolic tangent.", np.tanh, lambda b, out, x: b.tanh_slope(x), 30, -3, 3, 1e-20)
+_unary("sinh", "Hyperbolic sine.", np.sinh, lambda b, out, x: b.cosh(x), -3, 3, 710.0)
+_unary("cosh", "Hyperbolic cosine.", np.cosh, lambda b, out, x: b.sinh(x), -3, 3, 710.0)
+_unary("tanh", "Hyperbolic tangent.", np.tanh, lambda b, out, x: b.tanh_slope(x), -3, 3, 1e-20)
 
 
 def _expand_tanh_slope(b: Builder, out: Node, x: Node) -> Node:
@@ -187,7 +180,6 @@ _unary(
     "Inverse hyperbolic sine.",
     np.arcsinh,
     lambda b, out, x: b.div(1.0, b.hypot(x, b.full(1.0, x.type))),
-    35,
     -3,
     3,
     1e200,
@@ -197,7 +189,6 @@ _unary(
     "Inverse hyperbolic cosine; its derivative at 1 is inf.",
     np.arccosh,
     lambda b, out, x: b.div(1.0, b.mul(b.sqrt(b.sub(x, 1.0)), b.sqrt(b.add(x, 1.0)))),
-    35,
     1.2,
     4,
     1.0,
@@ -208,7 +199,6 @@ _unary(
     "Inverse hyperbolic tangent.",
     np.arctanh,
     lambda b, out, x: b.div(1.0, _one_minus_square(b, x)),
-    35,
     -0.9,
     0.9,
     1.0,
@@ -233,7 +223,7 @@ op(
         lambda b, out, x, y: b.expit(_difference(b, x, y)),
         lambda b, out, x, y: b.expit(_difference(b, y, x)),
     ),
-    lower=Scalar("logaddexp", cost=50),
+    lower=Scalar("logaddexp"),
     numpy=[np.logaddexp],
     samples=uniform((-3, 3), (-3, 3)),
     special=(*EDGES, 1000.0, -1000.0),

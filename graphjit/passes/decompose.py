@@ -1,8 +1,9 @@
-"""Composite ops become the ops they consist of.
+"""Replace composite ops by the ops they consist of, such as ``softmax`` by max, exp, sum and a quotient.
 
-Job: expand every op whose lowering is `Decompose`, also those that an expansion brings in. Runs after
-differentiation, so that derivatives come from the composite op's own rule. Input and output: a graph.
-Invariant: no op with a `Decompose` lowering is left.
+It runs after differentiation, so that derivatives come from the composite op's own rule. What an expansion
+brings in is expanded too.
+
+Input and output: a graph. Invariant: no op with a `Decompose` lowering is left.
 """
 
 from __future__ import annotations

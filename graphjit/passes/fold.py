@@ -1,7 +1,8 @@
-"""Constant folding: what is known while compiling is not computed again at each call.
+"""Constant folding: compute while compiling what depends on constants only.
 
-Job: replace nodes whose arguments are constants by their value, computed by the op's reference
-implementation; an elementwise op on arrays that are each filled with one number is computed once and spread.
+Example: ``8.0 / 2.0`` becomes ``4.0``. An elementwise op on arrays that are filled with one number each is
+computed once, and the number is spread.
+
 Input and output: a graph.
 Invariants: the value is what the interpreter gives, bit for bit; what could raise when the program runs, or
 warns of an invalid integer operation, is left in place; constants never grow the program by more than
@@ -39,21 +40,32 @@ def fold_node(b: Builder, node: Node) -> Node | None:
     """The constant that ``node`` is, or None."""
     if node.is_const:
         return _spread(b, node)
-    if not node.args or node.op.name in NEVER or not all(is_known(arg) for arg in node.args):
+    if not node.args or node.op.name in NEVER or not all(is_constant(arg) for arg in node.args):
         return None
     if all(arg.is_const for arg in node.args):
-        size = node.type.size
-        if size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
-            return None
-        value = evaluate(node, [known_array(arg) for arg in node.args])
-        return None if value is None else constant(b, value)
-    if _is_elementwise(node) and all(known_array(arg).size == 1 for arg in node.args):
-        value = evaluate(node, [known_array(arg).reshape(()) for arg in node.args])
-        return None if value is None or value.shape else b.full(value.item(), node.type)
+        return _of_constants(b, node)
+    if _is_elementwise(node) and all(constant_array(arg).size == 1 for arg in node.args):
+        return _of_spread_numbers(b, node)
     if node.type.size <= SIZE_LIMIT and _work(node) <= SIZE_LIMIT:
-        value = evaluate(node, [np.broadcast_to(known_array(arg), arg.shape) for arg in node.args])
+        value = evaluate(node, [np.broadcast_to(constant_array(arg), arg.shape) for arg in node.args])
         return None if value is None else constant(b, value)
     return None
+
+
+def _of_constants(b: Builder, node: Node) -> Node | None:
+    """The value of a node whose arguments are constants as they stand, when it is small enough."""
+    if node.type.size > max(SIZE_LIMIT, *(arg.type.size for arg in node.args)) or _work(node) > WORK_LIMIT:
+        return None
+    value = evaluate(node, [constant_array(arg) for arg in node.args])
+    return None if value is None else constant(b, value)
+
+
+def _of_spread_numbers(b: Builder, node: Node) -> Node | None:
+    """The value of an elementwise node on arrays that are filled with one number each: computed once, and
+    spread.
+    """
+    value = evaluate(node, [constant_array(arg).reshape(()) for arg in node.args])
+    return None if value is None or value.shape else b.full(value.item(), node.type)
 
 
 def constant(b: Builder, value: np.ndarray) -> Node:
@@ -73,19 +85,19 @@ def is_uniform(value: np.ndarray) -> bool:
 
 def _spread(b: Builder, node: Node) -> Node | None:
     """A constant array filled with one number -> that number, spread."""
-    value = known_array(node)
+    value = constant_array(node)
     return constant(b, value) if value.size > 1 and is_uniform(value) else None
 
 
-def is_known(node: Node) -> bool:
+def is_constant(node: Node) -> bool:
     """Whether a node is a constant or a constant scalar spread over a shape."""
     return node.is_const or (
         node.op.name == "broadcast_to" and node.args[0].is_const and node.args[0].type.size == 1
     )
 
 
-def known_array(node: Node) -> np.ndarray:
-    """The constant behind a node for which `is_known` holds (one element where it is spread)."""
+def constant_array(node: Node) -> np.ndarray:
+    """The constant behind a node for which `is_constant` holds (one element where it is spread)."""
     value: Any = (node if node.is_const else node.args[0]).attrs["value"]
     array: np.ndarray = value.array
     return array

@@ -1,8 +1,10 @@
-"""Gradients of many small reads: one assembly instead of a sum of mostly zero arrays.
+"""Assemble the gradient of many small reads in one piece, instead of adding up arrays that are mostly zero.
 
-Job: a loop that reads x[0], x[1], ... n times leaves a gradient ``embed(g0) + embed(g1) + ...``: n arrays of
-the size of x, quadratic work. Such a sum becomes a concatenation of the pieces: equal places are added small,
-places side by side are joined, axis by axis. Input and output: a graph.
+A loop that reads x[0], x[1], ... n times leaves the gradient ``embed(g0) + embed(g1) + ...``: n arrays of
+the size of x, quadratic work. Such a sum becomes a concatenation of the pieces: pieces at the same place are
+added first, pieces side by side are joined, axis by axis.
+
+Input and output: a graph.
 Invariants: every element is the sum of the same terms; their order may change, and ``-0.0 + 0.0`` is not
 formed any more, so a zero may keep its sign. Work is n log n in the number of terms.
 """

@@ -1,11 +1,10 @@
-"""The one way in which passes rebuild a graph.
+"""How a pass rebuilds a graph: node by node through a fresh builder, until a step changes nothing more.
 
-Job: copy a graph node by node through a fresh builder, replacing nodes by what a step makes of them until
-nothing changes.
-Input: a graph and ``step(b, node) -> Node | None``.  Output: a graph with the same inputs.
+Input: a graph and ``step(b, node) -> Node | None``, which says what replaces a node. Output: a graph with the
+same inputs.
 Invariants: a replacement has the type of what it replaces; order of evaluation is kept; every node that a
 step makes goes through the step itself; a graph that does not change is returned as it is; work is linear in
-the number of nodes and firings, nothing recurses.
+the number of nodes and replacements, and nothing recurses.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Simplification: the named rules, to a fixed point.
+"""Apply the rewrite rules of `graphjit.passes.rules`, and constant folding, until none fires any more.
 
-Job: rebuild a graph, trying on each node constant folding and then the rules for its op; what a rule makes is
-simplified as well. Input and output: a graph.
-Invariants: exact rules keep every bit, the others stay within the bound they state; a rule that consumes an
-argument fires only when nothing else reads that argument.
+Input and output: a graph.
+Invariants: exact rules keep every bit, the others stay within the bound that they state; a rule that consumes
+an argument fires only when nothing else reads that argument.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Derivatives inside a trace.
+"""`grad`, `jvp` and `vjp` of a Python function inside a trace: with respect to what it may be differentiated,
+and what it may return.
 
-Job: `grad`, `jvp` and `vjp` of a Python function whose arguments are traced values, as nodes of the same
-builder.
-Input: the active trace, a function, arguments.  Output: results and derivatives as tracers.
-Invariants: the function sees fresh placeholder inputs, which are replaced by the actual arguments afterwards:
-a value that it captured is never mistaken for an argument, so nested transforms need no levels.
+Job: call the function with a fresh placeholder input for each differentiated leaf, take the derivative of the
+nodes that it returned (`transforms`), and put the actual arguments where the placeholders stand.
+Input: the active trace, a function, its arguments. Output: results and derivatives as traced values.
+Invariants: only placeholders are differentiated, so a value that the function captured is never mistaken for
+an argument, and nested transforms need no levels; a function that changes its arguments in place has no
+derivative.
 """
 
 from __future__ import annotations
@@ -66,10 +68,10 @@ class Placeholders:
                     tracers.append(leaf)
                     continue
                 node = self._differentiable(leaf, name + (f", part {path}" if path else ""), what)
-                own = fresh and isinstance(leaf, Tracer) and leaf._node is node
-                placeholder = node if own else trace.builder.input(node.type, name)
+                is_input = fresh and isinstance(leaf, Tracer) and leaf._node is node
+                placeholder = node if is_input else trace.builder.input(node.type, name)
                 if trace.values is not None:
-                    trace.values.known[placeholder] = trace.values.of(node)
+                    trace.values.arrays[placeholder] = trace.values.of(node)
                     trace.values.differentiated.add(placeholder)
                 self.actual.append(node)
                 self.inputs.append(placeholder)
@@ -106,11 +108,11 @@ class Placeholders:
         """``nodes`` in terms of the actual arguments."""
         return substitute(self.trace.builder, nodes, dict(zip(self.inputs, self.actual, strict=True)))
 
-    def trees(self, found: Sequence[Any]) -> list[Any]:
-        """Flat values of all placeholders back in the shape of the arguments; what is no number stands there
-        as it is.
+    def trees(self, values: Sequence[Any]) -> list[Any]:
+        """One value for each placeholder, put together like the arguments; leaves that are no numbers stand
+        there as they are.
         """
-        rest = iter(found)
+        rest = iter(values)
         return [
             unflatten(spec, [leaf if is_constant(leaf) else next(rest) for leaf in leaves])
             for spec, leaves in zip(self.specs, self.leaves, strict=True)
@@ -143,9 +145,29 @@ def unchanging(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[s
     return result
 
 
-def zeros(trace: Trace, node: Node) -> Node:
-    """A true zero in the type of ``node``."""
-    return trace.builder.full(0.0, node.type)
+def or_zeros(trace: Trace, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
+    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
+    return [
+        trace.builder.full(0.0, node.type) if derivative is None else derivative
+        for node, derivative in zip(nodes, derivatives, strict=True)
+    ]
+
+
+class Auxiliary:
+    """What a function with ``has_aux`` returns beside its value: given back as it is, with traced leaves in
+    terms of the actual arguments.
+    """
+
+    def __init__(self, trace: Trace, tree: Any) -> None:
+        self.leaves, self.spec = flatten(tree)
+        self.traced = [i for i, x in enumerate(self.leaves) if isinstance(x, Tracer) or any_tracer(x)]
+        self.nodes = [trace.node(self.leaves[i]) for i in self.traced]
+
+    def tree(self, resolved: Sequence[Tracer]) -> Any:
+        """The result, with these values for ``nodes``."""
+        for i, value in zip(self.traced, resolved, strict=True):
+            self.leaves[i] = value
+        return unflatten(self.spec, self.leaves)
 
 
 def value_and_grad(
@@ -160,18 +182,36 @@ def value_and_grad(
     """``(value, aux, gradients)``: one gradient tree per entry of ``argnums`` and ``argnames``."""
     names = [f"argument {i}" for i in argnums] + [f"argument {name!r}" for name in argnames]
     trees = [args[i] for i in argnums] + [kwargs[name] for name in argnames]
-    held = Placeholders(trace, trees, names, "grad")
-    values = iter(held.values)
+    placeholders = Placeholders(trace, trees, names, "grad")
+    values = iter(placeholders.values)
     new_args = list(args)
     for i in argnums:
         new_args[i] = next(values)
     new_kwargs = kwargs | {name: next(values) for name in argnames}
-    result = unchanging(function, new_args, new_kwargs)
-    aux: Any = None
+    result, aux = unchanging(function, new_args, new_kwargs), None
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
             raise DerivativeError("grad with has_aux=True: the function must return a pair (value, aux)")
         result, aux = result
+    value = _one_number(trace, function, result)
+    b = trace.builder
+    found = cotangents(b, {value: b.full(1.0, value.type)}, placeholders.inputs)
+    if "grad" in config.log_topics:
+        _say_independent(function, placeholders.inputs, found)
+    gradients = or_zeros(trace, placeholders.inputs, found)
+    auxiliary = Auxiliary(trace, aux)
+    nodes = placeholders.resolve([value, *gradients, *auxiliary.nodes])
+    first, *rest = [Tracer(trace, node) for node in nodes]
+    count = len(gradients)
+    return first, auxiliary.tree(rest[count:]), placeholders.trees(rest[:count])
+
+
+def _one_number(trace: Trace, function: Callable[..., Any], result: Any) -> Node:
+    """The node of a result that has a gradient.
+
+    Raises:
+        DerivativeError: it is not one floating-point number.
+    """
     (value, *more), _ = output_nodes(trace, result, "grad")
     if more or value.shape != () or value.dtype.kind != "f":
         kind = f"{1 + len(more)} arrays" if more else str(value.type)
@@ -179,58 +219,68 @@ def value_and_grad(
             f"grad needs a function that returns one floating-point number; {_name(function)} returned {kind}. For other "
             "results use graphjit.vjp, or reduce to a number, for example with np.sum"
         )
-    b = trace.builder
-    found = cotangents(b, {value: b.full(1.0, value.type)}, held.inputs)
-    if "grad" in config.log_topics:
-        for node, ct, i in zip(held.inputs, found, range(len(found)), strict=True):
-            if ct is None:
-                text = f"the result of {_name(function)} does not depend on differentiated leaf {i} ({node.type}): its gradient is zero"
-                print(f"graphjit: {text}", file=sys.stderr)
-    gradients = [
-        zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)
-    ]
-    aux_leaves, aux_spec = flatten(aux)
-    traced = [i for i, leaf in enumerate(aux_leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
-    aux_nodes = [trace.node(aux_leaves[i]) for i in traced]
-    resolved = held.resolve([value, *gradients, *aux_nodes])
-    tracers = [Tracer(trace, node) for node in resolved]
-    for i, tracer in zip(traced, tracers[1 + len(gradients) :], strict=True):
-        aux_leaves[i] = tracer
-    return tracers[0], unflatten(aux_spec, aux_leaves), held.trees(tracers[1 : 1 + len(gradients)])
+    return value
+
+
+def _say_independent(
+    function: Callable[..., Any], inputs: Sequence[Node], derivatives: Sequence[Node | None]
+) -> None:
+    """Log the inputs on which the result does not depend."""
+    for i, (node, derivative) in enumerate(zip(inputs, derivatives, strict=True)):
+        if derivative is None:
+            text = f"the result of {_name(function)} does not depend on differentiated leaf {i} ({node.type}): its gradient is zero"
+            print(f"graphjit: {text}", file=sys.stderr)
 
 
 def jvp(
-    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], given: Sequence[Any]
+    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], tangent_trees: Sequence[Any]
 ) -> tuple[Any, Any]:
     """``(out, tangent of out)``."""
     names = [f"argument {i}" for i in range(len(primals))]
-    held = Placeholders(trace, primals, names, "jvp")
+    placeholders = Placeholders(trace, primals, names, "jvp")
+    leaves = _tangent_leaves(placeholders, tangent_trees)
+    seeds = {
+        node: _tangent_like(trace, node, leaf) for node, leaf in zip(placeholders.inputs, leaves, strict=True)
+    }
+    outs, spec = output_nodes(trace, unchanging(function, placeholders.values, {}), "jvp")
+    out_tangents = or_zeros(trace, outs, tangents(trace.builder, seeds, outs))
+    resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *out_tangents])]
+    return unflatten(spec, resolved[: len(outs)]), unflatten(spec, resolved[len(outs) :])
+
+
+def _tangent_leaves(placeholders: Placeholders, trees: Sequence[Any]) -> list[Any]:
+    """The tangent of each placeholder.
+
+    Raises:
+        DerivativeError: the trees of tangents are not built like those of the primals.
+    """
     flat, specs = [], []
-    for tree in given:
+    for tree in trees:
         leaves, spec = flatten(tree)
         flat += leaves
         specs.append(spec)
-    if specs != held.specs:
-        raise DerivativeError(f"jvp: primals have structure {held.specs} and tangents {specs}")
-    constants = [leaf for leaves in held.leaves for leaf in leaves]
-    for leaf, tangent in zip(constants, flat, strict=True):
-        if is_constant(leaf) and not (tangent is None or tangent == leaf):
-            raise DerivativeError(f"jvp: the tangent of {leaf!r}, which is no number, must be None")
-    flat = [tangent for leaf, tangent in zip(constants, flat, strict=True) if not is_constant(leaf)]
-    seeds = {}
-    for node, leaf in zip(held.inputs, flat, strict=True):
-        tangent = trace.node(leaf)
-        if tangent.shape != node.shape or (tangent.dtype != node.dtype and not is_python_number(leaf)):
-            if tangent.shape != node.shape or tangent.dtype.kind not in "fi":
-                raise DerivativeError(
-                    f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {node.type}"
-                )
-        seeds[node] = trace.convert(tangent, node.dtype)
-    outs, spec = output_nodes(trace, unchanging(function, held.values, {}), "jvp")
-    found = tangents(trace.builder, seeds, outs)
-    dots = [zeros(trace, node) if dot is None else dot for node, dot in zip(outs, found, strict=True)]
-    resolved = [Tracer(trace, node) for node in held.resolve([*outs, *dots])]
-    return unflatten(spec, resolved[: len(outs)]), unflatten(spec, resolved[len(outs) :])
+    if specs != placeholders.specs:
+        raise DerivativeError(f"jvp: primals have structure {placeholders.specs} and tangents {specs}")
+    primals = [leaf for leaves in placeholders.leaves for leaf in leaves]
+    for primal, tangent in zip(primals, flat, strict=True):
+        if is_constant(primal) and not (tangent is None or tangent == primal):
+            raise DerivativeError(f"jvp: the tangent of {primal!r}, which is no number, must be None")
+    return [tangent for primal, tangent in zip(primals, flat, strict=True) if not is_constant(primal)]
+
+
+def _tangent_like(trace: Trace, primal: Node, leaf: Any) -> Node:
+    """A tangent in the dtype of its primal.
+
+    Raises:
+        DerivativeError: it has another shape, or no dtype of a number.
+    """
+    tangent = trace.node(leaf)
+    other = tangent.dtype != primal.dtype and not is_python_number(leaf)
+    if tangent.shape != primal.shape or (other and tangent.dtype.kind not in "fi"):
+        raise DerivativeError(
+            f"jvp: a tangent of dtype and shape {tangent.type} was given for a primal of {primal.type}"
+        )
+    return trace.convert(tangent, primal.dtype)
 
 
 def check_cotangent(leaf: Any) -> None:
@@ -249,41 +299,45 @@ def vjp(
     trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool
 ) -> tuple[Any, Callable[[Any], Any], Any]:
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
-    held = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
-    result = unchanging(function, held.values, {})
-    aux: Any = None
+    placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
+    result, aux = unchanging(function, placeholders.values, {}), None
     if has_aux:
         result, aux = result
     outs, spec = output_nodes(trace, result, "vjp")
-    aux_leaves, aux_spec = flatten(aux)
-    traced = [i for i, leaf in enumerate(aux_leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
-    resolved = held.resolve([*outs, *[trace.node(aux_leaves[i]) for i in traced]])
-    for i, node in zip(traced, resolved[len(outs) :], strict=True):
-        aux_leaves[i] = Tracer(trace, node)
+    auxiliary = Auxiliary(trace, aux)
+    resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]
 
     def pullback(tree: Any) -> tuple[Any, ...]:
-        leaves, given = flatten(tree)
-        if given != spec:
-            raise DerivativeError(f"pullback: the cotangent has structure {given}, the result {spec}")
-        seeds: dict[Node, Node] = {}
-        for out, leaf in zip(outs, leaves, strict=True):
-            check_cotangent(leaf)
-            ct = trace.node(leaf)
-            if ct.shape != out.shape:
-                raise DerivativeError(
-                    f"pullback: a cotangent of shape {ct.shape} was given for a result of shape {out.shape}"
-                )
-            if out.dtype.kind == "f":
-                ct = trace.convert(ct, out.dtype)
-                seeds[out] = trace.emit("add", seeds[out], ct) if out in seeds else ct
-        found = cotangents(trace.builder, seeds, held.inputs)
-        nodes = [
-            zeros(trace, node) if ct is None else ct for node, ct in zip(held.inputs, found, strict=True)
-        ]
-        return tuple(held.trees([Tracer(trace, node) for node in held.resolve(nodes)]))
+        leaves, structure = flatten(tree)
+        if structure != spec:
+            raise DerivativeError(f"pullback: the cotangent has structure {structure}, the result {spec}")
+        seeds = _cotangent_seeds(trace, outs, leaves)
+        found = cotangents(trace.builder, seeds, placeholders.inputs)
+        nodes = placeholders.resolve(or_zeros(trace, placeholders.inputs, found))
+        return tuple(placeholders.trees([Tracer(trace, node) for node in nodes]))
 
-    out = unflatten(spec, [Tracer(trace, node) for node in resolved[: len(outs)]])
-    return out, pullback, unflatten(aux_spec, aux_leaves)
+    out = unflatten(spec, resolved[: len(outs)])
+    return out, pullback, auxiliary.tree(resolved[len(outs) :])
+
+
+def _cotangent_seeds(trace: Trace, outs: Sequence[Node], leaves: Sequence[Any]) -> dict[Node, Node]:
+    """The cotangent of each output, in its dtype; of an output that is returned twice their sum.
+
+    Raises:
+        DerivativeError: a cotangent of another shape.
+    """
+    seeds: dict[Node, Node] = {}
+    for out, leaf in zip(outs, leaves, strict=True):
+        check_cotangent(leaf)
+        cotangent = trace.node(leaf)
+        if cotangent.shape != out.shape:
+            raise DerivativeError(
+                f"pullback: a cotangent of shape {cotangent.shape} was given for a result of shape {out.shape}"
+            )
+        if out.dtype.kind == "f":
+            cotangent = trace.convert(cotangent, out.dtype)
+            seeds[out] = trace.emit("add", seeds[out], cotangent) if out in seeds else cotangent
+    return seeds
 
 
 def _name(function: Callable[..., Any]) -> str:

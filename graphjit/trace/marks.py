@@ -1,9 +1,13 @@
-"""What an object of the user's is, without asking the object.
+"""What kind of object a user's value is, found out without running code of its class.
 
-Job: look for our own marks and for protocols in the class, never through ``__getattr__``, properties or
-``__class__`` of the user's objects: attribute dictionaries answer with an error of their own, proxies with
-anything, and some never return.
-Input: any object.  Output: facts.
+Job: look into the class, never at the object. ``__getattr__``, properties and ``__class__`` of a user's class
+can do anything: attribute dictionaries raise an error of their own, proxies answer every name, and some never
+return.
+Input: any object. Output: whether its class defines a name, an attribute of a function, the dispatcher of a
+compiled function.
+
+Example: ``declares(x, "__array__")`` is true of a pandas Series, and false of an object whose ``__getattr__``
+would answer that name too.
 """
 
 from __future__ import annotations

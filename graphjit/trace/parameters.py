@@ -1,7 +1,7 @@
-"""Arguments chosen by position or name, and how they are called in messages.
+"""Which parameters ``static_argnums``, ``donate_argnums`` and their twins by name choose, and what messages
+call the leaves of arguments.
 
-Job: what ``static_argnums``, ``donate_argnums`` and their twins by name mean for a function's signature.
-Input: the function and the user's words.  Output: positions and names; texts for people.
+Input: the function and what the user wrote. Output: positions and names; texts such as ``params['w']``.
 Invariant: a parameter chosen by position is also chosen when it is passed by name, and the other way round.
 """
 
@@ -64,12 +64,12 @@ def leaf_names(function: Callable[..., Any], spec: TreeSpec) -> list[str]:
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), "args")
     args, kwargs = spec.children()
-    found = []
+    names = []
     for i, child in enumerate(args.children()):
-        found += texts(child, positional[i] if i < len(positional) else f"{rest}[{i - len(positional)}]")
+        names += texts(child, positional[i] if i < len(positional) else f"{rest}[{i - len(positional)}]")
     for name, child in zip(kwargs.entries(), kwargs.children(), strict=True):
-        found += texts(child, str(name))
-    return found
+        names += texts(child, str(name))
+    return names
 
 
 def leaf_text(leaf: Leaf) -> str:

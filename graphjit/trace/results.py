@@ -1,9 +1,10 @@
-"""What a traced call returns and which of its arguments it changed.
+"""What a traced call returns, and which of its arguments it changes in place.
 
-Job: the outputs of a graph as the caller shall see them: classes, memory order, and arguments that the
-function wrote to in place.
-Input: the result of the traced function, the traced arguments. Output: `Results`; after the run, what the
-caller gets.
+Job: decide for each leaf of a result whether it is an output of the graph, an argument that the function
+changed, or a Python object that is returned as it is; after the run, give the caller NumPy's classes (an
+array or a scalar) and memory order.
+Input: the result of the traced function, its traced arguments. Output: `Results`, which builds the caller's
+result from the graph's outputs.
 Invariants: results are new arrays in NumPy's memory order; an argument that the function changed holds the
 new values after the call, is itself the result where the function returned it, and keeps its old values when
 the call raises.
@@ -58,32 +59,36 @@ class Results:
                 self.arrays.add(number)
             elif not layout.row_major(item):
                 order = layout.axes_in_memory(layout.model(item) if isinstance(item, Array) else item)
-                if layout.fresh(node.shape, order) is not None:
+                if layout.model_of_new(node.shape, order) is not None:
                     self.orders[number] = order
                     node = trace.emit("transpose", node, perm=order)
         self.nodes.append(node)
         return number
 
-    def places(self, types: Sequence[Type]) -> dict[int, np.ndarray]:
-        """Arrays for the outputs that are not row-major, as views that are."""
-        found = {}
+    def arrays_in_order(self, types: Sequence[Type]) -> dict[int, np.ndarray]:
+        """New arrays for the outputs that do not lie row by row, as transposed views that do (the graph
+        computes those).
+        """
+        arrays = {}
         for number, order in self.orders.items():
             lies = np.empty(types[number].shape, types[number].dtype).transpose(np.argsort(order))
-            found[number] = np.ndarray(lies.shape, lies.dtype, strides=lies.strides).transpose(order)
-        return found
+            arrays[number] = np.ndarray(lies.shape, lies.dtype, strides=lies.strides).transpose(order)
+        return arrays
 
     def _shown(self, number: int, array: np.ndarray) -> Any:
         if number in self.orders:
             return array.base if array.base is not None else array.transpose(np.argsort(self.orders[number]))
         return array if array.shape or number in self.arrays else array[()]
 
-    def deliver(self, outputs: Sequence[np.ndarray], given: Sequence[Any]) -> Any:
-        """The result of a call with these dynamic leaves; arguments that the function changed are written."""
+    def deliver(self, outputs: Sequence[np.ndarray], dynamic: Sequence[Any]) -> Any:
+        """The result of a call with these dynamic leaves that has computed ``outputs``; arguments that the
+        function changed are written.
+        """
         values = [self._shown(number, array) for number, array in enumerate(outputs)]
         for argument, number in self.written.items():
-            np.copyto(given[argument], values[number])
+            np.copyto(dynamic[argument], values[number])
         leaves = [
-            values[item] if kind == "value" else given[item] if kind == "argument" else item
+            values[item] if kind == "value" else dynamic[item] if kind == "argument" else item
             for kind, item in self.leaves
         ]
         return unflatten(self.spec, leaves)
@@ -98,7 +103,7 @@ def results_of(
         DerivativeError: it changed an argument, which has no meaning under a derivative.
     """
     flat, spec = flatten(result)
-    found = Results(spec, [])
+    results = Results(spec, [])
     changed = {
         number: x
         for number, (x, before) in enumerate(arguments)
@@ -106,19 +111,21 @@ def results_of(
     }
     for item in flat:
         if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
-            own = next((number for number, x in changed.items() if x is item), None)
-            found.leaves.append(("value", found.add(trace, item)) if own is None else ("argument", own))
+            argument = next((number for number, x in changed.items() if x is item), None)
+            results.leaves.append(
+                ("value", results.add(trace, item)) if argument is None else ("argument", argument)
+            )
         else:
             check_static_result(item)
-            found.leaves.append(("static", item))
+            results.leaves.append(("static", item))
     for number, x in changed.items():
         if derivative:
             raise changed_under_derivative(x)
-        found.lines[number] = x._node.loc
-        found.written[number] = found.add(trace, x)
-        found.orders.pop(found.written[number], None)
-        found.nodes[found.written[number]] = x._node
-    return found
+        results.lines[number] = x._node.loc
+        results.written[number] = results.add(trace, x)
+        results.orders.pop(results.written[number], None)
+        results.nodes[results.written[number]] = x._node
+    return results
 
 
 def changed_under_derivative(x: Tracer) -> DerivativeError:
@@ -129,7 +136,7 @@ def changed_under_derivative(x: Tracer) -> DerivativeError:
     )
 
 
-def check_writable(results: Results, given: Sequence[Any], others: Sequence[np.ndarray], name: str) -> None:
+def check_writable(results: Results, leaves: Sequence[Any], others: Sequence[np.ndarray], name: str) -> None:
     """Look, before anything is computed, whether the arguments that will be written can be.
 
     Raises:
@@ -137,12 +144,12 @@ def check_writable(results: Results, given: Sequence[Any], others: Sequence[np.n
         depend on which is read first).
     """
     for argument in results.written:
-        target, where = given[argument], results.lines[argument]
+        target, where = leaves[argument], results.lines[argument]
         if not target.flags.writeable:
             raise ValueError(
                 f"assignment destination is read-only: argument {argument} of {name}, which changes it at {where}"
             )
-        for i, other in enumerate((*given, *others)):
+        for i, other in enumerate((*leaves, *others)):
             if i != argument and isinstance(other, np.ndarray) and _overlap(target, other):
                 raise ValueError(
                     f"{name} changes its argument {argument} in place at {where}, and that array overlaps with another array of the call; pass a copy "

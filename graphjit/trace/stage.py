@@ -1,10 +1,14 @@
-"""From a call to a graph.
+"""From a call to a graph: which leaves of its arguments are dynamic, static or refused, and the one run of
+the function on traced values.
 
-Job: classify the leaves of a call's arguments, trace the function once for their types, collect what it
-captured.
-Input: function, arguments.  Output: `Staged` (graph, structure of the result, captured arrays, guards).
-Invariants: which leaves are dynamic, static or refused stands here and nowhere else; user arrays are written
-only where the function writes its arguments.
+Job: classify the leaves, run the function once inside a trace, collect the arrays that it captured from
+outside and the guards on what it looked up.
+Input: function, arguments. Output: `Staged` (graph, results, captured arrays, guards).
+Invariants: what an argument may be is decided in `classify` alone; a function that draws random numbers, or
+returns a traced value of another call, is refused.
+
+Example: of a call ``f(np.ones(3), 2, "tanh")`` the array and the number become inputs of the graph,
+``"tanh"`` is static: another string means another trace.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphjit.backend.llvm.entry.callable import tracing
+from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
@@ -27,11 +31,11 @@ from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import declares
 from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.numpy.patches import recording
-from graphjit.trace.outside.captured import watch, watch_all
-from graphjit.trace.outside.guards import find_guards
-from graphjit.trace.outside.holding import SMALL, guard_text, holds
-from graphjit.trace.outside.lent import is_array, lent
-from graphjit.trace.outside.suspended import plain_handlers
+from graphjit.trace.outside.captured_class import is_array, lent
+from graphjit.trace.outside.captured_methods import watch, watch_all
+from graphjit.trace.outside.check_guards import SMALL, guard_text, holds
+from graphjit.trace.outside.find_guards import find_guards
+from graphjit.trace.outside.untraced_code import plain_handlers
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
@@ -100,7 +104,7 @@ def classify(leaf: Any) -> Leaf:
 
 
 def _plain_array(kind: type) -> str:
-    """How people make an ndarray of something that is nearly one."""
+    """The expression that makes an ndarray of an instance of this class, for messages."""
     if issubclass(kind, np.ma.MaskedArray):
         return "x.filled(value), or x.data and x.mask as two arguments"
     return (
@@ -144,47 +148,68 @@ def stage(
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments,
     for guards; ``names`` are the leaves' for people.
     """
-    found = find_guards(function, [*static, *_statics(leaves)])
-    generators = found.generators
-    before = _states(generators)
+    reach = find_guards(function, [*static, *_statics(leaves)])
+    before = _states(reach.generators)
     with (
         plain_handlers(),
         recording(),
-        tracing(),
+        calls_fall_back(),
         Trace() as trace,
-        lent([] if found.exact else found.arrays, not found.exact) as trace.lend,
+        lent([] if reach.exact else reach.arrays, not reach.exact) as trace.lend,
     ):
-        if found.opaque or found.exact:
-            watch_all(trace, found.arrays)
-        inputs: list[Node] = []
-        values: list[Any] = []
-        for i, leaf in enumerate(leaves):
-            if leaf.type is None:
-                values.append(leaf.value.value)
-            else:
-                tracer = trace.input(leaf.type, names[i] if names else f"x{i}", leaf.kind)
-                if leaf.value is not None:
-                    tracer._model = standing_for(leaf.type.shape, leaf.value)  # type: ignore[arg-type]
-                inputs.append(tracer._node)
-                values.append(tracer)
+        if reach.opaque or reach.exact:
+            watch_all(trace, reach.arrays)
+        inputs, values = _inputs(trace, leaves, names)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.fresh = derivative  # the derivative is the whole function: nothing else can hold its arguments
         result = call(values)
-        if _states(generators) != before:
+        if _states(reach.generators) != before:
             raise TraceError(
                 f"{name} draws from a random generator while it is traced: the numbers would be baked into the compiled code and come back "
                 "at every call. Draw outside and pass the numbers as an argument."
             )
         results = results_of(trace, result, arguments, derivative)
         nodes = results.nodes
-        if len(nodes) > 0 and (leaked := _foreign(nodes, inputs, trace)):
-            raise TraceError(f"a traced value of another call leaked into the result: {leaked!r}")
-    _name_leaks(found.stores)
-    known = set(map(id, found.arrays))
-    captured = []
-    hidden = []
+        if len(nodes) > 0 and (foreign := _foreign(nodes, inputs, trace)):
+            raise TraceError(f"a traced value of another call leaked into the result: {foreign!r}")
+    _name_leaks(reach.stores)
+    captured, hidden, constants = _captured(trace, nodes, set(map(id, reach.arrays)))
+    graph = Graph(name, [*inputs, *hidden], nodes)
+    if constants:
+        graph = _with_constants(trace, graph, constants)
+    return Staged(graph, results, captured, (*reach.guards, *trace.contents.values()))
+
+
+def _inputs(trace: Trace, leaves: Sequence[Leaf], names: Sequence[str]) -> tuple[list[Node], list[Any]]:
+    """An input for each dynamic leaf, and what the function gets for each leaf: a tracer, or a static value
+    itself.
+    """
+    inputs: list[Node] = []
+    values: list[Any] = []
+    for i, leaf in enumerate(leaves):
+        if leaf.type is None:
+            values.append(leaf.value.value)
+            continue
+        tracer = trace.input(leaf.type, names[i] if names else f"x{i}", leaf.kind)
+        if leaf.value is not None:
+            tracer._model = standing_for(leaf.type.shape, leaf.value)  # type: ignore[arg-type]
+        inputs.append(tracer._node)
+        values.append(tracer)
+    return inputs, values
+
+
+def _captured(
+    trace: Trace, nodes: Sequence[Node], watched: set[int]
+) -> tuple[list[np.ndarray], list[Node], dict[Node, Node]]:
+    """The arrays that the function captured and their inputs; and the inputs of those that nobody else holds,
+    with the constants that take their place.
+
+    ``watched``: ids of the arrays that were seen before the trace.
+    """
+    arrays: list[np.ndarray] = []
+    inputs: list[Node] = []
     constants: dict[Node, Node] = {}
-    reached = set(Graph(name, (), nodes).nodes()) if trace.contents else set()
+    reached = set(Graph("", (), nodes).nodes()) if trace.contents else set()
     for key in list(trace.captured):
         array, node = trace.captured.pop(key)
         if key in trace.contents and node not in reached:
@@ -193,22 +218,24 @@ def stage(
         if array.base is None and sys.getrefcount(array) == 2:
             constants[node] = trace.builder.const(array, array.dtype)
         else:
-            if id(array) not in known and array.nbytes <= SMALL:
+            if id(array) not in watched and array.nbytes <= SMALL:
                 watch(trace, array)  # met during the trace only: what was read before is not known
-            captured.append(array)
-            hidden.append(node)
-    graph = Graph(name, [*inputs, *hidden], nodes)
-    if constants:
-        used = [node for node in graph.nodes() if node in constants]
-        whole = Graph(name, [*graph.inputs, *used], nodes)
-        outs = trace.builder.inline(whole, (*graph.inputs, *[constants[node] for node in used]))
-        graph = Graph(name, graph.inputs, outs)
-    return Staged(graph, results, captured, (*found.guards, *trace.contents.values()))
+            arrays.append(array)
+            inputs.append(node)
+    return arrays, inputs, constants
+
+
+def _with_constants(trace: Trace, graph: Graph, constants: dict[Node, Node]) -> Graph:
+    """``graph`` with constants in place of these inputs."""
+    used = [node for node in graph.nodes() if node in constants]
+    whole = Graph(graph.name, [*graph.inputs, *used], graph.outputs)
+    actual = (*graph.inputs, *[constants[node] for node in used])
+    return Graph(graph.name, graph.inputs, trace.builder.inline(whole, actual))
 
 
 def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
-    """Say of traced values that the function left somewhere where they are: using one raises, with this
-    name.
+    """Note where the function left traced values (a global, an attribute): using one raises an error that
+    names the place.
     """
     for what, namespace in stores:
         for name, value in list(namespace.items()):
@@ -224,20 +251,20 @@ def run_eagerly(
     compiled.
     """
     values = Values()
-    with recording(), tracing(), Trace(values) as trace:
-        given: list[Any] = []
+    with recording(), calls_fall_back(), Trace(values) as trace:
+        traced: list[Any] = []
         for leaf, kind, name in zip(leaves, kinds, names, strict=True):
             if kind.type is None:
-                given.append(leaf)
+                traced.append(leaf)
             else:
                 tracer = trace.input(kind.type, name, kind.kind)
-                values.known[tracer._node] = np.asarray(leaf, kind.type.dtype)
-                given.append(tracer)
+                values.arrays[tracer._node] = np.asarray(leaf, kind.type.dtype)
+                traced.append(tracer)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.fresh = True
-        results = results_of(trace, call(given), arguments, derivative=True)
-        found = [np.array(values.of(node)) for node in results.nodes]
-    return results.deliver(found, given)
+        results = results_of(trace, call(traced), arguments, derivative=True)
+        outputs = [np.array(values.of(node)) for node in results.nodes]
+    return results.deliver(outputs, traced)
 
 
 def _statics(leaves: Sequence[Leaf]) -> list[Any]:
@@ -246,7 +273,7 @@ def _statics(leaves: Sequence[Leaf]) -> list[Any]:
 
 
 def _states(generators: Iterable[Any]) -> list[bytes]:
-    """What changes whenever a generator is drawn from."""
+    """The states of random generators, which change with every draw."""
     return [
         pickle.dumps(
             generator.bit_generator.state if hasattr(generator, "bit_generator") else generator.get_state()

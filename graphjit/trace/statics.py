@@ -1,8 +1,9 @@
-"""Values that are compiled in, as parts of a signature.
+"""When two static values are the same: by type and value, part by part.
 
-Job: tell apart what ``==`` takes for the same: 2, 2.0 and True; 0.0 and -0.0. A program that was compiled for
-one is wrong for the other.
-Output: `Exact`, which is equal where type and value are; the same for keys of dicts in a tree's structure.
+``==`` takes 2, 2.0 and True for the same, and 0.0 and -0.0 too; a program that was compiled for one is wrong
+for the other.
+Input: a static argument, the structure of a tree. Output: `Exact`, a hashable value that equals only its
+like; `exact_keys`, which tells keys of dicts apart in the same way.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def exact_form(value: Any) -> Any:
 
 
 def exact_keys(spec: Any) -> Any:
-    """What the comparison of an optree structure leaves out: types of keys; None where all of them are
-    strings and integers.
+    """All dict keys of a structure with their types, which optree's comparison of structures leaves out; None
+    where all are strings and integers.
     """
     paths = spec.paths()
     if _PLAIN.issuperset(type(key) for path in paths for key in path):

@@ -1,8 +1,8 @@
-"""Tracebacks that end in the user's own code.
+"""Which frames of a traceback the user sees when an exception leaves a public function.
 
-Job: take graphjit's frames out of the traceback of an exception that leaves a public function.
-Input: `hides_frames` around every public function. Output: the same exception object with the frames that its
-reader can do something about.
+Job: take out graphjit's frames, so that the traceback ends in the user's code.
+Input: `hides_frames` around every public function. Output: the same exception object with a shorter
+traceback.
 Invariants: type, message, notes and chain of the exception stay; frames of the user stay in their order,
 around and inside the traced function; ``GRAPHJIT_TRACEBACK=full`` shows everything, and so do defects of
 graphjit, which somebody will want to report.
@@ -22,7 +22,7 @@ from typing import TypeVar, cast
 
 from graphjit import config
 from graphjit.errors import GraphjitError, IRError
-from graphjit.trace.recording.location import LIBRARIES, OWN
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -56,13 +56,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
-        found = pending.pop()
-        if found is not None and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            pending += (found.__cause__, found.__context__)
-            if isinstance(found, BaseExceptionGroup):
-                pending += found.exceptions
+        part = pending.pop()
+        if part is not None and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            pending += (part.__cause__, part.__context__)
+            if isinstance(part, BaseExceptionGroup):
+                pending += part.exceptions
 
 
 def shortened(error: BaseException) -> TracebackType | None:
@@ -72,18 +72,21 @@ def shortened(error: BaseException) -> TracebackType | None:
     while entry is not None:
         entries.append(entry)
         entry = entry.tb_next
-    places = [_place(one.tb_frame.f_code) for one in entries]
-    if "own" not in places or (places[-1] == "own" and _defect(error)):
+    writers = [_writer(one.tb_frame.f_code) for one in entries]
+    if "graphjit" not in writers or (writers[-1] == "graphjit" and _defect(error)):
         return error.__traceback__
-    end = max((i + 1 for i, place in enumerate(places) if place == "user"), default=0)
-    if "own" not in places[end:]:
-        end = len(places)
+    end = max((i + 1 for i, writer in enumerate(writers) if writer == "user"), default=0)
+    if "graphjit" not in writers[end:]:
+        end = len(writers)
     result: TracebackType | None = None
     for i in reversed(range(end)):
         inside = (
-            i > 0 and places[i] == "plumbing" and places[i - 1] in ("own", "plumbing") and "own" in places[:i]
+            i > 0
+            and writers[i] == "plumbing"
+            and writers[i - 1] in ("graphjit", "plumbing")
+            and "graphjit" in writers[:i]
         )
-        if places[i] != "own" and not inside:
+        if writers[i] != "graphjit" and not inside:
             one = entries[i]
             result = TracebackType(result, one.tb_frame, one.tb_lasti, one.tb_lineno)
     return result
@@ -96,11 +99,11 @@ def _defect(error: BaseException) -> bool:
     return isinstance(error, AssertionError | NameError | KeyError | RuntimeError)
 
 
-def _place(code: CodeType) -> str:
-    """Whose code: "own", "plumbing", "library" or "user"."""
+def _writer(code: CodeType) -> str:
+    """Who wrote this code: "graphjit", "plumbing", "library" or "user"."""
     file = code.co_filename
-    if file.startswith(OWN):
-        return "own"
+    if file.startswith(PACKAGE):
+        return "graphjit"
     if file.startswith(_PLUMBING):
         return "plumbing"
     return "library" if file.startswith((*LIBRARIES, "<__array_function__")) else "user"

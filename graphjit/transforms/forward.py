@@ -1,8 +1,7 @@
-"""Forward mode by source transformation: graph in, graph out.
+"""Forward mode: tangents of outputs from tangents of inputs, as ordinary nodes beside the others.
 
-Job: tangents of outputs from tangents of inputs, as ordinary nodes beside the primal ones.
-Input: nodes and input tangents.  Output: one tangent node per output, None where it is zero.
-Invariant: both modes read the same derivative record of an op; a zero tangent is never built unless an op
+Input: nodes and input tangents. Output: one tangent node per output, None where it is zero.
+Invariants: both modes read the same derivative record of an op; a zero tangent is never built unless an op
 needs all of its tangents; tangents that a selection makes zero stay zero whatever they are multiplied with,
 as in reverse mode.
 """
@@ -37,40 +36,50 @@ def tangents(b: Builder, seeds: Mapping[Node, Node], outputs: Sequence[Node]) ->
 def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
     """Tangent of one node from the tangents of its arguments."""
     rule = node.op.derivative
-    terms: list[Node] = []
     if isinstance(rule, Partials):
-        for tangent, formula in zip(given, rule.formulas, strict=True):
-            if tangent is None or formula is None:
-                continue
-            if isinstance(formula, int):
-                terms.append(tangent if formula == 1 else b.neg(tangent))
-            else:
-                local = formula(b, node, *node.args)
-                if local is not None:
-                    if node.op.name in SINGULAR:
-                        tangent = masked_where_zero(b, tangent)
-                    terms.append(scale(b, tangent, local))
-    elif isinstance(rule, Linear):
-        linear = range(len(node.args)) if rule.args is None else rule.args
-        if all(given[i] is None for i in linear):
-            return None
-        args = list(node.args)
-        for i in linear:
-            args[i] = given[i] or b.full(0.0, node.args[i].type)
-        terms.append(b.emit(node.op, *args, **node.attrs))
-    elif isinstance(rule, Bilinear):
-        x, y = node.args
-        if given[0] is not None:
-            terms.append(b.emit(node.op, given[0], y, **node.attrs))
-        if given[1] is not None:
-            terms.append(b.emit(node.op, x, given[1], **node.attrs))
-    elif isinstance(rule, Custom):
+        return _sum(b, _scaled_tangents(b, node, given, rule))
+    if isinstance(rule, Linear):
+        return _applied_to_tangents(b, node, given, rule)
+    if isinstance(rule, Bilinear):
+        (x, y), (dx, dy) = node.args, given
+        terms = [] if dx is None else [b.emit(node.op, dx, y, **node.attrs)]
+        terms += [] if dy is None else [b.emit(node.op, x, dy, **node.attrs)]
+        return _sum(b, terms)
+    if isinstance(rule, Custom):
         return rule.jvp(b, node, node.args, given)
-    else:
-        raise no_derivative(node)
-    if not terms:
+    raise no_derivative(node)
+
+
+def _scaled_tangents(b: Builder, node: Node, given: Sequence[Node | None], rule: Partials) -> list[Node]:
+    """Each tangent times the partial derivative of its argument; those that are zero are left out."""
+    terms = []
+    for tangent, formula in zip(given, rule.formulas, strict=True):
+        if tangent is None or formula is None:
+            continue
+        if isinstance(formula, int):
+            terms.append(tangent if formula == 1 else b.neg(tangent))
+            continue
+        local = formula(b, node, *node.args)
+        if local is not None:
+            factor = masked_where_zero(b, tangent) if node.op.name in SINGULAR else tangent
+            terms.append(scale(b, factor, local))
+    return terms
+
+
+def _applied_to_tangents(b: Builder, node: Node, given: Sequence[Node | None], rule: Linear) -> Node | None:
+    """The op itself with the tangents in place of the arguments in which it is linear."""
+    linear = range(len(node.args)) if rule.args is None else rule.args
+    if all(given[i] is None for i in linear):
         return None
-    total = terms[0]
-    for term in terms[1:]:
-        total = b.add(lift_mask(b, total), term)
+    args = list(node.args)
+    for i in linear:
+        args[i] = given[i] or b.full(0.0, node.args[i].type)
+    return b.emit(node.op, *args, **node.attrs)
+
+
+def _sum(b: Builder, terms: Sequence[Node]) -> Node | None:
+    """Their sum, masks outermost; None without any."""
+    total: Node | None = None
+    for term in terms:
+        total = term if total is None else b.add(lift_mask(b, total), term)
     return total

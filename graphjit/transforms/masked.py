@@ -1,8 +1,9 @@
-"""Keep the branch that `where` did not take out of every derivative.
+"""Keep the branch that ``np.where`` did not take out of every derivative.
 
-Job: carry the selection of a masked cotangent outward past each linear step of reverse mode, so that a local
-derivative of inf or NaN is only ever multiplied where the branch was taken.
-Input: cotangent nodes as reverse mode builds them.  Output: the same values with one selection outermost.
+A derivative there may be inf or NaN, and ``0 * inf`` is NaN. So the selection of a masked cotangent is
+carried outward past each linear step: ``select(c, t, 0) * p`` becomes ``select(c, t * p, 0)``.
+
+Input: cotangent nodes as reverse mode builds them. Output: the same values with one selection outermost.
 Invariants: for a cotangent ``select(c, t, 0)`` every linear step keeps the form ``select(c', t', 0)``; each
 step adds a bounded number of nodes.
 """

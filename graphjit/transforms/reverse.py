@@ -1,10 +1,9 @@
-"""Reverse mode by source transformation: graph in, graph out.
+"""Reverse mode: cotangents of chosen nodes from those of outputs, as ordinary nodes beside the forward ones.
 
-Job: cotangents of chosen nodes from cotangents of outputs, as ordinary nodes beside the forward ones.
 Input: nodes and output cotangents. Output: one cotangent node per requested node, None where it does not
 depend.
-Invariants: paths are summed; a zero cotangent is never built; forward and backward stay one graph, so every
-later pass sees both.
+Invariants: all paths are summed; a zero cotangent is never built; forward and backward stay one graph, so
+every later pass sees both.
 """
 
 from __future__ import annotations

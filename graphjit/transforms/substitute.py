@@ -1,7 +1,6 @@
-"""Replace nodes by others in everything that depends on them.
+"""Replace nodes in everything that depends on them: a function traced on placeholders gets its arguments.
 
-Job: give a function traced on placeholders its actual arguments.
-Input: roots and a mapping.  Output: the roots rebuilt.
+Input: roots and a mapping. Output: the roots rebuilt.
 Invariant: what does not depend on a replaced node is shared, not copied; iterative and linear.
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.products import general
+from graphjit.backend.llvm.products import parts
 from graphjit.backend.llvm.products.tile import Tile, host_tile
 from graphjit.backend.llvm.threads import pool
 
@@ -52,11 +52,11 @@ SHAPES = [
 def native(kind: str, tile: str = "") -> Callable[..., None]:
     """The product as a Python callable on addresses."""
     if tile:
-        module = general.build(TILES[tile](kind))
+        module = parts.build_product(TILES[tile](kind))
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
-        address = module.address(general.SYMBOL[kind])
+        address = module.address(parts.SYMBOL[kind])
     else:
-        address = general.address(kind)
+        address = parts.product_address(kind)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     return ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)(
         address
@@ -304,7 +304,7 @@ def test_calls_from_several_python_threads() -> None:
 
 
 def test_product_inside_a_parallel_block() -> None:
-    general.ensure("f64")
+    parts.ensure_product("f64")
     pool.configure(3)
     m, n, k, blocks = 60, 50, 70, 12
     module = jit.NativeModule(
@@ -432,5 +432,5 @@ def test_blas_runs_one_thread_per_call() -> None:
 
 
 def test_one_compile_per_kind() -> None:
-    assert general.address("f64") == general.address("f64")
-    assert general.address("f64") != general.address("f32")
+    assert parts.product_address("f64") == parts.product_address("f64")
+    assert parts.product_address("f64") != parts.product_address("f32")

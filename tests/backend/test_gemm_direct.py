@@ -8,20 +8,28 @@ import ctypes
 import itertools
 import mmap
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import graphjit
 from graphjit.backend.llvm.objects import jit, symbols
-from graphjit.backend.llvm.products import direct
-from graphjit.backend.llvm.products.direct import Matrices, Plan, call_direct, emit_direct, plan
+from graphjit.backend.llvm.products.choose_tiles import choose_tiles
+from graphjit.backend.llvm.products.direct import call_direct, emit_direct
+from graphjit.backend.llvm.products.plan import Matrices, Plan, Way, plan
 from graphjit.backend.llvm.products.tile import Tile, host_tile
-from graphjit.backend.llvm.products.tiling import tiling
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
+from graphjit.limits import Limits
+from graphjit.machine import CACHES, machine
+from graphjit.pipeline import compile_graph
 
+LIMITS = Limits.of(replace(machine(), caches=CACHES))
+"""Those of a machine with usual caches, so that every shape takes the path that its test is about."""
+ALL_STREAM = LIMITS.changed(products={"far_bytes": 0, "in_place_bytes": 0}, streams={"wide": 1, "sums": 48})
+"""A few rows times any matrix of some columns stream it."""
 DTYPE = {"f64": np.float64, "f32": np.float32}
 WIDER = {"f64": np.longdouble, "f32": np.float64}
 KINDS = ["f64", "f32"]
@@ -53,14 +61,14 @@ def restore_threads() -> Iterator[None]:
     pool.configure(before)
 
 
-def planned(a: np.ndarray, b: np.ndarray, tile: str = "host") -> Plan | None:
+def planned(a: np.ndarray, b: np.ndarray, tile: str = "host", limits: Limits = LIMITS) -> Plan | None:
     """The plan for operands that lie evenly in memory; leading axes are the batch."""
     kind, size = ("f64", 8) if a.dtype == np.float64 else ("f32", 4)
     steps = [tuple(step // size for step in x.strides) for x in (a, b)]
     batch = a.shape[0] if a.ndim == 3 else 1
     apart = (steps[0][0], steps[1][0]) if a.ndim == 3 else (0, 0)
     product = Matrices(a.shape[-2], b.shape[-1], a.shape[-1], steps[0][-2:], steps[1][-2:], batch, apart)  # type: ignore[arg-type]
-    return plan(product, TILES[tile](kind))
+    return plan(product, TILES[tile](kind), limits)
 
 
 def multiply(
@@ -69,15 +77,16 @@ def multiply(
     out: np.ndarray | None = None,
     tile: str = "host",
     counts: tuple[int, ...] = (1,),
+    limits: Limits = LIMITS,
 ) -> np.ndarray:
     """The product by generated code, which must be the same for each number of threads."""
-    found = planned(a, b, tile)
-    assert found is not None
-    module = Module("direct")
-    emit_direct(module, "product", found)
+    chosen = planned(a, b, tile, limits)
+    assert chosen is not None
+    module = Module("direct", limits)
+    emit_direct(module, "product", chosen)
     fn = Function(module, "run", "void", [("ptr", "%a"), ("ptr", "%b"), ("ptr", "%c")])
     bases = ["%a", "%b", "%c"]
-    call_direct(Writer.within(fn), "product", found, [bases[i] for i in found.order])
+    call_direct(Writer.within(fn), "product", chosen, [bases[i] for i in chosen.order])
     fn.do("ret void")
     module.add_function(fn)
     symbols.provide(module)
@@ -111,14 +120,14 @@ def operands(
     """Random operands, stored transposed on request; NaN stands between the rows of A and B."""
     rng = np.random.default_rng([m, n, k, batch])
     lead = (batch,) if batch else ()
-    found = []
+    pair = []
     for rows, columns, turned in ((m, k, left), (k, n, right)):
         stored = (columns, rows) if turned else (rows, columns)
         base = np.full((*lead, stored[0], stored[1] + 3), np.nan, DTYPE[kind])
         view = base[..., : stored[1]]
         view[...] = rng.standard_normal((*lead, *stored))
-        found.append(view.swapaxes(-1, -2) if turned else view)
-    return found[0], found[1]
+        pair.append(view.swapaxes(-1, -2) if turned else view)
+    return pair[0], pair[1]
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -143,50 +152,42 @@ def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
         (9, 64, 101), (2, 3, 5), (64, 127, 300), (False, True), (0, 3)
     ):
         a, b = operands(kind, m, n, k, False, right, batch)
-        found = planned(a, b, tile)
-        assert found is not None
-        used += found.dots
-        if found.dots:
+        chosen = planned(a, b, tile)
+        assert chosen is not None
+        used += chosen.way is Way.DOTS
+        if chosen.way is Way.DOTS:
             check(a, b, multiply(a, b, tile=tile, counts=(1, 3)))
     assert bool(used) == (TILES[tile](kind).lanes >= 8)
 
 
-@pytest.fixture
-def all_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few rows times any matrix of some columns stream it."""
-    for name, value in {"FAR_BYTES": 0, "IN_PLACE_BYTES": 0, "WIDE": 1, "SUMS": 48}.items():
-        monkeypatch.setattr(direct, name, value)
-
-
-@pytest.mark.usefixtures("all_stream")
 @pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:
     """Columns that end inside vectors, between pairs of them and between chunks; terms that end inside a
     group; a batch.
     """
-    lanes, rows = TILES[tile](kind).lanes, direct.STREAM_ROWS
+    lanes, rows = TILES[tile](kind).lanes, LIMITS.streams.rows
     sizes = (lanes, 2 * lanes + 1, 3 * lanes, 7 * lanes - 1, 40 * lanes + 3)
     for m, n, k, left, batch in itertools.product((2, 7, rows), sizes, (1, 8, 21), (False, True), (0, 3)):
         a, b = operands(kind, m, n, k, left, False, batch)
-        found = planned(a, b, tile)
-        assert found is not None
-        assert found.streams
-        check(a, b, multiply(a, b, tile=tile, counts=(1, 3)))
-    narrow = planned(*operands(kind, rows + 1, 40 * lanes, 21), tile)
-    assert narrow is None or not narrow.streams
+        chosen = planned(a, b, tile, ALL_STREAM)
+        assert chosen is not None
+        assert chosen.way is Way.STREAMED
+        check(a, b, multiply(a, b, tile=tile, counts=(1, 3), limits=ALL_STREAM))
+    narrow = planned(*operands(kind, rows + 1, 40 * lanes, 21), tile, ALL_STREAM)
+    assert narrow is None or narrow.way is not Way.STREAMED
 
 
-@pytest.mark.usefixtures("all_stream")
 @pytest.mark.parametrize("kind", KINDS)
-def test_bits_of_rows_that_stream_are_those_of_a_tile(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_of_rows_that_stream_are_those_of_a_tile(kind: str) -> None:
     if not host_tile(kind).fused:
         pytest.skip("this machine has no fused multiply-add")
     a, b = operands(kind, 11, 1003, 77)
-    streamed = multiply(a, b)
-    monkeypatch.setattr(direct, "STREAM_ROWS", 0)
-    monkeypatch.setattr(direct, "IN_PLACE_BYTES", 1 << 30)
-    np.testing.assert_array_equal(multiply(a, b), streamed)
+    in_place = LIMITS.changed(products={"in_place_bytes": 1 << 30}, streams={"rows": 0})
+    tiles = planned(a, b, limits=in_place)
+    assert tiles is not None
+    assert tiles.way is Way.TILES
+    np.testing.assert_array_equal(multiply(a, b, limits=in_place), multiply(a, b, limits=ALL_STREAM))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,30 +233,52 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
 )
 def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path: str) -> None:
     m, n, k = shape
+    if path == "dots" and n >= host_tile(kind).lanes // 2:
+        pytest.skip("vectors of this machine are too short for dot products to pay")
     a, b = operands(kind, m, n, k, left=n == 1, right=path == "packed")
-    found = planned(a, b)
-    assert found is not None
-    assert found.packs == (path in ("packed", "dots"))
-    assert found.streams == (path == "streams")
-    assert found.dots == (path == "dots")
+    chosen = planned(a, b)
+    assert chosen is not None
+    assert chosen.packs == (path in ("packed", "dots"))
+    assert (chosen.way is Way.STREAMED) == (path == "streams")
+    assert (chosen.way is Way.DOTS) == (path == "dots")
     if path in ("segments", "swapped"):
-        assert found.segments > 1
+        assert chosen.cuts.segments > 1
     check(a, b, multiply(a, b, counts=(1, 2, 3, 8)))
+
+
+def test_sizes_follow_the_second_level_cache() -> None:
+    def of(*caches: int) -> tuple[int, ...]:
+        sizes = Limits.of(replace(machine(), caches=caches)).products  # type: ignore[arg-type]
+        return sizes.in_place_bytes, sizes.group_bytes, sizes.cache_bytes, sizes.far_bytes
+
+    usual = (128 << 10, 512 << 10, 1 << 20, 4 << 20)
+    assert of(32 << 10, 1 << 20, 32 << 20) == usual
+    assert of(32 << 10, 256 << 10, 8 << 20) == tuple(size // 4 for size in usual)
+    for nonsense in (0, -1, 4096):
+        assert of(0, nonsense, 0) == usual
+    assert of(128 << 10, 1 << 30, 1 << 30)[2] == 4 << 20  # shared by many cores
+
+
+def test_limits_reach_products_through_the_pipeline() -> None:
+    graph = graphjit.jit(lambda a, b: a @ b).dispatcher.staged(np.ones((3, 64)), np.ones((64, 512))).graph
+    texts = [compile_graph(graph, limits=limits).module.render() for limits in (LIMITS, ALL_STREAM)]
+    assert ["call void @gj_rows_" in text for text in texts] == [False, True]
+    assert ["call void @gj_tile_" in text for text in texts] == [True, False]
 
 
 def test_the_library_takes_what_repays_packing() -> None:
     assert planned(*operands("f64", 300, 300, 300)) is None
     assert planned(*operands("f64", 100, 100, 100, right=True)) is None
-    assert plan(Matrices(4, 4, 0, (0, 1), (4, 1)), host_tile("f64")) is None
+    assert plan(Matrices(4, 4, 0, (0, 1), (4, 1)), host_tile("f64"), LIMITS) is None
 
 
 def test_what_packs_cuts_no_terms():
-    """Both need room, and who holds some must not wait for more."""
+    """Both need workspace, and who holds some must not wait for more."""
     for kind in ("f64", "f32"):
         for k in (2048, 4096, 8192):
             for n in (2, 3, 4):
-                found = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind))
-                assert found is None or not (found.packs and found.segments > 1)
+                chosen = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind), LIMITS)
+                assert chosen is None or not (chosen.packs and chosen.cuts.segments > 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -275,19 +298,14 @@ def test_bits_do_not_depend_on_tiles_storage_or_surroundings(kind: str) -> None:
     row, wide = operands(kind, 1, 17_000, 21)
     streamed = planned(row, wide)
     assert streamed is not None
-    assert streamed.streams
-    assert streamed.segments == 1
+    assert streamed.way is Way.STREAMED
+    assert streamed.cuts.segments == 1
     np.testing.assert_array_equal(multiply(row, wide)[:, 40:70], multiply(row, wide[:, 40:70]))
 
 
+@pytest.mark.parametrize("limits", [LIMITS, ALL_STREAM], ids=["usual", "all_stream"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.usefixtures("all_stream")
-def test_nothing_is_read_behind_the_end_of_what_streams(kind: str) -> None:
-    test_nothing_is_read_behind_the_end(kind)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_read_behind_the_end(kind: str) -> None:
+def test_nothing_is_read_behind_the_end(kind: str, limits: Limits) -> None:
     """Operands end where a page without any rights begins, so one element too far would end the process."""
     page = mmap.PAGESIZE
     room = mmap.mmap(-1, 512 * page)
@@ -311,8 +329,8 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
                 views.append(flat.reshape(columns, rows).T if turned else flat.reshape(rows, columns))
             a, b, c = views
             a[...], b[...], c[...] = rng.standard_normal((m, k)), rng.standard_normal((k, n)), 0
-            if planned(a, b) is not None:
-                check(a, b, multiply(a, b, c))
+            if planned(a, b, limits=limits) is not None:
+                check(a, b, multiply(a, b, c, limits=limits))
     finally:
         for fence in fences:
             libc.mprotect(fence, page, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -321,15 +339,15 @@ def test_nothing_is_read_behind_the_end(kind: str) -> None:
 def test_tilings_cover_the_matrix_and_fit_the_registers() -> None:
     for tile in (make(kind) for make in TILES.values() for kind in KINDS):
         for m, n in itertools.product((1, 2, 5, 8, 13, 64, 100), (1, 3, 8, 10, 17, 100, 513)):
-            found = tiling(tile, m, n, 64)
-            assert (found.tiles - 1) * found.rows < m <= found.tiles * found.rows
-            ends = [panel.vector + panel.width for panel in found.panels]
-            assert [panel.vector for panel in found.panels] == [0, *ends[:-1]]
+            chosen = choose_tiles(tile, m, n, 64, LIMITS.tiles)
+            assert (chosen.tiles - 1) * chosen.rows < m <= chosen.tiles * chosen.rows
+            ends = [panel.vector + panel.width for panel in chosen.panels]
+            assert [panel.vector for panel in chosen.panels] == [0, *ends[:-1]]
             assert (ends[-1] - 1) * tile.lanes < n <= ends[-1] * tile.lanes
-            if found.panels[-1].half:
+            if chosen.panels[-1].half:
                 assert n <= ends[-1] * tile.lanes - tile.lanes // 2
-            widest = max(panel.width for panel in found.panels)
-            assert found.rows * widest <= tile.rows * tile.vectors
+            widest = max(panel.width for panel in chosen.panels)
+            assert chosen.rows * widest <= tile.rows * tile.vectors
 
 
 @pytest.mark.parametrize("tile", ["host", "avx2", "sse2"])
@@ -338,15 +356,15 @@ def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None
     """Every number of columns of one vector; the same bits as one by one; nothing is written behind the
     end.
     """
-    lanes, batch = TILES[tile](kind).lanes, direct.SEVERAL
+    lanes, batch = TILES[tile](kind).lanes, LIMITS.products.written_batch
     used = 0
     for n, (m, k), left in itertools.product(
         range(1, lanes + 1), [(1, 1), (2, 3), (4, 4), (7, 2), (3, 8), (8, 8)], (False, True)
     ):
         a, b = operands(kind, m, n, k, left, batch=batch)
-        found = planned(a, b, tile)
-        assert found is not None
-        used += found.written_out
+        chosen = planned(a, b, tile)
+        assert chosen is not None
+        used += chosen.way is Way.WRITTEN_OUT
         room = np.full((batch + 1, m, n), 7, DTYPE[kind])
         multiply(a, b, room[:-1], tile, counts=(1, 3))
         assert (room[-1] == 7).all()
@@ -355,9 +373,9 @@ def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None
             for i in (0, batch - 1):
                 np.testing.assert_array_equal(room[i], multiply(a[i], b[i], tile=tile))
     assert used > 8 * lanes
-    one_too_many = planned(*operands(kind, direct.SMALL + 1, 4, 4, batch=batch), tile)
+    one_too_many = planned(*operands(kind, LIMITS.products.written_axis + 1, 4, 4, batch=batch), tile)
     assert one_too_many is not None
-    assert not one_too_many.written_out
+    assert one_too_many.way is not Way.WRITTEN_OUT
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

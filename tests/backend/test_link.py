@@ -17,7 +17,7 @@ from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.objects import link as link_module
 from graphjit.backend.llvm.objects.link import SHORT_DRIVERS, link
 from graphjit.backend.llvm.objects.symbols import provide
-from graphjit.backend.llvm.products.packed import widths
+from graphjit.backend.llvm.products.packed import panel_widths
 from graphjit.backend.llvm.products.tile import Tile
 from graphjit.backend.llvm.writing.text import Module
 
@@ -32,7 +32,7 @@ begin = jit.NativeModule.__init__
 made = []
 
 def note(self, text, opt=2, below=None, library=False):
-    made.append((text.split("'")[1] if text.startswith("; ModuleID") else "threads", opt))
+    made.append((text.split("'")[1], opt))
     begin(self, text, opt, below, library)
 
 jit.NativeModule.__init__ = note
@@ -162,9 +162,9 @@ def test_a_repeated_scalar_is_spread_once() -> None:
 
 
 WIDTHS = """
-from graphjit.backend.llvm.products import general
+from graphjit.backend.llvm.products import parts
 def f(x, y): return x @ y
-def tiles(): return sorted(name for name in general._modules if name.startswith("gj_tile_f64"))
+def tiles(): return sorted(name for name in parts._modules if name.startswith("gj_tile_f64"))
 seen = []
 for n in (256, 200, 72, 1100, 90):
     x, y = np.random.default_rng(n).standard_normal((2, 300, 300))[0], np.random.default_rng(n).standard_normal((300, n))
@@ -188,7 +188,7 @@ def test_widths_are_those_of_the_native_code() -> None:
             vectors = -(-min(1024, n - start) // 8)
             panels = -(-vectors // 4)
             found |= {vectors // panels + (i < vectors % panels) for i in range(panels)}
-        assert widths(tile, n) == found
+        assert panel_widths(tile, n) == found
 
 
 def test_long_programs_are_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 """Threads with a stack of 64 KB: whatever is compiled, on them or elsewhere, runs on them; products borrow
-room and return it.
+workspace and return it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import pytest
 
 import graphjit
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.products import general
-from graphjit.backend.llvm.products.packed import block_symbol, emit_block
-from graphjit.backend.llvm.products.room import GIVE, ROOM, SLOTS, TAKE, emit_room
+from graphjit.backend.llvm.products import parts
+from graphjit.backend.llvm.products.packed import block_symbol, emit_block, emit_gemm
 from graphjit.backend.llvm.products.tile import host_tile
+from graphjit.backend.llvm.products.workspace import GIVE, PIECE_BYTES, SLOTS, TAKE, emit_workspace
 from graphjit.backend.llvm.writing.text import Module
 
 STACK = 64 << 10
@@ -93,11 +93,11 @@ def test_errors_of_compilation_come_back_from_the_helper() -> None:
     assert on_small_stack(fails) == "raised"
 
 
-def rooms(
+def workspaces(
     allocator: str = "aligned_alloc",
 ) -> tuple[jit.NativeModule, Callable[[int], int | None], Callable[[int], None]]:
-    module = Module("rooms")
-    emit_room(module)
+    module = Module("workspace")
+    emit_workspace(module)
     # Names of their own: those of the process stay.
     text = (
         module.render()
@@ -110,14 +110,14 @@ def rooms(
     return native, take, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(native.address("test_give"))
 
 
-def test_rooms_are_used_again() -> None:
-    _native, take, give = rooms()
+def test_pieces_are_used_again() -> None:
+    _native, take, give = workspaces()
     held = [take(1) for _ in range(SLOTS + 5)]
     assert len(set(held)) == len(held)
     for place in held:
         assert place is not None
         assert place % 4096 == 0
-        ctypes.memset(place, 1, ROOM)
+        ctypes.memset(place, 1, PIECE_BYTES)
         give(place)
     again = [take(0) for _ in range(SLOTS)]
     assert set(again) <= set(held)
@@ -134,8 +134,8 @@ def refuse(name: str) -> str:
     return name
 
 
-def test_without_memory_rooms_are_refused_or_awaited() -> None:
-    native, take, give = rooms(refuse("test_no_memory"))
+def test_without_memory_pieces_are_refused_or_awaited() -> None:
+    native, take, give = workspaces(refuse("test_no_memory"))
     assert ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))() == 0
     assert take(0) is None
     buffer = ctypes.create_string_buffer(8)
@@ -153,26 +153,24 @@ def test_without_memory_rooms_are_refused_or_awaited() -> None:
 
 
 @pytest.mark.parametrize("kind", ["f64", "f32"])
-def test_products_without_room_give_the_same(kind: str) -> None:
+def test_products_without_workspace_give_the_same(kind: str) -> None:
     """Rows of A are then read where they lie."""
     module = Module("refused")
-    general.emit_gemm(module, host_tile(kind))
+    emit_gemm(module, host_tile(kind))
     emit_block(module, host_tile(kind))
-    general.ensure(kind)
-    native = jit.NativeModule(module.render().replace(TAKE, refuse("test_no_room")))
+    parts.ensure_product(kind)
+    native = jit.NativeModule(module.render().replace(TAKE, refuse("test_no_workspace")))
     ctypes.CFUNCTYPE(ctypes.c_int64)(native.address("prepare"))()
-    general.address(kind)  # compiles all tiles
+    parts.product_address(kind)  # compiles all tiles
     block = block_symbol(host_tile(kind))
     nbytes = 8 * host_tile(kind).vectors
-    ctypes.memmove(
-        native.address(f"{block}_tiles"), general._modules[block].address(f"{block}_tiles"), nbytes
-    )
+    ctypes.memmove(native.address(f"{block}_tiles"), parts._modules[block].address(f"{block}_tiles"), nbytes)
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     form = ctypes.CFUNCTYPE(None, *[word] * 3, pointer, word, word, pointer, word, word, pointer, word, word)
     dtype = np.float64 if kind == "f64" else np.float32
     a, b = normal(300, 200).astype(dtype), normal(300, 250).astype(dtype)
     results = []
-    for address in (native.address(general.SYMBOL[kind]), general.address(kind)):
+    for address in (native.address(parts.SYMBOL[kind]), parts.product_address(kind)):
         c = np.zeros((200, 250), dtype)
         form(address)(200, 250, 300, a.ctypes.data, 1, 200, b.ctypes.data, 250, 1, c.ctypes.data, 250, 0)
         results.append(c.tobytes())

@@ -1,59 +1,67 @@
 """Compiled programs against the interpreter: on given graphs, and on random ones, of which a failure shrinks
-to IR text.  With ``limits``, code is made for them alone, apart from the code that the process keeps:
-
-    short = host_limits().changed(sweeps={"min_rows": 2})
-    value, gradient = run_function(graphjit.value_and_grad(f), x, limits=short)
+to IR text. Every function here takes `Limits`, so that a test can have decisions go the other way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from random_graphs import random_inputs, rng_for, shrink
+from random_graphs import random_inputs, rng_for
+from shrinking import shrink
 
 import graphjit
+from graphjit import dispatch, pipeline
 from graphjit.backend.executable import Executable
-from graphjit.dispatch import executable
+from graphjit.compilation import Code
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64, Type
 from graphjit.limits import Limits
-from graphjit.pipeline import Compiled, compile_graph
-from graphjit.trace.marks import dispatcher_of
+from graphjit.loops.ir import LoopKernel
 from graphjit.trace.pytree import flatten
 from graphjit.transforms.reverse import cotangents
 
 TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
 
 
-def run(graph: Graph, inputs: Sequence[np.ndarray], limits: Limits | None = None) -> list[np.ndarray]:
-    """The outputs of ``graph``: from the code that the process keeps, or from code with other limits."""
-    values = [np.ascontiguousarray(x) for x in inputs]
-    if limits is None:
-        return executable(graph).run(values)
-    made = compile_graph(graph, limits=limits)
-    return Executable(made.program, made.module, made.nanoseconds).run(values)
-
-
 def traced(function: Callable[..., Any], *args: Any) -> Graph:
-    """The graph of ``function``, which may be compiled or a derivative, for these arguments."""
-    made: Any = function if dispatcher_of(function) is not None else graphjit.jit(function)
-    graph: Graph = made.dispatcher.staged(*args).graph
-    return graph
+    """The graph of a call."""
+    return graphjit.jit(function).dispatcher.staged(*args).graph
 
 
-def compiled(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> Compiled:
-    """Every stage of ``function`` for these arguments."""
-    return compile_graph(traced(function, *args), limits=limits)
+def executable(graph: Graph, limits: Limits | None = None) -> Code | Executable:
+    """Code of a graph; with other limits it is made for the test alone."""
+    return dispatch.executable(graph) if limits is None else _made(graph, limits)
+
+
+@functools.lru_cache(maxsize=16)
+def _made(graph: Graph, limits: Limits) -> Executable:
+    made = pipeline.compile_graph(graph, limits=limits)
+    return Executable(made.program, made.module, made.nanoseconds)
+
+
+def kernels(graph: Graph, limits: Limits | None = None) -> list[LoopKernel]:
+    """Its loops."""
+    return list(pipeline.compile_graph(graph, limits=limits).kernels.values())
+
+
+def run(graph: Graph, inputs: list[np.ndarray], limits: Limits | None = None) -> list[np.ndarray]:
+    return executable(graph, limits).run([np.ascontiguousarray(x) for x in inputs])
+
+
+def compiled(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> pipeline.Compiled:
+    """Every stage of a call."""
+    return pipeline.compile_graph(traced(function, *args), limits=limits)
 
 
 def run_function(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> list[np.ndarray]:
-    """The results of ``function``, one after another."""
+    """The results of a call, one after another."""
     leaves, _ = flatten(args)
     return run(traced(function, *args), [np.asarray(leaf) for leaf in leaves], limits)
 

@@ -96,35 +96,45 @@ def difference(expression: str, *arrays: np.ndarray, scalar: Any = None) -> str 
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            wanted = leaves_of(function(*[a.copy() for a in arrays]))
-        except Exception as error:
-            wanted = error
-        try:
-            found: Any = _traced(function, arrays)
-        except (UnsupportedError, TraceError):
-            if isinstance(wanted, Exception):
-                return None
-            return "half" if any(np.asarray(want).dtype == np.float16 for want in wanted) else "refused"
-        except Exception as error:
-            found = error
-    if isinstance(found, ZeroDivisionError) and not isinstance(wanted, Exception) and "integer" in str(found):
+        wanted = _outcome(lambda: leaves_of(function(*[a.copy() for a in arrays])))
+        found = _outcome(lambda: _traced(function, arrays))
+    if isinstance(found, UnsupportedError | TraceError):
+        return None if isinstance(wanted, Exception) else _refusal(wanted)
+    if isinstance(wanted, Exception):
+        agree = isinstance(found, _public(type(wanted)))
+    elif isinstance(found, ZeroDivisionError) and "integer" in str(found):
         return "divided"
-    if isinstance(wanted, Exception) or isinstance(found, Exception):
-        if isinstance(wanted, Exception) and isinstance(found, _public(type(wanted))):
-            return None
-        return f"graphjit {_words(found)}, NumPy {_words(wanted)}"
-    if len(found) != len(wanted):
-        return f"graphjit {_words(found)}, NumPy {_words(wanted)}"
+    else:
+        agree = not isinstance(found, Exception) and _equal(found, wanted)
+    return None if agree else f"graphjit {_words(found)}, NumPy {_words(wanted)}"
+
+
+def _outcome(compute: Callable[[], list[Any]]) -> list[Any] | Exception:
+    """The results, or the exception instead of them."""
     try:
-        for got, want in zip(found, wanted, strict=True):
+        return compute()
+    except Exception as error:
+        return error
+
+
+def _refusal(wanted: list[Any]) -> str:
+    """What a refusal counts as."""
+    return "half" if any(np.asarray(want).dtype == np.float16 for want in wanted) else "refused"
+
+
+def _equal(found: list[Any], wanted: list[Any]) -> bool:
+    """Whether all results agree: dtypes and classes exactly, arrays as `same` compares them."""
+    if len(found) != len(wanted):
+        return False
+    for got, want in zip(found, wanted, strict=True):
+        try:
             if isinstance(want, type | np.dtype):
                 assert got == want
             else:
                 same(got, want)
-    except AssertionError:
-        return f"graphjit {_words(found)}, NumPy {_words(wanted)}"
-    return None
+        except AssertionError:
+            return False
+    return True
 
 
 def _traced(function: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> list[Any]:

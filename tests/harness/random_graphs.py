@@ -1,4 +1,4 @@
-"""Random well-typed graphs, arguments for them, and a shrinker for those that fail.
+"""Random well-typed graphs and arguments for them; `shrinking` makes those that fail smaller.
 
 Job: cover combinations of ops that nobody writes down by hand.
 Input: a seed. Output: a `Graph` whose values, on ``random_inputs(graph, rng_for(seed))``, are finite,
@@ -10,7 +10,6 @@ under test too; every op of the registry can occur unless it is in `EXCLUDED`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
@@ -34,20 +33,9 @@ EXCLUDED = {
     "left_shift": "negative counts have no defined value",
     "right_shift": "negative counts have no defined value",
 }
-COMMON = (
-    *("add", "sub", "mul", "div", "neg", "abs", "not", "and", "select", "convert"),
-    *(
-        "sum",
-        "max",
-        "transpose",
-        "reshape",
-        "broadcast_to",
-        "slice",
-        "concatenate",
-        "flip",
-        "embed",
-        "contract",
-    ),
+COMMON = tuple(
+    "add sub mul div neg abs not and select convert "
+    "sum max transpose reshape broadcast_to slice concatenate flip embed contract".split()
 )
 """Ops that make up most of real programs and most patterns of rules: drawn more often."""
 
@@ -532,74 +520,3 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "fmod": _power,
 }
 """Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats."""
-
-
-# -------------------------------------------------------------------------------------------------- shrinking
-
-
-def substitute(graph: Graph, replaced: dict[Node, Node], outputs: Collection[Node] | None = None) -> Graph:
-    """``graph`` (or other ``outputs`` of it) with some nodes replaced by earlier nodes or new inputs; no rule
-    applied.
-    """
-    made: dict[Node, Node] = {}
-    inputs = [
-        *graph.inputs,
-        *(node for node in replaced.values() if node.op.name == "input" and node not in graph.inputs),
-    ]
-    for node in graph.nodes():
-        target = replaced.get(node)
-        if target is not None:
-            made[node] = made.get(target, target)
-        else:
-            args = tuple(made[arg] for arg in node.args)
-            made[node] = (
-                node
-                if args == node.args
-                else Node(node.op, args, node.attrs, node.type, node.loc, node.origin)
-            )
-    return Graph(graph.name, inputs, [made[node] for node in (graph.outputs if outputs is None else outputs)])
-
-
-def shrink(graph: Graph, fails: Callable[[Graph], bool], attempts: int = 2000) -> Graph:
-    """The smallest graph found for which ``fails`` still holds.
-
-    Greedy: drop outputs, take an inner node for an output, replace nodes by an argument of their type or by a
-    new input, drop inputs that nothing reads.
-    """
-    assert fails(graph), "shrink needs a graph that fails"
-    left = attempts
-    changed = True
-    while changed and left > 0:
-        changed = False
-        for candidate in _smaller(graph):
-            left -= 1
-            if left <= 0:
-                break
-            if fails(candidate):
-                graph, changed = candidate, True
-                break
-    return graph
-
-
-def _smaller(graph: Graph) -> Any:
-    """Smaller graphs, most promising first."""
-    if len(graph.outputs) > 1:
-        for i in range(len(graph.outputs)):
-            yield Graph(graph.name, graph.inputs, [graph.outputs[i]])
-        for i in range(len(graph.outputs)):
-            yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], *graph.outputs[i + 1 :]])
-    for i, node in enumerate(graph.outputs):
-        for arg in dict.fromkeys(node.args):
-            yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], arg, *graph.outputs[i + 1 :]])
-    nodes = [node for node in graph.nodes() if node.op.name != "input"]
-    for node in reversed(nodes):
-        for arg in dict.fromkeys(node.args):
-            if arg.type == node.type:
-                yield substitute(graph, {node: arg})
-    for node in nodes:
-        if node.args and node not in graph.outputs:
-            yield substitute(graph, {node: Builder().input(node.type, f"cut{math.trunc(node.serial)}")})
-    read = {arg for node in graph.nodes() for arg in node.args} | set(graph.outputs)
-    used = [node for node in graph.inputs if node in read]
-    if len(used) < len(graph.inputs):
-        yield Graph(graph.name, used, graph.outputs)

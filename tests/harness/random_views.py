@@ -29,7 +29,7 @@ from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.types import SHORT, Type
 from graphjit.trace.numpy.patches import recording
-from graphjit.trace.outside.lent import lent
+from graphjit.trace.outside.captured_class import lent
 from graphjit.trace.recording.tracer import Trace, any_tracer, assemble
 
 DTYPES = [np.dtype(name) for name in SHORT]
@@ -317,31 +317,42 @@ def _draw_step(rng: Random, variables: list[Any]) -> Step | None:
 
 def _draw_write(rng: Random, i: int, j: int, x: Any, y: Any) -> Step | None:
     value = _value(rng, x.dtype)
-    choice = rng.integers(0, 12)
+    choice = int(rng.integers(0, 12))
     key = _key(rng, x.shape, bool(rng.random() < 0.4))
-    plain = x.dtype.kind != "b"
-    if choice < 3:
-        return Step("set", _set, (i, key, value))
-    if choice == 3:
-        return Step("set from", _set_from, (i, key, j))
-    if choice == 4 and plain:
+    if choice in (4, 5, 6) and x.dtype.kind != "b":
+        return _draw_augmented(rng, choice, i, j, key, value)
+    match choice:
+        case 0 | 1 | 2:
+            return Step("set", _set, (i, key, value))
+        case 3:
+            return Step("set from", _set_from, (i, key, j))
+        case 7:
+            return Step("fill", _fill, (i, value)) if isinstance(x, np.ndarray) else None
+        case 8:
+            return Step("copyto", _copyto, (i, j))
+        case 9:
+            plain = x.dtype.kind != "b"
+            return Step("out", _out, (i, j)) if plain else Step("concatenate", _concatenated, (i, j))
+        case 10:
+            flat = _key(rng, (x.size,), False)
+            return Step("flat", _flat, (i, flat, value)) if not isinstance(flat, tuple) else None
+    return _draw_rare_write(rng, i, j, x, key, value)
+
+
+def _draw_augmented(rng: Random, choice: int, i: int, j: int, key: Any, value: Any) -> Step:
+    """An in-place operator: on a variable, on a part of it, or with another variable."""
+    if choice == 4:
         return Step("augment", _augment, (i, str(rng.choice(["__iadd__", "__isub__", "__imul__"])), value))
-    if choice == 5 and plain:
+    if choice == 5:
         return Step("augment part", _augment_part, (i, key, value))
-    if choice == 6 and plain:
-        return Step("augment with", _augment_with, (i, j))
-    if choice == 7:
-        return Step("fill", _fill, (i, value)) if isinstance(x, np.ndarray) else None
-    if choice == 8:
-        return Step("copyto", _copyto, (i, j))
-    if choice == 9:
-        return Step("out", _out, (i, j)) if plain else Step("concatenate", _concatenated, (i, j))
-    if choice == 10:
-        flat = _key(rng, (x.size,), False)
-        return Step("flat", _flat, (i, flat, value)) if not isinstance(flat, tuple) else None
+    return Step("augment with", _augment_with, (i, j))
+
+
+def _draw_rare_write(rng: Random, i: int, j: int, x: Any, key: Any, value: Any) -> Step | None:
+    # NumPy's add.at writes to read-only diagonals, and takes a Python int beside uint64 through float64.
+    added = x.dtype.kind != "b" and x.flags.writeable
     options = [
-        # NumPy's writes to read-only diagonals, and takes a Python int beside uint64 through float64
-        Step("add at", _add_at, (i, key, x.dtype.type(value))) if plain and x.flags.writeable else None,
+        Step("add at", _add_at, (i, key, x.dtype.type(value))) if added else None,
         Step("fill diagonal", _fill_diagonal, (i, value)),
         Step("combine", _combined, (i, j, rng.choice([np.add, np.maximum, np.multiply]))),
     ]
@@ -381,34 +392,53 @@ def compare(program: Program) -> str | None:
             inputs = [trace.input(Type(a.dtype, a.shape), f"x{i}") for i, a in enumerate(program.arguments)]
             nodes = [x._node for x in inputs]
             variables: list[Any] = [np.copy(x) for x in inputs]
-            try:
-                for step in steps:
-                    step.run(variables)
-            except GraphjitError as error:
-                return f"refused: {str(error).split(' at ')[0][:60]}"
-            except Exception as error:
-                return f"{type(error).__name__} where NumPy has none: {error}"
-            for what, got, want in zip(WHAT, _seen(variables), _seen(wanted), strict=True):
-                if got != want:
-                    return f"{what}: traced {got}, NumPy {want}"
+            differs = _run_traced(steps, variables) or _seen_differently(variables, wanted)
+            if differs:
+                return differs
             outputs = [trace.node(assemble(trace, x) if any_tracer(x) else x) for x in variables]
             captured = list(trace.captured.values())
-            if program.error:
-                try:
-                    program.steps[-1].run(variables)
-                except Exception as error:
-                    if not isinstance(
-                        error, program.error | ValueError | TypeError | IndexError | GraphjitError
-                    ):
-                        return f"{type(error).__name__} where NumPy has {program.error.__name__}: {error}"
-                else:
-                    return f"no error where NumPy has {program.error.__name__}"
+            differs = _expected_error(program, variables)
+            if differs:
+                return differs
         graph = Graph("f", [*nodes, *(node for _, node in captured)], outputs)
         found = interpret(graph, *program.arguments, *[array for array, _ in captured])
     for i, (got, want) in enumerate(zip(found, wanted, strict=True)):
         if not np.array_equal(got, want, equal_nan=got.dtype.kind == "f"):
             return f"values of variable {i}: traced {got.tolist()}, NumPy {np.asarray(want).tolist()}"
     return None
+
+
+def _run_traced(steps: Sequence[Step], variables: list[Any]) -> str | None:
+    """Run the steps on traced values; the error, where there is one."""
+    try:
+        for step in steps:
+            step.run(variables)
+    except GraphjitError as error:
+        return f"refused: {str(error).split(' at ')[0][:60]}"
+    except Exception as error:
+        return f"{type(error).__name__} where NumPy has none: {error}"
+    return None
+
+
+def _seen_differently(variables: list[Any], wanted: list[Any]) -> str | None:
+    """What a program sees of its arrays without their values: the first of `WHAT` that differs."""
+    for what, got, want in zip(WHAT, _seen(variables), _seen(wanted), strict=True):
+        if got != want:
+            return f"{what}: traced {got}, NumPy {want}"
+    return None
+
+
+def _expected_error(program: Program, variables: list[Any]) -> str | None:
+    """Whether the last step fails where it fails in NumPy, and in a way that fits."""
+    if not program.error:
+        return None
+    try:
+        program.steps[-1].run(variables)
+    except (program.error, ValueError, TypeError, IndexError, GraphjitError):
+        return None
+    except Exception as error:
+        return f"{type(error).__name__} where NumPy has {program.error.__name__}: {error}"
+    return f"no error where NumPy has {program.error.__name__}"
 
 
 def shortened(program: Program, same: Callable[[str | None], bool]) -> Program:

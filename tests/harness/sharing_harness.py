@@ -9,7 +9,7 @@ written. Output: what the program saw.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,30 +99,32 @@ def program(
     ``seen``.
     """
     function, names = function_of(expression)
-    lay, act = LAYOUTS[layout], ACTIONS[action]
+    act = ACTIONS[action]
 
     def run(*arguments: Any) -> Any:
-        operands = [lay(x) if x.ndim else x.copy() for x in arguments]
+        operands = laid_out(arguments, layout)
         found = leaves_of(function(*operands))
         arrays = [x for x in operands if isinstance(x, np.ndarray) and x.ndim]
         results = [y for y in found if isinstance(y, np.ndarray)]
         seen.append(("classes", [y.__class__.__name__ for y in found]))
         seen.append(("same object", [[y is x for x in arrays] for y in results]))
         seen.append(("shares", [[bool(np.shares_memory(y, x)) for x in arrays] for y in results]))
-        seen.append(
-            (
-                "strides",
-                [
-                    [step for step, n in zip(y.strides, y.shape, strict=True) if n > 1] if y.size else []
-                    for y in results
-                ],
-            )
-        )
+        seen.append(("strides", [_strides(y) for y in results]))
         seen.append(("writeable", [bool(y.flags.writeable) for y in results]))
         act(arrays, [y for y in results if y.flags.writeable])
         return [*operands, *found]
 
     return run, [OPERANDS[name] for name in names]
+
+
+def laid_out(arguments: Sequence[Any], layout: str) -> list[Any]:
+    """Copies of the arguments, arrays in memory as ``layout`` says."""
+    return [LAYOUTS[layout](x) if x.ndim else x.copy() for x in arguments]
+
+
+def _strides(y: np.ndarray) -> list[int]:
+    """Those that tell how the elements lie."""
+    return [step for step, n in zip(y.strides, y.shape, strict=True) if n > 1] if y.size else []
 
 
 def compare(expression: str, layout: str, action: str) -> None:
@@ -169,46 +171,63 @@ def gradient_compare(expression: str, layout: str) -> int:
     """
     function, names = function_of(expression)
     arrays = [OPERANDS[name] for name in names]
-    lay = LAYOUTS[layout]
 
     def program(*arguments: Any) -> list[Any]:
-        operands = [lay(x) if x.ndim else x.copy() for x in arguments]
+        operands = laid_out(arguments, layout)
         found = leaves_of(function(*operands))
-        _scaled(
-            [x for x in operands if x.ndim and x.dtype.kind == "f"],
-            [y for y in found if isinstance(y, np.ndarray) and y.dtype.kind == "f" and y.flags.writeable],
-        )
+        written = [y for y in found if isinstance(y, np.ndarray) and y.flags.writeable]
+        _scaled([x for x in floating(operands) if x.ndim], floating(written))
         return [*operands, *found]
 
     rng = np.random.default_rng(len(expression))
-    moving = [i for i, x in enumerate(arrays) if x.dtype == np.float64]
-    direction = [rng.normal(size=arrays[i].shape) for i in moving]
-
-    def at(step: float) -> list[Any]:
-        moved = [x.copy() for x in arrays]
-        for i, d in zip(moving, direction, strict=True):
-            moved[i] = np.asarray(moved[i] + step * d)
-        return [np.asarray(y, float) for y in program(*moved) if np.asarray(y).dtype.kind == "f"]
-
-    if not moving:
+    direction = {i: rng.normal(size=x.shape) for i, x in enumerate(arrays) if x.dtype == np.float64}
+    if not direction:
         return 0
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        wanted = _differences(program, arrays, direction)
         graph, captured, _ = record(program, arrays)
-        kept = [node for node in graph.outputs if node.dtype.kind == "f"]
+        kept = floating(graph.outputs)
         graph = Graph("f", graph.inputs, kept)
-        wanted = [(high - low) / 2e-5 for high, low in zip(at(1e-5), at(-1e-5), strict=True)]
-        floats = [x for x in (*arrays, *captured) if x.dtype.kind == "f"]
-        tangents = [np.zeros_like(x) for x in floats]
-        places = [i for i, x in enumerate(floats) if x.dtype == np.float64][: len(moving)]
-        for i, d in zip(places, direction, strict=True):
-            tangents[i] = d
+        tangents = _tangents(floating([*arrays, *captured]), list(direction.values()))
         forward = interpret(jvp_graph(graph), *arrays, *captured, *tangents)
         weights = [rng.normal(size=node.shape).astype(node.dtype) for node in kept]
         back = interpret(vjp_graph(graph), *arrays, *captured, *weights)
     for got, want in zip(forward, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6, err_msg=expression)
-    along = sum(float(np.sum(w * t)) for w, t in zip(weights, forward, strict=True))
-    against = sum(float(np.sum(b * t)) for b, t in zip(back, tangents, strict=True))
-    np.testing.assert_allclose(along, against, rtol=1e-9, atol=1e-9, err_msg=expression)
+    np.testing.assert_allclose(
+        _inner(weights, forward), _inner(back, tangents), rtol=1e-9, atol=1e-9, err_msg=expression
+    )
     return len(wanted)
+
+
+def floating(values: Sequence[Any]) -> list[Any]:
+    """Those of a floating-point dtype."""
+    return [value for value in values if value.dtype.kind == "f"]
+
+
+def _differences(
+    program: Callable[..., list[Any]], arrays: Sequence[np.ndarray], direction: dict[int, np.ndarray]
+) -> list[Any]:
+    """Central differences of the floating-point results along ``direction``, by position of the argument."""
+
+    def at(step: float) -> list[Any]:
+        moved = [
+            np.asarray(x + step * direction[i]) if i in direction else x.copy() for i, x in enumerate(arrays)
+        ]
+        return [np.asarray(y, float) for y in program(*moved) if np.asarray(y).dtype.kind == "f"]
+
+    return [(high - low) / 2e-5 for high, low in zip(at(1e-5), at(-1e-5), strict=True)]
+
+
+def _tangents(inputs: Sequence[np.ndarray], direction: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """``direction`` for the float64 inputs, in order, and zeros for the others."""
+    tangents = [np.zeros_like(x) for x in inputs]
+    moving = [i for i, x in enumerate(inputs) if x.dtype == np.float64]
+    for i, along in zip(moving, direction, strict=False):
+        tangents[i] = along
+    return tangents
+
+
+def _inner(left: Sequence[Any], right: Sequence[Any]) -> float:
+    return sum(float(np.sum(x * y)) for x, y in zip(left, right, strict=True))

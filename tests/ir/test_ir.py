@@ -249,12 +249,29 @@ def test_printed_form() -> None:
 def test_comments_have_line_source_and_origin() -> None:
     lines = print_graph(small()).splitlines()
     assert lines[1] == "  %0 = input name='x' : f64[2,3]"
-    assert lines[4].startswith("  %3 = mul %0 %2 : f64[2,3]   ")
-    assert lines[4].endswith(
+    assert lines[3].startswith("  %2 = broadcast_to %1 shape=(2, 3) : f64[2,3]   ")
+    assert lines[3].endswith(
         '# test_ir.py:1  """The graph IR: nodes, builder, types, text form and back, verifier, Graphviz and JSON."""'
     )
-    assert lines[5].endswith("[vjp of mul]")
+    assert lines[4] == "  %3 = mul %0 %2 : f64[2,3]"
+    assert lines[5].endswith("   # [vjp of mul]")
     assert parse_graph("\n".join(lines)).key() == small().key()
+
+
+def test_a_source_line_is_shown_where_it_changes() -> None:
+    b = Builder()
+    given = x = b.input(Type(F64, ()), "x")
+    for line in (1, 1, 3, 3, 1):
+        b.loc = Location("nosuch.py", line, "f")
+        x = b.mul(x, x)
+    lines = print_graph(Graph("g", [given], [x])).splitlines()
+    assert [line.partition("# ")[2] for line in lines[2:-1]] == [
+        "nosuch.py:1",
+        "",
+        "nosuch.py:3",
+        "",
+        "nosuch.py:1",
+    ]
 
 
 def test_inputs_come_in_the_order_of_the_signature() -> None:

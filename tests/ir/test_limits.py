@@ -40,7 +40,9 @@ def test_weights_follow_from_rates() -> None:
         ((0, 0, 0), CACHES),
         ((48 * KB, 2 * MB, 0), (48 * KB, 2 * MB, CACHES[2])),
         ((32 * KB, 4 * MB, MB), (32 * KB, 4 * MB, 4 * MB)),
-        ((64 * KB, 32 * KB, 16 * KB), (64 * KB, 64 * KB, 64 * KB)),
+        ((64 * KB, 32 * KB, 16 * KB), (64 * KB, CACHES[1], CACHES[1])),
+        ((128 * KB, 64 * KB, 16 * KB), (128 * KB, 128 * KB, 128 * KB)),
+        ((32 * KB, 16 * MB, 32 * MB), (32 * KB, 4 * MB, 32 * MB)),
         ((-1, MB, 32 * MB), (CACHES[0], MB, 32 * MB)),
     ],
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rule_case import Case
-from rule_cases_arrays import CONTRACTION, INDEXING, REDUCTIONS, SHAPES
-from rule_cases_values import ARITHMETIC, LOGIC
+from rules.array_cases import CONTRACTION, INDEXING, REDUCTIONS, SHAPES
+from rules.case import Case
+from rules.value_cases import ARITHMETIC, LOGIC
 
 import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import IRError

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from random_graphs import EXCLUDED, random_graph, random_inputs, rng_for, shrink, substitute
+from random_graphs import EXCLUDED, random_graph, random_inputs, rng_for
+from shrinking import shrink, substitute
 
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder

@@ -289,7 +289,7 @@ kernel k7  # max
   t0 = accumulator max : f64
   parallel b in 0..3:  # about 12.3 us
     t12 = index 8*b + 1 : i64
-    simd i in 0..10 unroll 2 while 10*b + i < 24:
+    simd i in 0..10 lanes 1 unroll 2 while 10*b + i < 24:
       t1 = load x[i + 10*b + 2*t10] : f64
       accumulate t0 max t1
   t13 = remainder t10 t12 : i64 else error 2

@@ -8,18 +8,24 @@ import re
 
 import numpy as np
 import pytest
+from compiled_harness import run, traced
 
 import graphjit
 from graphjit import pipeline
-from graphjit.backend.llvm.kernels import emit, prefetch
 from graphjit.backend.llvm.threads import pool
+from graphjit.limits import host_limits
 from graphjit.loops.ir import For, walk
 
 RNG = np.random.default_rng(0)
 
 
-def compiled(function, *args):
-    return pipeline.compile_graph(graphjit.jit(function).dispatcher.staged(*args).graph)
+def compiled(function, *args, limits=None):
+    return pipeline.compile_graph(traced(function, *args), limits=limits)
+
+
+def fetched(made):
+    """What loops in lanes fetch ahead, one list a loop."""
+    return [list(loop.fetch) for loop in lane_loops(made)]
 
 
 def lane_loops(made):
@@ -50,17 +56,9 @@ def test_rows_in_several_passes_are_fetched_ahead_where_they_come_from_memory():
 @pytest.mark.parametrize("shape", [(3, 800, 700), (600, 60, 700)])
 def test_the_next_row_is_fetched_not_the_next_matrix(shape):
     made = compiled(lambda x, mask: softmax(x + mask), np.zeros(shape), np.zeros(shape[1:]))
-    loops = [
-        s
-        for kernel in made.kernels.values()
-        for s in walk(kernel.body)
-        if isinstance(s, For) and s.kind == "serial"
-    ]
-    offsets = [
-        address.offset for loop in loops for places in prefetch.ahead(loop).values() for _, address in places
-    ]
+    offsets = [address.offset for places in fetched(made) for _, address in places]
     assert offsets
-    assert max(offsets) * 8 < prefetch.NEAR_BYTES
+    assert max(offsets) * 8 < host_limits().traffic.ahead_bytes
 
 
 def test_halves_of_a_row_are_both_fetched_and_neighbours_once():
@@ -72,57 +70,45 @@ def test_halves_of_a_row_are_both_fetched_and_neighbours_once():
 
     for function, count in ((halves, 2), (shifted, 1)):
         made = compiled(function, np.zeros((2000, 600)))
-        found = [
-            prefetch.ahead(s)
-            for kernel in made.kernels.values()
-            for s in walk(kernel.body)
-            if isinstance(s, For) and s.kind == "serial"
-        ]
-        inputs = [
-            buffer
-            for ahead in found
-            for places in ahead.values()
-            for buffer, _ in places
-            if buffer.kind == "input"
-        ]
+        inputs = [buffer for places in fetched(made) for buffer, _ in places if buffer.kind == "input"]
         assert len(inputs) == count, function
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("shape", [(2, 3), (9, 17), (70, 65), (33, 130)])
-def test_fetching_and_streaming_change_no_bit(monkeypatch, dtype, shape):
+def test_fetching_and_streaming_change_no_bit(dtype, shape):
     x = RNG.normal(size=shape).astype(dtype)
 
     def loss(x):
         return np.sum(softmax(x) ** 2, axis=1)
 
-    expected = graphjit.jit(loss)(x), graphjit.grad(lambda x: np.sum(loss(x)))(x)
-    for name, of in (("FAR_BYTES", prefetch), ("STREAMED_BYTES", emit), ("LAST_CACHE", emit)):
-        monkeypatch.setattr(of, name, 0)
-    other = graphjit.jit(lambda x: loss(x) + 0.0)(x), graphjit.grad(lambda x: np.sum(loss(x)) + 0.0)(x)
-    for a, b in zip(expected, other, strict=True):
-        np.testing.assert_array_equal(a, b)
+    everywhere = host_limits().changed(traffic={"far_bytes": 0, "streamed_bytes": 0, "last_cache": 0})
+    for function in (loss, graphjit.grad(lambda x: np.sum(loss(x)))):
+        graph = traced(function, x)
+        for a, b in zip(run(graph, [x]), run(graph, [x], everywhere), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # -------------------------------------------------------------------------------------------------- streaming
 
 
-def test_results_go_past_the_caches_only_where_nothing_reads_them_again(monkeypatch):
-    monkeypatch.setattr(emit, "STREAMED_BYTES", 8_000)
-    monkeypatch.setattr(emit, "LAST_CACHE", 24_000)
+def test_results_go_past_the_caches_only_where_nothing_reads_them_again():
+    limits = host_limits().changed(traffic={"streamed_bytes": 8_000, "last_cache": 24_000})
+
+    def streams(function, *args):
+        return "nontemporal" in compiled(function, *args, limits=limits).module.render()
+
     small, large = np.zeros(1_100), np.zeros(4_000)
-    assert (
-        "nontemporal" not in compiled(lambda x: x + 1.0, small).module.render()
-    )  # both together stay in the cache
-    assert "nontemporal" in compiled(lambda x, y, z: x + y + z, *[small] * 3).module.render()
+    assert not streams(lambda x: x + 1.0, small)  # both together stay in the cache
+    assert streams(lambda x, y, z: x + y + z, *[small] * 3)
 
     def returned_and_read(x):
         y = np.cumsum(x.reshape(40, 50), axis=1)
         return y, y.T @ y
 
-    assert "nontemporal" not in compiled(returned_and_read, np.zeros(2_000)).module.render()
-    assert "nontemporal" not in compiled(lambda x: np.exp(x), large).module.render()  # heavy
-    assert "nontemporal" not in compiled(lambda x: (x + 1.0, x - 1.0), large).module.render()  # two results
+    assert not streams(returned_and_read, np.zeros(2_000))
+    assert not streams(lambda x: np.exp(x), large)  # heavy
+    assert not streams(lambda x: (x + 1.0, x - 1.0), large)  # two results
 
 
 # ------------------------------------------------------------------------------------------------------ lanes

@@ -7,20 +7,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from compiled_harness import Make, check, examine, run, same
+from compiled_harness import Make, check, examine, run, same, traced
 from random_graphs import random_graph
 
 import graphjit
-from graphjit import compilation, pipeline
+from graphjit import pipeline
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F32, F64, Type
-from graphjit.loops import parallel
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.ir import For, LoopKernel, walk
 from graphjit.schedule.program import Kernel, Program
 from graphjit.transforms.reverse import cotangents
@@ -28,9 +29,9 @@ from graphjit.transforms.reverse import cotangents
 LENGTHS = (0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 1000)
 
 
-def schedule(graph: Graph) -> tuple[Program, dict[str, LoopKernel]]:
-    program = pipeline.schedule(pipeline.optimize(graph))[1]
-    return program, pipeline.lower(program)
+def schedule(graph: Graph, limits: Limits | None = None) -> tuple[Program, dict[str, LoopKernel]]:
+    made = pipeline.compile_graph(graph, limits=limits)
+    return made.program, made.kernels
 
 
 def scan(make: Make, name: str, x: Node, axis: int, reverse: bool) -> Node:
@@ -227,44 +228,43 @@ def test_second_derivatives():
 # ------------------------------------------------------------------------------------- one long row in blocks
 
 
-def in_blocks(graph: Graph) -> bool:
+def in_blocks(graph: Graph, limits: Limits | None = None) -> bool:
     """Whether a running value is made from the totals of blocks."""
     return any(
         buffer.name.startswith(made.name + "o")
-        for made in schedule(graph)[1].values()
+        for made in schedule(graph, limits)[1].values()
         for buffer in made.locals
     )
 
 
-@pytest.fixture
-def short_blocks(monkeypatch: pytest.MonkeyPatch):
-    """Rows of a few hundred elements are cut; code made so is not kept."""
-    for name, value in {"SCAN_ROW": 2, "SCAN_BLOCK": 64, "WORTH_NS": 0}.items():
-        monkeypatch.setattr(parallel, name, value)
-    compilation._recent.clear()
+SHORT_BLOCKS = host_limits().changed(threads={"scan_row": 2, "scan_block": 64, "worth_ns": 0})
+"""Rows of a few hundred elements are cut."""
+
+
+@pytest.fixture(autouse=True)
+def restore_threads() -> Iterator[None]:
     before = pool.num_threads()
     yield
     pool.configure(before)
-    compilation._recent.clear()
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [np.dtype(t) for t in ("f8", "f4", "i8", "i4", "u1")])
 @pytest.mark.parametrize("n", [2, 64, 65, 127, 128, 200, 1000, 4097])
-def test_blocks_of_every_length(short_blocks, n, dtype, reverse):
+def test_blocks_of_every_length(n, dtype, reverse):
     for name in ("cumsum", "cumprod") if dtype.kind in "iu" else ("cumsum",):
         make = Make()
         x = make.b.input(Type(dtype, (n,)), "x")
         graph = Graph("g", [x], [make.b.mul(scan(make, name, make.b.add(x, x), 0, reverse), x)])
-        assert in_blocks(graph)
+        assert in_blocks(graph, SHORT_BLOCKS)
         values = [(np.random.default_rng(n).normal(size=n) * 50).astype(dtype)]
         wanted = interpret(graph, *values)[0]
         found = []
         for count in (1, 2, 3, 8):
             pool.configure(count)
-            found.append(run(graph, values)[0])
+            found.append(run(graph, values, SHORT_BLOCKS)[0])
             np.testing.assert_array_equal(found[0].view(np.uint8), found[-1].view(np.uint8))
-        for got in (found[0], NumbaExecutable(*schedule(graph), python=True).run(values)[0]):
+        for got in (found[0], NumbaExecutable(*schedule(graph, SHORT_BLOCKS), python=True).run(values)[0]):
             if dtype.kind == "f":
                 summed = np.abs(2 * values[0].astype("f8"))
                 size = (np.cumsum(summed[::-1])[::-1] if reverse else np.cumsum(summed)) * np.abs(values[0])
@@ -281,7 +281,7 @@ def test_a_long_running_sum_is_at_least_as_accurate_as_one_after_the_other(dtype
     assert error <= np.abs(np.cumsum(x) - exact).max()
 
 
-def test_blocks_with_infinities_and_nans(short_blocks):
+def test_blocks_with_infinities_and_nans():
     for bad in ([np.inf], [np.nan], [np.inf, -np.inf], [-0.0]):
         x = np.arange(1.0, 1001.0)
         x[300 : 300 + len(bad)] = bad
@@ -289,15 +289,16 @@ def test_blocks_with_infinities_and_nans(short_blocks):
         at = graph_of.input(1000)
         graph = Graph("g", [at], [scan(graph_of, "cumsum", at, 0, False)])
         with np.errstate(invalid="ignore"):
-            np.testing.assert_array_equal(run(graph, [x])[0], np.cumsum(x))
+            np.testing.assert_array_equal(run(graph, [x], SHORT_BLOCKS)[0], np.cumsum(x))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_blocks_keep_negative_zeros(short_blocks, dtype):
+def test_blocks_keep_negative_zeros(dtype):
     for n in (300, 320):
         x = np.full(n, -0.0, dtype)
         for argument in (x, np.concatenate([x, [1.0, -1.0], x]).astype(dtype)):
-            got, wanted = graphjit.jit(np.cumsum)(argument), np.cumsum(argument)
+            got = run(traced(np.cumsum, argument), [argument], SHORT_BLOCKS)[0]
+            wanted = np.cumsum(argument)
             np.testing.assert_array_equal(got, wanted)
             np.testing.assert_array_equal(np.signbit(got), np.signbit(wanted))
 
@@ -313,9 +314,10 @@ def test_blocks_keep_negative_zeros(short_blocks, dtype):
         lambda x: np.cumsum(x.reshape(4, -1), axis=1),
     ],
 )
-def test_what_is_and_is_not_cut_has_the_same_value(short_blocks, f):
+def test_what_is_and_is_not_cut_has_the_same_value(f):
     x = np.random.default_rng(0).normal(size=1000)
-    for got, wanted in zip(np.atleast_2d(graphjit.jit(f)(x)), np.atleast_2d(f(x)), strict=True):
+    results = run(traced(f, x), [x], SHORT_BLOCKS)
+    for got, wanted in zip(results, f(x) if len(results) > 1 else [f(x)], strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-9)
 
 
@@ -334,18 +336,18 @@ def test_only_light_sums_of_long_rows_are_cut():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_graphs_with_short_blocks(short_blocks, seed):
+def test_random_graphs_with_short_blocks(seed):
     pool.configure(3)
-    examine(random_graph(70_000 + seed, 25), seed)
+    examine(random_graph(70_000 + seed, 25), seed, SHORT_BLOCKS)
 
 
-def test_sums_beside_a_running_sum_are_taken_by_the_same_blocks(short_blocks):
+def test_sums_beside_a_running_sum_are_taken_by_the_same_blocks():
     x, w = np.random.default_rng(0).normal(size=(2, 1000))
-    f = graphjit.value_and_grad(lambda x, w: np.sum(np.cumsum(x) * w) + np.max(x))
+    graph = traced(graphjit.value_and_grad(lambda x, w: np.sum(np.cumsum(x) * w) + np.max(x)), x, w)
     found = []
     for count in (1, 2, 3, 8):
         pool.configure(count)
-        value, gradient = f(x, w)
+        value, gradient = run(graph, [x, w], SHORT_BLOCKS)
         found.append(value.tobytes() + gradient.tobytes())
     assert len(set(found)) == 1
     np.testing.assert_allclose(value, np.sum(np.cumsum(x) * w) + np.max(x), rtol=1e-11)

@@ -8,21 +8,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from compiled_harness import Make, examine, run, with_gradient
+from compiled_harness import Make, examine, executable, kernels, run, with_gradient
 from random_graphs import random_graph
 
 import graphjit
-from graphjit import compilation, pipeline
-from graphjit.backend.llvm.kernels import emit
+from graphjit import pipeline
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.numba.executable import NumbaExecutable
-from graphjit.dispatch import executable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.types import I64, Type
-from graphjit.loops import assemble, parallel
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.cost import kernel_cost
-from graphjit.loops.ir import For, LoopKernel, walk
+from graphjit.loops.ir import For, walk
 from graphjit.loops.printer import print_kernel
 
 DTYPES = [np.dtype(name) for name in ("f8", "f4", "i8", "i4", "u1")]
@@ -35,19 +33,12 @@ def restore_threads() -> Iterator[None]:
     pool.configure(before)
 
 
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every scatter is shared, every loop is worth a thread; code made so is not kept."""
-    monkeypatch.setattr(assemble, "ROW_BYTES", 1)
-    monkeypatch.setattr(assemble, "SHARED_BYTES", range(1 << 40))
-    monkeypatch.setattr(parallel, "WORTH_NS", 0)
-    compilation._recent.clear()
-    yield
-    compilation._recent.clear()
-
-
-def kernels(graph: Graph) -> list[LoopKernel]:
-    return list(pipeline.lower(pipeline.schedule(pipeline.optimize(graph))[1]).values())
+EVERYWHERE = host_limits().changed(
+    scatters={"row_bytes": 1, "least_bytes": 0, "most_bytes": 1 << 40}, threads={"worth_ns": 0}
+)
+"""Every scatter is shared, every loop is worth a thread."""
+ALONE = host_limits().changed(scatters={"max_tasks": 1})
+PAST_CACHES = {"streamed_bytes": 0, "last_cache": 0}
 
 
 def shared(graph: Graph) -> list[For]:
@@ -87,11 +78,13 @@ def values(graph: Graph, limits: tuple[int, ...], seed: int = 0) -> list[np.ndar
     return found
 
 
-def for_every_number_of_threads(graph: Graph, given: list[np.ndarray]) -> np.ndarray:
+def for_every_number_of_threads(
+    graph: Graph, given: list[np.ndarray], limits: Limits | None = None
+) -> np.ndarray:
     found = []
     for count in (1, 2, 3, 8):
         pool.configure(count)
-        found += [run(graph, given)[0] for _ in range(5)]
+        found += [run(graph, given, limits)[0] for _ in range(5)]
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].view(np.uint8), other.view(np.uint8))
     return found[0]
@@ -135,25 +128,24 @@ def test_rows_get_their_updates_in_order(rows, columns, count, dtype, adding):
         ((2, 1), (5,), (0,)),
     ],
 )
-def test_every_form_when_all_are_shared(everywhere, shape, positions, axes, adding):
+def test_every_form_when_all_are_shared(shape, positions, axes, adding):
     graph = scatter(shape, positions, np.dtype("f8"), axes, adding)
     given = values(graph, tuple(shape[a] for a in axes))
     want = interpret(graph, *given)[0]
-    np.testing.assert_array_equal(for_every_number_of_threads(graph, given), want)
-    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    np.testing.assert_array_equal(for_every_number_of_threads(graph, given, EVERYWHERE), want)
+    made = pipeline.compile_graph(graph, limits=EVERYWHERE)
     np.testing.assert_array_equal(
-        NumbaExecutable(program, pipeline.lower(program), python=True).run(given)[0], want
+        NumbaExecutable(made.program, made.kernels, python=True).run(given)[0], want
     )
 
 
 @pytest.mark.parametrize("chunk", range(3))
-def test_random_graphs_when_all_are_shared_and_streamed(everywhere, monkeypatch, chunk):
-    monkeypatch.setattr(emit, "STREAMED_BYTES", 0)
-    monkeypatch.setattr(emit, "LAST_CACHE", 0)
+def test_random_graphs_when_all_are_shared_and_streamed(chunk):
+    limits = EVERYWHERE.changed(traffic=PAST_CACHES)
     pool.configure(3)
     for seed in range(60_000 + chunk * 10, 60_000 + chunk * 10 + 10):
-        examine(random_graph(seed, 25), seed)
-        examine(with_gradient(random_graph(seed + 500, 20, differentiable=True)), seed + 500)
+        examine(random_graph(seed, 25), seed, limits)
+        examine(with_gradient(random_graph(seed + 500, 20, differentiable=True)), seed + 500, limits)
 
 
 def embedding(table, at, weights):
@@ -240,15 +232,14 @@ def test_few_narrow_or_very_many_updates_stay_with_one_thread():
     assert loop.extent == 8
 
 
-def test_a_shared_scatter_as_text_and_what_it_costs(monkeypatch):
+def test_a_shared_scatter_as_text_and_what_it_costs():
     graph = scatter((1000, 64), (1000,), np.dtype("f8"))
     (made,) = kernels(graph)
     text = print_kernel(made)
     assert "parallel task in 0..2:" in text
     assert " when t" in text
     cost = kernel_cost(made)
-    monkeypatch.setattr(assemble, "_owners", lambda *_: 1)
-    (alone,) = kernels(graph)
+    (alone,) = kernels(graph, ALONE)
     assert kernel_cost(alone).flops == cost.flops == 64_000
     assert kernel_cost(alone).nbytes == cost.nbytes
 
@@ -258,26 +249,20 @@ def test_a_shared_scatter_as_text_and_what_it_costs(monkeypatch):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shift", [0, 1, 8])
-def test_streamed_results_wherever_their_memory_begins(monkeypatch, dtype, shift):
-    monkeypatch.setattr(emit, "STREAMED_BYTES", 0)
-    monkeypatch.setattr(emit, "LAST_CACHE", 0)
-    compilation._recent.clear()
-    try:
-        for n in (1, 7, 64, 1000, 70_003):
-            given = np.arange(n).astype(dtype)
-            for tripled in (True, False):
-                make = Make()
-                x = make.b.input(Type(dtype, (n,)), "x")
-                value = make.b.mul(x, make.b.full(3, x.type)) if tripled else make.b.full(5, x.type)
-                graph = Graph("g", [x], [value])
-                assert n < 1000 or "nontemporal" in pipeline.compile_graph(graph).module.render()
-                room = np.zeros(n + shift, dtype)[shift:]
-                executable(graph).run([given], {0: room})
-                np.testing.assert_array_equal(
-                    room, given * dtype.type(3) if tripled else np.full(n, 5, dtype)
-                )
-    finally:
-        compilation._recent.clear()
+def test_streamed_results_wherever_their_memory_begins(dtype, shift):
+    limits = host_limits().changed(traffic=PAST_CACHES)
+    for n in (1, 7, 64, 1000, 70_003):
+        given = np.arange(n).astype(dtype)
+        for tripled in (True, False):
+            make = Make()
+            x = make.b.input(Type(dtype, (n,)), "x")
+            value = make.b.mul(x, make.b.full(3, x.type)) if tripled else make.b.full(5, x.type)
+            graph = Graph("g", [x], [value])
+            text = pipeline.compile_graph(graph, limits=limits).module.render()
+            assert n < 1000 or "nontemporal" in text
+            room = np.zeros(n + shift, dtype)[shift:]
+            executable(graph, limits).run([given], {0: room})
+            np.testing.assert_array_equal(room, given * dtype.type(3) if tripled else np.full(n, 5, dtype))
 
 
 def test_only_large_results_stream():

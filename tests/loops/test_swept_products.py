@@ -10,7 +10,6 @@ from threads_harness import same_bits
 
 import graphjit
 from graphjit import pipeline
-from graphjit.backend.llvm.kernels import emit
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
@@ -108,9 +107,8 @@ def test_wide_products_of_few_terms_are_loops(shape, fused):
     np.testing.assert_allclose(dv, u.T @ rest, rtol=1e-10, atol=1e-10)
 
 
-def test_what_the_next_product_reads_is_not_written_past_the_caches(monkeypatch):
-    monkeypatch.setattr(emit, "STREAMED_BYTES", 1000)
-    monkeypatch.setattr(emit, "LAST_CACHE", 1000)
+def test_what_the_next_product_reads_is_not_written_past_the_caches():
+    limits = host_limits().changed(traffic={"streamed_bytes": 1000, "last_cache": 1000})
     x, w, b, v = (np.random.default_rng(0).normal(size=shape) for shape in ((4000, 8), (8, 6), (6,), (6, 5)))
 
     def layer(x, w, b, v):
@@ -118,10 +116,11 @@ def test_what_the_next_product_reads_is_not_written_past_the_caches(monkeypatch)
         return h, h @ v
 
     graph = graphjit.jit(layer).dispatcher.staged(x, w, b, v).graph
-    made = pipeline.compile_graph(graph)
+    made = pipeline.compile_graph(graph, limits=limits)
     assert len(parts(made.program)) == 2
     assert "nontemporal" not in made.module.render()
-    alone = pipeline.compile_graph(graphjit.jit(lambda x: x + 1.0).dispatcher.staged(np.ones(2000)).graph)
+    graph = graphjit.jit(lambda x: x + 1.0).dispatcher.staged(np.ones(2000)).graph
+    alone = pipeline.compile_graph(graph, limits=limits)
     assert "nontemporal" in alone.module.render()
 
 

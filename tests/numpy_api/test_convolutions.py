@@ -15,11 +15,11 @@ from threads_harness import same_bits
 
 import graphjit
 from graphjit import pipeline
-from graphjit.backend.llvm.kernels import emit
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph
 from graphjit.ir.types import F64, Type
+from graphjit.limits import host_limits
 from graphjit.loops.cost import costs
 
 MODES = ("full", "same", "valid")
@@ -81,10 +81,10 @@ def test_only_terms_that_exist_are_added(function: Function, mode: str) -> None:
 
 
 @pytest.mark.parametrize("vector", [16, 32, 64])
-def test_shorter_vectors_and_results_cut_anywhere(monkeypatch: pytest.MonkeyPatch, vector: int) -> None:
+def test_shorter_vectors_and_results_cut_anywhere(vector: int) -> None:
     """Loops whose length changes with the result are cut by mask wherever they end, whatever a step takes."""
-    widest = emit.vector_bytes()
-    monkeypatch.setattr(emit, "vector_bytes", lambda: min(vector, widest))
+    widest = host_limits().vectors.vector_bytes
+    limits = host_limits().changed(vectors={"vector_bytes": min(vector, widest)})
     rng = np.random.default_rng(vector)
     for n, m, low, length in (
         (90, 70, 66, 95),
@@ -102,7 +102,7 @@ def test_shorter_vectors_and_results_cut_anywhere(monkeypatch: pytest.MonkeyPatc
         b = Builder()
         inputs = [b.input(Type(F64, (size,)), name) for size, name in ((n, "x"), (m, "w"))]
         graph = Graph("slides", inputs, [b.correlate(*inputs, low=low, length=length)])
-        (got,) = run(graph, [x, w])
+        (got,) = run(graph, [x, w], limits)
         np.testing.assert_allclose(got, interpret(graph, x, w)[0], rtol=1e-12, atol=1e-12)
 
 

@@ -16,6 +16,7 @@ import pytest
 from dtype_calls import ONE_ARRAY, TWO_ARRAYS, WITH_SCALAR
 from dtype_harness import DTYPES, SCALARS, SHAPES, call, difference, operand
 from numpy_harness import same
+from scipy import special
 
 import graphjit
 from graphjit.trace.recording.tracer import BOUND, FUNCTIONS, METHODS, UFUNCS
@@ -114,9 +115,9 @@ NOT_CALLED = set(
 
 def test_every_bound_function_is_called() -> None:
     text = "\n".join(NAMES)
-    bound = {f.__name__ for f in (*FUNCTIONS, *BOUND, *UFUNCS)} | {
-        name for name in METHODS if not name.startswith("_")
-    }
+    # ufuncs of scipy.special enter the table when another test of this process meets them
+    functions = [f for f in (*FUNCTIONS, *BOUND, *UFUNCS) if getattr(special, f.__name__, None) is not f]
+    bound = {f.__name__ for f in functions} | {name for name in METHODS if not name.startswith("_")}
     missing = [
         name for name in sorted(bound - NOT_CALLED) if f"{name}(" not in text and f".{name}" not in text
     ]

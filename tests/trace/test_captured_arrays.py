@@ -19,7 +19,7 @@ import pytest
 import graphjit
 from graphjit.backend.signature import ContentGuard
 from graphjit.errors import GraphjitError, TraceError
-from graphjit.trace.outside import lent
+from graphjit.trace.outside import captured_class
 
 EXPRESSIONS = """
 x * W ** 2
@@ -397,7 +397,7 @@ def test_a_child_of_fork_gets_plain_arrays_back():
     assert inside.wait(30)
     child = os.fork()
     if not child:
-        os._exit(0 if type(w) is np.ndarray and not lent._lent else 1)
+        os._exit(0 if type(w) is np.ndarray and not captured_class._lent else 1)
     _, status = os.waitpid(child, 0)
     done.set()
     thread.join()
@@ -409,13 +409,13 @@ def test_arrays_are_given_back_after_an_error():
     w = np.arange(3.0)
 
     def function(x):
-        assert type(w) is lent.Captured
+        assert type(w) is captured_class.Captured
         raise KeyError(w[0])
 
     with pytest.raises(KeyError):
         graphjit.jit(function)(1.0)
     assert type(w) is np.ndarray
-    assert not lent._lent
+    assert not captured_class._lent
 
 
 def test_other_threads_see_plain_arrays():
@@ -432,7 +432,7 @@ def test_other_threads_see_plain_arrays():
     def other():
         assert inside.wait(30)
         try:
-            assert type(w) is lent.Captured
+            assert type(w) is captured_class.Captured
             for name, make in {
                 "sum": lambda: w.sum(),
                 "operator": lambda: w * 2,
@@ -506,7 +506,7 @@ def test_two_threads_trace_with_the_same_array():
     for thread in threads:
         thread.join()
     assert type(w) is np.ndarray
-    assert not lent._lent
+    assert not captured_class._lent
     w[0] = 2.0
     barrier.reset()
     assert [compiled(1.0) for compiled in results] == [9.0, 18.0]

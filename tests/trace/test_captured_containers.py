@@ -17,7 +17,7 @@ import pytest
 
 import graphjit
 from graphjit.backend.signature import ForeignGuard
-from graphjit.trace.outside.guards import find_guards
+from graphjit.trace.outside.find_guards import find_guards
 
 
 def test_random_changes_of_containers_are_seen():

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import graphjit
-from graphjit.trace.outside import guards as guards_module
-from graphjit.trace.outside.guards import find_guards
+from graphjit.trace.outside import find_guards as guards_module
+from graphjit.trace.outside.find_guards import find_guards
 
 CASES = {}
 

@@ -329,3 +329,18 @@ def test_inputs_are_named_as_users_write_them() -> None:
     assert point.f is f
     graph = graphjit.grad(lambda x, y: x * y).dispatcher.staged(1.0, 2.0).graph
     assert [node.attrs["name"] for node in graph.inputs] == ["x", "y"]
+
+
+def test_dict_order_is_the_callers_in_every_kind_of_call():
+    f = graphjit.jit(lambda p, x: (x * p["w"] + 0 * p["b"], list(p)))
+    for keys in ("wba", "bwa", "awb", "abw"):
+        p = {k: np.full(3, float(ord(k))) for k in keys}
+        for _ in range(3):  # the first call goes through Python, the others through the native entry
+            value, names = f(p, np.ones(3))
+            assert value.tolist() == [ord("w")] * 3
+            assert names == list(keys)
+    gradient = graphjit.grad(lambda p: np.sum(p["z"] * 2 + p["a"]))
+    for _ in range(3):
+        found = gradient({"z": np.ones(2), "a": np.ones(2)})
+        assert list(found) == ["z", "a"]
+        assert found["z"].tolist() == [2, 2]

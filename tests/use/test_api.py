@@ -581,21 +581,6 @@ def test_a_compiled_function_called_by_a_traced_one_is_recorded_not_run():
     np.testing.assert_array_equal(outer(1.0), [10, 10, 10])
 
 
-def test_dict_order_is_the_callers_in_every_kind_of_call():
-    f = graphjit.jit(lambda p, x: (x * p["w"] + 0 * p["b"], list(p)))
-    for keys in ("wba", "bwa", "awb", "abw"):
-        p = {k: np.full(3, float(ord(k))) for k in keys}
-        for _ in range(3):  # the first call goes through Python, the others through the native entry
-            value, names = f(p, np.ones(3))
-            assert value.tolist() == [ord("w")] * 3
-            assert names == list(keys)
-    gradient = graphjit.grad(lambda p: np.sum(p["z"] * 2 + p["a"]))
-    for _ in range(3):
-        found = gradient({"z": np.ones(2), "a": np.ones(2)})
-        assert list(found) == ["z", "a"]
-        assert found["z"].tolist() == [2, 2]
-
-
 def test_a_python_integer_that_does_not_fit_is_an_error():
     f = graphjit.jit(lambda a, k: a * k)
     small = np.ones(3, np.int8)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +22,13 @@ from typer.testing import CliRunner
 
 import graphjit
 from benchmarks import command, limits, memory, results, suite
+from benchmarks.__main__ import app as benchmarks_app
 from benchmarks.agreement import disagreement, largest_difference
 from benchmarks.contest import contest, limited
 from benchmarks.native import Recycled
 from benchmarks.peers import PEERS, available
 from benchmarks.peers.base import Prepared
-from benchmarks.reporting import compare, plot, targets
+from benchmarks.reporting import compare, page, plot, targets
 from benchmarks.timing import Contestant, race
 from benchmarks.workload import DIRECTIONAL, Namespace, Workload, label
 from benchmarks.workloads import _FAMILIES, WORKLOADS
@@ -43,7 +46,7 @@ OURS = available(["graphjit"])[0]["graphjit"]
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["bench", *arguments])
+    done = CliRunner().invoke(benchmarks_app, list(arguments))
     assert done.exit_code == code, done.output
     return done.stdout if code == 0 else done.stderr
 
@@ -347,10 +350,41 @@ def test_mistakes_are_one_line() -> None:
         assert text.count("\n") == 1
 
 
+def test_graphjit_bench_becomes_the_benchmarks_of_the_checkout(
+    tmp_path: Path, record_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, from any directory, even one with another folder of that name."""
+    other = tmp_path / "benchmarks"
+    other.mkdir()
+    (other / "__main__.py").write_text("raise SystemExit('the wrong benchmarks')")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "graphjit", "bench"]
+
+    def started(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    quick = ("--quick", "--filter", "vector8", "--peers", "graphjit,numpy", "--no-first-call")
+    done = started(*quick, "--compare", str(record_file), "--json", "new.json")
+    assert done.returncode == 0, done.stderr
+    assert "1 rows in both" in done.stdout
+    assert results.load(tmp_path / "new.json").rows[0].workload == "vector8"
+    told = started("--help").stdout
+    assert "Usage: python -m benchmarks" in told
+    assert all(option in told for option in ("--quick", "--compare", "--report", "--no-first-call"))
+    wrong = started("--filter", "nosuch")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: no workload has 'nosuch' in its name")
+
+
 def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench.graphjit, "__file__", str(tmp_path / "site" / "graphjit" / "__init__.py"))
-    assert "part of a source checkout" in run("--list", code=2)
+    for arguments in (["--list"], ["--help"], ["--quick", "--peers", "jax"]):
+        done = CliRunner().invoke(app, ["bench", *arguments])
+        assert done.exit_code == 2
+        assert "part of a source checkout" in done.stderr
+    monkeypatch.chdir(ROOT)
+    assert bench.checkout() == ROOT
 
 
 def test_threads_run_in_a_process_of_their_own() -> None:
@@ -419,3 +453,59 @@ def test_pictures(tmp_path: Path) -> None:
     written = plot.draw(record, tmp_path / "pictures")
     assert [path.name for path in written] == ["bars_float64.png", "scaling_float64.png"]
     assert all(path.stat().st_size > 1000 for path in written)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_page_of_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    slow = measured("vector8", graphjit=2e-6, jax=1e-6, numpy=4e-6)
+    slow.refused["autograd"] = "ValueError: a|b_c [d]"
+    slow.first_calls = {"graphjit": [0.01], "jax": [0.04]}
+    record = made_up(measured("matmul_8", graphjit=1e-6, jax=4e-6, torch=2e-6, native=1.5e-6), slow)
+    record.machine.update(processor="Made Up", cores=2, busy=0.25, versions={"numpy": "1"})
+    record.options.update(quick=True, peers=["jax", "torch"], filter="", json="run.json")
+    record.missing["pytensor"] = "No module named 'pytensor'"
+    written = page.write(record, tmp_path / "docs")
+    assert [path.relative_to(tmp_path).as_posix() for path in written] == [
+        "docs/results.md",
+        "docs/_static/results.svg",
+    ]
+    lines = written[0].read_text().splitlines()
+    table = {cells(line)[0]: cells(line)[1:] for line in lines if line.startswith("|")}
+    assert table["processor"] == ["Made Up"]
+    assert table["options"] == ["quick yes, peers jax torch"]
+    assert table["used by others when the run began"] == ["25%"]
+    assert "**Others used this machine during the run: no figure below can be trusted.**" in lines
+    assert table["without pytensor"] == ["No module named 'pytensor'"]
+    # ratios of 1/2 to torch and 2 to jax
+    assert table["best peer"] == ["2", "1", "1"]
+    assert table["jax"] == ["2", "0.707", "1"]
+    assert table["torch"] == ["1", "0.5", "0"]
+    assert table["first call, jax"] == ["1", "0.25", "0"]
+    head = [cell for cell in table["workload"] if cell]
+    assert head == [
+        *("what", "graphjit", "spread", "best peer", "to numpy", "to jax", "to torch", "to native"),
+        *("of limit", "first call", "first call to jax"),
+    ]
+    row = dict(zip(head, table["matmul\\_8"], strict=True))
+    assert [row[name] for name in ("graphjit", "spread", "best peer", "to torch", "to native")] == [
+        *("1 us", "0%", "torch", "0.5", "0.667"),
+    ]
+    assert "- vector8, autograd: ValueError: a\\|b\\_c \\[d\\]" in lines
+    assert "(_static/results.svg)" in written[0].read_text()
+    picture = written[1].read_text()
+    assert picture.startswith("<?xml")
+    assert "hand-written C" in picture
+    page.write(record, tmp_path / "again")
+    assert (tmp_path / "again" / page.PICTURE).read_text() == picture
+
+
+def test_report_of_a_saved_run(record_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(command, "DOCS", tmp_path / "docs")
+    assert "results.md" in run("--report", str(record_file))
+    assert "vector8" in (tmp_path / "docs" / "results.md").read_text()
+    assert "--report: " in run("--report", str(tmp_path / "nosuch.json"), code=2)

@@ -19,6 +19,7 @@ from graphjit.config import SETTINGS
 from graphjit.interpret import interpret
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.parser import parse_graph
+from graphjit.machine import machine
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """\
@@ -115,6 +116,8 @@ def refused(*args: str) -> str:
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in ("llvm", "asm")])
 def test_golden_stages(model, stage, golden):
+    if stage in ("program", "loops") and machine().vector_bytes != 64:
+        pytest.skip("lanes and estimates in the files are those of 64-byte vectors")
     text = run("inspect", model + "softmax_loss", "--grad", "--stage", stage)
     golden(f"softmax_loss.{stage}.txt", text + "\n")
 

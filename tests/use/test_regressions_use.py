@@ -19,7 +19,7 @@ import graphjit
 from graphjit import compilation, pipeline
 from graphjit.backend.llvm.entry import callable as entry
 from graphjit.errors import TraceError
-from graphjit.trace.outside.guards import find_guards
+from graphjit.trace.outside.find_guards import find_guards
 
 X = np.arange(1.0, 5.0)
 SCALE = 2.0

@@ -15,18 +15,19 @@ from functools import partial
 import numpy as np
 
 from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
-from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel, loaded, parameters
+from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel
 from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.kernels.scalar import kind
-from graphjit.backend.llvm.products.direct import Matrices, call_direct, emit_direct, plan
+from graphjit.backend.llvm.products.direct import call_direct, emit_direct
 from graphjit.backend.llvm.products.packed import declare_tiles
+from graphjit.backend.llvm.products.plan import Matrices, plan
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.ir.buffers import Buffer
 from graphjit.limits import Limits
 from graphjit.loops.cost import nanoseconds
-from graphjit.loops.ir import LoopKernel
+from graphjit.loops.ir import LoopKernel, parameters
 from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product, Program, Step
@@ -41,22 +42,19 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     fn.driver = True
     arena = _take_arena(module, fn, program.arena)
     known: dict[Hashable, str] = {}  # equal kernels are compiled once
-    last = _last_reads(program, kernels)
     bases = Bases(fn, program, arena)
     looks = _Looks(fn, program, kernels)
-    for i, step in enumerate(program.steps):
+    for step in program.steps:
         looks.before(step)
         if isinstance(step, Product):
             _product(fn, program, step, bases, known)
         elif kernels[step.name].body:
             kernel = kernels[step.name]
-            given = parameters(kernel)
-            later = {buffer for buffer in given if last.get(buffer, i) > i}
-            key = signature(kernel), tuple(buffer in later for buffer in given)
+            key = signature(kernel)
             if key not in known:
                 known[key] = kernel.name
-                emit_kernel(module, kernel, kernel.name, later)
-            pointers = [bases[buffer] for buffer in given]
+                emit_kernel(module, kernel, kernel.name)
+            pointers = [bases[buffer] for buffer in parameters(kernel)]
             fn.do(
                 f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})"
             )
@@ -110,19 +108,6 @@ class _Looks:
             self.fn.start(end)
 
 
-def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buffer, int]:
-    """The position of the last step that reads each buffer."""
-    found: dict[Buffer, int] = {}
-    for i, step in enumerate(program.steps):
-        read = (
-            [program.buffers[storage(arg)] for arg in step.node.args]
-            if isinstance(step, Product)
-            else loaded(kernels[step.name].body)
-        )
-        found.update((buffer, i) for buffer in read)
-    return found
-
-
 def _take_arena(module: Module, fn: Function, size: int) -> str:
     if size == 0:
         return "null"
@@ -173,6 +158,7 @@ def _product(fn: Function, program: Program, step: Product, bases: Bases, known:
     direct = plan(
         Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]),
         host_tile(short),
+        fn.module.limits,
     )
     if direct is not None:
         w = Writer.within(fn)

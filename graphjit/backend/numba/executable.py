@@ -17,8 +17,8 @@ from graphjit.backend.donation import allocate
 from graphjit.backend.failures import exception
 from graphjit.backend.numba import runtime
 from graphjit.backend.numba.emit import parameters, print_program
+from graphjit.loops.estimate import estimate
 from graphjit.loops.ir import For
-from graphjit.loops.parallel import estimate
 
 if TYPE_CHECKING:
     from graphjit.loops.ir import LoopKernel

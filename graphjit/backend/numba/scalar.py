@@ -14,6 +14,7 @@ import numpy as np
 
 from graphjit.backend.numba.runtime import FUNCTIONS
 from graphjit.errors import IRError
+from graphjit.ir.scalars import SCALARS
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"} | {
     "eq": "==",
@@ -26,49 +27,6 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", 
 COMPARE = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "isnan", "signbit"))
 LOGICAL = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and", "fmax": "or", "fmin": "and"}
 """Arithmetic on bools."""
-UFUNCS = frozenset(
-    (
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "sin",
-        "cos",
-        "tan",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arctan2",
-        "sinh",
-        "cosh",
-        "tanh",
-        "arcsinh",
-        "arccosh",
-        "arctanh",
-        "cbrt",
-        "hypot",
-        "fmod",
-        "logaddexp",
-        "floor",
-        "ceil",
-        "trunc",
-        "rint",
-        "sqrt",
-        "copysign",
-        "maximum",
-        "minimum",
-        "fmax",
-        "fmin",
-        "isnan",
-        "signbit",
-    )
-)
-SPECIAL = frozenset(
-    ("bell", "half_bell", "erf", "erfc", "erfcx", "log_expit", "lgamma", "digamma", "trigamma")
-)
 COMBINE = {"max": "maximum", "min": "minimum"}
 UNSIGNED = {
     "floor_divide": "unsigned_divide",
@@ -119,7 +77,7 @@ def failing(op: str, dtype: np.dtype, args: Sequence[str]) -> str:
 def functions_of(op: str, operand: np.dtype) -> tuple[str, ...]:
     """Runtime functions that an operation calls."""
     if operand.kind == "f":
-        return (op,) if op in SPECIAL else ()
+        return (op,) if SCALARS[op].numba == "runtime" else ()
     name = UNSIGNED.get(op, op) if operand.kind == "u" else op
     name = {"shl": "shift_left", "shr": "shift_right", "pow": "int_power"}.get(name, name)
     return (name,) if name in FUNCTIONS else ()
@@ -127,7 +85,7 @@ def functions_of(op: str, operand: np.dtype) -> tuple[str, ...]:
 
 def _typed(text: str, op: str, dtype: np.dtype) -> str:
     """Numba computes narrow integers in 64 bits and the special functions in double precision."""
-    plain = (dtype.kind == "f" and op not in SPECIAL) or dtype == np.int64
+    plain = (dtype.kind == "f" and SCALARS[op].numba != "runtime") or dtype == np.int64
     return text if plain else f"np.{dtype.name}({text})"
 
 
@@ -150,9 +108,9 @@ def _floating(op: str, args: Sequence[str]) -> str:
         return f"np.abs({args[0]})"
     if op == "pow":
         return f"{args[0]} ** {args[1]}"  # np.power takes roots of -inf by another route and gives NaN
-    if op in UFUNCS:
+    if SCALARS[op].numba == "ufunc":
         return f"np.{op}({', '.join(args)})"
-    if op in SPECIAL:
+    if SCALARS[op].numba == "runtime":
         return f"{op}({', '.join(args)})"
     raise IRError(f"no floating-point operation {op}")
 

@@ -1,6 +1,4 @@
-"""Rewrite rules by family; `ALL` is every rule that `simplify` applies, in the order in which they are
-tried.
-"""
+"""Rewrite rules, one file per family; `ALL` holds them in the order in which `simplify` tries them."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _mul_second_quotient(b: Builder, node: Node) -> Node | None:
     for factor, second in (node.args, node.args[::-1]):
         if second.op.name == "div":
             first, y = second.args
-            shared = b.known("div", factor, y) if first.op.name == "div" and first.args[1] is y else None
+            shared = b.existing("div", factor, y) if first.op.name == "div" and first.args[1] is y else None
             if shared is not None:
                 return b.mul(shared, first)
     return None

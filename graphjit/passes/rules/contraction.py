@@ -1,4 +1,4 @@
-"""Rules that put transposes into the dimension numbers of contractions, where they cost nothing."""
+"""Rules on contractions: a transpose beside one becomes part of its choice of axes, which costs nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Rules on gathers and scatters at positions that are known: they become slices, which are views, and lose
-their run-time check.
-"""
+"""Rules on gathers and scatters at known positions: they become slices, which are views and need no check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on selections, comparisons, logic and conversions."""
+"""Rules on selections, comparisons, logic and conversions of dtype."""
 
 from __future__ import annotations
 

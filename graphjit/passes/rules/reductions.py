@@ -1,4 +1,4 @@
-"""Rules on reductions."""
+"""Rules on sums, products, extrema and truth over axes: of broadcasts, of reshapes, one inside another."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""What a rewrite rule is.
+"""What a rewrite rule is: a name, the ops at which it is tried, what it makes of a node, how exact that is.
 
-Job: the record, with a name for dumps and tests.
-Invariant: ``apply`` either returns a node of the same type that computes the same value within ``bound``, or
-None.
+Invariant: ``apply`` returns a node of the same type that computes the same value within ``bound``, or None.
 """
 
 from __future__ import annotations
@@ -20,14 +18,14 @@ class Rule:
     """One named rewrite.
 
     Attributes:
-        name: unique, for dumps, tests and `disable`. ops: names of the ops at whose nodes the rule is tried.
-        apply: ``(b, node) -> Node | None``. doc: pattern and replacement, ``f(g(x)) -> h(x)``, and why it
-        helps. bound: empty for a rule that keeps every value bit for bit (the sign and payload of NaN apart);
-        else how far the
-            value may move.
-        consumes: names of argument ops that the rewrite replaces: it fires only when such an argument has no
-        other reader, so that it
-            never leaves two computations where there was one.
+        name: unique, for dumps and tests.
+        ops: names of the ops at whose nodes the rule is tried.
+        apply: ``(b, node) -> Node | None``.
+        doc: pattern and replacement, ``f(g(x)) -> h(x)``, and why it helps.
+        bound: how far the value may move; empty for a rule that keeps every value bit for bit (the sign and
+            payload of NaN apart).
+        consumes: names of argument ops that the rewrite replaces. It fires only when such an argument has no
+            other reader, so that it never leaves two computations where there was one.
         kinds: lowering kinds at whose nodes the rule is tried as well.
     """
 

@@ -1,7 +1,8 @@
-"""Rules that move views where they cost least.
+"""Rules that move broadcasts, slices and other views to where they cost least.
 
 Broadcasts move outward (towards the results): what is computed before a broadcast is computed on fewer
-elements. Slices move inward. Every rule here only renames elements, so all are exact.
+elements. Slices move inward: what is cut away is not computed. Every rule here only renames elements, so all
+are exact.
 """
 
 from __future__ import annotations
@@ -146,37 +147,43 @@ def _slice_embed(b: Builder, node: Node) -> Node | None:
     if inner.op.name != "embed" or node.type.size == 0:
         return None
     x = inner.args[0]
-    attrs: Any = node.attrs
-    inner_attrs: Any = inner.attrs
-    if (
-        attrs["starts"] == inner_attrs["starts"]
-        and attrs["steps"] == inner_attrs["steps"]
-        and node.shape == x.shape
-    ):
+    cut: Any = node.attrs
+    placed: Any = inner.attrs
+    if (cut["starts"], cut["steps"], node.shape) == (placed["starts"], placed["steps"], x.shape):
         return x
-    starts, limits, steps = [], [], []
-    rows = zip(
-        attrs["starts"],
-        attrs["steps"],
-        node.shape,
-        inner_attrs["starts"],
-        inner_attrs["steps"],
-        x.shape,
-        strict=True,
+    axes = list(
+        zip(cut["starts"], cut["steps"], node.shape, placed["starts"], placed["steps"], x.shape, strict=True)
     )
-    inside = True
-    for start, step, length, at, spacing, n in rows:
-        last, end = start + (length - 1) * step, at + (n - 1) * spacing
-        if last < at or start > end or n == 0:
-            return b.full(0, node.type)
-        inside = inside and at <= start and last <= end and (spacing == 1 or length == 1)
-        offset = start - at
-        if spacing != 1 and offset % spacing:
-            inside = False
-        starts.append(offset // spacing)
-        limits.append(offset // spacing + (length - 1) * step + 1)
-        steps.append(step)
-    return b.slice(x, starts=tuple(starts), limits=tuple(limits), steps=tuple(steps)) if inside else None
+    if any(map(_misses, axes)):
+        return b.full(0, node.type)
+    ranges = [_range_inside(axis) for axis in axes]
+    if None in ranges:
+        return None
+    starts, limits, steps = zip(*ranges, strict=True)
+    return b.slice(x, starts=starts, limits=limits, steps=steps)
+
+
+CutAxis = tuple[int, int, int, int, int, int]
+"""One axis of a slice of embedded values: start, step and length of the slice; where the values begin, how
+far they lie apart, and how many there are.
+"""
+
+
+def _misses(axis: CutAxis) -> bool:
+    """Whether the slice lies before or behind all embedded values."""
+    start, step, length, at, spacing, n = axis
+    return start + (length - 1) * step < at or start > at + (n - 1) * spacing or n == 0
+
+
+def _range_inside(axis: CutAxis) -> tuple[int, int, int] | None:
+    """Start, limit and step among the embedded values themselves; None where the slice takes zeros too."""
+    start, step, length, at, spacing, n = axis
+    last, end = start + (length - 1) * step, at + (n - 1) * spacing
+    offset = start - at
+    inside = at <= start and last <= end and (spacing == 1 or length == 1)
+    if not inside or offset % spacing:
+        return None
+    return offset // spacing, offset // spacing + (length - 1) * step + 1, step
 
 
 def _embed_embed(b: Builder, node: Node) -> Node | None:

@@ -1,8 +1,8 @@
-"""Writing at an index, on nodes: the new value of an array after ``x[key] = value``.
+"""Which nodes an assignment makes: the new value of an array after ``x[key] = value``, ``x[mask] = value`` or
+``np.add.at``.
 
-Job: the counterpart of ``indexing.read``.
-Input: the old node, a `Plan` of the key (or a mask), the value's node. Output: the node of the whole array
-afterwards.
+Input: the old node, a `Plan` of the key (or a mask), the value. Output: the node of the whole array
+afterwards. Its counterpart is `indexing.read`.
 Invariants: nothing is mutated; a box along one axis is a concatenation, another box an `embed` under a mask,
 integer arrays one `scatter_set`; the value is converted to the array's dtype as NumPy does (unsafe casting)
 and broadcast to the indexed part.
@@ -62,7 +62,7 @@ def write(trace: Trace, x: Node, p: Plan, value: Any) -> Node:
 
 
 def _for_scatter(trace: Trace, part: Node, p: Plan, kept: list[int]) -> Node:
-    """A value in the shape of the indexed part with the index axes in front."""
+    """A value to be scattered: in the shape of the indexed part, with the index axes in front."""
     rest = tuple(p.counts[i] for i in kept if i not in p.axes)
     moved = (*rest[: p.lead], *p.index_shape, *rest[p.lead :])
     order = placed(p, len(moved))
@@ -88,9 +88,9 @@ def _write_box(trace: Trace, x: Node, p: Plan, part: Node) -> Node:
         if stop < size:
             pieces.append(sliced(trace, x, axis, stop, size))
         return trace.emit("concatenate", *pieces, axis=axis)
-    place: dict[str, Any] = {"shape": x.shape, "starts": tuple(p.starts), "steps": tuple(p.steps)}
-    mask = trace.emit("embed", full(trace, True, BOOL, part.shape), **place)
-    return trace.emit("select", mask, trace.emit("embed", part, **place), x)
+    position: dict[str, Any] = {"shape": x.shape, "starts": tuple(p.starts), "steps": tuple(p.steps)}
+    mask = trace.emit("embed", full(trace, True, BOOL, part.shape), **position)
+    return trace.emit("select", mask, trace.emit("embed", part, **position), x)
 
 
 def write_mask(trace: Trace, x: Node, mask: Node, value: Any) -> Node:

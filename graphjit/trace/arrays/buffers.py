@@ -1,24 +1,24 @@
-"""Arrays that are written while tracing: ``x[i] = v``, ``x += y``, ``out=``, np.zeros / np.empty filled
-element by element.
+"""Traced arrays that can be written: which object stands for an array once it is assigned to, and what is
+computed at once because its values are known.
 
-Job: give traced values NumPy's meaning of assignment: a view sees the writes of its base and writes through
-to it.
-Input: tracers, keys, values.  Output: `Stored` tracers, whose node is always the present value.
+Job: NumPy's meaning of assignment: a view sees the writes of its base and writes through to it.
+Input: tracers, and ndarrays that the traced function makes (np.zeros, np.array). Output: `Stored` tracers,
+whose node is always the present value.
 
-A `Stored` tracer keeps a storage in place of its node:
+A `Stored` tracer keeps a storage in place of its node: `Owned` (see `storage`) where it has elements of its
+own, `Lens` where it is a view. A plain tracer that is written becomes `Stored` in place, so every name for it
+sees the write.
 
-* `Owned`: an array of its own. While everything in it is known it is a real ndarray (and can serve as a
-  static index, a size or a mask); the
-  first traced write turns it into nodes. Writes of single elements or rows are collected and joined at the
-  next read of the whole, so a loop that fills a buffer costs one node per write, and reading back what was
-  just written costs none.
-* `Lens`: a view of another tracer: an index, or any function that NumPy makes a view with (``sharing``).
+While all its values are known, a stored tracer behaves like the ndarray that it is: a call is computed at
+once as long as its arguments are known too, and recorded as soon as something traced, or an array from
+outside, takes part.
 
-A plain tracer that is written becomes `Stored` in place, so every name for it sees the write.
+Example: ``x = np.zeros(3)`` is `Stored` with known values; ``x[0] = 2.0`` is done at once and ``if x[0] > 1``
+has an answer; ``x[1] = a`` with a traced ``a`` makes nodes of it, for which no answer exists.
 
 Invariants: no array of the caller is written while tracing (``results`` makes a changed argument an output,
-which the call writes); known arrays enter the graph by value when they are read; computation on known arrays
-alone happens at once, but never with arrays from outside, which can change between calls.
+which the call writes); known arrays enter the graph by value when they are read; nothing is computed at once
+with arrays from outside, which can change between calls.
 """
 
 from __future__ import annotations
@@ -31,170 +31,86 @@ import numpy as np
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
-from graphjit.trace.arrays.assignment import fitted, write, write_mask
-from graphjit.trace.arrays.indexing import Plan, plan, read
-from graphjit.trace.arrays.layout import copied, in_memory_of, model
-from graphjit.trace.numpy.arguments import as_bool, node_of, static_array, tracing, wrap, wrap_array
-from graphjit.trace.numpy.shapes import sliced
+from graphjit.trace.arrays.assignment import write
+from graphjit.trace.arrays.indexing import Plan, read
+from graphjit.trace.arrays.layout import in_order, model
+from graphjit.trace.arrays.storage import Owned, constant
+from graphjit.trace.numpy.arguments import static_array, tracing, wrap
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import from_outside
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import METHODS, Array, Outside, Trace, Tracer, any_tracer, check_dtype
+from graphjit.trace.recording.tables import FUNCTIONS, METHODS, SHARING_FUNCTIONS, SHARING_METHODS
+from graphjit.trace.recording.tracer import Array, Outside, Trace, Tracer
 
 _NODE: Any = Tracer.__dict__["_node"]
 _TRACE: Any = Tracer.__dict__["_trace"]
 _MODEL: Any = Tracer.__dict__["_model"]
+
+# ----------------------------------------------------------------------------------------------- known values
 
 
 class Unknown(Exception):
     """Control flow of this package: an argument is traced, or an array from outside that may change."""
 
 
-def constant(trace: Trace, array: np.ndarray) -> Node:
-    """A known array by value; one number everywhere becomes a broadcast."""
-    check_dtype(array.dtype)
-    if array.size > 1:
-        text = array.tobytes()
-        if text == text[: array.itemsize] * array.size:
-            return trace.builder.full(array.reshape(-1)[0], Type(array.dtype, array.shape))
-    return trace.builder.const(array, array.dtype)
+def known_values(value: Any) -> Any:
+    """Arguments with stored tracers replaced by their arrays.
 
-
-# --------------------------------------------------------------------------------------------------- storages
-
-
-class Owned:
-    """An array of its own: known values, or a node with collected writes."""
-
-    __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type")
-
-    def __init__(
-        self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = ""
-    ) -> None:
-        self.type = type
-        self.array = array
-        self.trace = trace
-        self.base = node
-        self.cells: dict[int, Node] = {}
-        self.grain = 0  # leading axes that address one cell
-        self.shared = (
-            shared  # the function that made it, where NumPy would have returned a view that we do not follow
-        )
-        self.model: np.ndarray | None = None
-        self.token: object = node if node is not None else self
-
-    def known(self) -> np.ndarray | None:
-        """The values, while they are known."""
-        return self.array
-
-    def layout(self) -> np.ndarray:
-        """The model; the known values are their own."""
-        if self.array is not None:
-            return self.array
-        if self.model is None:
-            self.model = np.empty(self.type.shape, bool)
-        return self.model
-
-    def node(self) -> Node:
-        """The present value."""
-        if self.array is not None:
-            return constant(tracing(), self.array)
-        assert self.base is not None
-        if self.cells:
-            self._join()
-        return self.base
-
-    def _become_traced(self, trace: Trace) -> None:
-        if self.array is not None:
-            self.base = constant(trace, self.array)
-            self.model = copied(self.array, "K")
-            self.array, self.trace = None, trace
-
-    def replace(self, node: Node) -> None:
-        """A new value of the whole."""
-        if self.array is not None:
-            self.model = copied(self.array, "K")
-            self.array = None
-        self.trace, self.base = tracing(), node
-        self.cells, self.token = {}, object()
-
-    def address(self, p: Plan) -> tuple[int, int] | None:
-        """(grain, number) of the one cell that a key names, or None."""
-        grain = len(p.dropped)
-        if (
-            not p.basic
-            or not grain
-            or p.flipped
-            or p.dropped != set(range(grain))
-            or p.final != p.shape[grain:]
+    Raises:
+        Unknown: something in there is traced, or an array from outside.
+    """
+    if isinstance(value, Stored):
+        known = value.known()
+        if known is None:
+            raise Unknown
+        return known
+    if isinstance(value, Tracer):
+        raise Unknown
+    if isinstance(value, np.ndarray):
+        if static_array(value) is None:
+            raise Unknown
+        return value
+    if isinstance(value, list | tuple):
+        if type(value) in (list, tuple) and any(
+            isinstance(item, Tracer | np.ndarray | list | tuple | slice) for item in value
         ):
-            return None
-        if any(count != size for count, size in zip(p.counts[grain:], p.shape[grain:], strict=True)):
-            return None
-        return grain, self._number(p, grain)
+            return type(value)(known_values(item) for item in value)
+        return value
+    if isinstance(value, dict):
+        return {key: known_values(item) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(known_values(value.start), known_values(value.stop), known_values(value.step))
+    return value
 
-    def _number(self, p: Plan, grain: int) -> int:
-        number = 0
-        for start, size in zip(p.starts[:grain], p.shape[:grain], strict=True):
-            number = number * size + start
-        return number
 
-    def write(self, trace: Trace, p: Plan, value: Any) -> None:
-        """Assign to a part."""
-        self._become_traced(trace)
-        place = self.address(p)
-        if place is None:
-            self.replace(write(trace, self.node(), p, value))
-            return
-        grain, number = place
-        if self.cells and grain != self.grain:
-            self._join()
-        self.grain = grain
-        self.cells[number] = fitted(trace, value, self.type.dtype, self.type.shape[grain:])
-        self.token = object()
+def local(value: Any, shared: str = "") -> Any:
+    """Arrays computed from known ones, as stored tracers again (outside of a trace: as they are)."""
+    if active_trace() is None:
+        return value
+    if type(value) is np.ndarray and value.dtype != object:
+        return from_storage(Owned(Type(value.dtype, value.shape), value, None, None, shared))
+    if type(value) in (tuple, list):
+        return type(value)(local(item, shared) for item in value)
+    return value
 
-    def read(self, trace: Trace, p: Plan) -> Node:
-        """A part, without joining collected writes where one cell or none of them is touched."""
-        grain = self.grain
-        if self.cells and p.basic and p.dropped.issuperset(range(grain)):
-            cell = self.cells.get(self._number(p, grain))
-            assert self.base is not None
-            if cell is None:
-                return read(trace, self.base, p)
-            inner = Plan(
-                starts=p.starts[grain:],
-                counts=p.counts[grain:],
-                steps=p.steps[grain:],
-                flipped=[axis - grain for axis in p.flipped],
-                shape=p.shape[grain:],
-                final=p.final,
-            )
-            return read(trace, cell, inner)
-        return read(trace, self.node(), p)
 
-    def _join(self) -> None:
-        """One concatenation of written cells and untouched runs."""
-        trace, base = tracing(), self.base
-        assert base is not None
-        shape, inner = self.type.shape, self.type.shape[self.grain :]
-        total = 1
-        for size in shape[: self.grain]:
-            total *= size
-        flat = trace.emit("reshape", base, shape=(total, *inner))
-        pieces, reached = [], 0
-        for number in sorted(self.cells):
-            if number > reached:
-                pieces.append(sliced(trace, flat, 0, reached, number))
-            pieces.append(trace.emit("reshape", self.cells[number], shape=(1, *inner)))
-            reached = number + 1
-        if reached < total:
-            pieces.append(sliced(trace, flat, 0, reached, total))
-        self.base = trace.emit("reshape", trace.emit("concatenate", *pieces, axis=0), shape=shape)
-        self.cells = {}
+def _unshared(result: Any, operands: Any, name: str) -> Any:
+    """Results that share memory with an operand are copies which refuse to be written."""
+    arrays = [a for a in (operands if isinstance(operands, tuple) else ()) if isinstance(a, np.ndarray)]
+    parts = result if isinstance(result, tuple | list) else [result]
+    if any(isinstance(part, np.ndarray) and np.may_share_memory(part, a) for part in parts for a in arrays):
+        copies = [np.array(part) for part in parts]
+        return local(type(result)(copies) if isinstance(result, tuple | list) else copies[0], shared=name)
+    return local(result)
+
+
+# ------------------------------------------------------------------------------------------ views and tracers
 
 
 class Lens:
-    """A view of another tracer."""
+    """The storage of a view of another traced array: the base, how the view is read from it, and how the base
+    looks after a write to the view.
+    """
 
     __slots__ = ("base", "inverse", "of_array", "of_node", "plan", "seen", "type", "value")
 
@@ -253,10 +169,10 @@ class Lens:
         if self.plan is None:
             assert self.of_node is not None
             return self.of_node(trace, self.base._node)
-        held = storage(self.base) if isinstance(self.base, Stored) else None
+        storage = storage_of(self.base) if isinstance(self.base, Stored) else None
         return (
-            held.read(trace, self.plan)
-            if isinstance(held, Owned)
+            storage.read(trace, self.plan)
+            if isinstance(storage, Owned)
             else read(trace, self.base._node, self.plan)
         )
 
@@ -264,10 +180,10 @@ class Lens:
         """Write through."""
         trace = tracing()
         if self.plan is not None:
-            stored(self.base).write(trace, self.plan, wrap(trace, node))
+            writable_storage(self.base).write(trace, self.plan, wrap(trace, node))
         else:
             assert self.inverse is not None
-            base = stored(self.base)
+            base = writable_storage(self.base)
             base.replace(self.inverse(trace, base.node(), node))
 
     def write(self, trace: Trace, p: Plan, value: Any) -> None:
@@ -279,6 +195,61 @@ class Lens:
         return read(trace, self.node(), p)
 
 
+def known_first(name: str) -> Callable[..., Any]:
+    """An operator: ndarray's where all operands are known, else the tracer's."""
+    recorded = getattr(Array, name)
+
+    def method(self: Stored, *others: Any) -> Any:
+        known = self.known()
+        if known is None:
+            return recorded(self, *others)
+        try:
+            plain = known_values(others)
+        except Unknown:
+            return recorded(self, *others)
+        result = getattr(known, name)(*plain)
+        return result if result is NotImplemented else local(result)
+
+    method.__name__ = name
+    return method
+
+
+def known_answer(name: str) -> Callable[..., Any]:
+    """A conversion to a Python number, which known values can give."""
+    refuse = getattr(Array, name)
+
+    def method(self: Stored, *others: Any) -> Any:
+        known = self.known()
+        if known is None:
+            return refuse(self, *others)
+        try:
+            plain = known_values(others)
+        except Unknown:
+            return refuse(self, *others)
+        return getattr(known, name)(*plain)
+
+    method.__name__ = name
+    return method
+
+
+def known_in_place(name: str) -> Callable[[Stored, Any], Any]:
+    """``x += y`` and kin: done at once where all values are known, else recorded."""
+    recorded = getattr(Array, name)
+
+    def method(self: Stored, other: Any) -> Any:
+        known = self.known()
+        if known is not None:
+            try:
+                getattr(known, name)(known_values(other))
+            except Unknown:
+                pass
+            else:
+                return self
+        return recorded(self, other)
+
+    return method
+
+
 class Stored(Array):
     """A tracer whose value lives in a storage and can be written."""
 
@@ -286,61 +257,61 @@ class Stored(Array):
 
     @property
     def _node(self) -> Node:  # type: ignore[override]
-        return storage(self).node()
+        return storage_of(self).node()
 
     @_node.setter
     def _node(self, node: Node) -> None:
-        storage(self).replace(node)
+        storage_of(self).replace(node)
 
     @property
     def _trace(self) -> Trace:  # type: ignore[override]
-        return storage(self).trace or tracing()
+        return storage_of(self).trace or tracing()
 
     def _layout(self) -> np.ndarray:
-        return storage(self).layout()
+        return storage_of(self).layout()
 
     def _plain(self) -> bool:
-        held = storage(self)
-        return isinstance(held, Owned) and held.array is None and held.model is None
+        storage = storage_of(self)
+        return isinstance(storage, Owned) and storage.array is None and storage.model is None
 
     def _alive(self) -> None:
         """Known values outlive their trace."""
-        if storage(self).known() is None:
+        if storage_of(self).known() is None:
             super()._alive()
 
     def known(self) -> np.ndarray | None:
         """The values, while they are known."""
-        return storage(self).known()
+        return storage_of(self).known()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Static shape."""
-        return storage(self).type.shape
+        return storage_of(self).type.shape
 
     @property
     def dtype(self) -> np.dtype:
         """NumPy dtype."""
-        return storage(self).type.dtype
+        return storage_of(self).type.dtype
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return len(storage(self).type.shape)
+        return len(storage_of(self).type.shape)
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return storage(self).type.size
+        return storage_of(self).type.size
 
     @property
     def itemsize(self) -> int:
         """Bytes of an element."""
-        return storage(self).type.dtype.itemsize
+        return storage_of(self).type.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return storage(self).type.nbytes
+        return storage_of(self).type.nbytes
 
     def __repr__(self) -> str:
         known = self.known()
@@ -350,29 +321,110 @@ class Stored(Array):
         known = self.known()
         return super().__str__() if known is None else str(known)
 
+    # Operators and conversions: NumPy's own on known values.
+    __add__, __radd__ = known_first("__add__"), known_first("__radd__")
+    __sub__, __rsub__ = known_first("__sub__"), known_first("__rsub__")
+    __mul__, __rmul__ = known_first("__mul__"), known_first("__rmul__")
+    __truediv__, __rtruediv__ = known_first("__truediv__"), known_first("__rtruediv__")
+    __floordiv__, __rfloordiv__ = known_first("__floordiv__"), known_first("__rfloordiv__")
+    __mod__, __rmod__ = known_first("__mod__"), known_first("__rmod__")
+    __pow__, __rpow__ = known_first("__pow__"), known_first("__rpow__")
+    __and__, __rand__ = known_first("__and__"), known_first("__rand__")
+    __or__, __ror__ = known_first("__or__"), known_first("__ror__")
+    __xor__, __rxor__ = known_first("__xor__"), known_first("__rxor__")
+    __lshift__, __rlshift__ = known_first("__lshift__"), known_first("__rlshift__")
+    __rshift__, __rrshift__ = known_first("__rshift__"), known_first("__rrshift__")
+    __matmul__, __rmatmul__ = known_first("__matmul__"), known_first("__rmatmul__")
+    __lt__, __le__ = known_first("__lt__"), known_first("__le__")
+    __gt__, __ge__ = known_first("__gt__"), known_first("__ge__")
+    __eq__, __ne__ = known_first("__eq__"), known_first("__ne__")  # type: ignore[assignment]
+    __neg__, __pos__ = known_first("__neg__"), known_first("__pos__")
+    __abs__, __invert__ = known_first("__abs__"), known_first("__invert__")
+    __divmod__ = known_first("__divmod__")
+    __bool__, __index__ = known_answer("__bool__"), known_answer("__index__")
+    __float__, __int__ = known_answer("__float__"), known_answer("__int__")
+    __complex__, __round__ = known_answer("__complex__"), known_answer("__round__")
+    __reduce__, __contains__ = known_answer("__reduce__"), known_answer("__contains__")
+    item, tolist = known_answer("item"), known_answer("tolist")
+    __iadd__, __isub__ = known_in_place("__iadd__"), known_in_place("__isub__")
+    __imul__, __itruediv__ = known_in_place("__imul__"), known_in_place("__itruediv__")
+    __ifloordiv__, __imod__ = known_in_place("__ifloordiv__"), known_in_place("__imod__")
+    __ipow__, __iand__ = known_in_place("__ipow__"), known_in_place("__iand__")
+    __ior__, __ixor__ = known_in_place("__ior__"), known_in_place("__ixor__")
+    __ilshift__, __irshift__ = known_in_place("__ilshift__"), known_in_place("__irshift__")
+    __imatmul__ = known_in_place("__imatmul__")
 
-Stored.__name__ = Stored.__qualname__ = Tracer.__name__
+    @property
+    def __array__(self) -> Any:
+        """The known values themselves."""
+        if self.known() is None:
+            return super().__array__
+
+        def convert(dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            return np.array(self.known(), dtype=dtype, copy=copy)
+
+        return convert
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Known arguments are computed at once, ``out=`` in place."""
+        try:
+            plain, options = known_values(args), known_values(kwargs)
+        except Unknown:
+            return METHODS["__array_ufunc__"](self, ufunc, method, *args, **kwargs)
+        result = getattr(ufunc, method)(*plain, **options)
+        out = kwargs.get("out")
+        if out is None:
+            return local(result)
+        return out[0] if isinstance(out, tuple) and len(out) == 1 else out
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        """Known arguments are computed at once."""
+        if function in SHARING_FUNCTIONS:
+            return in_order(FUNCTIONS[function](*args, **kwargs), function, args, kwargs)
+        try:
+            plain, options = known_values(args), known_values(kwargs)
+        except Unknown:
+            return super().__array_function__(function, types, args, kwargs)
+        return _unshared(function(*plain, **options), plain, function.__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        """Methods and attributes of known values are NumPy's own, but for those that speak of memory."""
+        known = self.known()
+        if known is None or name in SHARING_METHODS or name.startswith("__"):
+            return Tracer.__getattr__(self, name)
+        attribute = getattr(known, name)
+        if not callable(attribute):
+            return local(attribute)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                plain, options = known_values(args), known_values(kwargs)
+            except Unknown:
+                return Tracer.__getattr__(self, name)(*args, **kwargs)
+            return _unshared(attribute(*plain, **options), (known,), name)
+
+        return call
 
 
 Stored.__name__ = Stored.__qualname__ = "traced array"
 
 
-def storage(value: Stored) -> Owned | Lens:
+def storage_of(value: Stored) -> Owned | Lens:
     """The storage of a stored tracer."""
-    found: Owned | Lens = _NODE.__get__(value)
-    return found
+    storage: Owned | Lens = _NODE.__get__(value)
+    return storage
 
 
-def make(held: Owned | Lens) -> Stored:
+def from_storage(storage: Owned | Lens) -> Stored:
     """A stored tracer."""
     result: Stored = object.__new__(Stored)
-    _NODE.__set__(result, held)
+    _NODE.__set__(result, storage)
     _TRACE.__set__(result, None)
     _MODEL.__set__(result, None)
     return result
 
 
-def stored(value: Tracer) -> Owned | Lens:
+def writable_storage(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
     if not isinstance(value, Tracer) or isinstance(value, Outside):
         raise from_outside("this assignment")
@@ -383,27 +435,27 @@ def stored(value: Tracer) -> Owned | Lens:
             )
         if value._model is not None and not value._model.flags.writeable:
             raise read_only()
-        own = Owned(value._node.type, None, value._trace, value._node)
-        own.model = value._model
+        owned = Owned(value._node.type, None, value._trace, value._node)
+        owned.model = value._model
         value.__class__ = Stored  # type: ignore[assignment]
-        _NODE.__set__(value, own)
-    held = storage(value)  # type: ignore[arg-type]
-    if isinstance(held, Lens) and not held.layout().flags.writeable:
+        _NODE.__set__(value, owned)
+    storage = storage_of(value)  # type: ignore[arg-type]
+    if isinstance(storage, Lens) and not storage.layout().flags.writeable:
         raise read_only()
-    if held.shared:
+    if storage.shared:
         raise UnsupportedError(
-            f"writing into the result of np.{held.shared} at {user_location()} is not compiled: NumPy would write through to the original "
+            f"writing into the result of np.{storage.shared} at {user_location()} is not compiled: NumPy would write through to the original "
             "array. Index the original array instead, or take a .copy() first"
         )
-    return held
+    return storage
 
 
 def ultimate_base(value: Stored) -> Any:
     """The array that owns the elements of a view; None of an array that owns its own."""
-    held, owner = storage(value), None
-    while isinstance(held, Lens):
-        owner = held.base
-        held = storage(owner) if isinstance(owner, Stored) else None  # type: ignore[assignment]
+    storage, owner = storage_of(value), None
+    while isinstance(storage, Lens):
+        owner = storage.base
+        storage = storage_of(owner) if isinstance(owner, Stored) else None  # type: ignore[assignment]
     return owner
 
 
@@ -414,205 +466,9 @@ def read_only() -> ValueError:
 
 def token_of(value: Tracer) -> object:
     """An object that changes whenever the value is written."""
-    return storage(value).token if isinstance(value, Stored) else value._node
+    return storage_of(value).token if isinstance(value, Stored) else value._node
 
 
 def known_array(value: Any) -> np.ndarray | None:
     """The values of a stored tracer, while they are known."""
     return value.known() if isinstance(value, Stored) else None
-
-
-# ----------------------------------------------------------------------------------------------- known values
-
-
-def known_values(value: Any) -> Any:
-    """Arguments with stored tracers replaced by their arrays.
-
-    Raises:
-        Unknown: something in there is traced, or an array from outside.
-    """
-    if isinstance(value, Stored):
-        known = value.known()
-        if known is None:
-            raise Unknown
-        return known
-    if isinstance(value, Tracer):
-        raise Unknown
-    if isinstance(value, np.ndarray):
-        if static_array(value) is None:
-            raise Unknown
-        return value
-    if isinstance(value, list | tuple):
-        if type(value) in (list, tuple) and any(
-            isinstance(item, Tracer | np.ndarray | list | tuple | slice) for item in value
-        ):
-            return type(value)(known_values(item) for item in value)
-        return value
-    if isinstance(value, dict):
-        return {key: known_values(item) for key, item in value.items()}
-    if isinstance(value, slice):
-        return slice(known_values(value.start), known_values(value.stop), known_values(value.step))
-    return value
-
-
-def local(value: Any, shared: str = "") -> Any:
-    """Arrays computed from known ones, as stored tracers again (outside of a trace: as they are)."""
-    if active_trace() is None:
-        return value
-    if type(value) is np.ndarray and value.dtype != object:
-        return make(Owned(Type(value.dtype, value.shape), value, None, None, shared))
-    if type(value) in (tuple, list):
-        return type(value)(local(item, shared) for item in value)
-    return value
-
-
-# ------------------------------------------------------------------------------------------- reading, writing
-
-
-def getitem(target: Tracer, key: Any) -> Any:
-    """``x[key]``: a view for basic keys, a copy otherwise."""
-    target, key = without_truths(target, key)
-    known = known_array(target)
-    if known is not None:
-        try:
-            found = known[known_values(key)]
-        except Unknown:
-            pass
-        else:
-            if (
-                not isinstance(found, np.ndarray)
-                or not np.may_share_memory(found, known)
-                or active_trace() is None
-            ):
-                return local(found)
-    trace = tracing()
-    p = plan(trace, target.shape, key)
-    if p.view and isinstance(target, Array) and (p.final or _with_ellipsis(key)):
-        return index_lens(target, p, key)
-    node = storage(target).read(trace, p) if isinstance(target, Stored) else read(trace, target._node, p)
-    if not p.final and _with_ellipsis(key):
-        return wrap_array(trace, node)
-    result = wrap(trace, node)
-    if len(p.final) > 1 and isinstance(target, Array):
-        in_memory_of(result, model(target)[stand_ins(key)], "K")
-    return result
-
-
-def without_truths(target: Tracer, key: Any) -> tuple[Tracer, Any]:
-    """A key without Python's or NumPy's True and False: each stands for a new axis of which it takes the one
-    element or none.
-    """
-    parts = key if isinstance(key, tuple) else (key,)
-    if not any(isinstance(part, bool | np.bool_) for part in parts):
-        return target, key
-    grown: list[Any] = []
-    plain: list[Any] = []
-    for part in parts:
-        truth = isinstance(part, bool | np.bool_)
-        plain.append(([0] if part else np.zeros(0, np.int64)) if truth else part)
-        if part is None:
-            continue
-        masks = not truth and getattr(part, "dtype", np.dtype(int)).kind == "b"
-        grown += (
-            [None]
-            if truth
-            else [Ellipsis]
-            if part is Ellipsis
-            else [slice(None)] * (np.ndim(part) if masks else 1)
-        )
-    return getitem(target, tuple(grown)), tuple(plain)
-
-
-def _with_ellipsis(key: Any) -> bool:
-    """Whether a key has ``...``: then NumPy returns an array where it would return a scalar."""
-    return key is Ellipsis or (isinstance(key, tuple) and any(part is Ellipsis for part in key))
-
-
-def stand_ins(key: Any) -> Any:
-    """A key with zeros for what is only known at run time: for models, whose strides do not depend on
-    positions.
-    """
-    if isinstance(key, tuple | list):
-        return type(key)(map(stand_ins, key))
-    if isinstance(key, Tracer):
-        known = known_array(key)
-        return np.zeros(key._node.shape, np.int64)[()] if known is None else known
-    return key
-
-
-def index_lens(target: Tracer, p: Plan, key: Any) -> Stored:
-    """A basic index as a view."""
-    held = Lens(target, Type(target.dtype, p.final), lambda array: array[stand_ins(key)], plan=p)
-    if held.known() is None:
-        held.node()  # now, so that the node carries the line of the index
-    return make(held)
-
-
-def setitem(target: Tracer, key: Any, value: Any) -> None:
-    """``x[key] = value``."""
-    target, key = without_truths(target, key)
-    held = stored(target)
-    known = held.known()
-    if known is not None:
-        try:
-            known[known_values(key)] = known_values(value)
-        except Unknown:
-            pass
-        else:
-            return
-    write_key(held, key, value)
-
-
-def write_key(held: Owned | Lens, key: Any, value: Any) -> None:
-    """Record ``x[key] = value``."""
-    trace = tracing()
-    mask = _one_mask(key)
-    if mask is not None and len(mask.shape) == len(held.type.shape) and np.ndim(value) > 1:
-        text = f"NumPy boolean array indexing assignment requires a 0 or 1-dimensional input, input has {np.ndim(value)} dimensions"
-        raise TypeError(f"{text} (at {user_location()})")
-    if mask is not None and static_array(mask) is None:
-        ones = np.shape(value)[: max(0, np.ndim(value) - len(held.type.shape) + len(mask.shape))]
-        node = as_bool(trace, node_of(trace, mask))
-        known = (
-            METHODS["__concretise__"](wrap(trace, node), "assigning with a mask")
-            if any(n != 1 for n in ones)
-            else None
-        )
-        if known is None:
-            held.replace(write_mask(trace, held.node(), node, value))
-            return
-        key = known
-    p = plan(trace, held.type.shape, key)
-    truth = held.type.dtype.kind == "b" and np.size(value) == 1  # any array of one element has a truth value
-    if (
-        p.view
-        and not p.final
-        and key is not None
-        and not _with_ellipsis(key)
-        and np.ndim(value)
-        and not truth
-    ):
-        raise ValueError(
-            f"setting an array element with a sequence of shape {np.shape(value)} (at {user_location()})"
-        )
-    held.write(trace, p, value)
-
-
-def _one_mask(key: Any) -> Any:
-    """A key that is one mask and nothing else."""
-    if isinstance(key, tuple) and len(key) == 1:
-        (key,) = key
-    if isinstance(key, list) and not any_tracer(key):
-        key = np.asarray(key)
-    return key if isinstance(key, Tracer | np.ndarray) and key.dtype.kind == "b" and key.ndim else None
-
-
-def assign(target: Tracer, value: Any) -> None:
-    """A new value of the whole, dtype and shape kept."""
-    trace = tracing()
-    held = stored(target)
-    held.replace(fitted(trace, value, held.type.dtype, held.type.shape))
-
-
-METHODS["__getitem__"] = getitem
-METHODS["__setitem__"] = setitem

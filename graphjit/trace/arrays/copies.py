@@ -1,10 +1,10 @@
-"""Copies, conversions and what NumPy shows of memory: copy, astype, asarray and kin, flatten, flat, strides,
-flags, base.
+"""What is a copy and what the same array: copy, astype, asarray and kin, real and imag; and what NumPy shows
+of memory: flat, strides, flags, base.
 
 Job: NumPy's rule of when a conversion returns its argument itself, and in which memory order a copy lies.
-Input: a traced value and the options of NumPy's function.  Output: the same value, or a new one.
-Invariants: a copy is a new tracer of the same node, so a later write to either does not reach the other; its
-model has the order that was asked for.
+Input: a traced value and the options of NumPy's function. Output: the same value, or a new one.
+Invariants: a copy is a new traced value of the same node, so a later write to either does not reach the
+other; its model has the order that was asked for.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from graphjit.trace.arrays.buffers import (
     known_array,
     known_values,
     local,
-    stored,
     ultimate_base,
-    write_key,
+    writable_storage,
 )
+from graphjit.trace.arrays.items import write_key
 from graphjit.trace.arrays.sharing import ravel, reshape
 from graphjit.trace.numpy.arguments import (
     as_dtype,
@@ -40,8 +40,9 @@ from graphjit.trace.numpy.arguments import (
     wrap_array,
 )
 from graphjit.trace.numpy.methods import attribute, method
-from graphjit.trace.outside.lent import is_captured
+from graphjit.trace.outside.captured_class import is_captured
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.tables import SHARING_METHODS
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
 
 # ----------------------------------------------------------------------------------------------------- copies
@@ -82,7 +83,7 @@ def flatten(x: Tracer, order: Any = "C") -> Any:
 
 
 def _laid_out(x: Array, order: Any) -> bool:
-    """Whether an array already lies in the order asked for (A is either)."""
+    """Whether an array already lies in this order (A: C or Fortran, either will do)."""
     if order in (None, "K"):
         return True
     flags = layout.model(x).flags
@@ -158,8 +159,8 @@ def converted(
             f"Unable to avoid creating a copy while creating an array as requested (at {user_location()}). If using `np.array(obj, copy=False)` "
             "replace it with `np.asarray(obj)` to allow a copy when needed."
         )
-    found = value if same and not copy else copied(value, order, target)
-    return found if found.ndim >= ndmin else reshape(found, (1,) * (ndmin - found.ndim) + found.shape)
+    result = value if same and not copy else copied(value, order, target)
+    return result if result.ndim >= ndmin else reshape(result, (1,) * (ndmin - result.ndim) + result.shape)
 
 
 def asarray(
@@ -190,12 +191,9 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
 here.
 """
 
-MEMORY_METHODS = frozenset(
-    {"copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat"}
+SHARING_METHODS.update(
+    ("copy", "flatten", "astype", "real", "imag", "conj", "conjugate", "strides", "flags", "base", "flat")
 )
-"""Methods and attributes of this module: they answer for known arrays too, so that sharing is followed there
-as well.
-"""
 
 # ---------------------------------------------------------------------------------------------- real and imag
 
@@ -219,7 +217,7 @@ def imag(x: Any) -> Any:
 
 @implements(np.real_if_close)
 def real_if_close(a: Any, tol: float = 100) -> Any:
-    """np.real_if_close: real already."""
+    """np.real_if_close: traced values are real already."""
     return asarray(a)
 
 
@@ -332,13 +330,12 @@ class Flat:
 
     def __getitem__(self, key: Any) -> Any:
         _check_flat(key)
-        found = ravel(self.array)[key]
-        return copied(found, "C") if isinstance(found, Array) else found
+        part = ravel(self.array)[key]
+        return copied(part, "C") if isinstance(part, Array) else part
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _check_flat(key)
-        held = stored(self.array)
-        known = held.known()
+        known = writable_storage(self.array).known()
         if known is not None:
             try:
                 known.flat[known_values(key)] = known_values(value)

@@ -1,11 +1,14 @@
-"""Indexing: ``x[key]`` and the pieces that assignment shares.
+"""How a key is read: what ``x[key]`` slices, flips and gathers, and where the axes of index arrays go.
 
-Job: NumPy's basic, advanced and mixed indexing with its placement rules.
-Input: a node and a key. Output: a `Plan` (what is sliced, flipped, gathered and where the axes go) and the
-node read through it.
-Invariants: basic indexing is slice + flip + reshape; integer arrays are one `gather` with int64 indices;
-static indices are checked while tracing (IndexError), others wrap and are checked when the compiled code
-runs; a mask must be known while tracing.
+Job: NumPy's basic, advanced and mixed indexing.
+Input: a shape or a node, and a key. Output: a `Plan`, which assignment uses too, and the node read through
+it.
+Invariants: basic indexing is slice, flip and reshape; integer arrays are one `gather` with int64 indices;
+indices that are known are checked while tracing (IndexError), others wrap and are checked when the compiled
+code runs; a mask must be known while tracing, since the shape of the result depends on it.
+
+Example: ``x[::-1, None, [0, 2]]`` on shape (4, 5) takes the box of all rows, flips axis 0, gathers columns 0
+and 2, and has shape (4, 1, 2).
 """
 
 from __future__ import annotations
@@ -93,56 +96,60 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
         whole = [0] * len(rest)
         return Plan([start, *whole], [1, *rest], [1] * len(shape), dropped={0}, shape=shape, final=rest)
     items = _items(trace, shape, key)
-    result = Plan(shape=shape)
+    result = Plan(shape=shape, index_shape=_index_shape(items))
     final: list[int] = []
-    advanced: list[int] = []  # positions in ``items`` of integers and index arrays
     axis = 0
-    arrays = any(kind == "array" for kind, _ in items)
-    place = (0, 0)  # where the index axes go: among all axes of the result, and among the sliced ones
-    new = 0
-    if arrays:
-        result.index_shape = _common(
-            [
-                value.values.shape if isinstance(value, Static) else value.node.shape
-                for kind, value in items
-                if kind == "array"
-            ]
-        )
-    for position, (kind, value) in enumerate(items):
-        if kind == "gap":
-            continue
+    for kind, value in items:
         if kind == "new":
             final.append(1)
-            new += 1
-            continue
-        if arrays and kind != "slice":
-            if not advanced:
-                place = (len(final), len(final) - new)
-            advanced.append(position)
-        size = shape[axis]
-        if kind == "int":
+        elif kind == "slice":
+            final.append(_slice_axis(result, value, axis))
+        elif kind == "int":
             _box(result, value, 1, 1)
             result.dropped.add(axis)
-        elif kind == "slice":
-            start, stop, step = value.indices(size)
-            count = len(range(start, stop, step))
-            if step < 0:
-                result.flipped.append(axis)
-                start, step = start + (count - 1) * step if count else 0, -step
-            _box(result, start if count else 0, count, step)
-            final.append(count)
-        else:
-            _box(result, 0, size, 1)
-            result.axes.append(axis)
-            result.indices.append(_checked(value, axis, size, picks=0 not in result.index_shape))
-            result.masked = result.masked or (isinstance(value, Static) and value.length is not None)
-        axis += 1
-    if arrays:
-        adjacent = advanced == list(range(advanced[0], advanced[-1] + 1))
-        at, result.lead = place if adjacent else (0, 0)
+        elif kind == "array":
+            _gather_axis(result, value, axis)
+        axis += kind not in ("new", "gap")
+    if result.axes:
+        at, result.lead = _place_of_index_axes([kind for kind, _ in items])
         final[at:at] = result.index_shape
     result.final = tuple(final)
     return result
+
+
+def _slice_axis(result: Plan, value: slice, axis: int) -> int:
+    """Take a slice of an axis; the number of its elements."""
+    start, stop, step = value.indices(result.shape[axis])
+    count = len(range(start, stop, step))
+    if step < 0:  # the same elements forwards, then flipped
+        result.flipped.append(axis)
+        start, step = start + (count - 1) * step if count else 0, -step
+    _box(result, start if count else 0, count, step)
+    return count
+
+
+def _gather_axis(result: Plan, index: Static | Dynamic, axis: int) -> None:
+    """Take the elements that an index array names, of the whole axis."""
+    size = result.shape[axis]
+    _box(result, 0, size, 1)
+    result.axes.append(axis)
+    result.indices.append(_checked(index, axis, size, picks=0 not in result.index_shape))
+    result.masked = result.masked or (isinstance(index, Static) and index.length is not None)
+
+
+def _place_of_index_axes(kinds: list[str]) -> tuple[int, int]:
+    """Where NumPy puts the axes of index arrays: how many axes of the result stand in front of them, and how
+    many of these are slices.
+
+    They stand where the first index array or integer stands if all of those are neighbours, else in front:
+    ``x[:, [0, 1], 2]`` has them second, ``x[:, [0, 1], :, 2]`` first.
+    """
+    advanced = [position for position, kind in enumerate(kinds) if kind in ("int", "array")]
+    if advanced != list(range(advanced[0], advanced[-1] + 1)):
+        return 0, 0
+    before = kinds[: advanced[0]]
+    slices = before.count("slice")
+    return slices + before.count("new"), slices
 
 
 def _box(result: Plan, start: int, count: int, step: int) -> None:
@@ -151,9 +158,15 @@ def _box(result: Plan, start: int, count: int, step: int) -> None:
     result.steps.append(step)
 
 
-def _common(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+def _index_shape(items: list[tuple[str, Any]]) -> tuple[int, ...]:
+    """The broadcast shape of all index arrays of a key; () where it has none."""
+    shapes = [
+        value.values.shape if isinstance(value, Static) else value.node.shape
+        for kind, value in items
+        if kind == "array"
+    ]
     try:
-        return np.broadcast_shapes(*shapes)
+        return np.broadcast_shapes(*shapes) if shapes else ()
     except ValueError:
         text = " ".join(str(shape) for shape in shapes)
         raise IndexError(
@@ -232,6 +245,12 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
                 "only integers, slices (`:`), ellipsis (`...`), numpy.newaxis (`None`) and integer or boolean arrays are valid "
                 f"indices (at {user_location()})"
             ) from None
+    known = _known_index(value)
+    return _traced_items(trace, value) if known is None else _known_items(known)
+
+
+def _known_index(value: Any) -> np.ndarray | None:
+    """The values of an index array or a mask, where they are known while tracing."""
     known = static_array(value)
     if known is None and isinstance(value, Tracer) and not value.shape:
         known = METHODS["__concretise__"](
@@ -239,25 +258,29 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
         )  # one number: a fixed place is much cheaper than a computed one
     if known is None and isinstance(value, list | tuple) and not any_tracer(value):
         known = np.asarray(value)
-    if known is not None:
-        if known.dtype.kind == "b":
-            return _mask_items(known)
-        if not known.size and isinstance(value, list | tuple):
-            known = known.astype(np.int64)
-        if known.dtype.kind not in "iu":
-            raise IndexError(
-                f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
-            )
-        if known.ndim == 0:
-            return [("int", int(known))]
-        return [("array", Static(known.astype(np.int64)))]
-    present = None
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        if value.dtype.kind not in "iub":
-            raise IndexError(
-                f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
-            )
-        present = value if value.dtype.kind != "b" else None
+    if known is not None and not known.size and isinstance(value, list | tuple) and known.dtype.kind != "b":
+        return known.astype(np.int64)  # an empty list has no dtype of its own
+    return known
+
+
+def _known_items(known: np.ndarray) -> list[tuple[str, Any]]:
+    """An index array or a mask of known values."""
+    if known.dtype.kind == "b":
+        return _mask_items(known)
+    if known.dtype.kind not in "iu":
+        raise _not_integers()
+    return [("array", Static(known.astype(np.int64)))] if known.ndim else [("int", int(known))]
+
+
+def _traced_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
+    """An index array that is traced or comes from outside.
+
+    Raises:
+        TraceError: a mask, whose values decide the shape of the result.
+    """
+    outside = isinstance(value, np.ndarray) and value.dtype != object
+    if outside and value.dtype.kind not in "iub":
+        raise _not_integers()
     node = node_of(trace, value)
     if node.dtype.kind == "b":
         mask = METHODS["__concretise__"](wrap(trace, node), "indexing with a mask")
@@ -268,10 +291,12 @@ def _integer_items(trace: Trace, value: Any) -> list[tuple[str, Any]]:
             "np.where(mask, x, 0) and reduce, for example np.sum(np.where(mask, x, 0)) for x[mask].sum()."
         )
     if node.dtype.kind not in "iu":
-        raise IndexError(
-            f"arrays used as indices must be of integer (or boolean) type (at {user_location()})"
-        )
-    return [("array", Dynamic(as_index(trace, node), present))]
+        raise _not_integers()
+    return [("array", Dynamic(as_index(trace, node), value if outside else None))]
+
+
+def _not_integers() -> IndexError:
+    return IndexError(f"arrays used as indices must be of integer (or boolean) type (at {user_location()})")
 
 
 def _mask_items(mask: np.ndarray) -> list[tuple[str, Any]]:
@@ -362,9 +387,9 @@ def read(trace: Trace, x: Node, p: Plan) -> Node:
         return trace.emit("reshape", x, shape=p.final)
     kept, axes = kept_axes(p)
     x = trace.emit("reshape", x, shape=tuple(p.counts[i] for i in kept))
-    found = gathered(trace, x, index_nodes(trace, p.indices, p.index_shape), axes)
-    found = trace.emit("transpose", found, perm=placed(p, len(found.shape)))
-    return trace.emit("reshape", found, shape=p.final)
+    part = gathered(trace, x, index_nodes(trace, p.indices, p.index_shape), axes)
+    part = trace.emit("transpose", part, perm=placed(p, len(part.shape)))
+    return trace.emit("reshape", part, shape=p.final)
 
 
 def placed(p: Plan, ndim: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""Where the elements of a traced array would lie in memory.
+"""In which order the elements of a traced array would lie in memory, which decides what is a view and what a
+copy.
 
-Job: answer what NumPy decides by memory: is a result a view or a copy, ``order="K"`` and ``"A"``, strides,
-flags, shared memory.
+Job: answer what NumPy decides by memory: views, ``order="K"`` and ``"A"``, strides, flags, shared memory.
 Input: a traced array. Output: its *model*, an ndarray of bools with the strides that the array has in NumPy;
 views have views as models.
 Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy
@@ -48,22 +48,22 @@ def model(value: Laid) -> np.ndarray:
     return value._layout()
 
 
-def shares(found: Any, source: np.ndarray) -> bool:
+def shares(result: Any, source: np.ndarray) -> bool:
     """Whether an array that NumPy made of ``source`` lies in its memory (arrays without elements too)."""
     owner = source
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    while found is not None:
-        if found is owner or found is source:
+    while result is not None:
+        if result is owner or result is source:
             return True
-        found = getattr(found, "base", None)
+        result = getattr(result, "base", None)
     return False
 
 
 # ----------------------------------------------------------------------------------------------------- orders
 
 
-def fresh(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
+def model_of_new(shape: Sequence[int], order: Sequence[int]) -> np.ndarray | None:
     """A model of a new array whose axes lie in memory in this order, the slowest first; None where that is
     row-major.
     """
@@ -87,7 +87,7 @@ def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
 
 
 def row_major(value: Any) -> bool:
-    """Whether an operand is laid out as C does it (numbers are; of a list: each item)."""
+    """Whether an operand lies row by row, as in C; numbers do, a list does if each item does."""
     if isinstance(value, Laid):
         return value._plain() or row_major(model(value))
     if isinstance(value, list | tuple):
@@ -98,7 +98,7 @@ def row_major(value: Any) -> bool:
     return value.flags.c_contiguous and (value.size > 0 or axes_in_memory(value) == tuple(range(value.ndim)))
 
 
-def copied(source: np.ndarray, order: str | None) -> np.ndarray | None:
+def model_of_copy(source: np.ndarray, order: str | None) -> np.ndarray | None:
     """The model of a copy in order C, F, A (F if the source is F alone) or K (as the source lies); None:
     row-major.
     """
@@ -115,7 +115,7 @@ def in_memory_of(result: Any, source: Any, order: str | None) -> Any:
         if isinstance(source, np.ndarray)
         else np.empty(result.shape, bool)
     )
-    result._model = copied(lies, order)
+    result._model = model_of_copy(lies, order)
     return result
 
 
@@ -126,18 +126,18 @@ def canonical_strides(array: np.ndarray) -> tuple[int, ...]:
     Arrays with the same canonical strides need one trace: a column of any matrix is (2,).
     """
     order = axes_in_memory(array)[::-1]
-    own = [stride // array.itemsize for stride in array.strides]
-    found = [0] * array.ndim
+    strides = [stride // array.itemsize for stride in array.strides]
+    canonical = [0] * array.ndim
     reach, real = 1, 1  # elements that the faster axes cover: in the new strides and in the array's
     for axis in order:
-        step, size = own[axis], array.shape[axis]
+        step, size = strides[axis], array.shape[axis]
         if step == 0 or size == 1:
             continue
         if abs(step) < real:  # elements overlap: nothing can be told apart but by the strides themselves
-            return tuple(own)
-        found[axis] = (reach if abs(step) == real else reach + 1) * (1 if step > 0 else -1)
-        reach, real = abs(found[axis]) * size, abs(step) * size
-    return tuple(found)
+            return tuple(strides)
+        canonical[axis] = (reach if abs(step) == real else reach + 1) * (1 if step > 0 else -1)
+        reach, real = abs(canonical[axis]) * size, abs(step) * size
+    return tuple(canonical)
 
 
 def standing_for(shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
@@ -195,7 +195,7 @@ def _follow(result: Any, small: Any) -> None:
 
 def _lay(result: Any, small: np.ndarray) -> None:
     if result._plain() and small.ndim == len(result.shape):
-        result._model = fresh(result.shape, axes_in_memory(small))
+        result._model = model_of_new(result.shape, axes_in_memory(small))
 
 
 def _twin(value: Any) -> Any:
@@ -210,7 +210,9 @@ def _twin(value: Any) -> Any:
 
 
 def _shrunk(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Few elements in the same order of axes: ones, and of integers zeros, which are positions everywhere."""
+    """A small array with the same order of axes, filled with ones; with zeros where it holds integers, which
+    are valid positions in every array.
+    """
     repeated = tuple(0 if step == 0 else slice(None) for step in array.strides)
     if 0 in repeated:
         rest = _shrunk(array[repeated], dtype)

@@ -1,16 +1,17 @@
-"""What the result of each bound function is: a new array, a view of an argument, or the argument itself.
+"""Which of NumPy's functions return a view of their argument, and how such a view is read and written.
 
-Job: NumPy's sharing.  A view sees later writes to its base and is written through; a copy does neither.
-Input: the tables FUNCTIONS and METHODS, filled by the other modules. Output: the same tables with views in
-place. Functions that may return a view stand in `VIEWS` and `VIEW_METHODS`, those that may return their
-argument itself in ``copies``; all others make new arrays. A test holds every bound function against NumPy.
+Job: a view sees later writes to its base and is written through; a copy does neither.
+Input: our implementations, which make new arrays. Output: entries of FUNCTIONS and METHODS that make views
+wherever NumPy does (`VIEWS`, `VIEW_METHODS`). What may return its argument itself stands in `copies`; all
+other functions make new arrays. A test holds every bound function against NumPy.
 Invariant: whether a result is a view is NumPy's own decision: the function is run on the argument's model
 (see `layout`).
 
 A view is declared by how it is read from its base and how the base looks after a write to it. ``reshape`` is
 read by a reshape and inverted by a reshape to the base's shape; pieces of a split are slices. Where no simple
-inverse exists (a diagonal that einsum returns), the numbers of the elements are sent through NumPy's function
-once, and the write is a scatter to them.
+inverse exists (a diagonal that einsum returns), NumPy's function is applied once to an array that numbers the
+elements of the base: the result tells where each element of the view belongs, and a write is a scatter to
+there.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64, Type
 from graphjit.trace.arrays import layout
-from graphjit.trace.arrays.buffers import Lens, Unknown, getitem, known_array, known_values, local, make
+from graphjit.trace.arrays.buffers import Lens, Unknown, from_storage, known_array, known_values, local
+from graphjit.trace.arrays.items import getitem
 from graphjit.trace.numpy import diagonals, einsum, joining, shapes
 from graphjit.trace.numpy.arguments import axes_tuple, axis_number, integers, node_of, tracing, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
-from graphjit.trace.recording.tracer import FUNCTIONS, METHODS, Array, Scalar, Trace, Tracer
+from graphjit.trace.recording.tables import METHODS, SHARING_FUNCTIONS, SHARING_METHODS, implements
+from graphjit.trace.recording.tracer import Array, Scalar, Trace, Tracer
 
 OfArray = Callable[[np.ndarray], np.ndarray]
 Inverse = Callable[[Trace, Node, Node, OfArray], Node]
@@ -41,12 +44,12 @@ Inverse = Callable[[Trace, Node, Node, OfArray], Node]
 
 
 def reshaped(order: str) -> Inverse:
-    """Of a reshape in this order."""
+    """The inverse of a reshape in this order."""
     return lambda trace, base, value, of_array: shapes.reshape_node(trace, value, base.shape, order)
 
 
 def transposed(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
-    """Of a permutation of axes: found by sending distinct sizes through the function."""
+    """The inverse of a permutation of axes, which shows when NumPy permutes an array of distinct sizes."""
     moved = of_array(np.broadcast_to(False, tuple(range(2, len(base.shape) + 2)))).shape
     return trace.emit(
         "transpose", value, perm=tuple(moved.index(axis + 2) for axis in range(len(base.shape)))
@@ -54,7 +57,7 @@ def transposed(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node
 
 
 def scattered(trace: Trace, base: Node, value: Node, of_array: OfArray) -> Node:
-    """Of any view: the numbers of the elements tell where each goes."""
+    """The inverse of any view: where an array that numbers the base's elements leads, there each one goes."""
     numbers = of_array(np.arange(base.type.size).reshape(base.shape))
     flat = trace.emit("reshape", base, shape=(base.type.size,))
     updates = trace.emit("reshape", value, shape=(value.type.size,))
@@ -75,25 +78,25 @@ def viewed(
     Raises:
         Unknown: ``of_array`` needs a value that is traced.
     """
-    source = layout.model(base)
-    found = of_array(source)
+    base_model = layout.model(base)
+    viewed_model = of_array(base_model)
     known = known_array(base)
-    if not layout.shares(found, source):
+    if not layout.shares(viewed_model, base_model):
         if known is not None:
-            return local(found)  # type: ignore[no-any-return]
+            return local(viewed_model)  # type: ignore[no-any-return]
         result = wrap_array(tracing(), of_node(tracing(), base._node))
-        result._model = None if found.flags.c_contiguous else found
+        result._model = None if viewed_model.flags.c_contiguous else viewed_model
         return result
-    held = Lens(
+    lens = Lens(
         base,
-        Type(base.dtype, found.shape),
+        Type(base.dtype, viewed_model.shape),
         of_array,
         of_node,
         lambda trace, node, value: inverse(trace, node, value, of_array),
     )
     if known is None:
-        held.node()  # now, so that the node carries the user's line
-    return make(held)
+        lens.node()  # now, so that the node carries the user's line
+    return from_storage(lens)
 
 
 def view(
@@ -117,13 +120,13 @@ def view(
                 inverse,
             )
             return result
-        found = implementation(
+        result = implementation(
             a, *args, **kwargs
         )  # of a NumPy scalar a scalar again, where the result has no axes
         return (
-            found
-            if isinstance(a, Scalar) or not isinstance(found, Tracer)
-            else wrap_array(tracing(), found._node)
+            result
+            if isinstance(a, Scalar) or not isinstance(result, Tracer)
+            else wrap_array(tracing(), result._node)
         )
 
     return function
@@ -198,9 +201,9 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Any, ...]:
 
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Any, ...]:
     """np.meshgrid: with ``copy=False`` views of its arguments."""
-    found = shapes.meshgrid(*xi, sparse=sparse, indexing=indexing)
+    result = shapes.meshgrid(*xi, sparse=sparse, indexing=indexing)
     if copy:
-        return found
+        return result
     swap = indexing == "xy" and len(xi) > 1
     grids = []
     for i, x in enumerate(xi):
@@ -309,44 +312,34 @@ def einsum_function(*operands: Any, **kwargs: Any) -> Any:
 
 
 def at_least(name: str) -> Callable[..., Any]:
-    """np.atleast_1d and kin: an array with axes enough comes back itself."""
+    """np.atleast_1d and kin: views; an array with enough axes is returned itself."""
     least = int(name[-2])
-    one = view(FUNCTIONS[getattr(np, name)], getattr(np, name), reshaped("C"))
+    one = view(getattr(shapes, name), getattr(np, name), reshaped("C"))
 
     def function(*arys: Any) -> Any:
-        found = [a if isinstance(a, Array) and a.ndim >= least else one(a) for a in arys]
-        return found[0] if len(found) == 1 else tuple(found)
+        result = [a if isinstance(a, Array) and a.ndim >= least else one(a) for a in arys]
+        return result[0] if len(result) == 1 else tuple(result)
 
     return function
 
 
-def permute(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A permutation of axes."""
-    return view(FUNCTIONS[function], function, transposed)
-
-
-def resized(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Axes of length 1 that come or go."""
-    return view(FUNCTIONS[function], function, reshaped("C"))
-
-
 def tile(A: Any, reps: Any) -> Any:
-    """np.tile: a new array, but of nothing NumPy makes a view."""
+    """np.tile: a new array; only of an array without elements NumPy makes a view."""
     return _tiled(A, reps) if isinstance(A, Array) and not A.size else joining.tile(A, reps)
 
 
 def squeeze(a: Any, axis: Any = None) -> Any:
-    """np.squeeze: an array without axes of length 1 comes back itself."""
+    """np.squeeze: a view; an array without axes of length 1 is returned itself."""
     if axis is None and isinstance(a, Array) and 1 not in a.shape:
         return a
     return _squeezed(a, axis)
 
 
 # Kept by name: while a function is traced, other objects stand in NumPy's module.
-_squeezed = resized(np.squeeze)
+_squeezed = view(shapes.squeeze, np.squeeze, reshaped("C"))
 _tiled = view(joining.tile, np.tile, scattered)
-_transpose = permute(np.transpose)
-_swap = permute(np.swapaxes)
+_transpose = view(shapes.transpose, np.transpose, transposed)
+_swap = view(shapes.swapaxes, np.swapaxes, transposed)
 
 
 # ----------------------------------------------------------------------------------------------- declarations
@@ -355,13 +348,15 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     np.reshape: reshape,
     np.ravel: ravel,
     np.squeeze: squeeze,
-    np.expand_dims: resized(np.expand_dims),
-    **{
-        f: permute(f)
-        for f in (np.transpose, np.permute_dims, np.matrix_transpose, np.swapaxes, np.moveaxis, np.rollaxis)
-    },
+    np.expand_dims: view(shapes.expand_dims, np.expand_dims, reshaped("C")),
+    np.transpose: _transpose,
+    np.permute_dims: _transpose,
+    np.swapaxes: _swap,
+    np.moveaxis: view(shapes.moveaxis, np.moveaxis, transposed),
+    np.rollaxis: view(shapes.rollaxis, np.rollaxis, transposed),
+    np.matrix_transpose: view(shapes.matrix_transpose, np.matrix_transpose, transposed),
     **{getattr(np, name): at_least(name) for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
-    np.linalg.matrix_transpose: permute(np.matrix_transpose),
+    np.linalg.matrix_transpose: view(shapes.matrix_transpose, np.matrix_transpose, transposed),
     np.broadcast_to: broadcast_to,
     np.broadcast_arrays: broadcast_arrays,
     np.meshgrid: meshgrid,
@@ -388,7 +383,7 @@ VIEW_METHODS: dict[str, Callable[..., Any]] = {
     "ravel": ravel,
     "squeeze": squeeze,
     "transpose": _permute,
-    "swapaxes": VIEWS[np.swapaxes],
+    "swapaxes": _swap,
     "diagonal": VIEWS[np.diagonal],
     "T": lambda x: _transpose(x),
     "mT": view(matrix_transposed, lambda array: array.mT, transposed),
@@ -413,5 +408,8 @@ def same_dtype_view(x: Array, dtype: Any = None, type: Any = None) -> Any:
     )
 
 
-FUNCTIONS.update(VIEWS)
+for _function, _implementation in VIEWS.items():
+    implements(_function)(_implementation)
 METHODS.update(VIEW_METHODS)
+SHARING_FUNCTIONS.update(VIEWS)
+SHARING_METHODS.update(VIEW_METHODS)

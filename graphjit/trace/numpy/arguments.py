@@ -1,11 +1,12 @@
-"""How NumPy's functions read their arguments.
+"""How arguments of NumPy's functions are read: array-likes as nodes, axes, dtypes, sizes, options that are
+refused.
 
-Job: turn what users pass (tracers, arrays, numbers, nested lists, axes, dtypes, options) into nodes and plain
-Python values.
-Input: arguments of a NumPy call that has a tracer somewhere. Output: nodes of the active trace, sorted axes,
-dtypes.
-Invariant: errors for wrong axes and shapes are NumPy's own; an option that is not compiled is refused by
-name.
+Every function of the families begins here. `node_of` makes a node of anything that NumPy would make an array
+of: a tracer, an array, a number, nested lists. `promoted` and `aligned` do so for several values, in NumPy's
+common dtype and shape. `axes_tuple` and `integers` read what decides about a shape, `static_array` the values
+that are known while a function is traced. `refuse` names an option that is not compiled.
+
+Errors for wrong axes and shapes are NumPy's own.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ def wrap(trace: Trace, node: Node) -> Tracer:
 
 
 def wrap_array(trace: Trace, node: Node) -> Tracer:
-    """A new array for ``node``, also where it has no axes (NumPy's functions that never return a scalar)."""
+    """A new array for ``node``, even one without axes: for NumPy's functions that never return a scalar."""
     return Array(trace, node)
 
 
 def given(value: Any) -> bool:
-    """Whether an optional argument was given."""
+    """Whether a value was passed for an optional argument."""
     return value is not None and value is not ABSENT
 
 
@@ -110,7 +111,7 @@ def axes_tuple(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def reduced_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """`axes_tuple` as ufunc.reduce reads it: of a value without axes, the axes 0 and -1 are nothing."""
+    """`axes_tuple` as ufunc.reduce reads it, which accepts the axes 0 and -1 of a value without axes."""
     return () if not ndim and isinstance(axis, int) and axis in (0, -1) else axes_tuple(axis, ndim)
 
 
@@ -120,7 +121,9 @@ def axis_number(axis: Any, ndim: int) -> int:
 
 
 def promotion_key(value: Any) -> Any:
-    """What ``np.result_type`` should see of a value: Python numbers and their tracers are weak."""
+    """What ``np.result_type`` should see of a value. Python numbers, and tracers of them, adapt to the dtypes
+    of the others (they are weak, NEP 50).
+    """
     if isinstance(value, Tracer):
         return {"f": 0.0, "i": 0}.get(value.dtype.kind, value.dtype) if is_weak(value) else value.dtype
     if is_python_number(value) or isinstance(value, np.ndarray | np.generic | np.dtype):
@@ -138,9 +141,9 @@ def tracer_of(value: Any) -> Tracer:
 
 def common_dtype(*values: Any) -> np.dtype:
     """NumPy's promoted dtype of array-likes."""
-    found = np.result_type(*[promotion_key(value) for value in values])
-    check_dtype(found)
-    return found
+    dtype = np.result_type(*[promotion_key(value) for value in values])
+    check_dtype(dtype)
+    return dtype
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
@@ -156,20 +159,22 @@ def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
 
 
 def unchecked(value: Any) -> Any:
-    """A value to be written where NumPy casts its scalars like arrays, without a look at their range."""
+    """A value to be written into an array: NumPy casts its own scalars like arrays there, and does not check
+    that they fit.
+    """
     return tracer_of(value) if isinstance(value, np.generic) else value
 
 
 def cast(trace: Trace, value: Any, dtype: np.dtype) -> Node:
-    """The node of ``value`` in ``dtype``; a Python number that does not fit wraps, where NumPy makes an array
-    of it before it casts.
+    """The node of ``value`` in ``dtype`` where NumPy makes an array of it before it casts: a Python number
+    that does not fit wraps around.
     """
     return full(trace, value, dtype, ()) if is_python_number(value) else as_dtype(trace, value, dtype)
 
 
 def promoted_arrays(trace: Trace, *values: Any) -> list[Node]:
-    """Array-likes in the common dtype of arrays: NumPy's products make arrays of Python numbers first, which
-    are weak no more.
+    """Array-likes in the common dtype of arrays: NumPy's products make arrays of Python numbers first, and
+    arrays do not adapt to the dtypes of others.
     """
     nodes = [node_of(trace, value) for value in values]
     dtype = np.result_type(*[node.dtype for node in nodes])
@@ -212,9 +217,9 @@ def inexact(trace: Trace, node: Node) -> Node:
 
 def checked_dtype(dtype: Any) -> np.dtype:
     """A user's dtype argument."""
-    found = np.dtype(dtype)
-    check_dtype(found)
-    return found
+    checked = np.dtype(dtype)
+    check_dtype(checked)
+    return checked
 
 
 def static_array(value: Any) -> np.ndarray | None:
@@ -224,8 +229,8 @@ def static_array(value: Any) -> np.ndarray | None:
     the traced function made itself.
     """
     if isinstance(value, Tracer):
-        known: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
-        return known
+        values: np.ndarray | None = getattr(type(value), "known", _unknown)(value)
+        return values
     if isinstance(value, np.ndarray):
         return value if is_frozen(value) else None
     if isinstance(value, list | tuple):

@@ -1,7 +1,8 @@
-"""Differences, sums against a grid, polynomials: diff, ediff1d, gradient, trapezoid, convolve, correlate,
-polyval, sinc.
+"""Differences, sums over a grid, sliding products, polynomials: diff, ediff1d, gradient, trapezoid, convolve,
+correlate, polyval, sinc.
 
-Job: NumPy's small numerical functions as compositions.
+All are composed of other operations, as in NumPy, except for convolve and correlate: both are the op
+``correlate``, convolve with one series reversed.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.joining import concatenate
 from graphjit.trace.numpy.reductions import sum_
-from graphjit.trace.numpy.shapes import sliced
+from graphjit.trace.numpy.shapes import flattened, sliced, with_size
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
 def _part(trace: Trace, x: Tracer, axis: int, start: int, stop: int, step: int = 1) -> Tracer:
+    """``x[start:stop:step]`` on one axis."""
     return wrap(trace, sliced(trace, x._node, axis, start, stop, step))
 
 
@@ -48,7 +50,7 @@ def diff(a: Any, n: int = 1, axis: Any = -1, prepend: Any = ABSENT, append: Any 
     trace = tracing()
     number = axis_number(axis, value.ndim)
     parts: list[Any] = [value]
-    thin = tuple(1 if i == number else size for i, size in enumerate(value.shape))
+    thin = with_size(value.shape, number, 1)
     for extra, front in ((prepend, True), (append, False)):
         if extra is not ABSENT:
             edge = tracer_of(extra)
@@ -70,7 +72,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
     """np.ediff1d."""
     trace = tracing()
     x = node_of(trace, ary)
-    flat, size = wrap(trace, trace.emit("reshape", x, shape=(x.type.size,))), x.type.size
+    flat, size = wrap(trace, flattened(trace, x)), x.type.size
     steps = trace.ufunc(
         np.subtract, _part(trace, flat, 0, min(1, size), size), _part(trace, flat, 0, 0, max(size - 1, 0))
     )
@@ -83,7 +85,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tracer:
                     "dtype of `to_begin` or `to_end` must be compatible with input `ary` under the `same_kind` rule."
                 )
             node = trace.convert(node, x.dtype)
-            ends.append(wrap(trace, trace.emit("reshape", node, shape=(node.type.size,))))
+            ends.append(wrap(trace, flattened(trace, node)))
         else:
             ends.append(None)
     return concatenate([part for part in (ends[0], steps, ends[1]) if part is not None])
@@ -107,12 +109,13 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
         spacing = spacing * len(axes)
     if len(spacing) != len(axes):
         raise TypeError("invalid number of arguments")
-    found = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
-    found = [wrap(trace, trace.convert(slope._node, value.dtype)) for slope in found]
-    return found[0] if len(axes) == 1 else tuple(found)
+    slopes = [_slope(trace, value, number, h, edge_order) for number, h in zip(axes, spacing, strict=True)]
+    slopes = [wrap(trace, trace.convert(slope._node, value.dtype)) for slope in slopes]
+    return slopes[0] if len(axes) == 1 else tuple(slopes)
 
 
 def _slope(trace: Trace, f: Any, axis: int, h: Any, edge_order: int) -> Any:
+    """The derivative of ``f`` along one axis, with the spacing or the coordinates ``h``."""
     size = f.shape[axis]
     if size < edge_order + 1:
         raise ValueError(
@@ -215,8 +218,8 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tracer:
         )
     if y.shape[0] <= x.shape[0]:
         return _slide(trace, x, y, mode)
-    found = _slide(trace, y, x, mode)
-    return wrap(trace, trace.emit("flip", found._node, axes=(0,)))
+    reversed_result = _slide(trace, y, x, mode)
+    return wrap(trace, trace.emit("flip", reversed_result._node, axes=(0,)))
 
 
 def _series(trace: Trace, a: Any, v: Any) -> tuple[Node, Node]:

@@ -1,7 +1,8 @@
-"""Creation from a traced prototype, and conversions: zeros_like and kin, copy, astype, real, imag, round,
-result_type.
+"""New arrays in the shape of a traced one, and conversions: zeros_like and kin, linspace, isreal and kin,
+round, fix, result_type and kin.
 
-Job: functions that need only shape and dtype of a tracer, or change its dtype.
+Most need only the shape and dtype of a tracer. Arrays made without a traced argument (``np.zeros(3)``) are in
+`patches`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from graphjit.trace.recording.tracer import Tracer, implements, is_python_number
 
 
 def _like(a: Any, value: Any, dtype: Any, shape: Any) -> Tracer:
+    """``value`` everywhere, in the dtype and shape of ``a`` where none are given."""
     trace = tracing()
     model = tracer_of(a)
     wanted = checked_dtype(dtype) if given(dtype) else model.dtype

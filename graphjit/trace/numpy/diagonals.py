@@ -1,6 +1,7 @@
-"""Diagonals and triangles: diag, diagflat, diagonal, trace, tril, triu, fill patterns.
+"""Diagonals and triangles: diagonal, trace, diag, diagflat, tril, triu, vander.
 
-Job: a diagonal is a strided slice of the flattened matrix, and writing one is `embed`: no gathers.
+A diagonal is a strided slice of the flattened matrix, and a matrix with a given diagonal is the op `embed`,
+so that neither needs positions to gather from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from graphjit.ir.node import Node
 from graphjit.trace.numpy.arguments import axis_number, full, given, node_of, refuse, tracing, wrap
 from graphjit.trace.numpy.reductions import sum_
+from graphjit.trace.numpy.shapes import flattened
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -38,7 +40,6 @@ def diagonal_node(trace: Trace, x: Node, offset: int, axis1: int, axis2: int) ->
     )
 
 
-@implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
     """np.diagonal."""
     offset = operator.index(offset)
@@ -52,7 +53,6 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
     return wrap(trace, diagonal_node(trace, x, offset, first, second))
 
 
-@implements(np.linalg.diagonal)
 def linalg_diagonal(x: Any, /, *, offset: int = 0) -> Tracer:
     """np.linalg.diagonal."""
     return diagonal(x, offset, -2, -1)
@@ -73,7 +73,6 @@ def linalg_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tracer:
     return trace(x, offset, -2, -1, dtype)
 
 
-@implements(np.diag)
 def diag(v: Any, k: int = 0) -> Tracer:
     """np.diag: matrix from a vector, or diagonal of a matrix."""
     k = operator.index(k)
@@ -96,10 +95,11 @@ def diagflat(v: Any, k: int = 0) -> Tracer:
     """np.diagflat."""
     recorded = tracing()
     x = node_of(recorded, v)
-    return diag(wrap(recorded, recorded.emit("reshape", x, shape=(x.type.size,))), k)
+    return diag(wrap(recorded, flattened(recorded, x)), k)
 
 
 def _triangle(m: Any, k: int, lower: bool) -> Tracer:
+    """The elements with column <= row + k (lower) or column > row + k; zero elsewhere."""
     recorded = tracing()
     x = node_of(recorded, m)
     if not x.shape:

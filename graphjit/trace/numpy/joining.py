@@ -1,6 +1,7 @@
-"""Joining and taking apart: concatenate, stack family, split family, tile, repeat, append.
+"""Joining, taking apart and repeating: concatenate, the stack family, append, block, the split family,
+unstack, tile, repeat, resize.
 
-Invariant: mixed dtypes promote as in ``np.result_type``; the pieces of a split are views of one node.
+Joined arrays of several dtypes promote as in ``np.result_type``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
-from graphjit.trace.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, joined, sliced
+from graphjit.trace.numpy.shapes import (
+    along_axis,
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    flattened,
+    joined,
+    sliced,
+)
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -35,6 +44,7 @@ def sequence(arrays: Any) -> list[Any]:
 
 
 def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[Node]:
+    """The arrays in their common dtype, or in ``dtype`` as far as ``casting`` allows."""
     if not arrays:
         raise ValueError("need at least one array to concatenate")
     nodes = [node_of(trace, array) for array in arrays]
@@ -48,8 +58,9 @@ def _nodes(trace: Trace, arrays: list[Any], dtype: Any, casting: Any) -> list[No
 
 
 def _concatenated(trace: Trace, nodes: list[Node], axis: Any) -> Node:
+    """Concatenation after NumPy's checks of axis and shapes; axis None joins the flat arrays."""
     if axis is None:
-        return joined(trace, [trace.emit("reshape", node, shape=(node.type.size,)) for node in nodes], 0)
+        return joined(trace, [flattened(trace, node) for node in nodes], 0)
     ndim = len(nodes[0].shape)
     if ndim == 0:
         raise ValueError("zero-dimensional arrays cannot be concatenated")
@@ -103,6 +114,7 @@ def stack(
 
 
 def _grown(grow: Any, tup: Any) -> list[Any]:
+    """Each array with the axes that ``grow`` adds."""
     items = sequence(tup)
     if not items:
         raise ValueError("need at least one array to concatenate")
@@ -155,17 +167,19 @@ def block(arrays: Any) -> Tracer:
 
 
 def _block_depth(arrays: Any) -> tuple[int, int]:
+    """How deep the lists are nested, and the most axes of an array in them."""
     if not isinstance(arrays, list):
         return 0, np.ndim(arrays)
     if not arrays:
         raise ValueError("List at arrays cannot be empty")
-    found = [_block_depth(item) for item in arrays]
-    if len({depth for depth, _ in found}) != 1:
+    inner = [_block_depth(item) for item in arrays]
+    if len({depth for depth, _ in inner}) != 1:
         raise ValueError("List depths are mismatched.")
-    return found[0][0] + 1, max(ndim for _, ndim in found)
+    return inner[0][0] + 1, max(ndim for _, ndim in inner)
 
 
 def _block(arrays: Any, depth: int, ndim: int) -> Tracer:
+    """The lists joined from the innermost outwards: the innermost along the last axis."""
     trace = tracing()
     if depth == 0:
         x = node_of(trace, arrays)
@@ -177,6 +191,7 @@ def _block(arrays: Any, depth: int, ndim: int) -> Tracer:
 
 
 def _pieces(trace: Trace, x: Node, cuts: Sequence[int], axis: int) -> list[Tracer]:
+    """The parts of ``x`` between the cuts."""
     size = x.shape[axis]
     pieces = []
     for start, stop in zip((0, *cuts), (*cuts, size), strict=True):
@@ -185,7 +200,6 @@ def _pieces(trace: Trace, x: Node, cuts: Sequence[int], axis: int) -> list[Trace
     return pieces
 
 
-@implements(np.array_split)
 def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     """np.array_split."""
     trace = tracing()
@@ -201,7 +215,6 @@ def array_split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Trace
     return _pieces(trace, x, [sum(sizes[: i + 1]) for i in range(sections - 1)], number)
 
 
-@implements(np.split)
 def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     """np.split."""
     if not np.ndim(indices_or_sections):
@@ -211,7 +224,6 @@ def split(ary: Any, indices_or_sections: Any, axis: Any = 0) -> list[Tracer]:
     return array_split(ary, indices_or_sections, axis)
 
 
-@implements(np.hsplit)
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.hsplit."""
     if np.ndim(ary) == 0:
@@ -219,7 +231,6 @@ def hsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
 
 
-@implements(np.vsplit)
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.vsplit."""
     if np.ndim(ary) < 2:
@@ -227,7 +238,6 @@ def vsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 0)
 
 
-@implements(np.dsplit)
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     """np.dsplit."""
     if np.ndim(ary) < 3:
@@ -235,7 +245,6 @@ def dsplit(ary: Any, indices_or_sections: Any) -> list[Tracer]:
     return split(ary, indices_or_sections, 2)
 
 
-@implements(np.unstack)
 def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Tracer, ...]:
     """np.unstack."""
     trace = tracing()
@@ -251,7 +260,6 @@ def unstack(x: Any, /, *, axis: Any = 0) -> tuple[Tracer, ...]:
 # ------------------------------------------------------------------------------------------------- repetition
 
 
-@implements(np.tile)
 def tile(A: Any, reps: Any) -> Tracer:
     """np.tile."""
     trace = tracing()
@@ -271,12 +279,7 @@ def tile(A: Any, reps: Any) -> Tracer:
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Tracer:
     """np.repeat by static counts."""
     trace = tracing()
-    x = node_of(trace, a)
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))
-    number = axis_number(axis, len(x.shape))
+    x, number = along_axis(trace, node_of(trace, a), axis)
     counts = integers(repeats, "repeats")
     if any(count < 0 for count in counts):
         raise ValueError("repeats may not contain negative values.")
@@ -304,7 +307,7 @@ def resize(a: Any, new_shape: Any) -> Tracer:
     if any(n < 0 for n in shape):
         raise ValueError("all elements of `new_shape` must be non-negative")
     total = math.prod(shape)
-    flat = trace.emit("reshape", x, shape=(x.type.size,))
+    flat = flattened(trace, x)
     if not x.type.size:
         return wrap(trace, as_dtype(trace, np.zeros(shape), x.dtype))
     copies = tile(wrap(trace, flat), -(-total // x.type.size))._node

@@ -1,8 +1,8 @@
-"""Products: matmul, dot, vdot, inner, outer, tensordot, kron, cross, vecdot, matvec, vecmat, multi_dot, norm,
-trace of powers.
+"""Products and norms: matmul, dot, vdot, inner, outer, tensordot, multi_dot, kron, cross, vecdot, matvec,
+vecmat, matrix_power, norm, vector_norm, matrix_norm.
 
-Job: NumPy's product functions as `contract` nodes.
-Invariant: batch axes that broadcast are dropped from the operand that lacks them, never repeated in memory.
+A product is a `contract` node, with axes to sum over and batch axes. A batch axis that broadcasts is left out
+of the operand that lacks it; nothing is repeated in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graphjit.trace.numpy.arguments import (
 )
 from graphjit.trace.numpy.einsum import contract_subscripts
 from graphjit.trace.numpy.reductions import finish, max_
-from graphjit.trace.numpy.shapes import moveaxis, sliced
+from graphjit.trace.numpy.shapes import flattened, moveaxis, sliced
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -68,10 +68,11 @@ def batched(trace: Trace, name: str, x: Node, y: Node, x_core: str, y_core: str,
         raise _core_error(name, x, y) from None
     letters = string.ascii_uppercase[: len(batch)]
     sides = []
-    for node, own, core in ((x, x_batch, x_core), (y, y_batch, y_core)):
-        names = letters[len(batch) - len(own) :]
+    for node, own_batch, core in ((x, x_batch, x_core), (y, y_batch, y_core)):
+        missing = len(batch) - len(own_batch)
+        names = letters[missing:]
         # an axis of length 1 that broadcasts is absent from this operand's product
-        gone = {i for i, n in enumerate(own) if n == 1 and batch[len(batch) - len(own) + i] != 1}
+        gone = {i for i, n in enumerate(own_batch) if n == 1 and batch[missing + i] != 1}
         if gone:
             node = trace.emit(
                 "reshape", node, shape=tuple(n for i, n in enumerate(node.shape) if i not in gone)
@@ -121,6 +122,7 @@ def vecmat(trace: Trace, x1: Any, x2: Any) -> Tracer:
 
 
 def _vectors(trace: Trace, name: str, x1: Any, x2: Any, x_core: str, y_core: str, out_core: str) -> Node:
+    """A product with core axes named by letters, whose operands must have at least these axes."""
     x, y = promoted(trace, x1, x2)
     if len(x.shape) < len(x_core) or len(y.shape) < len(y_core):
         raise ValueError(f"{name}: an input operand does not have enough dimensions (at {user_location()})")
@@ -160,7 +162,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Tracer:
 def vdot(a: Any, b: Any, /) -> Tracer:
     """np.vdot."""
     trace = tracing()
-    x, y = (trace.emit("reshape", node, shape=(node.type.size,)) for node in promoted_arrays(trace, a, b))
+    x, y = (flattened(trace, node) for node in promoted_arrays(trace, a, b))
     if x.shape != y.shape:
         raise ValueError(f"cannot reshape array of size {y.type.size} into shape {x.shape}")
     return wrap(trace, product(trace, x, y, ((0,), (0,))))
@@ -260,8 +262,8 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Tracer:
         )
 
     whole = chain(0, count - 1)._node
-    kept = tuple(n for n, gone in zip(whole.shape, (from_vector, to_vector), strict=True) if not gone)
-    return wrap(trace, trace.emit("reshape", whole, shape=kept))
+    shape = tuple(n for n, gone in zip(whole.shape, (from_vector, to_vector), strict=True) if not gone)
+    return wrap(trace, trace.emit("reshape", whole, shape=shape))
 
 
 @implements(np.kron)
@@ -309,6 +311,7 @@ def linalg_cross(x1: Any, x2: Any, /, *, axis: Any = -1) -> Tracer:
 
 
 def _vector_norm(trace: Trace, x: Node, order: Any, axes: tuple[int, ...]) -> Node:
+    """The norm of the given order along ``axes``. Roots are the op ``rooted``, whose derivative is 0 at 0."""
     value = wrap(trace, x)
     if order is None or order == 2:
         return trace.emit(
@@ -337,8 +340,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
     node = inexact(trace, node_of(trace, x))
     ndim = len(node.shape)
     if axis is None and (ord is None or (ord in ("f", "fro") and ndim == 2) or (ord == 2 and ndim == 1)):
-        flat = trace.emit("reshape", node, shape=(node.type.size,))
-        root = _vector_norm(trace, flat, 2, (0,))
+        root = _vector_norm(trace, flattened(trace, node), 2, (0,))
         return wrap(trace, trace.emit("reshape", root, shape=(1,) * ndim) if keepdims else root)
     axes = tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
     if len(axes) == 1:
@@ -353,8 +355,8 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
         summed, left = (row, column) if abs(ord) == 1 else (column, row)
         totals = trace.emit("sum", trace.emit("abs", node), axes=(summed,))
         position = left - (1 if left > summed else 0)
-        found = trace.emit("max" if ord > 0 else "min", totals, axes=(position,))
-        return finish(trace, found, node.shape, both, keepdims)
+        extreme = trace.emit("max" if ord > 0 else "min", totals, axes=(position,))
+        return finish(trace, extreme, node.shape, both, keepdims)
     raise UnsupportedError(
         f"np.linalg.norm(ord={ord!r}) of matrices is not compiled (at {user_location()}): it needs singular values; "
         "'fro', 1, -1, inf and -inf are"

@@ -1,9 +1,10 @@
-"""ndarray methods and properties on tracers.
+"""Methods and properties of ndarray on tracers: ``x.sum()``, ``x.clip(0, 1)``, ``x.sort()``.
 
-Job: fill ``tracer.METHODS``: name -> function whose first argument is the tracer; a property carries
-``is_property``.
-Invariant: same arguments as ndarray's methods. 0-d tracers inside object arrays are called by ufunc name
-(``np.sin`` of such an array calls ``x.sin()``), so every unary ufunc is a method as well.
+This file fills the table ``METHODS``: name -> function whose first argument is the tracer; a property carries
+``is_property``. Arguments are those of ndarray's methods. Methods that are not compiled raise with advice.
+
+Every ufunc of one argument is a method as well, since ``np.sin`` of an object array calls ``x.sin()`` on each
+tracer in it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def choose(x: Tracer, choices: Any, out: Any = None, mode: str = "raise") -> Tra
 
 @method("byteswap", "getfield", "setfield", "setflags", "resize", "tobytes", "tofile", "dump", "dumps")
 def layout(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-    """Methods about memory."""
+    """Methods that show or change bytes, refused."""
     raise UnsupportedError(
         f"a traced array has no memory of its own (at {user_location()}): methods that show bytes are not compiled"
     )
@@ -75,7 +76,7 @@ def layout(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
 
 @method("searchsorted", "sort", "argsort", "partition", "argpartition")
 def ordering(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-    """Sorting methods."""
+    """Sorting methods, refused."""
     raise UnsupportedError(
         f"sorting is not compiled (at {user_location()}): order the data outside and pass it in"
     )
@@ -90,7 +91,7 @@ def nonzero(x: Tracer) -> NoReturn:
 
 @method("put", "itemset")
 def put(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
-    """x.put."""
+    """x.put, refused."""
     raise UnsupportedError(
         f"ndarray.put is not compiled (at {user_location()}): assign with x[index] = value"
     )
@@ -120,6 +121,8 @@ for _name, _function in {
 
 
 def _by_ufunc_name(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
+    """The method that calls a ufunc of one argument."""
+
     def call(x: Tracer) -> Any:
         return tracing().ufunc(ufunc, x)
 

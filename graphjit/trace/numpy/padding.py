@@ -1,11 +1,14 @@
-"""np.pad: constant, edge, linear_ramp, reflect, symmetric, wrap, maximum, minimum, mean, empty.
+"""np.pad, with one function for each mode: constant, edge, linear_ramp, reflect, symmetric, wrap, maximum,
+minimum, mean, empty.
 
-Job: each axis in turn grows by pieces of what is there already; all modes are differentiable.
-Not compiled: ``median`` and callables, and ``stat_length``.
+Axes are padded one after the other, as in NumPy: each grows by pieces made of what is there already (slices,
+flips, statistics), so every mode is differentiable. A pad with zeros is one `embed` node. Not compiled: mode
+``median``, callables, and the option ``stat_length``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,7 @@ from graphjit.trace.numpy.arguments import (
     wrap,
 )
 from graphjit.trace.numpy.reductions import keep, mean_node
-from graphjit.trace.numpy.shapes import joined, sliced
+from graphjit.trace.numpy.shapes import joined, sliced, with_size
 from graphjit.trace.recording.answers import STATIC, value_needed
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, implements
@@ -40,10 +43,10 @@ _OPTIONS = {
 def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
     """(before, after) for each axis, by NumPy's broadcasting of the argument."""
     if isinstance(value, dict):
-        found = [(0, 0)] * ndim
+        pairs = [(0, 0)] * ndim
         for axis, width in value.items():
-            found[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
-        return found
+            pairs[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
+        return pairs
     if (isinstance(value, Tracer) or any_tracer(value)) and static_array(value) is None:
         raise value_needed(
             "the width of a pad",
@@ -55,9 +58,9 @@ def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
 
 def _values(trace: Trace, value: Any, dtype: np.dtype, ndim: int) -> list[tuple[Node, Node]]:
     """Pad values for each axis as 0-d nodes; they may be traced."""
-    known = static_array(value)
-    if known is not None:
-        pairs = np.broadcast_to(known, (ndim, 2))
+    constant = static_array(value)
+    if constant is not None:
+        pairs = np.broadcast_to(constant, (ndim, 2))
         return [(as_dtype(trace, before, dtype), as_dtype(trace, after, dtype)) for before, after in pairs]
     node = trace.broadcast(trace.convert(node_of(trace, value), dtype), (ndim, 2))
 
@@ -68,40 +71,53 @@ def _values(trace: Trace, value: Any, dtype: np.dtype, ndim: int) -> list[tuple[
     return [(element(i, 0), element(i, 1)) for i in range(ndim)]
 
 
-def _shape_with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
-    return tuple(size if i == axis else n for i, n in enumerate(shape))
-
-
 @implements(np.pad)
 def pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Tracer:
     """np.pad."""
     trace = tracing()
     x = node_of(trace, array)
-    grow = _MODES.get(mode) if isinstance(mode, str) else None
-    if grow is None:
-        raise UnsupportedError(
-            f"np.pad(mode={mode!r}) is not compiled (at {user_location()}): use one of {', '.join(_MODES)}"
-        )
-    for name in kwargs:
-        if name not in _OPTIONS.get(mode, ()):
-            if name == "stat_length":
-                raise UnsupportedError(f"np.pad(stat_length=...) is not compiled (at {user_location()})")
-            raise ValueError(f"unsupported keyword arguments for mode '{mode}': {name}")
-    widths = [(int(a), int(b)) for a, b in _pairs(pad_width, len(x.shape))]
-    if any(a < 0 or b < 0 for a, b in widths):
+    _check_mode(mode, kwargs)
+    widths = [(int(before), int(after)) for before, after in _pairs(pad_width, len(x.shape))]
+    if any(before < 0 or after < 0 for before, after in widths):
         raise ValueError("index can't contain negative values")
-    option = kwargs.get("constant_values", kwargs.get("end_values", 0))
-    kept = x.dtype if mode == "constant" or x.dtype.kind == "f" else F64  # a ramp is cast to integers last
-    values = _values(trace, option, kept, len(x.shape)) if mode in ("constant", "linear_ramp") else None
+    options = _axis_options(trace, x, mode, kwargs)
     for axis, (before, after) in enumerate(widths):
         if before or after:
             if not x.shape[axis] and mode not in ("constant", "empty"):
                 raise ValueError(
                     f"can't extend empty axis {axis} using modes other than 'constant' or 'empty'"
                 )
-            extra: Any = values[axis] if values is not None else kwargs.get("reflect_type", "even")
-            x = grow(trace, x, axis, before, after, extra)
+            x = _MODES[mode](trace, x, axis, before, after, options[axis])
     return wrap(trace, x)
+
+
+def _check_mode(mode: Any, keywords: dict[str, Any]) -> None:
+    """Refuse modes and options that are not compiled, and options that do not belong to the mode.
+
+    Raises:
+        UnsupportedError: a mode or an option that is not compiled.
+        ValueError: NumPy's, for an option of another mode.
+    """
+    if not isinstance(mode, str) or mode not in _MODES:
+        raise UnsupportedError(
+            f"np.pad(mode={mode!r}) is not compiled (at {user_location()}): use one of {', '.join(_MODES)}"
+        )
+    for name in keywords:
+        if name not in _OPTIONS.get(mode, ()):
+            if name == "stat_length":
+                raise UnsupportedError(f"np.pad(stat_length=...) is not compiled (at {user_location()})")
+            raise ValueError(f"unsupported keyword arguments for mode '{mode}': {name}")
+
+
+def _axis_options(trace: Trace, x: Node, mode: str, keywords: dict[str, Any]) -> Sequence[Any]:
+    """What the mode's function gets for each axis: the (before, after) values of a constant or a ramp, the
+    kind of a reflection.
+    """
+    ndim = len(x.shape)
+    if mode not in ("constant", "linear_ramp"):
+        return [keywords.get("reflect_type", "even")] * ndim
+    dtype = x.dtype if mode == "constant" or x.dtype.kind == "f" else F64  # a ramp is cast to integers last
+    return _values(trace, keywords.get("constant_values", keywords.get("end_values", 0)), dtype, ndim)
 
 
 def _sides(trace: Trace, x: Node, axis: int, before: Node | None, after: Node | None) -> Node:
@@ -109,33 +125,36 @@ def _sides(trace: Trace, x: Node, axis: int, before: Node | None, after: Node | 
 
 
 def _constant(trace: Trace, x: Node, axis: int, before: int, after: int, values: tuple[Node, Node]) -> Node:
+    """A pad of one value on each side. Zeros (but not -0.0) are one `embed` node."""
     zeros = all(value.is_const and not value.attrs["value"].array.any() for value in values)  # type: ignore[attr-defined]
     if zeros and x.dtype.kind != "b":
         if not any(np.signbit(value.attrs["value"].array).any() for value in values):  # type: ignore[attr-defined]
             starts = tuple(before if i == axis else 0 for i in range(len(x.shape)))
-            shape = _shape_with(x.shape, axis, x.shape[axis] + before + after)
+            shape = with_size(x.shape, axis, x.shape[axis] + before + after)
             return trace.emit("embed", x, shape=shape, starts=starts, steps=(1,) * len(shape))
     left, right = (
-        trace.broadcast(value, _shape_with(x.shape, axis, width))
+        trace.broadcast(value, with_size(x.shape, axis, width))
         for value, width in zip(values, (before, after), strict=True)
     )
     return _sides(trace, x, axis, left, right)
 
 
 def _empty(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    """What NumPy leaves undefined is zero here."""
     zero = full(trace, 0, x.dtype, ())
     return _constant(trace, x, axis, before, after, (zero, zero))
 
 
 def _ends(trace: Trace, x: Node, axis: int) -> tuple[Node, Node]:
+    """The first and the last element along an axis."""
     size = x.shape[axis]
     return sliced(trace, x, axis, 0, 1), sliced(trace, x, axis, size - 1, size)
 
 
 def _edge(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
     first, last = _ends(trace, x, axis)
-    left = trace.broadcast(first, _shape_with(x.shape, axis, before))
-    return _sides(trace, x, axis, left, trace.broadcast(last, _shape_with(x.shape, axis, after)))
+    left = trace.broadcast(first, with_size(x.shape, axis, before))
+    return _sides(trace, x, axis, left, trace.broadcast(last, with_size(x.shape, axis, after)))
 
 
 def _linear_ramp(
@@ -149,8 +168,8 @@ def _linear_ramp(
     for end, edge, width, mirrored in zip(
         values, _ends(trace, x, axis), (before, after), (False, True), strict=True
     ):
-        shape = _shape_with(x.shape, axis, width)
-        ramp = np.arange(width, dtype=float_type).reshape(_shape_with((1,) * len(shape), axis, width))
+        shape = with_size(x.shape, axis, width)
+        ramp = np.arange(width, dtype=float_type).reshape(with_size((1,) * len(shape), axis, width))
         start = trace.broadcast(trace.convert(end, float_type), edge.shape)
         step = trace.emit(
             "div",
@@ -189,6 +208,7 @@ def _mirror(trace: Trace, x: Node, axis: int, before: int, after: int, kind: str
 
 
 def _twice_minus(trace: Trace, edge: Node, piece: Node) -> Node:
+    """``2 * edge - piece``, in integers for bools."""
     dtype = edge.dtype if edge.dtype.kind != "b" else I64
     double = trace.emit("mul", full(trace, 2, dtype, edge.shape), trace.convert(edge, dtype))
     return trace.convert(
@@ -205,6 +225,7 @@ def _symmetric(trace: Trace, x: Node, axis: int, before: int, after: int, kind: 
 
 
 def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
+    """Copies of the array side by side, cut to size."""
     size = x.shape[axis]
     start = -before % size
     copies = -(-(start + before + size + after) // size)
@@ -213,6 +234,8 @@ def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any
 
 
 def _statistic(op: str) -> Any:
+    """The function of a mode that pads with the array's maximum, minimum or mean along the axis."""
+
     def grow(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
         if op == "mean":
             value = mean_node(trace, inexact(trace, x), (axis,))
@@ -220,7 +243,7 @@ def _statistic(op: str) -> Any:
         else:
             value = trace.emit(op, x, axes=(axis,))
         value = keep(trace, value, x.shape, (axis,))
-        left, right = (trace.broadcast(value, _shape_with(x.shape, axis, width)) for width in (before, after))
+        left, right = (trace.broadcast(value, with_size(x.shape, axis, width)) for width in (before, after))
         return _sides(trace, x, axis, left, right)
 
     return grow

@@ -1,17 +1,19 @@
-"""What tracing changes in NumPy and SciPy, in the tracing thread only.
+"""What tracing changes in the modules of NumPy and SciPy: calls that would never reach a tracer.
 
-Job: NumPy's protocols do not see calls that take no traced argument.  While a function is traced,
-  * np.zeros, np.empty, np.array and kin, called by user code, return `buffers.Stored` arrays, which may be
-    written with traced values,
-  * np.sum, np.mean, np.max and kin, called by user code, take lists of traced values,
-  * all that is bound takes lists of traced values (see ``listed``),
-  * np.random's functions raise: one draw would be baked into the compiled code (a Generator made inside the
-    function with a seed is fine),
-  * scipy.special's log-sum-exp family sees tracers (see ``scipy_special``).
-Input: `recording()` around a trace.  Output: nothing.
-Invariants: the module attributes are replaced while at least one thread traces and put back afterwards; every
-other thread, and library code called by the traced function, gets the original functions' results through
-them; code that imported a function by name keeps the original.
+NumPy's protocols do not see a call without a traced argument. While a function is traced (`recording`),
+
+- np.zeros, np.empty, np.array and kin, called by user code, return arrays that may be written with traced
+  values (``x = np.zeros(3); x[0] = traced``),
+- np.sum, np.mean, np.max and kin, called by user code, take lists of traced values, and so does everything
+  else that is compiled (`list_arguments`),
+- np.asarray and kin keep traced values, whoever calls them (`conversion_hooks`),
+- functions of np.random raise: one draw would be baked into the compiled code (a Generator made inside the
+  function with a seed is fine),
+- scipy.special's log-sum-exp family sees tracers (`scipy_special`).
+
+Attributes of modules are replaced while at least one thread traces and are put back afterwards. Every other
+thread, and library code called by the traced function, gets the results of the original functions through the
+replacements. Code that imported a function by name keeps the original.
 """
 
 from __future__ import annotations
@@ -32,18 +34,17 @@ from graphjit.errors import TraceError
 from graphjit.ir.types import SHORT
 from graphjit.trace.arrays.buffers import Unknown, known_array, known_values, local
 from graphjit.trace.arrays.copies import CONVERSIONS, converted, copied
-from graphjit.trace.numpy import hooks, scipy_special
+from graphjit.trace.numpy import conversion_hooks, scipy_special
 from graphjit.trace.numpy.arguments import checked_dtype, frozen, given, node_of, shape_of, tracing, wrap
-from graphjit.trace.numpy.imports import when_imported
-from graphjit.trace.numpy.listed import listed_patches
-from graphjit.trace.outside.lent import is_captured
+from graphjit.trace.numpy.import_hooks import when_imported
+from graphjit.trace.numpy.list_arguments import list_patches
+from graphjit.trace.outside.captured_class import is_captured
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import METHODS, Tracer, any_tracer, assemble
 
-Replacement = tuple[
-    ModuleType, str, Any, Any
-]  # module, name, original, what stands there while a thread traces
+Replacement = tuple[ModuleType, str, Any, Any]
+"""Module, name, original, and what stands there while a thread traces."""
 
 LIBRARIES = frozenset(
     {
@@ -68,14 +69,16 @@ def _numeric(value: Any) -> bool:
 
 
 def _created(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Known contents become a stored array; contents that depend on traced values cannot be made here."""
+    """np.zeros and kin: an array that may be written with traced values. Where an argument depends on traced
+    values, NumPy is asked, which leads to our function or to an error.
+    """
 
     def create(*args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(*known_values(args), **known_values(kwargs))
+            result = original(*known_values(args), **known_values(kwargs))
         except Unknown:
             return original(*args, **kwargs)
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -85,10 +88,10 @@ def _like(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(prototype: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(prototype, Tracer):
-            known = known_array(prototype)
-            if known is None:
+            values = known_array(prototype)
+            if values is None:
                 return original(prototype, *args, **kwargs)
-            prototype = known
+            prototype = values
         if isinstance(prototype, list | tuple) and any_tracer(prototype):
             return original(assemble(tracing(), prototype), *args, **kwargs)
         if isinstance(prototype, np.ndarray):
@@ -103,13 +106,13 @@ def _full(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(shape: Any, fill_value: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(shape, known_values(fill_value), dtype, *args, **kwargs)
+            result = original(shape, known_values(fill_value), dtype, *args, **kwargs)
         except Unknown:
             trace = tracing()
             value = node_of(trace, fill_value)
             value = trace.convert(value, checked_dtype(dtype)) if given(dtype) else value
             return wrap(trace, trace.broadcast(value, shape_of(shape)))
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -119,10 +122,10 @@ def _array(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create(content: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         try:
-            found = original(known_values(content), dtype, *args, **kwargs)
+            result = original(known_values(content), dtype, *args, **kwargs)
         except Unknown:
             return converted(content, dtype, *args, **kwargs)
-        return local(found) if _numeric(found) else found
+        return local(result) if _numeric(result) else result
 
     return create
 
@@ -158,7 +161,7 @@ def _asarray(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _taking(original: Callable[..., Any]) -> Callable[..., Any]:
-    """np.ascontiguousarray and kin: a captured array stays one."""
+    """np.ascontiguousarray and kin: of a captured array as np.asarray, so that it is read at each call."""
     asarray = _asarray(np.asarray)
 
     @functools.wraps(original)
@@ -227,14 +230,14 @@ def _call_sites(code: CodeType) -> dict[int, str]:
         if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             attributes.setdefault(start, []).append((end, str(instruction.argval)))
         elif instruction.opname.startswith("CALL"):
-            inner = [found for found in attributes.get(start, ()) if found[0] < end]
+            inner = [called for called in attributes.get(start, ()) if called[0] < end]
             if inner and max(inner)[1] in CREATORS:
                 # a frame may point at the call or at one of its inline cache entries
                 calls.update(dict.fromkeys(range(instruction.offset, after, 2), max(inner)[1]))
     return calls
 
 
-def _by_user(name: str, depth: int) -> bool:
+def _called_by_user(name: str, depth: int) -> bool:
     """Whether the caller is a line of user code that reads ``np.<name>(...)``.
 
     Compiled extensions have no frame of their own, look np.empty up by name and use the result as an ndarray
@@ -260,7 +263,7 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
     def function(*args: Any, **kwargs: Any) -> Any:
         if active_trace() is None:
             return original(*args, **kwargs)
-        if not _by_user(name, 1):
+        if not _called_by_user(name, 1):
             if sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] != "graphjit":
                 METHODS["__taken__"]((args, kwargs), f"np.{name}")
             return original(*args, **kwargs)
@@ -271,10 +274,12 @@ def _switch(name: str, original: Callable[..., Any], traced: Callable[..., Any])
 
 # -------------------------------------------------------------------------------------------------- np.random
 
-_STATELESS = {"get_state", "default_rng", "test"}
+_NOT_REFUSED = {"get_state", "default_rng", "test"}
 
 
 def _refused(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of np.random that raises while a function is traced."""
+
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         if active_trace() is not None:
@@ -305,7 +310,7 @@ def _seeded(original: Callable[..., Any]) -> Callable[..., Any]:
 def _random_patches(module: ModuleType) -> Iterator[Replacement]:
     for name in module.__all__:
         original = getattr(module, name)
-        if callable(original) and not isinstance(original, type) and name not in _STATELESS:
+        if callable(original) and not isinstance(original, type) and name not in _NOT_REFUSED:
             yield module, name, original, _refused(name, original)
     yield module, "default_rng", module.default_rng, _seeded(module.default_rng)
 
@@ -314,6 +319,8 @@ def _random_patches(module: ModuleType) -> Iterator[Replacement]:
 
 
 class _Depth(threading.local):
+    """How many traces are active in this thread."""
+
     traces = 0
 
 
@@ -329,11 +336,11 @@ def _creator_patches() -> Iterator[Replacement]:
     for name, make in CREATORS.items():
         original = getattr(np, name)
         yield np, name, original, _switch(name, original, make(original))
-    yield from listed_patches(frozenset(CREATORS))
+    yield from list_patches(frozenset(CREATORS))
 
 
 def _put(replacements: list[Replacement], on: bool) -> None:
-    """Replacements in or out; what somebody else put there is theirs."""
+    """Put replacements in or take them out; what somebody else put there meanwhile stays."""
     for module, name, original, replacement in replacements:
         namespace = module.__dict__
         if namespace.get(name) is (original if on else replacement):
@@ -342,13 +349,14 @@ def _put(replacements: list[Replacement], on: bool) -> None:
 
 def _add_random(module: ModuleType) -> None:
     """numpy.random has been imported, perhaps by the function that is being traced."""
-    found = list(_random_patches(module))
-    _replacements.extend(found)
+    patches = list(_random_patches(module))
+    _replacements.extend(patches)
     if _active["traces"]:
-        _put(found, True)
+        _put(patches, True)
 
 
 def _begin() -> None:
+    """One more trace: the first of all threads puts the replacements in."""
     with _lock:
         if not _replacements:
             _replacements.extend(_creator_patches())
@@ -358,16 +366,17 @@ def _begin() -> None:
         _active["traces"] += 1
         if _active["traces"] == 1:
             _put(_replacements, True)
-            hooks.put(True)
+            conversion_hooks.put(True)
 
 
 def _end() -> None:
+    """One trace less: the last of all threads takes the replacements out."""
     with _lock:
         _depth.traces -= 1
         _active["traces"] -= 1
         if _active["traces"] == 0:
             _put(_replacements, False)
-            hooks.put(False)
+            conversion_hooks.put(False)
 
 
 def _after_fork() -> None:
@@ -376,7 +385,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _active["traces"] = _depth.traces
     _put(_replacements, _depth.traces > 0)
-    hooks.put(_depth.traces > 0)
+    conversion_hooks.put(_depth.traces > 0)
 
 
 if hasattr(os, "register_at_fork"):
@@ -385,7 +394,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Around every trace: stored arrays, no random numbers, scipy.special."""
+    """Around every trace: NumPy's functions are replaced by ours."""
     _begin()
     try:
         yield

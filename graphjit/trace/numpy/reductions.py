@@ -1,9 +1,9 @@
-"""Reductions: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all, count_nonzero, cumsum,
-cumprod.
+"""Reductions and running values: sum, prod, mean, var, std, max, min, ptp, argmax, argmin, any, all,
+count_nonzero, cumsum, cumprod, cumulative_sum, cumulative_prod.
 
-Job: NumPy's reductions with axis, keepdims, dtype, initial, where, ddof on tracers.
-Invariants: dtypes are NumPy's (small integers and bools sum in 64 bit, means of integers are float64, float32
-stays float32); ``var`` is two-pass as in NumPy. ``std`` has derivative 0 where the variance is zero.
+All options of NumPy's are there: axis, keepdims, dtype, initial, where, ddof. So are its dtypes: small
+integers and bools are summed in 64 bits, means of integers are float64, float32 stays float32. ``var`` passes
+twice over the values, as in NumPy. ``std`` has derivative 0 where the variance is zero.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from graphjit.trace.numpy.arguments import (
     tracing,
     wrap,
 )
+from graphjit.trace.numpy.shapes import along_axis, flattened, with_size
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
 
@@ -66,12 +67,12 @@ def masked(trace: Trace, x: Node, where: Any, fill: Node) -> Node:
 
 
 def folded(trace: Trace, op: str, x: Node, axes: tuple[int, ...]) -> Node:
-    """A reduction by op "sum" or "prod". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
-    the op's is the element.
+    """A reduction by an op such as "sum". NumPy's sums begin at 0.0, so that the sum of a single -0.0 is 0.0;
+    the op's would be the element, so 0.0 is added.
     """
-    found = trace.emit(op, x, axes=axes)
+    result = trace.emit(op, x, axes=axes)
     alone = op == "sum" and x.dtype.kind == "f" and all(x.shape[a] == 1 for a in axes)
-    return trace.emit("add", found, full(trace, 0, x.dtype, found.shape)) if alone else found
+    return trace.emit("add", result, full(trace, 0, x.dtype, result.shape)) if alone else result
 
 
 def _fold(
@@ -85,6 +86,7 @@ def _fold(
     initial: Any,
     where: Any,
 ) -> Tracer:
+    """A sum or product; ``initial`` is combined with the result by ``ufunc``."""
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
@@ -132,12 +134,12 @@ def prod(
 
 
 def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initial: Any, where: Any) -> Tracer:
+    """A maximum or minimum; a mask needs ``initial``, which stands for the masked elements."""
     trace = tracing()
     x = node_of(trace, a)
     axes = reduced_axes(axis, len(x.shape))
-    masking = not (where is ABSENT or where is True or where is None)
     if not given(initial):
-        if masking:
+        if not (where is ABSENT or where is True or where is None):
             raise ValueError(
                 f"reduction operation '{ufunc.__name__}' does not have an identity, so to use a where mask one has to specify 'initial'"
             )
@@ -145,8 +147,8 @@ def _extremum(op: str, ufunc: np.ufunc, a: Any, axis: Any, keepdims: Any, initia
     start = as_scalar(trace, initial, x.dtype)
     x = masked(trace, x, where, start._node)
     if x.type.size == 0:
-        kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
-        return finish(trace, trace.broadcast(start._node, kept), x.shape, axes, keepdims)
+        reduced_shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+        return finish(trace, trace.broadcast(start._node, reduced_shape), x.shape, axes, keepdims)
     return trace.ufunc(ufunc, finish(trace, folded(trace, op, x, axes), x.shape, axes, keepdims), start)
 
 
@@ -176,6 +178,7 @@ def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Tra
 
 
 def _truth(op: str, a: Any, axis: Any, keepdims: Any, where: Any, identity: bool) -> Tracer:
+    """any or all; masked elements count as ``identity``."""
     trace = tracing()
     x = as_bool(trace, node_of(trace, a))
     x = masked(trace, x, where, full(trace, identity, x.dtype, ()))
@@ -288,6 +291,7 @@ def _variance(
     correction: Any,
     root: bool,
 ) -> Tracer:
+    """np.var, and np.std with ``root``."""
     trace = tracing()
     values = node_of(trace, a)
     x = trace.convert(values, checked_dtype(dtype)) if given(dtype) else inexact(trace, values)
@@ -347,12 +351,14 @@ def std(
 
 
 def _position(op: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
+    """np.argmax or np.argmin; axis None means the position in the flat array."""
     trace = tracing()
     x = node_of(trace, a)
     if axis is None or (not x.shape and not reduced_axes(axis, 0)):
-        flat = trace.emit("reshape", x, shape=(x.type.size,))
-        found = trace.emit(op, flat, axes=(0,))
-        return wrap(trace, trace.emit("reshape", found, shape=(1,) * len(x.shape)) if keepdims else found)
+        position = trace.emit(op, flattened(trace, x), axes=(0,))
+        return wrap(
+            trace, trace.emit("reshape", position, shape=(1,) * len(x.shape)) if keepdims else position
+        )
     number = axis_number(axis, len(x.shape))
     return finish(trace, trace.emit(op, x, axes=(number,)), x.shape, (number,), keepdims)
 
@@ -372,14 +378,12 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) 
 
 
 def _running(op: str, a: Any, axis: Any, dtype: Any) -> Tracer:
+    """np.cumsum or np.cumprod; axis None means that of the flat array."""
     trace = tracing()
     x = node_of(trace, a)
     x = trace.convert(x, checked_dtype(dtype) if given(dtype) else accumulator(x.dtype))
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))  # NumPy treats a scalar as a vector of one here
-    return wrap(trace, trace.emit(op, x, axis=axis_number(axis, len(x.shape)), reverse=False))
+    x, number = along_axis(trace, x, axis)
+    return wrap(trace, trace.emit(op, x, axis=number, reverse=False))
 
 
 @implements(np.cumsum)
@@ -397,6 +401,7 @@ def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Tra
 
 
 def _cumulative(op: str, x: Any, axis: Any, dtype: Any, include_initial: bool, start: int) -> Tracer:
+    """np.cumulative_sum or np.cumulative_prod: `_running`, with ``start`` in front if asked for."""
     if axis is None:
         if np.ndim(x) > 1:
             raise ValueError("For arrays which have more than one dimension ``axis`` argument is required.")
@@ -407,7 +412,7 @@ def _cumulative(op: str, x: Any, axis: Any, dtype: Any, include_initial: bool, s
     trace = tracing()
     node = result._node
     number = axis_number(axis, len(node.shape))
-    first = full(trace, start, node.dtype, tuple(1 if i == number else n for i, n in enumerate(node.shape)))
+    first = full(trace, start, node.dtype, with_size(node.shape, number, 1))
     return wrap(trace, trace.emit("concatenate", first, node, axis=number))
 
 

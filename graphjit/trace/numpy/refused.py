@@ -1,6 +1,6 @@
-"""NumPy functions that are not compiled although people reach for them, each with the way out.
+"""NumPy functions that are not compiled although people reach for them, each with advice what to do instead.
 
-Job: an error that helps instead of "not compiled".
+For example ``np.sort(x)`` of a traced value raises and says to order the data outside of the function.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from graphjit.trace.recording.tracer import implements
 
 
 def _refuse(functions: list[Callable[..., Any]], kind: type[Exception], advice: str) -> None:
+    """Bind functions to an error of this kind with this advice."""
     for function in functions:
 
         def refused(*args: Any, _name: str = public_name(function), **kwargs: Any) -> NoReturn:

@@ -1,11 +1,11 @@
-"""Importing this module makes NumPy code run on tracers: it fills the tables FUNCTIONS, UFUNCS and METHODS of
-``tracer``.
+"""Import this module to make NumPy code run on tracers: it imports every family of functions, which fills the
+tables FUNCTIONS, UFUNCS and METHODS.
 """
 
 from __future__ import annotations
 
 import graphjit.ops  # noqa: F401 (declares the ops before the tables look them up)
-from graphjit.trace.arrays import buffers, copies, indexing, known, sharing
+from graphjit.trace.arrays import copies, filling, items, sharing
 from graphjit.trace.numpy import (
     calculus,
     creation,
@@ -26,15 +26,14 @@ from graphjit.trace.numpy import (
 )
 
 FAMILIES = (
-    buffers,
     calculus,
     copies,
     creation,
     diagonals,
     einsum,
-    indexing,
+    filling,
+    items,
     joining,
-    known,
     linear,
     methods,
     padding,

@@ -1,16 +1,14 @@
 """scipy.special on tracers, without importing SciPy.
 
-Job: bind SciPy's ufuncs by name when one meets a tracer, and let logsumexp, softmax and log_softmax see
-tracers.
-Input: a ufunc that NumPy does not own; the module object of SciPy's log-sum-exp family once somebody has
-imported it.
-Output: entries of ``tracer.UFUNCS``; swapped code objects.
+Two things are bound. SciPy's ufuncs (``scipy.special.erf``) are looked up by name when one meets a tracer and
+entered into the table ``UFUNCS`` (`bind`). The functions logsumexp, softmax and log_softmax are plain Python
+functions, which user code often imported by name, so that replacing an attribute of the module would miss
+them.
 
-The three functions are plain Python functions that user code often imported by name, so replacing a module
-attribute would miss them. ``install`` therefore swaps the ``__code__`` of the function objects themselves,
-once per process and at the first trace, for a trampoline of the same signature: outside a trace it calls a
-copy of the original (about 0.05 us), in a tracing thread it hands calls with tracers to us. Name, defaults,
-documentation, source lines and results for everybody else stay what they were.
+`install` therefore swaps the ``__code__`` of these three function objects, once per process and at the first
+trace (or when SciPy is imported later), for a trampoline of the same signature. Outside of a trace it calls a
+copy of the original (about 0.05 us); in a thread that traces it hands calls with tracers to us. Name,
+defaults, documentation, source lines and results for everybody else stay what they were.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.opdef import REGISTRY
 from graphjit.trace.arrays.layout import in_memory_of
 from graphjit.trace.numpy.arguments import aligned, inexact, node_of, reduced_axes, tracing, wrap
-from graphjit.trace.numpy.imports import when_imported
+from graphjit.trace.numpy.import_hooks import when_imported
 from graphjit.trace.numpy.reductions import finish, max_, sum_
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.calls import public_name
@@ -84,15 +82,15 @@ def _entr(x: Any) -> Any:
 def _rel_entr(x: Any, y: Any) -> Any:
     edge = np.where((x == 0) & (y >= 0), 0.0, np.inf)
     inside = (x > 0) & (y > 0)
-    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)), edge)
-    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+    value = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)), edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, value)
 
 
 def _kl_div(x: Any, y: Any) -> Any:
     edge = np.where((x == 0) & (y >= 0), y, np.inf)
     inside = (x > 0) & (y > 0)
-    found = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)) - x + y, edge)
-    return np.where(np.isnan(x) | np.isnan(y), np.nan, found)
+    value = np.where(inside, _xlogy(x, x / np.where(inside, y, 1.0)) - x + y, edge)
+    return np.where(np.isnan(x) | np.isnan(y), np.nan, value)
 
 
 def _exprel(x: Any) -> Any:
@@ -106,16 +104,16 @@ def _exp10(x: Any) -> Any:
 
 def _huber(delta: Any, r: Any) -> Any:
     size = np.abs(r)
-    found = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
-    return np.where(delta < 0, np.inf, found)
+    value = np.where(size <= delta, 0.5 * r * r, delta * (size - 0.5 * delta))
+    return np.where(delta < 0, np.inf, value)
 
 
 def _pseudo_huber(delta: Any, r: Any) -> Any:
     safe = np.where((delta == 0) | (r == 0), 1.0, delta)
     ratio = r / safe
     # delta^2 (sqrt(1 + u^2) - 1), written without the cancellation
-    found = delta * delta * (ratio * ratio / (np.sqrt(1 + ratio * ratio) + 1))
-    return np.where(delta < 0, np.inf, np.where((delta == 0) | (r == 0), 0.0, found))
+    value = delta * delta * (ratio * ratio / (np.sqrt(1 + ratio * ratio) + 1))
+    return np.where(delta < 0, np.inf, np.where((delta == 0) | (r == 0), 0.0, value))
 
 
 def _boxcox(x: Any, power: Any) -> Any:
@@ -187,6 +185,7 @@ def logsumexp(
 
 
 def _rows(op: str, x: Any, axis: Any) -> Tracer:
+    """softmax or log_softmax along ``axis``."""
     trace = tracing()
     node = node_of(trace, x)
     axes = reduced_axes(axis, len(node.shape))
@@ -196,8 +195,8 @@ def _rows(op: str, x: Any, axis: Any) -> Tracer:
         off: Any = wrap(trace, node) - max_(x, axes, keepdims=True)
         powers: Any = np.exp(off)
         total = sum_(powers, axes, keepdims=True)
-        found = powers / total if op == "softmax" else off - np.log(total)
-        return in_memory_of(found, x, "K")  # type: ignore[no-any-return]
+        result = powers / total if op == "softmax" else off - np.log(total)
+        return in_memory_of(result, x, "K")  # type: ignore[no-any-return]
     return in_memory_of(wrap(trace, trace.emit(op, node, axes=axes)), x, "K")  # type: ignore[no-any-return]
 
 
@@ -255,6 +254,7 @@ def _trampoline(code: CodeType, target: Callable[..., Any]) -> CodeType:
 
 
 def _swap(module: ModuleType) -> None:
+    """Put the trampolines into SciPy's functions, once."""
     for name, ours in _IMPLEMENTATIONS.items():
         function = getattr(module, name, None)
         if name in _swapped or not isinstance(function, FunctionType) or function.__code__.co_freevars:

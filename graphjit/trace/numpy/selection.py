@@ -1,7 +1,9 @@
-"""Choosing: where, clip, nan_to_num, choose, select, take, take_along_axis, compress, extract, isclose,
-array_equal.
+"""Choosing elements: where, select, choose, clip, nan_to_num, take, take_along_axis, compress, extract,
+delete, isclose, allclose, array_equal.
 
-Invariant: the branch of a `where` that is not taken contributes exactly zero to every derivative.
+The branch of a `where` that is not taken contributes exactly zero to every derivative. Functions whose result
+has a shape that depends on values need these while the function is traced: a mask for compress, extract and
+delete; nonzero is refused.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from graphjit.trace.numpy.arguments import (
     wrap_array,
 )
 from graphjit.trace.numpy.reductions import all_
+from graphjit.trace.numpy.shapes import along_axis, flattened, with_size
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.promotion import common_shape
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, implements
@@ -76,18 +79,11 @@ def clip(
     max: Any = ABSENT,
     **kwargs: Any,
 ) -> Tracer:
-    """np.clip: minimum(maximum(a, a_min), a_max); at a bound the derivative is shared as there."""
+    """np.clip: minimum(maximum(a, a_min), a_max). An element that equals a bound gets half of the derivative,
+    as in np.maximum and np.minimum.
+    """
     refuse("clip", out=out, **kwargs)
-    if a_min is ABSENT and a_max is ABSENT:
-        low, high = (None if min is ABSENT else min), (None if max is ABSENT else max)
-    elif min is ABSENT and max is ABSENT:
-        if a_min is ABSENT or a_max is ABSENT:
-            raise TypeError("clip() missing 1 required positional argument")
-        low, high = a_min, a_max
-    else:
-        raise ValueError(
-            "Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden."
-        )
+    low, high = _clip_bounds(a_min, a_max, min, max)
     trace = tracing()
     dtype = tracer_of(a).dtype
     if dtype.kind in "iu":  # a Python int beyond the dtype's range is no bound
@@ -101,6 +97,24 @@ def clip(
     if low is not None:
         x = trace.emit("maximum", x, next(nodes))
     return wrap(trace, x if high is None else trace.emit("minimum", x, next(nodes)))
+
+
+def _clip_bounds(a_min: Any, a_max: Any, min: Any, max: Any) -> tuple[Any, Any]:
+    """The lower and the upper bound, given in the old style or in the new one; None: there is none.
+
+    Raises:
+        TypeError: one of ``a_min`` and ``a_max`` is missing.
+        ValueError: both styles at once.
+    """
+    if a_min is ABSENT and a_max is ABSENT:
+        return (None if min is ABSENT else min), (None if max is ABSENT else max)
+    if min is not ABSENT or max is not ABSENT:
+        raise ValueError(
+            "Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden."
+        )
+    if a_min is ABSENT or a_max is ABSENT:
+        raise TypeError("clip() missing 1 required positional argument")
+    return a_min, a_max
 
 
 @implements(np.nan_to_num)
@@ -167,15 +181,15 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tracer
     dtype = common_dtype(*choices)
     options = [cast(trace, value, dtype) for value in choices]
     shape = common_shape(index, *options)
-    known = static_array(a)
+    values = static_array(a)
     if (
-        known is not None
+        values is not None
         and mode == "raise"
-        and known.size
-        and not 0 <= known.min() <= known.max() < len(options)
+        and values.size
+        and not 0 <= values.min() <= values.max() < len(options)
     ):
         raise ValueError("invalid entry in choice array")
-    if known is None and mode == "raise":
+    if values is None and mode == "raise":
         raise UnsupportedError(
             f"np.choose(mode='raise') of a traced index is not compiled (at {user_location()}): use 'clip' or 'wrap'"
         )
@@ -193,17 +207,12 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     """np.take."""
     refuse("take", out=out)
     trace = tracing()
-    x = node_of(trace, a)
-    if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
-    elif not x.shape:
-        x = trace.emit("reshape", x, shape=(1,))
-    number = axis_number(axis, len(x.shape))
+    x, number = along_axis(trace, node_of(trace, a), axis)
     index = wrapped_indices(trace, indices, x.shape[number], number, mode)
-    found = gathered(trace, x, [index], (number,))
+    taken = gathered(trace, x, [index], (number,))
     lead = len(index.shape)
-    perm = (*range(lead, lead + number), *range(lead), *range(lead + number, len(found.shape)))
-    return wrap(trace, trace.emit("transpose", found, perm=perm))
+    perm = (*range(lead, lead + number), *range(lead), *range(lead + number, len(taken.shape)))
+    return wrap(trace, trace.emit("transpose", taken, perm=perm))
 
 
 @implements(np.take_along_axis)
@@ -214,12 +223,12 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
     if axis is None:
         if np.ndim(indices) != 1:
             raise ValueError("when axis=None, `indices` must have a single dimension.")
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
+        x, axis = flattened(trace, x), 0
     number = axis_number(axis, len(x.shape))
     if np.ndim(indices) != len(x.shape):
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
     index = wrapped_indices(trace, indices, x.shape[number], number, "raise")
-    shape = np.broadcast_shapes(index.shape, tuple(1 if i == number else n for i, n in enumerate(x.shape)))
+    shape = np.broadcast_shapes(index.shape, with_size(x.shape, number, 1))
     all_indices = []
     for i in range(len(shape)):
         if i == number:
@@ -232,15 +241,16 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
 
 
 def _static_mask(function: str, condition: Any) -> np.ndarray:
-    known = static_array(condition)
-    if known is None:
-        known = METHODS["__concretise__"](tracer_of(condition), f"np.{function}")
-    if known is None:
+    """The values of a mask, which decide about the shape of the result."""
+    mask = static_array(condition)
+    if mask is None:
+        mask = METHODS["__concretise__"](tracer_of(condition), f"np.{function}")
+    if mask is None:
         raise TraceError(
             f"np.{function} with a mask that may change at {user_location()}: the shape of the result depends on it. "
             "Use np.where(mask, x, 0), or make the mask read-only."
         )
-    return known
+    return mask
 
 
 @implements(np.compress)
@@ -265,14 +275,14 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, arr)
     if axis is None:
-        x, axis = trace.emit("reshape", x, shape=(x.type.size,)), 0
+        x, axis = flattened(trace, x), 0
     number = axis_number(axis, len(x.shape))
     if isinstance(obj, Tracer) and obj.dtype.kind != "b":
         obj = np.reshape(integers(obj, "the positions of np.delete"), obj.shape)
     elif not isinstance(obj, slice | int | np.integer):
         obj = _static_mask("delete", obj)
-    kept = np.delete(np.arange(x.shape[number]), obj)
-    return take(wrap(trace, x), frozen(kept), number)
+    positions = np.delete(np.arange(x.shape[number]), obj)
+    return take(wrap(trace, x), frozen(positions), number)
 
 
 @implements(np.isclose)

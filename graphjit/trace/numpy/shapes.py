@@ -1,7 +1,7 @@
-"""Shape changes: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, atleast_nd, flip,
-roll, rot90.
+"""Changes of shape and order: reshape, ravel, transpose family, squeeze, expand_dims, broadcasting, meshgrid,
+atleast_nd, flip, rot90, roll; and the questions shape, ndim, size.
 
-Job: views in NumPy, index maps here.  Invariant: nothing is computed; every result has NumPy's shape.
+Nothing is computed here: every result has the elements of the argument in NumPy's shape and order.
 """
 
 from __future__ import annotations
@@ -49,6 +49,27 @@ def resolved_shape(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     raise ValueError(f"cannot reshape array of size {size} into shape {shape} (at {user_location()})")
 
 
+def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """``shape`` with another size on one axis."""
+    return tuple(size if i == axis else n for i, n in enumerate(shape))
+
+
+def flattened(trace: Trace, x: Node) -> Node:
+    """All elements on one axis."""
+    return trace.emit("reshape", x, shape=(x.type.size,))
+
+
+def along_axis(trace: Trace, x: Node, axis: Any) -> tuple[Node, int]:
+    """``x`` and the number of an axis, as most of NumPy's functions read an axis: None means the only axis of
+    the flat array, and a value without axes counts as an array of one element.
+    """
+    if axis is None:
+        return flattened(trace, x), 0
+    if not x.shape:
+        x = trace.emit("reshape", x, shape=(1,))
+    return x, axis_number(axis, len(x.shape))
+
+
 def permuted(trace: Trace, x: Node, perm: Sequence[int]) -> Node:
     """Axes in the order ``perm``."""
     return trace.emit("transpose", x, perm=tuple(perm))
@@ -68,8 +89,8 @@ def sliced(trace: Trace, x: Node, axis: int, start: int, stop: int, step: int = 
 
 def joined(trace: Trace, nodes: Sequence[Node], axis: int) -> Node:
     """Concatenation of nodes of one dtype; empty ones are dropped."""
-    kept = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
-    return trace.emit("concatenate", *kept, axis=axis)
+    pieces = [node for node in nodes if node.shape[axis]] or list(nodes[:1])
+    return trace.emit("concatenate", *pieces, axis=axis)
 
 
 def _c_order(function: str, order: Any) -> bool:
@@ -95,14 +116,12 @@ def reshape_node(trace: Trace, x: Node, shape: tuple[int, ...], order: Any = "C"
     return reversed_axes(trace, trace.emit("reshape", reversed_axes(trace, x), shape=target[::-1]))
 
 
-@implements(np.reshape)
 def reshape(a: Any, /, shape: Any, order: Any = "C", *, copy: Any = None) -> Tracer:
     """np.reshape."""
     trace = tracing()
     return wrap(trace, reshape_node(trace, node_of(trace, a), shape_of(shape), order))
 
 
-@implements(np.ravel)
 def ravel(a: Any, order: Any = "C") -> Tracer:
     """np.ravel."""
     return reshape(a, (-1,), order) if np.size(a) else reshape(a, (0,), order)
@@ -123,14 +142,12 @@ def transpose_node(trace: Trace, x: Node, axes: Any) -> Node:
         ) from None
 
 
-@implements(np.transpose, np.permute_dims)
 def transpose(a: Any, axes: Any = None) -> Tracer:
     """np.transpose."""
     trace = tracing()
     return wrap(trace, transpose_node(trace, node_of(trace, a), axes))
 
 
-@implements(np.matrix_transpose)
 def matrix_transpose(x: Any, /) -> Tracer:
     """np.matrix_transpose."""
     if np.ndim(x) < 2:
@@ -138,7 +155,6 @@ def matrix_transpose(x: Any, /) -> Tracer:
     return swapaxes(x, -1, -2)
 
 
-@implements(np.swapaxes)
 def swapaxes(a: Any, axis1: Any, axis2: Any) -> Tracer:
     """np.swapaxes."""
     trace = tracing()
@@ -149,7 +165,6 @@ def swapaxes(a: Any, axis1: Any, axis2: Any) -> Tracer:
     return wrap(trace, permuted(trace, x, perm))
 
 
-@implements(np.moveaxis)
 def moveaxis(a: Any, source: Any, destination: Any) -> Tracer:
     """np.moveaxis."""
     trace = tracing()
@@ -164,7 +179,6 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Tracer:
     return wrap(trace, permuted(trace, x, order))
 
 
-@implements(np.rollaxis)
 def rollaxis(a: Any, axis: Any, start: Any = 0) -> Tracer:
     """np.rollaxis."""
     ndim = np.ndim(a)
@@ -177,7 +191,6 @@ def rollaxis(a: Any, axis: Any, start: Any = 0) -> Tracer:
     return moveaxis(a, number, start - 1 if number < start else start)
 
 
-@implements(np.expand_dims)
 def expand_dims(a: Any, axis: Any) -> Tracer:
     """np.expand_dims."""
     trace = tracing()
@@ -189,7 +202,6 @@ def expand_dims(a: Any, axis: Any) -> Tracer:
     return wrap(trace, trace.emit("reshape", x, shape=shape))
 
 
-@implements(np.squeeze)
 def squeeze(a: Any, axis: Any = None) -> Tracer:
     """np.squeeze."""
     trace = tracing()
@@ -205,7 +217,6 @@ def squeeze(a: Any, axis: Any = None) -> Tracer:
     )
 
 
-@implements(np.broadcast_to)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     """np.broadcast_to."""
     trace = tracing()
@@ -218,7 +229,6 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     return wrap(trace, trace.broadcast(x, target))
 
 
-@implements(np.broadcast_arrays)
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Tracer, ...]:
     """np.broadcast_arrays."""
     trace = tracing()
@@ -227,13 +237,12 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Tracer, ...]:
     return tuple(wrap(trace, trace.broadcast(node, shape)) for node in nodes)
 
 
-@implements(np.meshgrid)
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Tracer, ...]:
     """np.meshgrid."""
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
     trace = tracing()
-    vectors = [trace.emit("reshape", x, shape=(x.type.size,)) for x in (node_of(trace, each) for each in xi)]
+    vectors = [flattened(trace, node_of(trace, each)) for each in xi]
     count = len(vectors)
     axes = list(range(count))
     if indexing == "xy" and count > 1:
@@ -247,29 +256,27 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 
 def _at_least(ndim: int, arys: tuple[Any, ...], grow: Any) -> Any:
+    """Each array with ``ndim`` axes or more; ``grow`` gives the shape of one with fewer."""
     trace = tracing()
-    found = []
+    results = []
     for each in arys:
         x = node_of(trace, each)
-        found.append(
+        results.append(
             wrap(trace, x if len(x.shape) >= ndim else trace.emit("reshape", x, shape=grow(x.shape)))
         )
-    return found[0] if len(found) == 1 else tuple(found)
+    return results[0] if len(results) == 1 else tuple(results)
 
 
-@implements(np.atleast_1d)
 def atleast_1d(*arys: Any) -> Any:
     """np.atleast_1d."""
     return _at_least(1, arys, lambda shape: (1,))
 
 
-@implements(np.atleast_2d)
 def atleast_2d(*arys: Any) -> Any:
     """np.atleast_2d."""
     return _at_least(2, arys, lambda shape: (1, *shape) if shape else (1, 1))
 
 
-@implements(np.atleast_3d)
 def atleast_3d(*arys: Any) -> Any:
     """np.atleast_3d."""
     return _at_least(
@@ -280,7 +287,6 @@ def atleast_3d(*arys: Any) -> Any:
 # ------------------------------------------------------------------------------------------- order along axes
 
 
-@implements(np.flip)
 def flip(m: Any, axis: Any = None) -> Tracer:
     """np.flip."""
     trace = tracing()
@@ -293,7 +299,6 @@ def flip(m: Any, axis: Any = None) -> Tracer:
     return wrap(trace, trace.emit("flip", x, axes=axes))
 
 
-@implements(np.fliplr)
 def fliplr(m: Any) -> Tracer:
     """np.fliplr."""
     if np.ndim(m) < 2:
@@ -301,7 +306,6 @@ def fliplr(m: Any) -> Tracer:
     return flip(m, 1)
 
 
-@implements(np.flipud)
 def flipud(m: Any) -> Tracer:
     """np.flipud."""
     if np.ndim(m) < 1:
@@ -309,7 +313,6 @@ def flipud(m: Any) -> Tracer:
     return flip(m, 0)
 
 
-@implements(np.rot90)
 def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tracer:
     """np.rot90."""
     if len(axes) != 2:
@@ -334,8 +337,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
     trace = tracing()
     x = node_of(trace, a)
     if axis is None:
-        flat = trace.emit("reshape", x, shape=(x.type.size,))
-        turned = _rolled(trace, flat, sum(integers(shift, "shift")), 0)
+        turned = _rolled(trace, flattened(trace, x), sum(integers(shift, "shift")), 0)
         return wrap_array(trace, trace.emit("reshape", turned, shape=x.shape))
     axes = normalize_axis_tuple(axis, len(x.shape), allow_duplicate=True)
     shifts = integers(shift, "shift")
@@ -345,6 +347,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
 
 
 def _rolled(trace: Trace, x: Node, shift: int, axis: int) -> Node:
+    """``x`` with its elements moved around by ``shift`` along one axis."""
     size = x.shape[axis]
     cut = -shift % size if size else 0
     if not cut:
@@ -372,7 +375,7 @@ def ndim(a: Any) -> int:
 @implements(np.size)
 def size(a: Any, axis: Any = None) -> int:
     """np.size."""
-    found = tracer_of(a).shape
+    sizes = tracer_of(a).shape
     if axis is None:
-        return math.prod(found)
-    return math.prod(found[i] for i in normalize_axis_tuple(axis, len(found)))
+        return math.prod(sizes)
+    return math.prod(sizes[i] for i in normalize_axis_tuple(axis, len(sizes)))

@@ -1,7 +1,7 @@
-"""Weighted means, covariances and the functions that ignore NaN: average, cov, corrcoef, nansum and kin.
+"""Weighted means, covariances, and the functions that ignore NaN: average, cov, corrcoef, nansum and kin.
 
-Job: statistics that NumPy composes of others, composed the same way.
-Invariant: an element replaced because it is NaN has derivative zero.
+NumPy composes them of other functions, and they are composed in the same way here. An element that is
+replaced because it is NaN has derivative zero.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def average(
             return result
         return result, np.full_like(result, value.size // max(result.size, 1))
     weight = tracer_of(weights)
-    known = static_array(weights)
-    if known is not None and np.any(known.sum(axis if known.shape == value.shape else None) == 0):
+    values = static_array(weights)
+    if values is not None and np.any(values.sum(axis if values.shape == value.shape else None) == 0):
         raise ZeroDivisionError(f"Weights sum to zero, can't be normalized (np.average at {user_location()})")
     dtype = common_dtype(value, weight, *([np.dtype(np.float64)] if value.dtype.kind in "iub" else []))
     if weight.shape != value.shape:
@@ -102,11 +102,12 @@ def cov(
     count = data.shape[1]
     degrees = count - ((0 if bias else 1) if ddof is None else ddof)
     off = data - mean(data, 1, keepdims=True)
-    found = np.matmul(off, np.transpose(off)) / max(degrees, 0)
-    return np.squeeze(found)
+    covariance = np.matmul(off, np.transpose(off)) / max(degrees, 0)
+    return np.squeeze(covariance)
 
 
 def _observations(trace: Trace, values: Any, rowvar: bool) -> Node:
+    """The variables as rows, the observations as columns."""
     node = node_of(trace, values)
     if len(node.shape) > 2:
         raise ValueError("m has more than 2 dimensions")
@@ -122,8 +123,8 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     if not c.ndim:
         return c / c
     spread = np.sqrt(np.diag(c))
-    found = c / spread[:, None] / spread[None, :]
-    return np.clip(found, -1, 1)
+    correlation = c / spread[:, None] / spread[None, :]
+    return np.clip(correlation, -1, 1)
 
 
 # ----------------------------------------------------------------------------------------------- NaN-ignoring
@@ -139,7 +140,9 @@ def _without_nans(trace: Trace, a: Any, fill: Any) -> tuple[Node, Node | None]:
 
 
 def _axis(x: Node, axis: Any) -> Any:
-    """NumPy sums floating-point numbers here by ufuncs, which take axis 0 of a value without axes."""
+    """The axis to reduce. NumPy sums floating-point numbers here by ufuncs, which accept the axes 0 and -1 of
+    a value without axes; they mean all of it.
+    """
     return None if x.dtype.kind == "f" and not x.shape and not reduced_axes(axis, 0) else axis
 
 
@@ -147,8 +150,8 @@ def _mask(trace: Trace, numbers: Node | None, where: Any) -> Any:
     """NaN mask and the user's ``where`` in one."""
     if numbers is None:
         return where
-    mine = wrap(trace, numbers)
-    return mine if where is ABSENT or where is True else mine & tracer_of(where)
+    not_nan = wrap(trace, numbers)
+    return not_nan if where is ABSENT or where is True else not_nan & tracer_of(where)
 
 
 @implements(np.nansum)
@@ -223,13 +226,14 @@ def nanvar(
     x, numbers = _without_nans(trace, a, 0)
     mask = _mask(trace, numbers, where)
     axis = _axis(x, axis)
-    found: Any = var(
+    variance: Any = var(
         wrap(trace, x), axis, dtype, out, ddof, keepdims, where=mask, mean=mean, correction=correction
     )
     if numbers is None:
-        return found
+        return variance
     count = sum_(mask, axis, keepdims=keepdims)
-    return wrap(tracing(), np.where(count > (correction if given(correction) else ddof), found, np.nan)._node)  # type: ignore[attr-defined]
+    enough: Any = np.where(count > (correction if given(correction) else ddof), variance, np.nan)
+    return wrap(trace, enough._node)
 
 
 @implements(np.nanstd)
@@ -240,14 +244,15 @@ def nanstd(a: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _nan_extremum(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
+    """np.max or np.min without NaN, which ``fill`` replaces; NaN where there is no number."""
     trace = tracing()
     x, numbers = _without_nans(trace, a, fill)
-    found = function(wrap(trace, x), axis, keepdims=keepdims)
+    extremum = function(wrap(trace, x), axis, keepdims=keepdims)
     if numbers is None:
-        return found
+        return extremum
     axes = reduced_axes(axis, len(x.shape))
     any_number = finish(trace, trace.emit("any", numbers, axes=axes), x.shape, axes, keepdims)
-    return wrap(tracing(), np.where(any_number, found, np.nan)._node)  # type: ignore[attr-defined]
+    return wrap(tracing(), np.where(any_number, extremum, np.nan)._node)  # type: ignore[attr-defined]
 
 
 @implements(np.nanmax)
@@ -269,6 +274,7 @@ def nanmin(
 
 
 def _nan_position(function: Any, fill: float, a: Any, axis: Any, keepdims: Any) -> Any:
+    """np.argmax or np.argmin without NaN, which ``fill`` replaces."""
     trace = tracing()
     return function(
         wrap(trace, _without_nans(trace, a, fill)[0]), axis, keepdims=given(keepdims) and keepdims

@@ -1,9 +1,11 @@
-"""ufuncs on tracers: calls with options, and ufuncs that no op carries alone.
+"""Calls of ufuncs on tracers: dtypes, the options ``out``, ``where``, ``dtype`` and ``casting``, and ufuncs
+composed of several ops.
 
-Job: the handler of ``__array_ufunc__`` and the table of composed ufuncs.
-Input: a ufunc, its method, arguments of which one is a tracer.  Output: a tracer or a tuple of them.
-Invariant: dtypes are those of the loop that NumPy would run; every composition gives NumPy's value, special
-values included.
+`array_ufunc` is the body of ``Tracer.__array_ufunc__``. Most ufuncs are one op (the table ``BOUND``, from the
+declarations of ops); those that no single op computes, such as ``np.divmod`` or ``np.power`` with its special
+exponents, are functions below, in the table ``UFUNCS``. Dtypes are those of the loop that NumPy would run,
+and every composition gives NumPy's value, special values included. Methods of ufuncs (``np.add.reduce``) are
+in `ufunc_methods`.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def array_ufunc(self: Tracer, ufunc: np.ufunc, method: str, *args: Any, **kwargs
 
 
 def _laid_out(result: Any, ufunc: np.ufunc, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result of a call with options, in the memory order that ``order=`` and the others ask for."""
+    """The result of a call with options, in the order in memory that ``order=`` asks for."""
     if kwargs.get("out") is not None:
         return result
     for item in result if isinstance(result, tuple) else (result,):
@@ -178,6 +180,7 @@ METHODS["__store__"] = store
 
 
 def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting: Any) -> Any:
+    """``target[...] = value`` where ``where`` is true, after NumPy's check of the cast."""
     if not isinstance(target, Tracer):
         raise from_outside(writer)
     if not np.can_cast(value.dtype, target.dtype, casting):
@@ -192,6 +195,8 @@ def _stored(writer: str, name: str, target: Any, value: Any, where: Any, casting
 
 
 def _bools(op: str) -> Callable[..., Any]:
+    """A logical ufunc: the op, applied to truth values."""
+
     def logical(trace: Trace, *args: Any) -> Tracer:
         nodes = [as_bool(trace, node_of(trace, a)) for a in args]
         shape = common_shape(*nodes)
@@ -201,6 +206,8 @@ def _bools(op: str) -> Callable[..., Any]:
 
 
 def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A ufunc that multiplies by a constant, such as np.deg2rad."""
+
     def scaled(trace: Trace, x: Any) -> Tracer:
         (node,), dtype = trace.promoted(ufunc, (x,))
         return wrap(trace, trace.emit("mul", node, full(trace, factor(dtype.type), dtype, node.shape)))
@@ -209,6 +216,8 @@ def _scaled(ufunc: np.ufunc, factor: Callable[[Any], Any]) -> Callable[..., Any]
 
 
 def _identity(ufunc: np.ufunc) -> Callable[..., Any]:
+    """A ufunc that gives its argument, in NumPy's dtype."""
+
     def identity(trace: Trace, x: Any) -> Tracer:
         return wrap(trace, trace.promoted(ufunc, (x,))[0][0])
 
@@ -303,7 +312,7 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
         # fit into uint64
         signed = first if first.dtype.kind == "i" else second
         negative = trace.emit("lt", signed, full(trace, 0, signed.dtype, signed.shape))
-        known = ufunc in (
+        answer = ufunc in (
             {np.less, np.less_equal, np.not_equal}
             if signed is first
             else {np.greater, np.greater_equal, np.not_equal}
@@ -311,12 +320,14 @@ def _compare(ufunc: np.ufunc, below: bool, above: bool) -> Callable[..., Any]:
         fitting = trace.emit(
             BOUND[ufunc], *(trace.convert(node, np.dtype(np.uint64)) for node in (first, second))
         )
-        return wrap(trace, trace.emit("select", negative, full(trace, known, BOOL, signed.shape), fitting))
+        return wrap(trace, trace.emit("select", negative, full(trace, answer, BOOL, signed.shape), fitting))
 
     return compare
 
 
 def _refused(advice: str) -> Callable[..., Any]:
+    """A ufunc that raises with advice."""
+
     def refused(trace: Trace, *args: Any) -> Any:
         raise UnsupportedError(f"this function is not compiled (at {user_location()}): {advice}")
 

@@ -1,29 +1,20 @@
-"""Which trace records in this thread.
+"""Which trace records in this thread: `active_trace()`, None where user code runs untraced.
 
-Job: the one variable that says so.  Input: `trace.Trace` enters and leaves.  Output: `active_trace()`.
+A trace becomes the active one while its ``with`` block runs (`recorder.Recorder`); `set_active_trace` puts
+another one in its place for code that must not be recorded.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from graphjit.trace.recording.tracer import Trace
-
-
-class _Active(threading.local):
-    trace: Trace | None = None
-
-
-active = _Active()
+from graphjit.trace.recording.recorder import current
+from graphjit.trace.recording.tracer import Trace
 
 
 def active_trace() -> Trace | None:
     """The trace being recorded in this thread, if any."""
-    return active.trace
+    return current.recorder  # type: ignore[return-value]  # nothing but a Trace is ever entered
 
 
 def set_active_trace(trace: Trace | None) -> None:
     """Another trace, or none, is being recorded in this thread."""
-    active.trace = trace
+    current.recorder = trace

@@ -1,8 +1,9 @@
-"""What only a value can answer: truth, conversion to Python numbers, formatting.
+"""What happens when code asks a traced value for its value: ``if x``, ``float(x)``, ``x.item()``, an index, a
+text.
 
-Job: refuse with the user's line and a way out; in a trace that computes while it records (`disable_jit`),
-answer.
-Input: a traced value.  Output: an error, or the answer of the NumPy value behind it.
+Job: refuse, with the user's line and a way out. The value is given where there is one: in a trace that
+computes while it records (`disable_jit`), and where it depends on captured arrays alone, which are guarded.
+Input: a traced value, what was asked. Output: an error, or the answer of the NumPy value.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from graphjit.errors import DerivativeError, TraceError, UnsupportedError
 from graphjit.ir.node import reachable
 from graphjit.ir.types import Type
-from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import assigns_item, called_function, user_location
+from graphjit.trace.recording.recorder import current
 from graphjit.trace.recording.tables import METHODS
 
 
@@ -35,15 +36,15 @@ def value_needed(what: str, type: Type, advice: str) -> TraceError:
     error = TraceError(
         f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}"
     )
-    trace = active_trace()
+    trace = current.recorder
     if trace is not None:
         trace.refused = error, where
     return error
 
 
 def from_outside(writer: str) -> TraceError:
-    """What is raised where an array would be written that the trace does not own, which compiled code never
-    does.
+    """The error for a write into an array that was not made inside the function: compiled code would not
+    repeat it.
     """
     error = TraceError(
         f"{writer} would write into an array from outside (or one that NumPy made unseen) at {user_location()}, which the compiled code would never do "
@@ -55,7 +56,7 @@ def from_outside(writer: str) -> TraceError:
 
 def leaked(value: Any) -> TraceError:
     """The error for a traced value that is used after its function was traced."""
-    place = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
+    holder = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")
     try:
         made = value._node.loc
     except TraceError:  # parts that were written one by one were never joined
@@ -66,25 +67,26 @@ def leaked(value: Any) -> TraceError:
         else "an argument of the function, or an array that it filled"
     )
     return TraceError(
-        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {place} "
+        f"a traced value was used at {user_location()} after its function had been traced: it leaked out of the function through {holder} "
         f"({where}). It has no value: return it from the function instead"
     )
 
 
-def known_value(tracer: Any) -> Any:
+def computed_value(tracer: Any) -> Any:
     """The NumPy array or scalar behind a tracer of a trace that computes; None in all others."""
-    trace = active_trace()
+    trace = current.recorder
     found = trace.values.of(tracer._node) if trace is not None and trace.values is not None else None
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
 def shown(tracer: Any) -> Any:
-    """The value that a text of ``tracer`` shows, None where there is none yet; of what depends on small
-    captured arrays it is guarded.
+    """The value that ``print(x)`` shows, None where there is none yet.
+
+    A value that depends on small captured arrays alone is shown, and those arrays are guarded.
     """
-    known = known_value(tracer)
-    if known is not None or tracer._trace.over:
-        return known
+    value = computed_value(tracer)
+    if value is not None or tracer._trace.over:
+        return value
     found = METHODS["__concretise__"](tracer, "a text", only_small=True)
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
@@ -106,53 +108,55 @@ def repeated(number: Any, sequence: Any) -> Any:
 
 
 def present(tracer: Any, what: str) -> Any:
-    """The present value of a traced one: in a trace that computes, and of what depends on captured arrays
-    alone (they are guarded); else None.
+    """The value of a traced value where there is one now, else None.
+
+    There is one in a trace that computes, and where it depends on captured arrays alone (which are guarded).
 
     Raises:
         TraceError: the trace is over.
     """
     tracer._alive()
-    known = known_value(tracer)
-    if known is not None:
-        return known
+    value = computed_value(tracer)
+    if value is not None:
+        return value
     found = METHODS["__concretise__"](tracer, what)
     return found if found is None or found.shape else found.item() if tracer._weak else found[()]
 
 
 TAKEN_OUT = frozenset({"__float__", "__complex__", "item", "tolist"})
-"""Ways out of NumPy that keep fractions: what is computed from them has lost its derivative without a word.
+"""Conversions to Python numbers that keep fractions. What is computed from such a number has no derivative,
+and nobody would notice.
 """
 
 
 def depends(tracer: Any) -> bool:
-    """Whether a value of a trace that computes is differentiated."""
-    trace = active_trace()
+    """Whether a value of a trace that computes depends on what is differentiated."""
+    trace = current.recorder
     if trace is None or trace.values is None or tracer._node.dtype.kind != "f":
         return False
     return any(node in trace.values.differentiated for node in reachable([tracer._node]))
 
 
-def concrete(name: str, what: str, advice: str) -> Callable[..., Any]:
-    """The method ``name`` of arrays and numbers, for tracers: it refuses, since the value is only known when
-    the compiled code runs.
+def asks_value(name: str, what: str, advice: str) -> Callable[..., Any]:
+    """A method of ndarrays or numbers that needs the value: of a traced value it refuses, unless there is a
+    value now (`present`). ``what`` and ``advice`` stand in the error.
     """
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = present(self, what)
-        if known is not None and name in TAKEN_OUT and depends(self):
+        value = present(self, what)
+        if value is not None and name in TAKEN_OUT and depends(self):
             raise DerivativeError(
                 f"{what} at {user_location()} takes a number out of a function that is differentiated: nothing computed from it would have a "
                 "derivative. Use NumPy's functions on the traced value itself; print(x) and f'{x}' show it"
             )
-        if known is None:
+        if value is None:
             raise (
                 from_outside("an assignment to an item")
                 if assigns_item()
                 else value_needed(what, self._node.type, advice)
             )
-        known = known if getattr(known, name, None) is not None else np.asarray(known)
-        return getattr(known, name)(*args, **kwargs)
+        value = value if getattr(value, name, None) is not None else np.asarray(value)
+        return getattr(value, name)(*args, **kwargs)
 
     return refuse
 
@@ -185,9 +189,9 @@ class Unanswered:
     _node: Any
 
     def __bool__(self) -> bool:
-        known = present(self, "a truth value")
-        if known is not None:
-            return bool(known)
+        value = present(self, "a truth value")
+        if value is not None:
+            return bool(value)
         asker = called_function()
         if asker in (None, "bool"):
             raise value_needed(
@@ -198,9 +202,9 @@ class Unanswered:
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
     def __index__(self) -> int:
-        known = present(self, "an index")
-        if known is not None:
-            return operator.index(known)
+        value = present(self, "an index")
+        if value is not None:
+            return operator.index(value)
         asker = called_function()
         raise value_needed(
             f"an argument of {asker}" if asker else "a Python index, a size or an axis",
@@ -208,22 +212,22 @@ class Unanswered:
             STATIC,
         )
 
-    __float__ = concrete(
+    __float__ = asks_value(
         "__float__",
         "float() or a function of the math module",
         f"Use the NumPy function on the array. {STATIC}",
     )
-    __int__ = concrete("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
-    __complex__ = concrete("__complex__", "complex()", "Complex numbers are not compiled.")
-    item = concrete("item", ".item()", "Return the array and call .item() outside.")
-    tolist = concrete("tolist", ".tolist()", "Return the array and call .tolist() outside.")
-    __round__ = concrete("__round__", "round()", "Use np.round.")
+    __int__ = asks_value("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __complex__ = asks_value("__complex__", "complex()", "Complex numbers are not compiled.")
+    item = asks_value("item", ".item()", "Return the array and call .item() outside.")
+    tolist = asks_value("tolist", ".tolist()", "Return the array and call .tolist() outside.")
+    __round__ = asks_value("__round__", "round()", "Use np.round.")
 
     def __format__(self, spec: str) -> str:
-        known = present(self, "formatting")
-        if known is not None:
-            return format(known, spec)
+        value = present(self, "formatting")
+        if value is not None:
+            return format(value, spec)
         advice = "Return the value and format it outside; print(x) and repr(x) show its type."
         raise value_needed("formatting", self._node.type, advice)
 
-    __reduce__ = concrete("__reduce__", "pickling", "Return the value and pickle it outside.")
+    __reduce__ = asks_value("__reduce__", "pickling", "Return the value and pickle it outside.")

@@ -1,8 +1,9 @@
-"""Names of NumPy's functions as users write them, and calls whose arguments do not fit our signature.
+"""How a call of NumPy reaches our implementation: arguments that do not fit its signature, ``out=``, and the
+name that messages show.
 
-Job: one way from NumPy's protocols and methods into our implementations, and one text for a keyword that we
-do not take.
-Input: an implementation, the function it stands for, the user's arguments.  Output: its result.
+Job: call the implementation; turn the TypeError of a keyword that it does not take into one that a user
+understands; write the result into ``out``.
+Input: an implementation, the function it stands for, the user's arguments. Output: its result.
 Invariant: no message names an internal function. A keyword that NumPy does not know either is a TypeError in
 NumPy's words; one that NumPy knows is an `UnsupportedError` with the function, the keyword and the user's
 line.
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import UnsupportedError
-from graphjit.trace.recording.location import OWN, user_location
+from graphjit.trace.recording.location import PACKAGE, user_location
 from graphjit.trace.recording.tables import METHODS
 
 _MISFIT = re.compile(
@@ -40,7 +41,7 @@ def public_name(function: Any) -> str:
         words = name.split(
             "_"
         )  # a public function may call a ufunc with a private name: _lambertw, _riemann_zeta
-        known = next(
+        public = next(
             (
                 each
                 for each in ("_".join(words[i:]) for i in range(len(words)))
@@ -48,7 +49,7 @@ def public_name(function: Any) -> str:
             ),
             None,
         )
-        return f"scipy.special.{known}" if known else name
+        return f"scipy.special.{public}" if public else name
     module_name = (getattr(function, "__module__", None) or "numpy").split("._")[0]
     return f"{'np' + module_name[5:] if module_name.split('.')[0] == 'numpy' else module_name}.{name}"
 
@@ -76,7 +77,7 @@ def called(
     raise problem
 
 
-def written(
+def called_with_out(
     implementation: Callable[..., Any],
     function: Any,
     name: str,
@@ -84,15 +85,15 @@ def written(
     kwargs: dict[str, Any],
 ) -> Any:
     """`called`; where ``out`` is given, the result is written there, and ``out`` is returned."""
-    place = _place_of_out(function)
-    if place is None:
+    position = _position_of_out(function)
+    if position is None:
         return called(implementation, function, name, args, kwargs)
     target = kwargs.get("out")
     if target is not None:
         kwargs = {key: item for key, item in kwargs.items() if key != "out"}
-    elif 0 <= place < len(args) and args[place] is not None:
-        target = args[place]
-        args = (*args[:place], None, *args[place + 1 :])
+    elif 0 <= position < len(args) and args[position] is not None:
+        target = args[position]
+        args = (*args[:position], None, *args[position + 1 :])
     if target is None:
         return called(implementation, function, name, args, kwargs)
     short = name.rpartition(".")[2]
@@ -122,7 +123,7 @@ _SUMS = frozenset("sum prod cumsum cumprod mean nansum nanprod nancumsum nancump
 
 
 @cache
-def _place_of_out(function: Any) -> int | None:
+def _position_of_out(function: Any) -> int | None:
     """Position of the parameter ``out`` of a NumPy function, -1 where it is taken by name only, None where
     there is none.
     """
@@ -141,7 +142,7 @@ def _ours(error: TypeError, name: str, values: tuple[Any, ...]) -> bool:
     entry = error.__traceback__
     while entry is not None and entry.tb_next is not None:
         entry = entry.tb_next
-    inside = entry is not None and entry.tb_frame.f_code.co_filename.startswith(OWN)
+    inside = entry is not None and entry.tb_frame.f_code.co_filename.startswith(PACKAGE)
     return inside and not any(getattr(value, "__qualname__", None) == name for value in values)
 
 

@@ -1,10 +1,10 @@
-"""Running without compiling: where it is switched on, and traced values that know what they are.
+"""Running without compiling: `disable_jit`, and the values of a trace that computes each node while it
+records.
 
-Job: `disable_jit`; the values of a trace that computes while it records, so that `if`, `print` and a debugger
-see numbers while a derivative is taken.
-Input: nodes of such a trace.  Output: ndarrays, by the ops' reference implementations.
-Invariant: a node is computed once, when the user's line asks for it; what depends on an input without a value
-has none.
+Job: say whether compilation is switched off in this thread; give nodes their values (by the ops' reference
+implementations), so that ``if``, ``print`` and a debugger see numbers while a derivative is taken.
+Input: nodes of such a trace. Output: ndarrays.
+Invariant: a node is computed once; what depends on an input without a value has none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from graphjit import config
-from graphjit.backend.llvm.entry.callable import tracing
+from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.interpret import evaluate
 from graphjit.ir.node import Node
 
@@ -30,20 +30,33 @@ def jit_disabled() -> bool:
 
 @contextmanager
 def disable_jit(disable: bool = True) -> Iterator[None]:
-    """Compile nothing inside: functions run line by line in plain NumPy, so that print, pdb and breakpoints
-    see numbers.
+    """Compile nothing inside a ``with`` block, so that print, pdb and breakpoints see numbers.
 
-    `jit` calls the function itself. Derivatives are taken of the operations that NumPy performs in this one
-    call, one after the other; there ``float(x)`` and ``x.item()`` of what is differentiated are errors.
-    ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
+    What `jit` made calls the function itself, line by line in plain NumPy. Derivatives are taken of the
+    operations that NumPy performs in this one call; ``float(x)`` and ``x.item()`` of a value that is
+    differentiated are errors there. ``GRAPHJIT_DISABLE_JIT=1`` does the same for a whole process.
 
-    Args:
-        disable: False compiles again inside another ``disable_jit()``.
+    Parameters
+    ----------
+    disable : bool, optional
+        False compiles again inside another ``disable_jit()``.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> @graphjit.jit
+    ... def halved(x):
+    ...     print("x is", x)
+    ...     return x / 2
+    >>> with graphjit.disable_jit():
+    ...     halved(3.0)
+    x is 3.0
+    1.5
     """
     before = _disabled.set(disable)
     try:
         # Native code would be entered without asking anybody.
-        with tracing():
+        with calls_fall_back():
             yield
     finally:
         _disabled.reset(before)
@@ -53,7 +66,8 @@ class Values:
     """Values of the nodes of one trace."""
 
     def __init__(self) -> None:
-        self.known: dict[Node, np.ndarray | None] = {}
+        self.arrays: dict[Node, np.ndarray | None] = {}
+        """None: it depends on an input without a value."""
         self.differentiated: set[Node] = set()
 
     def of(self, node: Node) -> np.ndarray | None:
@@ -63,16 +77,16 @@ class Values:
 
     def computed(self, node: Node) -> np.ndarray | None:
         """`of`, with the floating-point warnings and errors that the user asked for."""
-        known, pending = self.known, [node]
+        arrays, pending = self.arrays, [node]
         while pending:
             top = pending[-1]
-            missing = [arg for arg in top.args if arg not in known]
+            missing = [arg for arg in top.args if arg not in arrays]
             if missing:
                 pending += missing
                 continue
             pending.pop()
-            if top not in known:
-                args = [known[arg] for arg in top.args]
+            if top not in arrays:
+                args = [arrays[arg] for arg in top.args]
                 without = top.op.name == "input" or any(arg is None for arg in args)
-                known[top] = None if without else evaluate(top, args)
-        return known[node]
+                arrays[top] = None if without else evaluate(top, args)
+        return arrays[node]

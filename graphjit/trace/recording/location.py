@@ -1,8 +1,8 @@
-"""Where in the user's code are we?
+"""Where in the user's code we are: the line that nodes and messages show, and what that line is doing.
 
-Job: the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
-Output: a `Location`, cached per code position so that a traced operation pays well below a microsecond for
-it.
+Job: find the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
+Output: a `Location`, cached for each position in the code, so that a traced operation pays well below a
+microsecond for it; whether the line calls a function, reads an item or assigns to one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from graphjit import errors
 from graphjit.ir.node import Location
 
-OWN = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
+PACKAGE = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
 """Folder of graphjit."""
 
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__))
@@ -27,7 +27,7 @@ LIBRARIES = (_NUMPY + os.sep, os.path.join(os.path.dirname(_NUMPY), "scipy") + o
 
 _skipped: dict[str, bool] = {}
 """By file."""
-_known: dict[tuple[str, CodeType, int], Location] = {}
+_locations: dict[tuple[str, CodeType, int], Location] = {}
 """By file too: code objects of equal functions in two files are equal."""
 _LIMIT = 100_000
 
@@ -39,7 +39,7 @@ def in_library(frame: FrameType) -> bool:
     if skip is None:
         if len(_skipped) > _LIMIT:
             _skipped.clear()
-        skip = _skipped[file] = file.startswith((OWN, *LIBRARIES, "<__array_function__"))
+        skip = _skipped[file] = file.startswith((PACKAGE, *LIBRARIES, "<__array_function__"))
     return skip
 
 
@@ -51,12 +51,12 @@ def user_location() -> Location | None:
             code = frame.f_code
             file = code.co_filename
             key = (file, code, frame.f_lasti)
-            found = _known.get(key)
-            if found is None:
-                if len(_known) > _LIMIT:
-                    _known.clear()
-                found = _known[key] = Location(file, frame.f_lineno or 0, code.co_qualname)
-            return found
+            location = _locations.get(key)
+            if location is None:
+                if len(_locations) > _LIMIT:
+                    _locations.clear()
+                location = _locations[key] = Location(file, frame.f_lineno or 0, code.co_qualname)
+            return location
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
@@ -64,7 +64,7 @@ def user_location() -> Location | None:
 def user_level() -> int:
     """``stacklevel`` of a warning that the caller gives, so that it shows the user's line."""
     level, frame = 0, sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(OWN):
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         level, frame = level + 1, frame.f_back  # type: ignore[assignment]
     return level + 1
 
@@ -73,10 +73,10 @@ def called_function() -> str | None:
     """Text of the function that the user's line is calling, as ``np.arange``; "a function" without source,
     None where it calls none.
     """
-    found = _user_instruction()
-    if found is None or not found[0].opname.startswith("CALL"):
+    executing = _user_instruction()
+    if executing is None or not executing[0].opname.startswith("CALL"):
         return None
-    instruction, file = found
+    instruction, file = executing
     where = instruction.positions
     if where is None or where.lineno is None or where.lineno != where.end_lineno:
         return "a function"
@@ -93,26 +93,26 @@ def asked_by_user() -> bool:
 
 def assigns_item() -> bool:
     """Whether the user's line is storing into an item: ``z[i] = x``."""
-    found = _user_instruction()
-    return found is not None and found[0].opname in ("STORE_SUBSCR", "STORE_SLICE")
+    executing = _user_instruction()
+    return executing is not None and executing[0].opname in ("STORE_SUBSCR", "STORE_SLICE")
 
 
 def subscribes() -> bool:
     """Whether the user's line is reading an item: ``x[i]``."""
-    found = _user_instruction()
-    return found is not None and found[0].opname.startswith("BINARY_")
+    executing = _user_instruction()
+    return executing is not None and executing[0].opname.startswith("BINARY_")
 
 
 def _user_instruction() -> tuple[dis.Instruction, str] | None:
     """The instruction that the user's innermost frame is executing, and its file."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith((OWN, *LIBRARIES)):
+    while frame is not None and frame.f_code.co_filename.startswith((PACKAGE, *LIBRARIES)):
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None:
         return None
     # A frame may point at a call or at one of its inline cache entries.
-    found = next(
+    instruction = next(
         (each for each in reversed(list(dis.get_instructions(frame.f_code))) if each.offset <= frame.f_lasti),
         None,
     )
-    return None if found is None else (found, frame.f_code.co_filename)
+    return None if instruction is None else (instruction, frame.f_code.co_filename)

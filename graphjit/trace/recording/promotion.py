@@ -1,7 +1,10 @@
-"""Which dtypes NumPy would compute in, and which shape results have.
+"""Which dtype NumPy would compute in, and which shape a result has.
 
-Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak.
-Input: dtypes, and ``int`` or ``float`` for Python numbers.  Output: the dtypes of the loop.
+Job: NumPy's promotion (NEP 50) of ufunc arguments, where Python numbers are weak, and its broadcast shape.
+Input: dtypes, and ``int`` or ``float`` for Python numbers. Output: the dtypes of the loop that NumPy would
+run.
+
+Example: float32 plus the Python number 2.0 is float32; plus a float64 scalar it is float64.
 """
 
 from __future__ import annotations
@@ -40,10 +43,10 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
         kind is int or kind is float for kind in kinds
     ):  # by identity: a dtype equals the Python type it comes from
         kinds = tuple(np.dtype(np.int64) if kind is int else np.dtype(np.float64) for kind in kinds)
-    found = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
-    for dtype in found:
+    dtypes = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
+    for dtype in dtypes:
         check_dtype(dtype)
-    return tuple(found)
+    return tuple(dtypes)
 
 
 def common_shape(*nodes: Node) -> tuple[int, ...]:

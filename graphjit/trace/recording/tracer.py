@@ -1,10 +1,11 @@
-"""Tracers: what user code computes on while it is recorded.
+"""Traced values: what user code computes on while it is recorded, and the trace that turns values into nodes.
 
-Job: stand in for an ndarray, record each operation as a node, refuse what only a concrete value could answer.
-Input: NumPy calls, operators, methods on tracers.  Output: nodes in the trace's one Builder.
+Job: stand in for an ndarray (`Array`), a NumPy scalar (`Scalar`) or a Python number (`Number`); record each
+operation as a node; leave to `answers` what only a value could say.
+Input: NumPy calls, operators, methods. Output: nodes in the trace's one Builder.
 Invariants: dtypes and promotion are NumPy's (NEP 50; Python numbers are weak); the IR receives explicit
-conversions and broadcasts; tracers of nested transforms share the outermost trace's builder, so no levels
-exist that could be confused.
+conversions and broadcasts; traced values of nested transforms share the outermost trace's builder, so no
+levels exist that could be confused.
 """
 
 from __future__ import annotations
@@ -12,37 +13,32 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
 from graphjit.backend.signature import ContentGuard
-from graphjit.errors import GraphjitError, TraceError, UnsupportedError
-from graphjit.ir.builder import Builder
-from graphjit.ir.node import Location, Node
+from graphjit.errors import TraceError, UnsupportedError
+from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.layout import Laid, in_order
-from graphjit.trace.outside.lent import is_array, is_captured
-from graphjit.trace.recording.active import active
+from graphjit.trace.outside.captured_class import is_array, is_captured
 from graphjit.trace.recording.answers import (
     SEQUENCES,
     STATIC,
     Unanswered,
+    asks_value,
     complex_needed,
-    concrete,
     foreign,
     from_outside,
     leaked,
     repeated,
     shown,
 )
-from graphjit.trace.recording.calls import public_name, written
+from graphjit.trace.recording.calls import called_with_out, public_name
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import (
-    LIBRARIES,
-    OWN,
     asked_by_user,
     assigns_item,
     subscribes,
@@ -51,75 +47,38 @@ from graphjit.trace.recording.location import (
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
 from graphjit.trace.recording.promotion import python_kind as python_kind
+from graphjit.trace.recording.recorder import Recorder
 from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
 from graphjit.trace.recording.tables import METHODS as METHODS
 from graphjit.trace.recording.tables import UFUNCS as UFUNCS
 from graphjit.trace.recording.tables import implements as implements
 
 
-class Trace:
-    """One recording: a builder, and the arrays that user code captured from outside."""
+class Trace(Recorder):
+    """One recording of user code: its arguments, and the arrays that it captured from outside."""
 
     def __init__(self, values: Values | None = None) -> None:
         """``values`` makes a trace that computes while it records."""
-        self.builder = Builder()
-        self.values = values
-        self.captured: dict[int, tuple[np.ndarray, Node]] = {}
-        self.lend: Callable[[np.ndarray], None] = lambda array: None
+        super().__init__(values)
         self.arguments: list[Tracer] = []
-        self.outsides: dict[int, Outside] = {}  # the traced values of captured arrays, by the array's id
-        self.contents: dict[
-            int, ContentGuard
-        ] = {}  # captured arrays whose values were taken out (`captured.py`)
-        self.over = False
-        self.leaks: dict[
-            int, str
-        ] = {}  # names of what still holds a traced value when the trace is over, by the value's id
-        self.free: dict[
-            Node, bool
-        ] = {}  # whether a node depends on captured arrays alone, as far as somebody asked
-        self.fresh = False  # inputs were just made for one transform, so it may differentiate with respect to them directly
-        self.refused: tuple[TraceError, Location | None] | None = (
-            None  # what a traced value last said instead of its value
-        )
-        self._outer: Trace | None = None
-
-    def __enter__(self) -> Trace:
-        self._outer, active.trace = active.trace, self
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
-        active.trace = self._outer
-        self.over = True
-        if (
-            self.refused is None
-            or not isinstance(error, TypeError | ValueError)
-            or isinstance(error, GraphjitError)
-        ):
-            return
-        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours
-        # says what to do.
-        refusal, where = self.refused
-        last: tuple[str, int] | None = None
-        while entry is not None:
-            code = entry.tb_frame.f_code
-            if not code.co_filename.startswith((OWN, *LIBRARIES)):
-                last = code.co_filename, entry.tb_lineno
-            entry = entry.tb_next
-        if where is not None and last == where[:2]:
-            raise refusal.with_traceback(error.__traceback__) from None
-
-    # ------------------------------------------------------------------------------------------------- values
+        self.captured: dict[int, tuple[np.ndarray, Node]] = {}
+        """By the array's id, which stays its own since the array is kept."""
+        self.lend: Callable[[np.ndarray], None] = lambda array: None
+        """Makes a captured array watch how it is used (`lent`)."""
+        self.outsides: dict[int, Outside] = {}
+        """The traced values of captured arrays, by the array's id."""
+        self.contents: dict[int, ContentGuard] = {}
+        """Captured arrays whose values were taken out (`captured`)."""
+        self.free: dict[Node, bool] = {}
+        """Whether a node depends on captured arrays alone, as far as somebody asked."""
+        self.fresh = False
+        """Inputs were just made for one transform, which may differentiate with respect to them directly."""
 
     def input(self, type: Type, name: str, kind: str = "array") -> Tracer:
         """A fresh traced input; ``kind`` is that of a leaf: array, scalar (NumPy's) or number (Python's)."""
         made = KINDS[kind](self, self.builder.input(type, name))
         self.arguments.append(made)
         return made
-
-    def tracer(self, node: Node, weak: bool = False) -> Tracer:
-        """Wrap a node."""
-        return Tracer(self, node, weak)
 
     def node(self, value: Any) -> Node:
         """The node of a tracer, a number, a NumPy scalar or an array (captured by reference unless
@@ -154,9 +113,9 @@ class Trace:
                 f"{type(array).__module__}.{type(array).__name__} is not compiled (at {user_location()}): "
                 "pass a plain ndarray, for example np.asarray(x)"
             )
-        known = self.captured.get(id(array))
-        if known is not None:
-            return known[1]
+        captured = self.captured.get(id(array))
+        if captured is not None:
+            return captured[1]
         check_dtype(array.dtype)
         if self.values is not None or (not array.flags.writeable and array.base is None):
             return self.builder.const(plain, array.dtype)
@@ -164,35 +123,6 @@ class Trace:
         self.captured[id(array)] = (plain, node)
         self.lend(plain)  # from now on a write into it is seen
         return node
-
-    # --------------------------------------------------------------------------------------------- operations
-
-    def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
-        """A node at the user's present line."""
-        self.builder.loc = user_location()
-        self.builder.origin = ""
-        node = self.builder.emit(op, *args, **attrs)
-        if self.values is not None:
-            self.values.computed(node)  # now, so that its errors come at the user's line
-        return node
-
-    def apply(self, op: str, *args: Any, **attrs: Any) -> Tracer:
-        """Emit on values that already agree in dtype and shape."""
-        return Tracer(self, self.emit(op, *[self.node(a) for a in args], **attrs))
-
-    def convert(self, node: Node, dtype: np.dtype) -> Node:
-        """``node`` as ``dtype``."""
-        return node if node.dtype == dtype else self.emit("convert", node, dtype=dtype)
-
-    def narrow(self, node: Node, dtype: np.dtype) -> Node:
-        """A Python number as ``dtype``: an integer that does not fit is an error when the code runs."""
-        if node.dtype.kind == "i" and dtype.kind in "iu" and dtype != node.dtype:
-            return self.emit("narrow", node, dtype=dtype)
-        return self.convert(node, dtype)
-
-    def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
-        """``node`` in ``shape`` by NumPy's rule."""
-        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
 
     def ufunc(self, ufunc: np.ufunc, *args: Any) -> Any:
         """Apply an elementwise ufunc to tracers, arrays and numbers with NumPy's promotion and
@@ -225,10 +155,6 @@ class Trace:
         ]
         shape = common_shape(*ready)
         return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
-
-    def number(self, value: Any, dtype: np.dtype) -> Node:
-        """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
-        return self.builder.const(dtype.type(value), dtype)
 
 
 def is_python_number(value: Any) -> bool:
@@ -301,7 +227,7 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             "`graphjit ops` lists, or compute it outside the compiled function"
         )
     return in_order(
-        written(implementation, function, public_name(function), args, kwargs), function, args, kwargs
+        called_with_out(implementation, function, public_name(function), args, kwargs), function, args, kwargs
     )
 
 
@@ -333,6 +259,15 @@ def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
     def method(self: Tracer) -> Any:
         result = self._trace.ufunc(ufunc, self)
         return as_number(result) if isinstance(self, Number) else result
+
+    return method
+
+
+def in_place(ufunc: np.ufunc) -> Callable[[Array, Any], Any]:
+    """``x += y`` and kin."""
+
+    def method(self: Array, other: Any) -> Any:
+        return METHODS["__in_place__"](self, ufunc, other)
 
     return method
 
@@ -496,11 +431,11 @@ class Tracer(Unanswered):
         function = getattr(np.ndarray, name, None)
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            found = written(implementation, function, f"ndarray.{name}", args, kwargs)
+            result = called_with_out(implementation, function, f"ndarray.{name}", args, kwargs)
             return (
-                found
+                result
                 if function is None or kwargs.get("out") is not None
-                else in_order(found, function, args, kwargs)
+                else in_order(result, function, args, kwargs)
             )
 
         if function is None:
@@ -520,7 +455,13 @@ class Array(Laid, Tracer):  # type: ignore[misc]
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
 
-    __contains__ = concrete("__contains__", "`in`", "Use np.any(x == value).")
+    __contains__ = asks_value("__contains__", "`in`", "Use np.any(x == value).")
+
+    __iadd__, __isub__, __imul__ = in_place(np.add), in_place(np.subtract), in_place(np.multiply)
+    __itruediv__, __ifloordiv__ = in_place(np.true_divide), in_place(np.floor_divide)
+    __imod__, __ipow__, __imatmul__ = in_place(np.remainder), in_place(np.power), in_place(np.matmul)
+    __iand__, __ior__, __ixor__ = in_place(np.bitwise_and), in_place(np.bitwise_or), in_place(np.bitwise_xor)
+    __ilshift__, __irshift__ = in_place(np.left_shift), in_place(np.right_shift)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         METHODS["__setitem__"](self, key, value)
@@ -565,7 +506,7 @@ class Scalar(Single):
 
     __slots__ = ()
     twin = staticmethod(lambda x: x._node.dtype.type(1))
-    __hash__ = concrete(
+    __hash__ = asks_value(
         "__hash__", "a key of a dict or an item of a set", "Use the position in a list, or np.where."
     )  # type: ignore[assignment]
 
@@ -600,10 +541,10 @@ class Number(Single):
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(self._class, name):
-            found = NUMBER_METHODS.get(name)
-            if found is None:
-                return partial(concrete(name, f"{self._class.__name__}.{name}", STATIC), self)
-            return found(self)
+            implementation = NUMBER_METHODS.get(name)
+            if implementation is None:
+                return partial(asks_value(name, f"{self._class.__name__}.{name}", STATIC), self)
+            return implementation(self)
         if name in NDARRAY and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
         return Tracer.__getattr__(self, name)

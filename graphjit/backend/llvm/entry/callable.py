@@ -1,13 +1,12 @@
-"""The public callable: a type whose calls go straight into native code.
+"""The callable that users hold: a type whose calls go straight into native code.
 
-Job: make the heap type `NativeFunction` and manage the specialisations of its instances.
-Input: a Python fallback, later `Specialisation`s.  Output: objects that behave like functions.
-Invariant: a call tries the installed specialisations, newest first, and then calls the fallback with the
-same arguments; each change of the list of specialisations is one atomic swap under the GIL.
+`NativeFunction(fallback)` makes an instance. A call tries the installed specialisations, newest first, and
+then calls the Python fallback with the same arguments. `install` and `clear` change the list of
+specialisations, each by one atomic swap under the GIL.
 
-The type is written in LLVM IR and made by ``PyType_FromSpec``, so that no C compiler is needed; it is
-compiled when `native_type` is first called, not at import. An instance binds as a method, has a
-``__dict__``, can be weakly referenced and takes part in garbage collection.
+The type is written in LLVM IR and made by ``PyType_FromSpec``, so no C compiler is needed. It is compiled on
+first need, not at import. An instance binds as a method, has a ``__dict__``, can be weakly referenced and
+takes part in garbage collection.
 """
 
 from __future__ import annotations
@@ -20,21 +19,28 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from graphjit.backend.llvm.entry import cpython, numpy_hooks
-from graphjit.backend.llvm.entry.cpython import WORD, Layout, TypeSlot, TypeSpec
+from graphjit.backend.llvm.entry import cpython, large_results, layout, numpy_hooks
+from graphjit.backend.llvm.entry.cpython import TypeSlot, TypeSpec
 from graphjit.backend.llvm.entry.delivery import add_message, add_run
 from graphjit.backend.llvm.entry.large_results import Blocks
-from graphjit.backend.llvm.entry.layout import MISMATCH, get
+from graphjit.backend.llvm.entry.layout import MISMATCH
 from graphjit.backend.llvm.entry.specialise import Specialisation
 from graphjit.backend.llvm.objects import jit, store
-from graphjit.backend.llvm.writing.text import Module
+from graphjit.backend.llvm.writing.native import WORD, Source
 
 LIMIT = 8
 """Default number of specialisations that one function keeps."""
 
 _HEAD = object.__basicsize__
-_VECTORCALL, _DICT, _WEAKREFS, _FALLBACK, _CHAIN = (_HEAD + WORD * i for i in range(5))
-_BASICSIZE = _HEAD + WORD * 5
+_FIELDS = {
+    "vectorcall": ("ptr", _HEAD),
+    "dict": ("object", _HEAD + WORD),
+    "weakrefs": ("object", _HEAD + 2 * WORD),
+    "fallback": ("object", _HEAD + 3 * WORD),
+    "chain": ("object", _HEAD + 4 * WORD),
+}
+_BASICSIZE = _HEAD + 5 * WORD
+_OWNED = ("dict", "fallback", "chain")
 
 # Numbers from CPython's typeslots.h, object.h and structmember.h, all of them part of the stable ABI.
 _TP_CALL, _TP_CLEAR, _TP_DEALLOC, _TP_DESCR_GET, _TP_DOC = 50, 51, 52, 54, 56
@@ -44,7 +50,6 @@ _T_PYSSIZET, _READONLY = 19, 1
 
 _NAME = b"graphjit.backend.llvm.entry.callable.NativeFunction"
 _DOC = b"A compiled function: calls its native specialisations, else its Python fallback."
-_OWNED = (("dict", _DICT), ("fallback", _FALLBACK), ("chain", _CHAIN))
 
 
 class _Member(ctypes.Structure):
@@ -67,213 +72,148 @@ class _GetSet(ctypes.Structure):
     ]
 
 
-def _vectorcall(at: Layout) -> str:
-    return f"""define ptr @gj_vectorcall(ptr %self, ptr %args, i64 %nargsf, ptr %kwnames) nounwind {{
-entry:
-  %nargs = and i64 %nargsf, {2**63 - 1}
-  {get("chain", "ptr", "%self", _CHAIN)}
-  %traces = load i64, ptr @gj_tracing
-  %tracing = icmp ne i64 %traces, 0
-  %empty = icmp eq ptr %chain, null
-  %slow = or i1 %tracing, %empty
-  br i1 %slow, label %python, label %begin
-begin:
-  {get("records", "ptr", "%chain", at.tuple_items)}
-  %first = getelementptr i8, ptr %records, i64 {at.bytes_data}
-  br label %loop
-loop:
-  %cursor = phi ptr [ %first, %begin ], [ %cursor.next, %next ]
-  %record = load ptr, ptr %cursor
-  %last = icmp eq ptr %record, null
-  br i1 %last, label %python, label %try
-try:
-  %result = call ptr @gj_run(ptr %record, ptr %args, i64 %nargs, ptr %kwnames)
-  %missed = icmp eq ptr %result, inttoptr (i64 {MISMATCH} to ptr)
-  br i1 %missed, label %next, label %done
-next:
-  %cursor.next = getelementptr i8, ptr %cursor, i64 {WORD}
-  br label %loop
-done:
-  ret ptr %result
-python:
-  {get("fallback", "ptr", "%self", _FALLBACK)}
-  %cleared = icmp eq ptr %fallback, null
-  br i1 %cleared, label %dead, label %call
-call:
-  call void @Py_IncRef(ptr %fallback)
-  %answer = call ptr @PyObject_Vectorcall(ptr %fallback, ptr %args, i64 %nargsf, ptr %kwnames)
-  call void @Py_DecRef(ptr %fallback)
-  ret ptr %answer
-dead:
-  call void @PyErr_SetString(ptr @gj_TypeError, ptr @gj_text_dead)
-  ret ptr null
-}}"""
+def _add_vectorcall(source: Source) -> None:
+    """What a call of the object does: try each specialisation, then call the fallback."""
+    parameters = {"self": "function", "args": "object[]", "nargsf": "i64", "kwnames": "object"}
+    with source.function("gj_vectorcall", "object", **parameters) as (w, self, args, nargsf, kwnames):
+        slow = w.label("slow")
+        nargs = nargsf & (2**63 - 1)  # the highest bit says that the callee may use args[-1]
+        chain = self["chain"]
+        w.goto_if((w.symbol("gj_tracing", "i64[]")[0] != 0) | chain.is_null(), slow)
+        addresses = chain["tuple_items"].address("bytes_data").to("record[]")
+        cursor = w.variable("cursor", "record[]", addresses)
+        with w.forever():
+            record = cursor[0]
+            w.goto_if(record.is_null(), slow)
+            result = w.call("gj_run", record, args, nargs, kwnames)
+            with w.if_(result != w.constant(MISMATCH, "object")):
+                w.ret(result)
+            cursor.set(cursor.address(1))
+
+        w.place(slow)
+        fallback = self["fallback"]
+        with w.if_(fallback.is_null()):
+            w.call("PyErr_SetString", w.symbol("gj_TypeError"), w.symbol("gj_text_dead"))
+            w.ret(None)
+        w.call("Py_IncRef", fallback)
+        answer = w.call("PyObject_Vectorcall", fallback, args, nargsf, kwnames)
+        w.call("Py_DecRef", fallback)
+        w.ret(answer)
 
 
-def _new(at: Layout) -> str:
-    return f"""define ptr @gj_new(ptr %type, ptr %args, ptr %keywords) nounwind {{
-entry:
-  {get("count", "i64", "%args", at.size)}
-  %one = icmp eq i64 %count, 1
-  br i1 %one, label %named, label %wrong
-named:
-  %positional = icmp eq ptr %keywords, null
-  br i1 %positional, label %make, label %size
-size:
-  %given = call i64 @PyDict_Size(ptr %keywords)
-  %none = icmp eq i64 %given, 0
-  br i1 %none, label %make, label %wrong
-make:
-  %self = call ptr @PyType_GenericAlloc(ptr %type, i64 0)
-  %failed = icmp eq ptr %self, null
-  br i1 %failed, label %end, label %fill
-fill:
-  {get("fallback", "ptr", "%args", at.tuple_items)}
-  call void @Py_IncRef(ptr %fallback)
-  %fallback.slot = getelementptr i8, ptr %self, i64 {_FALLBACK}
-  %call.slot = getelementptr i8, ptr %self, i64 {_VECTORCALL}
-  store ptr %fallback, ptr %fallback.slot
-  store ptr @gj_vectorcall, ptr %call.slot
-  br label %end
-end:
-  ret ptr %self
-wrong:
-  call void @PyErr_SetString(ptr @gj_TypeError, ptr @gj_text_new)
-  ret ptr null
-}}"""
+def _add_new(source: Source) -> None:
+    """``NativeFunction(fallback)``."""
+    parameters = {"type": "object", "args": "object", "keywords": "object"}
+    with source.function("gj_new", "object", **parameters) as (w, type, args, keywords):
+        wrong = w.label("wrong")
+        w.goto_if(args["size"] != 1, wrong)
+        with w.if_(~keywords.is_null()):
+            w.goto_if(w.call("PyDict_Size", keywords) != 0, wrong)
+        self = w.call("PyType_GenericAlloc", type, 0).to("function")
+        with w.if_(~self.is_null()):
+            fallback = args["tuple_items"]
+            w.call("Py_IncRef", fallback)
+            self["fallback"] = fallback
+            self["vectorcall"] = w.symbol("gj_vectorcall")
+        w.ret(self)
+
+        w.place(wrong)
+        w.call("PyErr_SetString", w.symbol("gj_TypeError"), w.symbol("gj_text_new"))
+        w.ret(None)
 
 
-def _traverse(at: Layout) -> str:
-    blocks = [
-        f"define i32 @gj_traverse(ptr %self, ptr %visit, ptr %data) nounwind {{\nentry:\n  br label %{_OWNED[0][0]}"
-    ]
-    following = [name for name, _ in _OWNED[1:]] + ["type"]
-    for (name, offset), then in zip(_OWNED, following, strict=True):
-        blocks.append(f"""{name}:
-  {get(f"{name}.object", "ptr", "%self", offset)}
-  %{name}.none = icmp eq ptr %{name}.object, null
-  br i1 %{name}.none, label %{then}, label %{name}.visit
-{name}.visit:
-  %{name}.result = call i32 %visit(ptr %{name}.object, ptr %data)
-  %{name}.stop = icmp ne i32 %{name}.result, 0
-  br i1 %{name}.stop, label %{name}.leave, label %{then}
-{name}.leave:
-  ret i32 %{name}.result""")
-    blocks.append(f"""type:
-  {get("type.object", "ptr", "%self", at.type)}
-  %type.result = call i32 %visit(ptr %type.object, ptr %data)
-  ret i32 %type.result
-}}""")
-    return "\n".join(blocks)
+def _add_lifetime(source: Source) -> None:
+    """What the garbage collector calls: to visit what an instance owns, to let go of it, to free the
+    instance.
+    """
+    with source.function("gj_traverse", "i32", self="function", visit="ptr", data="ptr") as (
+        w,
+        self,
+        visit,
+        data,
+    ):
+        signature = "i32 (object, ptr)"
+        for name in _OWNED:
+            owned = self[name]
+            with w.if_(~owned.is_null()):
+                stop = w.call_at(visit, signature, owned, data)
+                with w.if_(stop != 0):
+                    w.ret(stop)
+        w.ret(w.call_at(visit, signature, self["type"], data))
+
+    with source.function("gj_clear", "i32", self="function") as (w, self):
+        for name in _OWNED:  # emptied before it is released: releasing may run code that sees `self`
+            owned = self[name]
+            self[name] = None
+            w.call("Py_DecRef", owned)
+        w.ret(0)
+
+    with source.function("gj_dealloc", self="function") as (w, self):
+        type = self["type"]
+        with w.if_(w.call("PyObject_CallFinalizerFromDealloc", self) != 0):
+            w.ret()  # it lives again
+        w.call("PyObject_GC_UnTrack", self)
+        with w.if_(~self["weakrefs"].is_null()):
+            w.call("PyObject_ClearWeakRefs", self)
+        w.call("gj_clear", self)
+        w.call("PyObject_GC_Del", self)
+        w.call("Py_DecRef", type)
 
 
-def _clear() -> str:
-    # Every field is emptied before its object is released: releasing may run code that sees `self`.
-    steps = "\n".join(
-        f"""  {get(name, "ptr", "%self", offset)}
-  store ptr null, ptr %{name}.at
-  call void @Py_DecRef(ptr %{name})"""
-        for name, offset in _OWNED
-    )
-    return f"define i32 @gj_clear(ptr %self) nounwind {{\nentry:\n{steps}\n  ret i32 0\n}}"
+def _add_descr_get(source: Source) -> None:
+    """Looked up in an instance, the object becomes a method."""
+    parameters = {"self": "object", "instance": "object", "owner": "object"}
+    with source.function("gj_descr_get", "object", **parameters) as (w, self, instance, _):
+        with w.if_(instance.is_null() | (instance == w.symbol("gj_py_none"))):
+            w.call("Py_IncRef", self)
+            w.ret(self)
+        w.ret(w.call("PyMethod_New", self, instance))
 
 
-def _dealloc(at: Layout) -> str:
-    return f"""define void @gj_dealloc(ptr %self) nounwind {{
-entry:
-  {get("type", "ptr", "%self", at.type)}
-  %alive = call i32 @PyObject_CallFinalizerFromDealloc(ptr %self)
-  %revived = icmp ne i32 %alive, 0
-  br i1 %revived, label %leave, label %untrack
-untrack:
-  call void @PyObject_GC_UnTrack(ptr %self)
-  {get("weak", "ptr", "%self", _WEAKREFS)}
-  %unseen = icmp eq ptr %weak, null
-  br i1 %unseen, label %free, label %forget
-forget:
-  call void @PyObject_ClearWeakRefs(ptr %self)
-  br label %free
-free:
-  call i32 @gj_clear(ptr %self)
-  call void @PyObject_GC_Del(ptr %self)
-  call void @Py_DecRef(ptr %type)
-  br label %leave
-leave:
-  ret void
-}}"""
+def _add_access(source: Source) -> None:
+    """Reading two fields, and swapping the chain if it is still the one expected."""
+    for name in ("chain", "fallback"):
+        with source.function(f"gj_{name}", "object", self="function") as (w, self):
+            value = self[name]
+            shown = w.choose(value.is_null(), w.symbol("gj_py_none", "object"), value)
+            w.call("Py_IncRef", shown)
+            w.ret(shown)
 
-
-def _descr_get() -> str:
-    return """define ptr @gj_descr_get(ptr %self, ptr %instance, ptr %owner) nounwind {
-entry:
-  %absent = icmp eq ptr %instance, null
-  %none = icmp eq ptr %instance, @gj_py_none
-  %unbound = or i1 %absent, %none
-  br i1 %unbound, label %plain, label %bound
-plain:
-  call void @Py_IncRef(ptr %self)
-  ret ptr %self
-bound:
-  %method = call ptr @PyMethod_New(ptr %self, ptr %instance)
-  ret ptr %method
-}"""
-
-
-def _read(name: str, offset: int) -> str:
-    return f"""define ptr @gj_{name}(ptr %self) nounwind {{
-entry:
-  {get("value", "ptr", "%self", offset)}
-  %empty = icmp eq ptr %value, null
-  %shown = select i1 %empty, ptr @gj_py_none, ptr %value
-  call void @Py_IncRef(ptr %shown)
-  ret ptr %shown
-}}"""
-
-
-def _swap_chain() -> str:
-    return f"""define i32 @gj_swap_chain(ptr %self, ptr %expected, ptr %new) nounwind {{
-entry:
-  {get("old", "ptr", "%self", _CHAIN)}
-  %expect.none = icmp eq ptr %expected, @gj_py_none
-  %new.none = icmp eq ptr %new, @gj_py_none
-  %before = select i1 %expect.none, ptr null, ptr %expected
-  %after = select i1 %new.none, ptr null, ptr %new
-  %unchanged = icmp eq ptr %old, %before
-  br i1 %unchanged, label %swap, label %lost
-swap:
-  call void @Py_IncRef(ptr %after)
-  store ptr %after, ptr %old.at
-  call void @Py_DecRef(ptr %old)
-  ret i32 1
-lost:
-  ret i32 0
-}}"""
+    parameters = {"self": "function", "expected": "object", "new": "object"}
+    with source.function("gj_swap_chain", "i32", **parameters) as (w, self, expected, new):
+        old, none = self["chain"], w.symbol("gj_py_none")
+        nothing = w.constant(None, "object")
+        with w.if_(old != w.choose(expected == none, nothing, expected)):
+            w.ret(0)
+        chain = w.choose(new == none, nothing, new)
+        w.call("Py_IncRef", chain)
+        self["chain"] = chain
+        w.call("Py_DecRef", old)
+        w.ret(1)
 
 
 def library_text() -> str:
-    """LLVM assembly of the once-per-process library: the walk and the type's slots."""
-    at = cpython.layout()
-    module = Module("graphjit entry points")
-    add_run(module)
-    module.add_global("gj_py_none", cpython.declaration("gj_py_none"))
-    add_message(module, "gj_text_dead", "this compiled function was destroyed by the garbage collector")
-    add_message(module, "gj_text_new", "NativeFunction takes one argument, the Python fallback")
-    module.add_global("gj_tracing", "@gj_tracing = global i64 0")
-    numpy_hooks.add(module)
-    functions = {
-        "gj_vectorcall": _vectorcall(at),
-        "gj_new": _new(at),
-        "gj_traverse": _traverse(at),
-        "gj_clear": _clear(),
-        "gj_dealloc": _dealloc(at),
-        "gj_descr_get": _descr_get(),
-        "gj_chain": _read("chain", _CHAIN),
-        "gj_fallback": _read("fallback", _FALLBACK),
-        "gj_swap_chain": _swap_chain(),
+    """LLVM assembly of the once-per-process library: the code of calls and the type's slots."""
+    structs = {
+        **layout.STRUCTS,
+        **large_results.STRUCTS,
+        "object": cpython.object_fields(),
+        "function": {"type": cpython.object_fields()["type"], **_FIELDS},
     }
-    for name, text in functions.items():
-        module.ensure(name, lambda _, text=text: text)  # type: ignore[misc]
-    return module.render()
+    externals = {**cpython.externals(), **large_results.EXTERNALS}
+    source = Source("graphjit entry points", externals, structs)
+    large_results.add_blocks(source)
+    add_run(source)
+    add_message(source, "gj_text_dead", "this compiled function was destroyed by the garbage collector")
+    add_message(source, "gj_text_new", "NativeFunction takes one argument, the Python fallback")
+    source.add_global("gj_tracing", "global i64 0")
+    numpy_hooks.add(source)
+    _add_vectorcall(source)
+    _add_new(source)
+    _add_lifetime(source)
+    _add_descr_get(source)
+    _add_access(source)
+    return source.render()
 
 
 class _Library:
@@ -302,9 +242,9 @@ class _Library:
 
         address = self._module.address
         places = {
-            b"__vectorcalloffset__": _VECTORCALL,
-            b"__dictoffset__": _DICT,
-            b"__weaklistoffset__": _WEAKREFS,
+            b"__vectorcalloffset__": _FIELDS["vectorcall"][1],
+            b"__dictoffset__": _FIELDS["dict"][1],
+            b"__weaklistoffset__": _FIELDS["weakrefs"][1],
         }
         members = (_Member * (len(places) + 1))(
             *(_Member(name, _T_PYSSIZET, offset, _READONLY, None) for name, offset in places.items())
@@ -356,7 +296,7 @@ def blocks() -> Blocks:
 
 
 @contextmanager
-def tracing() -> Iterator[None]:
+def calls_fall_back() -> Iterator[None]:
     """While some thread traces, every call goes to the fallback, which knows whether it is part of a trace.
 
     A call made by a traced function must be recorded, not run: its result would be compiled in as a constant.

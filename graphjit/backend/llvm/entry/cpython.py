@@ -1,11 +1,11 @@
 """Facts about the running CPython and NumPy that native code relies on.
 
-Job: name the C functions and types that native code calls, and the offsets of the object fields that it
-reads; check each of them against real objects.
-Output: `layout()` (offsets and type numbers); afterwards every symbol of `FUNCTIONS`, `TYPES` and
-`NUMPY` resolves in modules compiled later.
-Invariant: no offset is used that was not seen to be right in this very process; an interpreter or a
-NumPy that differs is refused with a `GraphjitError` instead of being read wrongly.
+Native code calls C functions and reads fields of objects at fixed offsets. This module names the functions
+and types, knows the offsets, and checks each of them against real objects. `layout` gives offsets and type
+numbers; after its first call every symbol of `externals` resolves in modules compiled later.
+
+No offset is used that was not seen to be right in this very process: an interpreter or a NumPy that differs
+is refused with a `GraphjitError` instead of being read wrongly.
 
 Sources: CPython's and NumPy's public headers (object.h, ndarraytypes.h, NumPy's C API table).
 """
@@ -24,47 +24,43 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.llvm.objects import jit
+from graphjit.backend.llvm.writing.native import GLOBAL, WORD, Fields
 from graphjit.errors import GraphjitError
 
-WORD = 8
-
 FUNCTIONS = {
-    "PyContextVar_Get": "i32 (ptr, ptr, ptr)",
-    "PyDict_GetItemWithError": "ptr (ptr, ptr)",
-    "PyDict_New": "ptr ()",
-    "PyDict_Copy": "ptr (ptr)",
-    "PyDict_Next": "i32 (ptr, ptr, ptr, ptr)",
-    "PyDict_SetItem": "i32 (ptr, ptr, ptr)",
-    "PyDict_Size": "i64 (ptr)",
-    "PyErr_NoMemory": "ptr ()",
-    "PyErr_SetObject": "void (ptr, ptr)",
-    "PyErr_SetString": "void (ptr, ptr)",
+    "PyContextVar_Get": "i32 (object, object, object[])",
+    "PyDict_Copy": "object (object)",
+    "PyDict_GetItemWithError": "object (object, object)",
+    "PyDict_Next": "i32 (object, i64[], object[], object[])",
+    "PyDict_SetItem": "i32 (object, object, object)",
+    "PyDict_Size": "i64 (object)",
+    "PyErr_NoMemory": "object ()",
+    "PyErr_SetObject": "void (object, object)",
+    "PyErr_SetString": "void (object, ptr)",
     "PyEval_RestoreThread": "void (ptr)",
     "PyEval_SaveThread": "ptr ()",
-    "PyList_New": "ptr (i64)",
-    "PyLong_AsLongLongAndOverflow": "i64 (ptr, ptr)",
-    "PyLong_FromLongLong": "ptr (i64)",
+    "PyList_New": "object (i64)",
+    "PyLong_AsLongLongAndOverflow": "i64 (object, i32[])",
+    "PyLong_FromLongLong": "object (i64)",
     "PyMem_RawFree": "void (ptr)",
     "PyMem_RawMalloc": "ptr (i64)",
-    "PyMethod_New": "ptr (ptr, ptr)",
-    "PyObject_CallOneArg": "ptr (ptr, ptr)",
-    "PyObject_CallFinalizerFromDealloc": "i32 (ptr)",
-    "PyObject_ClearWeakRefs": "void (ptr)",
-    "PyObject_GC_Del": "void (ptr)",
-    "PyObject_GC_UnTrack": "void (ptr)",
-    "PyObject_GenericGetDict": "ptr (ptr, ptr)",
-    "PyObject_GenericSetDict": "i32 (ptr, ptr, ptr)",
-    "PyObject_RichCompareBool": "i32 (ptr, ptr, i32)",
-    "PyObject_Vectorcall": "ptr (ptr, ptr, i64, ptr)",
-    "PyTuple_New": "ptr (i64)",
-    "PyType_GenericAlloc": "ptr (ptr, i64)",
-    "PyType_IsSubtype": "i32 (ptr, ptr)",
-    "PyUnicode_Compare": "i32 (ptr, ptr)",
-    "PyVectorcall_Call": "ptr (ptr, ptr, ptr)",
-    "Py_DecRef": "void (ptr)",
-    "Py_IncRef": "void (ptr)",
+    "PyMethod_New": "object (object, object)",
+    "PyObject_CallFinalizerFromDealloc": "i32 (object)",
+    "PyObject_CallOneArg": "object (object, object)",
+    "PyObject_ClearWeakRefs": "void (object)",
+    "PyObject_GC_Del": "void (object)",
+    "PyObject_GC_UnTrack": "void (object)",
+    "PyObject_RichCompareBool": "i32 (object, object, i32)",
+    "PyObject_Vectorcall": "object (object, object[], i64, object)",
+    "PyTuple_New": "object (i64)",
+    "PyType_GenericAlloc": "object (object, i64)",
+    "PyType_IsSubtype": "i32 (object, object)",
+    "PyUnicode_Compare": "i32 (object, object)",
+    "Py_DecRef": "void (object)",
+    "Py_IncRef": "void (object)",
     "memcmp": "i32 (ptr, ptr, i64)",
 }
+"""Functions of CPython and C that native code calls, with the signatures that `Source` reads."""
 
 TYPES: dict[str, type] = {
     "PyBytes_Type": bytes,
@@ -80,11 +76,13 @@ TYPES: dict[str, type] = {
 }
 
 NUMPY = {
-    "gj_np_ndarray": (2, None),
-    "gj_np_new_from_descr": (94, "ptr (ptr, ptr, i32, ptr, ptr, ptr, i32, ptr)"),
-    "gj_np_set_handler": (304, "ptr (ptr)"),
+    "gj_np_ndarray": (2, GLOBAL),
+    "gj_np_new_from_descr": (94, "object (object, object, i32, i64[], i64[], ptr, i32, object)"),
+    "gj_np_set_handler": (304, "object (object)"),
 }
-"""Symbol -> index in NumPy's C API table (NumPy 2 ABI) and the function's type (None: an object)."""
+"""Symbol -> index in NumPy's C API table (NumPy 2 ABI), and its signature."""
+
+_OBJECTS = ("gj_np_default_handler", "gj_np_true", "gj_np_false", "gj_py_none")
 
 _PY_TP_ALLOC = 47  # slot number of tp_alloc in CPython's typeslots.h (stable ABI)
 _NUMPY_DEFAULT_HANDLER = 306  # index of PyDataMem_DefaultHandler in NumPy's C API table
@@ -340,10 +338,35 @@ def layout() -> Layout:
     return at
 
 
-def declaration(name: str) -> str:
-    """LLVM declaration of one symbol that `layout` registers."""
-    kind = FUNCTIONS.get(name) or NUMPY.get(name, (0, None))[1]
-    if kind is None:
-        return f"@{name} = external global i8"
-    result, parameters = kind.split(" ", 1)
-    return f"declare {result} @{name}{parameters}"
+def externals() -> dict[str, str]:
+    """Every symbol that `layout` registers, with its signature."""
+    return {
+        **FUNCTIONS,
+        **dict.fromkeys(TYPES, GLOBAL),
+        **{name: signature for name, (_, signature) in NUMPY.items()},
+        **dict.fromkeys(_OBJECTS, GLOBAL),
+    }
+
+
+def object_fields() -> Fields:
+    """The struct of a Python object of any type: which fields mean something depends on the type."""
+    at = layout()
+    return {
+        "references": ("i32", at.references),
+        "type": ("object", at.type),
+        "size": ("i64", at.size),
+        "float_value": ("i64", at.float_value),
+        "imaginary_value": ("i64", at.float_value + WORD),
+        "scalar_value": ("i64", at.scalar_value),
+        "tuple_items": ("object", at.tuple_items),
+        "list_items": ("object[]", at.list_items),
+        "bytes_data": ("i8", at.bytes_data),
+        "array_data": ("ptr", at.array_data),
+        "array_rank": ("i32", at.array_nd),
+        "array_shape": ("i64[]", at.array_dims),
+        "array_descr": ("object", at.array_descr),
+        "array_flags": ("i32", at.array_flags),
+        "array_weakrefs": ("object", at.array_weakrefs),
+        "descr_byteorder": ("i8", at.descr_byteorder),
+        "descr_number": ("i32", at.descr_number),
+    }

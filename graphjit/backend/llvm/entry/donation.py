@@ -1,94 +1,58 @@
 """Native code that decides whether donated arrays may hold the results of a call.
 
-Job: ``gj_apart(entries, count, frame)``: whether no other array of the call touches the memory of a donated
-one.
-Input: a table with an entry per array of a signature: offset of its input slot in the frame, bytes, whether
-it is donated.
-Invariants: runs under the GIL, calls nothing and allocates nothing; the table belongs to one specialisation
-and stays sorted by the addresses of its last call, so that the usual call (the same arrays, or arrays in the
-same order) takes one pass.
+``gj_apart(arrays, count, frame)`` says whether no other array of the call touches the memory of a donated
+one. The table has an entry for each array of a signature: the offset of its input slot in the frame, its
+bytes, whether it is donated.
+
+The code runs under the GIL, calls nothing and allocates nothing. The table belongs to one specialisation and
+stays sorted by the addresses of its last call, so that the usual call (the same arrays, or arrays in the same
+order) takes one pass.
 """
 
 from __future__ import annotations
 
-from graphjit.backend.llvm.entry.cpython import WORD
-from graphjit.backend.llvm.entry.layout import get
+from graphjit.backend.llvm.entry.layout import STRUCTS
+from graphjit.backend.llvm.writing.native import WORD, Body, Source, Value
 
-ENTRY_WORDS = 3
+ENTRY_WORDS = len(STRUCTS["argument"])
 _ENTRY = ENTRY_WORDS * WORD
 
 
-def _fields(prefix: str, entry: str) -> str:
-    """Load the entry's three words and the address that its array has now."""
-    return f"""{get(f"{prefix}.slot", "i64", entry, 0)}
-  {get(f"{prefix}.bytes", "i64", entry, WORD)}
-  {get(f"{prefix}.donated", "i64", entry, 2 * WORD)}
-  %{prefix}.place = getelementptr i8, ptr %frame, i64 %{prefix}.slot
-  %{prefix}.start = load i64, ptr %{prefix}.place"""
+def add_apart(source: Source) -> None:
+    """Define ``gj_apart``."""
+    parameters = {"arrays": "argument", "count": "i64", "frame": "ptr"}
+    with source.function("gj_apart", "i1", **parameters) as (w, arrays, count, frame):
+        _sort(w, arrays, count, frame)
+        # Of what lies before: where all of it ends, and where what is donated ends.
+        end, donated_end = w.variable("end", "u64", 0), w.variable("donated_end", "u64", 0)
+        with w.loop(0, count) as i:
+            array = arrays.offset(i * _ENTRY)
+            start, donated = _start(array, frame), array["donated"] != 0
+            with w.if_(start < w.choose(donated, end, donated_end)):
+                w.ret(False)
+            here = start + array["bytes"]
+            end.set(w.choose(here > end, here, end))
+            donated_end.set(w.choose((here > donated_end) & donated, here, donated_end))
+        w.ret(True)
 
 
-def _put(prefix: str, entry: str, name: str) -> str:
-    words = enumerate(("slot", "bytes", "donated"))
-    return "\n  ".join(
-        f"%{name}.{word} = getelementptr i8, ptr {entry}, i64 {i * WORD}\n  store i64 %{prefix}.{word}, ptr %{name}.{word}"
-        for i, word in words
-    )
+def _start(array: Value, frame: Value) -> Value:
+    """The address that an array has in this call."""
+    return frame.offset(array["slot"]).to("u64[]")[0]
 
 
-APART = f"""define i1 @gj_apart(ptr %entries, i64 %count, ptr %frame) nounwind {{
-entry:
-  br label %sort
-sort:
-  %k = phi i64 [ 1, %entry ], [ %k.next, %put ]
-  %sorted = icmp uge i64 %k, %count
-  br i1 %sorted, label %sweep, label %take
-take:
-  %k.offset = mul i64 %k, {_ENTRY}
-  %taken = getelementptr i8, ptr %entries, i64 %k.offset
-  {_fields("new", "%taken")}
-  br label %shift
-shift:
-  %hole = phi ptr [ %taken, %take ], [ %before, %move ]
-  %first = icmp eq ptr %hole, %entries
-  br i1 %first, label %put, label %compare
-compare:
-  %before = getelementptr i8, ptr %hole, i64 -{_ENTRY}
-  {_fields("old", "%before")}
-  %later = icmp ugt i64 %old.start, %new.start
-  br i1 %later, label %move, label %put
-move:
-  {_put("old", "%hole", "moved")}
-  br label %shift
-put:
-  {_put("new", "%hole", "placed")}
-  %k.next = add i64 %k, 1
-  br label %sort
-
-sweep:
-  %i = phi i64 [ 0, %sort ], [ %i.next, %clear ]
-  %reach = phi i64 [ 0, %sort ], [ %reach.next, %clear ]
-  %reach.donated = phi i64 [ 0, %sort ], [ %reach.donated.next, %clear ]
-  %done = icmp uge i64 %i, %count
-  br i1 %done, label %yes, label %look
-look:
-  %i.offset = mul i64 %i, {_ENTRY}
-  %here = getelementptr i8, ptr %entries, i64 %i.offset
-  {_fields("at", "%here")}
-  %given.up = icmp ne i64 %at.donated, 0
-  %limit = select i1 %given.up, i64 %reach, i64 %reach.donated
-  %overlaps = icmp ult i64 %at.start, %limit
-  br i1 %overlaps, label %no, label %clear
-clear:
-  %end = add i64 %at.start, %at.bytes
-  %further = icmp ugt i64 %end, %reach
-  %reach.next = select i1 %further, i64 %end, i64 %reach
-  %further.donated = icmp ugt i64 %end, %reach.donated
-  %grows = and i1 %further.donated, %given.up
-  %reach.donated.next = select i1 %grows, i64 %end, i64 %reach.donated
-  %i.next = add i64 %i, 1
-  br label %sweep
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}}"""
+def _sort(w: Body, arrays: Value, count: Value, frame: Value) -> None:
+    """Sort the table by address, by insertion: usually it is sorted already."""
+    with w.loop(1, count) as k:
+        hole = w.variable("hole", "argument", arrays.offset(k * _ENTRY))
+        taken = {name: hole[name] for name in STRUCTS["argument"]}
+        start = _start(hole, frame)
+        with w.forever():
+            w.break_if(hole == arrays)
+            before = hole.offset(-_ENTRY)
+            w.break_if(_start(before, frame) <= start)
+            for name in taken:
+                hole[name] = before[name]
+            hole.set(before)
+        for name, value in taken.items():
+            hole[name] = value

@@ -1,23 +1,23 @@
 """Signals while a long program runs.
 
-Job: between the steps of a program that takes long, let Python's signal handlers run, and end the program if
-one raises.
-Input: a place for the time of the next look. Output: ``gj_poll(ptr) -> i64``, 1 if a handler raised; `taken`,
-the exception.
-Invariants: the interpreter is asked at most every `EVERY_NS`; handlers run in the main thread only, as
-always, and a program goes on if they return; what a handler raises is kept until the entry asks for the
-status `INTERRUPTED`.
+Between the steps of a program that takes long, ``gj_poll(next) -> i64`` lets Python's signal handlers run,
+and returns 1 if one raised: the program ends then. `taken` gives the exception that the entry raises for the
+status `INTERRUPTED`. ``next`` points to the time of the next look.
+
+The interpreter is asked every `EVERY_NS` at most. Handlers run in the main thread only, as always, and a
+program goes on if they return.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from graphjit.backend.llvm.objects import jit
+from graphjit.backend.llvm.writing import clock
+from graphjit.backend.llvm.writing.native import Body, Source
 
 SYMBOL = "gj_poll"
 INTERRUPTED = -2
@@ -29,79 +29,57 @@ STEP_NS = 1_000_000
 EVERY_NS = 50_000_000
 """Time between two looks for signals, each of which waits for the interpreter's lock."""
 
-_CLOCK = getattr(time, "CLOCK_MONOTONIC", 1)
+_EXTERNALS = {
+    **clock.EXTERNALS,
+    "PyErr_CheckSignals": "i32 ()",
+    "PyErr_Fetch": "void (object[], object[], object[])",
+    "PyErr_NormalizeException": "void (object[], object[], object[])",
+    "PyException_SetTraceback": "i32 (object, object)",
+    "PyGILState_Ensure": "i32 ()",
+    "PyGILState_Release": "void (i32)",
+    "Py_DecRef": "void (object)",
+}
 
 
 def source() -> str:
     """LLVM assembly of the library function and of that which hands out the exception."""
-    return f"""; ModuleID = 'interrupts'
-@raised = internal global ptr null
-declare i32 @clock_gettime(i32, ptr)
-declare i32 @PyGILState_Ensure()
-declare void @PyGILState_Release(i32)
-declare i32 @PyErr_CheckSignals()
-declare void @PyErr_Fetch(ptr, ptr, ptr)
-declare void @PyErr_NormalizeException(ptr, ptr, ptr)
-declare i32 @PyException_SetTraceback(ptr, ptr)
-declare void @Py_DecRef(ptr)
+    text = Source("interrupts", _EXTERNALS, {**clock.STRUCTS, "object": {}})
+    text.add_global("raised", "internal global ptr null")
+    with text.function(SYMBOL, "i64", next="i64[]") as (w, next):
+        now, due = clock.nanoseconds(w), next[0]
+        with w.if_(now < due):
+            w.ret(0)
+        next[0] = now + EVERY_NS
+        with w.if_(due == 0):  # the first look only notes the time
+            w.ret(0)
+        ended, lock = w.variable("ended", "i64", 0), w.call("PyGILState_Ensure")
+        with w.if_(w.call("PyErr_CheckSignals") != 0):
+            _keep_exception(w)
+            ended.set(1)
+        w.call("PyGILState_Release", lock)
+        w.ret(ended)
+    with text.function("gj_raised", "object") as (w,):
+        raised = w.symbol("raised", "object[]")
+        exception = raised[0]
+        raised[0] = None
+        w.ret(exception)
+    return text.render()
 
-define i64 @{SYMBOL}(ptr %next) nounwind {{
-entry:
-  %time = alloca [2 x i64], align 8
-  %kind = alloca ptr, align 8
-  %value = alloca ptr, align 8
-  %trace = alloca ptr, align 8
-  %ignored = call i32 @clock_gettime(i32 {_CLOCK}, ptr %time)
-  %s = load i64, ptr %time
-  %ns.place = getelementptr i64, ptr %time, i64 1
-  %ns = load i64, ptr %ns.place
-  %s.ns = mul i64 %s, 1000000000
-  %now = add i64 %s.ns, %ns
-  %due = load i64, ptr %next
-  %early = icmp slt i64 %now, %due
-  br i1 %early, label %go.on, label %mark
-mark:
-  %later = add i64 %now, {EVERY_NS}
-  store i64 %later, ptr %next
-  %first = icmp eq i64 %due, 0
-  br i1 %first, label %go.on, label %look
-go.on:
-  ret i64 0
-look:
-  %lock = call i32 @PyGILState_Ensure()
-  %found = call i32 @PyErr_CheckSignals()
-  %none = icmp eq i32 %found, 0
-  br i1 %none, label %leave, label %keep
-keep:
-  call void @PyErr_Fetch(ptr %kind, ptr %value, ptr %trace)
-  call void @PyErr_NormalizeException(ptr %kind, ptr %value, ptr %trace)
-  %exception = load ptr, ptr %value
-  %kind.object = load ptr, ptr %kind
-  call void @Py_DecRef(ptr %kind.object)
-  %frames = load ptr, ptr %trace
-  %no.frames = icmp eq ptr %frames, null
-  br i1 %no.frames, label %note, label %attach
-attach:
-  %attached = call i32 @PyException_SetTraceback(ptr %exception, ptr %frames)
-  call void @Py_DecRef(ptr %frames)
-  br label %note
-note:
-  %old = load ptr, ptr @raised
-  store ptr %exception, ptr @raised
-  call void @Py_DecRef(ptr %old)
-  br label %leave
-leave:
-  %answer = phi i64 [ 0, %look ], [ 1, %note ]
-  call void @PyGILState_Release(i32 %lock)
-  ret i64 %answer
-}}
 
-define ptr @gj_raised() nounwind {{
-  %exception = load ptr, ptr @raised
-  store ptr null, ptr @raised
-  ret ptr %exception
-}}
-"""
+def _keep_exception(w: Body) -> None:
+    """Take the exception that is set, with its traceback, instead of the one kept before."""
+    kind, value, frames = (w.local("object") for _ in range(3))
+    w.call("PyErr_Fetch", kind, value, frames)
+    w.call("PyErr_NormalizeException", kind, value, frames)
+    w.call("Py_DecRef", kind[0])
+    traceback = frames[0]
+    with w.if_(~traceback.is_null()):
+        w.call("PyException_SetTraceback", value[0], traceback)
+        w.call("Py_DecRef", traceback)
+    raised = w.symbol("raised", "object[]")
+    before = raised[0]
+    raised[0] = value[0]
+    w.call("Py_DecRef", before)
 
 
 _lock = threading.Lock()

@@ -1,11 +1,12 @@
 """Memory of large results, used again.
 
-Job: give large output arrays memory that was written before, because the first touch of fresh pages costs
-more than the work of most programs (six arrays of 128 KB: 234 us fresh, 14 us used again).
-Output: a NumPy memory policy (NEP 49): arrays made under it own their data like any other array and hand it
-back here when they die. Only the arrays that compiled functions return are made under it.
-Invariant: every block is held by one array or by the list of free blocks; free blocks never exceed the
-limit, oldest leave first; all of it runs under the GIL.
+The first touch of fresh pages costs more than the work of most programs: six arrays of 128 KB take 234 us in
+fresh memory, 14 us in memory that was written before. So large results are made under a NumPy memory policy
+(NEP 49) of ours. They own their data like any other array, and hand the memory back here when they die. Only
+the arrays that compiled functions return are made under it.
+
+Every block is held by one array or by the table of free blocks. Free blocks never exceed the limit; the
+oldest leave first. All of it runs under the GIL.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 
-from graphjit.backend.llvm.entry.cpython import WORD
-from graphjit.backend.llvm.writing.text import Module
+from graphjit.backend.llvm.writing.native import WORD, Body, Source, Value, words
 
 SMALLEST = 1 << 15
 """Bytes from which on arrays use the policy; below, malloc itself keeps pages."""
@@ -40,156 +40,122 @@ class _Handler(ctypes.Structure):
     ]
 
 
-def _malloc() -> str:
-    # NumPy asks for huge pages for its own large arrays as well.
-    advise = f"""
-  %number = ptrtoint ptr %made to i64
-  %number.up = add i64 %number, {_PAGE - 1}
-  %page = and i64 %number.up, -{_PAGE}
-  %lost = sub i64 %page, %number
-  %length = sub i64 %size, %lost
-  %page.ptr = inttoptr i64 %page to ptr
-  call i32 @madvise(ptr %page.ptr, i64 %length, i32 {_MADV_HUGEPAGE})"""
-    return f"""define ptr @gj_block_malloc(ptr %context, i64 %size) nounwind {{
-entry:
-  %slot = alloca ptr
-  %count = load i64, ptr @gj_block_count
-  br label %search
-search:
-  %i = phi i64 [ %count, %entry ], [ %before, %look ]
-  %none = icmp eq i64 %i, 0
-  br i1 %none, label %fresh, label %look
-look:
-  %before = sub i64 %i, 1
-  %offset = mul i64 %before, {_ENTRY}
-  %entry.at = getelementptr i8, ptr @gj_block_table, i64 %offset
-  %size.at = getelementptr i8, ptr %entry.at, i64 {WORD}
-  %size.here = load i64, ptr %size.at
-  %fits = icmp eq i64 %size.here, %size
-  br i1 %fits, label %take, label %search
-take:
-  %block = load ptr, ptr %entry.at
-  %rest.at = getelementptr i8, ptr %entry.at, i64 {_ENTRY}
-  %rest = sub i64 %count, %i
-  %rest.bytes = mul i64 %rest, {_ENTRY}
-  call void @llvm.memmove.p0.p0.i64(ptr %entry.at, ptr %rest.at, i64 %rest.bytes, i1 false)
-  %count.left = sub i64 %count, 1
-  store i64 %count.left, ptr @gj_block_count
-  %total = load i64, ptr @gj_block_total
-  %total.left = sub i64 %total, %size
-  store i64 %total.left, ptr @gj_block_total
-  ret ptr %block
-fresh:
-  %status = call i32 @posix_memalign(ptr %slot, i64 {_ALIGNMENT}, i64 %size)
-  %good = icmp eq i32 %status, 0
-  br i1 %good, label %got, label %failed
-got:
-  %made = load ptr, ptr %slot
-  %large = icmp uge i64 %size, {_HUGE}
-  br i1 %large, label %advise, label %end
-advise:{advise if sys.platform == "linux" else ""}
-  br label %end
-end:
-  ret ptr %made
-failed:
-  ret ptr null
-}}"""
-
-
-# Called with room <= limit, so that an empty list is never crowded.
-_EVICT = f"""define void @gj_block_evict(i64 %room) nounwind {{
-entry:
-  br label %again
-again:
-  %total = load i64, ptr @gj_block_total
-  %count = load i64, ptr @gj_block_count
-  %limit = load i64, ptr @gj_block_limit
-  %wanted = add i64 %total, %room
-  %over = icmp ugt i64 %wanted, %limit
-  %full = icmp eq i64 %count, {_ENTRIES}
-  %crowded = or i1 %over, %full
-  br i1 %crowded, label %oldest, label %end
-oldest:
-  %block = load ptr, ptr @gj_block_table
-  %size.at = getelementptr i8, ptr @gj_block_table, i64 {WORD}
-  %size = load i64, ptr %size.at
-  call void @free(ptr %block)
-  %total.left = sub i64 %total, %size
-  %count.left = sub i64 %count, 1
-  store i64 %total.left, ptr @gj_block_total
-  store i64 %count.left, ptr @gj_block_count
-  %second = getelementptr i8, ptr @gj_block_table, i64 {_ENTRY}
-  %bytes = mul i64 %count.left, {_ENTRY}
-  call void @llvm.memmove.p0.p0.i64(ptr @gj_block_table, ptr %second, i64 %bytes, i1 false)
-  br label %again
-end:
-  ret void
-}}"""
-
-_FREE = f"""define void @gj_block_free(ptr %context, ptr %block, i64 %size) nounwind {{
-entry:
-  %limit = load i64, ptr @gj_block_limit
-  %large = icmp uge i64 %size, {SMALLEST}
-  %fits = icmp ule i64 %size, %limit
-  %keep = and i1 %large, %fits
-  br i1 %keep, label %store, label %drop
-drop:
-  call void @free(ptr %block)
-  ret void
-store:
-  call void @gj_block_evict(i64 %size)
-  %count = load i64, ptr @gj_block_count
-  %offset = mul i64 %count, {_ENTRY}
-  %entry.at = getelementptr i8, ptr @gj_block_table, i64 %offset
-  %size.at = getelementptr i8, ptr %entry.at, i64 {WORD}
-  store ptr %block, ptr %entry.at
-  store i64 %size, ptr %size.at
-  %count.more = add i64 %count, 1
-  store i64 %count.more, ptr @gj_block_count
-  %total = load i64, ptr @gj_block_total
-  %total.more = add i64 %total, %size
-  store i64 %total.more, ptr @gj_block_total
-  ret void
-}}"""
-
-_CALLOC = """define ptr @gj_block_calloc(ptr %context, i64 %count, i64 %size) nounwind {
-entry:
-  %made = call ptr @calloc(i64 %count, i64 %size)
-  ret ptr %made
-}"""
-
-_REALLOC = """define ptr @gj_block_realloc(ptr %context, ptr %block, i64 %size) nounwind {
-entry:
-  %made = call ptr @realloc(ptr %block, i64 %size)
-  ret ptr %made
-}"""
-
-_DECLARATIONS = {
-    "free": "declare void @free(ptr)",
-    "calloc": "declare ptr @calloc(i64, i64)",
-    "realloc": "declare ptr @realloc(ptr, i64)",
-    "posix_memalign": "declare i32 @posix_memalign(ptr, i64, i64)",
-    "madvise": "declare i32 @madvise(ptr, i64, i32)",
-    "llvm.memmove": "declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)",
+EXTERNALS = {
+    "free": "void (ptr)",
+    "calloc": "ptr (i64, i64)",
+    "realloc": "ptr (ptr, i64)",
+    "posix_memalign": "i32 (ptr, i64, i64)",
+    "madvise": "i32 (ptr, i64, i32)",
+    "llvm.memmove.p0.p0.i64": "void (ptr, ptr, i64, i1)",
 }
+STRUCTS = {"block": words("ptr start, u64 size")}
+"""A free block; the table of them is sorted by age."""
 _GLOBALS = {
-    "gj_block_table": f"@gj_block_table = global [{_ENTRIES * _ENTRY} x i8] zeroinitializer, align 16",
-    "gj_block_count": "@gj_block_count = global i64 0",
-    "gj_block_total": "@gj_block_total = global i64 0",
-    "gj_block_limit": f"@gj_block_limit = global i64 {LIMIT}",
-    "gj_block_policy": "@gj_block_policy = global ptr null",
+    "gj_block_table": f"global [{_ENTRIES * _ENTRY} x i8] zeroinitializer, align 16",
+    "gj_block_count": "global i64 0",
+    "gj_block_total": "global i64 0",
+    "gj_block_limit": f"global i64 {LIMIT}",
+    "gj_block_policy": "global ptr null",
 }
 
 
-def add_blocks(module: Module) -> None:
-    """Define the policy's functions in ``module``."""
-    for name, line in _DECLARATIONS.items():
-        module.declare(name, line)
-    for name, line in _GLOBALS.items():
-        module.add_global(name, line)
-    texts = {"malloc": _malloc(), "evict": _EVICT, "free": _FREE, "calloc": _CALLOC, "realloc": _REALLOC}
-    for name, text in texts.items():
-        module.ensure(f"gj_block_{name}", lambda _, text=text: text)  # type: ignore[misc]
+def add_blocks(source: Source) -> None:
+    """Define the policy's functions."""
+    for name, definition in _GLOBALS.items():
+        source.add_global(name, definition)
+    _add_malloc(source)
+    _add_evict(source)
+    _add_free(source)
+    with source.function("gj_block_calloc", "ptr", context="ptr", count="i64", size="i64") as (
+        w,
+        _,
+        count,
+        size,
+    ):
+        w.ret(w.call("calloc", count, size))
+    with source.function("gj_block_realloc", "ptr", context="ptr", block="ptr", size="i64") as (
+        w,
+        _,
+        block,
+        size,
+    ):
+        w.ret(w.call("realloc", block, size))
+
+
+def _state(w: Body) -> tuple[Value, Value, Value, Value]:
+    """The table of free blocks; where their number, their bytes and the limit of these stand."""
+    counters = (w.symbol(f"gj_block_{name}", "u64[]") for name in ("count", "total", "limit"))
+    return w.symbol("gj_block_table", "block"), *counters  # type: ignore[return-value]
+
+
+def _remove(w: Body, block: Value, size: Value, after: Value) -> None:
+    """Take a free block out of the table, in which ``after`` others follow."""
+    _, count, total, _ = _state(w)
+    w.call("llvm.memmove.p0.p0.i64", block, block.offset(_ENTRY), after * _ENTRY, False)
+    count[0] = count[0] - 1
+    total[0] = total[0] - size
+
+
+def _add_malloc(source: Source) -> None:
+    """``gj_block_malloc``: the youngest free block of that size, else a fresh one."""
+    with source.function("gj_block_malloc", "ptr", context="ptr", size="u64") as (w, _, size):
+        table, count, _, _ = _state(w)
+        number = count[0]
+        i = w.variable("i", "i64", number)
+        with w.forever():
+            w.break_if(i == 0)
+            i.set(i - 1)
+            block = table.offset(i * _ENTRY)
+            with w.if_(block["size"] == size):
+                start = block["start"]
+                _remove(w, block, size, number - i - 1)
+                w.ret(start)
+        fresh = w.local("ptr")
+        with w.if_(w.call("posix_memalign", fresh, _ALIGNMENT, size) != 0):
+            w.ret(None)
+        if sys.platform == "linux":
+            with w.if_(size >= _HUGE):
+                _advise_huge_pages(w, fresh[0], size)
+        w.ret(fresh[0])
+
+
+def _advise_huge_pages(w: Body, start: Value, size: Value) -> None:
+    """Ask for huge pages, as NumPy does for its own large arrays."""
+    number = start.to("u64")
+    page = (number + (_PAGE - 1)) & -_PAGE
+    w.call("madvise", page.to("ptr"), size - (page - number), _MADV_HUGEPAGE)
+
+
+def _add_evict(source: Source) -> None:
+    """``gj_block_evict``: free the oldest blocks until there is room for one of that size.
+
+    The room is never above the limit, so that an empty table is never full.
+    """
+    with source.function("gj_block_evict", room="u64") as (w, room):
+        table, count, total, limit = _state(w)
+        with w.forever():
+            number = count[0]
+            over = total[0] + room > limit[0]
+            w.break_if(~(over | (number == _ENTRIES)))
+            size = table["size"]
+            w.call("free", table["start"])
+            _remove(w, table, size, number - 1)
+
+
+def _add_free(source: Source) -> None:
+    """``gj_block_free``: keep a block that is large enough and fits, free another."""
+    with source.function("gj_block_free", context="ptr", start="ptr", size="u64") as (w, _, start, size):
+        table, count, total, limit = _state(w)
+        with w.if_((size < SMALLEST) | (size > limit[0])):
+            w.call("free", start)
+            w.ret()
+        w.call("gj_block_evict", size)
+        number = count[0]
+        block = table.offset(number * _ENTRY)
+        block["start"] = start
+        block["size"] = size
+        count[0] = number + 1
+        total[0] = total[0] + size
 
 
 class Blocks:

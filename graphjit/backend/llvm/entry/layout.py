@@ -1,26 +1,28 @@
-"""The tables that native calls follow: their layout, and the LLVM text that reads them.
+"""What a compiled call's tables look like in memory: the record of a signature and its three tables.
 
-Job: fix, in one place, what a record and its operations look like in memory, for the code that makes them
-(`entry.py`) and for the native code that follows them (`walk.py`, `deliver.py`).
-Invariant: every operation is `OP_WORDS` words long and its first word is its code.
+`specialise.py` makes them; the native code of `matching.py` and `delivery.py` follows them.
 
-A record is `RECORD` (one word per field) and three tables of operations: the *walk* over the arguments,
-the *preparation* of output slots, the *construction* of the result. Everything that belongs to one call
-lies in one frame, and operations name places by their byte offset in it: registers (borrowed objects),
-input slots, scalars, output slots, leaves, a stack of results.
+A record is one word for each field of `RECORD`. Three of them point to tables of operations: the *walk* over
+the arguments, the *preparation* of the output slots, the *construction* of the result. Every operation is
+`OP_WORDS` words long. The first word is its code; `STRUCTS` names the others.
+
+Everything that belongs to one call lies in one frame, and operations name places by their byte offset in it:
+registers (borrowed objects), input slots, scalars, output slots, leaves, a stack of results.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from graphjit.backend.llvm.entry.cpython import WORD
+from graphjit.backend.llvm.writing.native import WORD, Fields, words
 
-RECORD = (
-    "program", "owner", "positional", "keywords", "names", "frame_bytes", "walk", "prepare", "build",
-    "inputs", "outputs", "stack", "held", "held_count", "release_gil", "on_error", "wrap",
-)  # fmt: skip
+RECORD = words(
+    "ptr program, object owner, i64 positional, i64 keywords, object names, u64 frame_bytes, "
+    "operation walk, operation prepare, operation build, i64 inputs, i64 outputs, i64 stack, "
+    "i64[] held, i64 held_count, i64 release_gil, object on_error, object wrap"
+)
 OP_WORDS = 8
+OP_BYTES = OP_WORDS * WORD
 MISMATCH = 1
 """What ``@gj_run`` returns, as a pointer, for a call of another signature."""
 STACK_LIMIT = 1 << 13
@@ -28,88 +30,116 @@ STACK_LIMIT = 1 << 13
 
 
 class Walk(IntEnum):
-    """Operations on arguments; ``a`` ... ``g`` are words 1 ... 7."""
+    """Operations on arguments."""
 
     END = 0
-    ARRAY = 1  # a register, b input slot, c descr, d ndim, e shape, f type numbers
-    HIDDEN = 2  # as ARRAY, a the array itself
-    VALUE = 3  # a register, b input slot, c type, d twin type, e scalar
-    INT = 4  # a register, b input slot, e scalar
-    STATIC = 5  # a register, c object
-    TUPLE = 6  # a register, b first register of the items, c length
-    LIST = 7  # as TUPLE
-    DICT = 8  # as TUPLE, d keys
-    WORDS = 9  # a table of addresses and the words expected there, b its end
-    GLOBAL = 10  # a dict, b name, c expected object or 0
-    SEQUENCE = 11  # a list, b its length, c expected objects, d their bytes
-    MAPPING = 12  # a dict, b its number of entries, c expected keys, d expected values
-    VERSION = 13  # a address of the version of a dict or class, b version when it was last seen to be right (0: never), c its bits, d bytes to skip if it is the same
-    RENEW = 14  # a bytes back to the operation VERSION: what stands between was seen to be right
-    CONTENT = 15  # a array, b expected bytes, c descr, d ndim, e shape, f number of bytes
-    BLOCK = 16  # a address, b expected bytes, c number of bytes
-    CONTEXT = 17  # a context variable, b expected object, c what stands for none
+    ARRAY = 1  # an array in a register
+    HIDDEN = 2  # a captured array
+    VALUE = 3  # a scalar whose object holds its bits
+    INT = 4  # a Python int
+    STATIC = 5  # an object that was compiled in
+    TUPLE = 6  # its items go to registers
+    LIST = 7
+    DICT = 8
+    WORDS = 9  # a table of addresses and the words expected there
+    GLOBAL = 10  # an entry of a dict; expected 0: none
+    SEQUENCE = 11  # the items of a list
+    MAPPING = 12  # the entries of a dict
+    VERSION = 13  # what follows holds if the version of a dict or class is that seen last (0: never)
+    RENEW = 14  # what stands since the operation VERSION was seen to be right
+    CONTENT = 15  # the elements of an array
+    BLOCK = 16  # memory of an object
+    CONTEXT = 17  # a context variable
 
 
 class Prepare(IntEnum):
     """Operations on output slots."""
 
     END = 0
-    ARRAY = 1  # a output slot, b leaf, c descr, d ndim, e shape
-    SCALAR = 2  # a output slot, b scalar
-    BLOCK = 3  # as ARRAY, in memory that is used again (`blocks.py`)
-    APART = 4  # a table of arrays, b its length: whether donors may be used (`donation.py`)
-    DONOR = 5  # as ARRAY, f register of the donated array, g whether a fresh one would be BLOCK
-    ORDERED = 7  # as ARRAY, f strides in bytes: an array that is not row-major
-    SPARE = 6  # as ARRAY, f and g arrays of this type to hand out again when nobody else holds them
+    ARRAY = 1  # a fresh array
+    SCALAR = 2
+    BLOCK = 3  # a fresh array in memory that is used again (`large_results.py`)
+    APART = 4  # whether donors may be used (`donation.py`)
+    DONOR = 5  # the array of an argument; `large`: a fresh one instead would be BLOCK
+    SPARE = 6  # arrays of this type to hand out again when nobody else holds them
+    ORDERED = 7  # a fresh array that is not row-major
 
 
 class Build(IntEnum):
     """Operations of the stack machine that builds the result."""
 
     END = 0
-    ARRAY = 1  # a leaf
-    SCALAR = 2  # a scalar, b type, c its tp_alloc, d and e objects of it to hand out again when nobody else holds them
-    BOOL = 3  # a scalar
-    STATIC = 4  # a object
-    TUPLE = 5  # a length
-    LIST = 6  # a length
-    DICT = 7  # a length, b keys
+    ARRAY = 1
+    SCALAR = 2  # `one` and `two`: objects of it to hand out again when nobody else holds them
+    BOOL = 3
+    STATIC = 4
+    TUPLE = 5
+    LIST = 6
+    DICT = 7
 
 
-def get(name: str, kind: str, base: str, offset: int) -> str:
-    """Load ``%name`` from ``base + offset`` bytes."""
-    return f"%{name}.at = getelementptr i8, ptr {base}, i64 {offset}\n  %{name} = load {kind}, ptr %{name}.at"
+_ARRAY_IN = "i64 slot, ptr descr, i32 rank, i64[] shape, i64 numbers"
+_ARRAY_OUT = "i64 slot, i64 leaf, object descr, i32 rank, i64[] shape"
+_SEQUENCE = "i64 register, i64 items, i64 length"
+
+_WALK_FIELDS = {
+    Walk.END: "",
+    Walk.ARRAY: f"i64 register, {_ARRAY_IN}",
+    Walk.HIDDEN: f"object array, {_ARRAY_IN}",
+    Walk.VALUE: "i64 register, i64 slot, ptr type, ptr twin, i64 scalar",
+    Walk.INT: "i64 register, i64 slot, i64 unused, i64 unused, i64 scalar",
+    Walk.STATIC: "i64 register, i64 unused, object expected",
+    Walk.TUPLE: _SEQUENCE,
+    Walk.LIST: _SEQUENCE,
+    Walk.DICT: f"{_SEQUENCE}, object[] keys",
+    Walk.WORDS: "word pairs, word end",
+    Walk.GLOBAL: "object names, object name, object expected",
+    Walk.SEQUENCE: "object list, i64 length, ptr expected, i64 bytes",
+    Walk.MAPPING: "object dict, i64 length, object[] keys, object[] values",
+    Walk.VERSION: "i64[] place, i64 expected, i64 bits, i64 skip",
+    Walk.RENEW: "i64 back",
+    Walk.CONTENT: "object array, ptr expected, ptr descr, i32 rank, i64[] shape, i64 bytes",
+    Walk.BLOCK: "ptr place, ptr expected, i64 bytes",
+    Walk.CONTEXT: "object variable, object expected, object missing",
+}
+
+_PREPARE_FIELDS = {
+    Prepare.END: "",
+    Prepare.ARRAY: _ARRAY_OUT,
+    Prepare.SCALAR: "i64 slot, i64 scalar",
+    Prepare.BLOCK: _ARRAY_OUT,
+    Prepare.APART: "argument arrays, i64 count",
+    Prepare.DONOR: f"{_ARRAY_OUT}, i64 register, i64 large",
+    Prepare.SPARE: f"{_ARRAY_OUT}, object one, object two",
+    Prepare.ORDERED: f"{_ARRAY_OUT}, i64[] strides",
+}
+
+_BUILD_FIELDS = {
+    Build.END: "",
+    Build.ARRAY: "i64 leaf",
+    Build.SCALAR: "i64 scalar, object type, ptr allocate, object one, object two",
+    Build.BOOL: "i64 scalar",
+    Build.STATIC: "object value",
+    Build.TUPLE: "i64 length",
+    Build.LIST: "i64 length",
+    Build.DICT: "i64 length, object[] keys, object template",
+}
 
 
-def field(name: str, kind: str, which: str) -> str:
-    """Load a field of the record."""
-    return get(name, kind, "%record", WORD * RECORD.index(which))
+def operation(code: IntEnum) -> str:
+    """Name of the struct of an operation."""
+    return f"{type(code).__name__}.{code.name}"
 
 
-def word(name: str, kind: str, index: int, op: str = "%op") -> str:
-    """Load a word of operation ``op``."""
-    return get(name, kind, op, WORD * index)
-
-
-def place(name: str, index: int, op: str = "%op") -> str:
-    """Pointer to the place in the frame that word ``index`` of ``op`` names."""
-    offset = word(f"{name}.offset", "i64", index, op)
-    return f"{offset}\n  %{name} = getelementptr i8, ptr %frame, i64 %{name}.offset"
-
-
-def register(name: str, index: int, op: str = "%op") -> str:
-    """Load what stands in the place in the frame that word ``index`` of ``op`` names."""
-    return f"{place(f'{name}.place', index, op)}\n  %{name} = load ptr, ptr %{name}.place"
-
-
-def dispatch(codes: type[IntEnum], op: str, prefix: str) -> str:
-    """Branch on the code of operation ``op``; tables are made by us, so that no other code exists."""
-    cases = " ".join(f"i64 {code.value}, label %{prefix}.{code.name.lower()}" for code in codes)
-    return (
-        f"{word(f'{prefix}.code', 'i64', 0, op)}\n  switch i64 %{prefix}.code, label %{prefix}.end [{cases}]"
-    )
-
-
-def following(name: str, op: str) -> str:
-    """Pointer to the operation after ``op``."""
-    return f"%{name} = getelementptr i8, ptr {op}, i64 {WORD * OP_WORDS}"
+STRUCTS: dict[str, Fields] = {
+    "record": RECORD,
+    "operation": words("i64 code"),
+    **{
+        operation(code): words(f"i64 code, {fields}" if fields else "i64 code")
+        for table in (_WALK_FIELDS, _PREPARE_FIELDS, _BUILD_FIELDS)
+        for code, fields in table.items()
+    },
+    "word": words("i64[] place, i64 expected"),
+    "argument": words("i64 slot, u64 bytes, i64 donated"),
+}
+"""All structs of the tables; `word` and `argument` are entries of tables that operations point to."""

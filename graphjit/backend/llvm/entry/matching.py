@@ -1,533 +1,349 @@
-"""Native code that checks a call's arguments.
+"""Native code that checks a call's arguments against one signature.
 
-Job: the first half of ``@gj_run``: compare a call with a record and fill the program's input slots.
-Output: blocks that end in ``walk.end`` (matched) or return `MISMATCH`, which promises that nothing was
-allocated, changed or raised.
-Invariant: while arguments are being checked no foreign code runs (no ``__eq__``, no ``__hash__``, no garbage
-collection), so that references borrowed from lists and dicts stay valid.
+This is the first half of ``@gj_run`` (`delivery.py` has the second): it compares a call with a record,
+operation by operation, and fills the program's input slots. A call of another signature returns `MISMATCH`,
+which promises that nothing was allocated, changed or raised.
+
+While arguments are being checked no foreign code runs (no ``__eq__``, no ``__hash__``, no garbage
+collection), so references borrowed from lists and dicts stay valid.
 """
 
 from __future__ import annotations
 
-from graphjit.backend.llvm.entry.cpython import WORD, Layout
-from graphjit.backend.llvm.entry.layout import (
-    MISMATCH,
-    STACK_LIMIT,
-    Walk,
-    dispatch,
-    field,
-    following,
-    get,
-    place,
-    register,
-    word,
-)
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphjit.backend.llvm.entry.cpython import Layout
+from graphjit.backend.llvm.entry.layout import MISMATCH, OP_BYTES, STACK_LIMIT, Walk, operation
+from graphjit.backend.llvm.writing.native import WORD, Body, Label, Operand, Source, Value, Variable
 
 WORDS_AT_ONCE = 4
 """Words of memory that are compared with one branch; tables of them are a multiple of this long."""
 
+_DEPTH = 64
+"""Tuples in tuples that are compared."""
+_EQUAL = 2  # Py_EQ
 
-def _differences(name: str) -> str:
-    """``%{name}.differ``: 0 where the words at the addresses in the table at ``%{name}`` are what the table
-    says.
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What all parts of ``@gj_run`` share.
+
+    What stands in the record is read where it is needed: registers are few, and the loops need them.
     """
-    lines = []
-    for i in range(WORDS_AT_ONCE):
-        lines.append(get(f"{name}.place.{i}", "ptr", f"%{name}", 2 * i * WORD))
-        lines.append(get(f"{name}.want.{i}", "i64", f"%{name}", (2 * i + 1) * WORD))
-        lines.append(f"%{name}.now.{i} = load i64, ptr %{name}.place.{i}")
-        lines.append(f"%{name}.differ.{i} = xor i64 %{name}.now.{i}, %{name}.want.{i}")
-    either = f"%{name}.differ.0"
-    for i in range(1, WORDS_AT_ONCE):
-        joined = f"%{name}.differ" if i == WORDS_AT_ONCE - 1 else f"%{name}.either.{i}"
-        lines.append(f"{joined} = or i64 {either}, %{name}.differ.{i}")
-        either = joined
-    return "\n  ".join(lines)
+
+    w: Body
+    at: Layout
+    record: Value
+    frame: Value
+    mismatch: Label
+    """Where a call of another signature goes on."""
+    op: Variable
+    """The operation of the walk."""
+    other_shape: Label
+    """Where a call of another signature goes on that has no frame yet."""
+
+    def place(self, offset: Value, type: str) -> Value:
+        """A place in the frame, where something of that type stands."""
+        return self.frame.offset(offset).to(f"{type}[]")
+
+    def register(self, op: Value) -> Value:
+        """The object in the register of an operation."""
+        return self.place(op["register"], "object")[0]
+
+    def on_heap(self) -> Value:
+        """Whether the frame must be freed."""
+        return self.record["frame_bytes"] > STACK_LIMIT
+
+    def require(self, condition: Value) -> None:
+        """Unless the condition holds, this is a call of another signature."""
+        self.w.goto_unless(condition, self.mismatch)
+
+    def is_type(self, value: Value, name: str) -> Value:
+        """Whether the type of an object is exactly that."""
+        return value["type"] == self.w.symbol(name)
 
 
-def static_equal(at: Layout) -> str:
-    """``i1 @gj_static_equal(a, b, depth)``: same type and value, for types whose comparison is not foreign
-    code.
-    """
-    return f"""define i1 @gj_static_equal(ptr %a, ptr %b, i64 %depth) nounwind {{
-entry:
-  %same = icmp eq ptr %a, %b
-  br i1 %same, label %yes, label %types
-types:
-  {get("ta", "ptr", "%a", at.type)}
-  {get("tb", "ptr", "%b", at.type)}
-  %same.type = icmp eq ptr %ta, %tb
-  br i1 %same.type, label %try.str, label %no
-try.str:
-  %is.str = icmp eq ptr %ta, @PyUnicode_Type
-  br i1 %is.str, label %str, label %try.int
-str:
-  %order = call i32 @PyUnicode_Compare(ptr %a, ptr %b)
-  %same.str = icmp eq i32 %order, 0
-  ret i1 %same.str
-try.int:
-  %is.int = icmp eq ptr %ta, @PyLong_Type
-  %is.bytes = icmp eq ptr %ta, @PyBytes_Type
-  %is.rich = or i1 %is.int, %is.bytes
-  br i1 %is.rich, label %rich, label %try.float
-rich:
-  %equal = call i32 @PyObject_RichCompareBool(ptr %a, ptr %b, i32 2)
-  %same.rich = icmp eq i32 %equal, 1
-  ret i1 %same.rich
-try.float:
-  %is.float = icmp eq ptr %ta, @PyFloat_Type
-  %is.complex = icmp eq ptr %ta, @PyComplex_Type
-  %is.number = or i1 %is.float, %is.complex
-  br i1 %is.number, label %number, label %try.tuple
-number:
-  {get("a0", "i64", "%a", at.float_value)}
-  {get("b0", "i64", "%b", at.float_value)}
-  %same.0 = icmp eq i64 %a0, %b0
-  %float.only = and i1 %same.0, %is.float
-  %both = and i1 %same.0, %is.complex
-  br i1 %both, label %imaginary, label %float.done
-float.done:
-  ret i1 %float.only
-imaginary:
-  {get("a1", "i64", "%a", at.float_value + WORD)}
-  {get("b1", "i64", "%b", at.float_value + WORD)}
-  %same.1 = icmp eq i64 %a1, %b1
-  ret i1 %same.1
-try.tuple:
-  %is.tuple = icmp eq ptr %ta, @PyTuple_Type
-  %shallow = icmp ult i64 %depth, 64
-  %go = and i1 %is.tuple, %shallow
-  br i1 %go, label %sizes, label %no
-sizes:
-  {get("na", "i64", "%a", at.size)}
-  {get("nb", "i64", "%b", at.size)}
-  %deeper = add i64 %depth, 1
-  %same.size = icmp eq i64 %na, %nb
-  br i1 %same.size, label %items, label %no
-items:
-  %i = phi i64 [ 0, %sizes ], [ %i.next, %item.same ]
-  %done = icmp eq i64 %i, %na
-  br i1 %done, label %yes, label %item
-item:
-  %offset = mul i64 %i, {WORD}
-  %pa = getelementptr i8, ptr %a, i64 %offset
-  %pb = getelementptr i8, ptr %b, i64 %offset
-  {get("xa", "ptr", "%pa", at.tuple_items)}
-  {get("xb", "ptr", "%pb", at.tuple_items)}
-  %same.item = call i1 @gj_static_equal(ptr %xa, ptr %xb, i64 %deeper)
-  br i1 %same.item, label %item.same, label %no
-item.same:
-  %i.next = add i64 %i, 1
-  br label %items
-yes:
-  ret i1 true
-no:
-  ret i1 false
-}}"""
+def add_static_equal(source: Source) -> None:
+    """``gj_static_equal``: same type and value, for types whose comparison is not foreign code."""
+    with source.function("gj_static_equal", "i1", a="object", b="object", depth="u64") as (w, a, b, depth):
+        with w.if_(a == b):
+            w.ret(True)
+        kind = a["type"]
+        with w.if_(kind != b["type"]):
+            w.ret(False)
+        with w.if_(kind == w.symbol("PyUnicode_Type")):
+            w.ret(w.call("PyUnicode_Compare", a, b) == 0)
+        with w.if_((kind == w.symbol("PyLong_Type")) | (kind == w.symbol("PyBytes_Type"))):
+            w.ret(w.call("PyObject_RichCompareBool", a, b, _EQUAL) == 1)
+        with w.if_(kind == w.symbol("PyFloat_Type")):
+            w.ret(a["float_value"] == b["float_value"])
+        with w.if_(kind == w.symbol("PyComplex_Type")):
+            real = a["float_value"] == b["float_value"]
+            w.ret(real & (a["imaginary_value"] == b["imaginary_value"]))
+        with w.if_((kind != w.symbol("PyTuple_Type")) | (depth >= _DEPTH)):
+            w.ret(False)
+        size = a["size"]
+        with w.if_(size != b["size"]):
+            w.ret(False)
+        with w.loop(0, size) as i:
+            items = a.address("tuple_items")[i], b.address("tuple_items")[i]
+            with w.if_(~w.call("gj_static_equal", *items, depth + 1)):
+                w.ret(False)
+        w.ret(True)
 
 
-def call_shape(at: Layout) -> str:
-    """Compare the call's number of arguments and keyword names; make the frame; fill the first registers."""
-    return f"""entry:
-  %position = alloca i64
-  %key = alloca ptr
-  %value = alloca ptr
-  %overflow = alloca i32
-  %apart = alloca i1
-  {field("positional", "i64", "positional")}
-  {field("keywords", "i64", "keywords")}
-  {field("names", "ptr", "names")}
-  %counts = icmp eq i64 %nargs, %positional
-  br i1 %counts, label %keywords.any, label %mismatch.early
-keywords.any:
-  %identical = icmp eq ptr %names, %kwnames
-  br i1 %identical, label %frame.make, label %keywords.null
-keywords.null:
-  %absent = icmp eq ptr %kwnames, null
-  br i1 %absent, label %keywords.absent, label %keywords.size
-keywords.absent:
-  %expect.none = icmp eq i64 %keywords, 0
-  br i1 %expect.none, label %frame.make, label %mismatch.early
-keywords.size:
-  {get("given", "i64", "%kwnames", at.size)}
-  %as.many = icmp eq i64 %given, %keywords
-  br i1 %as.many, label %keywords.loop, label %mismatch.early
-keywords.loop:
-  %k = phi i64 [ 0, %keywords.size ], [ %k.next, %keywords.same ]
-  %k.done = icmp eq i64 %k, %keywords
-  br i1 %k.done, label %frame.make, label %keywords.compare
-keywords.compare:
-  %k.offset = mul i64 %k, {WORD}
-  %k.names = getelementptr i8, ptr %names, i64 %k.offset
-  %k.kwnames = getelementptr i8, ptr %kwnames, i64 %k.offset
-  {get("k.expected", "ptr", "%k.names", at.tuple_items)}
-  {get("k.got", "ptr", "%k.kwnames", at.tuple_items)}
-  %k.same = call i1 @gj_static_equal(ptr %k.expected, ptr %k.got, i64 0)
-  br i1 %k.same, label %keywords.same, label %mismatch.early
-keywords.same:
-  %k.next = add i64 %k, 1
-  br label %keywords.loop
-mismatch.early:
-  ret ptr inttoptr (i64 {MISMATCH} to ptr)
+def begin_call(w: Body, at: Layout, record: Value, args: Value, nargs: Value, kwnames: Value) -> Call:
+    """Compare the number of arguments and the names; make the frame; fill the first registers."""
+    other_shape = w.label("other_shape")
+    _check_shape(w, record, nargs, kwnames, other_shape)
 
-frame.make:
-  {field("frame.bytes", "i64", "frame_bytes")}
-  %on.heap = icmp ugt i64 %frame.bytes, {STACK_LIMIT}
-  br i1 %on.heap, label %frame.heap, label %frame.stack
-frame.stack:
-  %frame.low = alloca i8, i64 %frame.bytes, align 16
-  br label %arguments
-frame.heap:
-  %frame.high = call ptr @PyMem_RawMalloc(i64 %frame.bytes)
-  %frame.none = icmp eq ptr %frame.high, null
-  br i1 %frame.none, label %frame.failed, label %arguments
-frame.failed:
-  call ptr @PyErr_NoMemory()
-  ret ptr null
-arguments:
-  %frame = phi ptr [ %frame.low, %frame.stack ], [ %frame.high, %frame.heap ]
-  %total = add i64 %positional, %keywords
-  br label %arguments.loop
-arguments.loop:
-  %j = phi i64 [ 0, %arguments ], [ %j.next, %arguments.copy ]
-  %j.done = icmp eq i64 %j, %total
-  br i1 %j.done, label %walk.begin, label %arguments.copy
-arguments.copy:
-  %j.from = getelementptr ptr, ptr %args, i64 %j
-  %j.to = getelementptr ptr, ptr %frame, i64 %j
-  %j.object = load ptr, ptr %j.from
-  store ptr %j.object, ptr %j.to
-  %j.next = add i64 %j, 1
-  br label %arguments.loop"""
+    frame, size = w.variable("frame", "ptr"), record["frame_bytes"]
+    with w.if_(size > STACK_LIMIT):
+        frame.set(w.call("PyMem_RawMalloc", size))
+        with w.if_(frame.is_null()):
+            w.ret(w.call("PyErr_NoMemory"))
+    with w.else_():
+        frame.set(w.stack_bytes(size))
+
+    registers = frame.now().to("object[]")
+    with w.loop(0, record["positional"] + record["keywords"]) as i:
+        registers[i] = args[i]
+    mismatch, op = w.label("mismatch"), w.variable("op", "operation", record["walk"])
+    return Call(w, at, record, frame.now(), mismatch, op, other_shape)
 
 
-def walk(at: Layout) -> str:
-    """Check every argument, hidden array and guard; fill the input slots."""
-    return f"""walk.begin:
-  {field("walk.first", "ptr", "walk")}
-  br label %walk.loop
-walk.step:
-  {following("walk.next", "%op")}
-  br label %walk.loop
-walk.loop:
-  %op = phi ptr [ %walk.first, %walk.begin ], [ %walk.next, %walk.step ], [ %version.next, %version.jump ]
-  {dispatch(Walk, "%op", "walk")}
+def _check_shape(w: Body, record: Value, nargs: Value, kwnames: Value, otherwise: Label) -> None:
+    """Compare the number of positional arguments and the names of the others."""
+    w.goto_unless(nargs == record["positional"], otherwise)
+    names = record["names"]
+    with w.if_(names != kwnames):  # a call site passes the same tuple each time
+        count = record["keywords"]
+        with w.if_(kwnames.is_null()):
+            w.goto_unless(count == 0, otherwise)
+        with w.else_():
+            w.goto_unless(kwnames["size"] == count, otherwise)
+            with w.loop(0, count) as i:
+                pair = names.address("tuple_items")[i], kwnames.address("tuple_items")[i]
+                w.goto_unless(w.call("gj_static_equal", *pair, 0), otherwise)
 
-walk.array:
-  {register("array.given", 1)}
-  br label %array.check
-walk.hidden:
-  {word("array.hidden", "ptr", 1)}
-  br label %array.check
-array.check:
-  %array = phi ptr [ %array.given, %walk.array ], [ %array.hidden, %walk.hidden ]
-  {get("array.type", "ptr", "%array", at.type)}
-  %array.exact = icmp eq ptr %array.type, @gj_np_ndarray
-  br i1 %array.exact, label %array.header, label %mismatch
-array.header:
-  {get("array.flags", "i32", "%array", at.array_flags)}
-  {get("array.nd", "i32", "%array", at.array_nd)}
-  {get("array.descr", "ptr", "%array", at.array_descr)}
-  {word("array.want.descr", "ptr", 3)}
-  {word("array.want.nd", "i32", 4)}
-  {word("array.want.dims", "ptr", 5)}
-  %array.flags.ours = and i32 %array.flags, {at.array_flag_mask}
-  %array.flags.good = icmp eq i32 %array.flags.ours, {at.array_flag_mask}
-  %array.nd.good = icmp eq i32 %array.nd, %array.want.nd
-  %array.good = and i1 %array.flags.good, %array.nd.good
-  br i1 %array.good, label %array.dtype, label %mismatch
-array.dtype:
-  %array.descr.same = icmp eq ptr %array.descr, %array.want.descr
-  br i1 %array.descr.same, label %array.shape, label %array.number
-array.number:
-  {get("array.number.got", "i32", "%array.descr", at.descr_number)}
-  {get("array.order", "i8", "%array.descr", at.descr_byteorder)}
-  {word("array.numbers", "i64", 6)}
-  %array.number.first = trunc i64 %array.numbers to i32
-  %array.numbers.high = lshr i64 %array.numbers, 32
-  %array.number.second = trunc i64 %array.numbers.high to i32
-  %array.is.first = icmp eq i32 %array.number.got, %array.number.first
-  %array.is.second = icmp eq i32 %array.number.got, %array.number.second
-  %array.is.either = or i1 %array.is.first, %array.is.second
-  %array.native = icmp ne i8 %array.order, {at.swapped}
-  %array.equivalent = and i1 %array.is.either, %array.native
-  br i1 %array.equivalent, label %array.shape, label %mismatch
-array.shape:
-  {get("array.dims", "ptr", "%array", at.array_dims)}
-  %array.rank = zext i32 %array.nd to i64
-  br label %array.axes
-array.axes:
-  %axis = phi i64 [ 0, %array.shape ], [ %axis.next, %array.axis.same ]
-  %axis.done = icmp eq i64 %axis, %array.rank
-  br i1 %axis.done, label %array.accept, label %array.axis
-array.axis:
-  %extent.at = getelementptr i64, ptr %array.dims, i64 %axis
-  %extent.want.at = getelementptr i64, ptr %array.want.dims, i64 %axis
-  %extent = load i64, ptr %extent.at
-  %extent.want = load i64, ptr %extent.want.at
-  %extent.same = icmp eq i64 %extent, %extent.want
-  br i1 %extent.same, label %array.axis.same, label %mismatch
-array.axis.same:
-  %axis.next = add i64 %axis, 1
-  br label %array.axes
-array.accept:
-  {get("array.data", "ptr", "%array", at.array_data)}
-  {place("array.slot", 2)}
-  store ptr %array.data, ptr %array.slot
-  br label %walk.step
 
-walk.value:
-  {register("scalar", 1)}
-  {get("scalar.type", "ptr", "%scalar", at.type)}
-  {word("scalar.want", "ptr", 3)}
-  {word("scalar.twin", "ptr", 4)}
-  %scalar.exact = icmp eq ptr %scalar.type, %scalar.want
-  %scalar.other = icmp eq ptr %scalar.type, %scalar.twin
-  %scalar.good = or i1 %scalar.exact, %scalar.other
-  br i1 %scalar.good, label %scalar.read, label %mismatch
-scalar.read:
-  {get("scalar.bits", "i64", "%scalar", at.scalar_value)}
-  br label %scalar.accept
-walk.int:
-  {register("int", 1)}
-  {get("int.type", "ptr", "%int", at.type)}
-  %int.exact = icmp eq ptr %int.type, @PyLong_Type
-  br i1 %int.exact, label %int.read, label %mismatch
-int.read:
-  %int.bits = call i64 @PyLong_AsLongLongAndOverflow(ptr %int, ptr %overflow)
-  %int.overflow = load i32, ptr %overflow
-  %int.fits = icmp eq i32 %int.overflow, 0
-  br i1 %int.fits, label %scalar.accept, label %mismatch
-scalar.accept:
-  %bits = phi i64 [ %scalar.bits, %scalar.read ], [ %int.bits, %int.read ]
-  {place("scalar.slot", 2)}
-  {place("scalar.copy", 5)}
-  store i64 %bits, ptr %scalar.copy
-  store ptr %scalar.copy, ptr %scalar.slot
-  br label %walk.step
+def check_arguments(c: Call) -> None:
+    """Follow the walk: check every argument, hidden array and guard; fill the input slots."""
+    w = c.w
+    with w.forever():
+        with w.switch(c.op["code"]) as case:
+            with case(None):  # `Walk.END`: tables are made by us, so no other code exists
+                w.break_()
+            for code, check in _CHECKS.items():
+                with case(code):
+                    check(c, c.op.to(operation(code)))
+        c.op.set(c.op.offset(OP_BYTES))
 
-walk.static:
-  {register("static", 1)}
-  {word("static.want", "ptr", 3)}
-  %static.same = call i1 @gj_static_equal(ptr %static.want, ptr %static, i64 0)
-  br i1 %static.same, label %walk.step, label %mismatch
 
-walk.tuple:
-  {register("tuple", 1)}
-  {get("tuple.type", "ptr", "%tuple", at.type)}
-  %tuple.exact = icmp eq ptr %tuple.type, @PyTuple_Type
-  br i1 %tuple.exact, label %tuple.items, label %mismatch
-tuple.items:
-  %tuple.first = getelementptr i8, ptr %tuple, i64 {at.tuple_items}
-  br label %sequence.size
-walk.list:
-  {register("list", 1)}
-  {get("list.type", "ptr", "%list", at.type)}
-  %list.exact = icmp eq ptr %list.type, @PyList_Type
-  br i1 %list.exact, label %list.items, label %mismatch
-list.items:
-  {get("list.first", "ptr", "%list", at.list_items)}
-  br label %sequence.size
-sequence.size:
-  %sequence = phi ptr [ %tuple, %tuple.items ], [ %list, %list.items ]
-  %first = phi ptr [ %tuple.first, %tuple.items ], [ %list.first, %list.items ]
-  {get("length", "i64", "%sequence", at.size)}
-  {word("length.want", "i64", 3)}
-  {place("items.to", 2)}
-  %length.same = icmp eq i64 %length, %length.want
-  br i1 %length.same, label %items.loop, label %mismatch
-items.loop:
-  %n = phi i64 [ 0, %sequence.size ], [ %n.next, %items.copy ]
-  %n.done = icmp eq i64 %n, %length
-  br i1 %n.done, label %walk.step, label %items.copy
-items.copy:
-  %n.from = getelementptr ptr, ptr %first, i64 %n
-  %n.to = getelementptr ptr, ptr %items.to, i64 %n
-  %n.object = load ptr, ptr %n.from
-  store ptr %n.object, ptr %n.to
-  %n.next = add i64 %n, 1
-  br label %items.loop
+def end_mismatch(c: Call) -> None:
+    """What a call of another signature does."""
+    w = c.w
+    w.place(c.mismatch)
+    with w.if_(c.on_heap()):
+        w.call("PyMem_RawFree", c.frame)
+    w.place(c.other_shape)
+    w.ret(w.constant(MISMATCH, "object"))
 
-walk.dict:
-  {register("dict", 1)}
-  {get("dict.type", "ptr", "%dict", at.type)}
-  %dict.exact = icmp eq ptr %dict.type, @PyDict_Type
-  br i1 %dict.exact, label %dict.size, label %mismatch
-dict.size:
-  %dict.length = call i64 @PyDict_Size(ptr %dict)
-  {word("dict.want", "i64", 3)}
-  {word("dict.keys", "ptr", 4)}
-  {place("dict.to", 2)}
-  store i64 0, ptr %position
-  %dict.same = icmp eq i64 %dict.length, %dict.want
-  br i1 %dict.same, label %dict.loop, label %mismatch
-dict.loop:
-  %d = phi i64 [ 0, %dict.size ], [ %d.next, %dict.accept ]
-  %d.done = icmp eq i64 %d, %dict.want
-  br i1 %d.done, label %walk.step, label %dict.item
-dict.item:
-  %d.found = call i32 @PyDict_Next(ptr %dict, ptr %position, ptr %key, ptr %value)
-  %d.key.got = load ptr, ptr %key
-  %d.key.at = getelementptr ptr, ptr %dict.keys, i64 %d
-  %d.key = load ptr, ptr %d.key.at
-  %d.identical = icmp eq ptr %d.key, %d.key.got
-  br i1 %d.identical, label %dict.accept, label %dict.compare
-dict.compare:
-  %d.equal = call i1 @gj_static_equal(ptr %d.key, ptr %d.key.got, i64 0)
-  br i1 %d.equal, label %dict.accept, label %mismatch
-dict.accept:
-  %d.value = load ptr, ptr %value
-  %d.place = getelementptr ptr, ptr %dict.to, i64 %d
-  store ptr %d.value, ptr %d.place
-  %d.next = add i64 %d, 1
-  br label %dict.loop
 
-walk.words:
-  {word("words", "ptr", 1)}
-  {word("words.end", "ptr", 2)}
-  br label %words.loop
-words.loop:
-  %w = phi ptr [ %words, %walk.words ], [ %w.next, %words.loop.again ]
-  {_differences("w")}
-  %w.same = icmp eq i64 %w.differ, 0
-  br i1 %w.same, label %words.loop.again, label %mismatch
-words.loop.again:
-  %w.next = getelementptr i8, ptr %w, i64 {WORDS_AT_ONCE * 2 * WORD}
-  %w.done = icmp eq ptr %w.next, %words.end
-  br i1 %w.done, label %walk.step, label %words.loop
-walk.global:
-  {word("namespace", "ptr", 1)}
-  {word("global.name", "ptr", 2)}
-  {word("global.want", "ptr", 3)}
-  %global.now = call ptr @PyDict_GetItemWithError(ptr %namespace, ptr %global.name)
-  %global.same = icmp eq ptr %global.now, %global.want
-  br i1 %global.same, label %walk.step, label %mismatch
-walk.sequence:
-  {word("guarded", "ptr", 1)}
-  {get("guarded.size", "i64", "%guarded", at.size)}
-  {word("guarded.length", "i64", 2)}
-  %guarded.same = icmp eq i64 %guarded.size, %guarded.length
-  br i1 %guarded.same, label %guarded.items, label %mismatch
-guarded.items:
-  {get("guarded.first", "ptr", "%guarded", at.list_items)}
-  {word("guarded.want", "ptr", 3)}
-  {word("guarded.bytes", "i64", 4)}
-  br label %compare
-walk.mapping:
-  {word("mapped", "ptr", 1)}
-  {word("mapped.want", "i64", 2)}
-  {word("mapped.keys", "ptr", 3)}
-  {word("mapped.values", "ptr", 4)}
-  %mapped.now = call i64 @PyDict_Size(ptr %mapped)
-  store i64 0, ptr %position
-  %mapped.same = icmp eq i64 %mapped.now, %mapped.want
-  br i1 %mapped.same, label %mapped.loop, label %mismatch
-mapped.loop:
-  %m = phi i64 [ 0, %walk.mapping ], [ %m.next, %mapped.accept ]
-  %m.done = icmp eq i64 %m, %mapped.want
-  br i1 %m.done, label %walk.step, label %mapped.item
-mapped.item:
-  %m.found = call i32 @PyDict_Next(ptr %mapped, ptr %position, ptr %key, ptr %value)
-  %m.key.got = load ptr, ptr %key
-  %m.value.got = load ptr, ptr %value
-  %m.key.at = getelementptr ptr, ptr %mapped.keys, i64 %m
-  %m.value.at = getelementptr ptr, ptr %mapped.values, i64 %m
-  %m.key = load ptr, ptr %m.key.at
-  %m.value = load ptr, ptr %m.value.at
-  %m.key.same = icmp eq ptr %m.key, %m.key.got
-  %m.value.same = icmp eq ptr %m.value, %m.value.got
-  %m.same = and i1 %m.key.same, %m.value.same
-  br i1 %m.same, label %mapped.accept, label %mismatch
-mapped.accept:
-  %m.next = add i64 %m, 1
-  br label %mapped.loop
-walk.version:
-  {word("version.place", "ptr", 1)}
-  {word("version.want", "i64", 2)}
-  {word("version.bits", "i64", 3)}
-  {word("version.skip", "i64", 4)}
-  %version.word = load i64, ptr %version.place
-  %version.now = and i64 %version.word, %version.bits
-  %version.same = icmp eq i64 %version.now, %version.want
-  %version.any = icmp ne i64 %version.now, 0
-  %version.good = and i1 %version.same, %version.any
-  br i1 %version.good, label %version.jump, label %walk.step
-version.jump:
-  %version.next = getelementptr i8, ptr %op, i64 %version.skip
-  br label %walk.loop
-walk.renew:
-  {word("renew.back", "i64", 1)}
-  %renewed = getelementptr i8, ptr %op, i64 %renew.back
-  {word("renew.place", "ptr", 1, "%renewed")}
-  {word("renew.bits", "i64", 3, "%renewed")}
-  %renew.word = load i64, ptr %renew.place
-  %renew.now = and i64 %renew.word, %renew.bits
-  %renew.want = getelementptr i8, ptr %renewed, i64 {2 * WORD}
-  store i64 %renew.now, ptr %renew.want
-  br label %walk.step
-walk.context:
-  {word("context", "ptr", 1)}
-  {word("context.want", "ptr", 2)}
-  {word("context.default", "ptr", 3)}
-  store ptr null, ptr %value
-  %context.failed = call i32 @PyContextVar_Get(ptr %context, ptr %context.default, ptr %value)
-  %context.now = load ptr, ptr %value
-  call void @Py_DecRef(ptr %context.now)
-  %context.same = icmp eq ptr %context.now, %context.want
-  br i1 %context.same, label %walk.step, label %mismatch
-walk.content:
-  {word("content", "ptr", 1)}
-  {get("content.flags", "i32", "%content", at.array_flags)}
-  {get("content.nd", "i32", "%content", at.array_nd)}
-  {get("content.descr", "ptr", "%content", at.array_descr)}
-  {word("content.want.descr", "ptr", 3)}
-  {word("content.want.nd", "i32", 4)}
-  {word("content.want.dims", "ptr", 5)}
-  %content.flags.ours = and i32 %content.flags, {at.array_flag_mask}
-  %content.flags.good = icmp eq i32 %content.flags.ours, {at.array_flag_mask}
-  %content.nd.good = icmp eq i32 %content.nd, %content.want.nd
-  %content.descr.good = icmp eq ptr %content.descr, %content.want.descr
-  %content.good.0 = and i1 %content.flags.good, %content.nd.good
-  %content.good = and i1 %content.good.0, %content.descr.good
-  br i1 %content.good, label %content.shape, label %mismatch
-content.shape:
-  {get("content.dims", "ptr", "%content", at.array_dims)}
-  %content.rank = zext i32 %content.nd to i64
-  br label %content.axes
-content.axes:
-  %c = phi i64 [ 0, %content.shape ], [ %c.next, %content.axis.same ]
-  %c.done = icmp eq i64 %c, %content.rank
-  br i1 %c.done, label %content.data, label %content.axis
-content.axis:
-  %c.at = getelementptr i64, ptr %content.dims, i64 %c
-  %c.want.at = getelementptr i64, ptr %content.want.dims, i64 %c
-  %c.extent = load i64, ptr %c.at
-  %c.want = load i64, ptr %c.want.at
-  %c.same = icmp eq i64 %c.extent, %c.want
-  br i1 %c.same, label %content.axis.same, label %mismatch
-content.axis.same:
-  %c.next = add i64 %c, 1
-  br label %content.axes
-content.data:
-  {get("content.bytes", "ptr", "%content", at.array_data)}
-  {word("content.want", "ptr", 2)}
-  {word("content.nbytes", "i64", 6)}
-  br label %compare
-walk.block:
-  {word("block", "ptr", 1)}
-  {word("block.want", "ptr", 2)}
-  {word("block.bytes", "i64", 3)}
-  br label %compare
-compare:
-  %compare.now = phi ptr [ %guarded.first, %guarded.items ], [ %content.bytes, %content.data ], [ %block, %walk.block ]
-  %compare.want = phi ptr [ %guarded.want, %guarded.items ], [ %content.want, %content.data ], [ %block.want, %walk.block ]
-  %compare.bytes = phi i64 [ %guarded.bytes, %guarded.items ], [ %content.nbytes, %content.data ], [ %block.bytes, %walk.block ]
-  %compare.order = call i32 @memcmp(ptr %compare.now, ptr %compare.want, i64 %compare.bytes)
-  %compare.same = icmp eq i32 %compare.order, 0
-  br i1 %compare.same, label %walk.step, label %mismatch
+def _array(c: Call, op: Value) -> None:
+    _take_array(c, op, c.register(op))
 
-mismatch:
-  br i1 %on.heap, label %mismatch.free, label %mismatch.early
-mismatch.free:
-  call void @PyMem_RawFree(ptr %frame)
-  br label %mismatch.early"""
+
+def _hidden(c: Call, op: Value) -> None:
+    _take_array(c, op, op["array"])
+
+
+def _take_array(c: Call, op: Value, array: Value) -> None:
+    """An array of that type: its data go to the input slot."""
+    w = c.w
+    c.require(c.is_type(array, "gj_np_ndarray"))
+    _check_header(c, op, array)
+    descr = array["array_descr"]
+    with w.if_(
+        descr != op["descr"]
+    ):  # another object, or the twin (`long` and `long long`), may mean the same
+        number, numbers = descr["descr_number"], op["numbers"]
+        known = (number == numbers.to("i32")) | (number == (numbers >> 32).to("i32"))
+        c.require(known & (descr["descr_byteorder"] != c.at.swapped))
+    _check_extents(c, op, array)
+    c.place(op["slot"], "ptr")[0] = array["array_data"]
+
+
+def _check_header(c: Call, op: Value, array: Value) -> None:
+    """Contiguous, aligned, and of that many axes."""
+    flags = array["array_flags"] & c.at.array_flag_mask
+    c.require((flags == c.at.array_flag_mask) & (array["array_rank"] == op["rank"]))
+
+
+def _check_extents(c: Call, op: Value, array: Value) -> None:
+    shape, expected = array["array_shape"], op["shape"]
+    with c.w.loop(0, op["rank"].to("i64")) as axis:
+        c.require(shape[axis] == expected[axis])
+
+
+def _value(c: Call, op: Value) -> None:
+    scalar = c.register(op)
+    kind = scalar["type"]
+    c.require((kind == op["type"]) | (kind == op["twin"]))
+    _take_scalar(c, op, scalar["scalar_value"])
+
+
+def _int(c: Call, op: Value) -> None:
+    number, overflow = c.register(op), c.w.local("i32")
+    c.require(c.is_type(number, "PyLong_Type"))
+    bits = c.w.call("PyLong_AsLongLongAndOverflow", number, overflow)
+    c.require(overflow[0] == 0)
+    _take_scalar(c, op, bits)
+
+
+def _take_scalar(c: Call, op: Value, bits: Value) -> None:
+    """Copy the bits into the frame and let the input slot point there."""
+    copy = c.place(op["scalar"], "i64")
+    copy[0] = bits
+    c.place(op["slot"], "ptr")[0] = copy
+
+
+def _static(c: Call, op: Value) -> None:
+    c.require(c.w.call("gj_static_equal", op["expected"], c.register(op), 0))
+
+
+def _tuple(c: Call, op: Value) -> None:
+    sequence = c.register(op)
+    c.require(c.is_type(sequence, "PyTuple_Type"))
+    _take_items(c, op, sequence, sequence.address("tuple_items"))
+
+
+def _list(c: Call, op: Value) -> None:
+    sequence = c.register(op)
+    c.require(c.is_type(sequence, "PyList_Type"))
+    _take_items(c, op, sequence, sequence["list_items"])
+
+
+def _take_items(c: Call, op: Value, sequence: Value, items: Value) -> None:
+    """A sequence of that length: its items go to registers."""
+    length, registers = op["length"], c.place(op["items"], "object")
+    c.require(sequence["size"] == length)
+    with c.w.loop(0, length) as i:
+        registers[i] = items[i]
+
+
+def _dict(c: Call, op: Value) -> None:
+    names = c.register(op)
+    c.require(c.is_type(names, "PyDict_Type"))
+    keys, registers = op["keys"], c.place(op["items"], "object")
+
+    def check(i: Operand, key: Value, value: Value) -> None:
+        expected = keys[i]
+        with c.w.if_(expected != key):
+            c.require(c.w.call("gj_static_equal", expected, key, 0))
+        registers[i] = value
+
+    _for_entries(c, names, op["length"], check)
+
+
+def _for_entries(c: Call, names: Value, count: Value, do: Callable[[Operand, Value, Value], None]) -> None:
+    """A dict of that many entries: ``do(i, key, value)`` for each in their order."""
+    w = c.w
+    position, key, value = w.local("i64"), w.local("object"), w.local("object")
+    c.require(w.call("PyDict_Size", names) == count)
+    position[0] = 0
+    with w.loop(0, count) as i:
+        w.call("PyDict_Next", names, position, key, value)
+        do(i, key[0], value[0])
+
+
+def _words(c: Call, op: Value) -> None:
+    w = c.w
+    pair, end = w.variable("pair", "word", op["pairs"]), op["end"]
+    with w.forever():
+        pairs = [pair.offset(2 * WORD * i) for i in range(WORDS_AT_ONCE)]
+        differences = [one["place"][0] ^ one["expected"] for one in pairs]
+        any_difference = differences[0]
+        for difference in differences[1:]:
+            any_difference = any_difference | difference
+        c.require(any_difference == 0)
+        pair.set(pair.offset(2 * WORD * WORDS_AT_ONCE))
+        w.break_if(pair == end)
+
+
+def _global(c: Call, op: Value) -> None:
+    c.require(c.w.call("PyDict_GetItemWithError", op["names"], op["name"]) == op["expected"])
+
+
+def _sequence(c: Call, op: Value) -> None:
+    items = op["list"]
+    c.require(items["size"] == op["length"])
+    _check_bytes(c, op, items["list_items"])
+
+
+def _check_bytes(c: Call, op: Value, now: Value) -> None:
+    c.require(c.w.call("memcmp", now, op["expected"], op["bytes"]) == 0)
+
+
+def _mapping(c: Call, op: Value) -> None:
+    keys, values = op["keys"], op["values"]
+
+    def check(i: Operand, key: Value, value: Value) -> None:
+        c.require((keys[i] == key) & (values[i] == value))
+
+    _for_entries(c, op["dict"], op["length"], check)
+
+
+def _version(c: Call, op: Value) -> None:
+    version = op["place"][0] & op["bits"]
+    with c.w.if_((version == op["expected"]) & (version != 0)):
+        c.op.set(op.offset(op["skip"]).to("operation"))
+        c.w.continue_()
+
+
+def _renew(c: Call, op: Value) -> None:
+    version = op.offset(op["back"]).to(operation(Walk.VERSION))
+    version["expected"] = version["place"][0] & version["bits"]
+
+
+def _context(c: Call, op: Value) -> None:
+    w, found = c.w, c.w.local("object")
+    found[0] = None
+    w.call("PyContextVar_Get", op["variable"], op["missing"], found)
+    value = found[0]
+    w.call("Py_DecRef", value)
+    c.require(value == op["expected"])
+
+
+def _content(c: Call, op: Value) -> None:
+    array = op["array"]
+    _check_header(c, op, array)
+    c.require(array["array_descr"] == op["descr"])
+    _check_extents(c, op, array)
+    _check_bytes(c, op, array["array_data"])
+
+
+def _block(c: Call, op: Value) -> None:
+    _check_bytes(c, op, op["place"])
+
+
+_CHECKS: dict[Walk, Callable[[Call, Value], None]] = {
+    Walk.ARRAY: _array,
+    Walk.HIDDEN: _hidden,
+    Walk.VALUE: _value,
+    Walk.INT: _int,
+    Walk.STATIC: _static,
+    Walk.TUPLE: _tuple,
+    Walk.LIST: _list,
+    Walk.DICT: _dict,
+    Walk.WORDS: _words,
+    Walk.GLOBAL: _global,
+    Walk.SEQUENCE: _sequence,
+    Walk.MAPPING: _mapping,
+    Walk.VERSION: _version,
+    Walk.RENEW: _renew,
+    Walk.CONTENT: _content,
+    Walk.BLOCK: _block,
+    Walk.CONTEXT: _context,
+}

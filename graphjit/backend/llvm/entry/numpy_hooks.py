@@ -1,13 +1,13 @@
 """Lead C functions of NumPy to Python for a time.
 
-Job: while a function is traced, ``np.asarray(x)`` and ``np.float64(x)`` must be able to return a traced
-value, whoever calls them and however they were imported. They are C functions, so replacing attributes of
-modules does not reach ``from numpy import asarray``.
-Input: a built-in function, or a type, and a Python function. Output: a `Hook` that can be put in and taken
-out.
-Invariant: only the one pointer that CPython follows at each call is exchanged (``ml_meth`` of a built-in,
-``tp_new`` of a type); objects, types and identities stay as they are. The function that stands behind it,
-`Hook.original`, is NumPy's own.
+While a function is traced, ``np.asarray(x)`` and ``np.float64(x)`` must be able to return a traced value,
+whoever calls them and however they were imported. They are C functions, so replacing attributes of modules
+does not reach ``from numpy import asarray``. A `Hook` for a built-in function, or for a type, can be put in
+and taken out.
+
+Only the one pointer that CPython follows at each call is exchanged (``ml_meth`` of a built-in, ``tp_new`` of
+a type); objects, types and identities stay as they are. The function that stands behind it, `Hook.original`,
+is NumPy's own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Any
 
-from graphjit.backend.llvm.entry import cpython
-from graphjit.backend.llvm.writing.text import Module
+from graphjit.backend.llvm.writing.native import Source
 from graphjit.ir.types import SHORT
 
 _FASTCALL_KEYWORDS = 0x80 | 0x02
@@ -36,34 +35,26 @@ class _Method(ctypes.Structure):
     )
 
 
-def _call(name: str) -> str:
-    """A built-in's function: hands its arguments on."""
-    return f"""define ptr @gj_hook_{name}(ptr %self, ptr %args, i64 %count, ptr %names) nounwind {{
-entry:
-  %handler = load ptr, ptr @gj_handler_{name}
-  %result = call ptr @PyObject_Vectorcall(ptr %handler, ptr %args, i64 %count, ptr %names)
-  ret ptr %result
-}}"""
+def _add_function(source: Source, name: str) -> None:
+    """What stands in for a built-in: hands its arguments on to the handler."""
+    parameters = {"self": "object", "args": "object[]", "count": "i64", "names": "object"}
+    with source.function(f"gj_hook_{name}", "object", **parameters) as (w, _, args, count, names):
+        handler = w.symbol(f"gj_handler_{name}", "object[]")[0]
+        w.ret(w.call("PyObject_Vectorcall", handler, args, count, names))
 
 
-def _new(name: str) -> str:
-    """A type's constructor: hands on the type, the tuple of positional arguments, and the dict of keywords or
-    None.
+def _add_constructor(source: Source, name: str) -> None:
+    """What stands in for a type's constructor: hands on the type, the tuple of positional arguments, and the
+    dict of keywords or None.
     """
-    return f"""define ptr @gj_hook_{name}(ptr %type, ptr %args, ptr %keywords) nounwind {{
-entry:
-  %slots = alloca [3 x ptr]
-  %second = getelementptr ptr, ptr %slots, i64 1
-  %third = getelementptr ptr, ptr %slots, i64 2
-  %missing = icmp eq ptr %keywords, null
-  %given = select i1 %missing, ptr @gj_py_none, ptr %keywords
-  store ptr %type, ptr %slots
-  store ptr %args, ptr %second
-  store ptr %given, ptr %third
-  %handler = load ptr, ptr @gj_handler_{name}
-  %result = call ptr @PyObject_Vectorcall(ptr %handler, ptr %slots, i64 3, ptr null)
-  ret ptr %result
-}}"""
+    parameters = {"type": "object", "args": "object", "keywords": "object"}
+    with source.function(f"gj_hook_{name}", "object", **parameters) as (w, type, args, keywords):
+        slots = w.local("object", 3)
+        slots[0] = type
+        slots[1] = args
+        slots[2] = w.choose(keywords.is_null(), w.symbol("gj_py_none", "object"), keywords)
+        handler = w.symbol(f"gj_handler_{name}", "object[]")[0]
+        w.ret(w.call("PyObject_Vectorcall", handler, slots, 3, None))
 
 
 class Hook:
@@ -85,15 +76,14 @@ FUNCTIONS = ("array", "asarray", "asanyarray", "ascontiguousarray", "asfortranar
 TYPES = tuple(SHORT)
 
 
-def add(module: Module) -> None:
-    """The functions that stand in for NumPy's, for the library of entry points."""
+def add(source: Source) -> None:
+    """Define the functions that stand in for NumPy's."""
     for name in (*FUNCTIONS, *TYPES):
-        module.add_global(f"gj_handler_{name}", f"@gj_handler_{name} = global ptr null")
-    module.declare("PyObject_Vectorcall", cpython.declaration("PyObject_Vectorcall"))
+        source.add_global(f"gj_handler_{name}", "global ptr null")
     for name in FUNCTIONS:
-        module.ensure(f"gj_hook_{name}", lambda _, name=name: _call(name))  # type: ignore[misc]
+        _add_function(source, name)
     for name in TYPES:
-        module.ensure(f"gj_hook_{name}", lambda _, name=name: _new(name))  # type: ignore[misc]
+        _add_constructor(source, name)
 
 
 class Hooks:

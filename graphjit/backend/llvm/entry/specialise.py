@@ -1,12 +1,11 @@
-"""Makes the record that the native walk follows from the description of a specialisation.
+"""Makes the record that native calls follow from the description of a specialisation.
 
-Job: translate an `EntrySpec` and a program's address into the tables of `records.py`.
-Input: `EntrySpec`, address of ``i64 program(ptr inputs, ptr outputs)``.  Output: `Specialisation`.
-Invariant: everything that the tables point to is referenced by the `Specialisation`, and a running call
-holds the `Specialisation`: dropping it anywhere, at any time, is safe.
+An `EntrySpec` and the address of ``i64 program(ptr inputs, ptr outputs)`` become the tables of `layout.py`: a
+`Specialisation`. Nothing is compiled here: a new signature, another guard or another captured array of an
+already compiled program costs tens of microseconds.
 
-Nothing is compiled here: a new signature, another guard or another captured array of an already
-compiled program costs tens of microseconds.
+Everything that the tables point to is referenced by the `Specialisation`, and a running call holds the
+`Specialisation`: dropping it anywhere, at any time, is safe.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.llvm.entry import cpython
-from graphjit.backend.llvm.entry.cpython import WORD
 from graphjit.backend.llvm.entry.donation import ENTRY_WORDS
 from graphjit.backend.llvm.entry.large_results import SMALLEST
 from graphjit.backend.llvm.entry.layout import OP_WORDS, RECORD, Build, Prepare, Walk
 from graphjit.backend.llvm.entry.matching import WORDS_AT_ONCE
+from graphjit.backend.llvm.writing.native import WORD
 from graphjit.backend.signature import (
     MISSING,
     ArrayIn,
@@ -56,8 +55,8 @@ from graphjit.backend.signature import (
 SPARE_BYTES = 1 << 13
 SPARES_BYTES = 1 << 17
 """Results up to so many bytes are handed out again, while a specialisation keeps no more in all: making a
-small NumPy array and freeing it costs more than most calls compute; of larger ones `blocks.py` keeps the
-memory.
+small NumPy array and freeing it costs more than most calls compute; of larger ones `large_results.py`
+keeps the memory.
 """
 
 _DICT_VERSION = -1
@@ -114,7 +113,11 @@ class _Tables:
         self._arrays = array("q")  # the table of `donation.py`
         self._sources: dict[int, int] = {}  # register of each argument that is an array, by input slot
 
-        self._emit_inputs(spec)
+        self._emit_arguments(spec)
+        for hidden in spec.hidden:
+            self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+        self._emit_guards(spec.guards)
+        self._op(self._walk, Walk.END)
         if self._donors:
             self._op(
                 self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS
@@ -172,53 +175,60 @@ class _Tables:
         self._slot += 1
         return self._slot - 1
 
-    def _emit_inputs(self, spec: EntrySpec) -> None:
-        # Depth first, so that input slots follow the order of the leaves. What stands in a list or a
-        # dict can be dropped by another thread while the program runs without the GIL: it is held.
-        pending: list[tuple[InTree, int, bool]] = [(tree, i, False) for i, tree in enumerate(spec.inputs)][
-            ::-1
-        ]
+    def _emit_arguments(self, spec: EntrySpec) -> None:
+        """The walk over the arguments: depth first, so that input slots follow the order of the leaves."""
+        roots = [(tree, i, False) for i, tree in enumerate(spec.inputs)]
+        pending: list[tuple[InTree, int, bool]] = roots[::-1]
         while pending:
             tree, register, mutable = pending.pop()
             if not isinstance(tree, Node):
-                self._emit_leaf(tree, register, mutable and spec.release_gil)
+                # What stands in a list or a dict can be dropped by another thread while the program runs
+                # without the GIL: it is held.
+                self._emit_leaf(tree, register, hold=mutable and spec.release_gil)
                 continue
-            first, count = self._free, len(tree.children)
-            self._free += count
-            source = register * WORD
-            if isinstance(tree, Dict):
-                self._op(self._walk, Walk.DICT, source, first * WORD, count, self._keys(tree.keys))
-            else:
-                code = Walk.TUPLE if isinstance(tree, Tuple) else Walk.LIST
-                self._op(self._walk, code, source, first * WORD, count)
+            first = self._emit_node(tree, register)
             inside = mutable or not isinstance(tree, Tuple)
             pending.extend((child, first + i, inside) for i, child in reversed([*enumerate(tree.children)]))
-        for hidden in spec.hidden:
-            self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
-        words = array("q")
-        for guard in spec.guards:
-            if isinstance(guard, CellGuard):
-                words.extend((id(guard.cell) + cpython.layout().cell_contents, self._address(guard.expected)))
-                self.kept.append(guard)
-            elif isinstance(guard, MemoryGuard):
-                for i, expected in enumerate(array("q", guard.expected)):
-                    words.extend((guard.address + i * WORD, expected))
-                self.kept.append(guard)
-        while len(words) % (2 * WORDS_AT_ONCE):
-            words.extend(words[-2:])
-        if words:
-            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+
+    def _emit_node(self, node: Tuple | List | Dict, register: int) -> int:
+        """Take a container apart; return the register of its first item."""
+        first, count = self._free, len(node.children)
+        self._free += count
+        words = register * WORD, first * WORD, count
+        if isinstance(node, Dict):
+            self._op(self._walk, Walk.DICT, *words, self._keys(node.keys))
+        else:
+            self._op(self._walk, Walk.TUPLE if isinstance(node, Tuple) else Walk.LIST, *words)
+        return first
+
+    def _emit_guards(self, guards: Sequence[Guard]) -> None:
+        """What a call depends on besides its arguments; what is cheapest to compare stands first."""
+        self._emit_words([guard for guard in guards if isinstance(guard, CellGuard | MemoryGuard)])
         of_dicts: dict[int, list[GlobalGuard | MappingGuard]] = {}
-        for guard in spec.guards:
+        for guard in guards:
             if isinstance(guard, GlobalGuard | MappingGuard):
                 of_dicts.setdefault(id(guard.items), []).append(guard)
         version = cpython.layout().dict_version
         for same_dict in of_dicts.values():
             self._emit_versioned(id(same_dict[0].items) + version if version else 0, _DICT_VERSION, same_dict)
-        for guard in spec.guards:
+        for guard in guards:
             if not isinstance(guard, CellGuard | MemoryGuard | GlobalGuard | MappingGuard):
                 self._emit_guard(guard)
-        self._op(self._walk, Walk.END)
+
+    def _emit_words(self, guards: Sequence[CellGuard | MemoryGuard]) -> None:
+        """One table of all words of memory that must be what they were."""
+        words = array("q")
+        for guard in guards:
+            if isinstance(guard, CellGuard):
+                words.extend((id(guard.cell) + cpython.layout().cell_contents, self._address(guard.expected)))
+            else:
+                for i, expected in enumerate(array("q", guard.expected)):
+                    words.extend((guard.address + i * WORD, expected))
+            self.kept.append(guard)
+        while len(words) % (2 * WORDS_AT_ONCE):
+            words.extend(words[-2:])
+        if words:
+            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
 
     def _emit_versioned(self, address: int, bits: int, guards: Sequence[Guard]) -> None:
         """Guards that need no look as long as the version at ``address`` is what it was when they held last

@@ -9,21 +9,20 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from graphjit.backend.llvm.kernels.memory import Traffic
-from graphjit.backend.llvm.kernels.prefetch import ahead
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
-from graphjit.backend.llvm.kernels.scalar import MATH, constant, kind, literal, vector
+from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
 from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
-from graphjit.ir.buffers import Buffer
+from graphjit.ir.scalars import is_function
 from graphjit.loops import ir
 from graphjit.loops.ir import (
     Accumulate,
@@ -39,30 +38,10 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
-from graphjit.loops.vectorize import is_chained
-from graphjit.machine import machine
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
 """Attributes that halve the time of code generation; a single block without loops runs as fast."""
-
-STRAIGHT_LINE = 200
-"""Statements from which a kernel without loops is compiled that way."""
-
-# Inlined elementary functions are fast but long (a millisecond of code generation each): beyond these counts
-# they are calls.
-INLINE_CALLS = 16  # in one loop body
-INLINE_CALLS_SHORT = 2  # in a body that runs for at most SHORT elements
-SHORT = 256
-LAST_CACHE = (
-    3 << 23
-)  # most of the last-level cache: of what is larger, or written beside as much, little is found there again
-STREAMED_BYTES = 1 << 23  # from which a result is written past the caches then
-
-
-def vector_bytes() -> int:
-    """Bytes of the widest vector register of this machine."""
-    return machine().vector_bytes
 
 
 class KernelEmitter(Traffic):
@@ -105,7 +84,7 @@ class KernelEmitter(Traffic):
         widened = None if self.lanes else _feeding_simd(statement.ref, following)
         lanes, unroll = (self.lanes.count, self.lanes.unroll) if self.lanes else (1, 1)
         if widened is not None:
-            lanes, unroll = self.lane_count(widened), self.unroll_count(widened)
+            lanes, unroll = widened.lanes, widened.unroll
         self.accumulators[statement.ref] = Accumulator(
             statement.combine,
             statement.ref.dtype,
@@ -194,20 +173,23 @@ class KernelEmitter(Traffic):
             return self.load(value, dtype)
         if isinstance(value, Index):
             return self.index(value.value)
+        return self.operation(value, dtype)
+
+    def operation(self, value: ir.Scalar, dtype: np.dtype) -> Value:
+        """Compute a scalar operation, once where its operands are the same in all lanes."""
         operands = [self.value(ref) for ref in value.args]
         source = value.args[-1].dtype
         if all(operand.uniform for operand in operands):
             names = [operand.parts[0] for operand in operands]
             if value.check:
                 self.fail(value, source, 1, 0, names)
-            straight = self.scalars.straight
-            self.scalars.straight = True
+            calls, self.scalars.calls = self.scalars.calls, True
             result = self.scalars.apply(value.op, dtype, source, 1, names)
-            self.scalars.straight = straight
+            self.scalars.calls = calls
             return Value([result], dtype, True)
         assert self.lanes is not None
         columns = [self.vectors(ref) for ref in value.args]
-        if self.scalars.straight and value.op in MATH and source.kind == "f" and self.lanes.unroll > 1:
+        if self.scalars.calls and is_function(value.op) and source.kind == "f" and self.lanes.unroll > 1:
             return Value(self.scalars.together(value.op, source, self.lanes.count, columns), dtype, False)
         parts = []
         for u in range(self.lanes.unroll):
@@ -224,25 +206,6 @@ class KernelEmitter(Traffic):
             self.report(bad, lanes, u, value.check)
 
     # -------------------------------------------------------------------------------------------------- loops
-
-    def lane_count(self, loop: For) -> int:
-        """Lanes so that the widest value in the loop fills a register."""
-        return max(2, min(32, vector_bytes() // ir.widest(loop)))
-
-    def unroll_count(self, loop: For) -> int:
-        """Unrolled copies, fewer when that avoids a masked tail; a chain needs all of them to have enough to
-        do.
-        """
-        count = self.lane_count(loop)
-        unroll = loop.unroll
-        while (
-            unroll > 1
-            and loop.extent % (count * unroll)
-            and not loop.extent % count
-            and not is_chained(loop, self.module.limits.vectors)
-        ):
-            unroll //= 2
-        return unroll
 
     def loop(self, loop: For) -> None:
         """Print a loop."""
@@ -261,21 +224,18 @@ class KernelEmitter(Traffic):
             return
         if self.clears(loop):
             return
-        simd = loop.kind == "simd" and self.lanes is None
-        if not simd:
-            around = self.ahead
-            self.ahead = around or ahead(loop)
-            self.run(loop, "0", self.stop(loop, 1)[0], 1)
-            self.ahead = around
-            return
-        self.lanes = Lanes(loop.axis, self.lane_count(loop), self.unroll_count(loop))
-        step = self.lanes.count * self.lanes.unroll
-        stop, ragged = self.stop(loop, step)
-        self.streams = streamed(loop, self.touched, self.kept) - self.reads
-        self.fence |= bool(self.streams)
-        if ragged and (self.streams or has_strided(loop) or is_light(loop)):
-            # Masks slow strided access and light loops, and streaming has none, so only the last vectors have
-            # them, one at a time.
+        if loop.kind == "simd" and self.lanes is None:
+            self.in_lanes(loop)
+        else:
+            self.run(loop, "0", self.stop(loop), 1)
+
+    def in_lanes(self, loop: For) -> None:
+        """Print a simd loop: whole vectors, and the last ones with masks."""
+        self.lanes = Lanes(loop.axis, loop.lanes, loop.unroll)
+        step = loop.lanes * loop.unroll
+        stop, ragged = self.stop(loop), loop.is_ragged
+        self.fence |= any(isinstance(s, Store) and s.streamed for s in loop.body)
+        if ragged and loop.tail == "apart":
             whole = (
                 str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
             )
@@ -286,7 +246,6 @@ class KernelEmitter(Traffic):
             self.run(loop, whole, stop, step, masked=True, guard=not whole.isdigit())
         else:
             self.run(loop, "0", stop, step, masked=ragged)
-        self.streams = frozenset()
         self.lanes = None
         self.running.clear()
 
@@ -337,16 +296,15 @@ class KernelEmitter(Traffic):
         self.scopes.append(Scope())
         if self.lanes is not None:
             self.scopes[-1].stored = components(loop.body, self.lanes.axis, self.lanes.count)
-        outer, self.elements = self.elements, self.elements * loop.extent
-        straight, self.scalars.straight = self.scalars.straight, self.many_calls(loop)
+        calls, self.scalars.calls = self.scalars.calls, loop.calls
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
         self.prepare(loop.body)
-        self.fetch(self.ahead.get(id(loop), ()))
+        self.fetch(loop.fetch)
         self.body(loop.body)
         if masked and self.lanes is not None:
             self.lanes.masks = None
-        self.scalars.straight, self.elements = straight, outer
+        self.scalars.calls = calls
         following = fn.op(f"add i64 {counter.name}, {step}")
         more = fn.op(f"icmp slt i64 {following}, {stop}")
         fn.do(f"br i1 {more}, label %{head}, label %{done}")
@@ -374,25 +332,11 @@ class KernelEmitter(Traffic):
                 parts.append(phi.name)
             acc.parts = parts
 
-    def many_calls(self, loop: For) -> bool:
-        """Whether inlining every elementary function of a loop body would take longer to compile than it is
-        worth.
-        """
-        calls = sum(
-            isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH
-            for s in ir.walk(loop.body)
-        )
-        return (loop.unroll > 1 and is_chained(loop, self.module.limits.vectors)) or calls > (
-            INLINE_CALLS_SHORT if self.elements <= SHORT else INLINE_CALLS
-        )
-
-    def stop(self, loop: For, step: int) -> tuple[str, bool]:
-        """Number of iterations, and whether the last vector can be incomplete."""
+    def stop(self, loop: For) -> str:
+        """Number of iterations."""
         if loop.bound is None:
-            return str(loop.extent), loop.extent % step != 0
-        start = loop.bound.start
-        ends = (loop.extent, loop.bound.stop, start.offset, *start.terms.values())
-        return self.left(loop.bound, loop.extent), any(end % step for end in ends)
+            return str(loop.extent)
+        return self.left(loop.bound, loop.extent)
 
     def left(self, bound: ir.Bound | None, extent: int) -> str:
         """``extent``, or fewer where the bound says so."""
@@ -454,10 +398,7 @@ class KernelEmitter(Traffic):
         if failing:
             emitter.status = inner.alloca("i64")
             inner.do(f"store i64 0, ptr {emitter.status}")
-        emitter.reads = loaded(loop.body)
-        emitter.touched, emitter.kept = _nbytes(shared), self.kept
         emitter.bound[loop.axis] = "%block"
-        emitter.elements = self.elements * loop.extent
         emitter.prepare(loop.body)
         emitter.body(loop.body)
         emitter.finish()
@@ -487,85 +428,17 @@ def _can_fail(statement: Statement) -> bool:
     )
 
 
-def streamed(loop: For, touched: int, kept: Collection[Buffer]) -> frozenset[Buffer]:
-    """The large buffer that a light loop in lanes only writes, element by element: heavy loops with several
-    results lost by it.
-
-    Args:
-        loop: the loop.
-        touched: bytes of all buffers of its kernel.
-        kept: buffers that later steps read.
-    """
-    stores = [s for s in loop.body if isinstance(s, Store)]
-    if len(stores) != 1 or not is_light(loop):
-        return frozenset()
-    (store,) = stores
-    size = _nbytes([store.buffer])
-    passes = size if store.buffer in kept else touched
-    row = store.address[loop.axis] == 1 and not store.combine and not store.dynamic
-    return frozenset({store.buffer} if size >= STREAMED_BYTES and passes >= LAST_CACHE and row else ())
-
-
-def _nbytes(buffers: Sequence[Buffer]) -> int:
-    return sum(buffer.size * buffer.dtype.itemsize for buffer in buffers)
-
-
-def loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
-    """Buffers that statements read."""
-    statements = ir.walk(body)
-    loads = (s.value.buffer for s in statements if isinstance(s, Let) and isinstance(s.value, Load))
-    return frozenset(
-        (
-            *loads,
-            *(matrix.buffer for s in statements if isinstance(s, Multiply) for matrix in (s.x, s.y, s.out)),
-        )
-    )
-
-
-def has_strided(loop: For) -> bool:
-    """Whether a loop in lanes reads or writes elements that are neither neighbours nor one and the same."""
-    found = [s.value.address for s in ir.walk(loop.body) if isinstance(s, Let) and isinstance(s.value, Load)]
-    found += [s.address for s in ir.walk(loop.body) if isinstance(s, Store)]
-    return any(address[loop.axis] not in (0, 1) for address in found)
-
-
-def is_light(loop: For) -> bool:
-    """Whether masks would be a good part of what a loop in lanes does, and a second copy of its body is
-    short.
-    """
-    return not any(
-        isinstance(s, For) or (isinstance(s, Let) and isinstance(s.value, ir.Scalar) and s.value.op in MATH)
-        for s in loop.body
-    )
-
-
-def is_long_straight_line(kernel: ir.LoopKernel) -> bool:
-    """Whether a kernel is a long run of scalar operations: compiling it takes far longer than running it ever
-    will.
-    """
-    return len(kernel.body) > STRAIGHT_LINE and not any(isinstance(s, For) for s in kernel.body)
-
-
-def parameters(kernel: ir.LoopKernel) -> list[Buffer]:
-    """The buffers that the function of a kernel is given, in order."""
-    return [buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")]
-
-
-def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str, kept: Collection[Buffer] = ()) -> None:
-    """Add function ``name(status, one pointer for each of the parameters)``, which runs a kernel; later steps
-    read what is ``kept``.
-    """
-    given = parameters(kernel)
+def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
+    """Add function ``name(status, one pointer for each of `ir.parameters`)``, which runs a kernel."""
+    given = ir.parameters(kernel)
     labels = [("ptr", "%status"), *(("ptr", f"%b{i}") for i in range(len(given)))]
-    fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if is_long_straight_line(kernel) else ""))
+    fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if kernel.quick else ""))
     emitter = KernelEmitter(module, fn, name)
     emitter.bases.update((buffer, f"%b{i}") for i, buffer in enumerate(given))
     # Scratch of a parallel loop belongs to the thread that runs a task.
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}
     emitter.own([buffer for buffer in kernel.locals if buffer not in in_tasks])
-    emitter.reads = loaded(kernel.body)
-    emitter.touched, emitter.kept = _nbytes(given), kept
     emitter.body(kernel.body)
     emitter.finish()
     fn.driver = all(isinstance(s, Let) or (isinstance(s, For) and s.kind == "parallel") for s in kernel.body)

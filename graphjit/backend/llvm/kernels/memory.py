@@ -1,6 +1,7 @@
-"""Elements in memory: loads, gathers, stores and scatters, in lanes or not.
+"""Moves elements between memory and registers: loads, gathers, stores and scatters, in lanes or not.
 
-Job: move elements between buffers and registers.
+Job: choose the instructions for each access by how far apart its lanes read or write: one element for all,
+neighbours, equal distances (`strided.py`), or anywhere.
 Input: the loads and stores of the loop IR.  Output: LLVM text in the function under construction.
 Invariants: lanes beyond the loop's end load 1 and store nothing; where a guard is false memory is not
 touched; records that a loop body fills are stored by whole vectors, with their last element.
@@ -9,6 +10,7 @@ touched; records that a loop body fills are stored by whole vectors, with their 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,94 +27,297 @@ from graphjit.backend.llvm.kernels.strided import (
     written_whole,
 )
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.ir import Address, Load, Store
+from graphjit.loops.ir import Address, Load, Ref, Store
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the lanes of a loop read or write elements of ``dtype``: from ``base`` on, ``step`` elements
+    apart, moved by positions that ``varying`` values give, each times its factor.
+    """
+
+    base: str
+    dtype: np.dtype
+    step: int
+    varying: list[tuple[Value, int]]
+
+    @property
+    def memory(self) -> str:
+        """LLVM type of an element in memory."""
+        return stored(self.dtype)
+
+    @property
+    def single(self) -> bool:
+        """Whether all lanes mean the same element."""
+        return not self.varying and not self.step
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether lanes mean elements that lie side by side."""
+        return not self.varying and self.step == 1
 
 
 class Traffic(Registers):
     """What a function loads and stores."""
 
-    def load(self, value: Load, dtype: np.dtype) -> Value:
-        """Load one element per lane."""
-        buffer, lanes = value.buffer, self.lanes
-        step = value.address[lanes.axis] if lanes else 0
-        dynamic = [(self.value(ref), factor) for ref, factor in value.dynamic]
-        base = self.pointer(buffer, value.address)
+    def access(self, statement: Load | Store, dtype: np.dtype) -> Access:
+        """Where a load or store finds its elements."""
+        step = statement.address[self.lanes.axis] if self.lanes else 0
+        dynamic = [(self.value(ref), factor) for ref, factor in statement.dynamic]
+        base = self.pointer(statement.buffer, statement.address)
         for part, factor in dynamic:
             if part.uniform:
-                base = self.advance(buffer, base, part.parts[0], factor)
-        varying = [(part, factor) for part, factor in dynamic if not part.uniform]
-        memory = stored(dtype)
+                base = self.advance(statement.buffer, base, part.parts[0], factor)
+        return Access(base, dtype, step, [(part, factor) for part, factor in dynamic if not part.uniform])
+
+    # -------------------------------------------------------------------------------------------------- loads
+
+    def load(self, value: Load, dtype: np.dtype) -> Value:
+        """Load one element per lane."""
+        access, lanes = self.access(value, dtype), self.lanes
         if value.guard is not None:
-            return self.load_guarded(value, base, step, varying, dtype)
-        if not varying and not step:
-            raw = self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}")
-            return Value([self.from_memory(raw, dtype, 1)], dtype, True)
+            return self.load_guarded(value.guard, access)
+        if access.single:
+            return Value([self.load_element(access.base, dtype)], dtype, True)
         assert lanes is not None
-        parts = []
-        for u in range(lanes.unroll):
-            if not varying and step == 1:
-                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, self.mask(u))
-            elif not varying and lanes.masks is None:
-                raw = self.load_strided(value, base, memory, dtype, u)
-            else:
-                raw = self.gather(
-                    self.lane_pointers(base, memory, step, varying, u), memory, dtype, self.mask(u)
-                )
-            parts.append(self.from_memory(raw, dtype, lanes.count))
-        return Value(parts, dtype, False)
+        vectors = [self.load_lanes(value, access, u) for u in range(lanes.unroll)]
+        return Value(vectors, dtype, False)
 
-    def load_guarded(
-        self, value: Load, base: str, step: int, varying: list[tuple[Value, int]], dtype: np.dtype
-    ) -> Value:
-        """Load where the guard holds; 1 elsewhere."""
-        assert value.guard is not None
-        guard, memory, lanes = self.value(value.guard), stored(dtype), self.lanes
-        if guard.uniform and not varying and not step:
-            ok = guard.parts[0]
-            safe = self.fn.shared_slot(memory, dtype.itemsize)
-            one = literal(dtype.type(1)) if dtype.kind != "b" else "1"
-            self.fn.do(f"store {memory} {one}, ptr {safe}")
-            place = self.fn.op(f"select i1 {ok}, ptr {base}, ptr {safe}")
-            return Value(
-                [
-                    self.from_memory(
-                        self.fn.op(f"load {memory}, ptr {place}, align {dtype.itemsize}"), dtype, 1
-                    )
-                ],
-                dtype,
-                True,
-            )
+    def load_element(self, base: str, dtype: np.dtype) -> str:
+        """The element at ``base``."""
+        raw = self.fn.op(f"load {stored(dtype)}, ptr {base}, align {dtype.itemsize}")
+        return self.from_memory(raw, dtype, 1)
+
+    def load_lanes(self, value: Load, access: Access, u: int) -> str:
+        """One vector of elements."""
+        assert self.lanes is not None
+        count, dtype = self.lanes.count, access.dtype
+        if access.neighbours:
+            raw = self.load_row(self.shifted(access.base, access.memory, u * count), dtype, self.mask(u))
+        elif not access.varying and self.lanes.masks is None:
+            raw = self.load_strided(value, access, u)
+        else:
+            raw = self.gather(self.lane_pointers(access, u), dtype, self.mask(u))
+        return self.from_memory(raw, dtype, count)
+
+    def load_guarded(self, ref: Ref, access: Access) -> Value:
+        """Load where the guard ``ref`` holds; 1 elsewhere."""
+        guard, dtype, lanes = self.value(ref), access.dtype, self.lanes
+        if guard.uniform and access.single:
+            return Value([self.load_element_if(guard.parts[0], access)], dtype, True)
         assert lanes is not None
-        tail, parts = lanes.masks, []
-        for u, mask in enumerate(self.vectors(value.guard)):
-            if tail is not None:
-                mask = self.fn.op(f"and <{lanes.count} x i1> {mask}, {tail[u]}")
-            if not varying and step == 1:
-                raw = self.load_row(self.shifted(base, memory, u * lanes.count), memory, dtype, mask)
-            elif not varying and step == -1:
-                last = self.shifted(base, memory, 1 - (u + 1) * lanes.count)
-                raw = self.load_row(last, memory, dtype, backwards(self.fn, mask, "i1", lanes.count))
-                raw = backwards(self.fn, raw, memory, lanes.count)
-            else:
-                raw = self.gather(self.lane_pointers(base, memory, step, varying, u), memory, dtype, mask)
-            parts.append(self.from_memory(raw, dtype, lanes.count))
-        return Value(parts, dtype, False)
+        vectors = []
+        for u, mask in enumerate(self.vectors(ref)):
+            if lanes.masks is not None:
+                mask = self.fn.op(f"and <{lanes.count} x i1> {mask}, {lanes.masks[u]}")
+            vectors.append(self.load_lanes_if(mask, access, u))
+        return Value(vectors, dtype, False)
 
-    def load_strided(self, value: Load, base: str, memory: str, dtype: np.dtype, u: int) -> str:
+    def load_element_if(self, condition: str, access: Access) -> str:
+        """One element, or 1 from a place that is safe to read."""
+        memory, dtype = access.memory, access.dtype
+        safe = self.fn.shared_slot(memory, dtype.itemsize)
+        one = literal(dtype.type(1)) if dtype.kind != "b" else "1"
+        self.fn.do(f"store {memory} {one}, ptr {safe}")
+        place = self.fn.op(f"select i1 {condition}, ptr {access.base}, ptr {safe}")
+        return self.load_element(place, dtype)
+
+    def load_lanes_if(self, mask: str, access: Access, u: int) -> str:
+        """One vector of elements; 1 in lanes that the mask leaves out."""
+        assert self.lanes is not None
+        count, memory, dtype = self.lanes.count, access.memory, access.dtype
+        if access.neighbours:
+            raw = self.load_row(self.shifted(access.base, memory, u * count), dtype, mask)
+        elif not access.varying and access.step == -1:
+            last = self.shifted(access.base, memory, 1 - (u + 1) * count)
+            raw = self.load_row(last, dtype, backwards(self.fn, mask, "i1", count))
+            raw = backwards(self.fn, raw, memory, count)
+        else:
+            raw = self.gather(self.lane_pointers(access, u), dtype, mask)
+        return self.from_memory(raw, dtype, count)
+
+    def load_strided(self, value: Load, access: Access, u: int) -> str:
         """Elements at equal distances; components of short records come from the same vectors."""
         assert self.lanes is not None
-        count, step = self.lanes.count, value.address[self.lanes.axis]
+        count, step, memory, size = self.lanes.count, access.step, access.memory, access.dtype.itemsize
         scope = self.scopes[-1]
-        found = record_of(value.buffer, value.address, self.lanes.axis, count) if not value.refs else None
-        if found is not None:
-            record, _, which = found
+        component_of = (
+            record_of(value.buffer, value.address, self.lanes.axis, count) if not value.refs else None
+        )
+        if component_of is not None:
+            record, _, which = component_of
             if (record, u) not in scope.records:
                 start = self.shifted(self.pointer(*record), memory, u * count * step)
-                scope.records[record, u] = load_records(self.fn, start, memory, dtype.itemsize, step, count)
+                scope.records[record, u] = load_records(self.fn, start, memory, size, step, count)
             return component(self.fn, scope.records[record, u], memory, count, which)
         return load_elements(
-            self.fn, self.shifted(base, memory, u * count * step), memory, dtype.itemsize, step, count
+            self.fn, self.shifted(access.base, memory, u * count * step), memory, size, step, count
         )
+
+    def load_row(self, base: str, dtype: np.dtype, mask: str | None) -> str:
+        """Neighbouring elements; 1 in lanes that the mask leaves out."""
+        assert self.lanes is not None
+        count, memory = self.lanes.count, stored(dtype)
+        of = f"<{count} x {memory}>"
+        if mask is None:
+            return self.fn.op(f"load {of}, ptr {base}, align {dtype.itemsize}")
+        symbol = f"llvm.masked.load.v{count}{_suffix(memory)}.p0"
+        self.module.declare(symbol, f"declare {of} @{symbol}(ptr, i32, <{count} x i1>, {of})")
+        one = _ones(dtype, count)
+        return self.fn.op(
+            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {mask}, {of} {one})"
+        )
+
+    def gather(self, pointers: str, dtype: np.dtype, mask: str | None) -> str:
+        """Elements from anywhere; 1 in lanes that the mask leaves out."""
+        assert self.lanes is not None
+        count, memory = self.lanes.count, stored(dtype)
+        of = f"<{count} x {memory}>"
+        symbol = f"llvm.masked.gather.v{count}{_suffix(memory)}.v{count}p0"
+        self.module.declare(symbol, f"declare {of} @{symbol}(<{count} x ptr>, i32, <{count} x i1>, {of})")
+        return self.fn.op(
+            f"call {of} @{symbol}(<{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask or 'splat (i1 true)'}, "
+            f"{of} {_ones(dtype, count)})"
+        )
+
+    # ------------------------------------------------------------------------------------------------- stores
+
+    def store(self, statement: Store) -> None:
+        """Store one element per lane, combined with what is there where the statement says so."""
+        dtype = statement.buffer.dtype
+        access, lanes = self.access(statement, dtype), self.lanes
+        if access.single:
+            self.store_element(statement, access)
+            return
+        assert lanes is not None
+        if lanes.masks is None and not statement.combine and self.store_component(statement):
+            return
+        if lanes.masks is None and statement.streamed:
+            vectors = [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)]
+            self.stream(vectors, access)
+            return
+        for u, name in enumerate(self.vectors(statement.value)):
+            self.store_lanes(name, statement.combine, access, u)
+
+    def store_element(self, statement: Store, access: Access) -> None:
+        """The element that all lanes mean."""
+        dtype = access.dtype
+        name = self.scalar(statement.value)
+        if statement.combine:
+            old = self.load_element(access.base, dtype)
+            name = self.scalars.combine(statement.combine, dtype, 1, old, name)
+        name = self.to_memory(name, dtype, 1)
+        self.fn.do(f"store {access.memory} {name}, ptr {access.base}, align {dtype.itemsize}")
+
+    def store_lanes(self, name: str, combine: str, access: Access, u: int) -> None:
+        """One vector of elements."""
+        assert self.lanes is not None
+        count, dtype, memory, step = self.lanes.count, access.dtype, access.memory, access.step
+        if access.neighbours:
+            where = self.shifted(access.base, memory, u * count)
+            if combine:
+                name = self.combined(combine, self.load_row(where, dtype, self.mask(u)), name, dtype)
+            self.store_row(self.to_memory(name, dtype, count), where, dtype, u)
+        elif not access.varying and self.lanes.masks is None and not combine:
+            where = self.shifted(access.base, memory, u * count * step)
+            name = self.to_memory(name, dtype, count)
+            store_elements(self.fn, name, where, memory, dtype.itemsize, step, count)
+        else:
+            pointers = self.lane_pointers(access, u)
+            if combine:
+                name = self.combined(combine, self.gather(pointers, dtype, self.mask(u)), name, dtype)
+            self.scatter(self.to_memory(name, dtype, count), pointers, dtype, u)
+
+    def combined(self, combine: str, raw: str, name: str, dtype: np.dtype) -> str:
+        """What memory holds (``raw``) combined with a vector."""
+        assert self.lanes is not None
+        old = self.from_memory(raw, dtype, self.lanes.count)
+        return self.scalars.combine(combine, dtype, self.lanes.count, old, name)
+
+    def store_component(self, statement: Store) -> bool:
+        """Keep an element of records that this loop body fills, and store them with the last one; False where
+        it does not fill them.
+        """
+        assert self.lanes is not None
+        count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
+        component_of = record_of(statement.buffer, statement.address, self.lanes.axis, count)
+        if component_of is None or statement.dynamic:
+            return False
+        record, step, which = component_of
+        if not written_whole(scope.stored.get(record, ()), step):
+            return False
+        memory = stored(dtype)
+        waiting = scope.filled.setdefault(record, {})
+        waiting[which] = [self.to_memory(name, dtype, count) for name in self.vectors(statement.value)]
+        if len(waiting) == step:
+            base = self.pointer(*record)
+            for u in range(self.lanes.unroll):
+                start = self.shifted(base, memory, u * count * step)
+                parts = [waiting[k][u] for k in range(step)]
+                store_records(self.fn, parts, start, memory, dtype.itemsize, count)
+        return True
+
+    def store_row(self, name: str, base: str, dtype: np.dtype, u: int) -> None:
+        """Neighbouring elements."""
+        assert self.lanes is not None
+        count, masks, memory = self.lanes.count, self.lanes.masks, stored(dtype)
+        of = f"<{count} x {memory}>"
+        if masks is None:
+            self.fn.do(f"store {of} {name}, ptr {base}, align {dtype.itemsize}")
+            return
+        symbol = f"llvm.masked.store.v{count}{_suffix(memory)}.p0"
+        self.module.declare(symbol, f"declare void @{symbol}({of}, ptr, i32, <{count} x i1>)")
+        self.fn.do(
+            f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})"
+        )
+
+    def stream(self, vectors: list[str], access: Access) -> None:
+        """Neighbouring elements past the caches, which are not read first then; that takes whole registers at
+        multiples of their size.
+        """
+        assert self.lanes is not None
+        count, fn, base, itemsize = self.lanes.count, self.fn, access.base, access.dtype.itemsize
+        size = min(count * itemsize, CACHE_LINE)
+        odd = fn.op(f"and i64 {fn.op(f'ptrtoint ptr {base} to i64')}, {size - 1}")
+        aligned, other, done = fn.label("aligned"), fn.label("other"), fn.label("done")
+        fn.do(f"br i1 {fn.op(f'icmp eq i64 {odd}, 0')}, label %{aligned}, label %{other}")
+        for label, how in (
+            (aligned, f"align {size}, !nontemporal !{{i32 1}}"),
+            (other, f"align {itemsize}"),
+        ):
+            fn.start(label)
+            for u, name in enumerate(vectors):
+                place = self.shifted(base, access.memory, u * count)
+                fn.do(f"store <{count} x {access.memory}> {name}, ptr {place}, {how}")
+            fn.do(f"br label %{done}")
+        fn.start(done)
+
+    def scatter(self, name: str, pointers: str, dtype: np.dtype, u: int) -> None:
+        """Elements to anywhere, in lane order."""
+        assert self.lanes is not None
+        count, masks, memory = self.lanes.count, self.lanes.masks, stored(dtype)
+        of = f"<{count} x {memory}>"
+        symbol = f"llvm.masked.scatter.v{count}{_suffix(memory)}.v{count}p0"
+        self.module.declare(symbol, f"declare void @{symbol}({of}, <{count} x ptr>, i32, <{count} x i1>)")
+        mask = masks[u] if masks is not None else "splat (i1 true)"
+        self.fn.do(
+            f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})"
+        )
+
+    # ------------------------------------------------------------------------------------------------ fetches
+
+    def fetch(self, places: Sequence[tuple[Buffer, Address]]) -> None:
+        """Ask for the cache lines of neighbouring elements, as far as the second-level cache."""
+        for buffer, address in places:
+            assert self.lanes is not None
+            self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+            base, size = self.pointer(buffer, address), buffer.dtype.itemsize
+            for first in range(0, self.lanes.count * self.lanes.unroll, max(1, CACHE_LINE // size)):
+                self.fn.do(
+                    f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)"
+                )
+
+    # ------------------------------------------------------------------------------------ pointers and masks
 
     def advance(self, buffer: Buffer, base: str, index: str, factor: int) -> str:
         """``base`` moved by ``index * factor`` elements."""
@@ -128,45 +333,17 @@ class Traffic(Registers):
         assert self.lanes is not None
         return self.lanes.masks[u] if self.lanes.masks is not None else None
 
-    def load_row(self, base: str, memory: str, dtype: np.dtype, mask: str | None) -> str:
-        """Neighbouring elements; 1 in lanes that the mask leaves out."""
-        assert self.lanes is not None
-        count = self.lanes.count
-        of = f"<{count} x {memory}>"
-        if mask is None:
-            return self.fn.op(f"load {of}, ptr {base}, align {dtype.itemsize}")
-        symbol = f"llvm.masked.load.v{count}{_suffix(memory)}.p0"
-        self.module.declare(symbol, f"declare {of} @{symbol}(ptr, i32, <{count} x i1>, {of})")
-        one = _ones(dtype, count)
-        return self.fn.op(
-            f"call {of} @{symbol}(ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {mask}, {of} {one})"
-        )
-
-    def lane_pointers(
-        self, base: str, memory: str, step: int, varying: list[tuple[Value, int]], u: int
-    ) -> str:
+    def lane_pointers(self, access: Access, u: int) -> str:
         """One pointer per lane."""
         assert self.lanes is not None
-        count = self.lanes.count
-        offsets = ramp(count, step, u * count * step) if step or not varying else ""
-        for part, factor in varying:
+        count, step = self.lanes.count, access.step
+        offsets = ramp(count, step, u * count * step) if step or not access.varying else ""
+        for part, factor in access.varying:
             name = part.parts[u]
             if factor != 1:
                 name = self.fn.op(f"mul <{count} x i64> {name}, splat (i64 {factor})")
             offsets = self.fn.op(f"add <{count} x i64> {name}, {offsets}") if offsets else name
-        return self.fn.op(f"getelementptr {memory}, ptr {base}, <{count} x i64> {offsets}")
-
-    def gather(self, pointers: str, memory: str, dtype: np.dtype, mask: str | None) -> str:
-        """Elements from anywhere; 1 in lanes that the mask leaves out."""
-        assert self.lanes is not None
-        count = self.lanes.count
-        of = f"<{count} x {memory}>"
-        symbol = f"llvm.masked.gather.v{count}{_suffix(memory)}.v{count}p0"
-        self.module.declare(symbol, f"declare {of} @{symbol}(<{count} x ptr>, i32, <{count} x i1>, {of})")
-        return self.fn.op(
-            f"call {of} @{symbol}(<{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask or 'splat (i1 true)'}, "
-            f"{of} {_ones(dtype, count)})"
-        )
+        return self.fn.op(f"getelementptr {access.memory}, ptr {access.base}, <{count} x i64> {offsets}")
 
     def from_memory(self, raw: str, dtype: np.dtype, lanes: int) -> str:
         """bool: byte to bit."""
@@ -179,141 +356,6 @@ class Traffic(Registers):
         if dtype.kind != "b":
             return name
         return self.fn.op(f"zext {vector('i1', lanes)} {name} to {vector('i8', lanes)}")
-
-    def store(self, statement: Store) -> None:
-        """Store one element per lane."""
-        buffer, lanes = statement.buffer, self.lanes
-        dtype = buffer.dtype
-        memory = stored(dtype)
-        step = statement.address[lanes.axis] if lanes else 0
-        dynamic = [(self.value(ref), factor) for ref, factor in statement.dynamic]
-        base = self.pointer(buffer, statement.address)
-        for part, factor in dynamic:
-            if part.uniform:
-                base = self.advance(buffer, base, part.parts[0], factor)
-        varying = [(part, factor) for part, factor in dynamic if not part.uniform]
-        if not varying and not step:
-            name = self.scalar(statement.value)
-            if statement.combine:
-                old = self.from_memory(
-                    self.fn.op(f"load {memory}, ptr {base}, align {dtype.itemsize}"), dtype, 1
-                )
-                name = self.scalars.combine(statement.combine, dtype, 1, old, name)
-            self.fn.do(f"store {memory} {self.to_memory(name, dtype, 1)}, ptr {base}, align {dtype.itemsize}")
-            return
-        assert lanes is not None
-        if lanes.masks is None and not statement.combine and self.store_component(statement):
-            return
-        if lanes.masks is None and buffer in self.streams:
-            self.stream(
-                [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)],
-                base,
-                memory,
-                dtype,
-            )
-            return
-        for u, name in enumerate(self.vectors(statement.value)):
-            if not varying and step == 1:
-                where = self.shifted(base, memory, u * lanes.count)
-                if statement.combine:
-                    old = self.from_memory(
-                        self.load_row(where, memory, dtype, self.mask(u)), dtype, lanes.count
-                    )
-                    name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
-                self.store_row(self.to_memory(name, dtype, lanes.count), where, memory, dtype, u)
-            elif not varying and lanes.masks is None and not statement.combine:
-                where = self.shifted(base, memory, u * lanes.count * step)
-                name = self.to_memory(name, dtype, lanes.count)
-                store_elements(self.fn, name, where, memory, dtype.itemsize, step, lanes.count)
-            else:
-                pointers = self.lane_pointers(base, memory, step, varying, u)
-                if statement.combine:
-                    old = self.from_memory(
-                        self.gather(pointers, memory, dtype, self.mask(u)), dtype, lanes.count
-                    )
-                    name = self.scalars.combine(statement.combine, dtype, lanes.count, old, name)
-                self.scatter(self.to_memory(name, dtype, lanes.count), pointers, memory, dtype, u)
-
-    def store_component(self, statement: Store) -> bool:
-        """Keep an element of records that this loop body fills, and store them with the last one; False where
-        it does not fill them.
-        """
-        assert self.lanes is not None
-        count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
-        found = record_of(statement.buffer, statement.address, self.lanes.axis, count)
-        if found is None or statement.dynamic or not written_whole(scope.stored.get(found[0], ()), found[1]):
-            return False
-        record, step, which = found
-        memory = stored(dtype)
-        kept = scope.filled.setdefault(record, {})
-        kept[which] = [self.to_memory(name, dtype, count) for name in self.vectors(statement.value)]
-        if len(kept) == step:
-            base = self.pointer(*record)
-            for u in range(self.lanes.unroll):
-                start = self.shifted(base, memory, u * count * step)
-                store_records(
-                    self.fn, [kept[k][u] for k in range(step)], start, memory, dtype.itemsize, count
-                )
-        return True
-
-    def store_row(self, name: str, base: str, memory: str, dtype: np.dtype, u: int) -> None:
-        """Neighbouring elements."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        if masks is None:
-            self.fn.do(f"store {of} {name}, ptr {base}, align {dtype.itemsize}")
-            return
-        symbol = f"llvm.masked.store.v{count}{_suffix(memory)}.p0"
-        self.module.declare(symbol, f"declare void @{symbol}({of}, ptr, i32, <{count} x i1>)")
-        self.fn.do(
-            f"call void @{symbol}({of} {name}, ptr {base}, i32 {dtype.itemsize}, <{count} x i1> {masks[u]})"
-        )
-
-    def stream(self, names: list[str], base: str, memory: str, dtype: np.dtype) -> None:
-        """Neighbouring elements past the caches, which are not read first then; that takes whole registers at
-        multiples of their size.
-        """
-        assert self.lanes is not None
-        count, fn = self.lanes.count, self.fn
-        size = min(count * dtype.itemsize, CACHE_LINE)
-        odd = fn.op(f"and i64 {fn.op(f'ptrtoint ptr {base} to i64')}, {size - 1}")
-        aligned, other, done = fn.label("aligned"), fn.label("other"), fn.label("done")
-        fn.do(f"br i1 {fn.op(f'icmp eq i64 {odd}, 0')}, label %{aligned}, label %{other}")
-        for label, how in (
-            (aligned, f"align {size}, !nontemporal !{{i32 1}}"),
-            (other, f"align {dtype.itemsize}"),
-        ):
-            fn.start(label)
-            for u, name in enumerate(names):
-                fn.do(
-                    f"store <{count} x {memory}> {name}, ptr {self.shifted(base, memory, u * count)}, {how}"
-                )
-            fn.do(f"br label %{done}")
-        fn.start(done)
-
-    def fetch(self, places: Sequence[tuple[Buffer, Address]]) -> None:
-        """Ask for the cache lines of neighbouring elements, as far as the second-level cache."""
-        for buffer, address in places:
-            assert self.lanes is not None
-            self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-            base, size = self.pointer(buffer, address), buffer.dtype.itemsize
-            for first in range(0, self.lanes.count * self.lanes.unroll, max(1, CACHE_LINE // size)):
-                self.fn.do(
-                    f"call void @llvm.prefetch.p0(ptr {self.shifted(base, stored(buffer.dtype), first)}, i32 0, i32 2, i32 1)"
-                )
-
-    def scatter(self, name: str, pointers: str, memory: str, dtype: np.dtype, u: int) -> None:
-        """Elements to anywhere, in lane order."""
-        assert self.lanes is not None
-        count, masks = self.lanes.count, self.lanes.masks
-        of = f"<{count} x {memory}>"
-        symbol = f"llvm.masked.scatter.v{count}{_suffix(memory)}.v{count}p0"
-        self.module.declare(symbol, f"declare void @{symbol}({of}, <{count} x ptr>, i32, <{count} x i1>)")
-        mask = masks[u] if masks is not None else "splat (i1 true)"
-        self.fn.do(
-            f"call void @{symbol}({of} {name}, <{count} x ptr> {pointers}, i32 {dtype.itemsize}, <{count} x i1> {mask})"
-        )
 
 
 def _suffix(memory: str) -> str:

@@ -8,12 +8,11 @@ Invariant: pointers are computed at the outermost loop that their address depend
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphjit.backend.llvm.kernels.prefetch import Places
 from graphjit.backend.llvm.kernels.scalar import Scalars, kind, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
     Components,
@@ -117,21 +116,11 @@ class Registers:
         ] = {}  # stages of accumulators that go from lane to lane, in this simd loop
         self.bound: dict[Axis, str] = {}  # value of each loop variable
         self.scopes: list[Scope] = [Scope()]
-        self.elements = 1  # iterations of all open loops together
         self.bases: dict[Buffer, str] = {}
         self.heap = ""  # what this function must free
         self.status = "%status"  # where errors are noted: in a task, a cell of its own
         self.parallel = 0
-        self.streams: frozenset[Buffer] = frozenset()  # what this simd loop writes past the caches
-        self.reads: frozenset[Buffer] = (
-            frozenset()
-        )  # what this function loads: that had better stay in the caches
-        self.touched = 0  # bytes of all buffers that this function is given
-        self.kept: Collection[Buffer] = ()  # of these, what later steps read
         self.fence = False  # whether any loop streams
-        self.ahead: Mapping[
-            int, Places
-        ] = {}  # what loops in lanes fetch for the next iteration of one around them
 
     # ------------------------------------------------------------------------------------------------- values
 

@@ -1,7 +1,8 @@
-"""The scalar vocabulary of the loop IR as LLVM instructions, for one lane or many.
+"""The scalar operations of the loop IR (``add``, ``floor_divide``, ``sin``) as LLVM instructions.
 
-Job: one function per operation group; elementary functions come from ``graphjit.backend.llvm.math``.
-Input: operand names of one LLVM type.  Output: the result's name.
+Job: spell one operation, for one lane or many: one method per group of operations.  Elementary functions come
+from `graphjit.backend.llvm.math`.
+Input: the operation's name, its types, operand names of one LLVM type.  Output: the result's name.
 Invariants: no fast-math flags, no contraction; integer division never traps; bool is i1 in registers and i8
 in memory.
 """
@@ -16,20 +17,8 @@ import numpy as np
 from graphjit.backend.llvm import math
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
+from graphjit.ir.scalars import SCALARS, is_function
 
-MATH = {
-    name: name
-    for name in "exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh tanh pow cbrt hypot erf erfc erfcx log_expit "
-    "lgamma digamma trigamma fmod logaddexp bell half_bell".split()
-} | {
-    "arcsin": "asin",
-    "arccos": "acos",
-    "arctan": "atan",
-    "arctan2": "atan2",
-    "arcsinh": "asinh",
-    "arccosh": "acosh",
-    "arctanh": "atanh",
-}
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 ROUNDING = {
     "floor": "floor",
@@ -39,6 +28,10 @@ ROUNDING = {
     "sqrt": "sqrt",
     "abs": "fabs",
 }
+EXTREMA = {"maximum": "max", "fmax": "max", "minimum": "min", "fmin": "min"}
+"""Intrinsics of integers, without the letter for signed or unsigned."""
+LOGICAL = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and", "fmax": "or", "fmin": "and"}
+"""What operations on numbers mean for bool."""
 
 
 def kind(dtype: np.dtype) -> str:
@@ -93,18 +86,23 @@ def intrinsic(fn: Function, name: str, element: str, lanes: int, args: Sequence[
 class Scalars:
     """Prints scalar operations into a function; ``fail(bad, lanes, code)`` reports lanes that went wrong."""
 
-    def __init__(self, fn: Function, straight: bool) -> None:
+    def __init__(self, fn: Function, calls: bool) -> None:
         self.fn = fn
-        self.straight = straight  # outside loops elementary functions are calls: code size, not speed, counts
+        self.calls = calls  # outside loops elementary functions are calls: code size, not speed, counts
 
     def apply(self, op: str, dtype: np.dtype, operand: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """``op`` on operands of dtype ``operand`` (the last one's) giving ``dtype``."""
         fn = self.fn
         element = kind(operand)
         of = vector(element, lanes)
-        if op in MATH and operand.kind == "f":
+        if is_function(op) and operand.kind == "f":
             return math.emit(
-                fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", args, not self.straight
+                fn,
+                SCALARS[op].symbol,
+                lanes,
+                "f64" if operand.itemsize == 8 else "f32",
+                args,
+                not self.calls,
             )
         if op == "copy":
             return args[0]
@@ -124,7 +122,7 @@ class Scalars:
         vectors.
         """
         return math.emit_together(
-            self.fn, MATH[op], lanes, "f64" if operand.itemsize == 8 else "f32", columns
+            self.fn, SCALARS[op].symbol, lanes, "f64" if operand.itemsize == 8 else "f32", columns
         )
 
     def compare(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:
@@ -183,9 +181,9 @@ class Scalars:
         """Floating-point operations that are instructions or intrinsics."""
         fn = self.fn
         of = vector(element, lanes)
-        plain = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}.get(op)
-        if plain:
-            return fn.op(f"{plain} {of} {args[0]}, {args[1]}")
+        instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}.get(op)
+        if instruction:
+            return fn.op(f"{instruction} {of} {args[0]}, {args[1]}")
         if op == "neg":
             return fn.op(f"fneg {of} {args[0]}")
         if op in ROUNDING:
@@ -217,28 +215,23 @@ class Scalars:
 
     def integer(self, op: str, dtype: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """Integer and bool operations."""
-        fn = self.fn
-        element = kind(dtype)
+        fn, element = self.fn, kind(dtype)
         of = vector(element, lanes)
-        logical = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and", "fmax": "or", "fmin": "and"}
-        if dtype.kind == "b" and op in logical:
-            op = logical[op]
+        if dtype.kind == "b":
+            op = LOGICAL.get(op, op)
         if op in ("add", "sub", "mul", "and", "or", "xor"):
             return fn.op(f"{op} {of} {args[0]}, {args[1]}")
+        if op in ("floor", "ceil", "trunc", "rint") or (op == "abs" and dtype.kind in "ub"):
+            return args[0]
         if op == "not":
             ones = "true" if dtype.kind == "b" else "-1"
             return fn.op(f"xor {of} {args[0]}, {ones if lanes == 1 else f'splat ({element} {ones})'}")
         if op == "neg":
             return fn.op(f"sub {of} {constant(dtype.type(0), lanes)}, {args[0]}")
         if op == "abs":
-            return (
-                args[0] if dtype.kind in "ub" else intrinsic(fn, "abs", element, lanes, args, extra="false")
-            )
-        if op in ("maximum", "fmax", "minimum", "fmin"):
-            name = ("s" if dtype.kind == "i" else "u") + ("max" if op in ("maximum", "fmax") else "min")
-            return intrinsic(fn, name, element, lanes, args)
-        if op in ("floor", "ceil", "trunc", "rint"):
-            return args[0]
+            return intrinsic(fn, "abs", element, lanes, args, extra="false")
+        if op in EXTREMA:
+            return intrinsic(fn, ("s" if dtype.kind == "i" else "u") + EXTREMA[op], element, lanes, args)
         if op in ("shl", "shr"):
             return self.shift(op, dtype, lanes, args)
         if op in ("floor_divide", "remainder", "fmod"):

@@ -1,9 +1,19 @@
-"""Elementary functions as LLVM vector code.
+"""Elementary functions (``exp``, ``sin``, ``pow`` ...) as LLVM vector code.
 
 Job: append the code of one function to a function under construction, inline or as a call.
-Input: builder function, name, number of lanes, precision, operands.  Output: the SSA name of the result.
+Input: the function under construction, name, number of lanes, precision, operands.  Output: the SSA name of
+the result.
 Invariants: no fast-math flags; every lane gives the bits that the scalar version gives; accuracy as in
 `FUNCTIONS` (measured in docs/accuracy.md); special values as in C99, Annex F.
+
+    emit(fn, "exp", 8, "f64", ["%v1"])   # e**x of eight float64 numbers, inline
+
+Each family of functions has a module, which registers one body for each function (`function.py`):
+`exponential.py` (with ``sinh``, ``cosh``, ``tanh``), `logarithm.py` (with inverse hyperbolic functions),
+`trigonometric.py`, `inverse.py` (``asin``, ``acos``, ``atan``), `power.py` (with ``cbrt``, ``hypot``),
+`erf.py`, `gamma.py`, `remainder.py` (``fmod``), `rounding.py` (with ``sqrt``).  Coefficients picked by
+interval stand in `tables.py` and `gamma_tables.py`.  `library.py` compiles rare paths and long functions once
+per process; loops call them.
 """
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphjit.backend.llvm.math import (
-    error,
+    erf,
     exponential,
     gamma,
     inverse,
@@ -28,7 +38,7 @@ from graphjit.backend.llvm.writing.vector import Vector
 
 __all__ = ["FUNCTIONS", "MathFunction", "emit", "emit_together", "provide"]
 
-FAMILIES = (error, exponential, gamma, inverse, logarithm, power, remainder, rounding, trigonometric)
+FAMILIES = (erf, exponential, gamma, inverse, logarithm, power, remainder, rounding, trigonometric)
 ELEMENTS = {"f64": "double", "f32": "float"}
 
 
@@ -58,8 +68,12 @@ def emit_together(
     of = Vector(fn, ELEMENTS[kind], lanes).of
     symbol, several = f"gj_{name}_{kind}_{lanes}{f'x{count}' if count > 1 else ''}", _several(of, count)
     fn.module.ensure(symbol, lambda module: _outlined(module, symbol, entry, lanes, kind, count))
-    found = fn.op(f"call {several} @{symbol}({', '.join(f'{of} {x}' for column in columns for x in column)})")
-    return [found] if count == 1 else [fn.op(f"extractvalue {several} {found}, {i}") for i in range(count)]
+    results = fn.op(
+        f"call {several} @{symbol}({', '.join(f'{of} {x}' for column in columns for x in column)})"
+    )
+    return (
+        [results] if count == 1 else [fn.op(f"extractvalue {several} {results}, {i}") for i in range(count)]
+    )
 
 
 def _several(of: str, count: int) -> str:

@@ -2,7 +2,7 @@
 
 Job: x = n ln 2 + r with |r| <= ln(2)/2 (Cody and Waite, "Software Manual for the Elementary Functions",
 1980), a polynomial in r, and a scaling by 2**n that rounds once, so that subnormal results and overflow need
-no branch. Input and output: as in `function`.
+no branch. Input and output: as in `function.py`.
 Invariant: the clamp lets NaN pass and keeps n inside the range of `Vector.scale`.
 Polynomials: weighted least-maximum fits made for this project in 50-digit arithmetic.
 """

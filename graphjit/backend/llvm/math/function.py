@@ -1,9 +1,14 @@
-"""The record of one elementary function and the registry of all of them.
+"""The registry of elementary functions: the code, the accuracy and the source of each.
 
-Job: hold what is known of each function: its code, its accuracy, its source.
-Input: bodies registered by the modules of this package.  Output: `FUNCTIONS`.
-Invariant: a body appends instructions to the builder's function and returns one SSA name; lanes never
-influence each other.
+Job: give the modules of this package a decorator by which a body becomes a function:
+
+    @function("floor", 1, 0.0, 0.0, "IEEE 754 operation")
+    def floor(v: Vector, x: str) -> str:
+        return v.floor(x)
+
+Input: bodies.  Output: `FUNCTIONS`, by name.
+Invariant: a body appends instructions to the function that ``v`` writes and returns one SSA name; lanes never
+influence each other, so a body serves one lane and many.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""lgamma, digamma, trigamma.
+"""The logarithm of the gamma function and its derivatives: lgamma, digamma, trigamma.
 
 Job: sixteen polynomials on [1, 8.75), one recurrence below 1, Stirling's series above, reflection for
-negative arguments. Input and output: as in `function`.
+negative arguments. Input and output: as in `function.py`.
 Invariant: relative accuracy for positive arguments, the zeros at 1, 2 and 1.4616 included; for negative ones
 the error is relative to the largest term of the reflection formula. Poles: lgamma and trigamma give inf,
 digamma gives NaN at negative integers and an infinity of the other sign at a signed zero, as SciPy does.

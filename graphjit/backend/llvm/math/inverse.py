@@ -1,7 +1,7 @@
-"""asin, acos, atan, atan2.
+"""Inverse trigonometric functions: asin, acos, atan, atan2.
 
 Job: reduce to |argument| <= 1/2 (asin, acos) or <= 1 (atan), one polynomial in the square, and a multiple of
-pi/2 added in two parts. Input and output: as in `function`.
+pi/2 added in two parts. Input and output: as in `function.py`.
 Invariant: no branch; signs of zero and the infinite arguments of atan2 as in C99.
 Method: fdlibm's e_asin.c (Sun Microsystems, 1993) for the square-root substitution; polynomials made for this
 project.

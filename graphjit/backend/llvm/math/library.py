@@ -1,8 +1,9 @@
 """Code compiled once per process and called from every module: rare paths and long functions.
 
-Job: define such routines, compile them when first needed, declare them in the modules that call them.
-Input: routine bodies in terms of `Vector`. Output: calls; ``provide(symbol)`` for modules that come from
-elsewhere (a cache).
+Job: define such routines (the reduction of huge arguments of ``sin``, all of ``lgamma``), compile them when
+first needed, declare them in the modules that call them.
+Input: routine bodies in terms of `Vector`.  Output: calls; `provide`, which makes the routines that a module
+declares known before it is linked.
 Invariant: a routine's symbol names everything that its code depends on (routine, element, lanes, kind of
 processor), and its native code lives as long as the process.
 """

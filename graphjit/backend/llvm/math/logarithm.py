@@ -2,7 +2,7 @@
 logaddexp.
 
 Job: x = m 2**e with m in [3/4, 3/2), s = (m - 1) / (m + 1), log(m) = 2 atanh(s) by a polynomial in s**2.
-Input and output: as in `function`.
+Input and output: as in `function.py`.
 Invariant: zero, infinity, NaN and negative numbers come out of `Vector.split` such that no branch is needed.
 Method: fdlibm's e_log.c (Sun Microsystems, 1993); polynomials made for this project.
 """

@@ -1,7 +1,7 @@
-"""pow, cbrt, hypot.
+"""Powers and roots: pow, cbrt, hypot.
 
 Job: x**y = e**(y log x) with log x carried as an unevaluated sum of about 68 bits; roots by a polynomial and
-Newton's method. Input and output: as in `function`. Invariant of pow: the code in the loop is for positive
+Newton's method. Input and output: as in `function.py`. Invariant of pow: the code in the loop is for positive
 normal x and results inside the range; all else (negative bases, zero, subnormals, overflow, NaN) goes to the
 library's complete version by one test. Method of the logarithm: table of c near x, log x = k ln 2 + log c +
 log(1 + r), r = x/c - 1, after P. T. P. Tang, "Table-driven implementation of the logarithm function", ACM

@@ -1,7 +1,7 @@
 """The remainder of C's fmod, exact.
 
 Job: x - trunc(x / y) y, with x's sign, without rounding.
-Input and output: as in `function`.
+Input and output: as in `function.py`.
 Invariant: while the rounded quotient is below 2**53 (2**24 in float32), its integer part is the true one or
 one above it, and x - q y is a multiple of y's last place below |y| in size, so one FMA gives it exactly;
 larger quotients take the library's path.

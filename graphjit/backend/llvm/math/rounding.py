@@ -1,7 +1,7 @@
-"""Exact functions.
+"""Functions that are single instructions: square root and rounding to integers.
 
-Job: square root and rounding to integers.
-Input and output: as in `function`.  Invariant: results are exactly rounded (sqrt) or exact.
+Job: register them, so that every elementary function has a record.
+Input and output: as in `function.py`.  Invariant: results are exactly rounded (sqrt) or exact.
 """
 
 from __future__ import annotations

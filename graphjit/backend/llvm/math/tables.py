@@ -1,5 +1,5 @@
-"""Tables of sixteen columns: coefficients of piecewise polynomials, one row a power, one column an interval k
-= 0 ... 15.
+"""Coefficients of piecewise polynomials, in tables of sixteen columns: a row for each power, a column for
+each interval.
 
 Job: hold the numbers and evaluate them. Input: where an argument lies. Output: `Table` constants, polynomial
 values.

@@ -1,7 +1,7 @@
-"""sin, cos, tan.
+"""Trigonometric functions: sin, cos, tan.
 
 Job: |x| = n pi/2 + r; polynomials for sin(r) and cos(r) on |r| <= pi/4; n chooses between them and gives the
-sign. Input and output: as in `function`.
+sign. Input and output: as in `function.py`.
 Invariant: below `Constants.limit` the reduction by three parts of pi/2 has a relative error below 2**-55
 (2**-25 in float32); arguments beyond it, infinities included, take the library's path (Payne and Hanek's
 reduction).
@@ -108,7 +108,7 @@ def reduce_exactly(v: Vector, size: str) -> tuple[str, str, str]:
 
 
 def sin_tail(v: Vector, r: str, rest: str, square: str) -> str:
-    """sin(r + rest) - r; no rest may be given."""
+    """sin(r + rest) - r; ``rest`` may be empty."""
     shape = v.mul(v.poly(square, CONSTANTS[v.element].sin), square)
     return v.fma(shape, r, rest) if rest else v.mul(shape, r)
 

@@ -1,9 +1,8 @@
-"""Native code from LLVM text.
+"""From LLVM text to native code.
 
-Job: parse, verify and compile one module; give the addresses of its functions; free them again.
-Input: LLVM assembly.  Output: `NativeModule`.
-Invariant: no optimisation pipeline runs unless asked for: the emitters print vector code already,
-so the time to compile is code generation alone.
+`NativeModule` parses, verifies and compiles one module, gives the addresses of its functions, and frees them
+again. No optimisation pipeline runs: the emitters print vector code already, so the time to compile is code
+generation alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The native code of a program's module.
+"""Which function of a program is compiled at which level of code generation.
 
-Job: compile each function at the level of code generation that it is worth.
-Input: a `Module`.  Output: a `NativeModule` with the drivers, which keeps the kernels alive.
-Invariant: the code does the same at every level; only its speed and the time to make it differ.
+`link` compiles the module of a program: kernels at the level that their running time is worth, drivers, which
+only decide and call, at the lowest. The result is a `NativeModule` with the drivers, which keeps the kernels
+alive. The code does the same at every level; only its speed and the time to make it differ.
 
 A driver costs ten times less to compile at the lowest level. A module of its own costs as much as some tens
 of lines, so a short driver stays with its kernels.

@@ -1,17 +1,17 @@
-"""Object code of graphjit's own library, kept on disk.
+"""Object code of graphjit's own library, kept on disk between processes.
 
-Job: find what an earlier process compiled, keep what this one compiles.
-Input: a key that says everything the code depends on.  Output: object code, or None.
-Invariants: nothing is read, replaced or deleted but files that this module wrote: regular files of this user
-with mode 600, one name and a name of ours, in a folder of mode 700 that bears our mark. The folder is opened
-once and used by descriptor, so whoever exchanges it or its parents gains nothing. What else lies where a file
-or the folder should be stays as it is: the store is off for this process then, and says so once. What is
-damaged or cannot be read counts as missing; a file appears whole or not at all; together they take at most
-`LIMIT` bytes, those unused for longest go first. Nothing here raises.
+`find` gives what an earlier process compiled, `keep` keeps what this one compiles. The key says everything
+that the code depends on. The library (entry points, thread pool, parts of matrix products, rare paths of
+elementary functions) is the same in every process, like the library that other packages bring along compiled.
+Programs of users are not kept.
 
-The library (entry points, thread pool, parts of matrix products, rare paths of elementary functions) is the
-same in every process, like the library that other packages bring along compiled. Programs of users are not
-kept.
+Nothing is read, replaced or deleted but files that this module wrote: regular files of this user with mode
+600, one name and a name of ours, in a folder of mode 700 that bears our mark. The folder is opened once and
+used by descriptor, so whoever exchanges it or its parents gains nothing. If something else lies where a file
+or the folder should be, it stays as it is: the store is off for this process then, and says so once.
+
+What is damaged or cannot be read counts as missing. A file appears whole or not at all. Together files take
+at most `LIMIT` bytes; those unused for longest go first. Nothing here raises.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Library code that generated modules call: compiled on first need, once per process.
+"""Which library code stands behind the ``gj_*`` functions that generated modules declare.
 
-Job: see to it that every external ``gj_*`` symbol a module declares has an address.
-Input: a module.  Output: registered symbols.
+`provide` compiles what a module declares on first need, once in a process, and makes its address known.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from collections.abc import Callable
 
 from graphjit.backend.llvm.entry import interrupts
 from graphjit.backend.llvm.math import library
-from graphjit.backend.llvm.products import general
+from graphjit.backend.llvm.products import parts
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Module
 
 PROVIDERS: dict[str, Callable[[], object]] = {
     "gj_parallel_for": pool.ensure,
     interrupts.SYMBOL: interrupts.ensure,
-    "gj_take_room": general.ensure_room,
-    "gj_give_room": general.ensure_room,
-    "gj_gemm_f64": lambda: general.ensure("f64"),
-    "gj_gemm_f32": lambda: general.ensure("f32"),
+    "gj_take_room": parts.ensure_workspace,
+    "gj_give_room": parts.ensure_workspace,
+    "gj_gemm_f64": lambda: parts.ensure_product("f64"),
+    "gj_gemm_f32": lambda: parts.ensure_product("f32"),
 }
 _ready: set[str] = set()
 
@@ -30,7 +29,7 @@ def provide(module: Module) -> None:
     into one module.
     """
     names = module.declared_names
-    general.ensure_parts(part for name in names for part in general.needed(name))
+    parts.ensure_parts(part for name in names for part in parts.parts_for(name))
     library.provide(*filter(library.is_routine, names))
     for name in names:
         if name in PROVIDERS and name not in _ready:

@@ -1,7 +1,8 @@
 """Products inside sweeps: a block of rows by a small matrix, or the columns of a block by each other.
 
 Job: the loops around the register tiles, where one extent, the rows of the block, is known at run time only.
-Input: a `Multiply` of the loop IR. Output: the name of a function ``(x, y, out, rows)`` in the module, made
+Which products join a sweep is decided in `schedule/sweep.py`.
+Input: a `Multiply` of the loop IR.  Output: the name of a function ``(x, y, out, rows)`` in the module, made
 once for each shape and strides.
 Invariant: each element is the sum, in the order of k, of chains of fused multiply-adds of 256 terms each.
 """
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from graphjit.backend.llvm.products.direct import K_BLOCK
-from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, Tile, declare
-from graphjit.backend.llvm.products.tiling import tiling
+from graphjit.backend.llvm.products.choose_tiles import choose_tiles
+from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, Tile, declare_tile
+from graphjit.backend.llvm.products.vectors import arguments
 from graphjit.backend.llvm.writing.text import Module
-from graphjit.backend.llvm.writing.writer import Writer
+from graphjit.backend.llvm.writing.writer import Value, Writer
 from graphjit.loops.ir import Multiply
 
 
@@ -27,41 +28,31 @@ def block_function(module: Module, tile: Tile, product: Multiply) -> str:
 
 
 def _text(name: str, tile: Tile, product: Multiply, module: Module) -> str:
-    (m, n, k), size = product.shape, tile.size
-    shape = tiling(tile, m, n, min(k, K_BLOCK))
+    """Blocks of k, in them panels of y, in them tiles of rows."""
+    (m, n, k), size, k_block = product.shape, tile.size, module.limits.products.k_block
+    tiling = choose_tiles(tile, m, n, min(k, k_block), module.limits.tiles)
+    row_of_x, column_of_x = product.x.row * size, product.x.column * size
+    row_of_y, row_of_out = product.y.row * size, product.out.row * size
     w = Writer(module, name, [("ptr", "x"), ("ptr", "y"), ("ptr", "out"), ("i64", "rows")])
     height, terms = (str(m), "%rows") if product.adds else ("%rows", str(k))
-    with w.loop(0, terms, K_BLOCK) as k0:
-        kn = w.min(K_BLOCK, w.sub(terms, k0))
-        x = w.at("%x", w.mul(k0, product.x.column * size))
-        y = w.at("%y", w.mul(k0, product.y.row * size))
-        goes_on = "1" if product.adds else w.test("ne", k0, 0)
-        for kind in shape.kinds():
-            function = declare(module, tile, shape.rows, kind.width, kind.half)
-            with w.loop(kind.first, kind.last) as panel:
-                vector = w.add(w.mul(w.sub(panel, kind.first), kind.width), kind.vector)
-                columns = w.sub(n - (kind.width - 1) * tile.lanes, w.mul(vector, tile.lanes))
+    with w.loop(0, terms, k_block) as k0:
+        count = w.min(k_block, w.sub(terms, k0))
+        x = w.at("%x", w.mul(k0, column_of_x))
+        y = w.at("%y", w.mul(k0, row_of_y))
+        continues = "1" if product.adds else w.test("ne", k0, 0)
+        for strip in tiling.strips():
+            function = declare_tile(module, tile, tiling.rows, strip.width, strip.half)
+            with w.loop(strip.first, strip.last) as panel:
+                vector = w.add(w.mul(w.sub(panel, strip.first), strip.width), strip.vector)
+                columns = w.sub(n - (strip.width - 1) * tile.lanes, w.mul(vector, tile.lanes))
                 place = w.mul(vector, tile.lanes * size)
                 right, target = w.at(y, place), w.at("%out", place)
-                with w.loop(0, height, shape.rows) as row:
-                    values = [
-                        *(w.min(shape.rows, w.sub(height, row)), columns, kn),
-                        *(
-                            w.at(x, w.mul(row, product.x.row * size)),
-                            product.x.row * size,
-                            product.x.column * size,
-                        ),
-                        *(
-                            right,
-                            product.y.row * size,
-                            w.at(target, w.mul(row, product.out.row * size)),
-                            product.out.row * size,
-                        ),
-                        goes_on,
-                    ]
-                    w.call(
-                        function,
-                        [f"{of} {value}" for (of, _), value in zip(TILE_PARAMETERS, values, strict=True)],
-                    )
+                with w.loop(0, height, tiling.rows) as row:
+                    rows = w.min(tiling.rows, w.sub(height, row))
+                    left = w.at(x, w.mul(row, row_of_x))
+                    out = w.at(target, w.mul(row, row_of_out))
+                    values: list[Value] = [rows, columns, count, left, row_of_x, column_of_x]
+                    values += [right, row_of_y, out, row_of_out, continues]
+                    w.call(function, arguments(TILE_PARAMETERS, values))
     w.do("ret void")
     return w.fn.render()

@@ -1,7 +1,8 @@
-"""The matrix product from blocks of register tiles.
+"""The matrix product of any shape, which packs its operands: ``gj_gemm_<kind>``.
 
-Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.
-Input: shapes and strides at run time. Output: ``gj_gemm_<kind>`` in a module, and apart from it, since it
+Job: cut a product into blocks, pack what pays, run the blocks on the thread pool.  Which products come here
+is decided in `plan.py`, how each is cut when it runs.
+Input: shapes and strides at run time.  Output: ``gj_gemm_<kind>`` in a module, and apart from it, since it
 calls the tiles, the function of a block.
 Invariant: the order of summation is a function of the shape alone: k in order, except for a small C with a
 long k, which is cut into segments.
@@ -13,38 +14,22 @@ panels in the second cache, rows of A packed on the way when they are not contig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphjit.backend.llvm.products.pack import call_pack, declare_transpose
-from graphjit.backend.llvm.products.room import (
-    MAX_SEGMENTS,
-    PARTIAL_BYTES,
-    ROOM,
-    SEGMENT,
-    give_room,
-    take_room,
-)
-from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, Tile, declare
+from graphjit.backend.llvm.products.panels import call_pack, declare_transpose
+from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, Tile, declare_tile
+from graphjit.backend.llvm.products.vectors import arguments
+from graphjit.backend.llvm.products.workspace import PIECE_BYTES, give_workspace, take_workspace
 from graphjit.backend.llvm.writing.text import Module
-from graphjit.backend.llvm.writing.writer import Writer
+from graphjit.backend.llvm.writing.writer import Value, Writer
 
-K_BLOCK = 256
-"""Terms of k per block; the actual length lies between 1/2 and 3/2 of it."""
-SCRATCH = 4 << 20
+BUFFER_BYTES = 4 << 20
 """Bytes of the packing buffer."""
 CHUNK_COLUMNS = 1024
-"""Columns of B packed at once at the most."""
-GROUP_BYTES = 512 << 10
-"""Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
-BLOCK_NS = 5_000
-"""Estimated work of a block at the least."""
-MAX_BLOCKS = 64
-BLOCK_TILES = 4
-"""Register tiles of rows per block at the least, where there are enough."""
-DIRECT_ROWS = 3
-"""Register tiles of rows up to which B is read in place: too few to repay packing."""
-DIRECT_BYTES = 16 << 10
-"""Size of B up to which it is read in place."""
+"""Columns of B packed at once at the most.  No limit of one program: callers know from it which tiles the
+product needs (`panel_widths`).
+"""
 
 CONTEXT = [
     ("i64", "m"), ("i64", "n"), ("i64", "k"),
@@ -82,15 +67,16 @@ def emit_gemm(module: Module, tile: Tile) -> str:
         module.declare(declaration, declaration)
     block = block_symbol(tile)
     module.declare(block, f"declare void @{block}(ptr, i64)")
-    _emit_scratch(module)
+    _emit_buffer(module)
     _emit_pack_block(module, tile)
     _emit_chunk(module, tile)
     _emit_chunks(module, tile)
+    _emit_segment(module, tile)
     _emit_split(module, tile)
     return _emit_entry(module, tile)
 
 
-def _emit_scratch(module: Module) -> None:
+def _emit_buffer(module: Module) -> None:
     """``take`` and ``give`` the packing buffer; one is kept, surplus ones are freed; ``prepare`` makes the
     first, or returns 0.
     """
@@ -102,7 +88,7 @@ def _emit_scratch(module: Module) -> None:
     kept = w.op("atomicrmw xchg ptr @scratch, ptr null seq_cst")
     with w.exit_when(w.op(f"icmp ne ptr {kept}, null"), f"ptr {kept}"):
         pass
-    fresh = w.call("aligned_alloc", ["i64 4096", f"i64 {SCRATCH}"], "ptr")
+    fresh = w.call("aligned_alloc", ["i64 4096", f"i64 {BUFFER_BYTES}"], "ptr")
     with w.exit_when(w.op(f"icmp ne ptr {fresh}, null"), f"ptr {fresh}"):
         pass
     # No memory: some other call holds the buffer made at start-up and will give it back.
@@ -110,7 +96,7 @@ def _emit_scratch(module: Module) -> None:
     w.do(f"br label %{retry}")
     w.module.add_function(w.fn)
     w = Writer(module, "prepare", [], "i64")
-    first = w.call("aligned_alloc", ["i64 4096", f"i64 {SCRATCH}"], "ptr")
+    first = w.call("aligned_alloc", ["i64 4096", f"i64 {BUFFER_BYTES}"], "ptr")
     with w.exit_when(w.op(f"icmp eq ptr {first}, null"), "i64 0"):
         pass
     w.call("give", [f"ptr {first}"])
@@ -156,22 +142,22 @@ def _emit_pack_block(module: Module, tile: Tile) -> None:
     w.finish()
 
 
-def widths(tile: Tile, n: int) -> set[int]:
+def panel_widths(tile: Tile, n: int) -> set[int]:
     """Vectors of the panels into which ``n`` columns are cut, as `_emit_chunk` does."""
-    found: set[int] = set()
+    widths: set[int] = set()
     for columns in {min(n, CHUNK_COLUMNS), n % CHUNK_COLUMNS or CHUNK_COLUMNS}:
         vectors = -(-columns // tile.lanes)
         width, wider = divmod(vectors, -(-vectors // tile.vectors))
-        found |= {width, width + 1} if wider else {width}
-    return found
+        widths |= {width, width + 1} if wider else {width}
+    return widths
 
 
 def declare_tiles(module: Module, tile: Tile, n: int, transposes: bool) -> None:
     """Say what a product with ``n`` columns needs besides `emit_gemm`; ``transposes``: the columns of B are
     contiguous.
     """
-    for vectors in widths(tile, n):
-        declare(module, tile, tile.rows, vectors)
+    for vectors in panel_widths(tile, n):
+        declare_tile(module, tile, tile.rows, vectors)
     if transposes:
         declare_transpose(module, tile)
 
@@ -188,98 +174,134 @@ def emit_block(module: Module, tile: Tile) -> None:
     """
     name = block_symbol(tile)
     module.add_global(f"{name}_tiles", f"@{name}_tiles = global [{tile.vectors} x ptr] zeroinitializer")
-    w = Writer(module, name, [("ptr", "context"), ("i64", "block")])
-    c = _load_context(w)
-    span = (
-        3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)
-    )  # rows of A packed together: whole tiles in whole vectors
-    assert span * (K_BLOCK * 3 // 2) * tile.size <= ROOM
-    group, rows = w.div("%block", c.row_blocks), w.rem("%block", c.row_blocks)
-    tiles = w.div(w.add(c.m, tile.rows - 1), tile.rows)
-    first_row = w.mul(w.div(w.mul(rows, tiles), c.row_blocks), tile.rows)
-    last_row = w.min(w.mul(w.div(w.mul(w.add(rows, 1), tiles), c.row_blocks), tile.rows), c.m)
-    first_panel = w.div(w.mul(group, c.panels), c.groups)
-    last_panel = w.div(w.mul(w.add(group, 1), c.panels), c.groups)
-    before = w.fn.current
-    with w.when(w.test("ne", c.packs_a, 0)):
-        taken, inside = take_room(w, 0), w.fn.current
-    room = w.fn.phi("ptr")
-    room.add("null", before)
-    room.add(taken, inside)
-    buffer = room.name
-    packs = w.op(f"icmp ne ptr {buffer}, null")  # without memory A is read in place
-    in_place = w.op(f"icmp eq ptr {c.packed}, null")
-    rs = w.select(packs, tile.size, c.rsa)
-    cs = w.select(packs, span * tile.size, c.csa)
-    signature = ", ".join(kind for kind, _ in TILE_PARAMETERS)
-    with w.loop(0, c.k_blocks) as k_block:
-        k0 = w.mul(k_block, c.kc)
-        kn = w.min(c.kc, w.sub(c.k, k0))
-        goes_on = w.either(w.test("ne", c.accumulate, 0), w.test("ne", k_block, 0))
-        with w.loop(first_row, last_row, span) as start:
-            stop = w.min(w.add(start, span), last_row)
-            source = w.at(w.at(c.a, w.mul(k0, c.csa)), w.mul(start, c.rsa))
-            with w.when(packs):
-                call_pack(w, tile, [buffer, source, c.csa, c.rsa, kn, w.sub(stop, start), span])
-            left = w.select(packs, buffer, source, "ptr")
+    w = _BlockWriter(module, tile, name)
+    with w.loop(0, w.context.k_blocks) as k_block:
+        w.begin_k_block(k_block)
+        with w.loop(*w.rows, w.span) as start:
+            stop = w.min(w.add(start, w.span), w.rows[1])
+            a = w.rows_of_a(start, stop)
             with w.loop(start, stop, tile.rows) as row:
-                m = w.min(tile.rows, w.sub(stop, row))
-                a = w.at(left, w.mul(w.sub(row, start), rs))
-                c_row = w.at(c.c, w.mul(row, c.ldc))
-                with w.loop(first_panel, last_panel) as panel:
-                    first, width = _panel(w, c, panel)
-                    column = w.mul(first, tile.lanes * tile.size)
-                    b = w.select(
-                        in_place,
-                        w.at(w.at(c.b, w.mul(k0, c.rsb)), column),
-                        _packed_panel(w, c, tile, k0, kn, first),
-                        "ptr",
-                    )
-                    ldb = w.select(in_place, c.rsb, w.mul(width, tile.lanes * tile.size))
-                    n = w.sub(c.n, w.mul(w.sub(w.add(first, width), 1), tile.lanes))
-                    slot = w.op(f"getelementptr ptr, ptr @{name}_tiles, i64 {w.sub(width, 1)}")
-                    values = [m, n, kn, a, rs, cs, b, ldb, w.at(c_row, column), c.ldc, goes_on]
-                    arguments = [
-                        f"{kind} {value}" for (kind, _), value in zip(TILE_PARAMETERS, values, strict=True)
-                    ]
-                    w.do(f"call void ({signature}) {w.load('ptr', slot)}({', '.join(arguments)})")
-    with w.when(packs):
-        give_room(w, buffer)
+                w.row_of_tiles(row, start, stop, a)
+    with w.when(w.packs):
+        give_workspace(w, w.buffer)
     w.finish()
+
+
+class _BlockWriter(Writer):
+    """The function of a block under construction.
+
+    ``span`` rows of A are packed together: whole tiles in whole vectors.
+    """
+
+    def __init__(self, module: Module, tile: Tile, name: str) -> None:
+        super().__init__(module, name, [("ptr", "context"), ("i64", "block")])
+        self.tile, self.name = tile, name
+        self.context = c = _load_context(self)
+        self.span = 3 * tile.lanes * (2 if 3 * tile.lanes % tile.rows else 1)
+        longest = module.limits.products.k_block * 3 // 2
+        assert self.span * longest * tile.size <= PIECE_BYTES
+        group, part = self.div("%block", c.row_blocks), self.rem("%block", c.row_blocks)
+        tiles = self.div(self.add(c.m, tile.rows - 1), tile.rows)
+        first = self.mul(self.div(self.mul(part, tiles), c.row_blocks), tile.rows)
+        last = self.mul(self.div(self.mul(self.add(part, 1), tiles), c.row_blocks), tile.rows)
+        self.rows = first, self.min(last, c.m)
+        self.panels = (
+            self.div(self.mul(group, c.panels), c.groups),
+            self.div(self.mul(self.add(group, 1), c.panels), c.groups),
+        )
+        self.buffer = self._take_buffer()
+        self.packs = self.op(f"icmp ne ptr {self.buffer}, null")  # without memory A is read where it lies
+        self.in_place = self.op(f"icmp eq ptr {c.packed}, null")
+        self.row_step = self.select(self.packs, tile.size, c.rsa)
+        self.column_step = self.select(self.packs, self.span * tile.size, c.csa)
+
+    def _take_buffer(self) -> str:
+        """Memory to pack A; null where A is not packed or there is none."""
+        before = self.fn.current
+        with self.when(self.test("ne", self.context.packs_a, 0)):
+            taken, inside = take_workspace(self, 0), self.fn.current
+        buffer = self.fn.phi("ptr")
+        buffer.add("null", before)
+        buffer.add(taken, inside)
+        return buffer.name
+
+    def begin_k_block(self, number: str) -> None:
+        """The terms of one block of k, and whether they are added to what stands in C."""
+        c = self.context
+        self.k0 = self.mul(number, c.kc)
+        self.count = self.min(c.kc, self.sub(c.k, self.k0))
+        self.continues = self.either(self.test("ne", c.accumulate, 0), self.test("ne", number, 0))
+
+    def rows_of_a(self, start: str, stop: str) -> str:
+        """Where rows ``start`` to ``stop`` of A lie for this block of k: packed, or as they are."""
+        c = self.context
+        source = self.at(self.at(c.a, self.mul(self.k0, c.csa)), self.mul(start, c.rsa))
+        with self.when(self.packs):
+            rows = self.sub(stop, start)
+            call_pack(self, self.tile, [self.buffer, source, c.csa, c.rsa, self.count, rows, self.span])
+        return self.select(self.packs, self.buffer, source, "ptr")
+
+    def row_of_tiles(self, row: str, start: str, stop: str, rows_of_a: str) -> None:
+        """The tiles of all panels that begin at ``row``."""
+        c = self.context
+        m = self.min(self.tile.rows, self.sub(stop, row))
+        a = self.at(rows_of_a, self.mul(self.sub(row, start), self.row_step))
+        target = self.at(c.c, self.mul(row, c.ldc))
+        with self.loop(*self.panels) as panel:
+            self.one_tile(panel, m, a, target)
+
+    def one_tile(self, panel: str, m: str, a: str, target: str) -> None:
+        """Call the tile for ``m`` rows at ``a`` and one panel, whose function the table holds."""
+        c, tile = self.context, self.tile
+        first, width = _panel(self, c, panel)
+        column = self.mul(first, tile.lanes * tile.size)
+        unpacked = self.at(self.at(c.b, self.mul(self.k0, c.rsb)), column)
+        packed = _packed_panel(self, c, tile, self.k0, self.count, first)
+        b = self.select(self.in_place, unpacked, packed, "ptr")
+        ldb = self.select(self.in_place, c.rsb, self.mul(width, tile.lanes * tile.size))
+        n = self.sub(c.n, self.mul(self.sub(self.add(first, width), 1), tile.lanes))
+        slot = self.op(f"getelementptr ptr, ptr @{self.name}_tiles, i64 {self.sub(width, 1)}")
+        steps = self.row_step, self.column_step
+        place = self.at(target, column)
+        values = [m, n, self.count, a, *steps, b, ldb, place, c.ldc, self.continues]
+        signature = ", ".join(kind for kind, _ in TILE_PARAMETERS)
+        typed = ", ".join(arguments(TILE_PARAMETERS, values))
+        self.do(f"call void ({signature}) {self.load('ptr', slot)}({typed})")
 
 
 PRODUCT = CONTEXT[:12]
 
 
 def _estimate(w: Writer, tile: Tile, tiles: str, vectors: str, k: str) -> str:
-    """Nanoseconds on one core: two vector operations per cycle at 3 GHz, padding included."""
-    return w.div(w.mul(w.mul(tiles, vectors), w.mul(k, tile.rows)), 6)
+    """Nanoseconds on one core, padding included."""
+    operations = w.mul(w.mul(tiles, vectors), w.mul(k, tile.rows))
+    return w.div(operations, w.module.limits.products.vectors_per_ns)
 
 
 def _emit_chunk(module: Module, tile: Tile) -> None:
     """``chunk``: a product whose B fits the packing buffer; strides in bytes."""
     w = Writer(module, "chunk", PRODUCT)
     context = w.fn.alloca(f"[{len(CONTEXT)} x i64]", 64)
-    given = {label: f"%{label}" for _, label in PRODUCT}
+    limits = module.limits.products
     vectors = w.ceildiv("%n", tile.lanes)
     panels = w.ceildiv(vectors, tile.vectors)
     tiles = w.ceildiv("%m", tile.rows)
-    k_blocks = w.max(w.div(w.add("%k", K_BLOCK // 2), K_BLOCK), 1)
+    k_blocks = w.max(w.div(w.add("%k", limits.k_block // 2), limits.k_block), 1)
     kc = w.ceildiv("%k", k_blocks)
     nanoseconds = _estimate(w, tile, tiles, vectors, "%k")
-    want = w.min(w.max(w.div(nanoseconds, BLOCK_NS), 1), MAX_BLOCKS)
+    want = w.min(w.max(w.div(nanoseconds, limits.block_ns), 1), limits.max_blocks)
     panel_bytes = w.mul(kc, tile.columns * tile.size)
-    groups = w.ceildiv(panels, w.max(w.div(GROUP_BYTES, panel_bytes), 1))
-    row_blocks = w.max(w.min(w.ceildiv(want, groups), w.div(tiles, BLOCK_TILES)), 1)
+    groups = w.ceildiv(panels, w.max(w.div(limits.group_bytes, panel_bytes), 1))
+    row_blocks = w.max(w.min(w.ceildiv(want, groups), w.div(tiles, limits.block_tiles)), 1)
     # Few rows: the columns must give the blocks.
-    few = w.test("slt", w.mul(row_blocks, groups), w.min(want, 8))
+    few = w.test("slt", w.mul(row_blocks, groups), w.min(want, limits.few_blocks))
     groups = w.select(few, w.min(panels, w.max(w.ceildiv(want, row_blocks), groups)), groups)
     contiguous = w.test("eq", "%csb", tile.size)
-    low = w.test("sle", "%m", DIRECT_ROWS * tile.rows)
-    little = w.test("sle", w.mul(w.mul("%k", "%n"), tile.size), DIRECT_BYTES)
+    low = w.test("sle", "%m", limits.few_tiles * tile.rows)
+    little = w.test("sle", w.mul(w.mul("%k", "%n"), tile.size), limits.tiny_bytes)
     direct = w.both(contiguous, w.either(low, little))
     packs_a = w.op(f"zext i1 {w.both(w.test('ne', '%csa', tile.size), w.test('sgt', panels, 1))} to i64")
-    values = given | {
+    values = {label: f"%{label}" for _, label in PRODUCT} | {
         "packed": "null",
         "packs_a": packs_a,
         "kc": kc,
@@ -301,8 +323,8 @@ def _emit_chunk(module: Module, tile: Tile) -> None:
         )
     buffer = w.call("take", [], "ptr")
     w.store("ptr", buffer, w.at(context, 8 * [name for _, name in CONTEXT].index("packed")))
-    # 16 bytes per nanosecond; where blocks follow, workers woken for packing stay for them.
-    moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), 16)
+    # Where blocks follow, workers woken for packing stay for them.
+    moved = w.div(w.mul(w.mul("%k", "%n"), tile.size), limits.bytes_per_ns)
     moved = w.add(moved, w.select(w.test("sgt", blocks, 1), nanoseconds, 0))
     w.call(
         "gj_parallel_for",
@@ -320,7 +342,7 @@ def _emit_chunks(module: Module, tile: Tile) -> None:
     """``chunks``: any product with k > 0; strides in bytes."""
     w = Writer(module, "chunks", PRODUCT)
     wide = w.min(w.mul(w.ceildiv("%n", tile.lanes), tile.lanes), CHUNK_COLUMNS)
-    deep = w.div(SCRATCH // tile.size, wide)
+    deep = w.div(BUFFER_BYTES // tile.size, wide)
     with w.loop(0, "%n", CHUNK_COLUMNS) as column, w.loop(0, "%k", deep) as k:
         n, kn = w.min(CHUNK_COLUMNS, w.sub("%n", column)), w.min(deep, w.sub("%k", k))
         a = w.at("%a", w.mul(k, "%csa"))
@@ -334,14 +356,12 @@ def _emit_chunks(module: Module, tile: Tile) -> None:
     w.finish()
 
 
-def _call_product(w: Writer, name: str, values: list[str]) -> None:
-    w.call(name, [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)])
+def _call_product(w: Writer, name: str, values: Sequence[Value]) -> None:
+    w.call(name, arguments(PRODUCT, values))
 
 
-def _emit_split(module: Module, tile: Tile) -> None:
-    """``split``: a small C summed over segments of k in parallel; ``segment`` is its block. The sums are
-    added in the order of the segments.
-    """
+def _emit_segment(module: Module, tile: Tile) -> None:
+    """``segment``: the block of ``split``: the terms of one segment of k, summed in C or on the side."""
     slots = len(PRODUCT)
     w = Writer(module, "segment", [("ptr", "context"), ("i64", "block")])
     c = {label: w.load(kind, w.at("%context", 8 * i)) for i, (kind, label) in enumerate(PRODUCT)}
@@ -363,10 +383,16 @@ def _emit_split(module: Module, tile: Tile) -> None:
     )
     w.finish()
 
-    assert PARTIAL_BYTES <= ROOM
+
+def _emit_split(module: Module, tile: Tile) -> None:
+    """``split``: a small C summed over segments of k in parallel.  The sums are added in the order of the
+    segments.
+    """
+    assert module.limits.products.partial_bytes <= PIECE_BYTES
+    slots = len(PRODUCT)
     w = Writer(module, "split", [*PRODUCT, ("i64", "segments")])
     context = w.fn.alloca(f"[{slots + 2} x i64]")
-    partial = take_room(w, 1)
+    partial = take_workspace(w, 1)
     for i, (kind, label) in enumerate(PRODUCT):
         w.store(kind, f"%{label}", w.at(context, 8 * i))
     w.store("i64", "%segments", w.at(context, 8 * slots))
@@ -383,7 +409,7 @@ def _emit_split(module: Module, tile: Tile) -> None:
             f"fadd {tile.element} {w.load(tile.element, target, tile.size)}, {w.load(tile.element, source, tile.size)}"
         )
         w.store(tile.element, total, target, tile.size)
-    give_room(w, partial)
+    give_workspace(w, partial)
     w.finish()
 
 
@@ -400,15 +426,12 @@ def _emit_entry(module: Module, tile: Tile) -> str:
             "memset", [f"ptr {w.at('%c', w.mul(row, ldc))}", "i32 0", f"i64 {w.mul('%n', tile.size)}"], "ptr"
         )
     values = ["%m", "%n", "%k", "%a", rsa, csa, "%b", rsb, csb, "%c", ldc, "%accumulate"]
-    # A C of more than half the room has blocks enough, and two segments need one partial sum.
-    room = w.div(PARTIAL_BYTES // tile.size, w.mul("%m", "%n"))
-    segments = w.min(w.min(w.div("%k", SEGMENT), room), MAX_SEGMENTS)
+    # A C of more than half the workspace has blocks enough, and two segments need one partial sum.
+    limits = module.limits.products
+    fitting = w.div(limits.partial_bytes // tile.size, w.mul("%m", "%n"))
+    segments = w.min(w.min(w.div("%k", limits.segment), fitting), limits.max_segments)
     with w.exit_when(w.test("sge", segments, 2)):
-        w.call(
-            "split",
-            [f"{kind} {value}" for (kind, _), value in zip(PRODUCT, values, strict=True)]
-            + [f"i64 {segments}"],
-        )
+        w.call("split", [*arguments(PRODUCT, values), f"i64 {segments}"])
     _call_product(w, "chunks", values)
     w.finish()
     return name

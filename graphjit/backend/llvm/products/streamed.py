@@ -1,9 +1,9 @@
-"""A few rows times a matrix that streams from memory.
+"""A few rows of A times a matrix B that streams from memory, row by row of B.
 
 Job: C (+)= A B for a few neighbouring rows of B at a time, each read from its beginning to its end, while C
-stays in the first-level cache.
-Input: one row or several of A, a matrix B with contiguous rows. Output: one function per number of rows of B,
-for one row of A and for several, named by `symbol`.
+stays in the first-level cache.  `plan.py` says when that is done.
+Input: one row or several of A, a matrix B with contiguous rows.  Output: one function per number of rows of
+B, for one row of A and for several, named by `rows_symbol`.
 Invariants: each element of C is one chain of fused multiply-adds in the order of the rows; nothing outside is
 read or written.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphjit.backend.llvm.products.tile import Tile
+from graphjit.backend.llvm.products.vectors import declare_fetch, fetch
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import HOT, Writer
 
@@ -23,7 +24,7 @@ ROWS = 8
 """Rows of B at a time: as many streams as processors prefetch with ease."""
 SIDE_BY_SIDE = 2
 """Vectors of several rows of C at a time: so often an element of A is used once it is spread."""
-PARAMETERS = [
+ROWS_PARAMETERS = [
     ("i64", "n"),
     ("ptr", "a"),
     ("i64", "cs"),
@@ -37,15 +38,15 @@ PARAMETERS = [
 ]
 
 
-def symbol(tile: Tile, rows: int, several: bool) -> str:
+def rows_symbol(tile: Tile, rows: int, several: bool) -> str:
     """Native name of the product with ``rows`` rows of B, and one row or ``several`` of A."""
     return f"gj_rows_{tile.family}_{rows}{f'x{SIDE_BY_SIDE}' if several else ''}"
 
 
-def declare(module: Module, tile: Tile, rows: int, several: bool) -> str:
+def declare_rows(module: Module, tile: Tile, rows: int, several: bool) -> str:
     """Declare it in ``module``; returns its name."""
-    name = symbol(tile, rows, several)
-    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PARAMETERS)})")
+    name = rows_symbol(tile, rows, several)
+    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in ROWS_PARAMETERS)})")
     return name
 
 
@@ -53,109 +54,84 @@ def emit_rows(module: Module, tile: Tile, rows: int, several: bool) -> None:
     """Add c[m, n] (+)= a[m, rows] B[rows, n], m being 1 if not ``several``; a's strides (rs, cs) and
     distances of rows in bytes; continue: c holds a partial sum.
     """
-    w = _Rows(module, tile, rows, several)
+    w = _RowsWriter(module, tile, rows, several)
     lanes, size = tile.lanes, tile.size
     whole = w.op(f"and i64 %n, {-lanes}")
     start: str | int = 0
     if several:
         start = w.op(f"and i64 %n, {-lanes * SIDE_BY_SIDE}")
         with w.loop(0, start, lanes * SIDE_BY_SIDE) as column:
-            w.step(w.mul(column, size), SIDE_BY_SIDE)
+            w.columns(w.mul(column, size), SIDE_BY_SIDE)
     with w.loop(start, whole, lanes) as column:
-        w.step(w.mul(column, size), 1)
+        w.columns(w.mul(column, size), 1)
     with w.when(w.test("slt", whole, "%n")):
-        ids = ", ".join(f"i64 {i}" for i in range(lanes))
-        left = w.op(f"insertelement <{lanes} x i64> poison, i64 {w.sub('%n', whole)}, i32 0")
-        left = w.op(
-            f"shufflevector <{lanes} x i64> {left}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
-        )
-        w.step(w.mul(whole, size), 1, f"<{lanes} x i1> {w.op(f'icmp ult <{lanes} x i64> <{ids}>, {left}')}")
+        left = tile.vector.spread_index(w, w.sub("%n", whole))
+        w.columns(w.mul(whole, size), 1, tile.vector.below(w, left))
     w.finish()
 
 
-class _Rows(Writer):
+class _RowsWriter(Writer):
     """The function under construction."""
 
     def __init__(self, module: Module, tile: Tile, rows: int, several: bool) -> None:
-        super().__init__(module, symbol(tile, rows, several), PARAMETERS, attributes=HOT)
-        self.tile, self.rows, self.several = tile, rows, several
-        vec, lanes = tile.vector, tile.lanes
-        self.short = short = f"v{lanes}{tile.kind}"
-        module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
-        module.declare(
-            f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{lanes} x i1>, {vec})"
-        )
-        module.declare(
-            f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{lanes} x i1>)"
-        )
+        super().__init__(module, rows_symbol(tile, rows, several), ROWS_PARAMETERS, attributes=HOT)
+        self.tile, self.vector, self.several = tile, tile.vector, several
+        self.vector.declare_multiply_add(module)
+        self.vector.declare_load(module)
+        self.vector.declare_store(module)
         self.streams = ["%b"]
         for _ in range(1, rows):
             self.streams.append(self.at(self.streams[-1], "%ldb"))
         self.following = self.mul("%ldb", rows) if several else "0"
         # One row's factors stay in registers; those of several are spread from memory by the multiplication
         # itself.
-        self.factors = [] if several else [self.spread("%a", row) for row in range(rows)]
+        self.factors = [] if several else [self.factor("%a", row) for row in range(rows)]
 
-    def spread(self, a: str, row: int) -> str:
-        """An element of a row of A in all lanes."""
-        tile = self.tile
-        value = self.load(tile.element, self.at(a, self.mul("%cs", row)), tile.size)
-        value = self.op(f"insertelement {tile.vector} poison, {tile.element} {value}, i32 0")
-        return self.op(
-            f"shufflevector {tile.vector} {value}, {tile.vector} poison, <{tile.lanes} x i32> zeroinitializer"
-        )
+    def factor(self, a: str, row: int) -> str:
+        """An element of a row of A, by which a row of B is multiplied, in all lanes."""
+        value = self.load(self.tile.element, self.at(a, self.mul("%cs", row)), self.tile.size)
+        return self.vector.spread(self, value)
 
-    def step(self, place: str, vectors: int, mask: str = "") -> None:
-        """``vectors`` neighbouring vectors of every row of C."""
-        tile, vec, size, short = self.tile, self.tile.vector, self.tile.size, self.short
-
-        def load(pointer: str) -> str:
-            if not mask:
-                return self.load(vec, pointer, size)
-            return self.op(
-                f"call {vec} @llvm.masked.load.{short}.p0(ptr {pointer}, i32 {size}, {mask}, {vec} zeroinitializer)"
-            )
-
-        def row(target: str, factor: Callable[[int], str]) -> None:
-            targets = [self.at(target, v * tile.lanes * size) for v in range(vectors)]
-            totals = [
-                self.op(f"select i1 %continue, {vec} {load(pointer)}, {vec} zeroinitializer")
-                for pointer in targets
-            ]
-            for j, columns in enumerate(right):
-                spread = factor(j)
-                for v, column in enumerate(columns):
-                    if tile.fused:
-                        totals[v] = self.op(
-                            f"call {vec} @llvm.fma.{short}({vec} {spread}, {vec} {column}, {vec} {totals[v]})"
-                        )
-                    else:
-                        totals[v] = self.op(
-                            f"fadd {vec} {self.op(f'fmul {vec} {spread}, {column}')}, {totals[v]}"
-                        )
-            for total, pointer in zip(totals, targets, strict=True):
-                if mask:
-                    self.do(
-                        f"call void @llvm.masked.store.{short}.p0({vec} {total}, ptr {pointer}, i32 {size}, {mask})"
-                    )
-                else:
-                    self.store(vec, total, pointer, size)
-
+    def columns(self, place: str, vectors: int, mask: str = "") -> None:
+        """``vectors`` neighbouring vectors of every row of C, ``place`` bytes from its beginning."""
+        step = self.vector.nbytes
         right = [
-            [load(self.at(self.at(stream, place), v * tile.lanes * size)) for v in range(vectors)]
+            [self.vector.load(self, self.at(self.at(stream, place), v * step), mask) for v in range(vectors)]
             for stream in self.streams
         ]
         if self.several and not mask:
-            self.module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-            for stream in self.streams:
-                ahead = self.at(self.at(stream, place), self.following)
-                for v in range(vectors):
-                    self.do(
-                        f"call void @llvm.prefetch.p0(ptr {self.at(ahead, v * tile.lanes * size)}, i32 0, i32 3, i32 1)"
-                    )
+            self._fetch_following(place, vectors)
         if not self.several:
-            row(self.at("%c", place), self.factors.__getitem__)
+            self._add_rows(self.at("%c", place), right, self.factors.__getitem__, mask)
             return
         with self.loop(0, "%m") as i:
             a = self.at("%a", self.mul(i, "%rs"))
-            row(self.at(self.at("%c", self.mul(i, "%ldc")), place), lambda j: self.spread(a, j))
+            target = self.at(self.at("%c", self.mul(i, "%ldc")), place)
+            self._add_rows(target, right, lambda row: self.factor(a, row), mask)
+
+    def _fetch_following(self, place: str, vectors: int) -> None:
+        """Ask for the same columns of the rows of B that come next."""
+        declare_fetch(self.module)
+        for stream in self.streams:
+            ahead = self.at(self.at(stream, place), self.following)
+            for v in range(vectors):
+                fetch(self, self.at(ahead, v * self.vector.nbytes))
+
+    def _add_rows(self, target: str, right: list[list[str]], factor: Callable[[int], str], mask: str) -> None:
+        """Vectors of one row of C (+)= factors times the vectors ``right`` of the rows of B."""
+        vec = self.vector.text
+        pointers = [self.at(target, v * self.vector.nbytes) for v in range(len(right[0]))]
+        totals = [
+            self.op(
+                f"select i1 %continue, {vec} {self.vector.load(self, pointer, mask)}, {vec} zeroinitializer"
+            )
+            for pointer in pointers
+        ]
+        for row, vectors in enumerate(right):
+            spread = factor(row)
+            totals = [
+                self.vector.multiply_add(self, spread, vector, total)
+                for vector, total in zip(vectors, totals, strict=True)
+            ]
+        for total, pointer in zip(totals, pointers, strict=True):
+            self.vector.store(self, total, pointer, mask)

@@ -1,9 +1,9 @@
-"""The register tile of the matrix product.
+"""The register tile: the innermost code of a matrix product.
 
 Job: one tile of C, ``rows`` rows by up to ``vectors`` vectors of columns, held in registers over a whole
-block of k.
-Input: strided A, B with contiguous vectors (in place or packed). Output: one function per height and width,
-named by `symbol`.
+block of k.  `host_tile` says which tile fits this machine's registers.
+Input: strided A, B with contiguous vectors (where it lies or packed).  Output: one function per height and
+width, named by `tile_symbol`.
 Invariants: what one run adds to an element of C is one chain of fused multiply-adds in the order of k.
 Callers cut k by its length alone, so no element depends on tile shape, packing or the number of threads;
 chains are short, so rounding errors stay small however many terms there are; nothing outside the matrices is
@@ -14,15 +14,34 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
-from graphjit.backend.llvm.writing.text import Module
+from graphjit.backend.llvm.products.vectors import VectorType, declare_fetch, fetch
+from graphjit.backend.llvm.writing.text import Module, Phi
 from graphjit.backend.llvm.writing.writer import HOT, Writer
 from graphjit.machine import machine
+
+TILE_PARAMETERS = [
+    ("i64", "m"),
+    ("i64", "n"),
+    ("i64", "k"),
+    ("ptr", "a"),
+    ("i64", "rs"),
+    ("i64", "cs"),
+    ("ptr", "b"),
+    ("i64", "ldb"),
+    ("ptr", "c"),
+    ("i64", "ldc"),
+    ("i1", "continue"),
+]
+"""m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride
+in bytes; continue: C holds a partial sum.
+"""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Shape of the register tile: what fits this machine's registers."""
+    """Shape of the register tile: what fits a machine's registers."""
 
     kind: str
     rows: int
@@ -30,20 +49,20 @@ class Tile:
     lanes: int
     fused: bool
 
-    @property
+    @cached_property
     def element(self) -> str:
         """LLVM's element type."""
-        return "double" if self.kind == "f64" else "float"
+        return self.vector.element
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of an element."""
-        return 8 if self.kind == "f64" else 4
+        return self.vector.size
 
-    @property
-    def vector(self) -> str:
-        """LLVM's vector type."""
-        return f"<{self.lanes} x {self.element}>"
+    @cached_property
+    def vector(self) -> VectorType:
+        """Vectors that fill a register."""
+        return VectorType(self.kind, self.lanes, self.fused)
 
     @property
     def columns(self) -> int:
@@ -69,16 +88,16 @@ def host_tile(kind: str) -> Tile:
     return Tile(kind, 6, 4 if here.vector_registers == 32 else 2, lanes, True)
 
 
-def symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+def tile_symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
     """Native name of the tile of ``rows`` rows and ``vectors`` vectors; ``half``: the last vector is half as
     wide.
     """
     return f"gj_tile_{tile.family}_{rows}x{vectors}{'h' if half else ''}"
 
 
-def declare(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+def declare_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
     """Declare a tile in ``module``; returns its name."""
-    name = symbol(tile, rows, vectors, half)
+    name = tile_symbol(tile, rows, vectors, half)
     module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in TILE_PARAMETERS)})")
     return name
 
@@ -87,128 +106,109 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
     """Add a tile: C[m, n] (+)= A[m, k] B[k, n] for 1 <= m <= rows and n in the last of ``vectors`` vectors;
     strides in bytes.
     """
-    elem, size = tile.element, tile.size
-    widths = [tile.lanes] * (vectors - 1) + [tile.lanes // 2 if half else tile.lanes]
-    types = [f"<{lanes} x {elem}>" for lanes in widths]
-    shorts = [f"v{lanes}{tile.kind}" for lanes in widths]
-    for vec, short in zip(types, shorts, strict=True):
-        module.declare(f"fma.{short}", f"declare {vec} @llvm.fma.{short}({vec}, {vec}, {vec})")
-    last, vec, short = widths[-1], types[-1], shorts[-1]
-    module.declare(
-        f"load.{short}", f"declare {vec} @llvm.masked.load.{short}.p0(ptr, i32, <{last} x i1>, {vec})"
-    )
-    module.declare(
-        f"store.{short}", f"declare void @llvm.masked.store.{short}.p0({vec}, ptr, i32, <{last} x i1>)"
-    )
-    w = Writer(module, symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
-    fn = w.fn
-    ids = ", ".join(f"i64 {i}" for i in range(last))
-    one = w.op(f"insertelement <{last} x i64> poison, i64 %n, i32 0")
-    all_n = w.op(f"shufflevector <{last} x i64> {one}, <{last} x i64> poison, <{last} x i32> zeroinitializer")
-    mask = f"<{last} x i1> " + w.op(f"icmp ult <{last} x i64> <{ids}>, {all_n}")
-
-    def load(pointer: str, v: int) -> str:
-        place = w.at(pointer, v * tile.lanes * size)
-        if v == vectors - 1:
-            return w.op(
-                f"call {vec} @llvm.masked.load.{short}.p0(ptr {place}, i32 {size}, {mask}, {vec} zeroinitializer)"
-            )
-        return w.load(types[v], place, size)
-
-    def store(value: str, pointer: str, v: int) -> None:
-        place = w.at(pointer, v * tile.lanes * size)
-        if v == vectors - 1:
-            w.do(f"call void @llvm.masked.store.{short}.p0({vec} {value}, ptr {place}, i32 {size}, {mask})")
-        else:
-            w.store(types[v], value, place, size)
-
-    # Steps are read from memory in each turn: strength reduction then finds nothing to ponder, which saves a
-    # quarter of the time to compile.
-    steps = [fn.alloca("i64") for _ in range(3)]
-    w.store("i64", "%cs", steps[0])
-    w.store("i64", "%ldb", steps[1])
-    w.store("i64", w.mul("%cs", AHEAD), steps[2])
-    a, c = ["%a"], ["%c"]
-    for i in range(1, rows):
-        inside = w.test("slt", i, "%m")
-        a.append(w.at(a[-1], w.select(inside, "%rs", 0)))
-        c.append(w.at(c[-1], w.select(inside, "%ldc", 0)))
-    begin, head, done = fn.current, fn.label("k"), fn.label("done")
-    w.do(f"br label %{head}")
-    fn.start(head)
-    left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
-    phis = [[fn.phi(kind) for kind in types] for _ in range(rows)]
-    left.add("%k", begin)
-    offset.add("0", begin)
-    b.add("%b", begin)
-    for phi in itertools.chain.from_iterable(phis):
-        phi.add("zeroinitializer", begin)
-    module.declare("llvm.prefetch.p0", "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    ahead = w.add(offset.name, w.load("i64", steps[2]))
-    for row in sorted({0, rows - 1}):
-        w.do(f"call void @llvm.prefetch.p0(ptr {w.at(a[row], ahead)}, i32 0, i32 3, i32 1)")
-    right = [load(b.name, v) for v in range(vectors)]
-    totals: list[list[str]] = []
-    for i in range(rows):
-        value = w.load(elem, w.at(a[i], offset.name), size)
-        many_of = {lanes: spread(w, value, lanes, elem) for lanes in dict.fromkeys(widths)}
-        totals.append([])
-        for v, kind in enumerate(types):
-            many = many_of[widths[v]]
-            if tile.fused:
-                total = w.op(
-                    f"call {kind} @llvm.fma.{shorts[v]}({kind} {many}, {kind} {right[v]}, {kind} {phis[i][v].name})"
-                )
-            else:
-                total = w.op(f"fadd {kind} {w.op(f'fmul {kind} {many}, {right[v]}')}, {phis[i][v].name}")
-            phis[i][v].add(total, head)
-            totals[i].append(total)
-    left.add(w.sub(left.name, 1), head)
-    offset.add(w.add(offset.name, w.load("i64", steps[0])), head)
-    b.add(w.at(b.name, w.load("i64", steps[1])), head)
-    w.do(f"br i1 {w.test('sgt', left.name, 1)}, label %{head}, label %{done}")
-    fn.start(done)
-    more, first = fn.label("more"), fn.label("first")
-    w.do(f"br i1 %continue, label %{more}, label %{first}")
-    fn.start(more)  # every row is read before one is written, since surplus rows are the last one again
-    before = [[load(c[i], v) for v in range(vectors)] for i in range(rows)]
-    for i in range(rows):
-        for v, kind in enumerate(types):
-            store(w.op(f"fadd {kind} {before[i][v]}, {totals[i][v]}"), c[i], v)
-    w.do("ret void")
-    fn.start(first)
-    for i in range(rows):
-        for v in range(vectors):
-            store(totals[i][v], c[i], v)
+    w = _TileWriter(module, tile, rows, vectors, half)
+    w.point_to_rows()
+    w.store_totals(w.sum_terms())
     w.finish()
 
 
-def spread(w: Writer, value: str, lanes: int, element: str) -> str:
-    """``value`` in every lane."""
-    one = w.op(f"insertelement <{lanes} x {element}> poison, {element} {value}, i32 0")
-    return w.op(
-        f"shufflevector <{lanes} x {element}> {one}, <{lanes} x {element}> poison, <{lanes} x i32> zeroinitializer"
-    )
+class _TileWriter(Writer):
+    """A tile under construction."""
 
+    def __init__(self, module: Module, tile: Tile, rows: int, vectors: int, half: bool) -> None:
+        super().__init__(module, tile_symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
+        self.tile, self.rows = tile, rows
+        full = tile.vector
+        last = VectorType(tile.kind, tile.lanes // 2, tile.fused) if half else full
+        self.row = [full] * (vectors - 1) + [last]
+        """The vectors of a row; the last one is masked."""
+        for of in self.row:
+            of.declare_multiply_add(module)
+        last.declare_load(module)
+        last.declare_store(module)
+        self.mask = last.below(self, last.spread_index(self, "%n"))
+        self.a, self.c = ["%a"], ["%c"]
+        # Steps are read from memory in each turn: strength reduction then finds nothing to ponder, which
+        # saves a quarter of the time to compile.
+        self.column_step, self.row_step, self.ahead = (self.fn.alloca("i64") for _ in range(3))
+        self.store("i64", "%cs", self.column_step)
+        self.store("i64", "%ldb", self.row_step)
+        self.store("i64", self.mul("%cs", module.limits.tiles.ahead), self.ahead)
 
-AHEAD = 16
-"""Terms of k before they are needed at which A is fetched: its columns may lie a page apart, where no
-processor sees what comes next.
-"""
+    def point_to_rows(self) -> None:
+        """Pointers to the rows of A and C; surplus rows are the last one again."""
+        for i in range(1, self.rows):
+            inside = self.test("slt", i, "%m")
+            self.a.append(self.at(self.a[-1], self.select(inside, "%rs", 0)))
+            self.c.append(self.at(self.c[-1], self.select(inside, "%ldc", 0)))
 
-TILE_PARAMETERS = [
-    ("i64", "m"),
-    ("i64", "n"),
-    ("i64", "k"),
-    ("ptr", "a"),
-    ("i64", "rs"),
-    ("i64", "cs"),
-    ("ptr", "b"),
-    ("i64", "ldb"),
-    ("ptr", "c"),
-    ("i64", "ldc"),
-    ("i1", "continue"),
-]
-"""m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride
-in bytes; continue: C holds a partial sum.
-"""
+    def load_vector(self, row: str, v: int) -> str:
+        """Vector ``v`` of a row of B or C."""
+        place, mask = self._place(row, v)
+        return self.row[v].load(self, place, mask)
+
+    def store_vector(self, value: str, row: str, v: int) -> None:
+        """Store vector ``v`` of a row of C."""
+        place, mask = self._place(row, v)
+        self.row[v].store(self, value, place, mask)
+
+    def _place(self, row: str, v: int) -> tuple[str, str]:
+        """Where vector ``v`` of a row lies, and its mask."""
+        return self.at(row, v * self.tile.vector.nbytes), self.mask if v == len(self.row) - 1 else ""
+
+    def sum_terms(self) -> list[list[str]]:
+        """The loop over k; gives the sums, by row and vector."""
+        fn = self.fn
+        begin, head, done = fn.current, fn.label("k"), fn.label("done")
+        self.do(f"br label %{head}")
+        fn.start(head)
+        left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
+        sums = [[fn.phi(of.text) for of in self.row] for _ in range(self.rows)]
+        left.add("%k", begin)
+        offset.add("0", begin)
+        b.add("%b", begin)
+        for phi in itertools.chain.from_iterable(sums):
+            phi.add("zeroinitializer", begin)
+        self._fetch_ahead(offset.name)
+        right = [self.load_vector(b.name, v) for v in range(len(self.row))]
+        totals = [self._add_term(i, offset.name, right, sums[i], head) for i in range(self.rows)]
+        left.add(self.sub(left.name, 1), head)
+        offset.add(self.add(offset.name, self.load("i64", self.column_step)), head)
+        b.add(self.at(b.name, self.load("i64", self.row_step)), head)
+        self.do(f"br i1 {self.test('sgt', left.name, 1)}, label %{head}, label %{done}")
+        fn.start(done)
+        return totals
+
+    def _fetch_ahead(self, offset: str) -> None:
+        """Ask for later terms of the first and the last row of A."""
+        declare_fetch(self.module)
+        ahead = self.add(offset, self.load("i64", self.ahead))
+        for row in sorted({0, self.rows - 1}):
+            fetch(self, self.at(self.a[row], ahead))
+
+    def _add_term(self, i: int, offset: str, right: list[str], sums: list[Phi], head: str) -> list[str]:
+        """One term of row ``i``: an element of A times a row of B, added to the sums."""
+        value = self.load(self.tile.element, self.at(self.a[i], offset), self.tile.size)
+        spread = {of: of.spread(self, value) for of in dict.fromkeys(self.row)}
+        totals = []
+        for of, column, phi in zip(self.row, right, sums, strict=True):
+            totals.append(of.multiply_add(self, spread[of], column, phi.name))
+            phi.add(totals[-1], head)
+        return totals
+
+    def store_totals(self, totals: list[list[str]]) -> None:
+        """C = totals, or C += totals where it holds a partial sum."""
+        vectors, fn = range(len(self.row)), self.fn
+        more, first = fn.label("more"), fn.label("first")
+        self.do(f"br i1 %continue, label %{more}, label %{first}")
+        fn.start(more)  # every row is read before one is written, since surplus rows are the last one again
+        before = [[self.load_vector(row, v) for v in vectors] for row in self.c]
+        for row, old, new in zip(self.c, before, totals, strict=True):
+            for v in vectors:
+                total = self.op(f"fadd {self.row[v].text} {old[v]}, {new[v]}")
+                self.store_vector(total, row, v)
+        self.do("ret void")
+        fn.start(first)
+        for row, new in zip(self.c, totals, strict=True):
+            for v in vectors:
+                self.store_vector(new[v], row, v)

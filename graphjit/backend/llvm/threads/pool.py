@@ -1,9 +1,8 @@
 """The thread pool, as Python sees it.
 
-Job: compile the pool (`fork_join`) on first need, say how many threads it may use, reset it after a fork.
-Input: a number of threads.  Output: the native symbol ``gj_parallel_for``.
-Invariant: one pool a process; the answer to how many threads is the caller's, else the environment's, else
-all cores of the affinity mask.
+It compiles the pool (`fork_join.py`) on first need, which defines the native symbol ``gj_parallel_for``; says
+how many threads it may use; and resets it after a fork. There is one pool in a process. The number of threads
+is what the caller configured, else what the environment says, else all cores of the affinity mask.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 from graphjit import config
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.threads.fork_join import SPIN_NS, SYMBOL, source
+from graphjit.backend.llvm.threads.fork_join import SPIN_NS, SYMBOL, has_workers, source
 from graphjit.machine import cores
 
 
@@ -85,7 +84,7 @@ def _build() -> _Pool:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)
     jit.add_symbol(SYMBOL, address)
-    if "gj_threads_forget" not in source():
+    if not has_workers():
         return _Pool(module, address, None, None, None, None)
     pool = _Pool(
         module,

@@ -1,11 +1,11 @@
-"""Printer of LLVM IR text.
+"""The text of an LLVM module, collected piece by piece.
 
-Job: collect the pieces of one LLVM module and print it once.
-Input: instruction text from the emitters.  Output: ``Module.render()``.
-Invariant: every definition and declaration appears once, however often it was asked for.
+`Module` holds globals, declarations and functions; `Function` is a list of instructions with fresh names.
+Every definition and declaration appears once, however often it was asked for. ``Module.render()`` gives the
+whole.
 
-Printing text is about forty times faster than building llvmlite's objects; the text is built from
-the structure of the loop IR and never patched afterwards.
+Printing text is about forty times faster than building llvmlite's objects. The text is built from the
+structure of the loop IR and never patched afterwards.
 """
 
 from __future__ import annotations

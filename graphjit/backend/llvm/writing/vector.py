@@ -1,6 +1,6 @@
-"""Builder of vector (or scalar) instructions of one element type.
+"""Arithmetic in LLVM text: instructions on vectors (or single numbers) of one element type.
 
-Job: spell LLVM instructions, so that code which computes reads like arithmetic.
+Job: spell instructions, so that code which computes reads like arithmetic: ``v.fma(x, y, v.mul(x, 0.5))``.
 Input: SSA names, or Python numbers, which become literals in every lane.  Output: SSA names.
 Invariants: no fast-math flags; an FMA only where ``fma`` is called; every method gives the same bits in every
 lane, for every number of lanes and on every processor, so vector code, masked tails and scalar code agree
@@ -429,8 +429,8 @@ class Vector:
             return [half.join(low, high) for low, high in zip(*parts, strict=True)]
         full = self.like(self.element, width)
         chosen = bits.slice(index, 0, width) if self.lanes < width else index
-        found = [full._permute(p, chosen) for p in self._rows(base, len(table.rows))]
-        return found if self.lanes == width else [full.slice(x, 0, self.lanes) for x in found]
+        values = [full._permute(p, chosen) for p in self._rows(base, len(table.rows))]
+        return values if self.lanes == width else [full.slice(x, 0, self.lanes) for x in values]
 
     @property
     def size(self) -> int:

@@ -1,9 +1,8 @@
-"""Structured writing of native library code.
+"""Loops, branches and integer arithmetic for the drivers of matrix products.
 
-Job: loops, branches and integer arithmetic over `text.Function`, so that drivers read like programs.
-Input: calls of `Writer`'s methods.  Output: instruction text in the function.
-Invariant: values that change in a loop are phis, never stack slots, since no optimisation pipeline runs
-afterwards.
+A `Writer` writes instructions into a `text.Function` and hands out the names of their results. Values that
+change in a loop are phis, never stack slots, since no optimisation runs afterwards. Code with variables,
+structs and calls of CPython is written with `native.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,45 @@
+"""How long a loop will take on one core, estimated.
+
+Job: one number for a loop nest, by which loops are split, calls give the GIL away, and long calls look for
+signals.
+Input: a loop.  Output: nanoseconds.
+Invariant: the estimate depends on shapes and operations alone; it is the same for every number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphjit.ir.scalars import MEMORY, SERIAL, UNIT_NS, cost
+from graphjit.loops.ir import For, Let, Load, Multiply, Scalar, Statement, Store
+from graphjit.machine import machine
+
+
+def estimate(loop: For) -> int:
+    """Estimated nanoseconds of a loop on one core."""
+    return int(
+        _estimate(loop.body, loop.extent, loop.kind == "simd", loop.extent if loop.kind == "parallel" else 1)
+    )
+
+
+def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) -> float:
+    """Of statements that run ``times`` times; a loop under a condition runs in one of the tasks."""
+    unit = UNIT_NS if lanes else UNIT_NS * SERIAL
+    total = 0.0
+    for statement in body:
+        if isinstance(statement, For):
+            runs = times if statement.when is None else times / tasks
+            total += runs * (
+                _estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1
+            )
+        elif isinstance(statement, Multiply):
+            total += times * math.prod(statement.shape) / machine().multiply_adds
+        elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            total += times * unit * cost(statement.value.op)
+        elif isinstance(statement, Store) or (
+            isinstance(statement, Let) and isinstance(statement.value, Load)
+        ):
+            total += times * unit * MEMORY
+        else:
+            total += times * unit
+    return total

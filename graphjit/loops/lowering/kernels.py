@@ -1,0 +1,429 @@
+"""Lower kernels to loop IR.
+
+Job: loop nests, one phase after another, with each value computed at the outermost level that its index
+allows.
+Input: a `Program`.  Output: one `LoopKernel` per kernel or assembly step (products have none).
+Invariants: a value is computed once per level; loops over axes of length 1 do not exist; error checks carry
+the program's codes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import IRError
+from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.node import Node
+from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
+from graphjit.ir.types import BOOL, I64
+from graphjit.loops import ir
+from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
+from graphjit.schedule.access import is_window, linear, reshape_index, storage, strides
+from graphjit.schedule.program import Kernel, Member, Program
+
+Index_ = tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """``index >= low`` or ``index < high``; the other one is None."""
+
+    index: Address
+    low: int | None
+    high: int | None
+
+
+Where = tuple[Side, ...]
+
+CHECKED: dict[str, tuple[type[Exception], str]] = {
+    "floor_divide": (ZeroDivisionError, "integer division by zero"),
+    "remainder": (ZeroDivisionError, "integer modulo by zero"),
+    "fmod": (ZeroDivisionError, "integer modulo by zero"),
+    "pow": (ValueError, "Integers to negative integer powers are not allowed."),
+}
+
+
+ROWS = "i0"
+"""Name of the loop over the first axis of a kernel's space."""
+
+
+class Nest:
+    """A loop nest being filled: one statement list per level, values remembered per level."""
+
+    def __init__(self, program: Program, axes: list[tuple[Axis, int]]) -> None:
+        self.program = program
+        self.axes = axes
+        self.depth = {axis: i + 1 for i, (axis, _) in enumerate(axes)}
+        self.lists: list[list[Statement]] = [[] for _ in range(len(axes) + 1)]
+        self.memo: list[dict[Any, Ref]] = [{} for _ in range(len(axes) + 1)]
+        self.registers: dict[Node, Ref] = {}  # members of this kernel that are held in a register now
+        self._numbers = itertools.count()
+
+    # ----------------------------------------------------------------------------------------------- emission
+
+    def fresh(self, dtype: np.dtype) -> Ref:
+        """A new name."""
+        return Ref(next(self._numbers), dtype)
+
+    def level(self, index: Index_) -> int:
+        """The outermost level at which ``index`` is known."""
+        return max((self.depth[axis] for i in index for axis in i.terms), default=0)
+
+    def let(self, level: int, dtype: np.dtype, value: ir.Expression) -> Ref:
+        """Compute ``value`` at ``level`` unless that was done already."""
+        key = (value.value.tobytes() if isinstance(value, Const) else value, dtype)
+        known = self.memo[level].get(key)
+        if known is None:
+            known = self.memo[level][key] = self.fresh(dtype)
+            self.lists[level].append(Let(known, value))
+        return known
+
+    def scalar(self, level: int, dtype: np.dtype, op: str, *args: Ref, check: int = 0) -> Ref:
+        """One scalar operation."""
+        return self.let(level, dtype, ir.Scalar(op, args, check))
+
+    def const(self, value: Any, dtype: np.dtype) -> Ref:
+        """A number, named at the top."""
+        return self.let(0, dtype, Const(dtype.type(value)))
+
+    def open(self, count: int) -> None:
+        """Start new statement lists for the innermost ``count`` loops."""
+        for level in range(len(self.axes) + 1 - count, len(self.axes) + 1):
+            self.lists[level] = []
+            self.memo[level] = {}
+
+    def close(self, deepest: int, count: int) -> None:
+        """Wrap ``count`` levels, from ``deepest`` outward, into their loops, each appended one level further
+        out.
+        """
+        for level in range(deepest, deepest - count, -1):
+            axis, extent = self.axes[level - 1]
+            if self.lists[level]:
+                self.lists[level - 1].append(For(axis, extent, tuple(self.lists[level])))
+            self.lists[level] = []
+            self.memo[level] = {}
+
+    # ------------------------------------------------------------------------------------------------- values
+
+    def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
+        """The element of ``node`` at ``index``; of no interest outside ``where``, and memory is not read
+        there.
+        """
+        base = storage(node)
+        if base in self.registers:
+            return self.registers[base]
+        level = max(self.level(index), self.level(tuple(side.index for side in where)))
+        buffer = self.program.buffers.get(base)
+        if buffer is not None:
+            if where and not buffer.size:
+                return self.const(0, node.dtype)
+            guard = self.holds(where) if where else None
+            return self.let(level, node.dtype, Load(buffer, linear(node.shape, index), guard=guard))
+        key = (node, index, where)
+        known = self.memo[level].get(key)
+        if known is None:
+            known = self.memo[level][key] = self.compute(node, index, level, where)
+        return known
+
+    def compute(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
+        """Evaluate ``node`` itself at ``index``."""
+        lower = node.op.lower
+        if isinstance(lower, Scalar):
+            return self.operation(node, index, level, where)
+        if isinstance(lower, View):
+            return self.value(node.args[0], lower.index_map(node, index), where)
+        if is_window(node):
+            return self.window(node, index, level, where)
+        if isinstance(lower, Special):
+            found = self.special(node, index, level, where)
+            if found is not None:
+                return found
+        raise IRError(f"{node!r} cannot be computed inside a loop nest")
+
+    def operation(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
+        """One scalar operation on the elements of its arguments; what is not there must not fail."""
+        name = node.op.lower.name  # type: ignore[union-attr]
+        args = [self.value(arg, index, where) for arg in node.args]
+        check = 0
+        if node.dtype.kind in "iu" and name in CHECKED:
+            check = self.program.error(*CHECKED[name], node.loc)
+            if where:
+                args[1] = self.replaced(args[1], 1, level, where)
+        narrow = node.op.name == "narrow"
+        if where and narrow:
+            args[0] = self.replaced(args[0], 0, level, where)
+        result = self.scalar(level, node.dtype, name, *args, check=check)
+        if narrow:
+            self.check_narrow(node, args[0], result, level)
+        return result
+
+    def replaced(self, ref: Ref, value: int, level: int, where: Where) -> Ref:
+        """``ref`` inside ``where``, ``value`` outside."""
+        return self.scalar(level, ref.dtype, "select", self.holds(where), ref, self.const(value, ref.dtype))
+
+    def special(self, node: Node, index: Index_, level: int, where: Where) -> Ref | None:
+        """An element of a node with a lowering of its own; None where no loop nest can compute it."""
+        kind = node.op.lower.kind  # type: ignore[union-attr]
+        if kind == "const":
+            return self.const(node.attrs["value"].array.reshape(())[()], node.dtype)  # type: ignore[attr-defined]
+        if kind == "reshape":
+            inner = reshape_index(node, index)
+            return None if inner is None else self.value(node.args[0], inner, where)
+        if kind == "iota":
+            axis: Any = node.attrs["axis"]
+            number = self.let(level, I64, Index(index[axis]))
+            return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
+        return self.gather(node, index, level, where) if kind == "gather" else None
+
+    def keep(self, node: Node, index: Index_, ref: Ref, level: int) -> None:
+        """Store an element of a root in its own storage, and where it is a piece."""
+        buffer = self.program.buffers.get(node)
+        if buffer is not None:
+            self.lists[level].append(Store(buffer, linear(node.shape, index), ref))
+        for piece in self.program.destinations.get(node, ()):
+            address: Address = Affine(piece.offset)
+            for i, factor in zip(index, piece.factors, strict=True):
+                address = address + i * factor
+            self.lists[level].append(Store(self.program.buffers[piece.owner], address, ref))
+
+    def holds(self, where: Where) -> Ref:
+        """Whether all of ``where`` holds; ``where`` is not empty."""
+        found: Ref | None = None
+        for side in sorted(where, key=lambda side: self.level((side.index,))):
+            level = self.level((side.index,))
+            at = self.let(level, I64, Index(side.index))
+            op = "ge" if side.low is not None else "lt"
+            bound = side.low if side.low is not None else side.high
+            test = self.scalar(level, BOOL, op, at, self.const(bound, I64))
+            found = test if found is None else self.scalar(level, BOOL, "and", found, test)
+        assert found is not None
+        return found
+
+    def window(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
+        """An element of an embed: of its argument, or zero outside."""
+        x = node.args[0]
+        if not x.type.size:
+            return self.const(0, node.dtype)
+        starts: Any = node.attrs["starts"]
+        inner = tuple(i - s for i, s in zip(index, starts, strict=True))
+        sides: list[Side] = []
+        for i, n in zip(inner, x.shape, strict=True):
+            low, high = self.span(i)
+            if high < 0 or low >= n:
+                return self.const(0, node.dtype)
+            sides += [Side(i, 0, None)] if low < 0 else []
+            sides += [Side(i, None, n)] if high >= n else []
+        if not sides:
+            return self.value(x, inner, where)
+        inside = (*where, *(side for side in sides if side not in where))
+        if _contradicts(inside):
+            return self.const(0, node.dtype)
+        value = self.value(x, inner, inside)
+        return self.scalar(
+            level, node.dtype, "select", self.holds(tuple(sides)), value, self.const(0, node.dtype)
+        )
+
+    def span(self, index: Address) -> tuple[int, int]:
+        """Smallest and largest value of an index over the whole nest."""
+        low = high = index.offset
+        for axis, factor in index.terms.items():
+            last = factor * (self.axes[self.depth[axis] - 1][1] - 1)
+            low, high = low + min(0, last), high + max(0, last)
+        return low, high
+
+    def check_narrow(self, node: Node, wide: Ref, result: Ref, level: int) -> None:
+        """Report an integer that changed when it was made smaller."""
+        back = self.scalar(level, I64, "convert", result)
+        ok = self.scalar(level, BOOL, "eq", back, wide)
+        if node.dtype.kind == "u":
+            ok = self.scalar(level, BOOL, "and", ok, self.scalar(level, BOOL, "ge", wide, self.const(0, I64)))
+        code = self.program.error(
+            OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc
+        )
+        self.lists[level].append(ir.Check(ok, code))
+
+    def gather(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
+        """One element at data-dependent positions along some axes."""
+        x = node.args[0]
+        axes: Any = node.attrs["axes"]
+        empty = next((a for a in axes if x.shape[a] == 0), None)
+        if empty is not None:
+            code = self.program.error(
+                IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc
+            )
+            outside = self.scalar(level, BOOL, "not", self.holds(where)) if where else self.const(False, BOOL)
+            self.lists[level].append(ir.Check(outside, code))
+            return self.const(0, node.dtype)
+        # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of
+        # it have one.
+        depth = len(node.args[1].shape)
+        found = max(self.level(index[:depth]), self.level(tuple(side.index for side in where)), min(level, 1))
+        dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, found, where)
+        buffer = self.program.buffers.get(storage(x))
+        if buffer is None:  # a single number, which takes no memory: the position has been checked
+            return self.value(x, (Affine(),) * len(x.shape), where)
+        guard = self.holds(where) if where else None
+        return self.let(level, node.dtype, Load(buffer, rest, dynamic, guard))
+
+    def positions(
+        self,
+        node: Node,
+        indices: tuple[Node, ...],
+        axes: tuple[int, ...],
+        shape: tuple[int, ...],
+        index: Index_,
+        level: int,
+        where: Where = (),
+    ) -> tuple[tuple[tuple[Ref, int], ...], Address]:
+        """Checked, wrapped positions along ``axes`` and the affine address along the other axes of
+        ``shape``.
+        """
+        depth = len(indices[0].shape)
+        step = strides(shape)
+        dynamic = []
+        for axis, positions in zip(axes, indices, strict=True):
+            at = self.value(positions, index[:depth], where)
+            if where:
+                at = self.scalar(level, I64, "select", self.holds(where), at, self.const(0, I64))
+            n = shape[axis]
+            code = self.program.error(
+                IndexError, f"index is out of bounds for axis {axis} with size {n}", node.loc
+            )
+            zero, length = self.const(0, I64), self.const(n, I64)
+            wrapped = self.scalar(level, I64, "add", at, length)
+            at = self.scalar(level, I64, "select", self.scalar(level, BOOL, "lt", at, zero), wrapped, at)
+            low, high = self.scalar(level, BOOL, "ge", at, zero), self.scalar(level, BOOL, "lt", at, length)
+            ok = self.scalar(level, BOOL, "and", low, high)
+            self.lists[level].append(ir.Check(ok, code))
+            dynamic.append((self.scalar(level, I64, "select", ok, at, zero), step[axis]))
+        others = iter(index[depth:])
+        rest: Address = Affine()
+        for axis, stride in enumerate(step):
+            if axis not in axes:
+                rest = rest + next(others) * stride
+        return tuple(dynamic), rest
+
+
+def _contradicts(where: Where) -> bool:
+    """Whether two sides exclude each other, as those of frames side by side do."""
+    low: dict[Address, int] = {}
+    high: dict[Address, int] = {}
+    for side in where:
+        moving = side.index - side.index.offset
+        if side.low is not None:
+            low[moving] = max(low.get(moving, side.low - side.index.offset), side.low - side.index.offset)
+        if side.high is not None:
+            high[moving] = min(high.get(moving, side.high - side.index.offset), side.high - side.index.offset)
+    return any(low[moving] >= high.get(moving, low[moving] + 1) for moving in low)
+
+
+def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:
+    """Loop IR of a fused kernel."""
+    if kernel.axes is not None and any(kernel.space[i] == 0 for i in kernel.outer):
+        return LoopKernel(kernel.name, ())
+    filled = _Fill(program, kernel)
+    for phase in range(max(member.phase for member in kernel.members) + 1):
+        filled.phase(phase)
+    return LoopKernel(
+        kernel.name, tuple(filled.statements()), comment=" ".join(n.op.name for n in kernel.nodes)
+    )
+
+
+class _Fill:
+    """The loop nest of one kernel being filled, phase by phase.
+
+    ``row`` is the depth of the loops outside of what is reduced, ``depth`` that of all.
+    """
+
+    def __init__(self, program: Program, kernel: Kernel) -> None:
+        self.kernel = kernel
+        order = [*kernel.outer, *(kernel.axes or ())]
+        names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
+        index = [axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space)]
+        if kernel.scan is not None:
+            along, reverse = kernel.scan
+            order.append(order.pop(order.index(along)))
+            if reverse and kernel.space[along] != 1:
+                index[along] = -index[along] + (kernel.space[along] - 1)
+        loops = [i for i in order if kernel.space[i] != 1]
+        self.inner = sum(1 for i in loops if kernel.axes is not None and i in kernel.axes)
+        self.nest = Nest(program, [(names[i], kernel.space[i]) for i in loops])
+        self.depth = len(loops)
+        self.row = len(loops) - self.inner
+        self.index: Index_ = tuple(index)
+        self.row_index: Index_ = tuple(index[i] for i in kernel.outer)
+
+    def phase(self, phase: int) -> None:
+        """One pass over each row: what is computed for each element, then what is for the row."""
+        nest, members = self.nest, [member for member in self.kernel.members if member.phase == phase]
+        nest.open(self.inner)
+        sums: list[Member] = []
+        for member in members:
+            if not member.outer:
+                _inner_member(nest, member, self.index, self.row, self.depth, sums)
+        nest.close(self.depth, self.inner)
+        for member in self.kernel.members:
+            if not isinstance(member.node.op.lower, Reduce) and not member.outer:
+                nest.registers.pop(member.node, None)
+        for member in sums:
+            nest.keep(member.node, self.row_index, nest.registers[member.node], self.row)
+        for member in members:
+            if member.outer:
+                ref = nest.registers[member.node] = nest.compute(member.node, self.row_index, self.row)
+                nest.keep(member.node, self.row_index, ref, self.row)
+
+    def statements(self) -> list[Statement]:
+        """The whole nest."""
+        self.nest.close(self.row, self.row)
+        return self.nest.lists[0]
+
+
+def _inner_member(
+    nest: Nest, member: Member, index: Index_, row: int, depth: int, sums: list[Member]
+) -> None:
+    node = member.node
+    if isinstance(node.op.lower, Reduce):
+        accumulator = nest.fresh(node.dtype)
+        nest.lists[row].append(ir.Init(accumulator, node.op.lower.combine))
+        value = nest.value(node.args[0], index)
+        nest.lists[depth].append(ir.Accumulate(accumulator, node.op.lower.combine, value))
+        nest.registers[node] = accumulator
+        sums.append(member)
+        return
+    if isinstance(node.op.lower, Scan):
+        ref = _running(nest, node, index, depth)
+    else:
+        ref = nest.compute(node, index, nest.level(index))
+    nest.registers[node] = ref
+    nest.keep(node, index, ref, depth)
+
+
+def _running(nest: Nest, node: Node, index: Index_, depth: int) -> Ref:
+    """The running value at ``index``, in the innermost loop; its accumulator is opened outside that loop."""
+    assert isinstance(node.op.lower, Scan)
+    combine = node.op.lower.combine
+    axis: Any = node.attrs["axis"]
+    n = node.shape[axis]
+    value = nest.value(node.args[-1], index)
+    if n == 1:
+        return value
+    factor = None
+    if len(node.args) == 2:
+        first = nest.scalar(
+            depth,
+            BOOL,
+            "eq",
+            nest.let(depth, I64, Index(index[axis])),
+            nest.const(n - 1 if node.attrs["reverse"] else 0, I64),
+        )
+        factor = nest.scalar(
+            depth, node.dtype, "select", first, nest.const(1, node.dtype), nest.value(node.args[0], index)
+        )
+    accumulator = nest.fresh(node.dtype)
+    nest.lists[depth - 1].append(ir.Init(accumulator, combine, True))
+    nest.lists[depth].append(ir.Accumulate(accumulator, combine, value, factor))
+    return nest.let(depth, node.dtype, ir.Scalar("copy", (accumulator,)))

@@ -1,0 +1,113 @@
+"""What loops ask memory for one iteration ahead.
+
+Job: rows that are passed several times come from memory in their first pass alone, and memory idles during
+the others. The pass that computes longest therefore asks for the rows of the next iteration.
+Input and output: a loop kernel; loops in lanes get the places that they fetch.
+Invariant: a prefetch neither faults nor changes a value, so what follows the last iteration needs no test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from graphjit.ir.affine import Affine
+from graphjit.ir.buffers import Buffer
+from graphjit.limits import Limits, TrafficLimits
+from graphjit.loops.estimate import estimate
+from graphjit.loops.ir import Address, Axis, For, Let, Load, LoopKernel, Statement, walk
+
+Places = tuple[tuple[Buffer, Address], ...]
+
+
+def prefetch(kernel: LoopKernel, limits: Limits) -> LoopKernel:
+    """Mark what loops in lanes fetch."""
+    return kernel.with_body(_body(kernel.body, limits.traffic))
+
+
+def _body(body: tuple[Statement, ...], limits: TrafficLimits) -> tuple[Statement, ...]:
+    return tuple(_loop(s, limits) if isinstance(s, For) else s for s in body)
+
+
+def _loop(loop: For, limits: TrafficLimits) -> For:
+    """A loop outside of lanes; the outermost one for which it pays decides for all in it."""
+    if loop.kind == "simd":
+        return loop
+    if loop.kind != "parallel":
+        found = _ahead(loop, limits)
+        if found:
+            return _marked(loop, found)
+    return replace(loop, body=_body(loop.body, limits))
+
+
+def _marked(loop: For, found: dict[int, Places]) -> For:
+    body = tuple(_marked(s, found) if isinstance(s, For) else s for s in loop.body)
+    return replace(loop, body=body, fetch=found.get(id(loop), ()))
+
+
+@dataclass
+class _Rows:
+    """The rows of the next iteration that are worth fetching, and who fetches them."""
+
+    loop: For
+    passes: list[tuple[For, set[Axis]]]
+    limits: TrafficLimits
+    extents: dict[Axis, int]
+    found: dict[int, Places] = field(default_factory=dict)  # by the identity of a loop in lanes
+    size: int = 0
+    offsets: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], list[int]] = field(default_factory=dict)
+
+    def consider(self, load: Load) -> None:
+        """A load inside the loop: the first pass along its row fetches the next one."""
+        buffer, address = load.buffer, load.address
+        if load.refs or not address[self.loop.axis] or not self.is_far(buffer):
+            return
+        inner = address.terms.keys() & self.extents.keys()
+        seen = self.offsets.setdefault((buffer, frozenset(address.terms.items())), [])
+        for lanes, axes in self.passes:
+            if address[lanes.axis] == 1 and axes >= inner:
+                # Not a neighbour in the same row.
+                if all(abs(address.offset - offset) >= lanes.extent for offset in seen):
+                    seen.append(address.offset)
+                    self.size += math.prod(self.extents[axis] for axis in inner) * buffer.dtype.itemsize
+                    place = buffer, Affine(address.offset + address[self.loop.axis], address.terms)
+                    self.found[id(lanes)] = (*self.found.get(id(lanes), ()), place)
+                return
+
+    def is_far(self, buffer: Buffer) -> bool:
+        """Whether a buffer comes from memory, or from a cache that is shared."""
+        nbytes = buffer.size * buffer.dtype.itemsize
+        return buffer.kind in ("input", "arena") and nbytes >= self.limits.far_bytes
+
+
+def _ahead(loop: For, limits: TrafficLimits) -> dict[int, Places]:
+    """What each loop in lanes inside ``loop``, by its identity, fetches for the next iteration; empty where
+    nothing is worth it.
+    """
+    passes = sorted(_in_lanes(loop.body, ()), key=lambda found: -estimate(found[0]))
+    if len(passes) < 2 or loop.extent < 2:
+        return {}  # one pass: the processor sees by itself what comes next
+    extents = {s.axis: s.extent for s in walk(loop.body) if isinstance(s, For)}
+    work = [
+        estimate(lanes) * math.prod(extents[axis] for axis in axes if axis is not lanes.axis)
+        for lanes, axes in passes
+    ]
+    if sum(work) - max(work) < max(work) * limits.idle:
+        return {}
+    rows = _Rows(loop, passes, limits, extents)
+    for statement in walk(loop.body):
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            rows.consider(statement.value)
+    return rows.found if rows.size <= limits.ahead_bytes else {}
+
+
+def _in_lanes(body: tuple[Statement, ...], around: tuple[Axis, ...]) -> Iterator[tuple[For, set[Axis]]]:
+    """Loops in lanes, with the axes that are bound in them."""
+    for statement in body:
+        if isinstance(statement, For):
+            axes = (*around, statement.axis)
+            if statement.kind == "simd":
+                yield statement, set(axes)
+            else:
+                yield from _in_lanes(statement.body, axes)

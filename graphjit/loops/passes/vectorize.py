@@ -1,0 +1,241 @@
+"""Choose the loops that run in SIMD lanes.
+
+Job: on each path of nested loops mark one loop ``simd`` and say how many vectors it unrolls.
+Input and output: a loop kernel.
+Invariants: at most one simd loop on a path; a loop is simd only if its iterations are independent but for
+accumulators; the choice depends on shapes alone, so results do not depend on the machine's load or thread
+count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from graphjit.ir.scalars import cost, is_function
+from graphjit.limits import Limits, VectorLimits
+from graphjit.loops.ir import (
+    Accumulate,
+    Axis,
+    Check,
+    For,
+    Let,
+    Load,
+    LoopKernel,
+    Multiply,
+    Ref,
+    Scalar,
+    Statement,
+    Store,
+    open_accumulators,
+    running,
+    walk,
+    widest,
+)
+
+APART = 2
+"""A distance of elements that are gathered."""
+
+
+def vectorize(kernel: LoopKernel, limits: Limits) -> LoopKernel:
+    """Mark simd loops."""
+    found = limits.vectors
+    return kernel.with_body(tuple(_nest(s, found) if isinstance(s, For) else s for s in kernel.body))
+
+
+def _nest(loop: For, limits: VectorLimits) -> For:
+    if loop.kind == "simd":  # it was lowered so
+        return replace(loop, lanes=_lanes(loop, limits))
+    inner = [s for s in loop.body if isinstance(s, For)]
+    if not inner:
+        return _simd(loop, limits) if _pays(loop, limits) else loop
+    innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
+    if (
+        loop.kind == "serial"
+        and innermost
+        and loop.extent >= limits.min_lanes
+        and _can_lane(loop)
+        and _outer_cycles(loop, limits) < _inner_cycles(loop, limits)
+    ):
+        return _simd(loop, limits)
+    return replace(loop, body=tuple(_nest(s, limits) if isinstance(s, For) else s for s in loop.body))
+
+
+def _can_lane(loop: For) -> bool:
+    """Whether lanes of ``loop`` stay independent.
+
+    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place,
+    there is no matrix product, which has lanes of its own, and running values (which the back end carries
+    from lane to lane) change only in the innermost loop.
+    """
+    if running(loop) and any(isinstance(s, For) for s in loop.body):
+        return False
+    varying = _varying(loop)
+    for statement in walk(loop.body):
+        if isinstance(statement, For) and (
+            statement.when is not None or (statement.bound is not None and statement.bound.start[loop.axis])
+        ):
+            return False
+        if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
+            return False
+        if isinstance(statement, Multiply):
+            return False
+    return True
+
+
+def _collides(statement: Store, axis: Axis, varying: set[Ref]) -> bool:
+    """Whether two lanes might write to one place."""
+    return any(ref in varying for ref, _ in statement.dynamic) or not statement.address[axis]
+
+
+def _varying(loop: For) -> set[Ref]:
+    """Refs that differ from lane to lane of ``loop``."""
+    found: set[Ref] = set(running(loop))
+    for statement in walk(loop.body):
+        if isinstance(statement, Let):
+            value = statement.value
+            if isinstance(value, Load):
+                differs = bool(value.address[loop.axis]) or any(ref in found for ref in value.refs)
+            elif isinstance(value, Scalar):
+                differs = any(ref in found for ref in value.args)
+            else:
+                differs = hasattr(value, "value") and bool(getattr(value.value, "terms", {}).get(loop.axis))
+            if differs:
+                found.add(statement.ref)
+        elif isinstance(statement, Accumulate) and statement.value in found:
+            found.add(statement.ref)
+    return found
+
+
+def _pays(loop: For, limits: VectorLimits) -> bool:
+    """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps,
+    operations a fraction.
+    """
+    if not _can_lane(loop) or loop.extent < limits.min_lanes:
+        return False
+    operations = sum(
+        (isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body
+    )
+    return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """A loop that runs in lanes: how many it has, and what differs from one to the next."""
+
+    axis: Axis
+    count: int
+    varying: set[Ref]
+
+    @classmethod
+    def of(cls, loop: For, limits: VectorLimits) -> _Lanes:
+        return cls(loop.axis, limits.vector_bytes // widest(loop), _varying(loop))
+
+    def steps(self, extent: int) -> int:
+        """Vectors that cover so many iterations."""
+        return -(-extent // self.count)
+
+
+def _outer_cycles(loop: For, limits: VectorLimits) -> float:
+    """Cycles of one iteration of ``loop`` when it runs in lanes itself and the loops in it one step at a
+    time.
+    """
+    lanes = _Lanes.of(loop, limits)
+    total = _cycles(loop.body, lanes, limits)
+    for inner in loop.body:
+        if isinstance(inner, For):
+            total += inner.extent * (limits.step + _cycles(inner.body, lanes, limits))
+    return total * lanes.steps(loop.extent) / loop.extent
+
+
+def _inner_cycles(loop: For, limits: VectorLimits) -> float:
+    """The same when the loops in it run in lanes, where they can."""
+    total = _cycles(loop.body, None, limits)
+    for inner in loop.body:
+        if isinstance(inner, For):
+            lanes = _Lanes.of(inner, limits) if _pays(inner, limits) else None
+            sums, steps = (
+                (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
+            )
+            total += sums * limits.horizontal + steps * (limits.step + _cycles(inner.body, lanes, limits))
+    return total
+
+
+def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None, limits: VectorLimits) -> float:
+    """Cycles of the statements themselves, without the loops among them, in lanes or one by one."""
+    total = 0.0
+    for statement in body:
+        step = _step(statement, lanes)
+        if step is not None:
+            total += limits.gathered * lanes.count if lanes and abs(step) > 1 else 1
+        elif isinstance(statement, Accumulate):
+            total += 1
+        elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            total += cost(statement.value.op)
+    return total
+
+
+def _step(statement: Statement, lanes: _Lanes | None) -> int | None:
+    """How far the elements of neighbouring lanes lie apart in memory; None for what moves none."""
+    if isinstance(statement, Store):
+        return statement.address[lanes.axis] if lanes else 1
+    if not (isinstance(statement, Let) and isinstance(statement.value, Load)):
+        return None
+    if lanes and not lanes.varying.isdisjoint(ref for ref, _ in statement.value.dynamic):
+        return APART
+    return statement.value.address[lanes.axis] if lanes else 1
+
+
+def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
+    score = 0.01
+    for statement in walk(body):
+        step: int | None = None
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            step = statement.value.address[axis]
+        elif isinstance(statement, Store):
+            step = statement.address[axis]
+        elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            score += 0.01 * cost(statement.value.op)
+        if step is not None:
+            score += 1.0 if abs(step) == 1 else 0.1 if step == 0 else -1.0
+    return score
+
+
+def _simd(loop: For, limits: VectorLimits) -> For:
+    work = sum(
+        limits.function
+        if isinstance(s, Let) and isinstance(s.value, Scalar) and is_function(s.value.op)
+        else 1
+        for s in walk(loop.body)
+        if not isinstance(s, For | Check)
+    )
+    unroll = (
+        4
+        if work <= limits.unroll_4
+        else 2
+        if work <= limits.unroll_2
+        else limits.chained_unroll
+        if is_chained(loop, limits)
+        else 1
+    )
+    while unroll > 1 and loop.extent < limits.steps * unroll:
+        unroll //= 2
+    return replace(loop, kind="simd", unroll=unroll, lanes=_lanes(loop, limits))
+
+
+def _lanes(loop: For, limits: VectorLimits) -> int:
+    """Lanes so that the widest value in the loop fills a register."""
+    return max(2, min(32, limits.vector_bytes // widest(loop)))
+
+
+def is_chained(loop: For, limits: VectorLimits) -> bool:
+    """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the
+    processor idle.
+    """
+    depth: dict[Ref, int] = {}
+    for statement in loop.body:
+        if isinstance(statement, For):
+            return False
+        if isinstance(statement, Let) and isinstance(statement.value, Scalar):
+            own = is_function(statement.value.op) and statement.ref.dtype.kind == "f"
+            depth[statement.ref] = own + max((depth.get(ref, 0) for ref in statement.value.args), default=0)
+    return max(depth.values(), default=0) >= limits.chained

@@ -1,0 +1,98 @@
+"""One recording of a function as nodes, and which recording is under way in this thread.
+
+Job: emit nodes that carry the user's line, with the conversions and broadcasts that NumPy would make on the
+way.
+Input: op names and nodes (what user code passes becomes nodes in `tracer.Trace`, the one subclass). Output:
+nodes of one Builder.
+Invariant: a trace that computes (`concrete.Values`) computes each node when it is emitted, so that errors of
+the computation come at the user's line.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from graphjit.errors import GraphjitError, TraceError
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Location, Node
+from graphjit.trace.recording.concrete import Values
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
+
+
+class Recorder:
+    """A builder that knows where in the user's code it is."""
+
+    def __init__(self, values: Values | None = None) -> None:
+        """``values`` makes a recording that computes on the way."""
+        self.builder = Builder()
+        self.values = values
+        self.over = False
+        self.leaks: dict[int, str] = {}
+        """After the recording: names of what still holds a traced value, by the value's id."""
+        self.refused: tuple[TraceError, Location | None] | None = None
+        """What a traced value last raised instead of giving its value, and the user's line."""
+        self._outer: Recorder | None = None
+
+    def __enter__(self) -> Self:
+        self._outer, current.recorder = current.recorder, self
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, entry: TracebackType | None) -> None:
+        current.recorder = self._outer
+        self.over = True
+        if (
+            self.refused is None
+            or not isinstance(error, TypeError | ValueError)
+            or isinstance(error, GraphjitError)
+        ):
+            return
+        # NumPy asks for an index, swallows our answer and complains of something else at the same line: ours
+        # says what to do.
+        refusal, where = self.refused
+        last: tuple[str, int] | None = None
+        while entry is not None:
+            code = entry.tb_frame.f_code
+            if not code.co_filename.startswith((PACKAGE, *LIBRARIES)):
+                last = code.co_filename, entry.tb_lineno
+            entry = entry.tb_next
+        if where is not None and last == where[:2]:
+            raise refusal.with_traceback(error.__traceback__) from None
+
+    def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
+        """A node at the user's present line."""
+        self.builder.loc = user_location()
+        self.builder.origin = ""
+        node = self.builder.emit(op, *args, **attrs)
+        if self.values is not None:
+            self.values.computed(node)  # now, so that its errors come at the user's line
+        return node
+
+    def convert(self, node: Node, dtype: np.dtype) -> Node:
+        """``node`` as ``dtype``."""
+        return node if node.dtype == dtype else self.emit("convert", node, dtype=dtype)
+
+    def narrow(self, node: Node, dtype: np.dtype) -> Node:
+        """A Python number as ``dtype``: an integer that does not fit is an error when the code runs."""
+        if node.dtype.kind == "i" and dtype.kind in "iu" and dtype != node.dtype:
+            return self.emit("narrow", node, dtype=dtype)
+        return self.convert(node, dtype)
+
+    def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
+        """``node`` in ``shape`` by NumPy's rule."""
+        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
+
+    def number(self, value: Any, dtype: np.dtype) -> Node:
+        """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
+        return self.builder.const(dtype.type(value), dtype)
+
+
+class _Current(threading.local):
+    recorder: Recorder | None = None
+
+
+current = _Current()
+"""The recording under way in this thread; `active.active_trace` for everybody above the traced values."""

@@ -1,0 +1,1 @@
+"""A case for each rewrite rule: a graph, what it becomes, and a near miss."""

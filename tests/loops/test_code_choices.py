@@ -1,0 +1,109 @@
+"""Choices of code that stand in the loop IR: calls, tails, kernels that are not optimised; and the tables
+they are made by.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from compiled_harness import kernels, run, traced
+
+from graphjit.ir import scalars
+from graphjit.ir.opdef import REGISTRY, Scalar
+from graphjit.limits import Limits, host_limits
+from graphjit.loops.ir import For, walk
+from graphjit.loops.printer import print_kernel
+from graphjit.machine import machine
+
+
+def lane_loops(function, *args, limits=None):
+    made = kernels(traced(function, *args), limits)
+    return [s for k in made for s in walk(k.body) if isinstance(s, For) and s.kind == "simd"]
+
+
+# ---------------------------------------------------------------------------------------------------- calls
+
+
+def many(x):
+    return sum(np.exp(x * k) for k in range(1, 21))
+
+
+def test_functions_are_called_where_there_are_many_or_elements_are_few():
+    assert not any(loop.calls for loop in lane_loops(np.exp, np.zeros(10_000)))
+    assert all(loop.calls for loop in lane_loops(many, np.zeros(10_000)))
+    assert all(loop.calls for loop in lane_loops(lambda x: np.exp(x) + np.sin(x) + np.cos(x), np.zeros(64)))
+    assert not any(loop.calls for loop in lane_loops(lambda x: np.exp(x) + np.sin(x), np.zeros(64)))
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 64, 1000])
+def test_called_and_inlined_functions_have_the_same_value(n):
+    x = np.linspace(-1.0, 1.0, n)
+    inlined = host_limits().changed(code={"calls": 1000, "calls_short": 1000})
+    graph = traced(many, x)
+    np.testing.assert_array_equal(run(graph, [x])[0], run(graph, [x], inlined)[0])
+
+
+def test_long_straight_kernels_are_not_optimised():
+    def steps(x):
+        a, b = x[0], x[1]
+        for _ in range(150):
+            a, b = a * b + 1.0, b - a
+        return a + b
+
+    graph, x = traced(steps, np.ones(2)), np.array([0.5, -0.25])
+    hasty, patient = (host_limits().changed(code={"straight_line": n}) for n in (20, 100_000))
+    assert any(kernel.quick and "quick" in print_kernel(kernel) for kernel in kernels(graph, hasty))
+    assert not any(kernel.quick for kernel in kernels(graph, patient))
+    np.testing.assert_array_equal(run(graph, [x], hasty)[0], run(graph, [x], patient)[0])
+
+
+# ---------------------------------------------------------------------------------------------------- tails
+
+
+def test_unrolling_gives_way_to_whole_vectors():
+    lanes = host_limits().vectors.vector_bytes // 8
+    (whole,) = lane_loops(lambda x: x + 1.0, np.zeros(101 * lanes))
+    assert (whole.unroll, whole.is_ragged) == (1, False)
+    (rest,) = lane_loops(lambda x: x + 1.0, np.zeros(101 * lanes + 1))
+    assert rest.unroll == 4
+    assert rest.is_ragged
+
+
+def test_light_loops_keep_their_tail_apart_and_heavy_ones_mask_it():
+    assert {loop.tail for loop in lane_loops(lambda x: x + 1.0, np.zeros(1003))} == {"apart"}
+    assert {loop.tail for loop in lane_loops(np.exp, np.zeros(1003))} == {"masked"}
+    assert {loop.tail for loop in lane_loops(lambda x: np.exp(x[::2]), np.zeros(2006))} == {"apart"}
+
+
+# ------------------------------------------------------------------------------------------- the two tables
+
+
+def test_every_elementwise_op_has_a_row():
+    for name, declared in REGISTRY.items():
+        if isinstance(declared.lower, Scalar):
+            assert declared.lower.name in scalars.SCALARS, name
+    assert not {name for name, row in scalars.SCALARS.items() if row.numba not in ("", "ufunc", "runtime")}
+
+
+def test_limits_follow_the_caches():
+    here = machine()
+    small = Limits.of(here.__class__(here.name, here.features, (32 << 10, 256 << 10, 2 << 20)))
+    large = Limits.of(here.__class__(here.name, here.features, (48 << 10, 2 << 20, 64 << 20)))
+    assert small.traffic.last_cache < large.traffic.last_cache
+    assert small.traffic.far_bytes == 256 << 10
+    assert small.changed(vectors={"min_lanes": 9}).vectors.min_lanes == 9
+    with pytest.raises(AttributeError):
+        host_limits().vectors.min_lanes = 3  # type: ignore[misc]
+
+
+def test_every_limit_is_explained():
+    text = inspect.getsource(inspect.getmodule(Limits))
+    for section in Limits._fields:
+        record = getattr(host_limits(), section)
+        assert type(record).__doc__
+        for name in record._fields:
+            at = text.index(f"    {name}: ", text.index(f"class {type(record).__name__}("))
+            following = text[at:].split("\n", 2)[1].strip()
+            assert following.startswith('"""'), (section, name)
