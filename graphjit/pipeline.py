@@ -33,16 +33,16 @@ from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
 from graphjit.runner import Runner, configured
-from graphjit.schedule.align import align
-from graphjit.schedule.contractions import split_contractions
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
-from graphjit.schedule.places import own_pieces
+from graphjit.schedule.pieces import own_pieces
 from graphjit.schedule.program import Assembly, Kernel, Product, Program, Sweep
 from graphjit.schedule.recompute import decide, traffic_and_work
-from graphjit.schedule.squeeze import squeeze
+from graphjit.schedule.rewrite.align import align
+from graphjit.schedule.rewrite.contractions import split_contractions
+from graphjit.schedule.rewrite.squeeze import squeeze
+from graphjit.schedule.rewrite.unstack import unstack
 from graphjit.schedule.sweep import join_sweeps
-from graphjit.schedule.unstack import unstack
 
 
 class Tuned:
@@ -65,12 +65,12 @@ GRAPH_PASSES = (
     decompose,
     simplify,
     join_embeds,
-    split_contractions,
+    Tuned(split_contractions),
     simplify,
-    unstack,
+    Tuned(unstack),
     simplify,
     squeeze,
-    align,
+    Tuned(align),
     own_outputs,
     own_pieces,
 )
@@ -89,16 +89,6 @@ LOOP_PASSES = (
 def _bound(step: Callable[..., Any], limits: Limits) -> Callable[[Any], Any]:
     """A pass as a function of one argument."""
     return functools.partial(step, limits=limits) if isinstance(step, Tuned) else step
-
-
-SMALL_ARENA = 32_768
-"""Bytes of intermediate values up to which the order of steps does not matter."""
-
-WORTH = 16
-"""Part of a schedule's cost that computing again must save: less is within the error of the reckoning."""
-
-MANY_STEPS = 200
-"""Steps above which a second schedule would cost more time than it can save."""
 
 
 @dataclass
@@ -152,22 +142,25 @@ def schedule(
     runner, limits = runner or Runner(configured()), limits or host_limits()
 
     def fused(**options: Any) -> Fusion:
-        apart = runner.run("schedule", "fuse", functools.partial(fuse, **options), graph)
-        return runner.run("schedule", "join_sweeps", join_sweeps, apart)
+        apart = runner.run("schedule", "fuse", functools.partial(fuse, limits=limits, **options), graph)
+        return runner.run("schedule", "join_sweeps", functools.partial(join_sweeps, limits=limits), apart)
 
     def placed(fusion: Fusion) -> Program:
         return runner.run("schedule", "plan", lambda fusion: plan(graph, fusion, donated), fusion)
 
     fusion = fused()
-    decided = runner.run("schedule", "decide", lambda fusion: decide(graph, fusion), fusion)
+    decided = runner.run("schedule", "decide", lambda fusion: decide(graph, fusion, limits), fusion)
     if decided:
         cheaper = fused(decided=decided)
-        if traffic_and_work(graph, cheaper) * WORTH < traffic_and_work(graph, fusion) * (WORTH - 1):
+        worth = limits.schedule.worth
+        if traffic_and_work(graph, cheaper, limits) * worth < traffic_and_work(graph, fusion, limits) * (
+            worth - 1
+        ):
             fusion = cheaper
         else:
             decided = {}
     program = placed(fusion)
-    if program.arena > SMALL_ARENA and len(program.steps) <= MANY_STEPS:
+    if program.arena > limits.schedule.small_arena and len(program.steps) <= limits.schedule.many_steps:
         by_distance = fused(order=by_level(graph), decided=decided)
         other = placed(by_distance)
         if _fresh_bytes(other) < _fresh_bytes(program):

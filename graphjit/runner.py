@@ -35,6 +35,8 @@ from graphjit.ir.verify import verify
 from graphjit.loops.ir import Lowered
 from graphjit.loops.printer import print_kernel
 from graphjit.loops.verify import verify_kernel
+from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.interpret import check_decision, run_fusion, run_program
 from graphjit.schedule.printer import print_steps
 from graphjit.schedule.program import Program
 
@@ -244,9 +246,9 @@ class StopAfter(Instrument):
 class Compare(Instrument):
     """Run what every pass makes on random inputs and name the first pass that changed a value.
 
-    Graphs are interpreted; loop IR runs as the Python that the Numba back end prints, element by element, so
-    that examples should be small. A schedule runs when it has become loops: a fault of a schedule pass shows
-    in the pass `lower`. ``draw(rng, node)`` may be given to draw an input from the domain of the graph.
+    Graphs are interpreted, schedules step by step (`graphjit.schedule.interpret`); loop IR runs as the Python
+    that the Numba back end prints, element by element, so that examples should be small. ``draw(rng, node)``
+    may be given to draw an input from the domain of the graph.
     """
 
     seed: int = 0
@@ -254,6 +256,7 @@ class Compare(Instrument):
     draw: Callable[[np.random.Generator, Node], np.ndarray] | None = None
     _inputs: list[np.ndarray] = field(default_factory=list)
     _wanted: list[np.ndarray] = field(default_factory=list)
+    _graph: Graph | None = None
 
     def before(self, step: Step, value: Any) -> None:
         """Draw inputs and compute what everything later must give."""
@@ -268,22 +271,41 @@ class Compare(Instrument):
         """Compare.
 
         Raises:
-            IRError: an output differs; the message has the pass, the output and both values.
+            IRError: an output differs; the message has the pass, the output and both values.  Or a schedule
+                cannot be run: it reads what is not there.
         """
         assert self.rtol is not None
         if isinstance(value, Graph):
-            found = interpret(value, *self._inputs)
-        elif isinstance(value, Lowered):
-            copies = [np.array(x) for x in self._inputs]  # a program may write into what is donated
-            found = NumbaExecutable(value.program, value.kernels, python=True).run(copies)
-        else:
-            return
-        for i, (got, wanted) in enumerate(zip(found, self._wanted, strict=True)):
-            place = first_difference(got, wanted, self.rtol)
-            if place is not None:
+            self._graph = value
+        try:
+            outputs = self._run(before, value)
+        except IRError as error:
+            raise IRError(f"after {step}: {error}") from None
+        for i, (got, wanted) in enumerate(zip(outputs, self._wanted, strict=True) if outputs else ()):
+            index = first_difference(got, wanted, self.rtol)
+            if index is not None:
                 raise IRError(
-                    f"{step} changed output {i}{list(place)}: {wanted[place]!r} became {got[place]!r}"
+                    f"{step} changed output {i}{list(index)}: {wanted[index]!r} became {got[index]!r}"
                 )
+
+    def _run(self, before: Any, value: Any) -> list[np.ndarray]:
+        """The outputs of what a pass made; empty if it has none."""
+        if isinstance(value, Graph):
+            return interpret(value, *self._inputs)
+        if isinstance(value, Fusion):
+            return run_fusion(self._scheduled(), value, self._inputs)
+        if isinstance(value, Program):
+            return run_program(value, before, self._inputs)
+        if isinstance(value, Lowered):
+            copies = [np.array(x) for x in self._inputs]  # a program may write into what is donated
+            return NumbaExecutable(value.program, value.kernels, python=True).run(copies)
+        check_decision(self._scheduled(), value)
+        return []
+
+    def _scheduled(self) -> Graph:
+        """The graph that the schedule is of: the last one."""
+        assert self._graph is not None
+        return self._graph
 
 
 def rounding(graph: Graph) -> float:

@@ -49,7 +49,7 @@ CompareEach = Annotated[
     bool,
     typer.Option(
         "--compare-each",
-        help="Run what each graph or loop pass makes on random inputs and name the first that changed a value.",
+        help="Run what each pass makes on random inputs and name the first that changed a value.",
     ),
 ]
 DumpPasses = Annotated[

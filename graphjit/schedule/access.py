@@ -1,8 +1,10 @@
 """Which elements of which stored values does a node read?
 
-Job: follow inlined nodes (elementwise ops and views) from a root down to values that live in storage.
-Input: a root and the set of stored nodes. Output: (stored node, element address) pairs over the root's own
-axes.
+Job: follow what is inlined (elementwise operations and views) from a root down to values that lie in storage,
+and say at which address each is read.  In ``y = exp(x[:, None] + z)`` over (i, j) the root ``y`` reads ``x``
+at ``i`` and ``z`` at ``i * columns + j``.  Fusion, sweeps and the memory plan decide by these addresses.
+Input: a root and the set of stored nodes. Output: (stored node, element address) pairs over the axes of the
+root.
 Invariant: an address is affine in the axis numbers of the root's space, or None when it depends on data.
 """
 
@@ -21,18 +23,25 @@ Read = tuple[Node, Address | None]
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Row-major strides in elements."""
-    found = [1] * len(shape)
+    steps = [1] * len(shape)
     for i in range(len(shape) - 2, -1, -1):
-        found[i] = found[i + 1] * shape[i + 1]
-    return tuple(found)
+        steps[i] = steps[i + 1] * shape[i + 1]
+    return tuple(steps)
 
 
 def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
     """Element address of ``index`` in a contiguous array."""
-    total: Affine[Any] = Affine()
+    offset = 0
+    terms: dict[Any, int] = {}
     for i, stride in zip(index, strides(shape), strict=True):
-        total = total + i * stride
-    return total
+        offset += i.offset * stride
+        for axis, factor in i.terms.items():
+            total = terms.get(axis, 0) + factor * stride
+            if total:
+                terms[axis] = total
+            else:
+                terms.pop(axis, None)
+    return Affine(offset, terms)
 
 
 def own_index(shape: Sequence[int]) -> tuple[Address, ...]:
@@ -107,7 +116,7 @@ def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
     """The stored values that ``root`` reads through windows: by loads that hang on a condition, which nobody
     else shares.
     """
-    found: set[Node] = set()
+    framed_values: set[Node] = set()
     seen: set[tuple[Node, bool]] = set()
     stack = [(node, False) for node, _ in start(root)]
     while stack:
@@ -117,21 +126,21 @@ def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
         seen.add((node, framed))
         base = storage(node)
         if base in stored:
-            found |= {base} if framed else set()
+            framed_values |= {base} if framed else set()
         else:
             stack += [(arg, framed or is_window(node)) for arg in node.args]
-    return found
+    return framed_values
 
 
 def reads(root: Node, stored: set[Node]) -> list[Read]:
     """Every stored value that ``root`` reads, with its addresses (a value read twice at one address counts
     once).
     """
-    found: dict[tuple[Node, Address | None], None] = {}
+    loads: dict[tuple[Node, Address | None], None] = {}
     seen: set[tuple[Node, tuple[Address, ...]]] = set()
     stack = start(root)
     if root.op.name == "gather":
-        found[(storage(root.args[0]), None)] = None
+        loads[(storage(root.args[0]), None)] = None
     while stack:
         node, index = stack.pop()
         if (node, index) in seen:
@@ -139,9 +148,9 @@ def reads(root: Node, stored: set[Node]) -> list[Read]:
         seen.add((node, index))
         base = storage(node)
         if base in stored:
-            found[(base, linear(node.shape, index))] = None
+            loads[(base, linear(node.shape, index))] = None
         elif node.op.name not in ("const", "iota"):
             if node.op.name == "gather":
-                found[(storage(node.args[0]), None)] = None
+                loads[(storage(node.args[0]), None)] = None
             stack.extend(expand(node, index))
-    return list(found)
+    return list(loads)

@@ -1,71 +1,52 @@
-"""Fusion: which nodes share a loop nest.
+"""Fusion: which values share a loop nest.
 
-Job: choose roots (values computed by a loop nest of their own or kept for several readers), then put roots
-into kernels greedily.
-Input: a graph without composite ops. Output: steps in execution order; `Refusal` texts say why a root did not
-join a kernel.
-Invariants: a root joins a kernel only at or after the last step it depends on, so the order of steps stays
+Job: go through the values to store (`roots`) in order, and put each into the first kernel that takes it
+(`constraints`), or else into a step of its own. A loss and its gradient over the same rows become one kernel;
+a matrix product is always a step.
+Input: a graph without composite ops.  Output: a `Fusion`, the steps in execution order, with the reason for
+every refusal on the way, which ``graphjit inspect --why-not-fused`` prints.
+Invariants: a root joins a step only at or after the last step that it depends on, so the order of steps stays
 valid; between members of one kernel every read is at the same point of the loops.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
-from graphjit.ir.node import Graph, Node, users
-from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
-from graphjit.schedule.access import (
-    Read,
-    is_thin_reshape,
-    is_window,
-    linear,
-    own_index,
-    reads,
-    space,
-    storage,
-)
-from graphjit.schedule.contractions import as_product
-from graphjit.schedule.places import Place, find_places
+from graphjit.ir.node import Graph, Node
+from graphjit.ir.opdef import Special
+from graphjit.limits import FusionLimits, Limits
+from graphjit.schedule.access import Read, is_window, reads, storage
+from graphjit.schedule.constraints import Root, joined
+from graphjit.schedule.pieces import Destination, find_destinations
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
-
-INLINE_SHARED = 4  # cost up to which a value with several readers is recomputed rather than kept
-INLINE_LIMIT = 200  # cost at which an expression is cut even when it has a single reader
-GROWTH = 1.5  # repetition of a value (by broadcasting, or as part of a larger array) from which it is kept unless it is cheap
-DEPTH_LIMIT = 150  # inlined steps from a root to storage
-KERNEL_LIMIT = 2500  # cost of one kernel
-BUFFER_LIMIT = 192  # values that one kernel reads and writes: code generation is superlinear in their number
-LOOK_BACK = 48  # kernels that a root may still join, counted from the last one
-SERIAL_LIMIT = 60  # cost of a kernel with a running value along one long row
-TINY = 4096  # elements below which unrelated loops over one space share a kernel
-
-SHIFTS = ("slice", "embed", "flip")
-MANY_SHIFTS = 2  # readers at other points up to which what is cheap is computed for each of them
-
-HEAVY_ROW = 20  # cost of a value for each row (an elementary function) from which ...
-SHORT_ROW = 128  # ... rows of this length do not hide that it runs once at a time inside their loop
-MANY_ROWS = 64  # rows from which it fills lanes
-
-LEAVES = ("input", "const", "iota")
-NOTHING_DECIDED: Mapping[Node, bool] = MappingProxyType({})
+from graphjit.schedule.rewrite.contractions import as_product
+from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, own_cost
 
 
 @dataclass
 class Fusion:
-    """The outcome: steps in order, the stored values, and a reason for every refusal that was met."""
+    """The steps in order, and what is known about them.
+
+    Attributes:
+        steps: kernels, products and assemblies, in execution order.
+        stored: the values that lie in memory: arguments, constants, roots.
+        position: the number of the step that computes a root; of a concatenation, of the last of its pieces.
+        reads: what each root of a kernel reads, with addresses.
+        loads: for each step, the stored values that it reads, its own among them.
+        destinations: where else a root is written, as a piece of concatenations.
+        refusals: why a root did not join a step, by (number of the step, root).
+    """
 
     steps: list[Step]
     stored: set[Node]
     position: dict[Node, int]
     reads: dict[Node, list[Read]] = field(default_factory=dict)
     loads: list[set[Node]] = field(default_factory=list)
-    places: dict[Node, list[Place]] = field(default_factory=dict)  # where else a root is written
-    refusals: dict[tuple[int, Node], str] = field(
-        default_factory=dict
-    )  # (number of a step, node that did not join it)
+    destinations: dict[Node, list[Destination]] = field(default_factory=dict)
+    refusals: dict[tuple[int, Node], str] = field(default_factory=dict)
 
     def first_write(self, node: Node) -> int:
         """The step in which the storage of a stored value is written for the first time."""
@@ -73,102 +54,12 @@ class Fusion:
 
     @cached_property
     def pieces(self) -> dict[Node, list[Node]]:
-        """The roots that are written to places within a concatenation, for each concatenation."""
-        found: dict[Node, list[Node]] = {}
-        for root, places in self.places.items():
-            for place in places:
-                found.setdefault(place.owner, []).append(root)
-        return found
-
-
-def own_cost(node: Node) -> int:
-    """Cost of one element in add-like units."""
-    return (
-        node.op.lower.cost
-        if isinstance(node.op.lower, Scalar)
-        else 1
-        if node.op.name in ("gather", "embed")
-        else 0
-    )
-
-
-def is_inline(node: Node) -> bool:
-    """Whether a node can be computed at the point where it is read."""
-    lower = node.op.lower
-    return isinstance(lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
-
-
-def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
-    """Of the ``nodes`` of a graph: results, and what is needed as a whole by steps that are no kernels or
-    read at any point.
-    """
-    roots = {storage(node) for node in graph.outputs}
-    for node in nodes:
-        if isinstance(node.op.lower, Special):
-            kind = node.op.lower.kind
-            if kind in ("contract", "correlate"):
-                roots.update(storage(arg) for arg in node.args)
-            elif kind == "gather":
-                roots.add(storage(node.args[0]))
-            elif kind == "concatenate":
-                roots.update(storage(arg) for arg in node.args)
-            elif kind == "reshape" and not is_thin_reshape(node):
-                roots.add(storage(node))
-    return roots
-
-
-def choose_roots(graph: Graph, decided: Mapping[Node, bool] = NOTHING_DECIDED) -> set[Node]:
-    """Nodes that get computed as units; everything else is inlined into its readers.
-
-    ``decided``: of values in question (`recompute`), whether they are kept.
-    """
-    nodes = graph.nodes()
-    readers = users(nodes)
-    roots = must_be_stored(graph, nodes)
-    cost: dict[Node, int] = {}
-    depth: dict[Node, int] = {}
-    fanout: dict[Node, int] = {}
-    grows: dict[Node, bool] = {}
-    shifts: dict[Node, int] = {}
-    for node in reversed(nodes):
-        grows[node] = any(
-            (user.op.name in ("broadcast_to", "embed") and user.type.size > GROWTH * node.type.size)
-            or ((isinstance(user.op.lower, View) or user.op.name == "reshape") and grows[user])
-            for user in readers.get(node, ())
-        )
-        fanout[node] = sum(
-            fanout[user] if isinstance(user.op.lower, View) or user.op.name == "reshape" else 1
-            for user in readers.get(node, ())
-        )
-        shifts[node] = sum(
-            1 if user.op.name in SHIFTS else shifts[user] if isinstance(user.op.lower, View) else 0
-            for user in readers.get(node, ())
-        )
-    for node in nodes:
-        depth[node] = 1 + max((depth[arg] for arg in node.args), default=0)
-        if node.op.name == "reshape" and depth[node] <= DEPTH_LIMIT:
-            cost[node] = cost[storage(node)]
-            continue
-        if not is_inline(node):
-            roots.add(node)
-        total = own_cost(node) + sum(cost[arg] for arg in node.args)
-        shared = fanout[node] > 1 and total > (0 if not node.shape else INLINE_SHARED)
-        shared = decided.get(node, shared or (shifts[node] > MANY_SHIFTS and total > 1))
-        amplified = total > INLINE_SHARED and grows[node]
-        if node.op.name not in LEAVES:
-            computes = not isinstance(node.op.lower, View)
-            if (computes and (shared or amplified or total > INLINE_LIMIT)) or depth[node] > DEPTH_LIMIT:
-                # Of a value in a frame of zeros, the value is kept, not the frame.
-                kept = storage(node.args[0] if is_window(node) else node)
-                if kept.op.name not in LEAVES and not is_window(kept):
-                    roots.add(kept)
-                    cost[kept] = depth[kept] = 0
-                    total = total if kept is node or node in roots else own_cost(node)
-        if node in roots:
-            cost[node] = depth[node] = 0
-        else:
-            cost[node] = total
-    return {node for node in roots if node.op.name not in ("input", "const")}
+        """The roots that are pieces of a concatenation, for each concatenation."""
+        pieces: dict[Node, list[Node]] = {}
+        for root, destinations in self.destinations.items():
+            for destination in destinations:
+                pieces.setdefault(destination.owner, []).append(root)
+        return pieces
 
 
 def by_level(graph: Graph) -> list[Node]:
@@ -181,69 +72,66 @@ def by_level(graph: Graph) -> list[Node]:
 
 
 def fuse(
-    graph: Graph, order: Sequence[Node] | None = None, decided: Mapping[Node, bool] = NOTHING_DECIDED
+    graph: Graph,
+    limits: Limits,
+    order: Sequence[Node] | None = None,
+    decided: Mapping[Node, bool] = NOTHING_DECIDED,
 ) -> Fusion:
-    """Group the roots of ``graph`` into steps, in the order in which nodes were made or in another
-    topological order.
+    """Group the roots of ``graph`` into steps.
+
+    Args:
+        graph: without composite ops.
+        limits: thresholds.
+        order: a topological order of the nodes; default: the order in which they were made.
+        decided: of the values that `recompute` decided about, whether they are stored.
     """
-    roots = choose_roots(graph, decided)
-    stored = roots | {
-        node for node in graph.nodes() if node.op.name in ("input", "const") and _is_stored(node)
-    }
-    result = Fusion([], stored, {}, places=find_places(graph))
-    loads = result.loads
+    roots = choose_roots(graph, limits.fusion, decided)
+    stored = roots | {node for node in graph.nodes() if _lies_in_memory(node)}
+    fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
     for node in order or graph.nodes():
         if node not in roots:
             continue
         if node.op.name == "concatenate":  # complete with the last of its pieces
-            result.position[node] = max(result.position[storage(arg)] for arg in node.args)
+            fusion.position[node] = max(fusion.position[storage(arg)] for arg in node.args)
             continue
-        step: Step
         kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
         if kind == "contract":
             product = as_product(node)
             assert product is not None, f"{node!r} was not prepared by split_contractions"
-            step, found = product, {storage(arg) for arg in node.args}
+            _append(fusion, product, {storage(arg) for arg in node.args})
         elif kind not in ("", "gather", "iota", "const") and not is_window(node):
-            step, found = Assembly(node), _assembly_reads(node, stored)
+            _append(fusion, Assembly(node), _assembly_reads(node, stored))
         else:
-            accesses = result.reads[node] = reads(node, stored)
-            found = {dep for dep, _ in accesses}
-            joined = _join(result, loads, node, accesses, found)
-            if joined is not None:
-                result.position[node] = joined
-                loads[joined] |= found
-                continue
-            step = Kernel(
-                space(node), _axes(node), _scan(node), [Member(node, 0, False)], _cost(node, stored)
-            )
-        result.position[node] = len(result.steps)
-        result.steps.append(step)
-        loads.append(found)
-    return result
+            fusion.reads[node] = accesses = reads(node, stored)
+            root = Root(node, accesses, {value for value, _ in accesses}, _cost(node, stored))
+            if not _join(fusion, root, limits.fusion):
+                kernel = Kernel(root.space, root.axes, root.scan, [Member(node, 0, False)], root.cost)
+                _append(fusion, kernel, root.loads)
+    return fusion
 
 
-def _is_stored(node: Node) -> bool:
-    return node.op.name == "input" or node.type.size != 1
+def _lies_in_memory(node: Node) -> bool:
+    """Whether a node is an argument, or a constant that is more than one number."""
+    return node.op.name == "input" or (node.op.name == "const" and node.type.size != 1)
 
 
-def _axes(node: Node) -> tuple[int, ...] | None:
-    return node.attrs["axes"] if isinstance(node.op.lower, Reduce) else None  # type: ignore[return-value]
-
-
-def _scan(node: Node) -> tuple[int, bool] | None:
-    return (node.attrs["axis"], node.attrs["reverse"]) if isinstance(node.op.lower, Scan) else None  # type: ignore[return-value]
+def _append(fusion: Fusion, step: Step, loads: set[Node]) -> None:
+    for node in step.nodes:
+        fusion.position[node] = len(fusion.steps)
+    fusion.steps.append(step)
+    fusion.loads.append(loads)
 
 
 def _assembly_reads(node: Node, stored: set[Node]) -> set[Node]:
-    found: set[Node] = set()
+    loads: set[Node] = set()
     for arg in node.args:
         base = storage(arg)
-        found |= {base} if base in stored else {dep for dep, _ in reads(arg, stored)}
-    return found
+        loads |= {base} if base in stored else {value for value, _ in reads(arg, stored)}
+    return loads
 
 
 def _cost(root: Node, stored: set[Node]) -> int:
+    """Cost of one element of ``root`` from stored values on, with its store and a load."""
     total = own_cost(root) + 2
     stack, seen = list(root.args), set()
     while stack:
@@ -255,117 +143,41 @@ def _cost(root: Node, stored: set[Node]) -> int:
     return total
 
 
-def _join(
-    fusion: Fusion, loads: list[set[Node]], node: Node, accesses: list[Read], found: set[Node]
-) -> int | None:
-    """Position of the kernel that ``node`` joined, or None."""
-    known = [dep for dep in found if dep in fusion.position]
-    earliest = max((fusion.position[dep] + (dep.op.name == "concatenate") for dep in known), default=-1)
-    first = max(earliest, len(fusion.steps) - LOOK_BACK, 0)
-    cost = _cost(node, fusion.stored)
-    for i in range(first, len(fusion.steps)):
-        kernel = fusion.steps[i]
-        why = _refusal(kernel, node, accesses, found, loads[i], cost)
-        if isinstance(why, Member):
-            assert isinstance(kernel, Kernel)
-            if kernel.axes is None:
-                kernel.axes = _axes(node)
-            kernel.scan = kernel.scan or _scan(node)
-            kernel.members.append(why)
-            kernel.cost += cost
-            return i
-        if len(fusion.steps) < 1000:
-            fusion.refusals[i, node] = why
-    return None
-
-
-def _refusal(
-    kernel: Step,
-    node: Node,
-    accesses: list[Read],
-    found: set[Node],
-    loads: set[Node],
-    cost: int,
-) -> Member | str:
-    """The place of ``node`` in ``kernel``, or the reason why it has none."""
-    if not isinstance(kernel, Kernel):
-        return f"{kernel.nodes[0].op.name} runs as a call or loop nest of its own"
-    axes = _axes(node)
-    own = space(node)
-    outer_shape = tuple(kernel.space[i] for i in kernel.outer)
-    outer_level = False
-    if own == kernel.space:
-        if axes is not None and kernel.axes is not None and axes != kernel.axes:
-            return f"they reduce over different axes: {kernel.axes} and {axes}"
-    elif kernel.axes is not None and axes is None and node.shape == outer_shape and _scan(node) is None:
-        outer_level = True
-    else:
-        return f"iteration spaces differ: {kernel.space} and {own}"
-    scan = kernel.scan or _scan(node)
-    if scan is not None and own == kernel.space:
-        if _scan(node) not in (None, scan):
-            return f"they have running values along different axes or directions: {kernel.scan} and {_scan(node)}"
-        reduced = kernel.axes if kernel.axes is not None else axes
-        if reduced is not None and scan[0] not in reduced:
-            return (
-                f"a running value along axis {scan[0]} needs the innermost loop, the reduction {reduced} too"
-            )
-        # One long row runs on one thread: what is heavy stays outside, where blocks can run side by side.
-        if math.prod(own) == own[scan[0]] > TINY and kernel.cost + cost > SERIAL_LIMIT:
-            return "the running value would keep what is heavy from running in parallel"
-    if kernel.cost + cost > KERNEL_LIMIT:
-        return f"the kernel would cost more than {KERNEL_LIMIT} (register pressure, compile time)"
-    if len(kernel.members) + len(loads) + len(found) > BUFFER_LIMIT:
-        return f"the kernel would read and write more than {BUFFER_LIMIT} values (compile time)"
-    inside = {member.node: member for member in kernel.members}
-    phase = 0
-    new_outer = (
-        kernel.outer
-        if kernel.axes is not None or axes is None
-        else tuple(i for i in range(len(own)) if i not in axes)
+def _join(fusion: Fusion, root: Root, limits: FusionLimits) -> bool:
+    """Put ``root`` into the first kernel that takes it; False if there is none."""
+    written = [value for value in root.loads if value in fusion.position]
+    earliest = max(
+        (fusion.position[value] + (value.op.name == "concatenate") for value in written), default=-1
     )
-    for dep, address in accesses:
-        member = inside.get(dep)
-        if member is None:
-            continue
-        is_row = member.outer or isinstance(dep.op.lower, Reduce)
-        if outer_level:
-            expected = linear(dep.shape, own_index(node.shape)) if is_row else None
-        elif is_row:
-            index = own_index(kernel.space)
-            expected = linear(dep.shape, [index[i] for i in new_outer])
-        else:
-            expected = linear(dep.shape, own_index(dep.shape))
-        if address is None or address != expected:
-            return (
-                f"{dep.op.name} is read at another point of the loops ({address!r} instead of {expected!r})"
-            )
-        phase = max(phase, member.phase + (1 if is_row and not outer_level else 0))
-    if phase > 0 and not outer_level and not new_outer:
-        return "it needs a whole reduction to be complete first"
-    if outer_level and not any(dep in inside for dep in found):
-        return "it shares nothing with the kernel"
-    if (
-        outer_level
-        and cost >= HEAVY_ROW
-        and math.prod(outer_shape) >= MANY_ROWS
-        and math.prod(kernel.space) <= SHORT_ROW * math.prod(outer_shape)
-    ):
-        return "rows are so short that it is faster in lanes, as a kernel of its own"
-    size = 1
-    for n in kernel.space:
-        size *= n
-    if size > TINY and not (found & loads) and not any(dep in inside for dep in found):
-        return "it shares no data with the kernel"
-    return Member(node, phase, outer_level)
+    first = max(earliest, len(fusion.steps) - limits.look_back, 0)
+    for i in range(first, len(fusion.steps)):
+        step = fusion.steps[i]
+        outcome = joined(step, root, fusion.loads[i], limits)
+        if isinstance(outcome, Member):
+            assert isinstance(step, Kernel)
+            _extend(step, root, outcome)
+            fusion.position[root.node] = i
+            fusion.loads[i] |= root.loads
+            return True
+        if len(fusion.steps) < limits.explained_steps:
+            fusion.refusals[i, root.node] = outcome
+    return False
+
+
+def _extend(kernel: Kernel, root: Root, member: Member) -> None:
+    if kernel.axes is None:
+        kernel.axes = root.axes
+    kernel.scan = kernel.scan or root.scan
+    kernel.members.append(member)
+    kernel.cost += root.cost
 
 
 def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:
     """Why ``second`` does not share a kernel with ``first``; empty when it does or was inlined into it."""
     if first not in fusion.position or second not in fusion.position:
         return ""
-    if fusion.position[first] == fusion.position[second]:
+    here, there = fusion.position[first], fusion.position[second]
+    if here == there:
         return ""
-    there = fusion.position
-    reason = fusion.refusals.get((there[first], second)) or fusion.refusals.get((there[second], first))
+    reason = fusion.refusals.get((here, second)) or fusion.refusals.get((there, first))
     return reason or "a step that one of them depends on runs in between"

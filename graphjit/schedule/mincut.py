@@ -1,7 +1,7 @@
-"""Minimum cuts of small networks.
+"""Minimum cuts of small networks, for `recompute`: the cheapest edges that part the source from the sink.
 
-Job: Dinic's algorithm. Input: edges with capacities (None: never cut). Output: the vertices on the side of
-the source.
+Job: Dinic's algorithm for the maximum flow, which gives the minimum cut.
+Input: edges with capacities (None: never cut). Output: the vertices on the side of the source.
 Invariant: of several minimum cuts it is the one next to the source, whatever the order of edges.
 """
 
@@ -43,7 +43,7 @@ class Network:
         while True:
             level = self._levels(source)
             if level[sink] < 0:
-                return [found >= 0 for found in level]
+                return [distance >= 0 for distance in level]
             self._augment(source, sink, level)
 
     def _levels(self, source: int) -> list[int]:

@@ -42,9 +42,9 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
     for i, step in enumerate(program.steps):
         lines.append(f"  {step.name} {_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
-        found = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
+        loads = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
         lines.append(
-            f"    reads {_traffic(program, found)}; writes {_traffic(program, written(program, step))}"
+            f"    reads {_traffic(program, loads)}; writes {_traffic(program, written(program, step))}"
         )
         lines.append(f"    {_cost(costs[step.name])}")
     lines.append(f"  total {_cost(sum((costs[step.name] for step in program.steps), Cost()))}")
@@ -196,14 +196,17 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
 
 
 def _traffic(program: Program, nodes: set[Node]) -> str:
-    found = {program.buffers[node] for node in nodes if node in program.buffers}
-    texts = [f"{buffer.name} ({_nbytes(buffer)} B)" for buffer in buffers(program) if buffer in found]
+    touched = {program.buffers[node] for node in nodes if node in program.buffers}
+    texts = [f"{buffer.name} ({_nbytes(buffer)} B)" for buffer in buffers(program) if buffer in touched]
     return ", ".join(texts) or "nothing"
 
 
 def written(program: Program, step: Step) -> set[Node]:
     """Values that a step writes, whole or in part."""
-    return {*step.nodes, *(place.owner for node in step.nodes for place in program.places.get(node, ()))}
+    return {
+        *step.nodes,
+        *(piece.owner for node in step.nodes for piece in program.destinations.get(node, ())),
+    }
 
 
 def _cost(cost: Cost) -> str:

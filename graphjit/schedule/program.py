@@ -1,6 +1,8 @@
 """The program: what the scheduler decided, between the graph IR and the loop IR.
 
-Job: hold kernels and library calls in execution order, and where every materialised value lives.
+Job: hold the steps in execution order, and where every stored value lives. A step is a fused `Kernel`, a
+matrix `Product`, a `Sweep` of several of them over blocks of rows, or an `Assembly`, which computes one node
+in a way of its own.
 Invariant: a step reads only inputs, constants and what earlier steps (or earlier phases of itself) wrote.
 """
 
@@ -13,12 +15,18 @@ import numpy as np
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Graph, Location, Node
-from graphjit.schedule.places import Place
+from graphjit.schedule.pieces import Destination
 
 
 @dataclass(eq=False)
 class Member:
-    """A node computed by a kernel, at the inner (elements) or outer (row) level, in a phase."""
+    """A node computed by a kernel.
+
+    Attributes:
+        node: what is computed.
+        phase: the loops over a row run once for each phase; what reads a sum over the row is in a later one.
+        outer: whether it is computed once a row, after the loop over the elements of the row.
+    """
 
     node: Node
     phase: int
@@ -27,10 +35,16 @@ class Member:
 
 @dataclass(eq=False)
 class Kernel:
-    """Loops over ``space``; ``axes`` are the reduced axes, or None when nothing is reduced.
+    """Fused loops that compute several nodes.
 
-    ``scan``: the axis along which members have running values, and whether from its end; it is the innermost
-    loop then.
+    Attributes:
+        space: extents of the loops.
+        axes: the reduced axes, or None when nothing is reduced.
+        scan: the axis along which members have running values, and whether from its end; it is the innermost
+            loop then.
+        members: what is computed.
+        cost: of one element, in additions.
+        name: of the step, or of the part of a sweep.
     """
 
     space: tuple[int, ...]
@@ -53,9 +67,7 @@ class Kernel:
 
 @dataclass(eq=False)
 class Assembly:
-    """A node written piece by piece or serially by a loop nest of its own (embed with gaps, scatter,
-    argmax).
-    """
+    """A node that loops of a special form compute: embeds with gaps, scatters, argmax, correlations."""
 
     node: Node
     name: str = ""
@@ -68,15 +80,17 @@ class Assembly:
 
 @dataclass(eq=False)
 class Product:
-    """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n) with element
-    strides.
+    """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n).
+
+    ``lhs`` and ``rhs`` are the row and column strides of the operands in elements; ``batch_strides`` lead
+    from one product of the batch to the next, in the operands and in the result.
     """
 
     node: Node
     m: int
     n: int
     k: int
-    lhs: tuple[int, int]  # row and column stride of x
+    lhs: tuple[int, int]
     rhs: tuple[int, int]
     batch: int = 1
     batch_strides: tuple[int, int, int] = (0, 0, 0)
@@ -90,18 +104,23 @@ class Product:
 
 @dataclass(eq=False)
 class Sweep:
-    """Kernels and thin products over the same ``rows``, run on one ``block`` of them after the other; threads
-    claim ``tasks`` runs of blocks.
+    """Kernels and thin products over the same rows, run on one block of rows after the other.
 
-    With a ``batch`` of more than one there are as many rows for each of its elements, and each element is a
-    task.
+    Attributes:
+        parts: what runs on each block, in order.
+        rows: how many there are; with a batch, for each of its elements.
+        block: how many a block has.
+        tasks: runs of blocks that threads claim; of a batch, each element is one.
+        row_by_row: the nodes that have a value for each row: all but sums over rows.
+        batch: elements of the batch, 1 if there is none.
+        name: of the step.
     """
 
     parts: list[Kernel | Product]
     rows: int
     block: int
     tasks: int
-    row_by_row: set[Node]  # the nodes that have a value for each row: all but sums over rows
+    row_by_row: set[Node]
     batch: int = 1
     name: str = ""
 
@@ -148,17 +167,26 @@ class Failure(NamedTuple):
 
 @dataclass
 class Program:
-    """A scheduled graph."""
+    """A scheduled graph.
+
+    Attributes:
+        graph: what is computed.
+        steps: in execution order.
+        buffers: where each value lies that is not only in registers.
+        constants: the arrays of constant buffers, by slot.
+        arena: bytes of the block of memory for intermediate values.
+        destinations: where else a root is written, as a piece of concatenations.
+        in_place: number of an output -> of the donated input that it may be written into.
+        errors: what kernels may report.
+    """
 
     graph: Graph
     steps: list[Step]
     buffers: dict[Node, Buffer]
     constants: list[np.ndarray]
     arena: int
-    places: dict[Node, list[Place]] = field(default_factory=dict)
-    in_place: dict[int, int] = field(
-        default_factory=dict
-    )  # number of an output -> of the donated input it may be written into
+    destinations: dict[Node, list[Destination]] = field(default_factory=dict)
+    in_place: dict[int, int] = field(default_factory=dict)
     errors: list[Failure] = field(default_factory=list)
 
     @property

@@ -1,11 +1,13 @@
 """Steps that go over the same rows, run block by block while the block is in cache.
 
-Job: of neighbouring kernels whose spaces share a long leading axis, and of products of tall matrices with
-small ones between them, make one step, a sweep: all of them run on some rows, then on the next. Sums down the
-columns of a tall matrix are one even alone. Where products of a batch are among them (attention), the rows
-are those of each element of the batch.
-Input: a fusion.  Output: the fusion with sweeps for such kernels.
-Invariants: what a kernel reads of a value made in the same sweep lies in the same row; sums over the rows are
+Job: find runs of neighbouring steps over the same long leading axis, and make one step of each, a *sweep*:
+all of its parts run on some rows, then on the next. Parts are kernels, and products of a tall matrix with a
+small one. In ``h = tanh(x @ w); loss = sum((h @ v - y) ** 2)`` with many rows, a block of rows goes through
+both products while it is in cache. A kernel that sums down the columns of a tall matrix is a sweep even
+alone: threads can claim its blocks. Where products of a batch are among the parts (attention), the rows are
+those of each element of the batch.
+Input: a fusion.  Output: the fusion with sweeps for such runs.
+Invariants: what a part reads of a value made in the same sweep lies in the same row; sums over the rows are
 complete only after the sweep, so nothing inside it reads them; which rows make a block depends on shapes
 only.
 """
@@ -13,89 +15,62 @@ only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce
+from graphjit.limits import Limits, SweepLimits
 from graphjit.schedule.access import Address, space, storage
-from graphjit.schedule.fuse import KERNEL_LIMIT, Fusion
-from graphjit.schedule.program import Kernel, Product, Step, Sweep
+from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.program import Kernel, Member, Product, Step, Sweep
 
-MIN_ROWS = 256
-"""Rows from which blocks are worth their loops."""
-BLOCK_BYTES = 262_144
-"""What the rows of a block may touch: half of a second-level cache that is small today."""
-SHARED_BYTES = 131_072
-"""Bytes of rows that more than one kernel touches from which a sweep pays."""
-ROUND = 16
-"""Rows of a block are a multiple of this, if they are that many: whole vectors."""
-PIECES = {128: 64, 512: 256, 2048: 1024}
-"""From so many rows they are a multiple of more: whole blocks of the sums over them (`loops/passes/sums.py`).
-"""
-FEW = 4
-"""Rows of a block at the least, of whatever width: sums over rows are taken up and put down once a block."""
-TASKS = 32
-"""Parts of a sweep that threads can claim, each with partial sums of its own."""
-PARTIAL_BYTES = 262_144
-"""Bytes of partial sums at most."""
-THIN_BYTES = 131_072
-"""Bytes of the small matrix of a product at most: it stays in the second-level cache beside a block of rows.
-"""
-MIN_BATCH = 4
-"""Elements of a batch at the least: each is a task of its own."""
-MIN_EACH = 128
-"""Rows of each at the least: smaller matrices lie in the caches together, and are multiplied back to back by
-code for their shape.
-"""
-EACH_BLOCK_BYTES = 524_288
-"""What the rows of a block of theirs may touch: each block reads the small matrices whole, so blocks are
-larger.
-"""
-MIN_BLOCK = 8
-"""Rows of a block of theirs at the least, and rows of an element are a multiple of a block."""
-PRODUCT_COST = 50
-"""What a product counts for among the costs of kernels: it is a call."""
+Frame = tuple[int, ...]
+"""The rows that parts go over: (rows,), or (elements of a batch, rows of each)."""
 
 
-def join_sweeps(fusion: Fusion) -> Fusion:
-    """``fusion`` with runs of kernels over the same rows as sweeps."""
+def join_sweeps(fusion: Fusion, limits: Limits) -> Fusion:
+    """``fusion`` with runs of steps over the same rows as sweeps."""
     steps: list[Step] = []
     loads: list[set[Node]] = []
-    moved: dict[int, int] = {}
-    run = _Run(fusion)
-    for i in range(len(fusion.steps) + 1):
-        step = fusion.steps[i] if i < len(fusion.steps) else None
-        if isinstance(step, Kernel | Product) and run.takes(step):
-            run.add(i, step)
-            continue
-        for numbers, made in run.close():
-            for number in numbers:
-                moved[number] = len(steps)
-            steps.append(made)
-            loads.append(set().union(*(fusion.loads[number] for number in numbers)))
-        if isinstance(step, Kernel | Product) and run.takes(step):
-            run.add(i, step)
-        elif step is not None:
-            moved[i] = len(steps)
-            steps.append(step)
-            loads.append(fusion.loads[i])
+    moved: dict[int, int] = {}  # numbers of steps before -> after
+
+    def append(numbers: list[int], step: Step) -> None:
+        moved.update(dict.fromkeys(numbers, len(steps)))
+        steps.append(step)
+        loads.append(set().union(*(fusion.loads[number] for number in numbers)))
+
+    run = _Run(fusion, limits)
+    for i, step in enumerate(fusion.steps):
+        if not run.takes(step):
+            for numbers, made in run.close():
+                append(numbers, made)
+            if not run.takes(step):
+                append([i], step)
+                continue
+        assert isinstance(step, Kernel | Product)
+        run.add(i, step)
+    for numbers, made in run.close():
+        append(numbers, made)
     if not any(isinstance(step, Sweep) for step in steps):
         return fusion
     position = {node: moved[i] for node, i in fusion.position.items()}
     refusals = {(moved[i], node): why for (i, node), why in fusion.refusals.items()}
-    return Fusion(steps, fusion.stored, position, fusion.reads, loads, fusion.places, refusals)
+    return Fusion(steps, fusion.stored, position, fusion.reads, loads, fusion.destinations, refusals)
 
 
 class _Run:
     """Kernels and products that may become one sweep."""
 
-    def __init__(self, fusion: Fusion) -> None:
+    def __init__(self, fusion: Fusion, limits: Limits) -> None:
         self.fusion = fusion
+        self.limits = limits.sweeps
+        self.most_cost = limits.fusion.kernel_cost
         self.start()
 
     def start(self) -> None:
+        """Without parts."""
         self.numbers: list[int] = []
-        self.frame: tuple[int, ...] = ()  # (rows,), or (batch, rows)
+        self.frame: Frame = ()
         self.parts: list[Kernel | Product] = []
         self.made: dict[Node, bool] = {}  # values of the run -> whether they have rows
         self.touched: dict[Node, int] = {}  # bytes of a row of each value that is read or written row by row
@@ -103,30 +78,39 @@ class _Run:
         self.sums = 0  # bytes of all sums over rows
         self.cost = 0
 
-    def takes(self, part: Kernel | Product) -> bool:
-        """Whether ``part`` can run block by block after the parts of the run."""
-        frame = self.frame_of(part)
-        if math.prod(frame) < MIN_ROWS or (len(frame) > 1 and frame[-1] < MIN_EACH):
-            return False
-        if self.parts and (frame != self.frame or self.cost + _cost(part) > KERNEL_LIMIT):
-            return False
-        sums = self.sums + _sum_bytes(part)
-        if (sums // frame[0] if len(frame) > 1 else TASKS // 4 * sums) > PARTIAL_BYTES:
-            return False
-        return self.takes_product(part) if isinstance(part, Product) else self.takes_kernel(part)
+    # ------------------------------------------------------------------------------------- what it may take
 
-    def frame_of(self, part: Kernel | Product) -> tuple[int, ...]:
+    def takes(self, step: Step) -> bool:
+        """Whether ``step`` can run block by block after the parts of the run."""
+        if not isinstance(step, Kernel | Product):
+            return False
+        frame = self.frame_of(step)
+        if math.prod(frame) < self.limits.min_rows or (len(frame) > 1 and frame[-1] < self.limits.min_each):
+            return False
+        if self.parts and (frame != self.frame or self.cost + self.cost_of(step) > self.most_cost):
+            return False
+        sums = self.sums + _sum_bytes(step)
+        partial = sums // frame[0] if len(frame) > 1 else self.limits.tasks // 4 * sums
+        if partial > self.limits.partial_bytes:
+            return False
+        return self.takes_product(step) if isinstance(step, Product) else self.takes_kernel(step)
+
+    def frame_of(self, part: Kernel | Product) -> Frame:
         """The rows of a part: as in the run, where that is possible."""
         if isinstance(part, Kernel) and part.space[: len(self.frame)] == self.frame != ():
             return self.frame
-        return _frame(part)
+        return _frame(part, self.limits)
+
+    def cost_of(self, part: Kernel | Product) -> int:
+        """What a part counts for in the cost of a sweep."""
+        return part.cost if isinstance(part, Kernel) else self.limits.product_cost
 
     def takes_product(self, product: Product) -> bool:
         """Whether what a product reads is there, row by row, and what all rows need is made by nobody
         here.
         """
         x, y = (storage(arg) for arg in product.node.args)
-        if self.fusion.places.get(product.node) or self.owns(x) or self.owns(y):
+        if self.fusion.destinations.get(product.node) or self.makes_pieces_of(x) or self.makes_pieces_of(y):
             return False
         if product.batch > 1 and any(
             node in self.made and not _in_order(node, product, which) for which, node in enumerate((x, y))
@@ -138,91 +122,112 @@ class _Run:
 
     def takes_kernel(self, kernel: Kernel) -> bool:
         """Whether what a kernel reads of values made in the run lies in the row that it computes."""
-        if not all(kernel.space):
-            return False
-        frame = self.frame or _frame(kernel)
-        if kernel.scan is not None and kernel.scan[0] < len(
-            frame
-        ):  # a running value goes from block to block
+        frame = self.frame or _frame(kernel, self.limits)
+        if not all(kernel.space) or not _runs_by_blocks(kernel, len(frame)):
             return False
         over_rows = kernel.axes is not None and any(axis < len(frame) for axis in kernel.axes)
-        if over_rows and (len(frame) > 1 or any(member.phase for member in kernel.members)):
-            return False
-        for member in kernel.members:
-            for dep, address in self.fusion.reads[member.node]:
-                rows = self.made.get(dep, dep.op.name != "concatenate" or not self.owns(dep))
-                if dep in self.made or not rows:
-                    if (
-                        not rows
-                        or (member.outer and over_rows)
-                        or not _in_row(dep, address, member.node, frame, member.outer)
-                    ):
-                        return False
-        return True
+        return all(
+            self.reads_its_row(value, address, member, frame, over_rows)
+            for member in kernel.members
+            for value, address in self.fusion.reads[member.node]
+        )
 
-    def owns(self, owner: Node) -> bool:
-        """Whether pieces of a concatenation are written in the run."""
-        return any(place.owner is owner for node in self.made for place in self.fusion.places.get(node, ()))
+    def reads_its_row(
+        self, value: Node, address: Address | None, member: Member, frame: Frame, over_rows: bool
+    ) -> bool:
+        """Whether a read is of what was there before the run, or of the row that is being computed."""
+        unfinished = value.op.name == "concatenate" and self.makes_pieces_of(value)
+        if value not in self.made and not unfinished:
+            return True
+        if unfinished or not self.made[value] or (member.outer and over_rows):
+            return False
+        return _in_row(value, address, member.node, frame, member.outer)
+
+    def makes_pieces_of(self, node: Node) -> bool:
+        """Whether pieces of a concatenation are made in the run."""
+        destinations = self.fusion.destinations
+        return any(piece.owner is node for made in self.made for piece in destinations.get(made, ()))
+
+    # -------------------------------------------------------------------------------------- what it becomes
 
     def add(self, number: int, part: Kernel | Product) -> None:
+        """Take a part, which is step ``number``."""
         self.frame = self.frame_of(part)
         depth, rows = len(self.frame), math.prod(self.frame)
-        here: dict[Node, int] = {}
-
-        def note(node: Node, deps: list[Node], column: bool) -> None:
-            self.made[node] = not column
-            values = deps if column else [*deps, node]
-            here.update((dep, dep.type.nbytes // rows) for dep in values if dep.shape[:depth] == self.frame)
-
-        if isinstance(part, Product):
-            note(part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part))
-        else:
-            over_rows = part.axes is not None and 0 in part.axes
-            for member in part.members:
-                deps = [dep for dep, _ in self.fusion.reads[member.node]]
-                note(
-                    member.node,
-                    deps,
-                    over_rows and (member.outer or isinstance(member.node.op.lower, Reduce)),
-                )
-        self.touched.update(here)
-        for node in here:
+        bytes_of_row: dict[Node, int] = {}
+        for node, values, is_sum in self.computed_by(part):
+            self.made[node] = not is_sum
+            for value in values if is_sum else (*values, node):
+                if value.shape[:depth] == self.frame:
+                    bytes_of_row[value] = value.type.nbytes // rows
+        self.touched.update(bytes_of_row)
+        for node in bytes_of_row:
             self.touches[node] = self.touches.get(node, 0) + 1
         self.numbers.append(number)
         self.parts.append(part)
         self.sums += _sum_bytes(part)
-        self.cost += _cost(part)
+        self.cost += self.cost_of(part)
+
+    def computed_by(self, part: Kernel | Product) -> Iterator[tuple[Node, list[Node], bool]]:
+        """(value, what it is computed from, whether it is a sum over rows) of everything a part makes."""
+        if isinstance(part, Product):
+            yield part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part)
+            return
+        over_rows = part.axes is not None and 0 in part.axes
+        for member in part.members:
+            is_sum = over_rows and (member.outer or isinstance(member.node.op.lower, Reduce))
+            yield member.node, [value for value, _ in self.fusion.reads[member.node]], is_sum
 
     def close(self) -> list[tuple[list[int], Step]]:
-        """The steps that the run becomes: one sweep, or its parts as they were."""
-        numbers, parts, frame = self.numbers, self.parts, self.frame
-        shared = sum(self.touched[node] for node, times in self.touches.items() if times > 1)
-        row = sum(self.touched.values())
-        sums, row_by_row = self.sums, {node for node, has_rows in self.made.items() if has_rows}
+        """The steps that the run becomes, each with the numbers of those it stands for: one sweep, or the
+        parts as they were.  Afterwards the run is empty.
+        """
+        numbers, parts = self.numbers, self.parts
+        sweep = self.sweep() if parts and self.pays() else None
         self.start()
-        if len(parts) == 1:
-            shared = row if _gains_alone(parts[0]) else 0
-        separate: list[tuple[list[int], Step]] = [
-            ([number], part) for number, part in zip(numbers, parts, strict=True)
-        ]
-        if not parts or shared * math.prod(frame) < SHARED_BYTES:
-            return separate
+        if sweep is not None:
+            return [(numbers, sweep)]
+        return [([number], part) for number, part in zip(numbers, parts, strict=True)]
+
+    def pays(self) -> bool:
+        """Whether the parts touch enough bytes in common, or one of them gains from blocks by itself."""
+        if len(self.parts) == 1:
+            shared = sum(self.touched.values()) if _gains_alone(self.parts[0]) else 0
+        else:
+            shared = sum(self.touched[node] for node, times in self.touches.items() if times > 1)
+        return shared * math.prod(self.frame) >= self.limits.shared_bytes
+
+    def sweep(self) -> Sweep | None:
+        """The parts as one step; None if the elements of a batch do not divide into blocks."""
+        limits, frame = self.limits, self.frame
+        row = max(sum(self.touched.values()), 1)
+        row_by_row = {node for node, has_rows in self.made.items() if has_rows}
         if len(frame) > 1:
             batch, rows = frame
-            block = _divisor(rows, max(EACH_BLOCK_BYTES // max(row, 1), 1))
-            pays = block >= MIN_BLOCK and any(isinstance(part, Product) for part in parts)
-            return [(numbers, Sweep(parts, rows, block, batch, row_by_row, batch))] if pays else separate
-        fitting = max(BLOCK_BYTES // max(row, 1), FEW)
-        whole = max((piece for least, piece in PIECES.items() if fitting >= least), default=ROUND)
-        block = min(fitting // whole * whole or 1 << fitting.bit_length() - 1, *frame)
-        tasks = min(TASKS, max(PARTIAL_BYTES // max(sums, 1), 1))
-        return [(numbers, Sweep(parts, frame[0], block, tasks, row_by_row))]
+            block = _divisor(rows, max(limits.each_block_bytes // row, 1), limits.whole_rows)
+            if block < limits.min_each_block or not any(isinstance(part, Product) for part in self.parts):
+                return None
+            return Sweep(self.parts, rows, block, batch, row_by_row, batch)
+        fitting = max(limits.block_bytes // row, limits.min_block)
+        multiples = [multiple for least, multiple in limits.whole_sums if fitting >= least]
+        multiple = max(multiples, default=limits.whole_rows)
+        block = min(fitting // multiple * multiple or 1 << fitting.bit_length() - 1, *frame)
+        tasks = min(limits.tasks, max(limits.partial_bytes // max(self.sums, 1), 1))
+        return Sweep(self.parts, frame[0], block, tasks, row_by_row)
 
 
-def _divisor(rows: int, most: int) -> int:
-    """The largest block that divides the rows: whole vectors if there is such a one."""
-    found = [block for block in range(1, min(rows, most) + 1) if rows % block == 0]
-    return max(found, key=lambda block: (block % ROUND == 0, block))
+def _runs_by_blocks(kernel: Kernel, depth: int) -> bool:
+    """Whether the first ``depth`` axes of a kernel can be cut into blocks of rows."""
+    if kernel.scan is not None and kernel.scan[0] < depth:
+        return False  # a running value goes from block to block
+    over_rows = kernel.axes is not None and any(axis < depth for axis in kernel.axes)
+    return not over_rows or (depth == 1 and not any(member.phase for member in kernel.members))
+
+
+def _divisor(rows: int, most: int, whole: int) -> int:
+    """The largest block that divides the rows: a multiple of ``whole`` if there is such a one."""
+    blocks = [block for block in range(1, min(rows, most) + 1) if rows % block == 0]
+    return max(blocks, key=lambda block: (block % whole == 0, block))
 
 
 def _gains_alone(part: Kernel | Product) -> bool:
@@ -238,13 +243,12 @@ def _gains_alone(part: Kernel | Product) -> bool:
 
 
 def sums_over_rows(product: Product) -> bool:
-    """Whether a product in a sweep adds up products of columns of its operands; else its result has a row for
-    each of theirs.
+    """Whether a product in a sweep adds up over the rows, as ``x.T @ g`` does; else, as ``x @ w``, it makes a
+    row of its result from each row.
     """
     x = storage(product.node.args[0])
-    if (
-        product.batch > 1
-    ):  # in attention rows, terms and columns may be equally many: what lies in rows is read in rows
+    if product.batch > 1:
+        # In attention rows, terms and columns may be equally many: what lies in rows is read in rows.
         return product.lhs[1] > product.lhs[0]
     return not (
         product.m == x.shape[0]
@@ -253,34 +257,48 @@ def sums_over_rows(product: Product) -> bool:
     )
 
 
-def _frame(part: Kernel | Product) -> tuple[int, ...]:
+def _frame(part: Kernel | Product, limits: SweepLimits) -> Frame:
     """The rows over which a step could run block by block, after the elements of a batch if it has one; ()
     where it cannot.
     """
     if isinstance(part, Kernel):
-        batched = len(part.space) > 1 and part.space[0] >= MIN_BATCH
-        return part.space[: 2 if batched and part.space[0] < MIN_ROWS else 1]
-    x, y = (storage(arg) for arg in part.node.args)
+        batched = len(part.space) > 1 and limits.min_batch <= part.space[0] < limits.min_rows
+        return part.space[: 2 if batched else 1]
+    x, _ = (storage(arg) for arg in part.node.args)
     if part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
         return ()
-    small = part.k * part.n * y.dtype.itemsize <= THIN_BYTES
-    if part.batch > 1:
-        if part.batch < MIN_BATCH or part.node.shape[0] != part.batch:
-            return ()
-        if sums_over_rows(part):
-            return (part.batch, part.k) if part.rhs[1] == 1 else ()
-        return (part.batch, part.m) if small and part.node.shape[1] == part.m else ()
+    return _batch_frame(part, limits) if part.batch > 1 else _product_frame(part, limits)
+
+
+def _is_thin(product: Product, limits: SweepLimits) -> bool:
+    """Whether the right-hand matrix is small enough to be read whole for each block of rows."""
+    y = storage(product.node.args[1])
+    return product.k * product.n * y.dtype.itemsize <= limits.thin_bytes
+
+
+def _batch_frame(product: Product, limits: SweepLimits) -> Frame:
+    """Elements of a batch, and rows of each."""
+    if product.batch < limits.min_batch or product.node.shape[0] != product.batch:
+        return ()
+    if sums_over_rows(product):
+        return (product.batch, product.k) if product.rhs[1] == 1 else ()
+    by_rows = _is_thin(product, limits) and product.node.shape[1] == product.m
+    return (product.batch, product.m) if by_rows else ()
+
+
+def _product_frame(product: Product, limits: SweepLimits) -> Frame:
+    """Rows of a product that is no batch."""
+    x, y = (storage(arg) for arg in product.node.args)
     rows = x.shape[0]
-    if sums_over_rows(part):
-        fits = (
-            rows == part.k
-            and part.lhs[1] == math.prod(x.shape[1:])
-            and y.shape[:1] == (rows,)
-            and part.rhs == (math.prod(y.shape[1:]), 1)
-        )
-    else:
-        fits = small
-    return (rows,) if fits else ()
+    if not sums_over_rows(product):
+        return (rows,) if _is_thin(product, limits) else ()
+    both_lie_in_rows = (
+        rows == product.k
+        and product.lhs[1] == math.prod(x.shape[1:])
+        and y.shape[:1] == (rows,)
+        and product.rhs == (math.prod(y.shape[1:]), 1)
+    )
+    return (rows,) if both_lie_in_rows else ()
 
 
 def _in_order(node: Node, product: Product, which: int) -> bool:
@@ -290,11 +308,8 @@ def _in_order(node: Node, product: Product, which: int) -> bool:
     return rows == row and product.batch_strides[which] == row * node.shape[1]
 
 
-def _cost(part: Kernel | Product) -> int:
-    return part.cost if isinstance(part, Kernel) else PRODUCT_COST
-
-
 def _sum_bytes(part: Kernel | Product) -> int:
+    """Bytes of the sums over rows that a part makes."""
     if isinstance(part, Product):
         return part.node.type.nbytes if sums_over_rows(part) else 0
     if part.axes is None or 0 not in part.axes:
@@ -302,12 +317,12 @@ def _sum_bytes(part: Kernel | Product) -> int:
     return sum(member.node.type.nbytes for member in part.members if isinstance(member.node.op.lower, Reduce))
 
 
-def _in_row(dep: Node, address: Address | None, node: Node, frame: tuple[int, ...], outer: bool) -> bool:
-    """Whether what is read of ``dep`` lies in the row that is being computed."""
+def _in_row(value: Node, address: Address | None, node: Node, frame: Frame, outer: bool) -> bool:
+    """Whether what ``node`` reads of ``value`` lies in the row that is being computed."""
     depth = len(frame)
-    if address is None or dep.shape[:depth] != frame:
+    if address is None or value.shape[:depth] != frame:
         return False
-    stride = math.prod(dep.shape[depth:])
+    stride = math.prod(value.shape[depth:])
     extents: Mapping[int, int] = dict(enumerate(node.shape if outer else space(node)))
     if any(address[axis] != stride * math.prod(frame[axis + 1 :]) for axis in range(depth)):
         return False

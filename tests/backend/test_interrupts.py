@@ -20,10 +20,12 @@ PROGRAM = """
 import os, signal, sys, threading, time
 import numpy as np
 import graphjit
+from graphjit import progress
 from graphjit.backend.llvm.entry import callable as entry
 from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.threads import pool
 
+progress.PATIENCE = 1e9  # on a busy machine compilations take seconds, and would say so
 backend, delay = sys.argv[1], float(sys.argv[2])
 sin, where = np.sin, np.where
 

@@ -24,6 +24,7 @@ from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64, Type
 from graphjit.limits import Limits
 from graphjit.loops.ir import LoopKernel
+from graphjit.trace.pytree import flatten
 from graphjit.transforms.reverse import cotangents
 
 TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
@@ -52,6 +53,17 @@ def kernels(graph: Graph, limits: Limits | None = None) -> list[LoopKernel]:
 
 def run(graph: Graph, inputs: list[np.ndarray], limits: Limits | None = None) -> list[np.ndarray]:
     return executable(graph, limits).run([np.ascontiguousarray(x) for x in inputs])
+
+
+def compiled(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> pipeline.Compiled:
+    """Every stage of a call."""
+    return pipeline.compile_graph(traced(function, *args), limits=limits)
+
+
+def run_function(function: Callable[..., Any], *args: Any, limits: Limits | None = None) -> list[np.ndarray]:
+    """The results of a call, one after another."""
+    leaves, _ = flatten(args)
+    return run(traced(function, *args), [np.asarray(leaf) for leaf in leaves], limits)
 
 
 def same(found: np.ndarray, wanted: np.ndarray, what: str, factor: float = 1.0) -> None:

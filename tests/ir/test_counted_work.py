@@ -9,9 +9,10 @@ from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import Type
-from graphjit.schedule.align import align
+from graphjit.limits import host_limits
 from graphjit.schedule.fuse import Fusion
-from graphjit.schedule.places import Place
+from graphjit.schedule.pieces import Destination
+from graphjit.schedule.rewrite.align import align
 
 F64 = np.dtype(np.float64)
 
@@ -44,7 +45,7 @@ def pairs(symmetric: bool) -> Graph:
 
 def test_aligning_rebuilds_what_follows_from_a_change_and_no_more(copies: list[Node]) -> None:
     graph = pairs(symmetric=True)
-    found = align(graph)
+    found = align(graph, host_limits())
     assert {node.attrs["axes"] for node in found.nodes() if node.op.name == "sum"} == {(1,)}
     assert len(copies) == len(graph.nodes()) + 2  # exp and neg
     x = np.linspace(-1, 2, 40)
@@ -54,11 +55,11 @@ def test_aligning_rebuilds_what_follows_from_a_change_and_no_more(copies: list[N
 
 def test_aligning_leaves_a_graph_without_change(copies: list[Node]) -> None:
     graph = pairs(symmetric=False)
-    assert align(graph) is graph
+    assert align(graph, host_limits()) is graph
     assert len(copies) == len(graph.nodes())
 
 
-class Counted(dict[Node, list[Place]]):
+class Counted(dict[Node, list[Destination]]):
     walks = 0
 
     def items(self):
@@ -73,9 +74,9 @@ def test_first_writes_are_found_in_one_walk() -> None:
     x = b.input(Type(F64, (4,)), "x")
     parts = [b.mul(x, float(i + 2)) for i in range(60)]
     joined = [b.concatenate(*parts[i : i + 3], axis=0) for i in range(0, 60, 3)]
-    places = Counted((part, [Place(joined[i // 3], (1,), 0)]) for i, part in enumerate(parts))
+    destinations = Counted((part, [Destination(joined[i // 3], (1,), 0)]) for i, part in enumerate(parts))
     position = {part: 100 - i for i, part in enumerate(parts)} | dict.fromkeys(joined, 200) | {x: 7}
-    fusion = Fusion([], set(), position, places=places)
+    fusion = Fusion([], set(), position, destinations=destinations)
     assert [fusion.first_write(node) for node in joined] == [100 - i - 2 for i in range(0, 60, 3)]
     assert fusion.first_write(x) == 7
-    assert places.walks == 1
+    assert destinations.walks == 1

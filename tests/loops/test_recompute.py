@@ -7,25 +7,22 @@ import random
 
 import numpy as np
 import pytest
-from compiled_harness import examine, with_gradient
+from compiled_harness import compiled, examine, run_function, traced, with_gradient
 from random_graphs import random_graph
 
 import graphjit
-from graphjit import compilation, pipeline
-from graphjit.cli.stages import Stages
+from graphjit import pipeline
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.cost import costs
-from graphjit.pipeline import Compiled, compile_graph
+from graphjit.pipeline import Compiled
 from graphjit.schedule import recompute
-from graphjit.schedule.fuse import KERNEL_LIMIT, fuse
+from graphjit.schedule.fuse import fuse
 from graphjit.schedule.mincut import Network
 from graphjit.schedule.program import Cost, Kernel, kernels_of
+from graphjit.schedule.recompute import decide
 from graphjit.schedule.sweep import join_sweeps
 
 LARGE, SMALL = 4_000_000, 20_000
-
-
-def compiled(function, *args) -> Compiled:
-    return compile_graph(Stages(function, args).trace)
 
 
 def kept(found: Compiled) -> list[str]:
@@ -41,16 +38,13 @@ def moved(found: Compiled) -> int:
     return sum(costs(found.program, found.kernels).values(), Cost()).nbytes
 
 
-@pytest.fixture
-def everything_is_far(monkeypatch):
-    """As if there were no caches: then the cut decides about small arrays too."""
-    monkeypatch.setattr(recompute, "FAR_BYTES", 0)
-    monkeypatch.setattr(recompute, "LEAST_BYTES", 0)
-    compilation._executables.clear()
-    compilation._recent.clear()
-    yield
-    compilation._executables.clear()
-    compilation._recent.clear()
+FAR = host_limits().changed(recompute={"far_bytes": 0, "least_bytes": 0})
+"""As if there were no caches: then the cut decides about small arrays too."""
+
+
+def eager(operation: int) -> Limits:
+    """Nearly everything is computed again: an operation weighs little, and any gain is taken."""
+    return FAR.changed(recompute={"operation": operation}, schedule={"worth": 1_000})
 
 
 def cheap(x):
@@ -152,7 +146,7 @@ def test_shifted_and_repeated_values_are_left_alone():
 
     x = np.ones(LARGE)
     for found in (compiled(shifted, x), compiled(repeated, x, np.ones((LARGE, 3)))):
-        assert not recompute.decide(found.optimized, found.fusion)
+        assert not decide(found.optimized, found.fusion, host_limits())
 
 
 def test_nothing_is_asked_about_programs_that_fit_into_a_cache(monkeypatch):
@@ -162,11 +156,11 @@ def test_nothing_is_asked_about_programs_that_fit_into_a_cache(monkeypatch):
 
 def test_a_schedule_that_is_not_cheaper_is_not_taken(monkeypatch):
     x = np.ones(LARGE)
-    monkeypatch.setattr(pipeline, "traffic_and_work", lambda graph, fusion: 0)
+    monkeypatch.setattr(pipeline, "traffic_and_work", lambda graph, fusion, limits: 0)
     assert kept(compiled(cheap, x)) == ["add"]
 
 
-def test_elements_keep_every_bit(everything_is_far, monkeypatch):
+def test_elements_keep_every_bit():
     x, y = np.random.default_rng(0).uniform(0.5, 1.5, (2, 1001))
     cases = [
         (cheap, (x,)),
@@ -175,29 +169,28 @@ def test_elements_keep_every_bit(everything_is_far, monkeypatch):
         (chosen, (x,)),
         (widened, (x.astype(np.float32),)),
     ]
-    again = [graphjit.jit(function)(*args) for function, args in cases]
-    assert not kept(compiled(cheap, x))
-    compilation._executables.clear()
-    compilation._recent.clear()
-    monkeypatch.setattr(pipeline, "decide", lambda graph, fusion: {})
-    for (function, args), found in zip(cases, again, strict=True):
-        assert (
-            found.tobytes() == graphjit.jit(lambda *args, function=function: function(*args))(*args).tobytes()
+    assert not kept(compiled(cheap, x, limits=FAR))
+    never = FAR.changed(recompute={"many_values": 0})
+    assert kept(compiled(cheap, x, limits=never))
+    for function, args in cases:
+        (again,), (stored,) = (
+            run_function(function, *args, limits=FAR),
+            run_function(function, *args, limits=never),
         )
+        assert again.tobytes() == stored.tobytes()
 
 
 @pytest.mark.parametrize("chunk", range(6))
-def test_random_graphs(everything_is_far, monkeypatch, chunk):
-    monkeypatch.setattr(recompute, "OPERATION", chunk % 2)  # nearly everything is computed again
-    monkeypatch.setattr(pipeline, "WORTH", 1_000)
+def test_random_graphs(chunk):
+    limits = eager(chunk % 2)
     for seed in range(chunk * 12, chunk * 12 + 12):
-        examine(random_graph(seed, 25), seed)
+        examine(random_graph(seed, 25), seed, limits)
     for seed in range(1000 + chunk * 4, 1000 + chunk * 4 + 4):
-        examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed)
+        examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed, limits)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_programs_of_statistics(everything_is_far, monkeypatch, seed):
+def test_random_programs_of_statistics(seed):
     rng = random.Random(seed)
     unary = [
         np.tanh,
@@ -212,8 +205,6 @@ def test_random_programs_of_statistics(everything_is_far, monkeypatch, seed):
         (rng.choice(unary), rng.choice(binary), rng.random(), rng.random(), rng.random() < 0.3)
         for _ in range(15)
     ]
-    monkeypatch.setattr(recompute, "OPERATION", 0)
-    monkeypatch.setattr(pipeline, "WORTH", 1_000)
 
     def f(x, y):
         values = [x, y]
@@ -224,33 +215,30 @@ def test_random_programs_of_statistics(everything_is_far, monkeypatch, seed):
         return sum(values[2:])
 
     x, y = np.random.default_rng(seed).uniform(0.1, 1.0, (2, 501))
-    np.testing.assert_allclose(graphjit.jit(f)(x, y), f(x, y), rtol=1e-5)
-    found = compiled(f, x, y)
-    assert found.fusion.stored != fuse(found.optimized).stored
+    np.testing.assert_allclose(run_function(f, x, y, limits=eager(0))[0], f(x, y), rtol=1e-5)
+    found = compiled(f, x, y, limits=eager(0))
+    assert found.fusion.stored != fuse(found.optimized, eager(0)).stored
 
 
-def test_kernels_stay_within_their_limit(everything_is_far, monkeypatch):
-    monkeypatch.setattr(recompute, "OPERATION", 0)
-
+def test_kernels_stay_within_their_limit():
     def f(x):
         for _ in range(60):
             x = np.tanh(x * 3.0 + 1.0) / np.sum(np.exp(x))
         return x
 
-    graph = pipeline.optimize(Stages(f, (np.ones(50),)).trace)
-    fusion = join_sweeps(fuse(graph))
-    decided = recompute.decide(graph, fusion)
+    limits = eager(0)
+    graph = pipeline.optimize(traced(f, np.ones(50)))
+    decided = decide(graph, join_sweeps(fuse(graph, limits), limits), limits)
     assert decided
-    for step in fuse(graph, decided=decided).steps:
+    for step in fuse(graph, limits, decided=decided).steps:
         assert isinstance(step, Kernel)
-        assert all(kernel.cost <= KERNEL_LIMIT for kernel in kernels_of(step))
+        assert all(kernel.cost <= limits.fusion.kernel_cost for kernel in kernels_of(step))
 
 
-def test_many_values_are_left_alone(everything_is_far, monkeypatch):
-    found = compiled(cheap, np.ones(100))
-    assert kept(found) == []
-    monkeypatch.setattr(recompute, "MANY_VALUES", 2)
-    assert kept(compiled(cheap, np.ones(100))) == ["add"]
+def test_many_values_are_left_alone():
+    assert kept(compiled(cheap, np.ones(100), limits=FAR)) == []
+    two = FAR.changed(recompute={"many_values": 2})
+    assert kept(compiled(cheap, np.ones(100), limits=two)) == ["add"]
 
 
 def test_cuts_are_minimal():

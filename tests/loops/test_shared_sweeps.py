@@ -13,51 +13,48 @@ from random_graphs import random_graph, random_inputs, rng_for
 from threads_harness import same_bits
 
 import graphjit
-from graphjit import compilation, pipeline
+from graphjit import pipeline
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import F32, F64
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.ir import For, Let, Load, Store, walk
-from graphjit.schedule import align, fuse, sweep, unstack
 from graphjit.schedule.program import Assembly, Sweep
+from graphjit.schedule.rewrite.unstack import unstack
 
 
-def steps(graph: Graph) -> list:
-    return pipeline.schedule(pipeline.optimize(graph))[1].steps
+def steps(graph: Graph, limits: Limits | None = None) -> list:
+    return pipeline.schedule(pipeline.optimize(graph, limits=limits), limits=limits)[1].steps
 
 
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch):
-    """No size is too small for the mechanisms; code made so is not kept."""
-    monkeypatch.setattr(unstack, "BATCH", 1)
-    monkeypatch.setattr(align, "BATCH", 1)
-    for name, value in {"MIN_ROWS": 2, "SHARED_BYTES": 0, "BLOCK_BYTES": 100, "ROUND": 3, "TASKS": 4}.items():
-        monkeypatch.setattr(sweep, name, value)
-    compilation._recent.clear()
-    yield
-    compilation._recent.clear()
+EVERYWHERE = host_limits().changed(
+    unstack={"points": 1},
+    align={"rows": 1},
+    sweeps={"min_rows": 2, "shared_bytes": 0, "block_bytes": 100, "whole_rows": 3, "tasks": 4},
+)
+"""No size is too small for the mechanisms."""
 
 
 # ---------------------------------------------------------------------------------------------- random graphs
 
 
 @pytest.mark.parametrize("chunk", range(6))
-def test_random_graphs_with_every_threshold_off(everywhere, chunk):
+def test_random_graphs_with_every_threshold_off(chunk):
     for seed in range(20_000 + chunk * 12, 20_000 + chunk * 12 + 12):
-        examine(random_graph(seed, 25), seed)
+        examine(random_graph(seed, 25), seed, EVERYWHERE)
     for seed in range(30_000 + chunk * 8, 30_000 + chunk * 8 + 8):
-        examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed)
+        examine(with_gradient(random_graph(seed, 20, differentiable=True)), seed, EVERYWHERE)
 
 
 @pytest.mark.parametrize("chunk", range(4))
-def test_random_graphs_as_python(everywhere, chunk):
+def test_random_graphs_as_python(chunk):
     for seed in range(40_000 + chunk * 6, 40_000 + chunk * 6 + 6):
         graph = with_gradient(random_graph(seed, 20, differentiable=True))
         values = random_inputs(graph, rng_for(seed))
-        _, program = pipeline.schedule(pipeline.optimize(graph))
-        found = NumbaExecutable(program, pipeline.lower(program), python=True).run(
+        _, program = pipeline.schedule(pipeline.optimize(graph, limits=EVERYWHERE), limits=EVERYWHERE)
+        found = NumbaExecutable(program, pipeline.lower(program, limits=EVERYWHERE), python=True).run(
             [np.ascontiguousarray(v) for v in values]
         )
         for got, want in zip(found, interpret(graph, *values), strict=True):
@@ -181,7 +178,7 @@ def test_few_rows_stay_as_they_are():
     x = make.input(5, 3)
     out = make.b.sum(make.b.mul(x, x), axes=(1,))
     graph = pipeline.optimize(make.graph(out))
-    assert unstack.unstack(graph) is graph
+    assert unstack(graph, host_limits()) is graph
 
 
 @pytest.mark.parametrize("combine", ["sum", "prod", "max", "min"])
@@ -469,18 +466,17 @@ def test_frames_side_by_side_have_nothing_in_common():
     check(make, graph.outputs[0])
 
 
-def test_blocks_of_one_row_keep_their_sums_apart(everywhere, monkeypatch):
+def test_blocks_of_one_row_keep_their_sums_apart():
     """The loop over blocks looked fit for lanes when blocks are a row; all lanes would have written one
     partial sum.
     """
-    for name in ("BLOCK_BYTES", "ROUND", "FEW"):
-        monkeypatch.setattr(sweep, name, 1)
-    monkeypatch.setattr(fuse, "INLINE_LIMIT", 0)
-    monkeypatch.setattr(sweep, "TASKS", 3)
+    limits = EVERYWHERE.changed(
+        sweeps={"block_bytes": 1, "whole_rows": 1, "min_block": 1, "tasks": 3}, fusion={"inline": 0}
+    )
     graph = parse_graph(ONE_PARTIAL_SUM)
     values = list(np.random.default_rng(12).uniform(0.5, 2, size=(2, 5)))
-    assert any(isinstance(step, Sweep) for step in steps(graph))
-    for got, want in zip(run(graph, values), interpret(graph, *values), strict=True):
+    assert any(isinstance(step, Sweep) for step in steps(graph, limits))
+    for got, want in zip(run(graph, values, limits), interpret(graph, *values), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
@@ -577,7 +573,9 @@ def test_every_reduction_down_the_columns_of_a_tall_matrix(dtype, columns):
 
     graph = graphjit.jit(f).dispatcher.staged(x).graph
     assert (
-        columns == 1 or any(isinstance(step, Sweep) for step in steps(graph)) or x.nbytes < sweep.SHARED_BYTES
+        columns == 1
+        or any(isinstance(step, Sweep) for step in steps(graph))
+        or x.nbytes < host_limits().sweeps.shared_bytes
     )
     for got, want in zip(graphjit.jit(f)(x), f(x), strict=True):
         assert got.dtype == want.dtype

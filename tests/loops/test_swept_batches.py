@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compiled_harness import run_function
 from threads_harness import same_bits
 
 import graphjit
-from graphjit import compilation, pipeline
+from graphjit import pipeline
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
-from graphjit.schedule import contractions, sweep
+from graphjit.limits import host_limits
 from graphjit.schedule.program import Kernel, Product, Sweep
+from graphjit.schedule.sweep import sums_over_rows
 
 
 def attention(q, k, v):
@@ -149,31 +151,25 @@ def sweeps(program) -> list[Sweep]:
     return [step for step in program.steps if isinstance(step, Sweep) and step.batch > 1]
 
 
-def scheduled(f, args):
+def scheduled(f, args, limits=None):
     graph = graphjit.value_and_grad(f, argnums=(0, 1, 2)).dispatcher.staged(*args).graph
-    return graph, pipeline.schedule(pipeline.optimize(graph))[1]
+    return graph, pipeline.schedule(pipeline.optimize(graph, limits=limits), limits=limits)[1]
 
 
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch):
-    """No size is too small; code made so is not kept."""
-    names = {
-        "MIN_ROWS": 2,
-        "SHARED_BYTES": 0,
-        "MIN_BATCH": 2,
-        "MIN_EACH": 2,
-        "MIN_BLOCK": 1,
-        "EACH_BLOCK_BYTES": 600,
-        "ROUND": 4,
-    }
-    for name, value in names.items():
-        monkeypatch.setattr(sweep, name, value)
-    monkeypatch.setattr(contractions, "SMALL", 0)
-    monkeypatch.setattr(contractions, "SMALL_IN_BATCH", 0)
-    monkeypatch.setattr(contractions, "SMALL_AXIS", 0)
-    compilation._recent.clear()
-    yield
-    compilation._recent.clear()
+EVERYWHERE = host_limits().changed(
+    sweeps={
+        "min_rows": 2,
+        "shared_bytes": 0,
+        "min_batch": 2,
+        "min_each": 2,
+        "min_each_block": 1,
+        "each_block_bytes": 600,
+        "whole_rows": 4,
+    },
+    contractions={"small": 0, "small_in_batch": 0},
+    unstack={"short_axis": 0},
+)
+"""No size is too small."""
 
 
 # Lengths that are prime, that blocks divide, and extents that only strides tell apart.
@@ -182,14 +178,14 @@ def everywhere(monkeypatch: pytest.MonkeyPatch):
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_values_and_gradients(everywhere, name, sizes, dtype):
+def test_values_and_gradients(name, sizes, dtype):
     f, args = FUNCTIONS[name], arguments(name, sizes, dtype)
-    graph, program = scheduled(f, args)
-    kernels = pipeline.lower(program)
-    value, gradients = graphjit.value_and_grad(f, argnums=(0, 1, 2))(*args)
+    graph, program = scheduled(f, args, EVERYWHERE)
+    kernels = pipeline.lower(program, limits=EVERYWHERE)
+    value, *gradients = run_function(graphjit.value_and_grad(f, argnums=(0, 1, 2)), *args, limits=EVERYWHERE)
     wanted = interpret(graph, *args)
     printed = NumbaExecutable(program, kernels, python=True).run(args)
-    alone = graphjit.jit(f)(*args)  # then nothing outlives its block of rows
+    (alone,) = run_function(f, *args, limits=EVERYWHERE)  # then nothing outlives its block of rows
     tolerance = 1e-11 if dtype == "float64" else 5e-5
     for found in ((value, *gradients), printed, (alone, *gradients)):
         for got, want in zip(found, wanted, strict=True):
@@ -198,15 +194,13 @@ def test_values_and_gradients(everywhere, name, sizes, dtype):
             )
 
 
-def test_every_kind_of_product_is_swept(everywhere):
+def test_every_kind_of_product_is_swept():
     found = set()
     for name, f in FUNCTIONS.items():
-        _, program = scheduled(f, arguments(name, (3, 12, 5), "float64"))
+        _, program = scheduled(f, arguments(name, (3, 12, 5), "float64"), EVERYWHERE)
         for step in sweeps(program):
             found |= {
-                (sweep.sums_over_rows(part), part.rhs[1] == 1)
-                for part in step.parts
-                if isinstance(part, Product)
+                (sums_over_rows(part), part.rhs[1] == 1) for part in step.parts if isinstance(part, Product)
             }
             assert step.rows % step.block == 0
     assert found == {(False, True), (False, False), (True, True)}

@@ -9,15 +9,15 @@ from random_graphs import rng_for
 from threads_harness import same_bits
 
 import graphjit
-from graphjit import compilation, pipeline
+from graphjit import pipeline
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
+from graphjit.ir.node import Graph
 from graphjit.ir.types import F32, F64
-from graphjit.limits import host_limits
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.ir import Multiply, walk
 from graphjit.loops.printer import print_kernel
-from graphjit.schedule import contractions, sweep
-from graphjit.schedule.program import Product, Sweep
+from graphjit.schedule.program import Product, Program, Sweep
 
 
 def network(w, b, v, u, x, y):
@@ -46,15 +46,15 @@ def parts(program) -> list[Product]:
     ]
 
 
-@pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch):
-    """No size is too small for sweeps and matrix kernels; code made so is not kept."""
-    for name, value in {"MIN_ROWS": 2, "SHARED_BYTES": 0, "BLOCK_BYTES": 300, "ROUND": 3, "TASKS": 4}.items():
-        monkeypatch.setattr(sweep, name, value)
-    monkeypatch.setattr(contractions, "SMALL", 0)
-    compilation._recent.clear()
-    yield
-    compilation._recent.clear()
+EVERYWHERE = host_limits().changed(
+    sweeps={"min_rows": 2, "shared_bytes": 0, "block_bytes": 300, "whole_rows": 3, "tasks": 4},
+    contractions={"small": 0},
+)
+"""No size is too small for sweeps and matrix kernels."""
+
+
+def scheduled(graph: Graph, limits: Limits | None = None) -> Program:
+    return pipeline.schedule(pipeline.optimize(graph, limits=limits), limits=limits)[1]
 
 
 @pytest.mark.parametrize("dtype", [F64, F32])
@@ -63,7 +63,7 @@ def test_a_network_is_swept_once(rows, dtype):
     args = arguments(rows, dtype)
     compiled = graphjit.value_and_grad(network, argnums=(0, 1, 2, 3, 4))
     graph = compiled.dispatcher.staged(*args).graph
-    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    program = scheduled(graph)
     assert len(parts(program)) == 9  # three forward, three for weights, three back to the inputs
     assert sum(isinstance(step, Product) for step in program.steps) == 0
     assert program.arena < rows * dtype.itemsize  # no layer is stored for all rows
@@ -83,7 +83,7 @@ def test_wide_and_batched_products_stay_steps():
     rng = np.random.default_rng(0)
     x, w, t = rng.normal(size=(300, 400)), rng.normal(size=(400, 300)), rng.normal(size=(300, 20, 20))
     graph = graphjit.jit(lambda x, w, t: (np.tanh(x @ w), np.tanh(t @ t))).dispatcher.staged(x, w, t).graph
-    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    program = scheduled(graph)
     assert not parts(program)
     assert sum(isinstance(step, Product) for step in program.steps) == 2
 
@@ -98,7 +98,7 @@ def test_wide_products_of_few_terms_are_loops(shape, fused):
     u, v, y = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
     compiled = graphjit.value_and_grad(lambda u, v: np.sum((u @ v - y) ** 2), argnums=(0, 1))
     graph = compiled.dispatcher.staged(u, v).graph
-    program = pipeline.schedule(pipeline.optimize(graph))[1]
+    program = scheduled(graph)
     products = [*parts(program), *(step for step in program.steps if isinstance(step, Product))]
     assert any((part.m, part.n) == (m, n) for part in products) != fused
     _, (du, dv) = compiled(u, v)
@@ -136,18 +136,18 @@ SQUARES = {
 @pytest.mark.parametrize("dtype", [F64, F32])
 @pytest.mark.parametrize("which", SQUARES)
 @pytest.mark.parametrize("n", [4, 11, 24])
-def test_square_matrices(everywhere, n, which, dtype):
+def test_square_matrices(n, which, dtype):
     make = Make()
     b = make.b
     x, y = make.input(n, n, dtype=dtype), make.input(n, n, dtype=dtype)
     hidden = b.tanh(x)
     first = b.contract(hidden, b.exp(y), contract=SQUARES[which], batch=((), ()))
     twice = b.contract(hidden, hidden, contract=SQUARES[which], batch=((), ()))
-    check(make, b.mul(first, b.add(twice, y)), 100)
+    check(make, b.mul(first, b.add(twice, y)), 100, EVERYWHERE)
 
 
 @pytest.mark.parametrize("chunk", range(4))
-def test_random_networks(everywhere, chunk):
+def test_random_networks(chunk):
     for seed in range(50_000 + chunk * 6, 50_000 + chunk * 6 + 6):
         rng = rng_for(seed)
         dtype = (F64, F32)[int(rng.integers(2))]
@@ -176,21 +176,24 @@ def test_random_networks(everywhere, chunk):
             out = b.add(out, more)
         graph = make.with_gradient(out)
         values = [np.asarray(rng.normal(size=node.shape) / 3, node.dtype) for node in graph.inputs]
-        _, program = pipeline.schedule(pipeline.optimize(graph))
-        kernels = pipeline.lower(program)
+        program = scheduled(graph, EVERYWHERE)
+        kernels = pipeline.lower(program, limits=EVERYWHERE)
         wanted = interpret(graph, *values)
-        for found in (run(graph, values), NumbaExecutable(program, kernels, python=True).run(values)):
+        for found in (
+            run(graph, values, EVERYWHERE),
+            NumbaExecutable(program, kernels, python=True).run(values),
+        ):
             for got, want in zip(found, wanted, strict=True):
                 tolerance = (1e-10 if dtype == F64 else 2e-3) * max(1.0, float(np.abs(want).max()))
                 np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=str(seed))
 
 
-def test_the_statement_in_print(everywhere):
+def test_the_statement_in_print():
     make = Make()
     b = make.b
     x, w = make.input(10, 6), make.input(6, 5)
     graph = make.graph(b.tanh(b.contract(b.exp(x), w, contract=((1,), (0,)), batch=((), ()))))
-    kernel = pipeline.lower(pipeline.schedule(pipeline.optimize(graph))[1])["k0"]
+    kernel = pipeline.lower(scheduled(graph, EVERYWHERE), limits=EVERYWHERE)["k0"]
     (product,) = [s for s in walk(kernel.body) if isinstance(s, Multiply)]
     assert product.shape[1:] == (5, 6)
     assert "(3, 6) by (6, 5) while 3*task + m < 10" in print_kernel(kernel)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from compiled_harness import traced as traced_function
 from typer.testing import CliRunner
 
 import graphjit
@@ -19,8 +22,12 @@ from graphjit.errors import IRError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph
 from graphjit.ir.parser import parse_graph
+from graphjit.limits import host_limits
 from graphjit.loops.ir import Const, For, Let, LoopKernel, Statement
 from graphjit.runner import Compare, Dump, Runner, Stop, StopAfter, Time, Verify
+from graphjit.schedule import constraints, sweep
+from graphjit.schedule.fuse import Fusion
+from graphjit.schedule.program import Program, Sweep, kernels_of
 
 ROOT = Path(__file__).parents[2]
 X = np.linspace(0.1, 1.0, 12).reshape(3, 4)
@@ -30,8 +37,7 @@ def traced() -> Graph:
     def loss(x: np.ndarray) -> np.ndarray:
         return np.sum(np.tanh(x * 2.0) ** 2) + np.sum(x @ x.T)
 
-    graph: Graph = graphjit.value_and_grad(loss).dispatcher.staged(X).graph
-    return graph
+    return traced_function(graphjit.value_and_grad(loss), X)
 
 
 def test_every_pass_of_every_stage_is_seen() -> None:
@@ -90,6 +96,170 @@ def test_a_planted_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(IRError, match=r"pass \d+ \(wrong_loops\) changed output"):
         compiled()
+
+
+# -------------------------------------------------------------------------------- faults of schedule passes
+
+
+def scheduled(function: Callable[..., Any], *args: np.ndarray, **sections: Any) -> None:
+    """Schedule ``function``, comparing after each pass."""
+    limits = host_limits().changed(**sections)
+    runner = Runner([Compare()])
+    graph = pipeline.optimize(traced_function(function, *args), runner, limits)
+    pipeline.schedule(graph, range(len(args)), runner, limits)
+
+
+def chain(x: np.ndarray) -> Any:
+    """Three kernels, one after another: each needs a sum of the one before."""
+    y = np.tanh(x)
+    y = np.exp(y / np.sum(y))
+    return y / np.sum(y) + x[::-1]
+
+
+def layers(x: np.ndarray, w: np.ndarray) -> Any:
+    """One sweep: what lies between the products stays in a block of rows."""
+    return np.tanh(np.tanh(x @ w) @ w) @ w
+
+
+SWEPT: dict[str, Any] = {"sweeps": {"min_rows": 2, "shared_bytes": 0}, "contractions": {"small": 0}}
+ROWS = (np.ones((16, 3)), np.ones((3, 3)))
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, name: str, fault: Callable[[Any], Any]) -> None:
+    """The pass ``name`` of the schedule makes what ``fault`` makes of its outcome."""
+    original = getattr(pipeline, name)
+    monkeypatch.setattr(pipeline, name, lambda *args, **options: fault(original(*args, **options)))
+
+
+def swapped(fusion: Fusion) -> Fusion:
+    """The first two steps in the other order."""
+    fusion.steps[:2] = fusion.steps[1::-1]
+    fusion.loads[:2] = fusion.loads[1::-1]
+    fusion.position = {node: 1 - i if i < 2 else i for node, i in fusion.position.items()}
+    return fusion
+
+
+def reversed_parts(fusion: Fusion) -> Fusion:
+    """The parts of sweeps in the other order."""
+    for step in fusion.steps:
+        if isinstance(step, Sweep):
+            step.parts.reverse()
+    return fusion
+
+
+def earlier_phase(fusion: Fusion) -> Fusion:
+    """What follows from a reduction is computed beside it."""
+    for step in fusion.steps:
+        for kernel in kernels_of(step):
+            for member in kernel.members:
+                member.phase = 0
+    return fusion
+
+
+def test_compare_runs_correct_schedules() -> None:
+    scheduled(chain, X[0])
+    scheduled(layers, *ROWS, **SWEPT)
+    scheduled(lambda x: x / np.sum(x, axis=1, keepdims=True), X)
+
+
+def test_a_kernel_order_swapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "fuse", swapped)
+    with pytest.raises(
+        IRError, match=r"after pass \d+ \(fuse\): step 0 reads .* before all of it is written"
+    ):
+        scheduled(chain, X[0])
+
+
+def test_a_phase_too_early_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "fuse", earlier_phase)
+    with pytest.raises(IRError, match=r"\(fuse\): step 0 computes .* before .*sum.*, which it reads"):
+        scheduled(lambda x: x / np.sum(x, axis=1, keepdims=True), X)
+
+
+def test_a_read_at_another_point_of_the_loops_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything_fits = tuple(
+        constraint
+        for constraint in constraints.CONSTRAINTS
+        if constraint is not constraints.reads_are_at_the_same_point
+    )
+    monkeypatch.setattr(constraints, "CONSTRAINTS", everything_fits)
+    with pytest.raises(IRError, match=r"\(fuse\): step 0 computes .* from other points of its own loops"):
+        scheduled(lambda x: np.tanh(x)[::-1] * np.tanh(x), np.linspace(0, 1, 50), fusion={"inline_shared": 0})
+
+
+def test_a_decision_about_a_result_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "decide", lambda graph, fusion, limits: {graph.outputs[0]: False})
+    with pytest.raises(IRError, match=r"after pass \d+ \(decide\): .* must be stored"):
+        scheduled(chain, X[0])
+
+
+def test_a_read_before_its_write_in_a_sweep_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "join_sweeps", reversed_parts)
+    with pytest.raises(IRError, match=r"\(join_sweeps\): step 0 reads .* before all of it is written"):
+        scheduled(layers, *ROWS, **SWEPT)
+
+
+def test_a_sum_read_in_its_own_sweep_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_rows(fusion: Fusion) -> Fusion:
+        for step in fusion.steps:
+            if isinstance(step, Sweep):
+                step.row_by_row.clear()
+        return fusion
+
+    planted(monkeypatch, "join_sweeps", without_rows)
+    with pytest.raises(IRError, match=r"\(join_sweeps\): .* complete after the sweep only"):
+        scheduled(layers, *ROWS, **SWEPT)
+
+
+def test_a_read_of_other_rows_in_a_sweep_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "_in_row", lambda *_: True)
+    with pytest.raises(
+        IRError, match=r"\(join_sweeps\): step 0 computes .* from other rows of its own sweep"
+    ):
+        scheduled(
+            lambda x, w: np.tanh(x @ w)[::-1] * 2.0, np.linspace(0, 1, 48).reshape(16, 3), ROWS[1], **SWEPT
+        )
+
+
+def moved_to_zero(program: Program) -> Program:
+    """All values at the beginning of the arena."""
+    for node, buffer in program.buffers.items():
+        if buffer.kind == "arena":
+            program.buffers[node] = replace(buffer, slot=0)
+    return program
+
+
+def test_live_values_that_share_memory_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "plan", moved_to_zero)
+    with pytest.raises(IRError, match=r"after pass \d+ \(plan\): .*(over it|to the same memory|still reads)"):
+        scheduled(chain, X[0])
+
+
+def test_a_value_without_storage_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(program: Program) -> Program:
+        program.buffers = {node: buffer for node, buffer in program.buffers.items() if buffer.kind != "arena"}
+        return program
+
+    planted(monkeypatch, "plan", forgetful)
+    with pytest.raises(IRError, match=r"\(plan\): k\d reads .* before all of it is written"):
+        scheduled(chain, X[0])
+
+
+def test_a_result_over_an_argument_that_is_still_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(program: Program) -> Program:
+        program.in_place = {0: 0}
+        return program
+
+    planted(monkeypatch, "plan", greedy)
+    with pytest.raises(IRError, match=r"\(plan\): k\d writes .* over .*, which it still reads"):
+        scheduled(lambda x: x[::-1] + 1.0, X[0])
+    scheduled(lambda x: x + 1.0, X[0])  # this one may
+
+
+def test_an_arena_that_is_too_small_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, "plan", lambda program: replace(program, arena=8))
+    with pytest.raises(IRError, match=r"\(plan\): .* lies outside of the arena"):
+        scheduled(chain, X[0])
 
 
 def test_an_ill_formed_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,15 +180,15 @@ class Nest:
         return self.gather(node, index, level, where) if kind == "gather" else None
 
     def keep(self, node: Node, index: Index_, ref: Ref, level: int) -> None:
-        """Store an element of a root in its own storage, if it has any, and at its places in others'."""
+        """Store an element of a root in its own storage, and where it is a piece."""
         buffer = self.program.buffers.get(node)
         if buffer is not None:
             self.lists[level].append(Store(buffer, linear(node.shape, index), ref))
-        for place in self.program.places.get(node, ()):
-            address: Address = Affine(place.offset)
-            for i, factor in zip(index, place.factors, strict=True):
+        for piece in self.program.destinations.get(node, ()):
+            address: Address = Affine(piece.offset)
+            for i, factor in zip(index, piece.factors, strict=True):
                 address = address + i * factor
-            self.lists[level].append(Store(self.program.buffers[place.owner], address, ref))
+            self.lists[level].append(Store(self.program.buffers[piece.owner], address, ref))
 
     def holds(self, where: Where) -> Ref:
         """Whether all of ``where`` holds; ``where`` is not empty."""

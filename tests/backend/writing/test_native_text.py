@@ -153,7 +153,7 @@ def split_else(w: Body, n: Value) -> None:
     ("write", "message"),
     [
         (unset, "has no value yet"),
-        (wrong_type, "is i32, not i64"),
+        (wrong_type, "this is i32, not i64"),
         (unreachable, "no way leads to"),
         (endless, "without a return"),
         (split_else, "between `if_` and `else_`"),

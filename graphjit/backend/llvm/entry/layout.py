@@ -12,6 +12,7 @@ registers (borrowed objects), input slots, scalars, output slots, leaves, a stac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from graphjit.backend.llvm.writing.native import WORD, Fields, words
@@ -87,8 +88,8 @@ _WALK_FIELDS = {
     Walk.ARRAY: f"i64 register, {_ARRAY_IN}",
     Walk.HIDDEN: f"object array, {_ARRAY_IN}",
     Walk.VALUE: "i64 register, i64 slot, ptr type, ptr twin, i64 scalar",
-    Walk.INT: "i64 register, i64 slot, i64 unused, i64 unused, i64 scalar",
-    Walk.STATIC: "i64 register, i64 unused, object expected",
+    Walk.INT: "i64 register, i64 slot, i64 scalar",
+    Walk.STATIC: "i64 register, object expected",
     Walk.TUPLE: _SEQUENCE,
     Walk.LIST: _SEQUENCE,
     Walk.DICT: f"{_SEQUENCE}, object[] keys",
@@ -143,3 +144,16 @@ STRUCTS: dict[str, Fields] = {
     "argument": words("i64 slot, u64 bytes, i64 donated"),
 }
 """All structs of the tables; `word` and `argument` are entries of tables that operations point to."""
+
+
+_NAMES = {
+    kind: [[*STRUCTS[operation(code)]][1:] for code in kind]  # codes count from 0
+    for kind in (Walk, Prepare, Build)
+}
+
+
+def operation_words(code: Walk | Prepare | Build, fields: Mapping[str, int]) -> list[int]:
+    """The words of an operation, all of whose fields are given."""
+    names = _NAMES[type(code)][code]
+    assert len(names) == len(fields), f"{operation(code)} has the fields {', '.join(names)}"
+    return [int(code), *[fields[name] for name in names], *[0] * (OP_WORDS - 1 - len(names))]

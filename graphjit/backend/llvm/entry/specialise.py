@@ -20,7 +20,7 @@ import numpy as np
 from graphjit.backend.llvm.entry import cpython
 from graphjit.backend.llvm.entry.donation import ENTRY_WORDS
 from graphjit.backend.llvm.entry.large_results import SMALLEST
-from graphjit.backend.llvm.entry.layout import OP_WORDS, RECORD, Build, Prepare, Walk
+from graphjit.backend.llvm.entry.layout import OP_BYTES, RECORD, Build, Prepare, Walk, operation_words
 from graphjit.backend.llvm.entry.matching import WORDS_AT_ONCE
 from graphjit.backend.llvm.writing.native import WORD
 from graphjit.backend.signature import (
@@ -115,13 +115,12 @@ class _Tables:
 
         self._emit_arguments(spec)
         for hidden in spec.hidden:
-            self._emit_array(Walk.HIDDEN, self._address(hidden.array), hidden)
+            self._emit_array(Walk.HIDDEN, hidden, array=self._address(hidden.array))
         self._emit_guards(spec.guards)
-        self._op(self._walk, Walk.END)
+        self._op(Walk.END)
         if self._donors:
-            self._op(
-                self._prepare, Prepare.APART, self._table(self._arrays), len(self._arrays) // ENTRY_WORDS
-            )
+            count = len(self._arrays) // ENTRY_WORDS
+            self._op(Prepare.APART, arrays=self._table(self._arrays), count=count)
         tree = spec.outputs if spec.wrap is None else Tuple(tuple(leaves(spec.outputs)))
         depth = self._emit_outputs(tree)
         self._frame = self._stack + max(depth, 1) * WORD
@@ -166,10 +165,10 @@ class _Tables:
     def _keys(self, keys: Iterable[Any]) -> int:
         return self._table(array("q", [self._address(key) for key in keys] or [0]))
 
-    @staticmethod
-    def _op(table: array[int], *words: int) -> None:
-        table.extend(words)
-        table.extend([0] * (OP_WORDS - len(words)))
+    def _op(self, code: Walk | Prepare | Build, **fields: int) -> None:
+        """Add an operation to its table."""
+        table = {Walk: self._walk, Prepare: self._prepare, Build: self._build}[type(code)]
+        table.extend(operation_words(code, fields))
 
     def _next_slot(self) -> int:
         self._slot += 1
@@ -194,11 +193,11 @@ class _Tables:
         """Take a container apart; return the register of its first item."""
         first, count = self._free, len(node.children)
         self._free += count
-        words = register * WORD, first * WORD, count
+        fields = {"register": register * WORD, "items": first * WORD, "length": count}
         if isinstance(node, Dict):
-            self._op(self._walk, Walk.DICT, *words, self._keys(node.keys))
+            self._op(Walk.DICT, **fields, keys=self._keys(node.keys))
         else:
-            self._op(self._walk, Walk.TUPLE if isinstance(node, Tuple) else Walk.LIST, *words)
+            self._op(Walk.TUPLE if isinstance(node, Tuple) else Walk.LIST, **fields)
         return first
 
     def _emit_guards(self, guards: Sequence[Guard]) -> None:
@@ -228,70 +227,65 @@ class _Tables:
         while len(words) % (2 * WORDS_AT_ONCE):
             words.extend(words[-2:])
         if words:
-            self._op(self._walk, Walk.WORDS, self._table(words), words.buffer_info()[0] + len(words) * WORD)
+            first = self._table(words)
+            self._op(Walk.WORDS, pairs=first, end=first + len(words) * WORD)
 
     def _emit_versioned(self, address: int, bits: int, guards: Sequence[Guard]) -> None:
         """Guards that need no look as long as the version at ``address`` is what it was when they held last
         (address 0: there is none).
         """
-        start = len(self._walk)
-        self._op(self._walk, Walk.VERSION, address, 0, bits)
+        before, self._walk = self._walk, array("q")
         for guard in guards:
             self._emit_guard(guard)
-        if address:
-            self._op(self._walk, Walk.RENEW, (start - len(self._walk)) * WORD)
-            self._walk[start + 4] = (len(self._walk) - start) * WORD
-        else:
-            del self._walk[start : start + OP_WORDS]
+        inside, self._walk = self._walk, before
+        if not address:
+            self._walk.extend(inside)
+            return
+        between = OP_BYTES + len(inside) * WORD
+        self._op(Walk.VERSION, place=address, expected=0, bits=bits, skip=between + OP_BYTES)
+        self._walk.extend(inside)
+        self._op(Walk.RENEW, back=-between)
 
     def _emit_guard(self, guard: Guard) -> None:
         match guard:
             case GlobalGuard():
+                names, name = self._address(guard.items), self._address(guard.name)
                 expected = 0 if guard.expected is MISSING else self._address(guard.expected)
-                self._op(
-                    self._walk, Walk.GLOBAL, self._address(guard.items), self._address(guard.name), expected
-                )
+                self._op(Walk.GLOBAL, names=names, name=name, expected=expected)
             case SequenceGuard():
-                count = len(guard.snapshot)
-                self._op(
-                    self._walk,
-                    Walk.SEQUENCE,
-                    self._address(guard.items),
-                    count,
-                    self._keys(guard.snapshot),
-                    count * WORD,
-                )
+                items, count = self._address(guard.items), len(guard.snapshot)
+                expected = self._keys(guard.snapshot)
+                self._op(Walk.SEQUENCE, list=items, length=count, expected=expected, bytes=count * WORD)
             case MappingGuard():
                 keys, values = self._keys(guard.keys), self._keys(guard.values)
-                self._op(self._walk, Walk.MAPPING, self._address(guard.items), len(guard.keys), keys, values)
+                items = self._address(guard.items)
+                self._op(Walk.MAPPING, dict=items, length=len(guard.keys), keys=keys, values=values)
             case ClassGuard():
                 self.kept.append(guard)
                 self._emit_versioned(guard.version, _CLASS_VERSION, guard.entries)
             case ContentGuard():
-                self.kept.append(guard)
-                facts = id(guard.dtype), len(guard.shape), self._shape(guard.shape)
-                self._op(
-                    self._walk,
-                    Walk.CONTENT,
-                    id(guard.array),
-                    self._bytes(guard.expected),
-                    *facts,
-                    len(guard.expected),
-                )
+                self._emit_content(guard)
             case BlockGuard():
                 self.kept.append(guard)
                 for address, held in guard.blocks:
-                    self._op(self._walk, Walk.BLOCK, address, self._bytes(held), len(held))
+                    self._op(Walk.BLOCK, place=address, expected=self._bytes(held), bytes=len(held))
             case ContextGuard():
-                self._op(
-                    self._walk,
-                    Walk.CONTEXT,
-                    self._address(guard.variable),
-                    self._address(guard.expected),
-                    id(MISSING),
-                )
+                variable, expected = self._address(guard.variable), self._address(guard.expected)
+                self._op(Walk.CONTEXT, variable=variable, expected=expected, missing=id(MISSING))
             case _:
                 raise AssertionError(f"calls that depend on {guard!r} have no native entry")
+
+    def _emit_content(self, guard: ContentGuard) -> None:
+        self.kept.append(guard)
+        self._op(
+            Walk.CONTENT,
+            array=id(guard.array),
+            expected=self._bytes(guard.expected),
+            descr=id(guard.dtype),
+            rank=len(guard.shape),
+            shape=self._shape(guard.shape),
+            bytes=len(guard.expected),
+        )
 
     def _bytes(self, content: bytes) -> int:
         return self._table(array("b", content or b"\0"))
@@ -300,33 +294,38 @@ class _Tables:
         source = register * WORD
         match leaf:
             case StaticIn(value):
-                self._op(self._walk, Walk.STATIC, source, 0, self._address(value))
+                self._op(Walk.STATIC, register=source, expected=self._address(value))
             case ArrayIn():
                 self._sources[self._slot] = source
-                self._emit_array(Walk.ARRAY, source, leaf)
+                self._emit_array(Walk.ARRAY, leaf, register=source)
                 if hold:
                     self._held.append(source)
             case ScalarIn(dtype, python):
                 slot = self._next_slot() * WORD
-                places = self._inputs + slot, self._scalars + slot
+                places = {"slot": self._inputs + slot, "scalar": self._scalars + slot}
                 if python and dtype.kind == "i":
-                    self._op(self._walk, Walk.INT, source, places[0], 0, 0, places[1])
+                    self._op(Walk.INT, register=source, **places)
                     return
                 facts = cpython.dtype_facts(dtype.name)
-                types = (id(float), id(float)) if python else (facts.scalar, facts.scalar_twin)
-                self._op(self._walk, Walk.VALUE, source, places[0], *types, places[1])
+                type, twin = (id(float), id(float)) if python else (facts.scalar, facts.scalar_twin)
+                self._op(Walk.VALUE, register=source, type=type, twin=twin, **places)
 
-    def _emit_array(self, code: Walk, source: int, leaf: ArrayIn | HiddenArray) -> None:
+    def _emit_array(self, code: Walk, leaf: ArrayIn | HiddenArray, **where: int) -> None:
         facts = cpython.dtype_facts(leaf.dtype.name)
         number = self._next_slot()
         slot = self._inputs + number * WORD
         nbytes = _nbytes(leaf)
         if self._donors and nbytes:
             self._arrays.extend((slot, nbytes, int(number in self._donors)))
-        numbers = facts.number | facts.number_twin << 32
         self._op(
-            self._walk, code, source, slot, facts.descr, len(leaf.shape), self._shape(leaf.shape), numbers
-        )  # fmt: skip
+            code,
+            **where,
+            slot=slot,
+            descr=facts.descr,
+            rank=len(leaf.shape),
+            shape=self._shape(leaf.shape),
+            numbers=facts.number | facts.number_twin << 32,
+        )
 
     def _emit_outputs(self, tree: OutTree) -> int:
         """Emit preparation and construction; return the greatest depth of the stack."""
@@ -344,8 +343,8 @@ class _Tables:
                 self._emit_container(node)
                 depth += 1 - len(node.children)
             deepest = max(deepest, depth)
-        self._op(self._prepare, Prepare.END)
-        self._op(self._build, Build.END)
+        self._op(Prepare.END)
+        self._op(Build.END)
         return deepest
 
     def _emit_container(self, node: Tuple | List | Dict) -> None:
@@ -353,47 +352,55 @@ class _Tables:
         if isinstance(node, Dict):
             # Copying a dict with the right keys is cheaper than growing an empty one.
             template = self._address(dict.fromkeys(node.keys))
-            self._op(self._build, Build.DICT, count, self._keys(node.keys), template)
+            self._op(Build.DICT, length=count, keys=self._keys(node.keys), template=template)
         else:
-            self._op(self._build, Build.TUPLE if isinstance(node, Tuple) else Build.LIST, count)
+            self._op(Build.TUPLE if isinstance(node, Tuple) else Build.LIST, length=count)
 
     def _emit_result(self, leaf: ArrayOut | ScalarOut | StaticOut) -> None:
-        if isinstance(leaf, StaticOut):
-            self._op(self._build, Build.STATIC, self._address(leaf.value))
-            return
-        facts = cpython.dtype_facts(leaf.dtype.name)
-        slot, place = self._outputs + leaf.source * WORD, self._leaves + leaf.source * WORD
-        if isinstance(leaf, ArrayOut):
-            shown = leaf.shape
-            if leaf.order is not None:
-                lies = np.empty(leaf.shape, leaf.dtype.name).transpose(np.argsort(leaf.order))
-                shown, strides = lies.shape, self._shape(lies.strides)
-            shape = self._shape(shown)
-            fresh = Prepare.BLOCK if _nbytes(leaf) >= SMALLEST else Prepare.ARRAY
-            words = slot, place, facts.descr, len(leaf.shape), shape
-            if leaf.order is not None:
-                self._op(self._prepare, Prepare.ORDERED, *words, strides)
-            elif leaf.donor is None and (spares := self._spare_arrays(leaf)):
-                self._op(self._prepare, Prepare.SPARE, *words, *map(id, spares))
-            elif leaf.donor is None:
-                self._op(self._prepare, fresh, *words)
-            else:
-                self._op(
-                    self._prepare,
-                    Prepare.DONOR,
-                    *words,
-                    self._sources[leaf.donor],
-                    int(fresh is Prepare.BLOCK),
-                )
-            self._op(self._build, Build.ARRAY, place)
-            return
-        self._op(self._prepare, Prepare.SCALAR, slot, place)
-        if leaf.dtype.kind == "b":
-            self._op(self._build, Build.BOOL, place)
+        match leaf:
+            case StaticOut(value):
+                self._op(Build.STATIC, value=self._address(value))
+            case ArrayOut():
+                place = self._leaves + leaf.source * WORD
+                self._emit_array_result(leaf, self._outputs + leaf.source * WORD, place)
+                self._op(Build.ARRAY, leaf=place)
+            case ScalarOut(dtype, source):
+                place = self._leaves + source * WORD
+                self._op(Prepare.SCALAR, slot=self._outputs + source * WORD, scalar=place)
+                self._emit_scalar_result(dtype, place)
+
+    def _emit_array_result(self, leaf: ArrayOut, slot: int, place: int) -> None:
+        """How the array is made: in the order asked for, in memory of a donor, from spare ones, or fresh."""
+        shown = leaf.shape
+        if leaf.order is not None:
+            lies = np.empty(leaf.shape, leaf.dtype.name).transpose(np.argsort(leaf.order))
+            shown = lies.shape
+        fields = {
+            "slot": slot,
+            "leaf": place,
+            "descr": cpython.dtype_facts(leaf.dtype.name).descr,
+            "rank": len(leaf.shape),
+            "shape": self._shape(shown),
+        }
+        large = _nbytes(leaf) >= SMALLEST
+        if leaf.order is not None:
+            self._op(Prepare.ORDERED, **fields, strides=self._shape(lies.strides))
+        elif leaf.donor is not None:
+            self._op(Prepare.DONOR, **fields, register=self._sources[leaf.donor], large=int(large))
+        elif spares := self._spare_arrays(leaf):
+            self._op(Prepare.SPARE, **fields, one=id(spares[0]), two=id(spares[1]))
         else:
-            spares = [np.dtype(leaf.dtype.name).type(0) for _ in range(2)]
-            self.kept.append(spares)
-            self._op(self._build, Build.SCALAR, place, facts.scalar, facts.allocate, *map(id, spares))
+            self._op(Prepare.BLOCK if large else Prepare.ARRAY, **fields)
+
+    def _emit_scalar_result(self, dtype: np.dtype, place: int) -> None:
+        if dtype.kind == "b":
+            self._op(Build.BOOL, scalar=place)
+            return
+        facts = cpython.dtype_facts(dtype.name)
+        one, two = spares = [np.dtype(dtype.name).type(0) for _ in range(2)]
+        self.kept.append(spares)
+        kind = {"type": facts.scalar, "allocate": facts.allocate}
+        self._op(Build.SCALAR, scalar=place, **kind, one=id(one), two=id(two))
 
     def _spare_arrays(self, leaf: ArrayOut) -> list[np.ndarray]:
         """Two arrays: a caller that keeps the last result while it asks for the next gets them in turn."""

@@ -1,9 +1,9 @@
 """Matrix products: which code computes C = A B, and that code.
 
 Two decisions are made before a product comes here.  Contractions of few multiply-adds become loops of kernels
-(`schedule/contractions.py`); products that share rows with their neighbours become parts of a sweep, whose
-loops call `in_sweeps.py` for a block of rows (`schedule/sweep.py`).  All others reach `plan.py`, the file to
-read first; it takes the first row of this table that fits:
+(`schedule/rewrite/contractions.py`); products that share rows with their neighbours become parts of a sweep,
+whose loops call `in_sweeps.py` for a block of rows (`schedule/sweep.py`).  All others reach `plan.py`, the
+file to read first; it takes the first row of this table that fits:
 
 | way | taken when | function of `plan.py` | code |
 |---|---|---|---|

@@ -103,9 +103,9 @@ class Source:
 
     def kind(self, type: str) -> str:
         """How LLVM writes a type."""
-        if type == "u64":
-            return "i64"
-        return "ptr" if type in self.structs or type.endswith("[]") else type
+        if type in self.structs or type.endswith("[]"):
+            return "ptr"
+        return "i64" if type == "u64" else type
 
     def signature(self, name: str) -> tuple[str, list[str]]:
         """Result and parameters of a function; what stands outside is declared on first use."""
@@ -162,7 +162,8 @@ class Value:
         body = self.body
         if isinstance(key, str):
             type, offset = body.source.structs[self.type][key]
-            return Value(body, type + "[]", self.offset(offset).name)
+            moved = f"getelementptr i8, ptr {self.name}, i64 {offset}"
+            return body.op(type + "[]", moved) if offset else Value(body, type + "[]", self.name)
         item = body.source.kind(self.type.removesuffix("[]"))
         if not isinstance(key, Value) and key == 0:
             return Value(body, self.type, self.name)
@@ -306,8 +307,8 @@ class Body(Blocks):
     def operand(self, value: Operand, type: str) -> str:
         """What stands for an operand of that type in the text."""
         if isinstance(value, Value):
-            kinds = self.source.kind(value.type), self.source.kind(type)
-            assert kinds[0] == kinds[1], f"{value.name} is {value.type}, not {type}"
+            kind = self.source.kind
+            assert value.type == type or kind(value.type) == kind(type), f"this is {value.type}, not {type}"
             return value.name
         if type == "i1":
             return "true" if value else "false"

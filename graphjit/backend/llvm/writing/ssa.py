@@ -56,7 +56,7 @@ class Block:
         self.phis: dict[Assigned, _Phi] = {}
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.name}:", *map(str, self.phis.values())])
+        return "\n".join([f"{self.name}:", *map(str, self.phis.values())]) if self.phis else f"{self.name}:"
 
 
 class Branch:
@@ -198,7 +198,7 @@ class Blocks:
         assert self._here is None, "control reaches the end without a return"
         same = self._needless()
         for line in self._lines:
-            if isinstance(line, Block):
+            if isinstance(line, Block) and line.phis:
                 line.phis = {variable: phi for variable, phi in line.phis.items() if phi.name not in same}
         text = "\n".join(["entry:", *self._slots, *map(str, self._lines)])
         return _JOINED.sub(lambda found: same.get(found[0], found[0]), text) if same else text

@@ -1,9 +1,9 @@
-"""Computation without axes of length 1, so that values over the same elements have the same space and share
-loops.
+"""Computation without axes of length 1: values over the same elements then share loops.
 
-Job: compute every elementwise value and every reduction over the long axes only; a reshape, which costs
-nothing, gives the shape asked for. Input and output: a graph. Invariant: the same operations on the same
-elements.
+Job: compute every elementwise value, every reduction and every running value over the long axes only; a
+reshape, which costs nothing, gives the shape asked for.  A sum of shape (8, 1) that is added to a vector of
+shape (8,) has the same loops as the vector.
+Input and output: a graph.  Invariant: the same operations on the same elements.
 """
 
 from __future__ import annotations

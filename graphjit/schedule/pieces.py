@@ -1,9 +1,10 @@
 """Concatenations without copies: pieces are written where they belong when they are computed.
 
-Job: see to it that every piece of a concatenation is a value that some kernel computes, and say at which
-place it goes.
-Input: a graph. Output: a graph (`own_pieces`), and for every piece its places in the storage of
-concatenations (`find_places`).
+Job: see to it that every piece of a concatenation is a value that some kernel computes (`own_pieces`), and
+say where in the storage of the concatenation it goes (`find_destinations`).  For
+``concatenate([exp(x), sin(x)])`` the kernel that computes the exponentials writes them into the first half of
+the result.
+Input: a graph.  Output: a graph; for every piece its destinations.
 Invariants: the pieces of a concatenation cover its storage exactly; a concatenation that is only a piece of
 others has no storage of its own.
 """
@@ -18,12 +19,14 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan
 from graphjit.schedule.access import is_window, storage, strides
-from graphjit.schedule.squeeze import squeezed
+from graphjit.schedule.rewrite.squeeze import squeezed
 
 
 @dataclass(frozen=True)
-class Place:
-    """Element ``index`` of a piece lies at ``offset + sum(factors * index)`` in the storage of ``owner``."""
+class Destination:
+    """Where a piece is written: element ``index`` of it goes to ``offset + sum(factors * index)`` in the
+    storage of ``owner``, a concatenation.
+    """
 
     owner: Node
     factors: tuple[int, ...]
@@ -31,9 +34,7 @@ class Place:
 
 
 def own_pieces(graph: Graph) -> Graph:
-    """Make every piece of a concatenation something that a kernel can compute: copies of arguments,
-    constants, products ...
-    """
+    """``graph`` with a copy of each piece that no kernel computes: arguments, constants, products."""
     nodes = graph.nodes()
     if all(node.op.name != "concatenate" for node in nodes):
         return graph
@@ -46,7 +47,9 @@ def own_pieces(graph: Graph) -> Graph:
             if not node.type.size:
                 replaced[node] = b.full(0, node.type)
                 continue
-            args = [arg if _is_piece(arg) else _copied(b, arg) for arg in args if arg.type.size]
+            args = [
+                arg if _is_computed_by_a_kernel(arg) else _copied(b, arg) for arg in args if arg.type.size
+            ]
         replaced[node] = b.copy(node, tuple(args))
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
@@ -55,47 +58,48 @@ def _copied(b: Builder, node: Node) -> Node:
     return b.reshape(b.emit("copy", squeezed(b, node), slot=-1), shape=node.shape)
 
 
-def _is_piece(node: Node) -> bool:
-    base = storage(node)
-    if _long(base.shape) != _long(node.shape):
+def _is_computed_by_a_kernel(piece: Node) -> bool:
+    base = storage(piece)
+    if _long(base.shape) != _long(piece.shape):
         return False
-    computed = (
+    return (
         isinstance(base.op.lower, Scalar | Reduce | Scan)
         or base.op.name in ("gather", "concatenate")
         or is_window(base)
     )
-    return computed
 
 
 def _long(shape: Sequence[int]) -> list[int]:
     return [n for n in shape if n != 1]
 
 
-def find_places(graph: Graph) -> dict[Node, list[Place]]:
+def find_destinations(graph: Graph) -> dict[Node, list[Destination]]:
     """Where the pieces of the concatenations of ``graph`` go, by the node that is computed."""
     nodes = graph.nodes()
-    joined = [node for node in nodes if node.op.name == "concatenate"]
-    if not joined:
+    concatenations = [node for node in nodes if node.op.name == "concatenate"]
+    if not concatenations:
         return {}
     readers = users(nodes)
     outputs = {storage(node) for node in graph.outputs}
-    places: dict[Node, list[Place]] = {}
-    for node in reversed(joined):
-        targets = list(places.get(node, ()))
+    destinations: dict[Node, list[Destination]] = {}
+    for node in reversed(concatenations):  # an outer one first: its pieces go where it goes itself
+        whole = list(destinations.get(node, ()))
         if node in outputs or _is_read(node, readers):
-            targets.append(Place(node, strides(node.shape), 0))
+            whole.append(Destination(node, strides(node.shape), 0))
         axis: Any = node.attrs["axis"]
         start = 0
         for piece in node.args:
             base = storage(piece)
-            for target in targets:
-                factors = iter([f for f, n in zip(target.factors, piece.shape, strict=True) if n != 1])
-                own = tuple(next(factors) if n != 1 else 0 for n in base.shape)
-                places.setdefault(base, []).append(
-                    Place(target.owner, own, target.offset + start * target.factors[axis])
-                )
+            destinations.setdefault(base, []).extend(_part(target, piece, axis, start) for target in whole)
             start += piece.shape[axis]
-    return places
+    return destinations
+
+
+def _part(whole: Destination, piece: Node, axis: int, start: int) -> Destination:
+    """Where a piece goes that begins at ``start`` along ``axis`` of what goes to ``whole``."""
+    factors = iter([f for f, n in zip(whole.factors, piece.shape, strict=True) if n != 1])
+    of_base = tuple(next(factors) if n != 1 else 0 for n in storage(piece).shape)
+    return Destination(whole.owner, of_base, whole.offset + start * whole.factors[axis])
 
 
 def _is_read(node: Node, readers: Mapping[Node, Sequence[Node]]) -> bool:

@@ -1,10 +1,11 @@
-"""Small axes as separate values: a 3-vector is three numbers in registers, not an array to loop over.
+"""Short axes as separate values: a 3-vector is three numbers in registers, not an array to loop over.
 
 Job: where a short axis is summed over (or otherwise reduced) beside long ones, compute the components along
-it as nodes of their own, so that all of them, their sums and whatever uses those share loops over the long
-axes, with those in SIMD lanes. Input and output: a graph without composite ops.
+it as nodes of their own.  Of 1000 points in space, ``sum(p * p, axis=1)`` becomes ``x * x + y * y + z * z``
+over 1000 elements: one loop, with the long axis in SIMD lanes.
+Input and output: a graph without composite ops.
 Invariants: every element is computed from the same terms, sums along a short axis are taken from left to
-right; what leaves the region is stacked again, which costs nothing where `places` applies.
+right; what leaves the region is stacked again, which costs nothing where `pieces` applies.
 """
 
 from __future__ import annotations
@@ -17,14 +18,8 @@ from typing import Any
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar
+from graphjit.limits import Limits, UnstackLimits
 from graphjit.schedule.access import is_thin_reshape
-
-SMALL_AXIS = 4
-"""Longest axis that is taken apart."""
-BATCH = 256
-"""Elements along the other axes from which it pays: one instruction for each component must run often."""
-COMPONENTS = 64
-"""Components of one value at most: they live in registers together, and each is code of its own."""
 
 COMBINE = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "and": "and", "or": "or"}
 
@@ -32,29 +27,30 @@ Axes = tuple[int, ...]
 Point = tuple[int, ...]
 
 
-def unstack(graph: Graph) -> Graph:
+def unstack(graph: Graph, limits: Limits) -> Graph:
     """``graph`` with short axes taken apart where they are reduced."""
     nodes = graph.nodes()
-    region = _region(nodes)
-    return _Unstacker(region).graph(graph, nodes) if region else graph
+    region = _region(nodes, limits.unstack)
+    return _Unstacker(region, limits.unstack).graph(graph, nodes) if region else graph
 
 
-def short_axes(node: Node) -> Axes:
+def _short_axes(node: Node, limits: UnstackLimits) -> Axes:
     """The short axes of a value that has long ones beside them; empty when it does not pay to take it
     apart.
     """
-    short = tuple(a for a, n in enumerate(node.shape) if 1 < n <= SMALL_AXIS)
+    short = tuple(a for a, n in enumerate(node.shape) if 1 < n <= limits.short_axis)
     count = math.prod(node.shape[a] for a in short)
-    return short if short and count <= COMPONENTS and node.type.size >= BATCH * count else ()
+    pays = count <= limits.components and node.type.size >= limits.points * count
+    return short if short and pays else ()
 
 
-def _follows(node: Node) -> bool:
+def _follows(node: Node, limits: UnstackLimits) -> bool:
     """Whether components of the result come from components of the arguments one by one."""
     name = node.op.name
     return (
         isinstance(node.op.lower, Scalar | Reduce)
         or name in ("broadcast_to", "transpose")
-        or is_stack(node)
+        or _is_stack(node, limits)
         or _is_thin(node)
     )
 
@@ -63,12 +59,12 @@ def _is_thin(node: Node) -> bool:
     return node.op.name == "reshape" and is_thin_reshape(node)
 
 
-def is_stack(node: Node) -> bool:
+def _is_stack(node: Node, limits: UnstackLimits) -> bool:
     """Whether a concatenation joins pieces along a short axis."""
-    return node.op.name == "concatenate" and node.attrs["axis"] in short_axes(node)
+    return node.op.name == "concatenate" and node.attrs["axis"] in _short_axes(node, limits)
 
 
-def _region(nodes: Sequence[Node]) -> set[Node]:
+def _region(nodes: Sequence[Node], limits: UnstackLimits) -> set[Node]:
     """Values to take apart: arguments of reductions over short axes, and what elementwise operations connect
     with them.
     """
@@ -77,7 +73,7 @@ def _region(nodes: Sequence[Node]) -> set[Node]:
         if isinstance(node.op.lower, Reduce):
             x = node.args[0]
             long = [a for a in _axes(node) if x.shape[a] != 1]
-            if long and set(long) <= set(short_axes(x)):
+            if long and set(long) <= set(_short_axes(x, limits)):
                 seeds.append(x)
     if not seeds:
         return set()
@@ -86,12 +82,12 @@ def _region(nodes: Sequence[Node]) -> set[Node]:
     pending = seeds
     while pending:
         node = pending.pop()
-        if node in region or not short_axes(node):
+        if node in region or not _short_axes(node, limits):
             continue
         region.add(node)
-        if _follows(node):
+        if _follows(node, limits):
             pending += node.args
-        pending += [user for user in readers.get(node, ()) if _follows(user)]
+        pending += [user for user in readers.get(node, ()) if _follows(user, limits)]
     return region
 
 
@@ -103,8 +99,9 @@ def _axes(node: Node) -> Axes:
 class _Unstacker:
     """Rebuilds a graph; every old node has components along its apart axes, the whole value, or both."""
 
-    def __init__(self, region: set[Node]) -> None:
+    def __init__(self, region: set[Node], limits: UnstackLimits) -> None:
         self.region = region
+        self.limits = limits
         self.b = Builder()
         self.apart: dict[Node, Axes] = {}
         self.components: dict[Node, dict[Point, Node]] = {}
@@ -147,9 +144,9 @@ class _Unstacker:
         """
         point = tuple(p if node.shape[a] != 1 else 0 for a, p in zip(axes, point, strict=True))
         shape = tuple(n for a, n in enumerate(node.shape) if a not in axes)
-        known = self.apart.get(node)
-        if known is not None and set(known) <= set(axes):
-            chosen = tuple(p for a, p in zip(axes, point, strict=True) if a in known)
+        apart = self.apart.get(node)
+        if apart is not None and set(apart) <= set(axes):
+            chosen = tuple(p for a, p in zip(axes, point, strict=True) if a in apart)
             return self.b.reshape(self.components[node][chosen], shape=shape)
         starts, limits = [0] * len(node.shape), list(node.shape)
         for a, p in zip(axes, point, strict=True):
@@ -164,13 +161,13 @@ class _Unstacker:
         """Compute the components of ``node``, if it is in the region or reduces something that is."""
         if isinstance(node.op.lower, Reduce):
             x = node.args[0]
-            apart = self.apart.get(x) or (short_axes(x) if x in self.region else ())
+            apart = self.apart.get(x) or (_short_axes(x, self.limits) if x in self.region else ())
             if apart:
                 self.reduction(node, apart)
             return bool(apart)
-        if node not in self.region or not _follows(node):
+        if node not in self.region or not _follows(node, self.limits):
             return False
-        axes = short_axes(node)
+        axes = _short_axes(node, self.limits)
         points = list(itertools.product(*(range(node.shape[a]) for a in axes)))
         self.set(node, axes, {point: self.component(node, axes, point) for point in points})
         return True

@@ -1,0 +1,155 @@
+"""Which values are stored, and which are computed again wherever they are read.
+
+Job: choose the *roots* of a graph: the values that some loop nest computes and stores.  Everything else is
+inlined: computed in registers at the point where it is read.  In ``z = exp(x); return z + 1, z * 2`` the
+exponential is a root, because two results read it; in ``sqrt(x + 1)`` the sum is inlined.
+Input: a graph, thresholds, and what `recompute` decided.  Output: a set of nodes.
+Invariant: what cannot be computed at a point (a reduction, a product, the argument of a gather) is a root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from graphjit.ir.node import Graph, Node, users
+from graphjit.ir.opdef import Scalar, Special, View
+from graphjit.limits import FusionLimits
+from graphjit.schedule.access import is_thin_reshape, is_window, storage
+
+LEAVES = ("input", "const", "iota")
+SHIFTS = ("slice", "embed", "flip")
+NOTHING_DECIDED: Mapping[Node, bool] = MappingProxyType({})
+
+
+def own_cost(node: Node) -> int:
+    """Cost of one element, its arguments being there; an addition is 1."""
+    if isinstance(node.op.lower, Scalar):
+        return node.op.lower.cost
+    return 1 if node.op.name in ("gather", "embed") else 0
+
+
+def is_inline(node: Node) -> bool:
+    """Whether a node can be computed at the point where it is read."""
+    return isinstance(node.op.lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
+
+
+def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
+    """Of the ``nodes`` of a graph, those that are stored whatever it costs.
+
+    These are the results, and what is read as a whole or at any point: arguments of products and
+    correlations, arrays that a gather picks from, pieces of concatenations, arguments of reshapes.
+    """
+    stored = {storage(node) for node in graph.outputs}
+    for node in nodes:
+        if isinstance(node.op.lower, Special):
+            kind = node.op.lower.kind
+            if kind in ("contract", "correlate", "concatenate"):
+                stored.update(storage(arg) for arg in node.args)
+            elif kind == "gather":
+                stored.add(storage(node.args[0]))
+            elif kind == "reshape" and not is_thin_reshape(node):
+                stored.add(storage(node))
+    return stored
+
+
+class _Demand(NamedTuple):
+    """Who would compute a value if nobody stored it, looking through views of it."""
+
+    readers: int
+    """How many nodes compute with it."""
+    shifted: int
+    """How many of them read it at shifted points."""
+    repeated: bool
+    """Whether a reader has clearly more elements, and so computes each of the value's several times."""
+
+
+def _demands(nodes: Sequence[Node], limits: FusionLimits) -> dict[Node, _Demand]:
+    readers = users(nodes)
+    demands: dict[Node, _Demand] = {}
+    for node in reversed(nodes):
+        count = shifted = 0
+        repeated = False
+        for user in readers.get(node, ()):
+            is_view = isinstance(user.op.lower, View)
+            passes_on = is_view or user.op.name == "reshape"
+            beyond = demands[user]
+            count += beyond.readers if passes_on else 1
+            shifted += 1 if user.op.name in SHIFTS else beyond.shifted if is_view else 0
+            repeated = repeated or _repeats(user, node, limits) or (passes_on and beyond.repeated)
+        demands[node] = _Demand(count, shifted, repeated)
+    return demands
+
+
+def _repeats(user: Node, node: Node, limits: FusionLimits) -> bool:
+    return user.op.name in ("broadcast_to", "embed") and user.type.size > limits.growth * node.type.size
+
+
+class _Expression(NamedTuple):
+    """What lies between a value and the stored values that it is computed from."""
+
+    cost: int
+    depth: int
+
+
+_STORED = _Expression(0, 0)
+
+
+def choose_roots(
+    graph: Graph, limits: FusionLimits, decided: Mapping[Node, bool] = NOTHING_DECIDED
+) -> set[Node]:
+    """The values to store.
+
+    Args:
+        graph: without composite ops.
+        limits: thresholds of cost, depth and repetition.
+        decided: of the values that `recompute` decided about, whether they are stored.
+    """
+    nodes = graph.nodes()
+    demands = _demands(nodes, limits)
+    roots = must_be_stored(graph, nodes)
+    made: dict[Node, _Expression] = {}
+    for node in nodes:
+        depth = 1 + max((made[arg].depth for arg in node.args), default=0)
+        if node.op.name == "reshape" and depth <= limits.depth:
+            made[node] = _Expression(made[storage(node)].cost, depth)
+            continue
+        if not is_inline(node):
+            roots.add(node)
+        expression = _Expression(own_cost(node) + sum(made[arg].cost for arg in node.args), depth)
+        if _pays_to_store(node, expression, demands[node], decided, limits):
+            # Of a value in a frame of zeros, the value is stored, not the frame.
+            base = storage(node.args[0] if is_window(node) else node)
+            if base.op.name not in LEAVES and not is_window(base):
+                roots.add(base)
+                made[base] = _STORED
+                if base is not node:
+                    expression = _Expression(own_cost(node), depth)
+        made[node] = _STORED if node in roots else expression
+    return {node for node in roots if node.op.name not in ("input", "const")}
+
+
+def _pays_to_store(
+    node: Node,
+    expression: _Expression,
+    demand: _Demand,
+    decided: Mapping[Node, bool],
+    limits: FusionLimits,
+) -> bool:
+    """Whether a value that could be inlined is stored all the same."""
+    if node.op.name in LEAVES:
+        return False
+    if expression.depth > limits.depth:
+        return True
+    if isinstance(node.op.lower, View):
+        return False
+    cheap = limits.inline_shared if node.shape else 0
+    shared = (demand.readers > 1 and expression.cost > cheap) or (
+        demand.shifted > limits.shifted_readers and expression.cost > 1
+    )
+    return (
+        decided.get(node, shared)
+        or (demand.repeated and expression.cost > limits.inline_shared)
+        or expression.cost > limits.inline
+    )
