@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 from graphjit.machine import CACHES, Machine, machine
 
+WEIGHT_PS = 12
+"""Picoseconds that a weight of 1 in `RecomputeLimits` stands for."""
+
 
 class VectorLimits(NamedTuple):
     """`loops/passes/vectorize.py`: which loop of a nest runs in SIMD lanes, and how far it is unrolled."""
@@ -144,6 +147,10 @@ class ProductLimits(NamedTuple):
     """Size from which B comes from memory, or from a cache so far away that it is the same."""
     group_bytes: int
     """Bytes of packed B that one block of rows passes over and over: half a second-level cache."""
+    vectors_per_ns: int
+    """Multiply-adds of vectors that a core does in a nanosecond."""
+    bytes_per_ns: int
+    """What memory delivers."""
     few_tiles: int = 3
     """Register tiles of rows up to which B is read where it lies, whatever its size: too few to repay
     packing."""
@@ -181,10 +188,6 @@ class ProductLimits(NamedTuple):
     """Register tiles of rows per block of the product of any shape at the least, where there are enough."""
     few_blocks: int = 8
     """Blocks below which the product of any shape cuts columns further, where it has few rows."""
-    vectors_per_ns: int = 6
-    """Multiply-adds of vectors that a core does in a nanosecond: two a cycle at 3 GHz."""
-    bytes_per_ns: int = 16
-    """What memory delivers."""
 
 
 class StreamLimits(NamedTuple):
@@ -313,7 +316,7 @@ class SweepLimits(NamedTuple):
 class RecomputeLimits(NamedTuple):
     """`schedule/recompute.py`: which values go through memory, which are computed again.
 
-    The weights have units of 12 ps, see `Rates`.
+    The weights have units of `WEIGHT_PS`, and follow from the rates of the machine.
     """
 
     far_bytes: int
@@ -381,22 +384,6 @@ class ScheduleLimits(NamedTuple):
     """Steps above which a second schedule would cost more time than it can save."""
 
 
-class Rates(NamedTuple):
-    """Picoseconds, for the weights of `RecomputeLimits`.
-
-    Measured on one core of the machine of the benchmarks: 8 bytes stored and loaded again take up to 1.7 ns
-    through memory, 0.2 to 0.3 ns through a cache; an exponential (cost 20) takes 0.9 ns, a tangent (30) 2.0,
-    a quotient (6) 0.27, a sum 0.01 to 0.05.
-    """
-
-    unit: int = 12
-    """What a weight of 1 stands for."""
-    byte_from_memory: int = 60
-    byte_from_cache: int = 12
-    addition: int = 48
-    """Of 8 bytes, as a twentieth of an exponential."""
-
-
 class Limits(NamedTuple):
     """Every threshold, by stage."""
 
@@ -421,7 +408,7 @@ class Limits(NamedTuple):
     def of(cls, here: Machine) -> Limits:
         """The limits for a machine."""
         first, second, last = sensible_caches(here)
-        rates = Rates()
+        rates = here.rates
         return cls(
             vectors=VectorLimits(vector_bytes=here.vector_bytes),
             threads=ThreadLimits(),
@@ -436,6 +423,8 @@ class Limits(NamedTuple):
                 in_place_bytes=second // 8,
                 far_bytes=4 * second,
                 group_bytes=second // 2,
+                vectors_per_ns=rates.multiply_adds,
+                bytes_per_ns=1000 // rates.byte_from_memory,
             ),
             streams=StreamLimits(),
             tiles=TileLimits(),
@@ -450,9 +439,9 @@ class Limits(NamedTuple):
             recompute=RecomputeLimits(
                 far_bytes=last // 2,
                 least_bytes=second,
-                far=rates.byte_from_memory // rates.unit,
-                near=rates.byte_from_cache // rates.unit,
-                operation=rates.addition // rates.unit,
+                far=rates.byte_from_memory // WEIGHT_PS,
+                near=rates.byte_from_cache // WEIGHT_PS,
+                operation=rates.addition // WEIGHT_PS,
             ),
             contractions=ContractionLimits(),
             unstack=UnstackLimits(),

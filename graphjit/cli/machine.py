@@ -27,6 +27,11 @@ def machine() -> None:
                     ("first level", "second level", "last level"), here.caches, strict=True
                 )
             ),
+            (
+                "rates, estimated",
+                f"{here.rates.multiply_adds} vectors of multiply-adds and {1000 // here.rates.byte_from_memory} "
+                "bytes from memory a nanosecond",
+            ),
             ("features", " ".join(on)),
         ]
         typer.echo(table(("what", "value"), rows))

@@ -5,18 +5,14 @@ ask.
 Output: `SCALARS`, `cost`, `is_function`.
 Invariant: an op that lowers to `opdef.Scalar(name)` names a row of this table.
 
-A cost is in units of one addition: what a vector of eight float64 takes when loops run in SIMD lanes, about
-50 picoseconds an element (`UNIT_NS`).  Types of half the size take half of it an element, since a register
-holds twice as many; that is what `bytes / 8` stands for where costs are added up.
+A cost is in units of one addition of float64 in SIMD lanes (`machine.Rates.addition`). Types of half the size
+take half of it an element, since a register holds twice as many; that is what ``bytes / 8`` stands for where
+costs are added up.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-UNIT_NS = 0.05
-"""Nanoseconds of a unit of cost, for one float64 in lanes. Measured in the first-level cache on one core with
-512-bit registers: an exponential (20) 0.9 ns, a tangent (30 to 35) 2.0 ns, a quotient (6) 0.27 ns."""
 
 SERIAL = 5
 """How much longer an operation takes outside lanes: eight elements a register, but fewer dependent steps at

@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.estimate import estimate
+from graphjit.loops.estimate import estimate, product_ns
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -32,7 +32,6 @@ from graphjit.loops.ir import (
     Store,
     as_loops,
 )
-from graphjit.machine import machine
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Cost, Product, Program, Step
 
@@ -58,7 +57,7 @@ def kernel_cost(kernel: LoopKernel) -> Cost:
 def nanoseconds(step: Step, kernel: LoopKernel | None) -> int:
     """The estimate of one step alone: compilation needs no more, and counting costs time."""
     if isinstance(step, Product):
-        return step.batch * step.m * step.n * step.k // machine().multiply_adds
+        return product_ns(step.batch * step.m * step.n * step.k)
     return 0 if kernel is None else _loops(kernel)
 
 

@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import math
 
-from graphjit.ir.scalars import MEMORY, SERIAL, UNIT_NS, cost
+from graphjit.ir.scalars import MEMORY, SERIAL, cost
 from graphjit.loops.ir import For, Let, Load, Multiply, Scalar, Statement, Store
 from graphjit.machine import machine
 
 
 def estimate(loop: For) -> int:
     """Estimated nanoseconds of a loop on one core."""
-    return int(
-        _estimate(loop.body, loop.extent, loop.kind == "simd", loop.extent if loop.kind == "parallel" else 1)
-    )
+    tasks = loop.extent if loop.kind == "parallel" else 1
+    return int(_estimate(loop.body, loop.extent, loop.kind == "simd", tasks))
+
+
+def product_ns(operations: int) -> int:
+    """Estimated nanoseconds of a matrix product of float64, by its multiply-adds, on one core."""
+    here = machine()
+    return operations // (here.rates.multiply_adds * here.vector_bytes // 8)
 
 
 def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) -> float:
     """Of statements that run ``times`` times; a loop under a condition runs in one of the tasks."""
-    unit = UNIT_NS if lanes else UNIT_NS * SERIAL
+    unit = machine().rates.addition * (1e-3 if lanes else SERIAL * 1e-3)
     total = 0.0
     for statement in body:
         if isinstance(statement, For):
@@ -33,7 +38,7 @@ def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) 
                 _estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1
             )
         elif isinstance(statement, Multiply):
-            total += times * math.prod(statement.shape) / machine().multiply_adds
+            total += times * product_ns(math.prod(statement.shape))
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             total += times * unit * cost(statement.value.op)
         elif isinstance(statement, Store) or (

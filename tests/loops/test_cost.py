@@ -9,6 +9,7 @@ import pytest
 
 from graphjit.cli.stages import Stages
 from graphjit.loops.cost import costs
+from graphjit.machine import machine
 from graphjit.pipeline import Compiled, compile_graph
 from graphjit.schedule.program import Cost
 
@@ -62,7 +63,8 @@ def test_products(batch):
     m, k, n = 40, 50, 60
     cost = total(np.matmul, np.ones((*batch, m, k)), np.ones((*batch, k, n)))
     size = math.prod(batch)
-    assert cost == Cost(8 * size * (m * k + k * n + m * n), 2 * size * m * n * k, size * m * n * k // 40)
+    rate = machine().rates.multiply_adds * machine().vector_bytes // 8  # multiply-adds in a nanosecond
+    assert cost == Cost(8 * size * (m * k + k * n + m * n), 2 * size * m * n * k, size * m * n * k // rate)
 
 
 def test_integer_work_is_no_flop():
