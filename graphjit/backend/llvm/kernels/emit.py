@@ -251,7 +251,7 @@ class KernelEmitter(Traffic):
 
     def clears(self, loop: For) -> bool:
         """Print a loop that only fills neighbouring elements with zeros, as calls; False where it does
-        something else.
+        something else, or goes past the caches, as such a call does not.
         """
         if self.lanes is not None or loop.bound is not None:
             return False
@@ -260,7 +260,7 @@ class KernelEmitter(Traffic):
             value = self.values.get(store.value)
             if value is None or value.parts != [literal(store.buffer.dtype.type(0))]:
                 return False
-            if store.address[loop.axis] != 1 or store.dynamic or store.combine:
+            if store.address[loop.axis] != 1 or store.dynamic or store.combine or store.streamed:
                 return False
         if len(stores) != len(loop.body):
             return False
