@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING
 from graphjit import config, pipeline, progress
 from graphjit.backend.executable import Executable
 from graphjit.backend.failures import Failures, exception, locations
-from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.ir.node import Graph, Location
-from graphjit.runner import Runner, configured
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from graphjit.backend.numba.executable import NumbaExecutable
     from graphjit.ir.types import Type
     from graphjit.schedule.program import Failure
 
@@ -124,7 +123,9 @@ def _compiled(
         return Executable(compiled.program, compiled.module, compiled.nanoseconds), len(
             compiled.program.steps
         )
-    runner = Runner(configured())
+    from graphjit.backend.numba.executable import NumbaExecutable  # the other back end is rarely asked for
+
+    runner = pipeline.new_runner()
     _, program = pipeline.schedule(pipeline.optimize(graph, runner), donated, runner)
     return NumbaExecutable(program, pipeline.lower(program, runner)), len(program.steps)
 

@@ -181,7 +181,7 @@ class ProductLimits(NamedTuple):
     """Estimated work of a block at the least ..."""
     small_blocks: int = 4
     """... but up to so many blocks may be as small as what awake workers are asked for
-    (`threads/fork_join.py`): they halve a product of a few microseconds."""
+    (`threads/waiting.py`): they halve a product of a few microseconds."""
     max_blocks: int = 64
     """Blocks at the most: enough for the threads of one machine to share evenly."""
     block_tiles: int = 4

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from graphjit import progress
+from graphjit import config, progress
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
@@ -32,7 +32,7 @@ from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.simplify import simplify
-from graphjit.runner import Runner, configured
+from graphjit.running.runner import Runner
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.pieces import own_pieces
@@ -86,6 +86,17 @@ LOOP_PASSES = (
 )
 
 
+def new_runner() -> Runner:
+    """A runner with the instruments that the environment asks for; usually there are none."""
+    if not config.verify_passes and config.dump_directory is None:
+        return Runner()
+    from graphjit.running.instruments import (
+        configured,  # with what it needs, some milliseconds of a first call
+    )
+
+    return Runner(configured())
+
+
 def _bound(step: Callable[..., Any], limits: Limits) -> Callable[[Any], Any]:
     """A pass as a function of one argument."""
     return functools.partial(step, limits=limits) if isinstance(step, Tuned) else step
@@ -115,7 +126,7 @@ def optimize(graph: Graph, runner: Runner | None = None, limits: Limits | None =
     separate elimination of either. A pass that changes nothing returns its argument; what is simplified
     already is not simplified again.
     """
-    runner, limits = runner or Runner(configured()), limits or host_limits()
+    runner, limits = runner or new_runner(), limits or host_limits()
     simplified: Graph | None = None
     for step in GRAPH_PASSES:
         if step is simplify and graph is simplified:
@@ -139,7 +150,7 @@ def schedule(
     of their distance from the inputs, which lets forward mode forget each layer behind it; the order that
     needs the smaller arena is taken.
     """
-    runner, limits = runner or Runner(configured()), limits or host_limits()
+    runner, limits = runner or new_runner(), limits or host_limits()
 
     def fused(**options: Any) -> Fusion:
         apart = runner.run("schedule", "fuse", functools.partial(fuse, limits=limits, **options), graph)
@@ -187,7 +198,7 @@ def lower(
     program: Program, runner: Runner | None = None, limits: Limits | None = None
 ) -> dict[str, LoopKernel]:
     """Loop IR of every kernel, by name."""
-    runner, limits = runner or Runner(configured()), limits or host_limits()
+    runner, limits = runner or new_runner(), limits or host_limits()
 
     def lowered(program: Program) -> Lowered:
         return Lowered(
@@ -219,7 +230,7 @@ def compile_graph(
     limits: Limits | None = None,
 ) -> Compiled:
     """All stages up to LLVM text."""
-    runner, limits = runner or Runner(configured()), limits or host_limits()
+    runner, limits = runner or new_runner(), limits or host_limits()
     optimized = optimize(graph, runner, limits)
     progress.step("choosing kernels")
     fusion, program = schedule(optimized, donated, runner, limits)

@@ -21,7 +21,8 @@ from graphjit.cli.target import arguments, load_target
 from graphjit.ir.export import to_dot, to_json
 from graphjit.ir.node import Node
 from graphjit.ir.printer import number_nodes
-from graphjit.runner import Compare, Dump, Instrument, Verify
+from graphjit.running.instruments import Compare, Dump, Verify
+from graphjit.running.runner import Instrument
 from graphjit.schedule.fuse import why_not_fused
 from graphjit.schedule.printer import print_memory
 

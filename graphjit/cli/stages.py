@@ -32,7 +32,7 @@ from graphjit.loops.ir import LoopKernel
 from graphjit.loops.printer import print_kernel
 from graphjit.passes.fold import fold
 from graphjit.passes.simplify import simplify
-from graphjit.runner import Instrument, Runner, Step
+from graphjit.running.runner import Instrument, Runner, Step
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.printer import print_program
 from graphjit.schedule.program import Program

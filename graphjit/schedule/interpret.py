@@ -5,8 +5,9 @@ graphs from what earlier steps stored, and from nothing else. On the way, check 
 a value is written before it is read, members of a kernel read each other at the same point of the loops, and
 no value lies in memory that another one, which is still read, was written to.
 Input: a graph, its fusion, for `run_program` also its program; arrays for the inputs.  Output: arrays.
-Invariant: slow, for `graphjit.runner.Compare` and tests. Whole arrays are computed at a time; that an element
-or a block of rows needs no other one is tried by computing it again with other values everywhere else.
+Invariant: slow, for `graphjit.running.instruments.Compare` and tests. Whole arrays are computed at a time;
+that an element or a block of rows needs no other one is tried by computing it again with other values
+everywhere else.
 """
 
 from __future__ import annotations

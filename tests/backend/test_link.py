@@ -32,7 +32,8 @@ begin = jit.NativeModule.__init__
 made = []
 
 def note(self, text, opt=2, below=None, library=False):
-    made.append((text.split("'")[1], opt))
+    whole = text if isinstance(text, str) else text.write()
+    made.append((whole.split("'")[1], opt))
     begin(self, text, opt, below, library)
 
 jit.NativeModule.__init__ = note

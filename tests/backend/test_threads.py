@@ -19,7 +19,7 @@ import pytest
 
 import graphjit
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.threads import fork_join, pool
+from graphjit.backend.llvm.threads import fork_join, pool, waiting
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -146,7 +146,7 @@ def restore_threads() -> Iterator[None]:
 def test_every_block_runs_once(count: int) -> None:
     pool.configure(count)
     for blocks in (1, 2, 3, 7, 64, 1000):
-        for estimate in (0, fork_join.WORTH_SPINNING_NS, fork_join.WORTH_WAKING_NS):
+        for estimate in (0, waiting.WORTH_SPINNING_NS, waiting.WORTH_WAKING_NS):
             np.testing.assert_array_equal(counts(blocks, estimate, times=20), 20)
 
 
@@ -158,7 +158,7 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
     pool.configure(3)
     assert meeting(3) == 3
     cells = np.zeros(FEW, np.int64)
-    run("who", cells, 4, estimate=fork_join.WORTH_SPINNING_NS - 1)
+    run("who", cells, 4, estimate=waiting.WORTH_SPINNING_NS - 1)
     assert set(cells[:4]) == {threading.get_ident()}
     pool.configure(1)
     run("who", cells, FEW)
@@ -167,8 +167,8 @@ def test_workers_take_part_and_small_work_stays_with_the_caller() -> None:
 
 def test_middle_sized_jobs_in_a_row_wake_the_workers() -> None:
     pool.configure(2)
-    middle = fork_join.MISSED_NS // 4
-    assert fork_join.WORTH_SPINNING_NS < middle < fork_join.WORTH_WAKING_NS
+    middle = waiting.MISSED_NS // 4
+    assert waiting.WORTH_SPINNING_NS < middle < waiting.WORTH_WAKING_NS
     counts(4)  # a large job: what was missed before is forgotten
     rest()
     counts(4, middle, times=3)
@@ -220,8 +220,8 @@ def test_a_pinned_caller_still_gets_its_blocks_done() -> None:
 
 def test_workers_wait_longer_for_a_caller_that_comes_back_soon() -> None:
     pool.configure(2)
-    pause = 4 * fork_join.SPIN_NS / 1e9
-    assert 2 * pause < fork_join.PATIENCE_NS / 1e9
+    pause = 4 * waiting.SPIN_NS / 1e9
+    assert 2 * pause < waiting.PATIENCE_NS / 1e9
     deadline = time.monotonic() + 30  # of trials: others may hold the cores
     while time.monotonic() < deadline:
         counts(8, times=1)
@@ -379,12 +379,12 @@ def test_at_least_one_thread() -> None:
 
 def test_other_platforms_run_blocks_serially(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(fork_join.platform, "machine", lambda: "z80")
+        patch.setattr(waiting.platform, "machine", lambda: "z80")
         text = fork_join.source()
     assert "pthread_create" not in text
     module = jit.NativeModule(text)
     call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
-        module.address(fork_join.SYMBOL)
+        module.address(waiting.SYMBOL)
     )
     cells = np.zeros(5, np.int64)
     call(probe().address("count"), cells.ctypes.data, 5, LARGE)

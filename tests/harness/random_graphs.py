@@ -21,7 +21,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, NonDifferentiable, OpDef
 from graphjit.ir.types import BOOL, F32, F64, I64, Type
-from graphjit.runner import draw_input
+from graphjit.running.instruments import draw_input
 
 EXCLUDED = {
     "narrow": "made by tracing from a Python integer; out of range is a run-time error",

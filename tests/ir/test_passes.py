@@ -29,7 +29,8 @@ from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rewrite import rewrite
 from graphjit.passes.rules import ALL, Rule
 from graphjit.passes.simplify import simplify, simplify_with
-from graphjit.runner import Compare, Dump, StopAfter, Time, Verify, run
+from graphjit.running.instruments import Compare, Dump, StopAfter, Time, Verify
+from graphjit.running.runner import run
 
 CASES = (*ARITHMETIC, *LOGIC, *REDUCTIONS, *CONTRACTION, *SHAPES, *INDEXING)
 RULES = {rule.name: rule for rule in ALL}

@@ -26,7 +26,8 @@ from graphjit.passes.fold import fold
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.rules import ALL
 from graphjit.passes.simplify import simplify, simplify_with
-from graphjit.runner import Compare, Verify, first_difference, rounding, run
+from graphjit.running.instruments import Compare, Verify, first_difference, rounding
+from graphjit.running.runner import run
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 

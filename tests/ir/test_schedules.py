@@ -12,7 +12,7 @@ from graphjit import pipeline
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph
 from graphjit.limits import Limits, host_limits
-from graphjit.runner import first_difference, rounding
+from graphjit.running.instruments import first_difference, rounding
 from graphjit.schedule.interpret import run_fusion, run_program
 
 LIMITS = {

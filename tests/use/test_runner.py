@@ -24,7 +24,8 @@ from graphjit.ir.node import Graph
 from graphjit.ir.parser import parse_graph
 from graphjit.limits import host_limits
 from graphjit.loops.ir import Const, For, Let, LoopKernel, Statement
-from graphjit.runner import Compare, Dump, Runner, Stop, StopAfter, Time, Verify
+from graphjit.running.instruments import Compare, Dump, StopAfter, Time, Verify
+from graphjit.running.runner import Runner, Stop
 from graphjit.schedule import constraints, sweep
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.program import Program, Sweep, kernels_of

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schedule",),
     ("loops",),
     ("backend",),
-    ("runner",),
+    ("running",),
     ("pipeline",),
     ("compilation",),
     ("trace", "dispatch", "pullback", "gradient", "api"),

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from graphjit.backend.llvm.objects.jit import NativeModule
-from graphjit.backend.llvm.writing.native import GLOBAL, Body, Source, Value, words
+from graphjit.backend.llvm.writing.fields import GLOBAL, words
+from graphjit.backend.llvm.writing.native import Body, Source, Value
 
 EXTERNALS = {"llvm.umin.i64": "i64 (i64, i64)", "gj_nowhere": GLOBAL}
 STRUCTS = {"pair": words("i64 first, i64 second")}

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.writing.native import GLOBAL, WORD, Fields
+from graphjit.backend.llvm.writing.fields import GLOBAL, WORD, Fields
 from graphjit.errors import GraphjitError
 
 FUNCTIONS = {

@@ -11,8 +11,13 @@ order) takes one pass.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from graphjit.backend.llvm.entry.layout import STRUCTS
-from graphjit.backend.llvm.writing.native import WORD, Body, Source, Value
+from graphjit.backend.llvm.writing.fields import WORD
+
+if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+    from graphjit.backend.llvm.writing.native import Body, Source, Value
 
 ENTRY_WORDS = len(STRUCTS["argument"])
 _ENTRY = ENTRY_WORDS * WORD

@@ -13,11 +13,12 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.writing import clock
-from graphjit.backend.llvm.writing.native import Body, Source
+from graphjit.backend.llvm.objects import jit, store
+
+if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+    from graphjit.backend.llvm.writing.native import Body
 
 SYMBOL = "gj_poll"
 INTERRUPTED = -2
@@ -30,7 +31,6 @@ EVERY_NS = 50_000_000
 """Time between two looks for signals, each of which waits for the interpreter's lock."""
 
 _EXTERNALS = {
-    **clock.EXTERNALS,
     "PyErr_CheckSignals": "i32 ()",
     "PyErr_Fetch": "void (object[], object[], object[])",
     "PyErr_NormalizeException": "void (object[], object[], object[])",
@@ -43,7 +43,10 @@ _EXTERNALS = {
 
 def source() -> str:
     """LLVM assembly of the library function and of that which hands out the exception."""
-    text = Source("interrupts", _EXTERNALS, {**clock.STRUCTS, "object": {}})
+    from graphjit.backend.llvm.writing import clock
+    from graphjit.backend.llvm.writing.native import Source
+
+    text = Source("interrupts", {**clock.EXTERNALS, **_EXTERNALS}, {**clock.STRUCTS, "object": {}})
     text.add_global("raised", "internal global ptr null")
     with text.function(SYMBOL, "i64", next="i64[]") as (w, next):
         now, due = clock.nanoseconds(w), next[0]
@@ -91,7 +94,7 @@ def ensure() -> None:
     global _taken
     with _lock:
         if _taken is None:
-            module = jit.NativeModule(source(), opt=0, library=True)
+            module = jit.NativeModule(store.Written(source, ""), opt=0, library=True)
             ctypes.pythonapi.Py_IncRef(
                 ctypes.py_object(module)
             )  # code that calls it may outlive this module's globals

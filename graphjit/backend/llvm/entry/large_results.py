@@ -14,8 +14,12 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from graphjit.backend.llvm.writing.native import WORD, Body, Source, Value, words
+from graphjit.backend.llvm.writing.fields import WORD, words
+
+if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+    from graphjit.backend.llvm.writing.native import Body, Source, Value
 
 SMALLEST = 1 << 15
 """Bytes from which on arrays use the policy; below, malloc itself keeps pages."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from graphjit.backend.llvm.writing.native import WORD, Fields, words
+from graphjit.backend.llvm.writing.fields import WORD, Fields, words
 
 RECORD = words(
     "ptr program, object owner, i64 positional, i64 keywords, object names, u64 frame_bytes, "
@@ -24,6 +24,8 @@ RECORD = words(
 )
 OP_WORDS = 8
 OP_BYTES = OP_WORDS * WORD
+WORDS_AT_ONCE = 4
+"""Words of memory that are compared with one branch; tables of them are a multiple of this long."""
 MISMATCH = 1
 """What ``@gj_run`` returns, as a pointer, for a call of another signature."""
 STACK_LIMIT = 1 << 13
@@ -131,6 +133,17 @@ def operation(code: IntEnum) -> str:
     """Name of the struct of an operation."""
     return f"{type(code).__name__}.{code.name}"
 
+
+_HEAD = object.__basicsize__
+OBJECT_FIELDS: Fields = {
+    "vectorcall": ("ptr", _HEAD),
+    "dict": ("object", _HEAD + WORD),
+    "weakrefs": ("object", _HEAD + 2 * WORD),
+    "fallback": ("object", _HEAD + 3 * WORD),
+    "chain": ("object", _HEAD + 4 * WORD),
+}
+"""What a compiled function, a Python object, consists of."""
+OBJECT_SIZE = _HEAD + 5 * WORD
 
 STRUCTS: dict[str, Fields] = {
     "record": RECORD,

@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.entry.cpython import Layout
-from graphjit.backend.llvm.entry.layout import MISMATCH, OP_BYTES, STACK_LIMIT, Walk, operation
-from graphjit.backend.llvm.writing.native import WORD, Body, Label, Operand, Source, Value, Variable
-
-WORDS_AT_ONCE = 4
-"""Words of memory that are compared with one branch; tables of them are a multiple of this long."""
+from graphjit.backend.llvm.entry.layout import MISMATCH, OP_BYTES, STACK_LIMIT, WORDS_AT_ONCE, Walk, operation
+from graphjit.backend.llvm.writing.fields import WORD
+from graphjit.backend.llvm.writing.native import Body, Label, Operand, Source, Value, Variable
 
 _DEPTH = 64
 """Tuples in tuples that are compared."""

@@ -15,10 +15,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from types import BuiltinFunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphjit.backend.llvm.writing.native import Source
 from graphjit.ir.types import SHORT
+
+if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+    from graphjit.backend.llvm.writing.native import Source
 
 _FASTCALL_KEYWORDS = 0x80 | 0x02
 _TP_NEW = 65  # Py_tp_new of CPython's stable ABI

@@ -20,9 +20,16 @@ import numpy as np
 from graphjit.backend.llvm.entry import cpython
 from graphjit.backend.llvm.entry.donation import ENTRY_WORDS
 from graphjit.backend.llvm.entry.large_results import SMALLEST
-from graphjit.backend.llvm.entry.layout import OP_BYTES, RECORD, Build, Prepare, Walk, operation_words
-from graphjit.backend.llvm.entry.matching import WORDS_AT_ONCE
-from graphjit.backend.llvm.writing.native import WORD
+from graphjit.backend.llvm.entry.layout import (
+    OP_BYTES,
+    RECORD,
+    WORDS_AT_ONCE,
+    Build,
+    Prepare,
+    Walk,
+    operation_words,
+)
+from graphjit.backend.llvm.writing.fields import WORD
 from graphjit.backend.signature import (
     MISSING,
     ArrayIn,

@@ -21,7 +21,7 @@ from graphjit.backend.llvm.products.dots import rows_at_once
 from graphjit.backend.llvm.products.streamed import ROWS
 from graphjit.backend.llvm.products.tile import Tile
 from graphjit.backend.llvm.products.workspace import PIECE_BYTES
-from graphjit.backend.llvm.threads.fork_join import WORTH_SPINNING_NS
+from graphjit.backend.llvm.threads.waiting import WORTH_SPINNING_NS
 from graphjit.limits import Limits, ProductLimits
 
 

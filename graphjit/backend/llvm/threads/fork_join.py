@@ -22,46 +22,25 @@ changes when the caller is seen on another core.
 from __future__ import annotations
 
 import platform
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
+from graphjit.backend.llvm.threads.waiting import (
+    FUTEX_NUMBER,
+    IMPATIENT,
+    MISSED_NS,
+    PATIENCE_NS,
+    PER_WORKER_NS,
+    STRAYED,
+    SYMBOL,
+    WORTH_SPINNING_NS,
+    WORTH_WAKING_NS,
+    has_workers,
+)
 from graphjit.backend.llvm.writing import clock
-from graphjit.backend.llvm.writing.native import WORD, Body, Label, Operand, Source, Value
+from graphjit.backend.llvm.writing.fields import WORD
+from graphjit.backend.llvm.writing.native import Body, Label, Operand, Source, Value
 
-SYMBOL = "gj_parallel_for"
-WORTH_SPINNING_NS = 1_300
-"""Estimated work from which awake workers are asked to help."""
-WORTH_WAKING_NS = 60_000
-"""Estimated work from which sleeping workers are woken."""
-MISSED_NS = 200_000
-"""Work run alone because everybody slept, after which workers are woken all the same: many middle-sized
-kernels in a row then get help.
-"""
-PER_WORKER_NS = 30_000
-"""Estimated work for which one more sleeping worker is woken."""
-SPIN_NS = 50_000
-"""Time an idle worker polls before it sleeps."""
-PATIENCE_NS = 1_000_000
-"""Longest time it polls, reached where the last jobs came that soon after it had run out of work."""
-STRAYED = 16
-"""Small jobs of callers on other cores after which workers make room for such a caller; for a job worth a
-wake-up they do so at once.
-"""
-IMPATIENT = 2_000
-"""Turns of a caller's wait, most of them yields, after which workers may run anywhere: the one it waits for
-may find its own core taken.
-"""
-
-_FUTEX_NUMBER = {
-    "x86_64": 202,
-    "aarch64": 98,
-    "arm64": 98,
-    "riscv64": 98,
-    "loongarch64": 98,
-    "ppc64le": 221,
-    "s390x": 238,
-}
 _PAUSE: dict[str, tuple[str, tuple[int, ...]]] = {
     "x86_64": ("llvm.x86.sse2.pause", ()),
     "aarch64": ("llvm.aarch64.hint", (1,)),
@@ -154,11 +133,6 @@ _STATE = (
 )  # fmt: skip
 
 
-def has_workers() -> bool:
-    """Whether this platform has what the pool is made of; else a loop over the blocks stands in for it."""
-    return sys.platform == "linux" and platform.machine() in _FUTEX_NUMBER
-
-
 def source() -> str:
     """LLVM text of the pool for this platform; where there is no futex, of a loop over the blocks."""
     text = Source("threads", _EXTERNALS, clock.STRUCTS)
@@ -208,7 +182,7 @@ def _pause(w: Body) -> None:
 
 
 def _futex(w: Body, word: Value, operation: int, value: Value) -> None:
-    number, what = _FUTEX_NUMBER[platform.machine()], w.constant(operation, "i64")
+    number, what = FUTEX_NUMBER[platform.machine()], w.constant(operation, "i64")
     w.call("syscall", number, word, what, value, w.constant(None, "ptr"))
 
 

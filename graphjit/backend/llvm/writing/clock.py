@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from graphjit.backend.llvm.writing.native import Body, Value, words
+from graphjit.backend.llvm.writing.fields import words
+from graphjit.backend.llvm.writing.native import Body, Value
 
 EXTERNALS = {"clock_gettime": "i32 (i32, timespec)"}
 STRUCTS = {"timespec": words("i64 seconds, i64 nanoseconds")}

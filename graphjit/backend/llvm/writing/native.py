@@ -37,24 +37,11 @@ from contextlib import AbstractContextManager, contextmanager
 from types import EllipsisType
 from typing import Any
 
+from graphjit.backend.llvm.writing.fields import GLOBAL, WORD, Fields
 from graphjit.backend.llvm.writing.ssa import Block, Blocks, Branch
 from graphjit.backend.llvm.writing.text import Module
 
-WORD = 8
-
-Fields = Mapping[str, tuple[str, int]]
-"""The fields of a struct: name -> (type, offset in bytes)."""
-
-GLOBAL = "global"
-"""Stands for the signature of an external symbol that is no function."""
-
 _SIZES = {"i1": 1, "i8": 1, "i32": 4, "i64": 8, "u64": 8}
-
-
-def words(text: str) -> Fields:
-    """Fields of eight bytes each, written as in C: ``words("i64 code, ptr place")``."""
-    pairs = [field.split() for field in text.split(",")]
-    return {name: (type, WORD * i) for i, (type, name) in enumerate(pairs)}
 
 
 class Source:

@@ -1,0 +1,1 @@
+"""Running passes, watched: `runner.py` runs them, `instruments.py` verifies, times, dumps and compares."""
