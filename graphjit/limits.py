@@ -17,15 +17,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Self
 
 from graphjit.machine import CACHES, Machine, machine
+
+
+class Section:
+    """A group of numbers: annotated class attributes; an instance may be given others.
+
+    Neither a dataclass nor a named tuple: making fifteen of those takes 5 ms of every first call.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(name for name in cls.__annotations__ if name != "_fields")
+
+    def __init__(self, **values: Any) -> None:
+        """Fields without a default must be given.
+
+        Raises:
+            TypeError: a field that does not exist, or one that is missing.
+        """
+        unknown = values.keys() - set(self._fields)
+        missing = [name for name in self._fields if name not in values and not hasattr(type(self), name)]
+        if unknown or missing:
+            raise TypeError(f"{type(self).__name__}: unknown {sorted(unknown)}, missing {missing}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: pass a changed record")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        listed = (f"{name}={value!r}" for name, value in zip(self._fields, self._values(), strict=True))
+        return f"{type(self).__name__}({', '.join(listed)})"
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def _replace(self, **values: Any) -> Self:
+        """The same with other values."""
+        return type(self)(**{**dict(zip(self._fields, self._values(), strict=True)), **values})
+
 
 WEIGHT_PS = 12
 """Picoseconds that a weight of 1 in `RecomputeLimits` stands for."""
 
 
-class VectorLimits(NamedTuple):
+class VectorLimits(Section):
     """`loops/passes/vectorize.py`: which loop of a nest runs in SIMD lanes, and how far it is unrolled."""
 
     vector_bytes: int
@@ -53,7 +98,7 @@ class VectorLimits(NamedTuple):
     """Vectors that such a chain computes side by side (ten `tanh` of 1e5 elements: 1.77 to 0.80 ms)."""
 
 
-class ThreadLimits(NamedTuple):
+class ThreadLimits(Section):
     """`loops/passes/parallel.py` and `scans.py`: which loops are cut into blocks that threads claim."""
 
     grain_ns: int = 8_000
@@ -73,7 +118,7 @@ class ThreadLimits(NamedTuple):
     bounds its errors."""
 
 
-class SumLimits(NamedTuple):
+class SumLimits(Section):
     """`loops/passes/sums.py` and the lowering of sweeps: how long a chain of additions may be.
 
     A chain loses about as many units in the last place as it has links.
@@ -92,7 +137,7 @@ class SumLimits(NamedTuple):
     """Columns from which sums down them are taken row by row: going down, each step lands on another page."""
 
 
-class ScatterLimits(NamedTuple):
+class ScatterLimits(Section):
     """`loops/lowering/assemblies.py`: which scatters several tasks share, each owner of some rows."""
 
     row_bytes: int = 512
@@ -105,7 +150,7 @@ class ScatterLimits(NamedTuple):
     """Tasks at the most: each reads all positions."""
 
 
-class TrafficLimits(NamedTuple):
+class TrafficLimits(Section):
     """`loops/passes/stream.py` and `prefetch.py`: what goes past the caches, and what is fetched ahead."""
 
     last_cache: int
@@ -120,7 +165,7 @@ class TrafficLimits(NamedTuple):
     """Part of the longest pass over a row that the others must take together: memory hardly idles else."""
 
 
-class CodeLimits(NamedTuple):
+class CodeLimits(Section):
     """`loops/passes/calls.py`: where code is kept short, because its generation would take longer than it
     saves. An inlined elementary function takes a millisecond to generate."""
 
@@ -134,7 +179,7 @@ class CodeLimits(NamedTuple):
     """Statements from which a kernel without loops is generated without optimisation."""
 
 
-class ProductLimits(NamedTuple):
+class ProductLimits(Section):
     """`backend/llvm/products/`: which code computes a matrix product C = A B, and how it is cut into
     blocks (`plan.py`; `packed.py` for the product of any shape)."""
 
@@ -190,7 +235,7 @@ class ProductLimits(NamedTuple):
     """Blocks below which the product of any shape cuts columns further, where it has few rows."""
 
 
-class StreamLimits(NamedTuple):
+class StreamLimits(Section):
     """`backend/llvm/products/plan.py`: when a few rows of A read B row by row (`streamed.py`).
 
     Down the columns each step of a large B lands on another page (8 by 2048 by 2048: twice NumPy's time, row
@@ -210,7 +255,7 @@ class StreamLimits(NamedTuple):
     """Segments of k of one row, at the most: long rows are worth more than a short sum of segments costs."""
 
 
-class TileLimits(NamedTuple):
+class TileLimits(Section):
     """`backend/llvm/products/choose_tiles.py` and `plan.py`: estimated cycles, by which tilings are
     compared with each other, and register tiles with dot products."""
 
@@ -236,7 +281,7 @@ class TileLimits(NamedTuple):
     of its own."""
 
 
-class FusionLimits(NamedTuple):
+class FusionLimits(Section):
     """`schedule/roots.py`: which values are stored; `schedule/constraints.py`: which share a loop nest.
 
     Costs are those of the ops' declarations: an addition is 1, a quotient 6, an exponential 20.
@@ -276,7 +321,7 @@ class FusionLimits(NamedTuple):
     """Steps up to which reasons for refusals are kept: they are for people."""
 
 
-class SweepLimits(NamedTuple):
+class SweepLimits(Section):
     """`schedule/sweep.py`: which steps run together, block of rows by block of rows."""
 
     block_bytes: int
@@ -313,7 +358,7 @@ class SweepLimits(NamedTuple):
     """What a product counts for among the costs of kernels: it is a call."""
 
 
-class RecomputeLimits(NamedTuple):
+class RecomputeLimits(Section):
     """`schedule/recompute.py`: which values go through memory, which are computed again.
 
     The weights have units of `WEIGHT_PS`, and follow from the rates of the machine.
@@ -339,7 +384,7 @@ class RecomputeLimits(NamedTuple):
     their number."""
 
 
-class ContractionLimits(NamedTuple):
+class ContractionLimits(Section):
     """`schedule/rewrite/contractions.py`: which matrix products get a matrix kernel."""
 
     small: int = 400
@@ -355,7 +400,7 @@ class ContractionLimits(NamedTuple):
     """Elements of a matrix from which its product with a vector may be a matrix kernel."""
 
 
-class UnstackLimits(NamedTuple):
+class UnstackLimits(Section):
     """`schedule/rewrite/unstack.py`: which short axes become values of their own."""
 
     short_axis: int = 4
@@ -366,14 +411,14 @@ class UnstackLimits(NamedTuple):
     """Components of one value: they live in registers together, and each is code of its own."""
 
 
-class AlignLimits(NamedTuple):
+class AlignLimits(Section):
     """`schedule/rewrite/align.py`: which sums are turned to share a sweep."""
 
     rows: int = 32
     """Rows from which it pays."""
 
 
-class ScheduleLimits(NamedTuple):
+class ScheduleLimits(Section):
     """`pipeline.schedule`: which of several schedules is taken."""
 
     small_arena: int
@@ -384,7 +429,7 @@ class ScheduleLimits(NamedTuple):
     """Steps above which a second schedule would cost more time than it can save."""
 
 
-class Limits(NamedTuple):
+class Limits(Section):
     """Every threshold, by stage."""
 
     vectors: VectorLimits

@@ -252,12 +252,12 @@ class LoopKernel:
         return replace(self, body=body)
 
 
-@dataclass(frozen=True)
 class Lowered:
     """What the loop passes work on: a program and the loop IR of its kernels, by name."""
 
-    program: Program
-    kernels: Mapping[str, LoopKernel]
+    def __init__(self, program: Program, kernels: Mapping[str, LoopKernel]) -> None:
+        self.program = program
+        self.kernels = kernels
 
 
 def walk(body: tuple[Statement, ...]) -> list[Statement]:

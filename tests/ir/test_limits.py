@@ -57,5 +57,5 @@ def test_records_are_changed_by_section() -> None:
     assert other.recompute is limits.recompute
     assert limits is host_limits()
     assert limits.fusion.tiny > 0
-    with pytest.raises(ValueError, match="tinny"):
+    with pytest.raises(TypeError, match="tinny"):
         limits.changed(fusion={"tinny": 0})

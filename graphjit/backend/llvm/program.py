@@ -17,6 +17,7 @@ import numpy as np
 from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
 from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel
 from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
+from graphjit.backend.llvm.products.step import call_product
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.limits import Limits
@@ -41,8 +42,6 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     for step in program.steps:
         looks.before(step)
         if isinstance(step, Product):
-            from graphjit.backend.llvm.products.step import call_product  # few programs need this folder
-
             operands = [bases[program.buffers[storage(node)]] for node in (*step.node.args, step.node)]
             call_product(fn, step, operands, known)
         elif kernels[step.name].body:

@@ -23,7 +23,6 @@ from graphjit.ir.types import BOOL, I64
 from graphjit.limits import Limits, ScatterLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
-from graphjit.loops.lowering.correlations import lower_correlate
 from graphjit.loops.lowering.kernels import Nest
 from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program
@@ -173,9 +172,15 @@ def _argreduce(program: Program, node: Node, limits: Limits) -> list[Statement]:
     return nest.lists[0]
 
 
+def _correlate(program: Program, node: Node, limits: Limits) -> list[Statement]:
+    from graphjit.loops.lowering.correlations import lower_correlate  # few programs have one
+
+    return lower_correlate(program, node, limits)
+
+
 LOWERINGS: dict[str, Callable[[Program, Node, Limits], list[Statement]]] = {
     "embed": _embed,
     "scatter": _scatter,
     "argreduce": _argreduce,
-    "correlate": lower_correlate,
+    "correlate": _correlate,
 }

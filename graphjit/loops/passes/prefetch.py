@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
@@ -46,17 +46,23 @@ def _marked(loop: For, found: dict[int, Places]) -> For:
     return replace(loop, body=body, fetch=found.get(id(loop), ()))
 
 
-@dataclass
 class _Rows:
     """The rows of the next iteration that are worth fetching, and who fetches them."""
 
-    loop: For
-    passes: list[tuple[For, set[Axis]]]
-    limits: TrafficLimits
-    extents: dict[Axis, int]
-    found: dict[int, Places] = field(default_factory=dict)  # by the identity of a loop in lanes
-    size: int = 0
-    offsets: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], list[int]] = field(default_factory=dict)
+    def __init__(
+        self,
+        loop: For,
+        passes: list[tuple[For, set[Axis]]],
+        limits: TrafficLimits,
+        extents: dict[Axis, int],
+    ) -> None:
+        self.loop = loop
+        self.passes = passes
+        self.limits = limits
+        self.extents = extents
+        self.found: dict[int, Places] = {}  # by the identity of a loop in lanes
+        self.size = 0
+        self.offsets: dict[tuple[Buffer, frozenset[tuple[Axis, int]]], list[int]] = {}
 
     def consider(self, load: Load) -> None:
         """A load inside the loop: the first pass along its row fetches the next one."""

@@ -9,7 +9,7 @@ Invariant: a kernel that reads a buffer never streams to it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.scalars import is_function
@@ -48,7 +48,6 @@ def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buf
     return found
 
 
-@dataclass(frozen=True)
 class _Function:
     """A kernel, or the body of a parallel loop, which becomes a function of its own.
 
@@ -56,10 +55,13 @@ class _Function:
     those that later steps read.
     """
 
-    reads: frozenset[Buffer]
-    touched: int
-    kept: Collection[Buffer]
-    limits: TrafficLimits
+    def __init__(
+        self, reads: frozenset[Buffer], touched: int, kept: Collection[Buffer], limits: TrafficLimits
+    ) -> None:
+        self.reads = reads
+        self.touched = touched
+        self.kept = kept
+        self.limits = limits
 
     def body(self, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
         """The statements with their stores marked."""
@@ -69,7 +71,7 @@ class _Function:
         """A loop with its stores marked."""
         if loop.kind == "parallel":
             shared = [buffer for buffer in ir.buffers(loop.body) if buffer.kind != "scratch"]
-            inner = replace(self, reads=loaded(loop.body), touched=nbytes(shared))
+            inner = _Function(loaded(loop.body), nbytes(shared), self.kept, self.limits)
             return replace(loop, body=inner.body(loop.body))
         if loop.kind != "simd":
             return replace(loop, body=self.body(loop.body))

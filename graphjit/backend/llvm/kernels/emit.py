@@ -19,6 +19,8 @@ from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, V
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
 from graphjit.backend.llvm.kernels.strided import components
+from graphjit.backend.llvm.products.in_sweeps import block_function
+from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
 from graphjit.ir.scalars import is_function
 from graphjit.loops import ir
@@ -67,9 +69,6 @@ class KernelEmitter(Traffic):
 
     def multiply(self, statement: Multiply) -> None:
         """Call the product for its shape and strides, on the rows that are left."""
-        from graphjit.backend.llvm.products.in_sweeps import block_function  # few programs need this folder
-        from graphjit.backend.llvm.products.tile import host_tile
-
         tile = host_tile("f64" if statement.out.buffer.dtype.itemsize == 8 else "f32")
         places = [
             self.pointer(matrix.buffer, matrix.address)

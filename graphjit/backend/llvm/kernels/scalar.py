@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import cache
-from types import ModuleType
 
 import numpy as np
 
+from graphjit.backend.llvm import math
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
 from graphjit.ir.scalars import SCALARS, is_function
@@ -84,14 +83,6 @@ def intrinsic(fn: Function, name: str, element: str, lanes: int, args: Sequence[
     )
 
 
-@cache
-def _math() -> ModuleType:
-    """Our elementary functions: a program without any need not load them."""
-    from graphjit.backend.llvm import math
-
-    return math
-
-
 class Scalars:
     """Prints scalar operations into a function; ``fail(bad, lanes, code)`` reports lanes that went wrong."""
 
@@ -106,7 +97,7 @@ class Scalars:
         of = vector(element, lanes)
         if is_function(op) and operand.kind == "f":
             short = "f64" if operand.itemsize == 8 else "f32"
-            return _math().emit(fn, SCALARS[op].symbol, lanes, short, args, not self.calls)
+            return math.emit(fn, SCALARS[op].symbol, lanes, short, args, not self.calls)
         if op == "copy":
             return args[0]
         if op == "select":
@@ -124,7 +115,7 @@ class Scalars:
         """An elementary function of several vectors in one call; ``columns``: for each argument the
         vectors.
         """
-        return _math().emit_together(
+        return math.emit_together(
             self.fn, SCALARS[op].symbol, lanes, "f64" if operand.itemsize == 8 else "f32", columns
         )
 
