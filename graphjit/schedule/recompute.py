@@ -10,10 +10,10 @@ may be cut into other blocks, since these depend on the work of its kernel); the
 alone; values that are read at other points (shifted, transposed, gathered), repeated along an axis or read by
 loops without lanes are left as they are.
 
-The choice is a minimum cut. On one side lies what is in memory anyway, on the other what is computed in a
-kernel that is not the value's first. A value on the border is kept and pays for its traffic; one beyond the
-border is computed again and pays for its operation, once for each further kernel; what is in memory anyway
-pays for the loads that a kernel would not make otherwise.
+The cheapest choice for all values together is a minimum cut (`mincut.py`). Keeping a value costs its traffic;
+computing it again costs its operation, once for each further kernel, and the loads of its arguments where
+that kernel would not read them otherwise. Choices depend on each other: what is computed again needs its
+arguments there, kept or computed again themselves.
 """
 
 from __future__ import annotations

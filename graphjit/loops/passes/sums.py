@@ -1,22 +1,22 @@
 """Long sums of floating-point numbers, taken in blocks.
 
 Job: keep the rounding errors of a sum small, whatever its length. A chain of additions loses about as many
-units in the last place as it has links; so a long loop becomes a loop over blocks with a sum of its own each,
-and what the addition of a block's sum to the total rounds away is added up beside it (Knuth's two-sum, TAOCP
-4.2.2) and added at the end. Input and output: a loop kernel whose loops have their kinds, the last of the
-passes.
+units in the last place as it has links. So a long loop becomes a loop over blocks, each with a sum of its
+own. Adding that to the total rounds something away, which is computed exactly (Knuth's two-sum, TAOCP 4.2.2),
+added up beside the total, and added to it at the end.
+Input and output: a loop kernel, after all passes that choose lanes and cut loops.
 Invariants: blocks are fixed by shape, so results do not depend on the number of threads; short sums stay as
 they are.
 
     for i0 in 0..100000:                 for i0c in 0..6250:
-      t1 = load in0[i0]                    t2 = accumulator add
+      t1 = load in0[i0]                    t2 = accumulator add       # the sum of this block
       accumulate t0 add t1                 for i0 in 0..16:
                                              t1 = load in0[16*i0c + i0]
                                              accumulate t2 add t1
-                                           t5 = copy t3             # the total so far
-                                           accumulate t3 add t2
-                                           ...                      # what that rounded away
-                                           accumulate t4 add t10
+                                           t5 = copy t3               # the total before
+                                           accumulate t3 add t2       # the total after
+                                           ...                        # t10 = t5 + t2 - t3, exactly
+                                           accumulate t4 add t10      # all that was rounded away
                                          t11 = add t3 t4
                                          accumulate t0 add t11
 """

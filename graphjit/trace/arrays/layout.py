@@ -4,9 +4,11 @@ copy.
 Job: answer what NumPy decides by memory: views, ``order="K"`` and ``"A"``, strides, flags, shared memory.
 Input: a traced array. Output: its *model*, an ndarray of bools with the strides that the array has in NumPy;
 views have views as models.
-Invariant: nothing is ever read from a model or written to it (untouched memory costs nothing), so NumPy
-itself can be asked: what it does with the model it would do with the array. The order of new results is asked
-for too: the function runs once on *small twins* of its operands, which have the same order of axes and at
+Invariant: nothing is ever read from a model or written to it; memory that is never touched costs nothing.
+
+Whether NumPy makes a view or a copy depends on shape and strides alone, not on the elements. The model has
+both, so NumPy itself can be asked: what it does with the model it would do with the array. The order of new
+results is asked for too: the function runs once on *small twins* of its operands, which have the same order of axes and at
 most four elements along each.
 
 Example: ``shares(np.reshape(model, -1), model)`` tells whether ``reshape`` returns a view.

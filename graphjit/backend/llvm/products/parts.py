@@ -2,12 +2,15 @@
 
 Job: make register tiles, packing, products by rows or dots, and the product of any shape (``gj_gemm_f64``,
 ``gj_gemm_f32``) known to the modules of programs that call them.
-Input: an element kind, or names of parts.  Output: those parts, and the native function ``void (i64 M, i64 N,
-i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB, ptr C, i64 ldc, i64 accumulate)``: C = A B, or C += A
-B when ``accumulate`` is not 0; C is M x N with contiguous rows ``ldc`` elements apart; A is M x K and B is K
-x N with any strides, in elements.
-Invariants: parts are made with the limits of this machine, whatever those of the programs that call them;
-each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, cut
+Input: an element kind, or names of parts.  Output: those parts, and the native function
+
+    void gj_gemm_f64(i64 M, i64 N, i64 K, ptr A, i64 rsA, i64 csA, ptr B, i64 rsB, i64 csB,
+                     ptr C, i64 ldc, i64 accumulate)
+
+which sets C = A B, or adds A B to C where ``accumulate`` is not 0. C is M x N with contiguous rows ``ldc``
+elements apart; A is M x K and B is K x N with any strides, in elements.
+Invariants: all programs share these parts, so they are made with the limits of this machine even where a test
+gives a program others; each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, cut
 by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more,
 segments are summed apart, cut by shape alone); C overlaps neither A nor B.
 """
