@@ -8,8 +8,8 @@ Invariant: nothing is ever read from a model or written to it; memory that is ne
 
 Whether NumPy makes a view or a copy depends on shape and strides alone, not on the elements. The model has
 both, so NumPy itself can be asked: what it does with the model it would do with the array. The order of new
-results is asked for too: the function runs once on *small twins* of its operands, which have the same order of axes and at
-most four elements along each.
+results is asked for too: the function runs once on *small twins* of its operands, which have the same order
+of axes and at most four elements along each.
 
 Example: ``shares(np.reshape(model, -1), model)`` tells whether ``reshape`` returns a view.
 """

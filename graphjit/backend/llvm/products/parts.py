@@ -10,9 +10,9 @@ Input: an element kind, or names of parts.  Output: those parts, and the native 
 which sets C = A B, or adds A B to C where ``accumulate`` is not 0. C is M x N with contiguous rows ``ldc``
 elements apart; A is M x K and B is K x N with any strides, in elements.
 Invariants: all programs share these parts, so they are made with the limits of this machine even where a test
-gives a program others; each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms each, cut
-by k alone, so results do not depend on threads, packing or strides (of a small C with 4096 terms or more,
-segments are summed apart, cut by shape alone); C overlaps neither A nor B.
+gives a program others; each element of C is the sum of chains of fused multiply-adds in the order of k, of
+some 256 terms each, cut by k alone, so results do not depend on threads, packing or strides (of a small C
+with 4096 terms or more, segments are summed apart, cut by shape alone); C overlaps neither A nor B.
 """
 
 from __future__ import annotations
