@@ -72,6 +72,12 @@ def _frames(text: str) -> str:
     return text.strip() or "user"
 
 
+def _directory(text: str) -> str:
+    if os.path.exists(text) and not os.path.isdir(text):
+        raise ValueError("is no directory")
+    return text
+
+
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
         try:
@@ -130,9 +136,9 @@ SETTINGS = (
     Setting("GRAPHJIT_VERIFY", _switch, False, "1: verify graphs and loops after every pass"),
     Setting(
         "GRAPHJIT_DUMP",
-        str,
+        _directory,
         "",
-        "directory in which every compilation writes what each pass made, in numbered files",
+        "directory in which every compilation writes what each pass changed, in numbered files",
     ),
 )
 

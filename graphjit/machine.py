@@ -167,6 +167,8 @@ def _from_file(here: Machine, file: str) -> Machine:
             raise ValueError("three caches, features that begin with + or -")
         return made
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"GRAPHJIT_MACHINE={file}: avx2, baseline or a JSON file with some of name, features, caches (three sizes in bytes) and rates; {error!r}"
+            f"GRAPHJIT_MACHINE={file}: {reason}. It is avx2, baseline, or a JSON file with some of name, "
+            "features, caches (three sizes in bytes) and rates"
         ) from None

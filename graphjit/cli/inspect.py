@@ -97,6 +97,9 @@ def inspect(
         stages.instruments = _instruments(verify, compare, dump)
         if stages.instruments:
             _ = stages.kernels  # runs all passes
+            done = ["verified"] * verify + ["compared"] * compare
+            if done:
+                typer.echo(f"every pass {' and '.join(done)}: no fault", err=True)
         if diff is not None:
             text = _difference(stages, *diff)
         elif why:

@@ -124,7 +124,8 @@ def test_running_sums(dtype: Any, n: int) -> None:
     exact = np.arange(1, n + 1) * float(x[0])
     got = graphjit.jit(np.cumsum)(x)
     units = np.max(np.abs(got - exact) / exact) / np.finfo(dtype).eps
-    assert units <= (60 if n >= 131_072 else 120)
+    # Where vectors are shorter, chains are longer.
+    assert units <= (60 if n >= 131_072 else 120) * 64 / host_limits().vectors.vector_bytes
     back = graphjit.grad(lambda x: np.sum(np.cumsum(x)))(x)  # a running sum of ones from the end: exact
     np.testing.assert_array_equal(back, np.arange(n, 0, -1))
 
@@ -206,7 +207,8 @@ def loops_of(
 
 
 def test_short_sums_are_one_loop() -> None:
-    for dtype, lanes in ((F32, 64), (F64, 32)):
+    for dtype in (F32, F64):
+        lanes = 4 * host_limits().vectors.vector_bytes // dtype.itemsize
         most = lanes * host_limits().sums.long
         assert [
             loop.extent for loop in loops_of((most,), lambda shape, dtype=dtype: Type(dtype, shape), (0,))
