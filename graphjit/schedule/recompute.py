@@ -66,13 +66,13 @@ def traffic_and_work(graph: Graph, fusion: Fusion, limits: Limits) -> int:
     for i, (step, loads) in enumerate(zip(fusion.steps, fusion.loads, strict=True)):
         for node in loads:
             if fusion.position.get(node) != i:
-                from_memory = node not in last or far.between(last[node], i)
+                from_memory = node not in last or far.is_far_between(last[node], i)
                 total += node.type.nbytes * (weights.far if from_memory else weights.near)
                 last[node] = i
         total += sum(_work(kernel, fusion.stored, weights) for kernel in kernels_of(step))
     for i, written in enumerate(far.written):
         for node in written:
-            byte = weights.far if far.between(i, last[node]) else weights.near
+            byte = weights.far if far.is_far_between(i, last[node]) else weights.near
             total += weights.store * node.type.nbytes * byte
     return total
 
@@ -118,7 +118,7 @@ class _Distances:
         ]
         self.before = list(itertools.accumulate(self.touched, initial=0))
 
-    def between(self, first: int, last: int) -> bool:
+    def is_far_between(self, first: int, last: int) -> bool:
         """Whether what step ``first`` touched has left the caches when step ``last`` comes to it."""
         if first == last:
             step = self.steps[first]
@@ -184,7 +184,7 @@ class _Question:
         if not sites or len(sites) > self.limits.many_sites:
             return
         home = self.homes[node] if node in self.fusion.stored else min(sites)
-        if any(site.step != home.step and self.far.between(home.step, site.step) for site in sites):
+        if any(site.step != home.step and self.far.is_far_between(home.step, site.step) for site in sites):
             self.homes_of_choices[node] = home
 
     # --------------------------------------------------------------------------------------------- weights
@@ -198,7 +198,7 @@ class _Question:
         weights, nbytes = self.limits, node.type.nbytes
         home = self.homes_of_choices[node]
         loads = sum(
-            nbytes * (weights.far if self.far.between(home.step, site.step) else weights.near)
+            nbytes * (weights.far if self.far.is_far_between(home.step, site.step) else weights.near)
             for site in self.sites[node] - {home}
         )
         return weights.store * weights.far * nbytes + loads

@@ -11,7 +11,6 @@ Errors for wrong axes and shapes are NumPy's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -284,13 +283,3 @@ def integers(value: Any, what: str) -> tuple[int, ...]:
 def shape_of(value: Any) -> tuple[int, ...]:
     """A static shape argument."""
     return integers(value, "a shape")
-
-
-def ndim_of(value: Any) -> int:
-    """Number of axes of an array-like."""
-    return value.ndim if isinstance(value, Tracer | np.ndarray) else tracer_of(value).ndim
-
-
-def first_tracer(values: Sequence[Any]) -> Tracer | None:
-    """A tracer among ``values`` (not nested), if any."""
-    return next((value for value in values if isinstance(value, Tracer)), None)

@@ -229,10 +229,6 @@ class Vector:
         """x != y (true for NaN)."""
         return self.compare("une" if self.floating else "ne", x, y)
 
-    def is_nan(self, x: Operand) -> str:
-        """Whether x is NaN."""
-        return self.compare("uno", x, x)
-
     def select(self, condition: str, x: Operand, y: Operand) -> str:
         """x where the condition holds, y elsewhere."""
         return self.fn.op(
