@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import ctypes
 import multiprocessing
 import os
 import stat
@@ -464,59 +462,3 @@ def test_a_directory_that_vanishes_is_no_error(kept):
     assert store.find(name) is None
     store.keep(name, b"code")
     assert store.find(name) is None
-
-
-# ------------------------------------------------------------------------------------------ texts not written
-
-
-def test_a_text_is_written_only_where_its_code_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(store.config, "cache_directory", str(tmp_path / "kept"))
-    monkeypatch.setattr(store, "_opened", {})
-    written = []
-
-    def text(number: int) -> str:
-        written.append(number)
-        return f"define i64 @gj_test_of_texts() {{\n  ret i64 {number}\n}}\n"
-
-    def value(number: int, facts: str) -> int:
-        module = jit.NativeModule(store.Written(lambda: text(number), facts), opt=0, library=True)
-        return ctypes.CFUNCTYPE(ctypes.c_int64)(module.address("gj_test_of_texts"))()
-
-    assert (value(1, "one"), value(1, "one"), value(2, "two")) == (1, 1, 2)
-    assert written == [1, 2]
-    monkeypatch.setattr(store, "_sources", lambda: "changed")
-    assert value(3, "one") == 3
-    monkeypatch.setattr(
-        store, "_sources", lambda: None
-    )  # source files that cannot be read: known by its text
-    assert (value(4, "one"), value(5, "one")) == (4, 5)
-
-
-FOLDER = Path(store.__file__).parents[1]
-ROOT = FOLDER.parents[2]
-ELSEWHERE = {
-    "graphjit.backend.llvm.objects.jit": "compiles texts",
-    "graphjit.backend.llvm.objects.store": "keeps them",
-    "graphjit.backend.signature": "classes of specialisations, at run time",
-    "graphjit.config": "settings of the pool, at run time",
-    "graphjit.errors": "raised at import",
-    "graphjit.ir.names": "escapes names of users, none of which are in these texts",
-    "graphjit.ir.types": "names of dtypes",
-    "graphjit.limits": "thresholds of programs",
-    "graphjit.machine": "the processor, which the key of the store has; cores, at run time",
-}
-"""What the writers import from outside of their folders, and why a change there does not change a text."""
-
-
-def test_what_texts_follow_from_is_in_their_key():
-    files = [file for name in store._WRITERS for file in (FOLDER / name).glob("*.py")]
-    assert len(files) > 15
-    outside = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphjit"):
-                inner = [f"{node.module}.{alias.name}" for alias in node.names]
-                modules = [name for name in inner if (ROOT / f"{name.replace('.', '/')}.py").exists()]
-                outside |= set(modules or [node.module])
-    ours = tuple(f"graphjit.backend.llvm.{name}" for name in store._WRITERS)
-    assert {name for name in outside if not name.startswith(ours)} <= ELSEWHERE.keys()

@@ -150,6 +150,23 @@ def split_else(w: Body, n: Value) -> None:
         w.ret(n)
 
 
+def assigned_between(w: Body, n: Value) -> None:
+    x = w.variable("x", "i64", 1)
+    with w.if_(n == 0):
+        x.set(2)
+    x.set(7)
+    with w.else_():
+        pass
+    w.ret(x)
+
+
+def backwards(w: Body, n: Value) -> None:
+    again = w.label("again")
+    w.place(again)
+    w.goto_if(n == 0, again)
+    w.ret(n)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -158,6 +175,8 @@ def split_else(w: Body, n: Value) -> None:
         (unreachable, "no way leads to"),
         (endless, "without a return"),
         (split_else, "between `if_` and `else_`"),
+        (assigned_between, "assigned between `if_` and `else_`"),
+        (backwards, "a jump backwards"),
     ],
 )
 def test_faults_are_found_while_the_text_is_written(

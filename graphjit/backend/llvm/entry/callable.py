@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from graphjit.backend.llvm.entry import cpython
 from graphjit.backend.llvm.entry.cpython import TypeSlot, TypeSpec
 from graphjit.backend.llvm.entry.large_results import Blocks
 from graphjit.backend.llvm.entry.layout import OBJECT_FIELDS, OBJECT_SIZE
@@ -59,21 +58,15 @@ class _GetSet(ctypes.Structure):
     ]
 
 
-def _library_text() -> str:
-    from graphjit.backend.llvm.entry.library import library_text  # not loaded where its code is on disk
-
-    return library_text()
-
-
 class _Library:
     """The compiled library, the type, and the functions that read and swap an instance's fields."""
 
     def __init__(self) -> None:
         # The lowest level takes 17 ms instead of 60, and then 15 ns more in each call: right where every
         # process compiles anew.
-        facts = repr((cpython.object_fields(), cpython.externals()))
-        written = store.Written(_library_text, facts)
-        self._module = jit.NativeModule(written, opt=0 if store.folder() is None else 1, library=True)
+        from graphjit.backend.llvm.entry.library import library_text  # not needed to import graphjit
+
+        self._module = jit.NativeModule(library_text(), opt=0 if store.folder() is None else 1, library=True)
         self.address = address = self._module.address
         prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)
         self.chain = prototype(address("gj_chain"))

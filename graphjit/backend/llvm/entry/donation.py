@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from graphjit.backend.llvm.entry.layout import STRUCTS
 from graphjit.backend.llvm.writing.fields import WORD
 
-if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+if TYPE_CHECKING:  # writes code, which importing graphjit does not need
     from graphjit.backend.llvm.writing.native import Body, Source, Value
 
 ENTRY_WORDS = len(STRUCTS["argument"])

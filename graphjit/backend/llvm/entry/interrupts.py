@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphjit.backend.llvm.objects import jit, store
+from graphjit.backend.llvm.objects import jit
 
-if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+if TYPE_CHECKING:  # writes code, which importing graphjit does not need
     from graphjit.backend.llvm.writing.native import Body
 
 SYMBOL = "gj_poll"
@@ -94,7 +94,7 @@ def ensure() -> None:
     global _taken
     with _lock:
         if _taken is None:
-            module = jit.NativeModule(store.Written(source, ""), opt=0, library=True)
+            module = jit.NativeModule(source(), opt=0, library=True)
             ctypes.pythonapi.Py_IncRef(
                 ctypes.py_object(module)
             )  # code that calls it may outlive this module's globals

@@ -1,6 +1,6 @@
 """The text of the entry's native library: the type of compiled functions, and all that a call passes through.
 
-`callable.py` compiles it once, or finds it compiled on disk; then this module is not loaded at all.
+`callable.py` compiles it once in a process, or finds its object code on disk.
 """
 
 from __future__ import annotations

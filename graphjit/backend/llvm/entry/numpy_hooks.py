@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphjit.ir.types import SHORT
 
-if TYPE_CHECKING:  # what writes code is not loaded where the code is found on disk
+if TYPE_CHECKING:  # writes code, which importing graphjit does not need
     from graphjit.backend.llvm.writing.native import Source
 
 _FASTCALL_KEYWORDS = 0x80 | 0x02

@@ -121,11 +121,6 @@ def _on_deep_stack(work: Callable[[], None]) -> None:
         raise raised[0]
 
 
-def _whole(text: str | store.Written) -> str:
-    """The text itself."""
-    return text if isinstance(text, str) else text.write()
-
-
 def _parsed(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     """The module of a text, for that machine."""
     module = _llvm().parse_assembly(text)
@@ -139,7 +134,7 @@ class NativeModule:
 
     def __init__(
         self,
-        text: str | store.Written,
+        text: str,
         opt: int = 2,
         below: NativeModule | None = None,
         library: bool = False,
@@ -147,7 +142,7 @@ class NativeModule:
         """Compile ``text``.
 
         Args:
-            text: LLVM assembly, or how it is written where it must be (library code only).
+            text: LLVM assembly.
             opt: the level of code generation: 0 is three to ten times faster to compile, for code that is no
                 inner loop.
             below: a module whose addresses ``text`` holds; it lives and ends with this one.
@@ -155,22 +150,21 @@ class NativeModule:
                 disk (`store`).
         """
         self._below = below
-        _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(_whole(text), opt))
+        _on_deep_stack(lambda: self._take(text, opt) if library else self._compile(text, opt))
 
-    def _take(self, text: str | store.Written, opt: int) -> None:
+    def _take(self, text: str, opt: int) -> None:
         if store.folder() is None:
-            return self._compile(_whole(text), opt)
+            return self._compile(text, opt)
         llvm = _llvm()
         target, cpu, features = host()
-        origin = text if isinstance(text, str) else text.key() or text.write()
-        name = store.key(origin, str(opt), _version(), target.triple, cpu, features)
+        name = store.key(text, str(opt), _version(), target.triple, cpu, features)
         code = store.find(name)
         with _lock, _undisturbed():
             if code is None:
                 # Not through LLVM's hook for caches: what a signal handler raises in a callback from C is
                 # lost.
                 machine = target_machine(opt)
-                code = machine.emit_object(_parsed(_whole(text), machine))
+                code = machine.emit_object(_parsed(text, machine))
                 store.keep(name, code)
             self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(opt))
             self._engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))

@@ -16,15 +16,10 @@ at most `LIMIT` bytes; those unused for longest go first. Nothing here raises.
 
 from __future__ import annotations
 
-import functools
 import os
 import stat
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
-
-import numpy as np
 
 from graphjit import config
 
@@ -88,45 +83,6 @@ def _digest(content: bytes) -> bytes:
 def key(*facts: str) -> str:
     """A file name for what depends on these facts and nothing else."""
     return _digest("".join(f"{len(fact)}:{fact}" for fact in facts).encode()).hex()
-
-
-class Written(NamedTuple):
-    """A text that is written only where its code is not on disk yet.
-
-    The code is then known by what the text follows from: the source files that write native code
-    (`_WRITERS`), the versions of Python and NumPy, and ``facts``, everything else that it depends on.
-    """
-
-    write: Callable[[], str]
-    facts: str
-
-    def key(self) -> str | None:
-        """What the text follows from; None where the source files cannot be read."""
-        sources = _sources()
-        if sources is None:
-            return None
-        return f"{self.write.__module__} {sources} {sys.version} {np.__version__} {self.facts}"
-
-
-_WRITERS = ("entry", "threads", "writing")
-"""Folders of `backend/llvm` whose files write texts of this kind. What they import from elsewhere does not
-change a text (`tests/backend/test_store.py`)."""
-
-
-@functools.cache
-def _sources() -> str | None:
-    """A digest of the source files that write native code."""
-    digests = b""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    try:
-        for name in _WRITERS:
-            for file in sorted(os.listdir(os.path.join(root, name))):
-                if file.endswith(".py"):
-                    with open(os.path.join(root, name, file), "rb") as source:
-                        digests += _digest(source.read())
-    except OSError:
-        return None
-    return digests.hex()
 
 
 def folder() -> int | None:

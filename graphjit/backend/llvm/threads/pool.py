@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphjit import config
-from graphjit.backend.llvm.objects import jit, store
+from graphjit.backend.llvm.objects import jit
 from graphjit.backend.llvm.threads.waiting import SPIN_NS, SYMBOL, has_workers
 from graphjit.machine import cores
 
@@ -77,15 +76,11 @@ def ensure() -> None:
             _pool = _build()
 
 
-def _text() -> str:
-    from graphjit.backend.llvm.threads.fork_join import source  # not loaded where its code is on disk
-
-    return source()
-
-
 def _build() -> _Pool:
+    from graphjit.backend.llvm.threads.fork_join import source  # not needed to import graphjit
+
     # System calls and waiting: better code would be no faster.
-    module = jit.NativeModule(store.Written(_text, platform.machine()), opt=0, library=True)
+    module = jit.NativeModule(source(), opt=0, library=True)
     # Workers poll this code until the very end of the process: the interpreter's shutdown must not unmap it.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)

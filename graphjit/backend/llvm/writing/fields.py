@@ -1,6 +1,6 @@
 """Structs that native code and Python both know: names of fields, their types and offsets.
 
-Apart from `native.py`, which writes code, since a process whose native code lies on disk needs no more.
+Apart from `native.py`, which writes code, since importing graphjit needs no more.
 """
 
 from __future__ import annotations

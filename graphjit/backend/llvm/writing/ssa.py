@@ -50,6 +50,7 @@ class Block:
     def __init__(self, name: str, sealed: bool) -> None:
         self.name = name
         self.sealed = sealed
+        self.entered = False
         self.before: list[Block] = []
         self.values: dict[Assigned, str] = {}
         """What variables hold at its end."""
@@ -70,6 +71,12 @@ class Branch:
 
     def __str__(self) -> str:
         return f"  br i1 {self.condition}, label %{self.then.name}, label %{self.otherwise.name}"
+
+
+def _lead(here: Block, block: Block) -> None:
+    """Note that one block leads to another, whose phis are not made yet."""
+    assert not (block.entered and block.sealed), "a jump backwards, to a block that is no loop"
+    block.before.append(here)
 
 
 class Blocks:
@@ -120,6 +127,7 @@ class Blocks:
     def enter(self, block: Block) -> None:
         """Go on with a block, if anything leads there."""
         self._here = block if block.before else None
+        block.entered = True
         if block.before:
             self._lines.append(block)
 
@@ -133,23 +141,25 @@ class Blocks:
         """Go to a block, if control can get here at all."""
         if self._here is not None:
             self.do(f"br label %{block.name}")
-            block.before.append(self.leave())
+            _lead(self.leave(), block)
 
     def split(self, condition: str, then: Block, otherwise: Block) -> Branch:
         """Go to one of two blocks."""
         here = self.leave()
         branch = Branch(here, condition, then, otherwise)
         self._lines.append(branch)
-        then.before.append(here)
-        otherwise.before.append(here)
+        _lead(here, then)
+        _lead(here, otherwise)
         return branch
 
     def redirect(self, branch: Branch, old: Block, new: Block) -> None:
         """Let a branch lead to ``new`` instead of ``old``, which was entered just now and holds nothing."""
+        assert not old.values, "a variable was assigned between `if_` and `else_`"
         self._lines.pop()
         old.before.remove(branch.here)
         old.values.clear()
         old.phis.clear()
+        old.entered = False
         branch.otherwise = new
         new.before.append(branch.here)
 
