@@ -170,13 +170,13 @@ class CodeLimits(Section):
     saves. An inlined elementary function takes a millisecond to generate."""
 
     calls: int = 16
-    """Elementary functions in one loop body from which they are calls ..."""
+    """Elementary functions in a loop body up to which all are inlined; of more, each is a call."""
     calls_short: int = 2
-    """... and in a body that runs for few elements:"""
+    """The same for a body that runs for few elements."""
     short: int = 256
-    """so many at the most."""
+    """Elements up to which that holds."""
     straight_line: int = 200
-    """Statements from which a kernel without loops is generated without optimisation."""
+    """Statements of a kernel without loops up to which its code is optimised."""
 
 
 class ProductLimits(Section):

@@ -143,9 +143,8 @@ def _caches() -> tuple[int, int, int]:
                 found[int(level)] = int(size.rstrip("KM")) << (10 if size.endswith("K") else 20)
         except (OSError, ValueError):
             continue
-    first, second = found.get(1) or CACHES[0], found.get(2) or CACHES[1]
     last = found[max(found)] if len(found) > 2 else CACHES[2]
-    return first, second, max(last, 2 * second)  # virtual machines may hide the last level, or say 0
+    return found.get(1, CACHES[0]), found.get(2, CACHES[1]), last
 
 
 def _from_file(here: Machine, file: str) -> Machine:

@@ -90,9 +90,8 @@ def new_runner() -> Runner:
     """A runner with the instruments that the environment asks for; usually there are none."""
     if not config.verify_passes and config.dump_directory is None:
         return Runner()
-    from graphjit.running.instruments import (
-        configured,  # with what it needs, some milliseconds of a first call
-    )
+    # With what it needs, some milliseconds of a first call.
+    from graphjit.running.instruments import configured
 
     return Runner(configured())
 

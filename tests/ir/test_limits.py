@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
 
+from graphjit import limits
 from graphjit.limits import Limits, host_limits, sensible_caches
 from graphjit.machine import CACHES, machine
 
@@ -59,3 +61,19 @@ def test_records_are_changed_by_section() -> None:
     assert limits.fusion.tiny > 0
     with pytest.raises(TypeError, match="tinny"):
         limits.changed(fusion={"tinny": 0})
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(AttributeError, match="frozen"):
+        host_limits().vectors.min_lanes = 3  # type: ignore[misc]
+
+
+def test_every_limit_is_explained() -> None:
+    text = inspect.getsource(limits)
+    for section in Limits._fields:
+        record = getattr(host_limits(), section)
+        assert type(record).__doc__
+        for name in record._fields:
+            at = text.index(f"    {name}: ", text.index(f"class {type(record).__name__}("))
+            following = text[at:].split("\n", 2)[1].strip()
+            assert following.startswith('"""'), (section, name)

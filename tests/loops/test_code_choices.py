@@ -1,10 +1,8 @@
-"""Choices of code that stand in the loop IR: calls, tails, kernels that are not optimised; and the tables
-they are made by.
+"""Choices of code that stand in the loop IR: calls, tails, kernels that are not optimised; and the table
+of scalar operations that they are made by.
 """
 
 from __future__ import annotations
-
-import inspect
 
 import numpy as np
 import pytest
@@ -12,15 +10,18 @@ from compiled_harness import kernels, run, traced
 
 from graphjit.ir import scalars
 from graphjit.ir.opdef import REGISTRY, Scalar
-from graphjit.limits import Limits, host_limits
+from graphjit.limits import host_limits
 from graphjit.loops.ir import For, walk
 from graphjit.loops.printer import print_kernel
-from graphjit.machine import machine
 
 
-def lane_loops(function, *args, limits=None):
-    made = kernels(traced(function, *args), limits)
-    return [s for k in made for s in walk(k.body) if isinstance(s, For) and s.kind == "simd"]
+def lane_loops(function, *args):
+    return [
+        s
+        for k in kernels(traced(function, *args))
+        for s in walk(k.body)
+        if isinstance(s, For) and s.kind == "simd"
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- calls
@@ -77,7 +78,7 @@ def test_light_loops_keep_their_tail_apart_and_heavy_ones_mask_it():
     assert {loop.tail for loop in lane_loops(lambda x: np.exp(x[::2]), np.zeros(2006))} == {"apart"}
 
 
-# ------------------------------------------------------------------------------------------- the two tables
+# ----------------------------------------------------------------------------------------------- the table
 
 
 def test_every_elementwise_op_has_a_row():
@@ -85,25 +86,3 @@ def test_every_elementwise_op_has_a_row():
         if isinstance(declared.lower, Scalar):
             assert declared.lower.name in scalars.SCALARS, name
     assert not {name for name, row in scalars.SCALARS.items() if row.numba not in ("", "ufunc", "runtime")}
-
-
-def test_limits_follow_the_caches():
-    here = machine()
-    small = Limits.of(here.__class__(here.name, here.features, (32 << 10, 256 << 10, 2 << 20)))
-    large = Limits.of(here.__class__(here.name, here.features, (48 << 10, 2 << 20, 64 << 20)))
-    assert small.traffic.last_cache < large.traffic.last_cache
-    assert small.traffic.far_bytes == 256 << 10
-    assert small.changed(vectors={"min_lanes": 9}).vectors.min_lanes == 9
-    with pytest.raises(AttributeError):
-        host_limits().vectors.min_lanes = 3  # type: ignore[misc]
-
-
-def test_every_limit_is_explained():
-    text = inspect.getsource(inspect.getmodule(Limits))
-    for section in Limits._fields:
-        record = getattr(host_limits(), section)
-        assert type(record).__doc__
-        for name in record._fields:
-            at = text.index(f"    {name}: ", text.index(f"class {type(record).__name__}("))
-            following = text[at:].split("\n", 2)[1].strip()
-            assert following.startswith('"""'), (section, name)

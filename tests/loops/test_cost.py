@@ -6,16 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from compiled_harness import compiled
 
-from graphjit.cli.stages import Stages
 from graphjit.loops.cost import costs
 from graphjit.machine import machine
-from graphjit.pipeline import Compiled, compile_graph
 from graphjit.schedule.program import Cost
-
-
-def compiled(function, *args) -> Compiled:
-    return compile_graph(Stages(function, args).trace)
 
 
 def total(function, *args) -> Cost:

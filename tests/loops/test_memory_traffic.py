@@ -8,10 +8,9 @@ import re
 
 import numpy as np
 import pytest
-from compiled_harness import run, traced
+from compiled_harness import compiled, run, traced
 
 import graphjit
-from graphjit import pipeline
 from graphjit.backend.llvm.threads import pool
 from graphjit.limits import host_limits
 from graphjit.loops.ir import For, walk
@@ -19,10 +18,6 @@ from graphjit.loops.ir import For, walk
 RNG = np.random.default_rng(0)
 WIDE = host_limits().changed(vectors={"vector_bytes": 64})
 """Loops as they are where vectors have 64 bytes: with shorter ones sums are cut into more blocks."""
-
-
-def compiled(function, *args, limits=None):
-    return pipeline.compile_graph(traced(function, *args), limits=limits)
 
 
 def fetched(made):
