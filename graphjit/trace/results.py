@@ -12,6 +12,7 @@ the call raises.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -194,6 +195,22 @@ def same_objects(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
 
+def _grew_by_reading(spec: TreeSpec, now: TreeSpec) -> bool:
+    """Whether two structures with the same leaves are equal, but for empty values that a ``defaultdict`` made
+    when it was asked for them.
+    """
+    if spec == now:
+        return True
+    if spec.type is not now.type or spec.is_leaf() or now.is_leaf():
+        return False
+    before, after = (dict(zip(tree.entries(), tree.children(), strict=True)) for tree in (spec, now))
+    if spec.type is collections.defaultdict:
+        same = before.keys() <= after.keys()
+    else:
+        same = spec.one_level() == now.one_level()
+    return same and all(_grew_by_reading(child, after[key]) for key, child in before.items())
+
+
 def refuse_changed_containers(
     name: str,
     leaf_names: Callable[[], Sequence[str]],
@@ -208,7 +225,7 @@ def refuse_changed_containers(
         them.
     """
     (leaves, spec), (now, spec_now) = before, after
-    if same_objects(leaves, now):  # also where a defaultdict grew by being read
+    if same_objects(leaves, now) and _grew_by_reading(spec, spec_now):
         return
     changed = (
         next((text for text, a, b in zip(leaf_names(), leaves, now, strict=False) if a is not b), "")

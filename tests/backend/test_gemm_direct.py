@@ -378,6 +378,21 @@ def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None
     assert one_too_many.way is not Way.WRITTEN_OUT
 
 
+@pytest.mark.parametrize("kind", ["f64", "f32"])
+def test_a_written_out_product_beside_an_elementary_function(kind: str) -> None:
+    """Both declare the multiply-add of vectors, of the same width where the columns fill one."""
+    rng, n, batch = np.random.default_rng(0), host_tile(kind).lanes, LIMITS.products.written_batch
+    for columns in (n, max(1, n - 1)):
+        a, b = (
+            rng.random((batch, 4, 4)).astype(DTYPE[kind]),
+            rng.random((batch, 4, columns)).astype(DTYPE[kind]),
+        )
+        x = rng.random(5000).astype(DTYPE[kind])
+        product, powers = graphjit.jit(lambda a, b, x: (a @ b, np.exp(x)))(a, b, x)
+        np.testing.assert_allclose(product, a @ b, rtol=1e-5)
+        np.testing.assert_allclose(powers, np.exp(x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_products_of_every_class_through_the_compiler(dtype: type) -> None:
     rng = np.random.default_rng(3)

@@ -115,9 +115,10 @@ def source(kind: str) -> str:
     """LLVM text of the row-major product."""
     module = Module(f"blas_{kind}")
     module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-    module.declare("gemm", f"declare void @gj_blas_{_ROUTINE[kind]}({', '.join(['ptr'] * 13)})")
-    module.declare("limit", "declare void @gj_blas_limit()")
-    module.declare("restore", "declare void @gj_blas_restore()")
+    gemm = f"gj_blas_{_ROUTINE[kind]}"
+    module.declare(gemm, f"declare void @{gemm}({', '.join(['ptr'] * 13)})")
+    module.declare("gj_blas_limit", "declare void @gj_blas_limit()")
+    module.declare("gj_blas_restore", "declare void @gj_blas_restore()")
     module.declare("memset", "declare ptr @memset(ptr, i32, i64)")
     _emit_rows(module, kind)
     _emit_product(module, kind)

@@ -138,6 +138,16 @@ def _pop(p: dict) -> object:
     return p.pop("w")
 
 
+def _renamed(p: dict) -> object:
+    p["v"] = p.pop("w")
+    return p["v"]
+
+
+def _empty(p: dict) -> object:
+    p["new"] = []
+    return p["w"]
+
+
 @pytest.mark.parametrize(
     ("function", "argument", "what"),
     [
@@ -146,6 +156,8 @@ def _pop(p: dict) -> object:
         (_field, Pair(1.0, 2.0), r"assigns to p\.a"),
         (_append, [ONE], "adds or removes"),
         (_pop, {"w": ONE, "n": 1}, "adds or removes"),
+        (_renamed, {"w": ONE, "n": 1}, "adds or removes"),
+        (_empty, {"w": ONE}, "adds or removes"),
     ],
 )
 def test_containers_of_the_caller_are_not_silently_left_alone(function, argument, what) -> None:

@@ -8,6 +8,7 @@ Python does.
 from __future__ import annotations
 
 import collections
+import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -530,3 +531,46 @@ def test_a_limit_that_is_reached_is_said_once(monkeypatch, capfd):
     told = capfd.readouterr().err
     assert told.count("reaches more than 50 objects from outside") == 1
     guards_module._say_too_many.cache_clear()
+
+
+class Named(collections.UserDict):
+    """A library's class with a method that is called like a part of it."""
+
+    def items(self):
+        return [("w", self.data["w"])]
+
+
+class Attributes:
+    def __init__(self) -> None:
+        self.a = 2.0
+
+    def items(self):
+        return list(vars(self).values())
+
+
+def test_methods_called_items_do_not_hide_what_is_watched() -> None:
+    held = Named(w=2.0)
+    f = graphjit.jit(lambda x: x * held.items()[0][1])
+    assert f(1.0) == 2.0
+    held.data = {"w": 5.0}
+    assert f(1.0) == 5.0
+    other = Attributes()
+    g = graphjit.jit(lambda x: x * other.items()[0])
+    assert g(1.0) == 2.0
+    other.a = 7.0
+    assert g(1.0) == 7.0
+
+
+def test_absent_attributes_under_suppress_are_watched() -> None:
+    owner = Attributes()
+
+    def f(x):
+        scale = 1.0
+        with contextlib.suppress(AttributeError):
+            scale = owner.scale
+        return x * scale
+
+    g = graphjit.jit(f)
+    assert g(2.0) == 2.0
+    owner.scale = 3.0
+    assert g(2.0) == 6.0

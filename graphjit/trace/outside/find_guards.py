@@ -361,11 +361,11 @@ class _Walk:
             self.reach_all(tuple.__iter__(value))
         elif issubclass(kind, list):
             items = tuple(list.__iter__(value))
-            self.guards[id(value), "items"] = SequenceGuard(value, items)
+            self.guards[id(value), SequenceGuard] = SequenceGuard(value, items)
             self.reach_all(items)
         elif issubclass(kind, dict):
             keys, values = tuple(dict.keys(value)), tuple(dict.values(value))
-            self.guards[id(value), "items"] = MappingGuard(value, keys, values)
+            self.guards[id(value), MappingGuard] = MappingGuard(value, keys, values)
             self.stores[id(value)] = "the item", value
             if issubclass(kind, collections.OrderedDict):
                 guards = memory_guards.dict_order(value)
@@ -392,12 +392,12 @@ class _Walk:
 
     # ------------------------------------------------------------------------------------------------ objects
 
-    def attributes(self, owner: Any, namespace: dict[str, Any]) -> None:
-        """Attributes of a module, a function or an object that the code names."""
+    def attributes(self, owner: Any, namespace: dict[str, Any], everything: bool = False) -> None:
+        """Attributes of a module, a function or an object that the code names, or all of them."""
         is_module = issubclass(type(owner), types.ModuleType)
         what = f"the attribute of {'a module' if is_module else type(owner).__name__}"
         self.stores[id(namespace)] = what, namespace
-        if self.any_attribute and not is_module:
+        if everything or (self.any_attribute and not is_module):
             self.all_items(namespace)
             return
         for name in self.attribute_names & namespace.keys():
@@ -408,8 +408,11 @@ class _Walk:
             self.watch_name(namespace, name, MISSING)
 
     def all_items(self, attributes: dict[str, Any]) -> None:
-        """All attributes of an object, since code may read any of them."""
-        self.guards[id(attributes), "items"] = MappingGuard(
+        """All attributes of an object, since code may read any of them.
+
+        No name that is watched in the same dict can be the key of this guard: names are strings.
+        """
+        self.guards[id(attributes), MappingGuard] = MappingGuard(
             attributes, tuple(attributes.keys()), tuple(attributes.values())
         )
         self.reach_all(attributes.values())
@@ -420,9 +423,8 @@ class _Walk:
         attributes = instance_dict(value)
         user_classes = _user_classes(kind)
         if attributes is not None:
-            self.attributes(value, attributes)
-            if keeps_attributes(kind):  # methods of the library's class may read any of them
-                self.all_items(attributes)
+            # Methods of a library's class may read any of them.
+            self.attributes(value, attributes, everything=keeps_attributes(kind))
         if not user_classes:
             return
         if attributes is not None:

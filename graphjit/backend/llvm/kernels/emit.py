@@ -264,7 +264,7 @@ class KernelEmitter(Traffic):
                 return False
         if len(stores) != len(loop.body):
             return False
-        self.module.declare("llvm.memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        self.module.declare("llvm.memset.p0.i64", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         for store in stores:
             first = ir.Address(
                 store.address.offset,

@@ -57,14 +57,11 @@ class Context:
 
 def emit_gemm(module: Module, tile: Tile) -> str:
     """Add the product and everything it calls except blocks and packing; returns its name."""
-    for declaration in (
-        "declare void @gj_parallel_for(ptr, ptr, i64, i64)",
-        "declare ptr @aligned_alloc(i64, i64)",
-        "declare void @free(ptr)",
-        "declare i32 @sched_yield()",
-        "declare ptr @memset(ptr, i32, i64)",
-    ):
-        module.declare(declaration, declaration)
+    module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
+    module.declare("aligned_alloc", "declare ptr @aligned_alloc(i64, i64)")
+    module.declare("free", "declare void @free(ptr)")
+    module.declare("sched_yield", "declare i32 @sched_yield()")
+    module.declare("memset", "declare ptr @memset(ptr, i32, i64)")
     block = block_symbol(tile)
     module.declare(block, f"declare void @{block}(ptr, i64)")
     _emit_buffer(module)

@@ -55,18 +55,20 @@ class VectorType:
 
     def declare_multiply_add(self, module: Module) -> None:
         """Declare what `multiply_add` calls."""
-        name, vec = f"fma.{self.short}", self.text
-        module.declare(name, f"declare {vec} @llvm.{name}({vec}, {vec}, {vec})")
+        name, vec = f"llvm.fma.{self.short}", self.text
+        module.declare(name, f"declare {vec} @{name}({vec}, {vec}, {vec})")
 
     def declare_load(self, module: Module) -> None:
         """Declare what `load` calls for masked lanes."""
         form = f"ptr, i32, <{self.lanes} x i1>, {self.text}"
-        module.declare(f"load.{self.short}", f"declare {self.text} @llvm.masked.load.{self.short}.p0({form})")
+        name = f"llvm.masked.load.{self.short}.p0"
+        module.declare(name, f"declare {self.text} @{name}({form})")
 
     def declare_store(self, module: Module) -> None:
         """Declare what `store` calls for masked lanes."""
         form = f"{self.text}, ptr, i32, <{self.lanes} x i1>"
-        module.declare(f"store.{self.short}", f"declare void @llvm.masked.store.{self.short}.p0({form})")
+        name = f"llvm.masked.store.{self.short}.p0"
+        module.declare(name, f"declare void @{name}({form})")
 
     def spread(self, w: Writer, value: str) -> str:
         """``value`` in every lane."""

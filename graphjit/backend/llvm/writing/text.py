@@ -45,6 +45,7 @@ class Module:
 
     def declare(self, name: str, line: str) -> None:
         """Add ``declare ...`` for an external function or intrinsic once; ``line`` is the whole text."""
+        assert f"@{name}(" in line, f"{name} is not what is declared: {line}"
         self._declarations.setdefault(name, line)
 
     def add_global(self, name: str, line: str) -> None:
