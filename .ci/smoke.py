@@ -30,7 +30,7 @@ loss.example = (np.ones(3), np.ones((4, 3)))
 
 
 def derivatives() -> None:
-    """Value and gradient agree with differences."""
+    """The gradient of the bias agrees with a difference."""
 
     @graphjit.value_and_grad
     def loss(w: np.ndarray, x: np.ndarray) -> np.ndarray:

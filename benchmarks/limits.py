@@ -64,7 +64,7 @@ def _function(name: str, parameters: str, blocks: str) -> str:
 
 def triad_text() -> str:
     """a[i] = b[i] + s * c[i] over n doubles, n a multiple of the vector."""
-    lanes = 8 * machine().vector_bytes // 64
+    lanes = machine().vector_bytes // BYTES["float64"]
     vector = f"<{lanes} x double>"
     return _function(
         "triad",
@@ -94,7 +94,7 @@ def fma_text(dtype: str) -> str:
     computed.
     """
     name, suffix = LLVM_TYPE[dtype]
-    lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
+    lanes = machine().vector_bytes // BYTES[dtype]
     vector, numbers = f"<{lanes} x {name}>", range(ACCUMULATORS)
     call = f"call {vector} @llvm.fma.v{lanes}{suffix}"
     phis = "\n".join(f"  %x{k} = phi {vector} [ %start, %entry ], [ %y{k}, %loop ]" for k in numbers)
@@ -177,7 +177,7 @@ def _bandwidth(module: NativeModule, threads: int, repetitions: int, total_bytes
 
 def _arithmetic(module: NativeModule, dtype: str, threads: int, repetitions: int) -> float:
     fma = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(module.address(f"fma_{dtype}"))
-    lanes = 8 * machine().vector_bytes // (8 * BYTES[dtype])
+    lanes = machine().vector_bytes // BYTES[dtype]
     rounds = 1_000_000
     # x <- x / 2 + 1 / 2 converges to one: no number overflows or becomes subnormal, which some processors are
     # slow at.

@@ -81,9 +81,8 @@ def _directory(text: str) -> str:
 def _cache_directory(ours: str | None, parent: str | None) -> str | None:
     if ours is not None:
         try:
-            return (
-                os.path.abspath(ours) if ours else None
-            )  # the working directory may change, and belong to somebody else then
+            # The working directory may change, and belong to somebody else then.
+            return os.path.abspath(ours) if ours else None
         except OSError:  # or be gone already
             return None
     where = parent or os.path.expanduser("~/.cache")

@@ -17,7 +17,7 @@ import numpy as np
 from graphjit.errors import DerivativeError
 from graphjit.pullback import current_trace
 from graphjit.trace import differentiate
-from graphjit.trace.marks import attribute
+from graphjit.trace.marks import name_of
 
 Positions = int | Sequence[int]
 Names = str | Sequence[str]
@@ -71,7 +71,7 @@ class Gradient:
         for i in self.argnums:
             if not -len(args) <= i < len(args):
                 raise DerivativeError(
-                    f"argnums={i}, but {_name(self.fun)} was called with {len(args)} positional arguments; pass "
+                    f"argnums={i}, but {name_of(self.fun)} was called with {len(args)} positional arguments; pass "
                     "the argument by position or name it in argnames"
                 )
         return [i % len(args) for i in self.argnums]
@@ -85,10 +85,8 @@ class Gradient:
                 continue
             parameters = list(inspect.signature(self.fun).parameters)
             if name not in parameters or parameters.index(name) >= len(args):
-                raise DerivativeError(f"argnames names {name!r}, which {_name(self.fun)} was not called with")
+                raise DerivativeError(
+                    f"argnames names {name!r}, which {name_of(self.fun)} was not called with"
+                )
             found[name] = parameters.index(name)
         return found
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
 """Thresholds: from where on a decision of the compiler goes the other way.
 
-Job: hold every tuned number of the compiler, by the stage that reads it, with what was measured for it.
+Job: hold the numbers by which scheduling, loop passes and products decide, by the stage that reads them.
 Input: the record of the machine, for the numbers that follow from cache sizes and vector width.
 Output: `host_limits()`, the record for this machine, which `pipeline` passes down to every stage.
 Invariant: nothing changes a record; a test that wants other numbers makes one and passes it:
@@ -9,8 +9,9 @@ Invariant: nothing changes a record; a test that wants other numbers makes one a
     compile_graph(graph, limits=one_kernel)
 
 What follows from the instruction set or the caches is computed in `Limits.of`; all other numbers stand beside
-their explanation.  What an algorithm needs to be right (a table's size, the length of a series) is no limit
-and stays where it is used.
+their explanation.  Levels of code generation (`backend/llvm/objects/link.py`), waits of threads
+(`threads/waiting.py`) and numbers of the entry stay beside their code, which no compilation passes limits to;
+so does what an algorithm needs to be right (a table's size, the length of a series).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The pipeline: the file to read first.
 
 A traced graph goes through `GRAPH_PASSES`, is scheduled, lowered through `LOOP_PASSES`, and printed as LLVM.
-Each list is the whole truth about its stage: order is the order in the list, and nothing else runs.
+Each list is the whole truth about its stage: order is the order in the list, and nothing else runs. Between
+them `schedule` runs `fuse`, `join_sweeps`, `decide` and `plan`, some of them twice: it tries and chooses.
 """
 
 from __future__ import annotations

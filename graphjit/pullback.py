@@ -35,8 +35,9 @@ def current_trace() -> Trace:
 
 
 class Rebuild:
-    """Gradients of a `vjp` in the structure of its primals; ``fixed`` holds, in a tuple, what stands there
-    and is no number.
+    """Gradients of a `vjp` in the structure of its primals.
+
+    ``fixed`` has an entry for each leaf: None for a gradient, else a tuple with the leaf, which is no number.
     """
 
     def __init__(self, spec: Any, fixed: Sequence[tuple[Any] | None]) -> None:

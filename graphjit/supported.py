@@ -17,7 +17,8 @@ PROCESSORS = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "ARM64", "arm64"
 OLDEST, NEWEST = (3, 11), (3, 13)
 """Versions of CPython on which it runs."""
 
-WHERE = "graphjit runs on Linux (x86-64 or ARM64, 64 bits) with CPython 3.11 to 3.13, not free-threaded"
+_VERSIONS = " to ".join(".".join(map(str, version)) for version in (OLDEST, NEWEST))
+WHERE = f"graphjit runs on Linux (x86-64 or ARM64, 64 bits) with CPython {_VERSIONS}, not free-threaded"
 
 
 def refusal() -> str | None:
@@ -28,9 +29,9 @@ def refusal() -> str | None:
         return f"this is {sys.implementation.name}: use CPython"
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         found = ".".join(str(part) for part in sys.version_info[:2])
-        return f"this is Python {found}: make an environment with Python 3.11, 3.12 or 3.13"
+        return f"this is Python {found}: make an environment with Python {_VERSIONS}"
     if _free_threaded():
-        return "this is the free-threaded build: make an environment with the ordinary one (python3.13)"
+        return "this is the free-threaded build: make an environment with the ordinary one"
     if sys.maxsize < 1 << 32:
         return "this Python has 32 bits: make an environment with a 64-bit Python"
     processor = os.uname().machine

@@ -27,5 +27,10 @@ class Buffer:
     kind: BufferKind
     slot: int = 0  # position in the argument or result table, byte offset in the arena, or constant number
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
     def __repr__(self) -> str:
         return self.name

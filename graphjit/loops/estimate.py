@@ -3,7 +3,8 @@
 Job: one number for a loop nest, by which loops are split, calls give the GIL away, and long calls look for
 signals.
 Input: a loop.  Output: nanoseconds.
-Invariant: the estimate depends on shapes and operations alone; it is the same for every number of threads.
+Invariant: the estimate depends on shapes, operations and the record of the machine; it is the same for every
+number of threads.
 """
 
 from __future__ import annotations

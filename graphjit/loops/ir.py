@@ -272,6 +272,12 @@ def walk(body: tuple[Statement, ...]) -> list[Statement]:
     return found
 
 
+def fresh_numbers(kernel: LoopKernel) -> itertools.count[int]:
+    """Numbers for new refs of a kernel."""
+    used = (s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init))
+    return itertools.count(1 + max(used, default=0))
+
+
 def widest(loop: For) -> int:
     """Bytes of the widest value in a loop."""
     values = (
@@ -352,9 +358,7 @@ def as_loops(kernel: LoopKernel) -> LoopKernel:
     """The same kernel with matrix products as loops over single elements: what they mean."""
     if not any(isinstance(s, Multiply) for s in walk(kernel.body)):
         return kernel
-    numbers = itertools.count(
-        1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
-    )
+    numbers = fresh_numbers(kernel)
 
     def each(statement: Statement) -> Statement:
         if isinstance(statement, For):

@@ -178,6 +178,8 @@ class _Verifier:
         if statement.combine not in (*COMBINERS, ""):
             self.fail(statement, f"there is no combiner {statement.combine!r}")
         self.place(statement, buffer, statement.address, statement.dynamic, scope)
+        if statement.streamed and not _is_row(statement, scope):
+            self.fail(statement, "only neighbours in a simd loop go past the caches")
         for loop in scope.loops:
             if loop.kind == "parallel" and scope.runs and buffer.kind != "scratch":
                 if not _disjoint(statement.address, statement.dynamic, loop.axis, scope):
@@ -189,7 +191,7 @@ class _Verifier:
         if loop.kind not in get_args(LoopKind):
             self.fail(loop, f"there is no loop kind {loop.kind!r}")
         if loop.extent < 0 or loop.unroll < 1 or loop.lanes < 1:
-            self.fail(loop, "extent, unroll and lanes must not be negative")
+            self.fail(loop, "extent must not be negative, unroll and lanes must be positive")
         if loop.kind != "simd" and (loop.lanes > 1 or loop.fetch or loop.tail != "masked"):
             self.fail(loop, "lanes, what is fetched and tails are those of a simd loop")
         if loop.axis in scope.extents:
@@ -413,3 +415,10 @@ def _constant(ref: Ref, scope: _Scope) -> int | None:
     if let is None or not isinstance(let.value, Const) or not np.isfinite(let.value.value):
         return None
     return int(let.value.value)
+
+
+def _is_row(store: Store, scope: _Scope) -> bool:
+    """Whether the lanes of the innermost loop write neighbouring elements, and only write."""
+    if not scope.loops or scope.loops[-1].kind != "simd" or store.dynamic or store.combine:
+        return False
+    return store.address[scope.loops[-1].axis] == 1

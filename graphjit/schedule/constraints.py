@@ -96,24 +96,19 @@ class Trial:
         """The phase in which the root could be computed: after the reductions whose results it reads."""
         after_reductions = 0 if self.by_row else 1
         return max(
-            (member.phase + (after_reductions if _is_row(member) else 0) for member, _ in self.inner_reads),
+            (member.phase + (after_reductions if member.is_row else 0) for member, _ in self.inner_reads),
             default=0,
         )
 
     def point(self, member: Member) -> Affine[int] | None:
         """The address at which the root must read a member's value; None if there is no such point."""
         value = member.node
-        if not _is_row(member):
+        if not member.is_row:
             return None if self.by_row else linear(value.shape, own_index(value.shape))
         if self.by_row:
             return linear(value.shape, own_index(self.root.node.shape))
         index = own_index(self.kernel.space)
         return linear(value.shape, [index[axis] for axis in self.kept_axes])
-
-
-def _is_row(member: Member) -> bool:
-    """Whether a member has one value a row, which is complete after the loop over the row."""
-    return member.outer or isinstance(member.node.op.lower, Reduce)
 
 
 # ---------------------------------------------------------------------------------------------- constraints

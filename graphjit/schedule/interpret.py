@@ -255,7 +255,7 @@ class _Run:
                 self.try_overwriting(kernel, member)
             for member in members:
                 self.store(kernel, member.node, self.registers[member.node])
-                if not _is_row(member):  # after its phase a value of the elements is read from memory
+                if not member.is_row:  # after its phase a value of the elements is read from memory
                     del self.registers[member.node]
 
     def store(self, part: Kernel | Assembly | Product, node: Node, value: np.ndarray) -> None:
@@ -301,10 +301,10 @@ class _Run:
 
     def check_phases(self, made: Member, reader: Member) -> None:
         """A result of a row is there after the loop over the row, an element from its phase on."""
-        if _is_row(made) and not reader.outer:
+        if made.is_row and not reader.outer:
             ready = made.phase < reader.phase
         else:
-            ready = made.phase <= reader.phase and (_is_row(made) or not reader.outer)
+            ready = made.phase <= reader.phase and (made.is_row or not reader.outer)
         if not ready:
             raise IRError(f"{self.reader} computes {reader.node!r} before {made.node!r}, which it reads")
 
@@ -313,7 +313,7 @@ class _Run:
     def try_members(self, kernel: Kernel, reader: Member) -> None:
         """What a member reads of the kernel lies at the point where it is computed itself."""
         near = {
-            node: _is_row(self.members[node]) and not reader.outer
+            node: self.members[node].is_row and not reader.outer
             for node, _ in self.fusion.reads[reader.node]
             if node in self.members
         }
@@ -386,11 +386,6 @@ class _Run:
             return args if isinstance(node.op.lower, Reduce | Scan) else [evaluate(node, args)]
         finally:
             self.inline, self.elsewhere = {}, {}
-
-
-def _is_row(member: Member) -> bool:
-    """Whether a member has one value a row."""
-    return member.outer or isinstance(member.node.op.lower, Reduce)
 
 
 def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:

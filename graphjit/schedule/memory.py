@@ -19,7 +19,6 @@ import numpy as np
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.opdef import Reduce
 from graphjit.schedule.access import storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads, read_only_here, take_over
@@ -173,11 +172,7 @@ def _needed(graph: Graph, fusion: Fusion) -> set[Node]:
 def _read_again(fusion: Fusion, kernel: Kernel, i: int) -> set[Node]:
     """Roots of step ``i`` that a later phase of ``kernel`` reads, or another kernel of its sweep."""
     members = set(kernel.nodes)
-    phase = {
-        member.node: member.phase
-        for member in kernel.members
-        if not member.outer and not isinstance(member.node.op.lower, Reduce)
-    }
+    phase = {member.node: member.phase for member in kernel.members if not member.is_row}
     again: set[Node] = set()
     for member in kernel.members:
         for value, _ in fusion.reads[member.node]:

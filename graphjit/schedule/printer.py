@@ -58,7 +58,7 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
         if buffer.kind == "output" and buffer.slot in program.in_place:
             place += f", in place of in{program.in_place[buffer.slot]} (donated)"
         lines.append(
-            f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {_nbytes(buffer)} bytes  {place}"
+            f"    {buffer.name} : {short(buffer.dtype)}[{buffer.size}]  {buffer.nbytes} bytes  {place}"
         )
     lines.append(f"  arena {program.arena} bytes")
     lines += [
@@ -159,7 +159,7 @@ def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
             seen.add(node)
             buffer = program.buffers.get(node)
             if buffer is not None and buffer.kind == "arena":
-                intervals.append(Interval(buffer, buffer.slot, _nbytes(buffer), i, max(i, last.get(node, i))))
+                intervals.append(Interval(buffer, buffer.slot, buffer.nbytes, i, max(i, last.get(node, i))))
     return intervals
 
 
@@ -197,7 +197,7 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
 
 def _traffic(program: Program, nodes: set[Node]) -> str:
     touched = {program.buffers[node] for node in nodes if node in program.buffers}
-    texts = [f"{buffer.name} ({_nbytes(buffer)} B)" for buffer in buffers(program) if buffer in touched]
+    texts = [f"{buffer.name} ({buffer.nbytes} B)" for buffer in buffers(program) if buffer in touched]
     return ", ".join(texts) or "nothing"
 
 
@@ -216,7 +216,3 @@ def _cost(cost: Cost) -> str:
 def _steps(program: Program, interval: Interval) -> str:
     first, last = program.steps[interval.first].name, program.steps[interval.last].name
     return f"step {first}" if first == last else f"steps {first}..{last}"
-
-
-def _nbytes(buffer: Buffer) -> int:
-    return buffer.size * buffer.dtype.itemsize

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Graph, Location, Node
+from graphjit.ir.opdef import Reduce
 from graphjit.schedule.pieces import Destination
 
 
@@ -31,6 +32,11 @@ class Member:
     node: Node
     phase: int
     outer: bool
+
+    @property
+    def is_row(self) -> bool:
+        """Whether it has one value a row, which is complete after the loop over the row."""
+        return self.outer or isinstance(self.node.op.lower, Reduce)
 
 
 @dataclass(eq=False)

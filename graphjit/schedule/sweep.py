@@ -175,7 +175,7 @@ class _Run:
             return
         over_rows = part.axes is not None and 0 in part.axes
         for member in part.members:
-            is_sum = over_rows and (member.outer or isinstance(member.node.op.lower, Reduce))
+            is_sum = over_rows and member.is_row
             yield member.node, [value for value, _ in self.fusion.reads[member.node]], is_sum
 
     def close(self) -> list[tuple[list[int], Step]]:

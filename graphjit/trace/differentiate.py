@@ -21,7 +21,7 @@ from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
 from graphjit.trace.arrays.buffers import token_of
-from graphjit.trace.marks import attribute
+from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import (
@@ -216,7 +216,7 @@ def _one_number(trace: Trace, function: Callable[..., Any], result: Any) -> Node
     if more or value.shape != () or value.dtype.kind != "f":
         kind = f"{1 + len(more)} arrays" if more else str(value.type)
         raise DerivativeError(
-            f"grad needs a function that returns one floating-point number; {_name(function)} returned {kind}. For other "
+            f"grad needs a function that returns one floating-point number; {name_of(function)} returned {kind}. For other "
             "results use graphjit.vjp, or reduce to a number, for example with np.sum"
         )
     return value
@@ -228,7 +228,7 @@ def _say_independent(
     """Log the inputs on which the result does not depend."""
     for i, (node, derivative) in enumerate(zip(inputs, derivatives, strict=True)):
         if derivative is None:
-            text = f"the result of {_name(function)} does not depend on differentiated leaf {i} ({node.type}): its gradient is zero"
+            text = f"the result of {name_of(function)} does not depend on differentiated leaf {i} ({node.type}): its gradient is zero"
             print(f"graphjit: {text}", file=sys.stderr)
 
 
@@ -338,7 +338,3 @@ def _cotangent_seeds(trace: Trace, outs: Sequence[Node], leaves: Sequence[Any]) 
             cotangent = trace.convert(cotangent, out.dtype)
             seeds[out] = trace.emit("add", seeds[out], cotangent) if out in seeds else cotangent
     return seeds
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return attribute(function, "__qualname__", type(function).__name__)  # type: ignore[no-any-return]

@@ -46,6 +46,11 @@ def attribute(value: Any, name: str, default: Any = None) -> Any:
         return default
 
 
+def name_of(function: Any) -> str:
+    """What a function of the user is called in messages."""
+    return str(attribute(function, "__qualname__", type(function).__name__))
+
+
 def dispatcher_of(value: Any) -> Any:
     """The dispatcher of a compiled function, None for everything else."""
     return cast(Any, value).__dict__.get("dispatcher") if type(value) is native_type() else None

@@ -32,8 +32,7 @@ begin = jit.NativeModule.__init__
 made = []
 
 def note(self, text, opt=2, below=None, library=False):
-    whole = text if isinstance(text, str) else text.write()
-    made.append((whole.split("'")[1], opt))
+    made.append((text.split("'")[1], opt))
     begin(self, text, opt, below, library)
 
 jit.NativeModule.__init__ = note

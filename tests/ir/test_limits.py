@@ -9,7 +9,7 @@ import pytest
 
 from graphjit import limits
 from graphjit.limits import Limits, host_limits, sensible_caches
-from graphjit.machine import CACHES, machine
+from graphjit.machine import CACHES, RATES, machine
 
 KB, MB = 1 << 10, 1 << 20
 
@@ -31,7 +31,7 @@ def test_blocks_and_distances_follow_from_caches() -> None:
 
 
 def test_weights_follow_from_rates() -> None:
-    weights = host_limits().recompute
+    weights = Limits.of(replace(machine(), rates=RATES)).recompute
     assert (weights.far, weights.near, weights.store, weights.operation) == (5, 1, 2, 4)
 
 

@@ -229,6 +229,15 @@ BAD: dict[str, tuple[LoopKernel, str]] = {
         kernel(LET, For(A, 4, (Store(Y, at(), T[0], combine="add"),), "simd")),
         "may add to the same place",
     ),
+    "past the caches outside of lanes": (
+        kernel(LET, For(A, 4, (Store(Y, at(i=1), T[0], streamed=True),))),
+        "only neighbours in a simd loop",
+    ),
+    "past the caches with gaps": (
+        kernel(LET, For(A, 4, (Store(Y, at(i=2), T[0], streamed=True),), "simd")),
+        "only neighbours in a simd loop",
+    ),
+    "lanes of a serial loop": (kernel(For(J, 2, (), lanes=4)), "those of a simd loop"),
 }
 
 

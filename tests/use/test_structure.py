@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("compilation",),
     ("trace", "dispatch", "pullback", "gradient", "api"),
-    ("interop", "aot", "cli", "__main__"),
+    ("cli", "__main__"),
 )
 """Parts of the package from the lowest to the highest layer (design: "the road that data travels"). A part
 imports its own and lower layers; the top layer may also import the package itself.

@@ -75,7 +75,7 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
         used.update(dict.fromkeys(printer.parameters))
         calls.append(f"{kernel.name}({', '.join([*(b.name for b in printer.parameters), 'status'])})")
     views = [
-        f"{b.name} = arena[{b.slot}:{b.slot + b.size * b.dtype.itemsize}].view(np.{b.dtype.name})"
+        f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{b.dtype.name})"
         for b in used
         if b.kind == "arena"
     ]
@@ -109,9 +109,7 @@ class _Kernel:
     def __init__(self, kernel: LoopKernel, imports: set[str]) -> None:
         self.kernel = kernel
         self.imports = imports
-        self.parameters = [
-            buffer for buffer in ir.buffers(kernel.body) if buffer.kind not in ("local", "scratch")
-        ]
+        self.parameters = ir.parameters(kernel)
         self.kept: list[Ref] = []  # sums in the lanes of the loop that is open
 
     def text(self) -> str:

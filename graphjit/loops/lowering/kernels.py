@@ -367,7 +367,7 @@ class _Fill:
                 _inner_member(nest, member, self.index, self.row, self.depth, sums)
         nest.close(self.depth, self.inner)
         for member in self.kernel.members:
-            if not isinstance(member.node.op.lower, Reduce) and not member.outer:
+            if not member.is_row:
                 nest.registers.pop(member.node, None)
         for member in sums:
             nest.keep(member.node, self.row_index, nest.registers[member.node], self.row)

@@ -3,7 +3,7 @@
 Job: cut large top-level loops into blocks fixed by shape; turn one large accumulation into partial ones and a
 short final loop. Input and output: a loop kernel.
 Invariant: which iterations make a block, and the order in which partial results are combined, depends on
-shapes only; so results are the same for every number of threads.
+shapes and the record of the machine only; so results are the same for every number of threads.
 
     for i0 in 0..1000000:            parallel i0b in 0..123:
       ...                              for i0 in 0..8192 while 8192*i0b + i0 < 1000000:
@@ -14,7 +14,6 @@ Running sums, of which every stage is wanted, are cut in `scans.py`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -30,6 +29,7 @@ from graphjit.loops.ir import (
     Ref,
     Statement,
     Store,
+    fresh_numbers,
     open_accumulators,
     running,
     walk,
@@ -51,9 +51,7 @@ class _Splitter:
         self.kernel = kernel
         self.limits = limits
         self.buffers: list[Buffer] = []  # of partial results
-        self.numbers = itertools.count(
-            1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
-        )
+        self.numbers = fresh_numbers(kernel)
 
     def result(self) -> LoopKernel:
         """The kernel with its loops split."""
@@ -93,9 +91,7 @@ class _Splitter:
     def running_sums(self, i: int, loop: For) -> list[Statement] | None:
         """Running sums along a long row, in blocks; None where they stay in one loop."""
         body = self.kernel.body
-        made = cut_running_sums(
-            loop, body[:i], body[i + 1 :], self.numbers, self.kernel.name, self.limits.threads
-        )
+        made = cut_running_sums(loop, body[:i], body[i + 1 :], self.numbers, self.kernel.name, self.limits)
         if made is None:
             return None
         statements, buffers = made

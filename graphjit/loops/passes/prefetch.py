@@ -83,8 +83,7 @@ class _Rows:
 
     def is_far(self, buffer: Buffer) -> bool:
         """Whether a buffer comes from memory, or from a cache that is shared."""
-        nbytes = buffer.size * buffer.dtype.itemsize
-        return buffer.kind in ("input", "arena") and nbytes >= self.limits.far_bytes
+        return buffer.kind in ("input", "arena") and buffer.nbytes >= self.limits.far_bytes
 
 
 def _ahead(loop: For, limits: TrafficLimits) -> dict[int, Places]:

@@ -24,7 +24,7 @@ import numpy as np
 from graphjit.ir.affine import Affine, axis_index
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.scalars import is_function
-from graphjit.limits import ThreadLimits
+from graphjit.limits import Limits, ThreadLimits
 from graphjit.loops.estimate import estimate
 from graphjit.loops.ir import (
     Accumulate,
@@ -48,12 +48,13 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.passes.blocks import free_lets, gathered, renamed, split
 from graphjit.loops.passes.sums import restored, rounded_away
+from graphjit.loops.passes.vectorize import lanes_of
 
 Body = tuple[Statement, ...]
 
 
 def cut_running_sums(
-    loop: For, before: Body, after: Body, numbers: itertools.count[int], name: str, limits: ThreadLimits
+    loop: For, before: Body, after: Body, numbers: itertools.count[int], name: str, limits: Limits
 ) -> tuple[list[Statement], list[Buffer]] | None:
     """The three loops and the buffers between them; None where the sums stay in one loop.
 
@@ -61,17 +62,19 @@ def cut_running_sums(
     """
     runs = running(loop)
     joins = [s for s in loop.body if isinstance(s, Accumulate) and s.ref in runs]
-    if not runs or loop.extent < limits.scan_row or not _is_simple(loop, joins):
+    if not runs or loop.extent < limits.threads.scan_row or not _is_simple(loop, joins):
         return None
     totals = _feeding(loop, joins)
     if not _can_repeat(totals, joins) or _read_later(after, runs):
         return None
-    first = replace(loop, body=totals, unroll=4 if loop.kind == "simd" else 1)
+    first = replace(loop, body=totals)
+    if loop.kind == "simd":  # what joins the sums may be narrower than the whole
+        first = replace(first, unroll=4, lanes=lanes_of(first, limits.vectors))
     lets = free_lets(loop, before, set(open_accumulators(loop)))
     first_lets = free_lets(first, before, runs)
-    if lets is None or first_lets is None or estimate(loop) < limits.worth_ns:
+    if lets is None or first_lets is None or estimate(loop) < limits.threads.worth_ns:
         return None
-    cut = _Cut(loop, runs, numbers, name, limits)
+    cut = _Cut(loop, runs, numbers, name, limits.threads)
     return cut.statements(first, first_lets, lets), cut.buffers()
 
 

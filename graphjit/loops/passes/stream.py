@@ -94,7 +94,7 @@ class _Function:
 
 def nbytes(buffers: Sequence[Buffer]) -> int:
     """Bytes of all of them."""
-    return sum(buffer.size * buffer.dtype.itemsize for buffer in buffers)
+    return sum(buffer.nbytes for buffer in buffers)
 
 
 def loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:

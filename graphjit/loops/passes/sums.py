@@ -5,8 +5,8 @@ units in the last place as it has links. So a long loop becomes a loop over bloc
 own. Adding that to the total rounds something away, which is computed exactly (Knuth's two-sum, TAOCP 4.2.2),
 added up beside the total, and added to it at the end.
 Input and output: a loop kernel, after all passes that choose lanes and cut loops.
-Invariants: blocks are fixed by shape, so results do not depend on the number of threads; short sums stay as
-they are.
+Invariants: blocks are fixed by shape and vector width, so results do not depend on the number of threads;
+short sums stay as they are.
 
     for i0 in 0..100000:                 for i0c in 0..6250:
       t1 = load in0[i0]                    t2 = accumulator add       # the sum of this block
@@ -23,7 +23,6 @@ they are.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -44,19 +43,17 @@ from graphjit.loops.ir import (
     Ref,
     Scalar,
     Statement,
+    fresh_numbers,
     map_refs,
     open_accumulators,
     running,
-    walk,
 )
 from graphjit.loops.passes.collapse import map_addresses
 
 
 def cut_sums(kernel: LoopKernel, limits: Limits) -> LoopKernel:
     """Take long sums in blocks."""
-    numbers = itertools.count(
-        1 + max((s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init)), default=0)
-    )
+    numbers = fresh_numbers(kernel)
     return kernel.with_body(_body(kernel.body, numbers, limits.sums, in_lanes=False))
 
 

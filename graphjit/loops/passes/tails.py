@@ -6,7 +6,7 @@ Input and output: a loop kernel whose loops have their final extents.
 Invariant: every iteration runs once.
 
     simd i0 in 0..1000 lanes 8 unroll 4:               -> unroll 1: 125 vectors, no rest
-    simd i0 in 0..1003 lanes 8 unroll 4 tail apart:    -> 31 times 4 vectors, then 2 vectors, the last masked
+    simd i0 in 0..1003 lanes 8 unroll 4 tail apart:    -> 31 times 4 vectors, then 2 vectors with masks
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Job: on each path of nested loops mark one loop ``simd`` and say how many vectors it unrolls.
 Input and output: a loop kernel.
 Invariants: at most one simd loop on a path; a loop is simd only if its iterations are independent but for
-accumulators; the choice depends on shapes alone, so results do not depend on the machine's load or thread
-count.
+accumulators; the choice depends on shapes and vector width, so results depend on neither load nor threads.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def vectorize(kernel: LoopKernel, limits: Limits) -> LoopKernel:
 
 def _nest(loop: For, limits: VectorLimits) -> For:
     if loop.kind == "simd":  # it was lowered so
-        return replace(loop, lanes=_lanes(loop, limits))
+        return replace(loop, lanes=lanes_of(loop, limits))
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
         return _simd(loop, limits) if _pays(loop, limits) else loop
@@ -219,10 +218,10 @@ def _simd(loop: For, limits: VectorLimits) -> For:
     )
     while unroll > 1 and loop.extent < limits.steps * unroll:
         unroll //= 2
-    return replace(loop, kind="simd", unroll=unroll, lanes=_lanes(loop, limits))
+    return replace(loop, kind="simd", unroll=unroll, lanes=lanes_of(loop, limits))
 
 
-def _lanes(loop: For, limits: VectorLimits) -> int:
+def lanes_of(loop: For, limits: VectorLimits) -> int:
     """Lanes so that the widest value in the loop fills a register."""
     return max(2, min(32, limits.vector_bytes // widest(loop)))
 

@@ -100,9 +100,10 @@ class Hooks:
         """Prepare them.
 
         Args:
-            address: where a function of the library of entry points lies. functions: name -> (built-in,
-            ``make(original)`` -> what is called instead). types: name -> (type, ``make(original)``), called
-            with (type, positional arguments, keywords or None).
+            address: where a function of the library of entry points lies.
+            functions: name -> (built-in, ``make(original)``); what `make` returns is called instead.
+            types: name -> (type, ``make(original)``), called with (type, positional arguments, keywords or
+                None).
         """
         self._address = address
         self._handlers: list[Any] = []

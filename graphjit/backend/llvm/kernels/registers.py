@@ -275,7 +275,7 @@ class Registers:
 
 def _room(buffer: Buffer) -> int:
     """Bytes of a buffer in whole cache lines."""
-    return -(-buffer.size * buffer.dtype.itemsize // CACHE_LINE) * CACHE_LINE
+    return -(-buffer.nbytes // CACHE_LINE) * CACHE_LINE
 
 
 def _accessed(statement: Statement) -> tuple[Buffer, Address] | None:

@@ -1,6 +1,4 @@
-"""A matrix product as a step of a program: by code for its shape where `plan` has such, else by the
-library.
-"""
+"""A matrix product as a step of a program: by code for its shape, or by the product of any shape."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from graphjit.schedule.program import Product
 
 
 def call_product(fn: Function, step: Product, operands: Sequence[str], known: dict[Hashable, str]) -> None:
-    """Compute a product, by code for its shape or by the library's, once for each element of a batch.
+    """Compute a product, by code for its shape or by that of any shape, once for each element of a batch.
 
     ``operands`` are pointers to both factors and the result; ``known`` has the code that the module holds.
     """

@@ -157,8 +157,6 @@ class Blocks:
         assert not old.values, "a variable was assigned between `if_` and `else_`"
         self._lines.pop()
         old.before.remove(branch.here)
-        old.values.clear()
-        old.phis.clear()
         old.entered = False
         branch.otherwise = new
         new.before.append(branch.here)
