@@ -1,4 +1,4 @@
-"""What an op is: one record with its type rule, reference, derivative, lowering and test samples.
+"""What an op is: one record with its type rule, reference, derivative, batching, lowering and test samples.
 
 `op` declares one; the files of `graphjit/ops` do nothing else. The kinds of derivative (`Partials`, `Linear`,
 ...) and of lowering (`Scalar`, `View`, `Reduce`, ...) are defined here too.
@@ -17,6 +17,7 @@ from typing import Any
 
 from graphjit.errors import IRError
 from graphjit.ir import scalars
+from graphjit.ir.batching import BatchRule, same_op
 from graphjit.ir.names import WORD
 from graphjit.ir.types import Type
 
@@ -163,6 +164,9 @@ class OpDef:
         impl: the reference in NumPy, ``(*arrays, **attrs) -> ndarray`` of the inferred dtype.
         derivative: how it is differentiated.
         lower: how it becomes loops.
+        batch: the op over a batch (`ir.batching`). That of elementwise ops, reductions, running values and
+            ops that are rewritten into those is derived: the op itself on one more axis. Others declare
+            theirs. None: it has no arguments.
         numpy: the ufuncs of NumPy and SciPy that are this op.
         simplify: exact rules ``(b, *args, **attrs) -> Node | None``, tried when a node is built.
         samples: what tests feed it: the interval ``(low, high)`` in which it is differentiable, or
@@ -182,6 +186,7 @@ class OpDef:
     impl: Callable[..., Any]
     derivative: Derivative
     lower: Lowering
+    batch: BatchRule | None
     numpy: tuple[Any, ...]
     simplify: tuple[LocalRule, ...]
     samples: Any
@@ -206,6 +211,7 @@ def op(
     impl: Callable[..., Any],
     grad: Derivative,
     lower: Lowering,
+    batch: BatchRule | None = None,
     arity: int | None = 1,
     attrs: Sequence[str] = (),
     numpy: Sequence[Any] = (),
@@ -229,6 +235,7 @@ def op(
         impl=impl,
         derivative=grad,
         lower=lower,
+        batch=batch or _derived_batch(arity, lower),
         numpy=tuple(numpy),
         simplify=tuple(simplify),
         samples=samples,
@@ -242,6 +249,12 @@ def op(
         raise IRError(f"op {name!r} ({file}:{line}) refused: {fault}")
     REGISTRY[name] = declared
     return declared
+
+
+def _derived_batch(arity: int | None, lower: Lowering) -> BatchRule | None:
+    """The batching rule that follows from the lowering; None where one has to be declared."""
+    derived = isinstance(lower, Scalar | Reduce | Scan | Decompose) and arity != 0
+    return same_op if derived else None
 
 
 def _declared_at(frame: FrameType) -> tuple[str, int]:
@@ -283,6 +296,8 @@ def _lowering_fault(op: OpDef) -> str:
         return "a running value needs the attributes axis and reverse"
     if isinstance(op.lower, View) and op.arity != 1:
         return "a view has one argument"
+    if op.batch is None and op.arity != 0:
+        return "it has no batching rule, and none follows from its lowering"
     if op.samples is None and not isinstance(op.lower, Special):
         return "it has no samples for the op matrix"
     return ""

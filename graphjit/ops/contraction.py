@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import ShapeError
+from graphjit.ir.batching import to_front
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, Special, op
@@ -84,6 +85,33 @@ def _rhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
     return _arranged(b, value, order)
 
 
+def _batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """Batched on both sides: one more pair of batch axes, in front. On one side: one more free axis, moved to
+    the front.
+    """
+    (cx, cy), (bx, by) = _pairs(node)
+    x, y = args
+    if batched[0]:
+        cx, bx = _moved(cx), _moved(bx)
+    if batched[1]:
+        cy, by = _moved(cy), _moved(by)
+    if all(batched):
+        return b.contract(x, y, contract=(cx, cy), batch=((0, *bx), (0, *by)))
+    if batched[0]:  # its free axes come right after those of the batch
+        return to_front(b, b.contract(x, y, contract=(cx, cy), batch=(bx, by)), len(bx))
+    free_x = len(x.shape) - len(cx) - len(bx)
+    if not free_x or len(y.shape) == 1 + len(cx) + len(by):
+        # A matrix times each vector of a batch is the batch times a matrix, row by row as it lies in memory.
+        swapped = b.contract(y, x, contract=(cy, cx), batch=(by, bx))
+        return to_front(b, swapped, len(by))
+    return to_front(b, b.contract(x, y, contract=(cx, cy), batch=(bx, by)), len(bx) + free_x)
+
+
+def _moved(axes: Axes) -> Axes:
+    """Axes of an argument that has got one more in front."""
+    return tuple(axis + 1 for axis in axes)
+
+
 op(
     "contract",
     doc="Sum of products over paired axes; result axes: batch, free axes of x, free axes of y.",
@@ -93,6 +121,7 @@ op(
     impl=_impl,
     grad=Bilinear(_lhs, _rhs),
     lower=Special("contract"),
+    batch=_batch,
     samples=Cases(
         lambda rng, draw: [
             ([draw(3, 4), draw(4, 2)], {"contract": ((1,), (0,)), "batch": ((), ())}),

@@ -1,4 +1,7 @@
-"""The op ``correlate``: sliding products of two series. np.convolve and np.correlate become it."""
+"""The op ``correlate``: sliding products of two series, or of each two of a stack of them.
+
+Axes before the last are those of the stack. np.convolve and np.correlate become it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import ShapeError
+from graphjit.ir.batching import same_op
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, Special, op
@@ -17,14 +21,17 @@ from graphjit.ops.samples import FLOATS, INTS, Cases
 def _infer(x: Type, w: Type, *, low: int, length: int) -> Type:
     if x.dtype != w.dtype or x.dtype.kind not in "fiu":
         raise ShapeError(f"correlation of {x} and {w}: dtypes must agree and be numeric")
-    if x.ndim != 1 or w.ndim != 1 or length < 0:
+    if not x.ndim or x.ndim != w.ndim or x.shape[:-1] != w.shape[:-1] or length < 0:
         raise ShapeError(
-            f"correlation of {x} and {w} with {length} results: series have one axis, and none has fewer than no results"
+            f"correlation of {x} and {w} with {length} results: two series, or two stacks of as many, and none has fewer than no results"
         )
-    return x.with_shape((length,))
+    return x.with_shape((*x.shape[:-1], length))
 
 
 def _impl(x: Any, w: Any, *, low: int, length: int) -> Any:
+    if x.ndim > 1:
+        rows = [_impl(*pair, low=low, length=length) for pair in zip(x, w, strict=True)]
+        return np.array(rows, x.dtype).reshape(*x.shape[:-1], length)
     n, m = len(x), len(w)
     out = np.zeros(length, x.dtype)
     if n and m:
@@ -39,32 +46,36 @@ def _impl(x: Any, w: Any, *, low: int, length: int) -> Any:
 
 def _lhs(b: Builder, ct: Node, out: Node, x: Node, w: Node) -> Node:
     low: Any = out.attrs["low"]
-    return b.correlate(ct, b.flip(w, axes=(0,)), low=w.shape[0] - 1 - low, length=x.shape[0])
+    return b.correlate(ct, _flipped(b, w), low=w.shape[-1] - 1 - low, length=x.shape[-1])
 
 
 def _rhs(b: Builder, ct: Node, out: Node, x: Node, w: Node) -> Node:
-    return b.correlate(x, ct, low=out.attrs["low"], length=w.shape[0])
+    return b.correlate(x, ct, low=out.attrs["low"], length=w.shape[-1])
+
+
+def _flipped(b: Builder, series: Node) -> Node:
+    return b.flip(series, axes=(len(series.shape) - 1,))
 
 
 def _longer_first(b: Builder, x: Node, w: Node, *, low: int, length: int) -> Node | None:
     """The longer series first: the same terms in the same order, the results from the last to the first."""
-    if w.shape[0] <= x.shape[0]:
+    if w.shape[-1] <= x.shape[-1]:
         return None
-    return b.flip(b.correlate(w, x, low=length - 1 - low, length=length), axes=(0,))
+    return _flipped(b, b.correlate(w, x, low=length - 1 - low, length=length))
 
 
 def _single(b: Builder, x: Node, w: Node, *, low: int, length: int) -> Node | None:
     """With one element, a product; with none, nothing."""
-    n = x.shape[0]
-    if w.shape[0] > 1 or w.shape[0] > n:
+    *stack, n = x.shape
+    if w.shape[-1] > 1 or w.shape[-1] > n:
         return None
+    shape, none, ones = (*stack, length), (0,) * len(stack), (1,) * len(x.shape)
     begin, end = max(low, 0), min(low + n, length)
-    if not w.shape[0] or begin >= end:
-        return b.full(0, x.type.with_shape((length,)))
-    part = b.slice(x, starts=(begin - low,), limits=(end - low,), steps=(1,))
-    return b.embed(
-        b.mul(part, b.broadcast_to(w, shape=part.shape)), shape=(length,), starts=(begin,), steps=(1,)
-    )
+    if not w.shape[-1] or begin >= end:
+        return b.full(0, x.type.with_shape(shape))
+    part = b.slice(x, starts=(*none, begin - low), limits=(*stack, end - low), steps=ones)
+    product = b.mul(part, b.broadcast_to(w, shape=part.shape))
+    return b.embed(product, shape=shape, starts=(*none, begin), steps=ones)
 
 
 op(
@@ -76,6 +87,7 @@ op(
     impl=_impl,
     grad=Bilinear(_lhs, _rhs),
     lower=Special("correlate"),
+    batch=same_op,
     simplify=[_longer_first, _single],
     samples=Cases(
         lambda rng, draw: [
@@ -87,6 +99,9 @@ op(
             ([draw(4), draw(3)], {"low": -2, "length": 8}),
             ([draw(40), draw(21)], {"low": 20, "length": 60}),
             ([draw(0), draw(0)], {"low": 0, "length": 3}),
+            ([draw(2, 7), draw(2, 3)], {"low": 2, "length": 9}),
+            ([draw(2, 3, 20), draw(2, 3, 5)], {"low": 0, "length": 16}),
+            ([draw(0, 4), draw(0, 2)], {"low": 0, "length": 3}),
         ],
         FLOATS + INTS,
     ),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import ShapeError
+from graphjit.ir.batching import all_batched, from_front, size_of, to_front
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Linear, Special, op
@@ -87,6 +88,31 @@ def _cases(
     return make
 
 
+def _indices_of_elements(
+    b: Builder, args: Sequence[Node], batched: Sequence[bool], start: int
+) -> list[Node]:
+    """Index arrays of a batch that varies in its indices (``args[start:]``): the number of the element comes
+    first, as one more index.
+    """
+    size = size_of(args, batched)
+    rows = [
+        index if varies else b.broadcast_to(index, shape=(size, *index.shape))
+        for index, varies in zip(args[start:], batched[start:], strict=True)
+    ]
+    return [b.iota(dtype=I64, shape=rows[0].shape, axis=0), *rows]
+
+
+def _all_in_front(node: Node) -> tuple[int, ...]:
+    """The indexed axes of an array that has the axis of the batch, which is indexed too."""
+    axes: Any = node.attrs["axes"]
+    return (0, *(axis + 1 for axis in axes))
+
+
+def _behind(node: Node) -> tuple[int, ...]:
+    """The indexed axes of an array that has the axis of the batch, which is not indexed."""
+    return _all_in_front(node)[1:]
+
+
 # ----------------------------------------------------------------------------------------------------- gather
 
 
@@ -103,6 +129,17 @@ def _gather_transpose(b: Builder, ct: Node, out: Node, x: Node, *indices: Node) 
     return (back, *(None for _ in indices))
 
 
+def _gather_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """One place in every element, another place of one array for each element, or both."""
+    x, *indices = args
+    if not any(batched[1:]):
+        return to_front(b, b.gather(x, *indices, axes=_behind(node)), len(indices[0].shape))
+    if not batched[0]:
+        indices = all_batched(b, indices, batched[1:])
+        return b.gather(x, *indices, axes=node.attrs["axes"])
+    return b.gather(x, *_indices_of_elements(b, args, batched, 1), axes=_all_in_front(node))
+
+
 op(
     "gather",
     doc="x at integer positions along `axes`; negative positions wrap, others out of range are a run-time IndexError.",
@@ -112,6 +149,7 @@ op(
     impl=_gather,
     grad=Linear(_gather_transpose),
     lower=Special("gather"),
+    batch=_gather_batch,
     samples=Cases(_cases(lambda draw, shape, indices, axes: ([draw(*shape), *indices], {"axes": axes})), ALL),
 )
 
@@ -141,6 +179,17 @@ def _updates(draw: Draw, shape: tuple[int, ...], indices: list[np.ndarray], axes
     return draw(*indices[0].shape, *(n for i, n in enumerate(shape) if i not in axes))
 
 
+def _scatter_add_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    size = size_of(args, batched)
+    shape = (size, *node.shape)
+    if not any(batched[1:]):
+        updates = from_front(b, args[0], len(args[1].shape))
+        return b.scatter_add(updates, *args[1:], shape=shape, axes=_behind(node))
+    updates = args[0] if batched[0] else b.broadcast_to(args[0], shape=(size, *args[0].shape))
+    indices = _indices_of_elements(b, args, batched, 1)
+    return b.scatter_add(updates, *indices, shape=shape, axes=_all_in_front(node))
+
+
 op(
     "scatter_add",
     doc="Zeros of `shape` with updates added at integer positions along `axes`, in index order: transpose of gather.",
@@ -150,6 +199,7 @@ op(
     impl=_scatter_add,
     grad=Linear(_scatter_add_transpose),
     lower=Special("scatter"),
+    batch=_scatter_add_batch,
     samples=Cases(
         _cases(
             lambda draw, shape, indices, axes: (
@@ -213,6 +263,15 @@ def _scatter_set_transpose(
     return (kept, found, *(None for _ in indices))
 
 
+def _scatter_set_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    x, updates = all_batched(b, args, batched)[:2]
+    if not any(batched[2:]):
+        updates = from_front(b, updates, len(args[2].shape))
+        return b.scatter_set(x, updates, *args[2:], axes=_behind(node))
+    indices = _indices_of_elements(b, args, batched, 2)
+    return b.scatter_set(x, updates, *indices, axes=_all_in_front(node))
+
+
 op(
     "scatter_set",
     doc="A copy of x with updates written at integer positions along `axes`; the last write to a place wins.",
@@ -222,6 +281,7 @@ op(
     impl=_scatter_set,
     grad=Linear(_scatter_set_transpose, args=(0, 1)),
     lower=Special("scatter"),
+    batch=_scatter_set_batch,
     samples=Cases(
         _cases(
             lambda draw, shape, indices, axes: (

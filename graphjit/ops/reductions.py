@@ -7,11 +7,13 @@ holds at zeros, in every order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from graphjit.ir.batching import same_op
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Custom, Linear, Reduce, Special, ZeroDerivative, op
@@ -186,7 +188,8 @@ for _name, _function, _combine, _doc in (
 def _position(function: Any) -> Any:
     def impl(x: Any, *, axes: tuple[int, ...]) -> Any:
         kept = tuple(i for i in range(x.ndim) if i not in axes)
-        rows = np.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), -1)
+        count = math.prod(x.shape[i] for i in axes)
+        rows = np.transpose(x, (*kept, *axes)).reshape(*(x.shape[i] for i in kept), count)
         return function(rows, axis=-1)
 
     return impl
@@ -201,6 +204,7 @@ for _name, _function in (("argmax", np.argmax), ("argmin", np.argmin)):
         impl=_position(_function),
         grad=ZeroDerivative("a position does not vary"),
         lower=Special("argreduce"),
+        batch=same_op,
         samples=Cases(_cases, ALL),
         special=(float("inf"), float("-inf"), float("nan")),
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphjit.errors import ShapeError
 from graphjit.ir.affine import Affine
+from graphjit.ir.batching import same_op
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Linear, Special, View, op
@@ -51,6 +52,13 @@ def _broadcast_rules(b: Builder, x: Node, *, shape: tuple[int, ...]) -> Node | N
     return None
 
 
+def _broadcast_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    (x,) = args
+    size, *shape = x.shape
+    lead = len(node.shape) - len(shape)
+    return b.broadcast_to(b.reshape(x, shape=(size, *(1,) * lead, *shape)), shape=(size, *node.shape))
+
+
 op(
     "broadcast_to",
     doc="Repeat along new leading axes and axes of length 1 (NumPy's broadcasting).",
@@ -59,6 +67,7 @@ op(
     impl=lambda x, *, shape: np.broadcast_to(x, shape),
     grad=Linear(_broadcast_transpose),
     lower=View(_broadcast_index),
+    batch=_broadcast_batch,
     simplify=[_broadcast_rules],
     samples=Cases(
         lambda rng, draw: [
@@ -96,6 +105,7 @@ op(
     impl=lambda x, *, shape: np.reshape(x, shape),
     grad=Linear(lambda b, ct, out, x: (b.reshape(ct, shape=x.shape),)),
     lower=Special("reshape"),
+    batch=lambda b, node, args, batched: b.reshape(args[0], shape=(args[0].shape[0], *node.shape)),
     simplify=[_reshape_rules],
     samples=Cases(
         lambda rng, draw: [
@@ -146,6 +156,9 @@ op(
     impl=lambda x, *, perm: np.transpose(x, perm),
     grad=Linear(lambda b, ct, out, x: (b.transpose(ct, perm=_inverse(out.attrs["perm"])),)),
     lower=View(_transpose_index),
+    batch=lambda b, node, args, batched: b.transpose(
+        args[0], perm=(0, *(axis + 1 for axis in node.attrs["perm"]))
+    ),
     simplify=[_transpose_rules],
     samples=Cases(
         lambda rng, draw: [
@@ -184,6 +197,12 @@ def _slice_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node 
     return (b.embed(ct, shape=x.shape, starts=out.attrs["starts"], steps=out.attrs["steps"]),)
 
 
+def _slice_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    starts, limits, steps = node.attrs.values()
+    whole = args[0].shape[0]
+    return b.slice(args[0], starts=(0, *starts), limits=(whole, *limits), steps=(1, *steps))  # type: ignore[misc]
+
+
 def _slice_rules(b: Builder, x: Node, *, starts: Any, limits: Any, steps: Any) -> Node | None:
     """The whole array -> x."""
     whole = all(
@@ -200,6 +219,7 @@ op(
     impl=_slice_impl,
     grad=Linear(_slice_transpose),
     lower=View(_slice_index),
+    batch=_slice_batch,
     simplify=[_slice_rules],
     samples=Cases(
         lambda rng, draw: [
@@ -235,6 +255,12 @@ def _embed_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node 
     return (b.slice(ct, starts=starts, limits=limits, steps=steps),)
 
 
+def _embed_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    _, starts, steps = node.attrs.values()
+    whole = (args[0].shape[0], *node.shape)
+    return b.embed(args[0], shape=whole, starts=(0, *starts), steps=(1, *steps))  # type: ignore[misc]
+
+
 op(
     "embed",
     doc="Zeros of `shape` with x written at start + i*step on every axis (the transpose of `slice`).",
@@ -243,6 +269,7 @@ op(
     impl=_embed_impl,
     grad=Linear(_embed_transpose),
     lower=Special("embed"),
+    batch=_embed_batch,
     samples=Cases(
         lambda rng, draw: [
             ([draw(3)], {"shape": (7,), "starts": (1,), "steps": (2,)}),
@@ -282,6 +309,7 @@ op(
     impl=lambda x, *, axes: np.flip(x, axes),
     grad=Linear(lambda b, ct, out, x: (b.flip(ct, axes=out.attrs["axes"]),)),
     lower=View(_flip_index),
+    batch=same_op,
     simplify=[_flip_rules],
     samples=Cases(
         lambda rng, draw: [
@@ -330,6 +358,7 @@ op(
     impl=lambda *xs, axis: np.concatenate(xs, axis),
     grad=Linear(_concatenate_transpose, args=None),
     lower=Special("concatenate"),
+    batch=same_op,
     simplify=[lambda b, *xs, axis: xs[0] if len(xs) == 1 else None],
     samples=Cases(
         lambda rng, draw: [

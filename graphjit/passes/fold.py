@@ -134,5 +134,5 @@ def _work(node: Node) -> int:
         for axis in contracted[0]:
             total *= node.args[0].shape[axis]
     if node.op.name == "correlate":
-        total *= node.args[1].type.size
+        total *= node.args[1].shape[-1]
     return total

@@ -7,7 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from compiled_harness import Make, check, run, same
-from op_matrix import NO_SAMPLES, op_graph, samples_for, special_samples_for, vjp_graph
+from op_matrix import (
+    NO_SAMPLES,
+    batch_graph,
+    choices,
+    op_graph,
+    samples_for,
+    special_samples_for,
+    stacked,
+    vjp_graph,
+)
 
 import graphjit
 from graphjit import pipeline
@@ -53,6 +62,28 @@ def test_every_op_forward(name):
                 f"{name} {dtype} {[a.shape for a in case[0]]} {case[1]}",
                 20 if "lgamma" in name or "gamma" in name else 1,
             )
+
+
+@pytest.mark.parametrize("name", [name for name in OPS if REGISTRY[name].arity != 0])
+def test_every_op_in_batches(name):
+    """One program of every choice of arguments that vary, over a batch that fills vectors and one that does
+    not.
+    """
+    op = REGISTRY[name]
+    for dtype, cases in by_dtype(samples_for(op)).items():
+        if dtype not in ("f64", "f32", "i64", "bool"):
+            continue
+        made = []
+        for arrays, attrs in cases:
+            graph = op_graph(op, arrays, attrs)
+            for number, flags in enumerate(choices(len(arrays))):
+                size = (9, 2)[number % 2]
+                given = [stacked(x, size) if flag else x for x, flag in zip(arrays, flags, strict=True)]
+                made.append((batch_graph(graph, flags, size), given))
+        graph, values = merged(made)
+        wanted = interpret(graph, *values)
+        for found, want in zip(run(graph, values), wanted, strict=True):
+            same(found, want, f"{name} {dtype}", 20 if "gamma" in name else 4)
 
 
 @pytest.mark.parametrize("name", OPS)

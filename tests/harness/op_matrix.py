@@ -3,7 +3,7 @@
 Job: turn each op's declaration into concrete arguments, one-op graphs, derived graphs, and numerical
 references.
 Input: an op.  Output: ``samples_for``, ``special_samples_for``, ``op_graph``, ``jvp_graph``, ``vjp_graph``,
-``check_derivative``.
+``batch_graph``, ``check_derivative``.
 Invariants: everything is seeded by the op's name; nothing here knows an op by name but the sets below, each
 with its reason.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import OpDef
 from graphjit.ir.types import DTYPES, Type
 from graphjit.ops.samples import SHAPES, Cases, Uniform
+from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
 
@@ -164,6 +165,49 @@ def vjp_graph(graph: Graph) -> Graph:
         [*inputs, *given],
         [b.full(0.0, node.type) if ct is None else ct for node, ct in zip(active, found, strict=True)],
     )
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def batch_graph(graph: Graph, varies: Sequence[bool], size: int) -> Graph:
+    """``graph`` over a batch of ``size`` in the inputs that vary: one more axis in front of those, and of each
+    output.
+    """
+    b, inputs, outputs = _open(graph)
+    given = [
+        b.input(node.type.with_shape((size, *node.shape)), f"batch{i}") if flag else node
+        for i, (node, flag) in enumerate(zip(inputs, varies, strict=True))
+    ]
+    varying = {node: wide for node, wide in zip(inputs, given, strict=True) if node is not wide}
+    found = batch(b, outputs, varying)
+    return Graph(
+        f"batch of {graph.name}",
+        given,
+        [repeated(b, node, size) if wide is None else wide for node, wide in zip(outputs, found, strict=True)],
+    )
+
+
+def stacked(array: np.ndarray, size: int) -> np.ndarray:
+    """A batch of arrays with the elements of this one, each in another order."""
+    rows = [np.roll(array.reshape(-1), i).reshape(array.shape) for i in range(size)]
+    return np.stack(rows) if rows else np.empty((0, *array.shape), array.dtype)
+
+
+def choices(count: int) -> list[tuple[bool, ...]]:
+    """Every choice of arguments that vary, but that of none."""
+    return [flags for flags in itertools.product((False, True), repeat=count) if any(flags)]
+
+
+def stack_of_calls(
+    graph: Graph, inputs: Sequence[np.ndarray], varies: Sequence[bool], size: int
+) -> list[np.ndarray]:
+    """What a batch should give: one call for each element."""
+    calls = [
+        interpret(graph, *[x[i] if flag else x for x, flag in zip(inputs, varies, strict=True)])
+        for i in range(size)
+    ]
+    return [np.stack(values) for values in zip(*calls, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------- references

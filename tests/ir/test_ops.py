@@ -1,4 +1,4 @@
-"""The op matrix: every op x dtype x shape group x {forward, jvp, vjp} x order 1 and 2."""
+"""The op matrix: every op x dtype x shape group x {forward, jvp, vjp, batch} x order 1 and 2."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import numpy as np
 import pytest
 from op_matrix import (
     NO_SAMPLES,
+    batch_graph,
     check_derivative,
+    choices,
     jacobians,
     jvp_graph,
     op_graph,
     rng_for,
     samples_for,
     special_samples_for,
+    stack_of_calls,
+    stacked,
     vjp_graph,
 )
 
 from graphjit.errors import IRError, ShapeError
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
-from graphjit.ir.opdef import REGISTRY, Decompose, NonDifferentiable, Partials, Scalar, op
+from graphjit.ir.opdef import REGISTRY, Decompose, NonDifferentiable, Partials, Scalar, Special, op
 from graphjit.ir.types import DTYPES, F64, I64, Type
 from graphjit.ops.infer import elementwise
 from graphjit.ops.samples import uniform
@@ -172,6 +176,95 @@ def test_second_order(name: str) -> None:
             CHECKS[name] += check_derivative(derived, [*arrays, *extra], rng)
 
 
+def varying(name: str, check: str) -> bool:
+    """Whether the op takes part in checks of batches; a skip is recorded."""
+    if name in NO_SAMPLES:
+        skipped(name, check, NO_SAMPLES[name])
+    elif REGISTRY[name].arity == 0:
+        skipped(name, check, "has no arguments, so it cannot vary")
+    else:
+        return True
+    return False
+
+
+def near(got: np.ndarray, want: np.ndarray, name: str) -> None:
+    """Equal but for the order in which terms are added."""
+    if got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, want, err_msg=name)
+        return
+    scale = float(np.max(np.abs(want), initial=1.0, where=np.isfinite(want)))
+    eps = 64 * float(np.finfo(got.dtype).eps)
+    np.testing.assert_allclose(got, want, rtol=eps, atol=eps * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_batches(name: str) -> None:
+    """A batch is the stack of the calls, whichever of the arguments vary."""
+    if not varying(name, "batch"):
+        return
+    for _, arrays, attrs in samples_for(REGISTRY[name]):
+        graph = op_graph(REGISTRY[name], arrays, attrs)
+        for flags in choices(len(arrays)):
+            for size in (3, 1):
+                given = [stacked(x, size) if flag else x for x, flag in zip(arrays, flags, strict=True)]
+                (got,) = interpret(batch_graph(graph, flags, size), *given)
+                (want,) = stack_of_calls(graph, given, flags, size)
+                near(got, want, name)
+                CHECKS[name] += 1
+            empty = [stacked(x, 0) if flag else x for x, flag in zip(arrays, flags, strict=True)]
+            (got,) = interpret(batch_graph(graph, flags, 0), *empty)
+            assert got.shape == (0, *graph.outputs[0].shape)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_batches_of_batches(name: str) -> None:
+    """Nested twice, for every two choices of arguments."""
+    if not varying(name, "batch of batches"):
+        return
+    for dtype, arrays, attrs in samples_for(REGISTRY[name]):
+        if dtype not in ("f64", "i64", "bool") or max((a.size for a in arrays), default=0) > 40:
+            continue
+        graph = op_graph(REGISTRY[name], arrays, attrs)
+        for inner in choices(len(arrays)):
+            once = batch_graph(graph, inner, 2)
+            rows = [stacked(x, 2) if flag else x for x, flag in zip(arrays, inner, strict=True)]
+            for outer in choices(len(arrays)):
+                given = [stacked(x, 3) if flag else x for x, flag in zip(rows, outer, strict=True)]
+                (got,) = interpret(batch_graph(once, outer, 3), *given)
+                want = [
+                    stack_of_calls(
+                        graph, [x[i] if f else x for x, f in zip(given, outer, strict=True)], inner, 2
+                    )[0]
+                    for i in range(3)
+                ]
+                near(got, np.stack(want), name)
+                CHECKS[name] += 1
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_derivatives_of_batches(name: str) -> None:
+    """Derivatives of a batch of all arguments, and batches of derivatives."""
+    if not varying(name, "derivatives of batches") or not differentiable(name, "derivatives of batches"):
+        return
+    rng = rng_for(REGISTRY[name])
+    for dtype, arrays, attrs in samples_for(REGISTRY[name]):
+        if dtype != "f64" or max((a.size for a in arrays), default=0) > 40:
+            continue
+        graph = op_graph(REGISTRY[name], arrays, attrs)
+        flags = [True] * len(arrays)
+        given = [stacked(x, 2) for x in arrays]
+        CHECKS[name] += check_derivative(batch_graph(graph, flags, 2), given, rng)
+        for derived in (jvp_graph(graph), vjp_graph(graph)):
+            more = [
+                np.asarray(rng.uniform(-1, 1, (2, *node.shape))).astype(node.dtype)
+                for node in derived.inputs[len(arrays) :]
+            ]
+            every = [True] * len(derived.inputs)
+            got = interpret(batch_graph(derived, every, 2), *given, *more)
+            for found, wanted in zip(got, stack_of_calls(derived, [*given, *more], every, 2), strict=True):
+                near(found, wanted, name)
+
+
 @pytest.mark.parametrize("name", [n for n in OPS if REGISTRY[n].special])
 def test_special_values_agree(name: str) -> None:
     """At special values forward and reverse mode give the same Jacobian, NaN for NaN; second order runs."""
@@ -228,6 +321,7 @@ def test_incomplete_declarations_are_refused() -> None:
         {"grad": Partials(1, 1)},
         {"grad": NonDifferentiable("")},
         {"samples": None},
+        {"lower": Special("never")},
     ):
         with pytest.raises(IRError, match="refused"):
             op("never", **(complete | change))  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ triangle that is left is added result by result.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,18 +77,28 @@ class _Slide:
         self.chain = limits.sums.chain_in_lanes
         self.x, self.w = (program.buffers[storage(arg)] for arg in node.args)
         self.out: Buffer = program.buffers[node]
-        self.n, self.m = self.x.size, self.w.size
+        self.n, self.m, self.length = node.args[0].shape[-1], node.args[1].shape[-1], node.shape[-1]
         low: Any = node.attrs["low"]
         self.first: int = low - (self.m - 1)
         self._numbers = itertools.count()
         self._names = itertools.count()
+        self.stack = math.prod(node.shape[:-1])
+        self.row = axis_index(self.axis("s")) if self.stack > 1 else Affine()
+        """Which two series of the stack."""
 
     def statements(self) -> list[Statement]:
+        """The loops of one pair of series, for each pair."""
+        if self.stack <= 1:
+            return self.pair() if self.stack else []
+        (axis,) = self.row.terms
+        return [For(axis, self.stack, tuple(self.pair()))]
+
+    def pair(self) -> list[Statement]:
         """All parts, as far as there are results in them, and zeros outside."""
         ends = (0, self.m - 1, self.n, self.n + self.m - 1)
-        last = self.out.size - self.first
-        made = self.zeros(0, min(self.first, self.out.size)) + self.zeros(
-            max(self.first + ends[3], 0), self.out.size
+        last = self.length - self.first
+        made = self.zeros(0, min(self.first, self.length)) + self.zeros(
+            max(self.first + ends[3], 0), self.length
         )
         for part, begin, end in zip(("rising", "whole", "falling"), ends, ends[1:], strict=False):
             begin, end = max(begin, -self.first), min(end, last)
@@ -107,7 +118,7 @@ class _Slide:
         zero, axis = self.fresh(), self.axis("i")
         return [
             Let(zero, Const(self.out.dtype.type(0))),
-            For(axis, end - begin, (Store(self.out, axis_index(axis) + begin, zero),)),
+            For(axis, end - begin, (Store(self.out, self.place(axis_index(axis) + begin), zero),)),
         ]
 
     def part(self, part: Part, begin: int, count: int) -> list[Statement]:
@@ -189,7 +200,7 @@ class _Slide:
         if adds:
             old, new = self.fresh(), self.fresh()
             body += [
-                Let(old, Load(self.out, start + row + self.first)),
+                Let(old, Load(self.out, self.place(start + row + self.first))),
                 Let(new, Scalar("add", (old, total))),
             ]
             total = new
@@ -200,8 +211,8 @@ class _Slide:
         axis, total, a, c, product = self.axis("k"), self.fresh(), self.fresh(), self.fresh(), self.fresh()
         k: Address = axis_index(axis)
         each = (
-            Let(a, Load(self.x, terms.x + k)),
-            Let(c, Load(self.w, terms.w + k)),
+            Let(a, Load(self.x, self.row * self.n + terms.x + k)),
+            Let(c, Load(self.w, self.row * self.m + terms.w + k)),
             Let(product, Scalar("mul", (a, c))),
             Accumulate(total, "add", product),
         )
@@ -216,4 +227,8 @@ class _Slide:
         return total, [Init(total, "add"), For(axis, most, each, bound=bound)]
 
     def store(self, p: Address, value: Ref) -> Statement:
-        return Store(self.out, p + self.first, value)
+        return Store(self.out, self.place(p + self.first), value)
+
+    def place(self, result: Address) -> Address:
+        """Where a result of the present pair is stored."""
+        return self.row * self.length + result
