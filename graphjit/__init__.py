@@ -11,7 +11,10 @@ from graphjit.supported import require_supported_system
 require_supported_system()  # before the libraries are loaded that would fail in their own words elsewhere
 
 # ruff: noqa: E402
-from graphjit.api import get_num_threads, grad, jit, jvp, set_num_threads, value_and_grad, vjp
+from graphjit.api.batches import vmap
+from graphjit.api.compiled import get_num_threads, jit, set_num_threads
+from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
+from graphjit.api.jacobians import hessian, jacfwd, jacobian, jacrev
 from graphjit.errors import (
     ConfigError,
     DerivativeError,
@@ -33,12 +36,19 @@ __all__ = [
     "disable_jit",
     "get_num_threads",
     "grad",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
     "jit",
     "jvp",
+    "linearize",
     "register_dataclass",
     "register_pytree_node",
     "set_num_threads",
     "value_and_grad",
     "vjp",
+    "vmap",
 ]
 __version__ = "0.1.0"

@@ -20,6 +20,7 @@ TOPICS = {
     "retrace": "why a function is traced again",
     "grad": "arguments that a result does not depend on",
     "compile": "every compilation: size, steps, time",
+    "jacobian": "which mode a Jacobian is computed by, and why",
     "donate": "donated arguments that cannot be reused",
 }
 """What GRAPHJIT_LOG can print."""

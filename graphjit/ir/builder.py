@@ -9,7 +9,8 @@ Invariant: within one builder equal (op, args, attrs) give the same node; what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.types import Type
+
+FOLDED = 256
+"""Elements up to which `Builder.folding` computes a constant."""
 
 
 class Builder:
@@ -29,6 +33,8 @@ class Builder:
         self._interned: dict[Hashable, Node] = {}
         self.loc: Location | None = None
         self.origin = ""
+        self.folds = False
+        """Whether `folding` is on."""
 
     def input(self, type: Type, name: str) -> Node:
         """A new input; never interned."""
@@ -59,6 +65,8 @@ class Builder:
             attrs = self._ordered(op, attrs)
         key = (op, nodes, tuple(attrs.values()))
         node = self._interned.get(key)
+        if node is None and self.folds and (folded := self._folded(op, nodes, attrs)) is not None:
+            node = self._interned[key] = folded
         if node is None:
             try:
                 type = op.infer(*[node.type for node in nodes], **attrs)
@@ -68,6 +76,37 @@ class Builder:
                 raise
             node = self._interned[key] = Node(op, nodes, attrs, type, self.loc, self.origin)
         return node
+
+    @contextmanager
+    def folding(self) -> Iterator[None]:
+        """Compute what is made of constants alone, while seeds of a derivative are followed: so it is seen
+        where they are zero. (Elsewhere the pass `fold` does it, once and at the end.)
+        """
+        before, self.folds = self.folds, True
+        try:
+            yield
+        finally:
+            self.folds = before
+
+    def _folded(self, op: OpDef, nodes: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Node | None:
+        """The value of an op on constants: one number repeated, where all elements are the same. None if it
+        is large, or no ordinary value.
+        """
+        if not nodes or any(not arg.is_const or arg.type.size > FOLDED for arg in nodes):
+            return None
+        type = op.infer(*[arg.type for arg in nodes], **attrs)
+        if type.size > FOLDED or (op.name == "broadcast_to" and nodes[0].type.size == 1):
+            return None
+        try:
+            with np.errstate(all="raise", under="ignore"):
+                values = [arg.attrs["value"].array for arg in nodes]  # type: ignore[attr-defined]
+                value = np.asarray(op.impl(*values, **attrs))
+        except (ArithmeticError, LookupError, ValueError):
+            return None
+        first = value.reshape(-1)[:1]
+        if value.size > 1 and value.tobytes() == first.tobytes() * value.size:
+            return self.full(first[0], type)
+        return self.const(value, type.dtype)
 
     def existing(self, op: str, *args: Node) -> Node | None:
         """The node ``op(*args)`` without attributes, where it was made already."""

@@ -88,9 +88,7 @@ def _cases(
     return make
 
 
-def _indices_of_elements(
-    b: Builder, args: Sequence[Node], batched: Sequence[bool], start: int
-) -> list[Node]:
+def _indices_of_elements(b: Builder, args: Sequence[Node], batched: Sequence[bool], start: int) -> list[Node]:
     """Index arrays of a batch that varies in its indices (``args[start:]``): the number of the element comes
     first, as one more index.
     """

@@ -89,6 +89,21 @@ def texts(spec: TreeSpec, name: str) -> list[str]:
     return [accessor.codify(name) for accessor in spec.accessors()]
 
 
+def prefix_leaves(prefix: Any, tree: Any, what: str) -> list[Any]:
+    """For each leaf of ``tree`` the leaf of ``prefix`` that stands for it: ``(0, None)`` says 0 for every
+    leaf of the first of a pair.
+
+    Raises:
+        ValueError: ``prefix`` has another structure than the outer part of ``tree``.
+    """
+    flatten(tree)  # registers what nobody registered
+    try:
+        spread = _optree().tree_broadcast_prefix(prefix, tree, none_is_leaf=True, namespace=NAMESPACE)
+    except ValueError as error:
+        raise ValueError(f"{what}={prefix!r} does not fit the values it is for: {error}") from None
+    return list(_optree().tree_leaves(spread, none_is_leaf=True, namespace=NAMESPACE))
+
+
 # ---------------------------------------------------------------------------------- classes nobody registered
 
 _plain: set[type] = set()

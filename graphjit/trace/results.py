@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.errors import DerivativeError, TraceError
+from graphjit.errors import DerivativeError, GraphjitError, TraceError
 from graphjit.ir.node import Location, Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays import layout
@@ -121,7 +121,7 @@ def results_of(
             results.leaves.append(("static", item))
     for number, x in changed.items():
         if derivative:
-            raise changed_under_derivative(x)
+            raise changed_by_transformed(x)
         results.lines[number] = x._node.loc
         results.written[number] = results.add(trace, x)
         results.orders.pop(results.written[number], None)
@@ -129,8 +129,15 @@ def results_of(
     return results
 
 
-def changed_under_derivative(x: Tracer) -> DerivativeError:
-    """The error for a write to an argument of a differentiated function."""
+def changed_by_transformed(x: Tracer, what: str = "") -> GraphjitError:
+    """The error for a write to an argument of a differentiated function, or of one under another
+    transformation, ``what``.
+    """
+    if what == "vmap":
+        return TraceError(
+            f"vmap: the function changes an argument of type {x._node.type} in place at {x._node.loc}: it stands for one element of a batch. "
+            "Work on a copy: x = x.copy(), and return it"
+        )
     return DerivativeError(
         f"the function changes an argument of type {x._node.type} in place at {x._node.loc}: a derivative belongs to the values that were passed. "
         "Work on a copy: x = x.copy()"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, Custom, Linear, Partials
+from graphjit.ir.patterns import is_zero
 from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
 
@@ -28,7 +29,7 @@ def tangents(b: Builder, seeds: Mapping[Node, Node], outputs: Sequence[Node]) ->
         if node not in found and any(arg in found for arg in node.args):
             b.like(node, origin=f"jvp of {node.op.name}")
             tangent = push(b, node, [found.get(arg) for arg in node.args])
-            if tangent is not None:
+            if tangent is not None and not is_zero(tangent):
                 found[node] = lift_mask(b, tangent)
     return [found.get(node) for node in outputs]
 

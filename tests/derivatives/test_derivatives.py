@@ -14,6 +14,7 @@ from op_matrix import check_derivative, jacobians, jvp_graph, random_like, vjp_g
 
 from graphjit.errors import DerivativeError
 from graphjit.interpret import interpret
+from graphjit.ir.batching import same_op
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import REGISTRY, NonDifferentiable, op
@@ -485,6 +486,7 @@ def test_an_op_without_derivative_says_why() -> None:
         impl=np.copy,
         grad=NonDifferentiable("it is opaque"),
         lower=x.op.lower,
+        batch=same_op,
     )
     try:
         out = b.emit(opaque, x)

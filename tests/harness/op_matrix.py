@@ -171,8 +171,8 @@ def vjp_graph(graph: Graph) -> Graph:
 
 
 def batch_graph(graph: Graph, varies: Sequence[bool], size: int) -> Graph:
-    """``graph`` over a batch of ``size`` in the inputs that vary: one more axis in front of those, and of each
-    output.
+    """``graph`` over a batch of ``size`` in the inputs that vary: one more axis in front of those, and of
+    each output.
     """
     b, inputs, outputs = _open(graph)
     given = [
@@ -184,7 +184,10 @@ def batch_graph(graph: Graph, varies: Sequence[bool], size: int) -> Graph:
     return Graph(
         f"batch of {graph.name}",
         given,
-        [repeated(b, node, size) if wide is None else wide for node, wide in zip(outputs, found, strict=True)],
+        [
+            repeated(b, node, size) if wide is None else wide
+            for node, wide in zip(outputs, found, strict=True)
+        ],
     )
 
 

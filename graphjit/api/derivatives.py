@@ -1,4 +1,4 @@
-"""The public transformations: `jit`, `grad`, `value_and_grad`, `jvp`, `vjp`, and the number of threads.
+"""The public derivatives: `grad`, `value_and_grad`, `jvp`, `vjp`, `linearize`, `hvp`.
 
 Names, argument order and results are as in JAX; values are NumPy's.
 
@@ -9,142 +9,21 @@ Invariant: every transformation, called inside a traced function, becomes part o
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-import numpy as np
-
-from graphjit.backend.llvm.threads import pool as thread_pool
+from graphjit.api.gradient import Gradient
+from graphjit.api.halves import SecondHalf, compiled_forward, compiled_linearization
+from graphjit.api.options import Names, Positions, current_trace, inner_statics, kept, require_callable
 from graphjit.dispatch import Dispatcher, compiled_function
 from graphjit.errors import DerivativeError
-from graphjit.gradient import Gradient, Names, Positions, names, positions
-from graphjit.pullback import compiled_forward, current_trace
-from graphjit.trace import differentiate
-from graphjit.trace.marks import dispatcher_of
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.tracebacks import hides_frames
+from graphjit.trace.transformed import derivatives
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Aux = TypeVar("Aux")
-
-
-@overload
-def jit(
-    fun: Callable[P, R],
-    *,
-    static_argnums: Positions = ...,
-    static_argnames: Names = ...,
-    donate_argnums: Positions = ...,
-    donate_argnames: Names = ...,
-    backend: str = ...,
-) -> Callable[P, R]: ...
-
-
-@overload
-def jit(
-    fun: None = None,
-    *,
-    static_argnums: Positions = ...,
-    static_argnames: Names = ...,
-    donate_argnums: Positions = ...,
-    donate_argnames: Names = ...,
-    backend: str = ...,
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-
-
-@hides_frames
-def jit(
-    fun: Callable[..., Any] | None = None,
-    *,
-    static_argnums: Positions = (),
-    static_argnames: Names = (),
-    donate_argnums: Positions = (),
-    donate_argnames: Names = (),
-    backend: str = "llvm",
-) -> Any:
-    """Compile a function.
-
-    The first call with new dtypes, shapes or static values runs ``fun`` once to record what it computes, and
-    compiles that. Later calls run native code.
-
-    Parameters
-    ----------
-    fun : callable, optional
-        Written with NumPy. Its arguments and results are arrays, numbers, and containers of them: tuples,
-        lists, dicts, dataclasses. Without it the result is a decorator: ``@jit(static_argnums=1)``.
-    static_argnums : int or sequence of int, optional
-        Positions of arguments that are fixed, hashable Python values; each value compiles code of its own.
-    static_argnames : str or sequence of str, optional
-        Names of such arguments.
-    donate_argnums : int or sequence of int, optional
-        Positions of arguments whose contents the caller gives up; see Notes.
-    donate_argnames : str or sequence of str, optional
-        Names of such arguments.
-    backend : {"llvm", "numba"}, optional
-        ``"llvm"`` makes native code. ``"numba"`` lets Numba compile the same loops from Python source, which
-        is slower and meant for comparison.
-
-    Returns
-    -------
-    callable
-        A function of the same arguments. Its results are ndarrays and NumPy scalars with the shapes and
-        dtypes that NumPy gives them.
-
-    Raises
-    ------
-    ValueError
-        There is no such backend or parameter, or a parameter is both static and donated.
-    TraceError
-        At a call: Python control flow, or a conversion, needs the value of an array.
-    UnsupportedError
-        At a call: a NumPy function, dtype or array subclass that is not compiled.
-
-    Notes
-    -----
-    A result may be a donated array of the same dtype and shape, overwritten. That happens if the array owns
-    contiguous, writable memory that no other array of the call touches, and if the program reads each element
-    before it writes it. Otherwise the array stays as it was and the result is a new one. Values never differ.
-    After the call, and also when it raised, use only the results. Inside another traced function donation
-    means nothing.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import graphjit
-    >>> @graphjit.jit
-    ... def norm(x):
-    ...     return np.sqrt(np.sum(x * x))
-    >>> norm(np.array([3.0, 4.0]))
-    np.float64(5.0)
-    """
-    recipe = functools.partial(
-        jit,
-        static_argnums=static_argnums,
-        static_argnames=static_argnames,
-        donate_argnums=donate_argnums,
-        donate_argnames=donate_argnames,
-        backend=backend,
-    )
-    return recipe if fun is None else _jitted(fun, recipe)
-
-
-def _jitted(fun: Callable[..., Any], recipe: functools.partial[Any]) -> Any:
-    """The compiled function that ``recipe``, a `jit` with all of its options, makes of ``fun``."""
-    _require_callable(fun, "jit")
-    options = recipe.keywords
-    inner = dispatcher_of(fun)
-    dispatcher = Dispatcher(
-        fun,
-        fun if inner is None else inner.function,
-        positions(options["static_argnums"]),
-        names(options["static_argnames"]),
-        options["backend"],
-        positions(options["donate_argnums"]),
-        names(options["donate_argnames"]),
-    )
-    return compiled_function(dispatcher, fun, (recipe, (fun,)))
 
 
 @overload
@@ -322,12 +201,8 @@ def _gradient(
     )
     if fun is None:
         return recipe
-    _require_callable(fun, "value_and_grad" if with_value else "grad")
-    inner = dispatcher_of(fun)
-    statics = (positions(static_argnums), names(static_argnames))
-    if inner is not None:
-        statics = (statics[0] or inner.static_nums, statics[1] or tuple(inner.static_names))
-    function = fun if inner is None else inner.function
+    require_callable(fun, "value_and_grad" if with_value else "grad")
+    function, statics = inner_statics(fun, static_argnums, static_argnames)
     run = Gradient(fun, argnums, argnames, has_aux, with_value)
     return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
 
@@ -363,25 +238,39 @@ def jvp(fun: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> graphjit.jvp(lambda x: x**3, (2.0,), (1.0,))
     (np.float64(8.0), np.float64(12.0))
     """
-    _require_callable(fun, "jvp")
-    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
-        raise DerivativeError(
-            "jvp takes the primals and the tangents as tuples or lists: jvp(f, (x,), (dx,))"
-        )
-    if len(primals) != len(tangents):
-        raise DerivativeError(f"jvp: {len(primals)} primals and {len(tangents)} tangents")
+    require_callable(fun, "jvp")
+    _check_pairs("jvp", primals, tangents)
     if active_trace() is not None:
-        return differentiate.jvp(current_trace(), fun, primals, tangents)
-    return _kept((fun, "jvp"), lambda: _compiled_jvp(fun))(tuple(primals), tuple(tangents))  # type: ignore[no-any-return]
+        return derivatives.jvp(current_trace(), fun, primals, tangents)
+    return kept((fun, "jvp"), lambda: _compiled_jvp(fun))(tuple(primals), tuple(tangents))  # type: ignore[no-any-return]
 
 
 def _compiled_jvp(fun: Callable[..., Any]) -> Any:
     def run(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        return differentiate.jvp(current_trace(), fun, primals, tangents)
+        return derivatives.jvp(current_trace(), fun, primals, tangents)
 
+    return _on_pairs(run, fun, _compiled_jvp)
+
+
+def _on_pairs(run: Callable[..., Any], fun: Callable[..., Any], make: Callable[..., Any]) -> Any:
+    """What ``make(fun)`` returns: ``run`` compiled, a function of primals and tangents."""
     dispatcher = Dispatcher(run, fun)
     dispatcher.named_by = run
-    return compiled_function(dispatcher, fun, (functools.partial(_compiled_jvp), (fun,)))
+    return compiled_function(dispatcher, fun, (functools.partial(make), (fun,)))
+
+
+def _check_pairs(what: str, primals: Any, tangents: Any) -> None:
+    """Refuse what is no primal and tangent for each argument.
+
+    Raises:
+        DerivativeError: they are no tuples or lists, or not as many.
+    """
+    if not isinstance(primals, tuple | list) or not isinstance(tangents, tuple | list):
+        raise DerivativeError(
+            f"{what} takes the primals and the tangents as tuples or lists: {what}(f, (x,), (dx,))"
+        )
+    if len(primals) != len(tangents):
+        raise DerivativeError(f"{what}: {len(primals)} primals and {len(tangents)} tangents")
 
 
 Pulls = Callable[[Any], tuple[Any, ...]]
@@ -441,87 +330,115 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     >>> pullback(np.array([0.0, 1.0, 1.0]))
     (array([2., 2., 1.]),)
     """
-    _require_callable(fun, "vjp")
+    require_callable(fun, "vjp")
     if active_trace() is not None:
-        out, pullback, aux = differentiate.vjp(current_trace(), fun, primals, has_aux)
+        out, pullback, aux = derivatives.vjp(current_trace(), fun, primals, has_aux)
     else:
-        forward = _kept((fun, "vjp", has_aux), lambda: compiled_forward(fun, has_aux))
+        forward = kept((fun, "vjp", has_aux), lambda: compiled_forward(fun, has_aux))
         out, residuals, backward, aux = forward(*primals)
         pullback = functools.partial(backward, residuals)
     return (out, pullback, aux) if has_aux else (out, pullback)
 
 
-_COMPANIONS = "__graphjit_companions__"
-
-
-def _kept(key: Any, make: Callable[[], Any]) -> Any:
-    """The compiled companion of a function, kept in the function's own ``__dict__`` so that both die
-    together.
-
-    Other callables (methods, partials) have none: they are traced again, and the structural cache still holds
-    their code.
-    """
-    fun, *rest = key
-    if not isinstance(fun, types.FunctionType):
-        return make()
-    row = fun.__dict__.setdefault(_COMPANIONS, {})
-    kind = tuple(rest)
-    if kind not in row:
-        row[kind] = make()
-    return row[kind]
-
-
-def _require_callable(fun: Any, what: str) -> None:
-    if not callable(fun):
-        raise TypeError(f"{what} takes a function, not {type(fun).__name__}")
-
-
 @hides_frames
-def set_num_threads(threads: int) -> None:
-    """Set how many threads compiled functions use from now on, in the whole process.
+def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """Compute a value, and make the function that pushes tangents to the results (forward mode).
 
-    The calling thread counts. Results do not depend on the number, bit for bit. More threads than cores are
-    allowed, but seldom faster.
+    What does not depend on the tangent is computed once. Use it where one point has many directions; for one
+    direction `jvp` needs less memory.
 
     Parameters
     ----------
-    threads : int
-        One or more.
-
-    Raises
-    ------
-    ValueError
-        `threads` is less than one.
-    TypeError
-        `threads` is no integer.
-
-    Examples
-    --------
-    >>> import graphjit
-    >>> before = graphjit.get_num_threads()
-    >>> graphjit.set_num_threads(1)
-    >>> graphjit.get_num_threads()
-    1
-    >>> graphjit.set_num_threads(before)
-    """
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
-        raise TypeError(f"the number of threads must be an integer, not {threads!r}")
-    thread_pool.configure(int(threads))
-
-
-def get_num_threads() -> int:
-    """Tell how many threads compiled functions use.
+    fun : callable
+        A function of floating-point arguments, written with NumPy.
+    *primals
+        The arguments of `fun`.
+    has_aux : bool, optional
+        Whether the function returns a pair, of which only the first is differentiated.
 
     Returns
     -------
-    int
-        What `set_num_threads` was given last; before that ``GRAPHJIT_NUM_THREADS`` or ``OMP_NUM_THREADS``, or
-        else the number of cores of this process.
+    out
+        ``fun(*primals)``; with `has_aux` the first of the pair.
+    pushforward : callable
+        ``pushforward(*tangents)`` takes for each primal a tangent with its containers and shapes. It returns
+        the tangent of `out`.
+    aux
+        The second of the pair; only with `has_aux`.
+
+    Raises
+    ------
+    DerivativeError
+        A primal is not floating point, or an operation has no derivative; in the pushforward: a tangent does
+        not fit.
 
     Examples
     --------
+    >>> import numpy as np
     >>> import graphjit
-    >>> graphjit.get_num_threads() >= 1
-    True
+    >>> out, pushforward = graphjit.linearize(np.cumprod, np.array([1.0, 2.0, 3.0]))
+    >>> out
+    array([1., 2., 6.])
+    >>> pushforward(np.array([0.0, 1.0, 0.0]))
+    array([0., 1., 3.])
     """
-    return thread_pool.num_threads()
+    require_callable(fun, "linearize")
+    if active_trace() is not None:
+        out, pushforward, aux, _ = derivatives.linearize(current_trace(), fun, primals, has_aux)
+    else:
+        first = kept((fun, "linearize", has_aux), lambda: compiled_linearization(fun, has_aux))
+        out, residuals, second, aux = first(*primals)
+        pushforward = functools.partial(_push, second, residuals)
+    return (out, pushforward, aux) if has_aux else (out, pushforward)
+
+
+@hides_frames
+def _push(second: SecondHalf, residuals: Sequence[Any], *tangents: Any) -> Any:
+    return second(residuals, tangents)
+
+
+@hides_frames
+def hvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
+    """Multiply the Hessian of a function by a vector, without the Hessian (forward over reverse mode).
+
+    It costs a few evaluations of the function, however many numbers go in.
+
+    Parameters
+    ----------
+    fun : callable
+        A function of floating-point arguments that returns one floating-point number.
+    primals : tuple or list
+        The arguments of `fun`.
+    tangents : tuple or list
+        The vector: for each primal a value with its containers and shapes.
+
+    Returns
+    -------
+    tuple
+        The product: for each primal a value with its containers, shapes and dtypes.
+
+    Raises
+    ------
+    DerivativeError
+        Containers, shapes or dtypes do not fit, the result is not one number, or an operation has no
+        derivative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> graphjit.hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 0.0]),))
+    (array([6., 0.]),)
+    """
+    require_callable(fun, "hvp")
+    _check_pairs("hvp", primals, tangents)
+    if active_trace() is not None:
+        return derivatives.hvp(current_trace(), fun, primals, tangents)
+    return kept((fun, "hvp"), lambda: _compiled_hvp(fun))(tuple(primals), tuple(tangents))  # type: ignore[no-any-return]
+
+
+def _compiled_hvp(fun: Callable[..., Any]) -> Any:
+    def run(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, ...]:
+        return derivatives.hvp(current_trace(), fun, primals, tangents)
+
+    return _on_pairs(run, fun, _compiled_hvp)

@@ -9,32 +9,15 @@ Invariant: one gradient stands alone only if one position or one name was asked 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from graphjit.api.options import current_trace, names, numbered, positions
 from graphjit.errors import DerivativeError
-from graphjit.pullback import current_trace
-from graphjit.trace import differentiate
 from graphjit.trace.marks import name_of
-
-Positions = int | Sequence[int]
-Names = str | Sequence[str]
-
-
-def positions(value: Positions) -> tuple[int, ...]:
-    """Positions of arguments as a tuple."""
-    if isinstance(value, int | np.integer):
-        return (int(value),)
-    if isinstance(value, str) or not all(isinstance(number, int | np.integer) for number in value):
-        raise TypeError(f"positions of arguments are integers, not {value!r}")
-    return tuple(map(int, value))
-
-
-def names(value: Names) -> tuple[str, ...]:
-    """Names of arguments as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value)
+from graphjit.trace.transformed import derivatives
 
 
 class Gradient:
@@ -56,25 +39,15 @@ class Gradient:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Value and gradients at traced arguments."""
         by_name = self._named(args, kwargs)
-        wanted = self._numbered(args) + [i for i in by_name.values() if i is not None]
+        wanted = numbered(self.argnums, args, self.fun) + [i for i in by_name.values() if i is not None]
         keywords = [name for name, i in by_name.items() if i is None]
-        value, aux, found = differentiate.value_and_grad(
+        value, aux, found = derivatives.value_and_grad(
             current_trace(), self.fun, args, kwargs, wanted, keywords, self.has_aux
         )
         gradients = found[0] if self.single else tuple(found)
         if self.with_value:
             return ((value, aux) if self.has_aux else value), gradients
         return (gradients, aux) if self.has_aux else gradients
-
-    def _numbered(self, args: tuple[Any, ...]) -> list[int]:
-        """Positions in ``argnums``, counted from the front."""
-        for i in self.argnums:
-            if not -len(args) <= i < len(args):
-                raise DerivativeError(
-                    f"argnums={i}, but {name_of(self.fun)} was called with {len(args)} positional arguments; pass "
-                    "the argument by position or name it in argnames"
-                )
-        return [i % len(args) for i in self.argnums]
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, int | None]:
         """Where each of ``argnames`` was passed: its position, or None for a keyword."""

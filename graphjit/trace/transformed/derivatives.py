@@ -1,12 +1,8 @@
-"""`grad`, `jvp` and `vjp` of a Python function inside a trace: with respect to what it may be differentiated,
-and what it may return.
+"""`grad`, `jvp` and `vjp` of a Python function inside a trace.
 
-Job: call the function with a fresh placeholder input for each differentiated leaf, take the derivative of the
-nodes that it returned (`transforms`), and put the actual arguments where the placeholders stand.
+Job: take the derivative of the nodes that the function returned for placeholders (`placeholders`).
 Input: the active trace, a function, its arguments. Output: results and derivatives as traced values.
-Invariants: only placeholders are differentiated, so a value that the function captured is never mistaken for
-an argument, and nested transforms need no levels; a function that changes its arguments in place has no
-derivative.
+Invariant: only placeholders are differentiated.
 """
 
 from __future__ import annotations
@@ -20,154 +16,19 @@ import numpy as np
 from graphjit import config
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
-from graphjit.trace.arrays.buffers import token_of
 from graphjit.trace.marks import name_of
-from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
-from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import (
-    Array,
-    Number,
-    Trace,
-    Tracer,
-    any_tracer,
-    assemble,
-    is_python_number,
-    kind_of,
+from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.recording.tracer import Trace, Tracer, is_python_number
+from graphjit.trace.transformed.placeholders import (
+    Auxiliary,
+    Placeholders,
+    is_constant,
+    or_zeros,
+    output_nodes,
+    unchanging,
 )
-from graphjit.trace.results import changed_under_derivative
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
-from graphjit.transforms.substitute import substitute
-
-
-def is_constant(leaf: Any) -> bool:
-    """Leaves of a differentiated tree that are left alone: they stand in the gradient as they are."""
-    return leaf is None or isinstance(leaf, str)
-
-
-class Placeholders:
-    """Fresh inputs that stand for the differentiated leaves of one or several arguments."""
-
-    def __init__(self, trace: Trace, trees: Sequence[Any], names: Sequence[str], what: str) -> None:
-        self.trace = trace
-        self.specs: list[TreeSpec] = []
-        self.leaves: list[list[Any]] = []
-        self.actual: list[Node] = []
-        self.inputs: list[Node] = []
-        self.values: list[Any] = []
-        fresh, trace.fresh = trace.fresh, False
-        for tree, name in zip(trees, names, strict=True):
-            leaves, spec = flatten(tree)
-            if leaves and all(map(is_constant, leaves)):
-                raise DerivativeError(
-                    f"{what} with respect to {name}: it holds {leaves[0]!r}, which is not an array, and nothing else"
-                )
-            tracers: list[Any] = []
-            for leaf, path in zip(leaves, texts(spec, ""), strict=True):
-                if is_constant(leaf):
-                    tracers.append(leaf)
-                    continue
-                node = self._differentiable(leaf, name + (f", part {path}" if path else ""), what)
-                is_input = fresh and isinstance(leaf, Tracer) and leaf._node is node
-                placeholder = node if is_input else trace.builder.input(node.type, name)
-                if trace.values is not None:
-                    trace.values.arrays[placeholder] = trace.values.of(node)
-                    trace.values.differentiated.add(placeholder)
-                self.actual.append(node)
-                self.inputs.append(placeholder)
-                tracers.append(kind_of(leaf)(trace, placeholder))
-            self.specs.append(spec)
-            self.leaves.append(leaves)
-            self.values.append(unflatten(spec, tracers))
-
-    def _differentiable(self, leaf: Any, name: str, what: str) -> Node:
-        if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float | complex):
-            raise DerivativeError(
-                f"{what} with respect to {name}: it holds {leaf!r}, which is not an array; choose other arguments with argnums (of a method, self "
-                "is argument 0)"
-            )
-        node = self.trace.node(leaf)
-        if node.dtype.kind == "f":
-            return node
-        number = isinstance(leaf, Number) or is_python_number(leaf)
-        bool_, kind = node.dtype.kind == "b", f"its dtype is {node.dtype}"
-        if number:
-            kind = "it is a Python bool" if bool_ else "it is a Python int"
-        advice = (
-            "choose other arguments with argnums"
-            if bool_
-            else "pass 3.0 instead of 3, or float(x)"
-            if number
-            else "pass x.astype(float)"
-        )
-        raise DerivativeError(
-            f"{what} with respect to {name}: {kind} and only floating point has a derivative (at {user_location()}); {advice}"
-        )
-
-    def resolve(self, nodes: Sequence[Node]) -> list[Node]:
-        """``nodes`` in terms of the actual arguments."""
-        return substitute(self.trace.builder, nodes, dict(zip(self.inputs, self.actual, strict=True)))
-
-    def trees(self, values: Sequence[Any]) -> list[Any]:
-        """One value for each placeholder, put together like the arguments; leaves that are no numbers stand
-        there as they are.
-        """
-        rest = iter(values)
-        return [
-            unflatten(spec, [leaf if is_constant(leaf) else next(rest) for leaf in leaves])
-            for spec, leaves in zip(self.specs, self.leaves, strict=True)
-        ]
-
-
-def output_nodes(trace: Trace, tree: Any, what: str) -> tuple[list[Node], TreeSpec]:
-    """Nodes of a function's result."""
-    leaves, spec = flatten(tree)
-    nodes = []
-    for leaf in leaves:
-        if isinstance(leaf, str) or leaf is None or callable(leaf):
-            raise DerivativeError(f"{what}: the function returned {leaf!r}, which is not an array")
-        nodes.append(trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf))
-    return nodes, spec
-
-
-def unchanging(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """The result of a function that must not change its arguments in place.
-
-    Raises:
-        DerivativeError: it does.
-    """
-    arrays = [leaf for leaf in flatten((tuple(args), kwargs))[0] if isinstance(leaf, Array)]
-    before = [token_of(x) for x in arrays]
-    result = function(*args, **kwargs)
-    for x, token in zip(arrays, before, strict=True):
-        if token_of(x) is not token:
-            raise changed_under_derivative(x)
-    return result
-
-
-def or_zeros(trace: Trace, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
-    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
-    return [
-        trace.builder.full(0.0, node.type) if derivative is None else derivative
-        for node, derivative in zip(nodes, derivatives, strict=True)
-    ]
-
-
-class Auxiliary:
-    """What a function with ``has_aux`` returns beside its value: given back as it is, with traced leaves in
-    terms of the actual arguments.
-    """
-
-    def __init__(self, trace: Trace, tree: Any) -> None:
-        self.leaves, self.spec = flatten(tree)
-        self.traced = [i for i, x in enumerate(self.leaves) if isinstance(x, Tracer) or any_tracer(x)]
-        self.nodes = [trace.node(self.leaves[i]) for i in self.traced]
-
-    def tree(self, resolved: Sequence[Tracer]) -> Any:
-        """The result, with these values for ``nodes``."""
-        for i, value in zip(self.traced, resolved, strict=True):
-            self.leaves[i] = value
-        return unflatten(self.spec, self.leaves)
 
 
 def value_and_grad(
@@ -283,16 +144,54 @@ def _tangent_like(trace: Trace, primal: Node, leaf: Any) -> Node:
     return trace.convert(tangent, primal.dtype)
 
 
-def check_cotangent(leaf: Any) -> None:
+def linearize(
+    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], has_aux: bool
+) -> tuple[Any, Callable[..., Any], Any, list[Any]]:
+    """``(out, pushforward, aux, primals)``; the pushforward takes one tree for each primal, and the last are
+    the primals as traced values.
+    """
+    placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "linearize")
+    result, aux = unchanging(function, placeholders.values, {}), None
+    if has_aux:
+        result, aux = result
+    outs, spec = output_nodes(trace, result, "linearize")
+    auxiliary = Auxiliary(trace, aux)
+    resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]
+
+    def pushforward(*trees: Any) -> Any:
+        leaves = _tangent_leaves(placeholders, trees)
+        seeds = {
+            node: _tangent_like(trace, node, leaf)
+            for node, leaf in zip(placeholders.inputs, leaves, strict=True)
+        }
+        found = placeholders.resolve(or_zeros(trace, outs, tangents(trace.builder, seeds, outs)))
+        return unflatten(spec, [Tracer(trace, node) for node in found])
+
+    given = placeholders.trees([Tracer(trace, node) for node in placeholders.actual])
+    out = unflatten(spec, resolved[: len(outs)])
+    return out, pushforward, auxiliary.tree(resolved[len(outs) :]), given
+
+
+def hvp(
+    trace: Trace, function: Callable[..., Any], primals: Sequence[Any], tangent_trees: Sequence[Any]
+) -> tuple[Any, ...]:
+    """The derivative of the gradient along a direction: one tree for each primal."""
+
+    def gradients(*args: Any) -> tuple[Any, ...]:
+        return tuple(value_and_grad(trace, function, args, {}, range(len(args)), [], False)[2])
+
+    products: tuple[Any, ...] = jvp(trace, gradients, primals, tangent_trees)[1]
+    return products
+
+
+def check_derivative(leaf: Any, name: str, what: str, like: str) -> None:
     """Refuse what NumPy would convert to NaN or to a string.
 
     Raises:
-        DerivativeError: a cotangent that is neither an array nor a number.
+        DerivativeError: a cotangent (or a tangent) that is neither an array nor a number.
     """
     if not isinstance(leaf, Tracer | np.ndarray | np.generic | int | float):
-        raise DerivativeError(
-            f"pullback: a cotangent must be an array or a number like the result, not {leaf!r}"
-        )
+        raise DerivativeError(f"{name}: a {what} must be an array or a number like the {like}, not {leaf!r}")
 
 
 def vjp(
@@ -328,7 +227,7 @@ def _cotangent_seeds(trace: Trace, outs: Sequence[Node], leaves: Sequence[Any]) 
     """
     seeds: dict[Node, Node] = {}
     for out, leaf in zip(outs, leaves, strict=True):
-        check_cotangent(leaf)
+        check_derivative(leaf, "pullback", "cotangent", "result")
         cotangent = trace.node(leaf)
         if cotangent.shape != out.shape:
             raise DerivativeError(

@@ -1,0 +1,91 @@
+"""Jacobians of a Python function inside a trace: which mode, and blocks in the user's containers.
+
+Input: the active trace, a function, its arguments. Output: for each leaf of the result a tree like the
+arguments, with blocks of shape ``result.shape + argument.shape``.
+Invariant: what the result does not depend on has a block of zeros.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from graphjit import config
+from graphjit.errors import DerivativeError
+from graphjit.ir.node import Node
+from graphjit.ir.types import Type
+from graphjit.trace.marks import name_of
+from graphjit.trace.pytree import unflatten
+from graphjit.trace.recording.tracer import Trace, Tracer
+from graphjit.trace.transformed.placeholders import Auxiliary, Placeholders, output_nodes, unchanging
+from graphjit.transforms import jacobian as blocks
+
+Mode = Literal["jacfwd", "jacrev", "jacobian"]
+
+
+def jacobian(
+    trace: Trace,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    argnums: Sequence[int],
+    single: bool,
+    has_aux: bool,
+    mode: Mode,
+    chunk_size: int | None,
+) -> tuple[Any, Any]:
+    """``(tree, aux)``: in the tree of the result stands, for each leaf, a tree like the argument if there is
+    a ``single`` one, else a tuple of one tree for each of ``argnums``.
+    """
+    names = [f"argument {i}" for i in argnums]
+    placeholders = Placeholders(trace, [args[i] for i in argnums], names, mode)
+    new_args = list(args)
+    for i, value in zip(argnums, placeholders.values, strict=True):
+        new_args[i] = value
+    result, aux = unchanging(function, new_args, kwargs), None
+    if has_aux:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise DerivativeError(f"{mode} with has_aux=True: the function must return a pair (value, aux)")
+        result, aux = result
+    outs, spec = output_nodes(trace, result, mode)
+    auxiliary = Auxiliary(trace, aux)
+    derive = blocks.forward if _forward(function, mode, placeholders.inputs, outs) else blocks.reverse
+    b = trace.builder
+    rows = derive(b, placeholders.inputs, outs, chunk_size)
+    flat = [
+        _zeros(b, out, x, derive is blocks.forward) if block is None else block
+        for out, row in zip(outs, rows, strict=True)
+        for x, block in zip(placeholders.inputs, row, strict=True)
+    ]
+    resolved = [Tracer(trace, node) for node in placeholders.resolve([*flat, *auxiliary.nodes])]
+    width = len(placeholders.inputs)
+    trees = [tuple(placeholders.trees(resolved[k * width : (k + 1) * width])) for k in range(len(outs))]
+    if single:
+        trees = [tree for (tree,) in trees]
+    return unflatten(spec, trees), auxiliary.tree(resolved[len(flat) :])
+
+
+def _forward(function: Callable[..., Any], mode: Mode, inputs: Sequence[Node], outs: Sequence[Node]) -> bool:
+    """Whether forward mode is taken: it costs about one evaluation for each number that goes in, reverse mode
+    about two for each that comes out.
+    """
+    if mode != "jacobian":
+        return mode == "jacfwd"
+    given, made = (sum(node.type.size for node in nodes) for nodes in (inputs, outs))
+    chosen = given <= 2 * made
+    if "jacobian" in config.log_topics:
+        name = "forward" if chosen else "reverse"
+        print(
+            f"graphjit: jacobian of {name_of(function)}: {name} mode, {given} numbers go in and {made} come out "
+            f"(cost about {given} evaluations forward, {2 * made} in reverse)",
+            file=sys.stderr,
+        )
+    return chosen
+
+
+def _zeros(b: Any, out: Node, x: Node, forward: bool) -> Node:
+    """The block of a result that does not depend on an argument."""
+    dtype = out.dtype if forward else x.dtype
+    zeros: Node = b.full(0.0, Type(dtype, (*out.shape, *x.shape)))
+    return zeros

@@ -1,0 +1,157 @@
+"""Jacobians: every column of one by forward mode, or every row by reverse mode, as one graph.
+
+A column is the tangent of the outputs for a direction that is 1 in one element of the input and 0 in all
+others. There are two ways to get all of them.
+
+- *Small functions*: column by column. Each direction is a constant, so what it does not touch is seen to be
+  zero and is never built: straight-line code of what is left.
+- *All others*: one tangent, over the batch of all directions (`batch`). A direction is
+  ``select(place == number, 1, 0)``: derivative rules keep such a selection outermost, so that zeros of a
+  Jacobian are zeros, also where a local derivative is infinite, and products with directions are read off.
+
+Example: the Jacobian of ``w @ x`` in ``x`` is ``w`` itself.
+
+Input: input nodes and output nodes. Output: one block for each pair, of the shape of the output followed by
+that of the input; None where the output does not depend on the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Node
+from graphjit.ir.types import BOOL, I64, Type
+from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.forward import tangents
+from graphjit.transforms.reverse import active_nodes, cotangents
+
+MOST_COLUMNS = 32
+"""Columns (or rows) up to which a Jacobian may be written out one by one."""
+SMALL = 64
+"""Elements up to which a value is small: functions of small values alone are written out."""
+MOST_NODES = 6_000
+"""Nodes of derivatives up to which they are."""
+
+Blocks = list[list[Node | None]]
+Derivative = Callable[[Node], list[Node | None]]
+"""Derivatives of several nodes for one seed."""
+
+
+def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: int | None = None) -> Blocks:
+    """The blocks of each output, by forward mode; ``chunk`` directions of an input at a time."""
+
+    def blocks_of(x: Node) -> list[Node | None]:
+        found = _along(
+            b,
+            x.type,
+            lambda seed: tangents(b, {x: seed}, outputs),
+            _written_out(x, inputs, outputs),
+            chunk,
+        )
+        return [
+            None if block is None else _behind(b, block, out, x)
+            for block, out in zip(found, outputs, strict=True)
+        ]
+
+    columns = [blocks_of(x) for x in inputs]
+    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in outputs]
+
+
+def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: int | None = None) -> Blocks:
+    """The blocks of each output, by reverse mode; ``chunk`` elements of an output at a time."""
+
+    def blocks_of(out: Node) -> list[Node | None]:
+        if out.dtype.kind != "f":
+            return [None for _ in inputs]
+        found = _along(
+            b,
+            out.type,
+            lambda seed: cotangents(b, {out: seed}, inputs),
+            _written_out(out, inputs, outputs),
+            chunk,
+        )
+        return [
+            None if block is None else b.reshape(block, shape=(*out.shape, *x.shape))
+            for block, x in zip(found, inputs, strict=True)
+        ]
+
+    return [blocks_of(out) for out in outputs]
+
+
+def _written_out(seeded: Node, inputs: Sequence[Node], outputs: Sequence[Node]) -> bool:
+    """Whether each direction of ``seeded`` gets code of its own."""
+    count = seeded.type.size
+    if not 0 < count <= MOST_COLUMNS:
+        return False
+    active = active_nodes(outputs, inputs)
+    small = all(node.type.size <= SMALL for node in active)
+    return small and count * len(active) <= MOST_NODES
+
+
+def _behind(b: Builder, block: Node, out: Node, x: Node) -> Node:
+    """A block whose first axis numbers the elements of the input, with that axis behind those of the
+    output.
+    """
+    last = b.transpose(block, perm=(*range(1, len(block.shape)), 0))
+    return b.reshape(last, shape=(*out.shape, *x.shape))
+
+
+def _along(
+    b: Builder, type: Type, derive: Derivative, written_out: bool, chunk: int | None
+) -> list[Node | None]:
+    """Derivatives along each element of ``type``, numbered by a new first axis."""
+    if written_out and chunk is None:
+        with b.folding():
+            return _joined(b, [_rows(b, derive(_direction(b, type, i))) for i in range(type.size)])
+    mask = b.input(type.with_dtype(BOOL), "direction")
+    seed = b.select(mask, b.full(1.0, type), b.full(0.0, type))
+    found = derive(seed)
+    step = max(chunk or type.size, 1)
+    parts = []
+    for start in range(0, type.size, step) if type.size else [0]:
+        count = min(step, type.size - start)
+        wide = batch(b, [node for node in found if node is not None], {mask: _places(b, type, start, count)})
+        rest = iter(wide)
+        parts.append([None if node is None else next(rest) or repeated(b, node, count) for node in found])
+    return _joined(b, parts)
+
+
+def _direction(b: Builder, type: Type, place: int) -> Node:
+    """1 at one place."""
+    if type.size == 1:
+        return b.full(1.0, type)
+    at = np.zeros(type.size, bool)
+    at[place] = True
+    mask = b.const(at.reshape(type.shape), BOOL)
+    return b.select(mask, b.full(1.0, type), b.full(0.0, type))
+
+
+def _places(b: Builder, type: Type, start: int, count: int) -> Node:
+    """For directions ``start`` to ``start + count``: where each of them is 1."""
+    shape = (count, type.size)
+    number = b.iota(dtype=I64, shape=shape, axis=0)
+    if start:
+        number = b.add(number, b.full(start, number.type))
+    same = b.eq(number, b.iota(dtype=I64, shape=shape, axis=1))
+    return b.reshape(same, shape=(count, *type.shape))
+
+
+def _rows(b: Builder, values: Sequence[Node | None]) -> list[Node | None]:
+    """Each value as one row."""
+    return [None if value is None else repeated(b, value, 1) for value in values]
+
+
+def _joined(b: Builder, parts: Sequence[Sequence[Node | None]]) -> list[Node | None]:
+    """Rows of several parts, one below the other; what is zero in some of them is filled up."""
+    joined: list[Node | None] = []
+    for rows in zip(*parts, strict=True):
+        known = next((row for row in rows if row is not None), None)
+        if known is None:
+            joined.append(None)
+            continue
+        filled = [b.full(0.0, known.type) if row is None else row for row in rows]
+        joined.append(b.concatenate(*filled, axis=0))
+    return joined
