@@ -15,6 +15,7 @@ import numpy as np
 from graphjit.errors import IRError
 from graphjit.ir.names import name_text
 from graphjit.ir.node import Graph, Node
+from graphjit.ir.types import Type
 
 
 def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
@@ -36,11 +37,20 @@ def interpret(graph: Graph, *inputs: Any) -> list[np.ndarray]:
 
 
 def evaluate(node: Node, args: Sequence[Any]) -> np.ndarray:
-    """The value of one node for values of its arguments."""
-    return _checked(node, np.asarray(node.op.impl(*args, **node.attrs)))
+    """The value of one node for values of its arguments; of a node with several results a tuple."""
+    found = node.op.impl(*args, **node.attrs)
+    if not node.is_bundle:
+        return _checked(node, np.asarray(found))
+    for value, type in zip(found, node.parts, strict=True):
+        _check(node, value, type)
+    return found  # type: ignore[no-any-return]
 
 
 def _checked(node: Node, value: np.ndarray) -> np.ndarray:
-    if value.dtype != node.dtype or value.shape != node.shape:
-        raise IRError(f"{node!r}: its value has dtype {value.dtype} and shape {value.shape}")
+    _check(node, value, node.type)
     return value
+
+
+def _check(node: Node, value: np.ndarray, type: Type) -> None:
+    if value.dtype != type.dtype or value.shape != type.shape:
+        raise IRError(f"{node!r}: its value has dtype {value.dtype} and shape {value.shape}")

@@ -32,6 +32,7 @@ from graphjit.loops.passes.tails import fit_tails
 from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
+from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
 from graphjit.running.runner import Runner
 from graphjit.schedule.fuse import Fusion, by_level, fuse
@@ -62,6 +63,7 @@ class Whole(Tuned):
 
 
 GRAPH_PASSES = (
+    open_bodies,
     simplify,
     decompose,
     simplify,

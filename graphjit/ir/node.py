@@ -1,7 +1,8 @@
 """What a graph is: nodes, their arguments and attributes, inputs and outputs.
 
-A node is one operation with one result. A `Graph` is its inputs, its outputs, and all nodes that the outputs
-need.
+A node is one operation with one result. (A result may have several parts: its type is a `Bundle` then, and
+``item`` nodes take the parts.) A `Graph` is its inputs, its outputs, and all nodes that the outputs need. A
+graph inside a node is an attribute, `Body`.
 
 Invariants: a node never changes after it was made, and equals only itself; its arguments were made before
 it, so ordering by ``serial`` is a topological order; ``loc`` and ``origin`` are for people and never part of
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphjit.ir.names import one_line
 from graphjit.ir.opdef import OpDef
-from graphjit.ir.types import Type
+from graphjit.ir.types import Bundle, Type
 
 _serial = itertools.count()
 
@@ -54,6 +55,25 @@ class ConstValue:
         return hash(self._key)
 
 
+class Body:
+    """A graph as an attribute of a node: what ``custom`` computes. Compared by what it computes.
+
+    It is closed: all that it reads comes in through its inputs, which are the node's arguments.
+    """
+
+    __slots__ = ("_key", "graph")
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._key = graph.key()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Body) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
 class Node:
     """One operation and its one result."""
 
@@ -72,6 +92,7 @@ class Node:
         self.args = args
         self.attrs = attrs
         self.type = type
+        """A `Bundle` of a node with several results; who reads those asks `parts`."""
         self.loc = loc
         self.origin = origin
         self.serial = next(_serial)
@@ -85,6 +106,17 @@ class Node:
     def dtype(self) -> np.dtype:
         """Dtype of the result."""
         return self.type.dtype
+
+    @property
+    def parts(self) -> tuple[Type, ...]:
+        """Types of the results: one, or those of a `Bundle`."""
+        kind: Any = self.type
+        return kind.types if isinstance(kind, Bundle) else (self.type,)
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it has several results."""
+        return isinstance(self.type, Bundle)
 
     @property
     def is_const(self) -> bool:
@@ -115,18 +147,26 @@ class Graph:
 
     def key(self) -> tuple[Hashable, ...]:
         """A hashable value that two graphs share exactly when they compute the same thing in the same
-        order.
+        order. How a node is differentiated (`Rule`) is no part of it.
         """
         number = {node: i for i, node in enumerate(self.inputs)}
         rows: list[Hashable] = [node.type for node in self.inputs]
         for node in self.nodes():
             if node not in number:
                 number[node] = len(number)
-                rows.append(
-                    (node.op.name, tuple(number[a] for a in node.args), tuple(node.attrs.values()), node.type)
-                )
+                attrs = tuple([value for name, value in node.attrs.items() if name != "rule"])
+                rows.append((node.op.name, tuple(number[a] for a in node.args), attrs, node.type))
         rows.append(tuple(number[node] for node in self.outputs))
         return tuple(rows)
+
+
+def with_bodies(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the graphs inside them."""
+    for node in graph.nodes():
+        yield node
+        for value in node.attrs.values():
+            if isinstance(value, Body):
+                yield from with_bodies(value.graph)
 
 
 def reachable(roots: Iterable[Node], stop: Iterable[Node] = ()) -> Iterator[Node]:

@@ -90,7 +90,17 @@ class NonDifferentiable:
     reason: str
 
 
-Derivative = Partials | Linear | Bilinear | Custom | ZeroDerivative | NonDifferentiable
+@dataclass(frozen=True)
+class ByRule:
+    """The node's attribute ``rule`` says (`ir.rule.Rule`); without one, its body is differentiated."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several results: its derivative is that part of the derivative of its argument."""
+
+
+Derivative = Partials | Linear | Bilinear | Custom | ByRule | Part | ZeroDerivative | NonDifferentiable
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,8 @@ class Decompose:
 
 @dataclass(frozen=True)
 class View:
-    """The result's element at ``index`` is the argument's element at ``index_map(node, index)``; affine,
-    nothing is computed.
+    """The result's element at ``index`` is the first argument's element at ``index_map(node, index)``;
+    affine, nothing is computed. Other arguments only say what is computed before (`recompute`).
     """
 
     index_map: Callable[..., tuple[Any, ...]]
@@ -145,6 +155,11 @@ class Special:
     """Lowered by a named rule of its own in ``schedule``/``loops`` (input, const, contract, gather ...)."""
 
     kind: str
+
+
+@dataclass(frozen=True)
+class OverBody:
+    """Batching of a node with a body: the body over the batch, and its rule too."""
 
 
 Lowering = Scalar | Decompose | View | Reduce | Scan | Special
@@ -186,7 +201,7 @@ class OpDef:
     impl: Callable[..., Any]
     derivative: Derivative
     lower: Lowering
-    batch: BatchRule | None
+    batch: BatchRule | OverBody | None
     numpy: tuple[Any, ...]
     simplify: tuple[LocalRule, ...]
     samples: Any
@@ -211,7 +226,7 @@ def op(
     impl: Callable[..., Any],
     grad: Derivative,
     lower: Lowering,
-    batch: BatchRule | None = None,
+    batch: BatchRule | OverBody | None = None,
     arity: int | None = 1,
     attrs: Sequence[str] = (),
     numpy: Sequence[Any] = (),
@@ -294,8 +309,8 @@ def _lowering_fault(op: OpDef) -> str:
         return "a reduction needs the attribute axes"
     if isinstance(op.lower, Scan) and not {"axis", "reverse"} <= set(op.attrs):
         return "a running value needs the attributes axis and reverse"
-    if isinstance(op.lower, View) and op.arity != 1:
-        return "a view has one argument"
+    if isinstance(op.lower, View) and not op.arity:
+        return "a view shows its first argument"
     if op.batch is None and op.arity != 0:
         return "it has no batching rule, and none follows from its lowering"
     if op.samples is None and not isinstance(op.lower, Special):

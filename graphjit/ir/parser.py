@@ -22,9 +22,9 @@ import numpy as np
 
 from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.names import WORD, name_text
-from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.node import Body, ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
-from graphjit.ir.types import DTYPES, Type, parse_type
+from graphjit.ir.types import DTYPES, Type, parse_bundle, parse_type
 
 _SPACE = re.compile(r"[ \t]*")
 _REFERENCE = re.compile(r"%(\d+)")
@@ -32,17 +32,27 @@ _NUMBER = re.compile(r"-?(?:inf|nan|\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?!\w)")
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _BYTES = re.compile(r"base64:([A-Za-z0-9+/]*=*)")
 _TYPE = re.compile(r"\w+\[[\d, ]*\]")
+_BUNDLE = re.compile(r"\((?:\w+\[[\d, ]*\](?:, )?)*\)")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, **DTYPES}
 
 
 class _Line:
-    """A position in one line of text."""
+    """A position in a text of several lines, of which one is read."""
 
-    def __init__(self, number: int, text: str) -> None:
-        self.number = number
-        self.text = text
+    def __init__(self, text: str) -> None:
+        self.lines = enumerate(text.splitlines(), 1)
+        self.number = 0
+        self.text = ""
         self.at = 0
-        self.skip()
+
+    def next(self) -> bool:
+        """Go to the next line that is not empty; whether there is one."""
+        for number, text in self.lines:
+            self.number, self.text, self.at = number, text, 0
+            self.skip()
+            if not self.done():
+                return True
+        return False
 
     def skip(self) -> None:
         match = _SPACE.match(self.text, self.at)
@@ -82,36 +92,38 @@ def parse_graph(text: str) -> Graph:
     Raises:
         IRError: the text is not a graph; the message has the line.
     """
-    name: str | None = None
+    line = _Line(text)
+    if not line.next():
+        raise IRError("no graph: the text is empty")
+    graph = _graph(line)
+    if line.next():
+        raise line.error("nothing may follow the return")
+    return graph
+
+
+def _graph(line: _Line) -> Graph:
+    """The graph whose header is the present line, up to its return."""
+    name = _header(line)
     nodes: dict[int, Node] = {}
     inputs: list[Node] = []
-    outputs: list[Node] | None = None
-    for number, content in enumerate(text.splitlines(), 1):
-        line = _Line(number, content)
-        if line.done():
-            continue
-        if name is None:
-            name = _header(line)
-        elif outputs is not None:
-            raise line.error("nothing may follow the return")
-        elif (target := line.take(_REFERENCE)) is not None:
-            if int(target[1]) in nodes:
-                raise line.error(f"%{target[1]} is defined twice")
-            line.expect("=")
-            node = _node(line, nodes)
-            nodes[int(target[1])] = node
-            if node.op.name == "input":
-                inputs.append(node)
-        else:
-            line.expect("return")
-            outputs = _references(line, nodes)
+    while True:
         if not line.done():
             raise line.error("unexpected text")
-    if name is None:
-        raise IRError("no graph: the text is empty")
-    if outputs is None:
-        raise IRError(f"graph {name_text(name)}: the return is missing")
-    return Graph(name, inputs, outputs)
+        if not line.next():
+            raise IRError(f"graph {name_text(name)}: the return is missing")
+        if (target := line.take(_REFERENCE)) is None:
+            line.expect("return")
+            outputs = _references(line, nodes)
+            if not line.done():
+                raise line.error("unexpected text")
+            return Graph(name, inputs, outputs)
+        if int(target[1]) in nodes:
+            raise line.error(f"%{target[1]} is defined twice")
+        line.expect("=")
+        node = _node(line, nodes)
+        nodes[int(target[1])] = node
+        if node.op.name == "input":
+            inputs.append(node)
 
 
 def _header(line: _Line) -> str:
@@ -152,11 +164,11 @@ def _node(line: _Line, nodes: dict[int, Node]) -> Node:
     if set(attrs) != set(op.attrs):
         raise line.error(f"{op.name} takes attributes {op.attrs}, not {tuple(attrs)}")
     line.expect(":")
-    match = line.take(_TYPE)
+    match = line.take(_TYPE) or line.take(_BUNDLE)
     if match is None:
         raise line.error("a type such as f64[3,4] expected")
     try:
-        type = parse_type(match[0])
+        type: Any = parse_bundle(match[0]) if match[0].startswith("(") else parse_type(match[0])
         if op.name == "const":
             attrs = {"value": ConstValue(_array(attrs["value"], type))}
         return _checked(op, args, {name: attrs[name] for name in op.attrs}, type)
@@ -174,6 +186,14 @@ def _checked(op: OpDef, args: tuple[Node, ...], attrs: dict[str, Hashable], type
 
 def _value(line: _Line) -> Any:
     """One attribute value; a nested constant stays a list (or bytes) until its type is known."""
+    if line.mark("{"):
+        if not line.done() or not line.next():
+            raise line.error("a graph expected on the lines that follow")
+        body = _graph(line)
+        if not line.next():
+            raise IRError(f"graph {name_text(body.name)}: the closing brace is missing")
+        line.expect("}")
+        return Body(body)
     for opening, closing, make in (("(", ")", tuple), ("[", "]", list)):
         if line.mark(opening):
             items = []

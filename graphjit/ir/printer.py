@@ -13,7 +13,15 @@ people only, and stays on its line.
       %4 = sum %3 axes=(0,) : f64[]                   # model.py:13  return y.sum()
       return %4
 
-A node without a comment comes from the same line of the user's code as the one above it.
+A node without a comment comes from the same line of the user's code as the one above it. A graph inside a
+node stands between braces, with numbers of its own:
+
+      %3 = custom %0 rule='f' body={
+        graph f
+          %0 = input name='x' : f64[]
+          %1 = sin %0 : f64[]
+          return %1
+      } : f64[]
 """
 
 from __future__ import annotations
@@ -29,7 +37,8 @@ import numpy as np
 
 from graphjit.errors import IRError
 from graphjit.ir.names import name_text, one_line
-from graphjit.ir.node import ConstValue, Graph, Location, Node
+from graphjit.ir.node import Body, ConstValue, Graph, Location, Node
+from graphjit.ir.rule import Rule
 from graphjit.ir.types import SHORT
 
 LIST_LIMIT = 16
@@ -51,11 +60,11 @@ def print_graph(graph: Graph, *, locations: bool = True) -> str:
     lines = [f"graph {name_text(graph.name)}"]
     shown: Location | None = None
     for node, number in numbers.items():
-        line = f"  %{number} = {node_text(node, numbers)}"
+        line, *body = f"  %{number} = {node_text(node, numbers)}".splitlines()
         if locations:
             line = _commented(line, comment(node, after=shown))
             shown = node.loc or shown
-        lines.append(line)
+        lines += [line, *(f"  {row}" for row in body)]
     lines.append("  return" + "".join(f" %{numbers[node]}" for node in graph.outputs))
     return "\n".join(lines) + "\n"
 
@@ -70,7 +79,9 @@ def number_nodes(graph: Graph) -> dict[Node, int]:
 
 
 def node_text(node: Node, numbers: Mapping[Node, int]) -> str:
-    """``mul %0 %1 : f64[3]``: one node without its own number and without a comment."""
+    """``mul %0 %1 : f64[3]``: one node without its own number and without a comment. A body takes more
+    lines.
+    """
     parts = [node.op.name]
     parts += [f"%{numbers[arg]}" for arg in node.args]
     parts += [f"{name}={value_text(value)}" for name, value in node.attrs.items()]
@@ -107,6 +118,11 @@ def value_text(value: Any) -> str:
     """
     if isinstance(value, ConstValue):
         return _array_text(value.array)
+    if isinstance(value, Body):
+        rows = print_graph(value.graph, locations=False).splitlines()
+        return "\n".join(["{", *(f"  {row}" for row in rows), "}"])
+    if isinstance(value, Rule):
+        return repr(value.name)
     if isinstance(value, np.dtype):
         return SHORT[value.name]
     if isinstance(value, tuple):

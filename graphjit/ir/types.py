@@ -1,4 +1,4 @@
-"""The type of one value: a dtype and a static shape, written ``f64[3,4]``.
+"""The type of one value: a dtype and a static shape, written ``f64[3,4]``; and that of several values.
 
 Invariant: dtypes are NumPy's in native byte order; shapes are tuples of non-negative ints.
 """
@@ -68,6 +68,24 @@ class Type(NamedTuple):
 
     def __str__(self) -> str:
         return f"{short(self.dtype)}[{','.join(map(str, self.shape))}]"
+
+
+class Bundle(NamedTuple):
+    """The type of a node with several results, written ``(f64[3], i64[])``. Only the op ``item`` reads it."""
+
+    types: tuple[Type, ...]
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.types))})"
+
+
+def parse_bundle(text: str) -> Bundle:
+    """Inverse of ``str(Bundle)``."""
+    inner = text.strip()
+    if not (inner.startswith("(") and inner.endswith(")")):
+        raise IRError(f"not a type: {text!r}; several types are written (f64[3], i64[])")
+    parts = re.findall(r"\w+\[[\d,\s]*\]", inner)
+    return Bundle(tuple(parse_type(part) for part in parts))
 
 
 def parse_type(text: str) -> Type:

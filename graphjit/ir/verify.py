@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import GraphjitError, IRError
-from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.node import Body, ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import DTYPES, Type
 
@@ -64,6 +64,9 @@ def verify_node(node: Node) -> None:
         hash(tuple(attrs.values()))
     except TypeError:
         raise fault(node, f"has an attribute that cannot be hashed: {attrs}") from None
+    for value in attrs.values():
+        if isinstance(value, Body):
+            verify(value.graph)
     if op.name == "input":
         if not isinstance(attrs["name"], str):
             raise fault(node, f"has a name that is no string: {attrs['name']!r}")
@@ -80,13 +83,17 @@ def fault(node: Any, what: str) -> IRError:
     """The error for one node, with the user's line and what made it."""
     where = f" at {node.loc}" if node.loc is not None else ""
     made = f" ({node.origin})" if node.origin else ""
-    known = isinstance(node.type, Type) and node.type.dtype in _NATIVE
+    known = all(isinstance(type, Type) and type.dtype in _NATIVE for type in node.parts)
     shown = repr(node) if known else f"<{node.op.name} #{node.serial} : {tuple(node.type)}>"
     return IRError(f"{shown}{where}{made} {what}")
 
 
 def _verify_type(node: Node) -> None:
-    type = node.type
+    for type in node.parts:
+        _verify_part(node, type)
+
+
+def _verify_part(node: Node, type: Type) -> None:
     if not isinstance(type, Type) or not isinstance(type.dtype, np.dtype) or type.dtype not in _NATIVE:
         raise fault(node, "has a dtype that the IR does not know")
     if not type.dtype.isnative:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphjit.ops import (
     arithmetic,
+    bodies,
     compare,
     contraction,
     correlation,
@@ -15,6 +16,7 @@ from graphjit.ops import (
     cumulative,
     indexing,
     logsumexp,
+    marks,
     powers,
     reductions,
     rounding,
@@ -26,6 +28,7 @@ from graphjit.ops import (
 
 __all__ = [
     "arithmetic",
+    "bodies",
     "compare",
     "contraction",
     "correlation",
@@ -33,6 +36,7 @@ __all__ = [
     "cumulative",
     "indexing",
     "logsumexp",
+    "marks",
     "powers",
     "reductions",
     "rounding",

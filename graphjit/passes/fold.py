@@ -27,8 +27,10 @@ SIZE_LIMIT = 1024
 WORK_LIMIT = 1 << 20
 """Elements of argument or result above which nothing is folded: compile time counts too."""
 
-NEVER = frozenset(("broadcast_to", "copy"))
-"""The op that only repeats (a spread scalar is cheaper than its array), and the one that is about storage."""
+NEVER = frozenset(("broadcast_to", "copy", "custom", "item"))
+"""The op that only repeats (a spread scalar is cheaper than its array), the one that is about storage, and
+those with bodies, which are opened first.
+"""
 
 
 def fold(graph: Graph) -> Graph:

@@ -22,7 +22,7 @@ from graphjit import config
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.errors import IRError
 from graphjit.interpret import interpret
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Graph, Node, with_bodies
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F32
 from graphjit.ir.verify import verify
@@ -238,7 +238,8 @@ def rounding(graph: Graph) -> float:
     """Relative difference that reordered rounding may make in ``graph``: coarse as soon as float32 occurs
     anywhere.
     """
-    return 1e-3 if any(node.dtype == F32 for node in graph.nodes()) else 1e-9
+    parts = (type for node in with_bodies(graph) for type in node.parts)
+    return 1e-3 if any(type.dtype == F32 for type in parts) else 1e-9
 
 
 def first_difference(got: np.ndarray, wanted: np.ndarray, rtol: float) -> tuple[int, ...] | None:

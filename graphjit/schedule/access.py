@@ -21,6 +21,10 @@ Address = Affine[int]
 Read = tuple[Node, Address | None]
 
 
+SHARES = ("reshape", "recompute")
+"""Ops whose result lies where their argument lies."""
+
+
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     steps = [1] * len(shape)
@@ -50,10 +54,15 @@ def own_index(shape: Sequence[int]) -> tuple[Address, ...]:
 
 
 def storage(node: Node) -> Node:
-    """The node whose storage a (chain of) reshape shares."""
-    while node.op.name == "reshape":
+    """The node whose storage a (chain of) reshape or recompute shares."""
+    while node.op.name in SHARES:
         node = node.args[0]
     return node
+
+
+def operands(node: Node) -> tuple[Node, ...]:
+    """What a node is computed from. (The second argument of `recompute` only says when.)"""
+    return node.args[:1] if isinstance(node.op.lower, View) else node.args
 
 
 def reshape_index(node: Node, index: Sequence[Affine[Any]]) -> tuple[Affine[Any], ...] | None:
@@ -130,6 +139,26 @@ def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
         else:
             stack += [(arg, framed or is_window(node)) for arg in node.args]
     return framed_values
+
+
+def waits_for(root: Node, stored: set[Node]) -> set[Node]:
+    """The stored values that must be there before ``root`` is computed, though it does not read them: what
+    `recompute` nodes on its way name.
+    """
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    stack = list(operands(root))
+    while stack:
+        node = stack.pop()
+        if node in seen or node in stored:
+            continue
+        seen.add(node)
+        if node.op.name == "recompute":
+            after = node.args[1]
+            base = storage(after)
+            found |= {base} if base in stored else {value for value, _ in reads(after, stored)}
+        stack += operands(node)
+    return found
 
 
 def reads(root: Node, stored: set[Node]) -> list[Read]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphjit.ir.affine import Affine
@@ -44,6 +44,8 @@ class Root:
     """The same without addresses."""
     cost: int
     """Of one element, inlined expressions included."""
+    after: set[Node] = field(default_factory=set)
+    """Stored values that must be there first, though it does not read them (`recompute`)."""
 
     def __post_init__(self) -> None:
         self.space = space(self.node)

@@ -18,7 +18,7 @@ from functools import cached_property
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Special
 from graphjit.limits import FusionLimits, Limits
-from graphjit.schedule.access import Read, is_window, reads, storage
+from graphjit.schedule.access import Read, is_window, operands, reads, storage, waits_for
 from graphjit.schedule.constraints import Root, joined
 from graphjit.schedule.pieces import Destination, find_destinations
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
@@ -88,6 +88,7 @@ def fuse(
     roots = choose_roots(graph, limits.fusion, decided)
     stored = roots | {node for node in graph.nodes() if _lies_in_memory(node)}
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
+    postponed = any(node.op.name == "recompute" for node in graph.nodes())
     for node in order or graph.nodes():
         if node not in roots:
             continue
@@ -104,6 +105,8 @@ def fuse(
         else:
             fusion.reads[node] = accesses = reads(node, stored)
             root = Root(node, accesses, {value for value, _ in accesses}, _cost(node, stored))
+            if postponed:
+                root.after = waits_for(node, stored)
             if not _join(fusion, root, limits.fusion):
                 kernel = Kernel(root.space, root.axes, root.scan, [Member(node, 0, False)], root.cost)
                 _append(fusion, kernel, root.loads)
@@ -133,19 +136,19 @@ def _assembly_reads(node: Node, stored: set[Node]) -> set[Node]:
 def _cost(root: Node, stored: set[Node]) -> int:
     """Cost of one element of ``root`` from stored values on, with its store and a load."""
     total = own_cost(root) + 2
-    stack, seen = list(root.args), set()
+    stack, seen = list(operands(root)), set()
     while stack:
         node = stack.pop()
         if node not in seen and storage(node) not in stored:
             seen.add(node)
             total += own_cost(node)
-            stack.extend(node.args)
+            stack.extend(operands(node))
     return total
 
 
 def _join(fusion: Fusion, root: Root, limits: FusionLimits) -> bool:
     """Put ``root`` into the first kernel that takes it; False if there is none."""
-    written = [value for value in root.loads if value in fusion.position]
+    written = [value for value in root.loads | root.after if value in fusion.position]
     earliest = max(
         (fusion.position[value] + (value.op.name == "concatenate") for value in written), default=-1
     )

@@ -19,8 +19,8 @@ import numpy as np
 from graphjit.errors import IRError
 from graphjit.interpret import evaluate
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.opdef import Reduce, Scalar, Scan
-from graphjit.schedule.access import storage
+from graphjit.ir.opdef import Reduce, Scalar, Scan, View
+from graphjit.schedule.access import operands, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import read_only_here
 from graphjit.schedule.program import Assembly, Kernel, Member, Product, Program, Step, Sweep
@@ -233,7 +233,7 @@ class _Run:
                 node = part.node
                 if isinstance(part, Product) and not sums_over_rows(part):
                     self.try_rows(node, None, map(storage, node.args))
-                self.store(part, node, evaluate(node, [self.value(arg) for arg in node.args]))
+                self.store(part, node, evaluate(node, self.arguments(node, None)))
             self.made_by_parts.update(part.nodes)
 
     def run_kernel(self, kernel: Kernel) -> None:
@@ -247,7 +247,7 @@ class _Run:
             )
             for member in members:
                 self.inline = {}
-                args = [self.value(arg, member) for arg in member.node.args]
+                args = self.arguments(member.node, member)
                 self.registers[member.node] = self.computed[member.node] = evaluate(member.node, args)
                 self.try_members(kernel, member)
                 self.try_rows(member.node, member, (value for value, _ in self.fusion.reads[member.node]))
@@ -270,13 +270,18 @@ class _Run:
 
     # --------------------------------------------------------------------------------------------- values
 
+    def arguments(self, node: Node, reader: Member | None) -> list[np.ndarray]:
+        """The values that a node is computed from; what only says when is not read."""
+        values = [self.value(arg, reader) for arg in operands(node)]
+        return values * len(node.args) if isinstance(node.op.lower, View) else values
+
     def value(self, node: Node, reader: Member | None = None) -> np.ndarray:
         """A value as a step reads it: stored, or computed from stored ones."""
         base = storage(node)
         if base in self.fusion.stored:
             return self.stored(base, reader).reshape(node.shape)
         if node not in self.inline:
-            self.inline[node] = evaluate(node, [self.value(arg, reader) for arg in node.args])
+            self.inline[node] = evaluate(node, self.arguments(node, reader))
         return self.inline[node]
 
     def stored(self, node: Node, reader: Member | None) -> np.ndarray:
@@ -382,7 +387,7 @@ class _Run:
         """What a node computes at each point: for a sum or a running value, the terms."""
         self.inline, self.elsewhere = {}, {**self.computed, **elsewhere}
         try:
-            args = [self.value(arg, reader) for arg in node.args]
+            args = self.arguments(node, reader)
             return args if isinstance(node.op.lower, Reduce | Scan) else [evaluate(node, args)]
         finally:
             self.inline, self.elsewhere = {}, {}

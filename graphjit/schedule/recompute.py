@@ -26,7 +26,7 @@ from typing import NamedTuple
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Scalar, Scan, Special, View
 from graphjit.limits import Limits, RecomputeLimits
-from graphjit.schedule.access import is_thin_reshape, storage
+from graphjit.schedule.access import is_thin_reshape, operands, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.mincut import Network
 from graphjit.schedule.program import Kernel, kernels_of
@@ -86,7 +86,7 @@ def _work(kernel: Kernel, stored: set[Node], weights: RecomputeLimits) -> int:
         while stack:
             node = stack.pop()
             total += _weight(node, weights)
-            for arg in node.args:
+            for arg in operands(node):
                 if arg not in seen and storage(arg) not in stored:
                     seen.add(arg)
                     stack.append(arg)
@@ -238,7 +238,7 @@ def _cut(question: _Question) -> dict[Node, bool]:
             network.edge(number, number + 1, question.keeping(node))
             if question.certain[node] - {home}:
                 network.edge(number + 1, sink, None)
-        for arg in dict.fromkeys(node.args):
+        for arg in dict.fromkeys(operands(node)):
             base = storage(arg)
             if arg in vertex:
                 network.edge(vertex[arg] + 1, number, None)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Scalar, Special, View
 from graphjit.limits import FusionLimits
-from graphjit.schedule.access import is_thin_reshape, is_window, storage
+from graphjit.schedule.access import SHARES, is_thin_reshape, is_window, operands, storage
 
 LEAVES = ("input", "const", "iota")
 SHIFTS = ("slice", "embed", "flip")
@@ -111,13 +111,13 @@ def choose_roots(
     roots = must_be_stored(graph, nodes)
     made: dict[Node, _Expression] = {}
     for node in nodes:
-        depth = 1 + max((made[arg].depth for arg in node.args), default=0)
-        if node.op.name == "reshape" and depth <= limits.depth:
+        depth = 1 + max((made[arg].depth for arg in operands(node)), default=0)
+        if node.op.name in SHARES and depth <= limits.depth:
             made[node] = _Expression(made[storage(node)].cost, depth)
             continue
         if not is_inline(node):
             roots.add(node)
-        expression = _Expression(own_cost(node) + sum(made[arg].cost for arg in node.args), depth)
+        expression = _Expression(own_cost(node) + sum(made[arg].cost for arg in operands(node)), depth)
         if _pays_to_store(node, expression, demands[node], decided, limits):
             # Of a value in a frame of zeros, the value is stored, not the frame.
             base = storage(node.args[0] if is_window(node) else node)

@@ -17,8 +17,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphjit.errors import IRError
+from graphjit.ir.batching import size_of
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Node, reachable
+from graphjit.ir.node import Body, Graph, Node, reachable
+from graphjit.ir.opdef import OverBody
+from graphjit.ir.rule import Rule
 
 
 def batch(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> list[Node | None]:
@@ -48,8 +51,31 @@ def over_batch(b: Builder, node: Node, batches: Sequence[Node | None]) -> Node:
     if rule is None:
         raise IRError(f"{node.op.name} has no arguments, so it cannot vary")
     args = [arg if batch is None else batch for arg, batch in zip(node.args, batches, strict=True)]
-    made: Node = rule(b, node, args, [batch is not None for batch in batches])
+    flags = [batch is not None for batch in batches]
+    made: Node = (
+        _over_body(b, node, args, flags) if isinstance(rule, OverBody) else rule(b, node, args, flags)
+    )
     return made
+
+
+def _over_body(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    """A node with a body over a batch: each of its results varies."""
+    body, rule = node.attrs["body"], node.attrs["rule"]
+    assert isinstance(body, Body)
+    size = size_of(args, batched)
+    graph = body.graph
+    inputs = [
+        b.input(arg.type, str(x.attrs["name"])) if flag else x
+        for x, arg, flag in zip(graph.inputs, args, batched, strict=True)
+    ]
+    varying = {x: wide for x, wide, flag in zip(graph.inputs, inputs, batched, strict=True) if flag}
+    found = batch(b, graph.outputs, varying)
+    outputs = [
+        repeated(b, one, size) if wide is None else wide
+        for one, wide in zip(graph.outputs, found, strict=True)
+    ]
+    wide_rule = rule.over_batch(node, batched, size) if isinstance(rule, Rule) else rule
+    return b.emit(node.op, *args, body=Body(Graph(graph.name, inputs, outputs)), rule=wide_rule)
 
 
 def repeated(b: Builder, node: Node, size: int) -> Node:

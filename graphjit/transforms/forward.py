@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Bilinear, Custom, Linear, Partials
+from graphjit.ir.opdef import Bilinear, ByRule, Custom, Linear, Part, Partials
 from graphjit.ir.patterns import is_zero
+from graphjit.ir.rule import Rule
 from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
+from graphjit.transforms.substitute import body_of, in_terms_of
 
 
 def tangents(b: Builder, seeds: Mapping[Node, Node], outputs: Sequence[Node]) -> list[Node | None]:
@@ -25,10 +27,18 @@ def tangents(b: Builder, seeds: Mapping[Node, Node], outputs: Sequence[Node]) ->
         DerivativeError: an op on the way has no derivative.
     """
     found: dict[Node, Node] = dict(seeds)
+    several: dict[Node, Sequence[Node | None]] = {}
+    """The tangents of nodes with several results, result by result."""
     for node in active_nodes(outputs, seeds):
-        if node not in found and any(arg in found for arg in node.args):
+        if node not in found and any(arg in found or arg in several for arg in node.args):
             b.like(node, origin=f"jvp of {node.op.name}")
-            tangent = push(b, node, [found.get(arg) for arg in node.args])
+            if node.is_bundle:
+                several[node] = push_by_rule(b, node, [found.get(arg) for arg in node.args])
+                continue
+            if isinstance(node.op.derivative, Part):
+                tangent = several[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
+            else:
+                tangent = push(b, node, [found.get(arg) for arg in node.args])
             if tangent is not None and not is_zero(tangent):
                 found[node] = lift_mask(b, tangent)
     return [found.get(node) for node in outputs]
@@ -48,7 +58,24 @@ def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
         return _sum(b, terms)
     if isinstance(rule, Custom):
         return rule.jvp(b, node, node.args, given)
+    if isinstance(rule, ByRule):
+        (tangent,) = push_by_rule(b, node, given)
+        return tangent
     raise no_derivative(node)
+
+
+def push_by_rule(b: Builder, node: Node, given: Sequence[Node | None]) -> Sequence[Node | None]:
+    """Tangents of the results of a node with a body."""
+    rule = node.attrs["rule"]
+    return rule.jvp(b, node, given) if isinstance(rule, Rule) else body_jvp(b, node, given)
+
+
+def body_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
+    """Tangents of the results of a node by forward mode through its body."""
+    graph = body_of(node)
+    seeds = {x: t for x, t in zip(graph.inputs, given, strict=True) if t is not None}
+    found = tangents(b, seeds, graph.outputs)
+    return in_terms_of(b, found, dict(zip(graph.inputs, node.args, strict=True)))
 
 
 def _scaled_tangents(b: Builder, node: Node, given: Sequence[Node | None], rule: Partials) -> list[Node]:

@@ -9,12 +9,24 @@ every later pass sees both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from graphjit.errors import DerivativeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node, reachable
-from graphjit.ir.opdef import Bilinear, Custom, Linear, NonDifferentiable, Partials, ZeroDerivative
+from graphjit.ir.opdef import (
+    Bilinear,
+    ByRule,
+    Custom,
+    Linear,
+    NonDifferentiable,
+    Part,
+    Partials,
+    ZeroDerivative,
+)
+from graphjit.ir.rule import Rule
 from graphjit.transforms.masked import lift_mask, scale
+from graphjit.transforms.substitute import body_of, in_terms_of
 
 
 def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
@@ -25,7 +37,9 @@ def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
     for node in order:
         if node in active:
             found.append(node)
-        elif node.dtype.kind == "f" and not isinstance(node.op.derivative, ZeroDerivative):
+        elif any(type.dtype.kind == "f" for type in node.parts) and not isinstance(
+            node.op.derivative, ZeroDerivative
+        ):
             if any(arg in active for arg in node.args):
                 active.add(node)
                 found.append(node)
@@ -47,20 +61,76 @@ def cotangents(b: Builder, seeds: Mapping[Node, Node], wrt: Sequence[Node]) -> l
         DerivativeError: an op on the way has no derivative.
     """
     found: dict[Node, Node] = dict(seeds)
+    several: dict[Node, list[Node | None]] = {}
+    """The cotangents of nodes with several results, result by result."""
     active = active_nodes(seeds, wrt)
     inside = set(active)
     keep = set(wrt)
     for node in reversed(active):
         ct = found.get(node) if node in keep else found.pop(node, None)
-        if ct is None or not node.args or not any(arg in inside for arg in node.args):
+        if (ct is None and node not in several) or not any(arg in inside for arg in node.args):
             continue
         b.like(node, origin=f"vjp of {node.op.name}")
-        for arg, part in zip(node.args, pull(b, node, ct, inside), strict=True):
+        if isinstance(node.op.derivative, Part):
+            _add_part(b, several, node, ct)
+            continue
+        if isinstance(node.op.derivative, ByRule):
+            parts = pull_by_rule(b, node, several.pop(node, [ct]), [arg in inside for arg in node.args])
+        else:
+            assert ct is not None
+            parts = pull(b, node, ct, inside)
+        for arg, part in zip(node.args, parts, strict=True):
             if part is not None and arg in inside:
                 part = lift_mask(b, part)
                 before = found.get(arg)
                 found[arg] = part if before is None else lift_mask(b, b.add(before, part))
     return [found.get(node) for node in wrt]
+
+
+def _add_part(b: Builder, several: dict[Node, list[Node | None]], item: Node, ct: Node | None) -> None:
+    """Add the cotangent of one result to those of its node."""
+    (node,) = item.args
+    parts = several.setdefault(node, [None] * len(node.parts))
+    index: Any = item.attrs["index"]
+    before = parts[index]
+    parts[index] = ct if before is None or ct is None else lift_mask(b, b.add(before, ct))
+
+
+def pull_by_rule(
+    b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
+) -> Sequence[Node | None]:
+    """Cotangents of the arguments of a node with a body."""
+    rule = node.attrs["rule"]
+    if isinstance(rule, Rule):
+        return rule.vjp(b, node, given, wanted)
+    return body_vjp(b, node, given, wanted)
+
+
+def body_vjp(
+    b: Builder,
+    node: Node,
+    given: Sequence[Node | None],
+    wanted: Sequence[bool],
+    known: Mapping[Node, Node] | None = None,
+) -> list[Node | None]:
+    """Cotangents of the arguments of a node by reverse mode through its body.
+
+    ``known`` says what stands for nodes of the body; by default the node's arguments for its inputs.
+    """
+    graph = body_of(node)
+    inputs = [x for x, flag in zip(graph.inputs, wanted, strict=True) if flag]
+    found = iter(cotangents(b, summed(b, graph.outputs, given), inputs))
+    values = [next(found) if flag else None for flag in wanted]
+    return in_terms_of(b, values, known or dict(zip(graph.inputs, node.args, strict=True)))
+
+
+def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> dict[Node, Node]:
+    """Seeds of `cotangents`: of a node that stands there twice, the sum."""
+    seeds: dict[Node, Node] = {}
+    for node, ct in zip(nodes, given, strict=True):
+        if ct is not None:
+            seeds[node] = b.add(seeds[node], ct) if node in seeds else ct
+    return seeds
 
 
 def pull(b: Builder, node: Node, ct: Node, inside: set[Node]) -> Sequence[Node | None]:

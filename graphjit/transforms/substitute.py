@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Node, reachable
+from graphjit.ir.node import Body, Graph, Node, reachable
+
+
+def body_of(node: Node) -> Graph:
+    """The graph inside a node that has one."""
+    body = node.attrs["body"]
+    assert isinstance(body, Body)
+    return body.graph
+
+
+def in_terms_of(b: Builder, values: Sequence[Node | None], mapping: Mapping[Node, Node]) -> list[Node | None]:
+    """`substitute` where some values are zero."""
+    found = iter(substitute(b, [value for value in values if value is not None], mapping))
+    return [None if value is None else next(found) for value in values]
 
 
 def substitute(b: Builder, roots: Sequence[Node], mapping: Mapping[Node, Node]) -> list[Node]:

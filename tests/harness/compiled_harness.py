@@ -19,7 +19,7 @@ from graphjit.backend.executable import Executable
 from graphjit.compilation import Code
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Graph, Node, with_bodies
 from graphjit.ir.printer import print_graph
 from graphjit.ir.types import F64, Type
 from graphjit.limits import Limits
@@ -141,7 +141,7 @@ def differs(graph: Graph, seed: int, limits: Limits | None = None) -> str:
         found = run(graph, values, limits)
     except ArithmeticError as error:
         return f"raised {error}"
-    single = any(node.dtype == np.float32 for node in graph.nodes())
+    single = any(type.dtype == np.float32 for node in with_bodies(graph) for type in node.parts)
     for i, (got, want) in enumerate(zip(found, wanted, strict=True)):
         if want.dtype.kind != "f":
             if not np.array_equal(got, want):

@@ -33,11 +33,13 @@ Sample = tuple[str, list[np.ndarray], dict[str, Hashable]]
 NO_SAMPLES = {
     "input": "made by Builder.input, has no value of its own",
     "const": "made by Builder.const, has no arguments",
+    "item": "takes a result of a node that has several: tests/transforms/test_bodies.py",
 }
 NOT_ANALYTIC = {
     "abs",
     "sign",
-}  # accept complex numbers but lose the imaginary part: differences instead of a complex step
+    "custom",
+}  # accept complex numbers but lose the imaginary part, or check types: differences instead of a complex step
 
 
 def rng_for(op: OpDef) -> np.random.Generator:

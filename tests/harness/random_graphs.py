@@ -16,14 +16,22 @@ from typing import Any
 import numpy as np
 
 import graphjit.ops  # noqa: F401 (fills the registry)
-from graphjit.errors import GraphjitError
+from graphjit.errors import DerivativeError, GraphjitError
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import ConstValue, Graph, Node
+from graphjit.ir.node import Body, ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, NonDifferentiable, OpDef
+from graphjit.ir.rule import Rule
 from graphjit.ir.types import BOOL, F32, F64, I64, Type
 from graphjit.running.instruments import draw_input
+from graphjit.transforms.bodies import Checkpoint, GraphRule, or_zeros
+from graphjit.transforms.forward import tangents
+from graphjit.transforms.reverse import cotangents, summed
 
 EXCLUDED = {
+    "custom": "made with its body and rule",
+    "item": "made with the node that has several results",
+    "named": "no op of programs: a name for the policy of a checkpoint",
+    "stop_gradient": "its derivative differs from that of its value",
     "narrow": "made by tracing from a Python integer; out of range is a run-time error",
     "input": "made first",
     "const": "made on demand",
@@ -77,9 +85,17 @@ def random_graph(
 class _Maker:
     """Grows a graph node by node, with the value of every node at hand."""
 
-    def __init__(self, seed: int, ops: Collection[str] | None, differentiable: bool) -> None:
+    def __init__(
+        self,
+        seed: int,
+        ops: Collection[str] | None,
+        differentiable: bool,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         self.seed = seed
-        self.rng = np.random.default_rng(seed)
+        self.rng = rng or np.random.default_rng(seed)
+        self.bodies = 2 if ops is None else 0
+        """How deep graphs inside graphs may lie."""
         self.differentiable = differentiable
         allowed = [
             op
@@ -141,6 +157,8 @@ class _Maker:
 
     def _grow(self) -> int:
         """Try to add one operation; 1 if it was added."""
+        if self.bodies and self.rng.random() < 0.05:
+            return self._add_body()
         families = (self.common, self.common, self.plain, self.plain, self.shaped, self.axed)
         family = self.pick([family for family in families if family])
         op = self.pick(family)
@@ -221,7 +239,7 @@ class _Maker:
             return None
         if type.size > MAX_ELEMENTS:
             return None
-        value = self._value(op, [self.values[arg] for arg in args], attrs)
+        value = self._value(op, args, attrs)
         if value is None:
             return None
         node = Node(op, tuple(args), {name: attrs[name] for name in op.attrs}, type)
@@ -229,15 +247,83 @@ class _Maker:
         self.values[node] = value
         return node
 
-    def _value(self, op: OpDef, args: list[np.ndarray], attrs: Attrs) -> np.ndarray | None:
+    def _add_body(self) -> int:
+        """A node with a graph inside, and items of its results."""
+        args = [node for node in (self.recent() for _ in range(self.rng.integers(1, 4))) if node is not None]
+        inner = _Maker(self.seed, None, self.differentiable, self.rng)
+        inner.bodies = self.bodies - 1
+        for i, arg in enumerate(args):
+            node = Builder().input(arg.type, f"a{i}")
+            inner.nodes.append(node)
+            inner.values[node] = self.values[arg]
+        inputs = list(inner.nodes)
+        for _ in range(int(self.rng.integers(2, 8))):
+            inner._grow()
+        made = [node for node in inner.nodes if node not in inputs and node.op.name != "const"]
+        outputs = made[-int(self.rng.integers(1, 4)) :]
+        if not args or not outputs:
+            return 0
+        graph = Graph(f"body{len(self.nodes)}", inputs, outputs)
+        attrs: Attrs = {"body": Body(graph), "rule": self._rule(graph)}
+        op = REGISTRY["custom"]
+        if len(outputs) == 1:
+            return 0 if self.add(op, args, attrs) is None else 1
+        values = self._values(op, args, attrs)
+        if values is None:
+            return 0
+        node = Node(op, tuple(args), attrs, op.infer(*[arg.type for arg in args], **attrs))
+        for k, (type, value) in enumerate(zip(node.parts, values, strict=True)):
+            item = Node(REGISTRY["item"], (node,), {"index": k}, type)
+            self.nodes.append(item)
+            self.values[item] = value
+        return 1
+
+    def _rule(self, graph: Graph) -> Rule | None:
+        """A rule that says what the body says: none, a second computation, or graphs of one mode."""
+        kind = int(self.rng.integers(4))
+        if kind == 0:
+            return None
+        if kind == 1:
+            return Checkpoint("region")
+        b = Builder()
+        try:
+            if kind == 2:
+                given = [b.input(node.type, f"d{i}") for i, node in enumerate(graph.inputs)]
+                seeds = {x: d for x, d in zip(graph.inputs, given, strict=True) if x.dtype.kind == "f"}
+                found = or_zeros(b, [n.type for n in graph.outputs], tangents(b, seeds, graph.outputs))
+                return GraphRule("forward", push=Body(Graph("push", [*graph.inputs, *given], found)))
+            given = [b.input(node.type, f"ct{i}") for i, node in enumerate(graph.outputs)]
+            floating = [ct if ct.dtype.kind == "f" else None for ct in given]
+            found = or_zeros(
+                b,
+                [n.type for n in graph.inputs],
+                cotangents(b, summed(b, graph.outputs, floating), graph.inputs),
+            )
+            return GraphRule("backward", pull=Body(Graph("pull", [*graph.inputs, *given], found)))
+        except DerivativeError:
+            return None
+
+    def _value(self, op: OpDef, args: list[Node], attrs: Attrs) -> np.ndarray | None:
         """The op's value unless it is wild or hangs on the last bits of its arguments."""
-        moved = [self._moved(arg) for arg in args]
+        values = self._values(op, args, attrs)
+        return None if values is None else values[0]
+
+    def _values(self, op: OpDef, args: list[Node], attrs: Attrs) -> list[np.ndarray] | None:
+        """The same for all results."""
+        given = [self.values[arg] for arg in args]
+        moved = [self._moved(value) for value in given]
         try:
             with np.errstate(all="ignore"):
-                value = np.asarray(op.impl(*args, **attrs))
-                other = np.asarray(op.impl(*moved, **attrs))
+                values, others = op.impl(*given, **attrs), op.impl(*moved, **attrs)
         except (ArithmeticError, LookupError, ValueError):
             return None
+        if not isinstance(values, tuple):
+            values, others = (values,), (others,)
+        found = [self._tame(np.asarray(x), np.asarray(y)) for x, y in zip(values, others, strict=True)]
+        return None if any(x is None for x in found) else found  # type: ignore[return-value]
+
+    def _tame(self, value: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+        """A value, unless it is wild or differs from that of slightly moved arguments."""
         if value.dtype.kind == "f":
             size = np.abs(value).max(initial=0.0)
             if not size < MAX_VALUE:

@@ -217,9 +217,10 @@ def declare(**changes: Any) -> None:
         ({"grad": ZeroDerivative("")}, "needs its reason"),
         ({"lower": Reduce("add")}, "needs the attribute axes"),
         (
-            {"lower": View(lambda node, index: index), "arity": 2, "grad": Linear(lambda *a: a)},
-            "one argument",
+            {"lower": View(lambda node, index: index), "arity": 0, "grad": Linear(lambda *a: a)},
+            "first argument",
         ),
+        ({"lower": View(lambda node, index: index)}, "no batching rule"),
         ({"samples": None}, "no samples"),
     ],
 )

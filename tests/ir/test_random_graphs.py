@@ -189,6 +189,7 @@ def test_generator_reaches_every_op() -> None:
         name for name in EXCLUDED if name not in ("input", "const")
     }
     assert not missing
+    assert min(seen["custom"], seen["item"]) > 100
 
 
 def test_generator_keeps_to_given_ops() -> None:

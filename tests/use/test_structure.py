@@ -23,8 +23,9 @@ LINE_LIMIT = 600
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("supported", "errors", "config", "machine", "limits"),
     ("ir",),
+    ("interpret",),
     ("ops", "progress"),
-    ("interpret", "passes", "transforms"),
+    ("passes", "transforms"),
     ("schedule",),
     ("loops",),
     ("backend",),

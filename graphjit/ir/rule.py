@@ -1,0 +1,35 @@
+"""How a node with a body is differentiated, where its op alone does not say: the attribute ``rule``.
+
+Input: a node, and tangents or cotangents of it. Output: nodes of derivatives.
+Invariant: a rule is asked while derivatives are taken, never by the compiler; two graphs that differ in rules
+alone compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Node = Any
+Builder = Any
+
+
+class Rule:
+    """The interface. Tangents and cotangents are None where they are zero."""
+
+    name: str = ""
+    """What it is called in printed graphs."""
+
+    def jvp(self, b: Builder, node: Node, tangents: Sequence[Node | None]) -> Sequence[Node | None]:
+        """Tangents of the results from those of the arguments."""
+        raise NotImplementedError
+
+    def vjp(
+        self, b: Builder, node: Node, cotangents: Sequence[Node | None], wanted: Sequence[bool]
+    ) -> Sequence[Node | None]:
+        """Cotangents of the arguments, as far as they are ``wanted``, from those of the results."""
+        raise NotImplementedError
+
+    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+        """The rule of ``node`` over a batch in the arguments that are ``batched``."""
+        raise NotImplementedError
