@@ -70,7 +70,7 @@ def show(options: Options) -> int:
         first = workload.name not in chosen
         dtypes = (dtype,) if first else (*chosen[workload.name][3].split(", "), dtype)
         hand = ", ".join(name for name, there in (("C", workload.native), ("Numba", workload.numba)) if there)
-        chosen[workload.name] = (workload.name, workload.family, workload.transform, ", ".join(dtypes), hand)
+        chosen[workload.name] = (workload.name, workload.family, workload.asked, ", ".join(dtypes), hand)
     for cells in chosen.values():
         table.add_row(*cells)
     console = _console()

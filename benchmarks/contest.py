@@ -16,17 +16,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.agreement import disagreement, leaves
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, Prepared
 from benchmarks.timing import Contestant, Samples, cores_used, race
 from benchmarks.workload import Pytree, Workload
+from graphjit import pipeline
 
 SEED = 1
 
 
 @dataclass
 class Outcome:
-    """`moved_bytes` are those of all arguments and results; `cores` those that graphjit kept busy; `absent`
-    names peers for which the workload is not written, `refused` those that failed or disagreed, with reasons.
+    """`moved_bytes` are those of all arguments and results; `cores` those that graphjit kept busy, `arena`
+    what it plans for temporary values; `absent` names peers for which the workload is not written, `refused`
+    those that failed or disagreed, with reasons.
     """
 
     samples: dict[str, Samples] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class Outcome:
     absent: dict[str, str] = field(default_factory=dict)
     moved_bytes: int = 0
     cores: float = 0.0
+    arena: int | None = None
 
 
 def contest(
@@ -57,6 +60,7 @@ def contest(
         outcome.refused["graphjit"] = reason(error)
         return outcome
     outcome.moved_bytes = sum(leaf.nbytes for leaf in leaves((arguments, expected)))
+    outcome.arena = planned(ours)
     contestants = [Contestant("graphjit", ours.fn, ours.arguments, ours.wait), *extra]
     for name, peer in peers.items():
         if name == "graphjit":
@@ -93,6 +97,15 @@ def forward(graphjit: Peer, workload: Workload, arguments: tuple[Pytree, ...], r
     )
     prepared = graphjit.prepare(plain, workload.forward_arguments(arguments))
     return prepared.fn(*prepared.arguments)
+
+
+def planned(prepared: Prepared) -> int | None:
+    """Bytes of temporary storage in the plan of a compiled function of graphjit's; None of anything else."""
+    dispatcher = getattr(prepared.fn, "dispatcher", None)
+    if dispatcher is None:
+        return None
+    graph = pipeline.optimize(dispatcher.staged(*prepared.arguments).graph)
+    return pipeline.schedule(graph)[1].arena
 
 
 def _first(peer: Peer, workload: Workload, arguments: tuple[Pytree, ...], patience: float) -> tuple[Any, Any]:

@@ -30,7 +30,8 @@ class Measurement:
     `moved_bytes` and `flops` are the least that the result takes. `samples` and `first_calls` hold seconds by
     peer, `cold_first_call` those of graphjit where its library is not on disk yet, `memory` the bytes of
     `benchmarks.memory` by peer. `refused` says why a peer was not timed, `absent` for which peers the
-    workload is not written. `cores` is how many cores graphjit kept busy.
+    workload is not written. `cores` is how many cores graphjit kept busy, `arena` the bytes of temporary
+    storage that its program plans for, None where what was timed is not one program.
     """
 
     workload: str
@@ -41,6 +42,7 @@ class Measurement:
     moved_bytes: float = 0.0
     flops: float = 0.0
     cores: float = 0.0
+    arena: int | None = None
     samples: dict[str, list[float]] = field(default_factory=dict)
     first_calls: dict[str, list[float]] = field(default_factory=dict)
     cold_first_call: float | None = None

@@ -134,10 +134,11 @@ def _row(
     say: Callable[[str], None],
 ) -> Measurement:
     say("timing")
-    row = Measurement(workload.name, workload.family, workload.size, workload.transform, dtype)
+    row = Measurement(workload.name, workload.family, workload.size, workload.asked, dtype)
     outcome = contest(workload, dtype, peers, options.budget * len(peers), patience=options.patience)
     row.samples = {name: samples.seconds for name, samples in outcome.samples.items()}
-    row.refused, row.absent, row.cores = outcome.refused, outcome.absent, outcome.cores
+    row.refused, row.absent = outcome.refused, outcome.absent
+    row.cores, row.arena = outcome.cores, outcome.arena
     if workload.transform != "minimize":
         itemsize = 8 if dtype == "float64" else 4
         row.moved_bytes = outcome.moved_bytes if workload.moved is None else workload.moved * itemsize

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy
+
 Pytree = Any
 
-Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "minimize"]
+Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "jacfwd", "hessian", "minimize"]
 """What is timed, given the workload's function `f` and its arguments:
 
 - `jit`: `f(*arguments)` itself;
@@ -21,6 +23,7 @@ Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "minim
 - `jvp`: arguments are `(x, tangent, *rest)`; the pair `f(x, *rest)`, Jacobian times tangent;
 - `vjp`: arguments are `(x, cotangent, *rest)`; the pair `f(x, *rest)`, cotangent times Jacobian;
 - `hvp`: arguments are `(x, direction, *rest)`; Hessian of `f` in `x` times direction;
+- `jacfwd`: the Jacobian with respect to `argnums`, column by column; `hessian`: all second derivatives;
 - `minimize`: argument is the starting point; SciPy's L-BFGS-B from there, with value and gradient from the
   library.
 """
@@ -38,21 +41,47 @@ polynomial of degree eight or more, and the reduction of its argument.
 FULL, QUICK, BOTH, TEST = ("full",), ("quick",), ("full", "quick"), ("test",)
 
 
-def no_derivative(*_: Any, **__: Any) -> Any:
-    """Stands for `value_and_grad` in libraries without derivatives."""
-    raise LookupError("the function takes derivatives, which this library has not")
+def missing(*_: Any, **__: Any) -> Any:
+    """Stands for transformations that a library has not."""
+    raise LookupError("the function is transformed in a way that this library has not")
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """A library's function transformations in JAX's conventions; `jit` is the identity where nothing is
+    compiled, and without `hvp` Hessian products are forward over reverse mode.
+    """
+
+    jit: Callable[..., Any] = lambda f: f
+    grad: Callable[..., Any] = missing
+    value_and_grad: Callable[..., Any] = missing
+    jvp: Callable[..., Any] = missing
+    vjp: Callable[..., Any] = missing
+    hvp: Callable[..., Any] | None = None
+    vmap: Callable[..., Any] = missing
+    jacfwd: Callable[..., Any] = missing
+    hessian: Callable[..., Any] = missing
+    checkpoint: Callable[..., Any] = missing
+
+
+def _add_at(array: Any, index: Any, values: Any) -> Any:
+    numpy.add.at(array, index, values)
+    return array
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """An array library seen as NumPy (`np`), as `scipy.special` (`special`), and as a source of derivatives.
+    """An array library seen as NumPy (`np`), as `scipy.special` (`special`), and as a source of derivatives
+    (`transforms`), which a function may use in its body.
 
-    `value_and_grad(f)` differentiates with respect to the first argument; a function may use it in its body.
+    `add_at(array, index, values)` is `array` after `np.add.at`: the one thing that libraries whose arrays
+    never change cannot say as NumPy does.
     """
 
     np: Any
     special: Any
-    value_and_grad: Callable[..., Any] = no_derivative
+    transforms: Transforms = field(default_factory=Transforms)
+    add_at: Callable[[Any, Any, Any], Any] = _add_at
 
 
 @dataclass(frozen=True)
@@ -60,7 +89,9 @@ class Workload:
     """One benchmark.
 
     `family` and `size` place it on a scaling curve. `inputs(seed, dtype)` gives the positional arguments as
-    NumPy pytrees; `argnums` says which of them are differentiated. `torch(torch, *arguments)` is the port:
+    NumPy pytrees; `argnums` says which of them are differentiated. With `in_axes` the function is one of a
+    single example, and what `transform` makes of it is mapped over these axes of the arguments (0, or None
+    for what all examples share). `torch(torch, *arguments)` is the port:
     what `f` returns, from tensors. `native` and `numba` name kernels of `benchmarks.native` and
     `benchmarks.numba_kernels`; `pytensor` says that the source runs under PyTensor's namespace. `flops` is
     the least number of additions and multiplications that the result takes, 0 where that is not natural to
@@ -74,6 +105,7 @@ class Workload:
     inputs: Callable[[int, str], tuple[Pytree, ...]]
     argnums: int | tuple[int, ...] = 0
     transform: Transform = "value_and_grad"
+    in_axes: tuple[int | None, ...] | None = None
     dtypes: Sequence[str] = ("float64",)
     family: str = ""
     size: float | None = None
@@ -85,6 +117,11 @@ class Workload:
     flops: float = 0.0
     moved: float | None = None
     same_as: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """What is timed, in words: `jacfwd`, `vmap of jacfwd`."""
+        return self.transform if self.in_axes is None else f"vmap of {self.transform}"
 
     def tolerance(self, dtype: str) -> float:
         """Bound on the difference between two libraries, relative to the largest entry of an array: far above

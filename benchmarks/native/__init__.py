@@ -2,8 +2,9 @@
 
 Input: the shared library that the top-level CMakeLists.txt builds (`cmake -B build && cmake --build build`).
 Output: `KERNELS[name].function(fast)`, which takes the arguments of the workload of the same name and returns
-(value, gradients) with freshly allocated gradients, as every other library does; with `reuse` into the arrays
-of the first call. Invariant: arrays reach C as C-contiguous float64, or the call is refused.
+what that asks for, mostly (value, gradients), in freshly allocated arrays, as every other library does; with
+`reuse` in the arrays of the first call. Invariant: arrays reach C as C-contiguous float64, or the call is
+refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy
 
 Pytree = Any
-Empty = Callable[[numpy.ndarray], numpy.ndarray]
+Empty = Callable[..., numpy.ndarray]
 Pointer = ctypes.POINTER(ctypes.c_double)
 SIZE, NUMBER = ctypes.c_size_t, ctypes.c_double
 LIBRARY_NAMES = ("libgraphjit_native.so", "libgraphjit_native.dylib", "graphjit_native.dll")
@@ -55,36 +56,37 @@ class Recycled:
         """The next array asked for is the first again."""
         self._next = 0
 
-    def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
+    def __call__(self, array: numpy.ndarray, shape: tuple[int, ...] | None = None) -> numpy.ndarray:
         if self._next == len(self._arrays):
-            self._arrays.append(numpy.empty_like(array))
+            self._arrays.append(numpy.empty_like(array, shape=shape))
         self._next += 1
         return self._arrays[self._next - 1]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """`call(symbol, empty, *arguments)` runs the C function `name`; gradients lie in what `empty` gives."""
+    """`call(symbol, empty, *arguments)` runs the C function `name`; gradients lie in what `empty` gives.
+    `result` is what the function itself returns.
+    """
 
     name: str
-    call: Callable[..., tuple[Any, Pytree]]
+    call: Callable[..., Pytree]
     arguments: tuple[Any, ...]
+    result: Any = NUMBER
 
-    def function(
-        self, fast: bool, path: Path | None = None, reuse: bool = False
-    ) -> Callable[..., tuple[Any, Pytree]]:
+    def function(self, fast: bool, path: Path | None = None, reuse: bool = False) -> Callable[..., Pytree]:
         """A function of the workload's arguments; `fast` chooses the build with -ffast-math. With `reuse`
         every call overwrites the gradients of the call before.
         """
         symbol = load(path)[f"{self.name}_fast" if fast else self.name]
-        symbol.restype = NUMBER
+        symbol.restype = self.result
         symbol.argtypes = self.arguments
         call = self.call
         if not reuse:
             return lambda *arguments: call(symbol, numpy.empty_like, *arguments)
         empty = Recycled()
 
-        def recycling(*arguments: Pytree) -> tuple[Any, Pytree]:
+        def recycling(*arguments: Pytree) -> Pytree:
             empty.begin()
             return call(symbol, empty, *arguments)
 
@@ -151,6 +153,14 @@ def _pairwise_energy(symbol: Any, empty: Empty, p: numpy.ndarray, q: numpy.ndarr
     return numpy.float64(symbol(len(p), *_pointers(p, q, *gradients))), gradients
 
 
+def _projection_jacobians(
+    symbol: Any, empty: Empty, camera: numpy.ndarray, points: numpy.ndarray
+) -> numpy.ndarray:
+    jacobians = empty(points, shape=(len(points), 2, 3))
+    symbol(len(points), *_pointers(camera, points, jacobians))
+    return jacobians
+
+
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
@@ -162,5 +172,6 @@ KERNELS: dict[str, Kernel] = {
         Kernel("small_matrices", _small_matrices, (SIZE, *[Pointer] * 4)),
         Kernel("stencil", _stencil, (SIZE, SIZE, SIZE, *[Pointer] * 4)),
         Kernel("pairwise_energy", _pairwise_energy, (SIZE, *[Pointer] * 4)),
+        Kernel("projection_jacobians", _projection_jacobians, (SIZE, *[Pointer] * 3), None),
     )
 }

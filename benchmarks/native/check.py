@@ -1,5 +1,5 @@
 """Gradients of every native kernel, both builds, against central differences of its own value, and its value
-against the workload's NumPy source.
+against the workload's NumPy source; Jacobians against central differences of that source.
 
 Input: the path of the shared library (default: found under `build/`). Output: one line a kernel; the exit
 status is 1 when any difference is above its bound. Run by ctest.
@@ -24,6 +24,7 @@ from benchmarks.workloads import (
     logistic_regression,
     mlp,
     pairwise_energy,
+    projection_jacobians,
     small_matrices,
     stencil,
 )
@@ -51,6 +52,19 @@ CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
     "stencil": (stencil.make, stencil.inputs(9, 11, SEED, "float64"), (0, 1)),
     "pairwise_energy": (pairwise_energy.make, pairwise_energy.inputs(23, SEED, "float64"), (0, 1)),
 }
+
+
+def jacobian_difference(fast: bool, path: Path | None) -> float:
+    """Largest error of a projection's Jacobian, relative to the largest entry."""
+    camera, points = projection_jacobians.inputs(37, SEED, "float64")
+    project = projection_jacobians.make(Namespace(numpy, scipy.special))
+    found = native.KERNELS["projection_jacobians"].function(fast, path)(camera, points)
+    steps = STEP * numpy.eye(3)
+    slopes = numpy.array(
+        [[(project(camera, p + d) - project(camera, p - d)) / (2.0 * STEP) for d in steps] for p in points]
+    )
+    expected = numpy.swapaxes(slopes, 1, 2)
+    return float(numpy.max(numpy.abs(found - expected)) / numpy.max(numpy.abs(expected)))
 
 
 def flat(tree: Pytree) -> list[numpy.ndarray]:
@@ -94,17 +108,25 @@ def differences(name: str, fast: bool, path: Path | None) -> tuple[float, float]
 def main(arguments: list[str]) -> int:
     path = Path(arguments[0]) if arguments else None
     failed = 0
-    for name in CASES:
-        for fast in (False, True):
+    for fast in (False, True):
+        for name in CASES:
             value_error, gradient_error = differences(name, fast, path)
-            # Written so that NaN fails.
-            good = value_error <= VALUE_BOUND and gradient_error <= GRADIENT_BOUND
-            failed += not good
-            label = f"{name}{' (fast)' if fast else ''}"
-            print(
-                f"{'ok    ' if good else 'FAILED'} {label:28} value {value_error:.1e}  gradient {gradient_error:.1e}"
+            failed += tell(
+                name, fast, value=(value_error, VALUE_BOUND), gradient=(gradient_error, GRADIENT_BOUND)
             )
+        failed += tell(
+            "projection_jacobians", fast, jacobian=(jacobian_difference(fast, path), GRADIENT_BOUND)
+        )
     return 1 if failed else 0
+
+
+def tell(name: str, fast: bool, **errors: tuple[float, float]) -> bool:
+    """Print each error, given with its bound; whether one is above."""
+    # Written so that NaN fails.
+    good = all(error <= bound for error, bound in errors.values())
+    found = "  ".join(f"{what} {error:.1e}" for what, (error, _) in errors.items())
+    print(f"{'ok    ' if good else 'FAILED'} {name + (' (fast)' if fast else ''):30} {found}")
+    return not good
 
 
 if __name__ == "__main__":

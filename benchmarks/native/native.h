@@ -47,4 +47,8 @@ double NATIVE(stencil)(size_t rows, size_t columns, size_t sweeps, const double 
 /* 0.5 * sum_ij q_i q_j exp(-|p_i - p_j|^2 / 2) over `n` points p[n,3] with weights q[n]; no n x n array. */
 double NATIVE(pairwise_energy)(size_t n, const double *p, const double *q, double *d_p, double *d_q);
 
+/* Jacobians j[n,2,3] of the projection of points[n,3] by one camera[9] (rotation vector, translation, focal
+ * length, two coefficients of radial distortion; not turned by zero). There is no value beside them. */
+void NATIVE(projection_jacobians)(size_t n, const double *camera, const double *points, double *jacobians);
+
 #endif

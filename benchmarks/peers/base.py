@@ -15,7 +15,7 @@ import numpy
 import optree
 import scipy.optimize
 
-from benchmarks.workload import Pytree, Workload
+from benchmarks.workload import Pytree, Transforms, Workload
 
 
 def no_wait(result: Any) -> None:
@@ -46,29 +46,10 @@ class Peer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Transforms:
-    """A library's function transformations in JAX's conventions; `jit` is the identity where nothing is
-    compiled.
-    """
-
-    jit: Callable[..., Any]
-    grad: Callable[..., Any]
-    value_and_grad: Callable[..., Any]
-    jvp: Callable[..., Any]
-    vjp: Callable[..., Any]
-
-
 def program(workload: Workload, f: Callable[..., Any], library: Transforms) -> Callable[..., Any]:
     """The function that is timed (see `benchmarks.workload.Transform`), from the library's
     transformations.
     """
-    if workload.transform == "jit":
-        return library.jit(f)
-    if workload.transform == "grad":
-        return library.jit(library.grad(f, workload.argnums))
-    if workload.transform == "value_and_grad":
-        return library.jit(library.value_and_grad(f, workload.argnums))
 
     def jvp(x: Any, tangent: Any, *rest: Any) -> Any:
         return library.jvp(lambda at: f(at, *rest), (x,), (tangent,))
@@ -78,9 +59,18 @@ def program(workload: Workload, f: Callable[..., Any], library: Transforms) -> C
         return out, pullback(cotangent)[0]
 
     def hvp(x: Any, direction: Any, *rest: Any) -> Any:
+        if library.hvp is not None:
+            return library.hvp(lambda at: f(at, *rest), (x,), (direction,))[0]
         return library.jvp(lambda at: library.grad(f, 0)(at, *rest), (x,), (direction,))[1]
 
-    return library.jit({"jvp": jvp, "vjp": vjp, "hvp": hvp}[workload.transform])
+    directional = {"jvp": jvp, "vjp": vjp, "hvp": hvp}
+    if workload.transform in directional:
+        fn: Callable[..., Any] = directional[workload.transform]
+    elif workload.transform == "jit":
+        fn = f
+    else:
+        fn = getattr(library, workload.transform)(f, workload.argnums)
+    return library.jit(fn if workload.in_axes is None else library.vmap(fn, workload.in_axes))
 
 
 def prepare_minimizer(peer: Peer, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:

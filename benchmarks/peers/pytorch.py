@@ -27,6 +27,10 @@ class Torch:
         """Nothing is compiled here."""
         return f
 
+    def mapped(self, transform: str) -> str:
+        """The name in `torch.func` of a transformation that `vmap` is applied to."""
+        return transform
+
     def convert(self, array: numpy.ndarray) -> Any:
         """A tensor on the same memory that gradients are taken to."""
         return self._torch.from_numpy(array).requires_grad_()
@@ -42,6 +46,8 @@ class Torch:
             return port(torch, *call_arguments)
 
         tensors = list(map_leaves(torch.from_numpy, arguments))
+        if workload.in_axes is not None or workload.transform in ("jacfwd", "hessian"):
+            return Prepared(self._functional(f, workload), tuple(tensors))
         if workload.transform in ("grad", "value_and_grad"):
             argnums = workload.argnums if isinstance(workload.argnums, tuple) else (workload.argnums,)
         else:
@@ -74,6 +80,17 @@ class Torch:
             return (value.detach(), found) if with_value else found
 
         return fn
+
+    def _functional(self, f: Callable[..., Any], workload: Workload) -> Callable[..., Any]:
+        """Transformations of functions, whose derivatives need no tape outside of them."""
+        func, in_axes = self._torch.func, workload.in_axes
+
+        def fn(*arguments: Any) -> Any:
+            name = workload.transform if in_axes is None else self.mapped(workload.transform)
+            derivative = getattr(func, name)(f, workload.argnums)
+            return (derivative if in_axes is None else func.vmap(derivative, in_dims=in_axes))(*arguments)
+
+        return self._torch.no_grad()(self.compiled(fn))
 
     def _plain(self, f: Callable[..., Any]) -> Callable[..., Any]:
         return self._torch.no_grad()(self.compiled(f))
@@ -122,6 +139,10 @@ class TorchCompile(Torch):
 
     def compiled(self, f: Callable[..., Any]) -> Callable[..., Any]:
         return self._torch.compile(f, dynamic=False)
+
+    def mapped(self, transform: str) -> str:
+        """Of forward mode under `vmap` the compiler takes no product of what is batched with what is not."""
+        return "jacrev" if transform == "jacfwd" else transform
 
     def _hvp(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled code has no second backward pass, so forward over reverse inside of what is compiled."""

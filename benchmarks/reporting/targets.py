@@ -17,6 +17,12 @@ NATIVE = "native"
 FROM_256 = ("matmul_256", "matmul_512", "matmul_1024", "matmul_skinny_256x784x128")
 BELOW_256 = ("matmul_8", "matmul_16", "matmul_32", "matmul_64", "matmul_128")
 SINGLE_LIMIT = 1.05
+TRANSFORMED = (
+    *("projection_jacobians", "hand_tracking", "hand_jacobian", "rosenbrock_hessian", "hvp_mlp"),
+    *("per_example_gradients", "bundle_adjustment"),
+)
+"""Families of what is made of a function by other transformations than its gradient."""
+JACOBIANS = "projection_jacobians_1e5"
 
 
 def targets(record: Record) -> list[Row]:
@@ -55,6 +61,7 @@ def _all(record: Record) -> Iterator[Row | None]:
     small = "pairwise_energy_* small_matrices_* rotations_* determinants_*"
     yield _worst(record, "pairwise energy, small matrices", small, rivals, "x best peer", at_most=0.15)
     yield from _products(record)
+    yield from _transformations(record)
     for name, limit in (("mlp_16_32_32_4", 0.15), ("mlp_784_128_10", 0.75), ("mlp_784_512_512_10", 0.9)):
         yield _worst(record, name, name, rivals, "x best peer", at_most=limit)
     cache = record.machine["last_cache_bytes"]
@@ -65,6 +72,23 @@ def _all(record: Record) -> Iterator[Row | None]:
     yield _worst(record, "memory-bound workloads", "*", of_bandwidth, "of bandwidth", at_least=0.8)
     yield _worst(record, "peak memory", "*", Measurement.memory_ratio, "x lowest peer", at_most=1.1)
     yield _worst(record, "native references", "*", against(NATIVE), "x native", at_most=1.2)
+
+
+def _transformations(record: Record) -> Iterator[Row | None]:
+    rivals, jax = against(), against("jax")
+    yield _worst(record, "small Jacobians", JACOBIANS, jax, "x jax", at_most=0.1)
+    yield _worst(record, "small Jacobians", JACOBIANS, against(NATIVE), "x native", at_most=1.0)
+    for what, names in (("gradient", "hand_tracking_*"), ("Jacobian", "hand_jacobian_*")):
+        yield _worst(record, f"hand tracking, {what}", names, jax, "x jax", at_most=0.5)
+    for what, names, limit in (
+        ("Hessian of Rosenbrock", "rosenbrock_hessian_*", 0.2),
+        ("Hessian products of networks", "hvp_mlp_*", 0.7),
+        ("gradients of each example", "per_example_gradients_*", 0.5),
+    ):
+        yield _worst(record, what, names, rivals, "x best peer", at_most=limit)
+    first = geometric_mean(row.first_ratio("jax") for row in record.rows if row.family in TRANSFORMED)
+    what = "first call of these and bundle adjustment, geometric mean"
+    yield None if first is None else _mean(what, first, "jax", 0.25)
 
 
 def _products(record: Record) -> Iterator[Row | None]:

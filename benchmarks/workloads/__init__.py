@@ -6,11 +6,13 @@ from benchmarks.workload import Workload
 from benchmarks.workloads import (
     attention,
     black_scholes,
+    bundle_adjustment,
     call_overhead,
     cumulative,
     determinants,
     elementwise_chain,
     embedding,
+    hand_tracking,
     hessian_product,
     jacobian_products,
     linear_regression,
@@ -19,6 +21,8 @@ from benchmarks.workloads import (
     matmul,
     mlp,
     pairwise_energy,
+    per_example_gradients,
+    projection_jacobians,
     python_loop,
     rosenbrock,
     rotations,
@@ -52,6 +56,10 @@ _FAMILIES = (
     cumulative,
     hessian_product,
     jacobian_products,
+    projection_jacobians,
+    hand_tracking,
+    per_example_gradients,
+    bundle_adjustment,
     python_loop,
 )
 

@@ -1,5 +1,5 @@
-"""Rosenbrock's function of n variables: its gradient, and its minimum by SciPy's L-BFGS-B from halfway
-to it.
+"""Rosenbrock's function of n variables: its gradient, its Hessian (three diagonals, the rest zeros), and its
+minimum by SciPy's L-BFGS-B from halfway to it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,20 @@ def _gradient(size: int, suites: Sequence[str]) -> Workload:
     )
 
 
+def _hessian(size: int, suites: Sequence[str]) -> Workload:
+    return Workload(
+        f"rosenbrock_hessian_{label(size)}",
+        make,
+        partial(inputs, size),
+        transform="hessian",
+        family="rosenbrock_hessian",
+        size=size,
+        suites=suites,
+        torch=torch_port,
+        flops=size * 10,
+    )
+
+
 def _minimum(size: int, suites: Sequence[str]) -> Workload:
     name, first = f"rosenbrock_lbfgs_{label(size)}", partial(start, size)
     # Roundings steer the path, and the stopping rule is a relative one: the minimum is met to three digits.
@@ -73,6 +87,8 @@ WORKLOADS = (
             (1_000_000, FULL),
         )
     ),
+    _hessian(7, TEST),
+    _hessian(100, BOTH),
     _minimum(2, (*BOTH, *TEST)),
     _minimum(1_000, FULL),
 )

@@ -40,7 +40,7 @@ def make(ns: Namespace) -> Callable[..., Any]:
     loss = mlp.make_classifier("relu", ns)
 
     def step(params: Any, m: Any, v: Any, number: Any, x: Any, y: Any) -> Any:
-        value, gradients = ns.value_and_grad(loss)(params, x, y)
+        value, gradients = ns.transforms.value_and_grad(loss)(params, x, y)
         return (value, *adam(np.sqrt, number, params, m, v, gradients))
 
     return step

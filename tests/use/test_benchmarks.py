@@ -1,6 +1,4 @@
-"""The benchmarks themselves: every workload computes what NumPy computes, and `graphjit bench` does what it
-says.
-"""
+"""The benchmarks themselves: checking, timing, records, and `graphjit bench` does what it says."""
 
 from __future__ import annotations
 
@@ -15,23 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optree
 import pytest
-import scipy.special
 from typer.testing import CliRunner
 
-import graphjit
 from benchmarks import command, limits, memory, results, suite
 from benchmarks.__main__ import app as benchmarks_app
-from benchmarks.agreement import disagreement, largest_difference
+from benchmarks.agreement import disagreement
 from benchmarks.contest import contest, limited
 from benchmarks.native import Recycled
 from benchmarks.peers import PEERS, available
 from benchmarks.peers.base import Prepared
 from benchmarks.reporting import compare, page, plot, targets
 from benchmarks.timing import Contestant, race
-from benchmarks.workload import DIRECTIONAL, Namespace, Workload, label
-from benchmarks.workloads import _FAMILIES, WORKLOADS
+from benchmarks.workload import Workload
+from benchmarks.workloads import WORKLOADS
 from benchmarks.workloads import suite as workloads
 from graphjit.backend.llvm.objects.jit import NativeModule
 from graphjit.cli import bench
@@ -39,9 +34,6 @@ from graphjit.cli.main import app
 from graphjit.machine import machine
 
 ROOT = Path(__file__).parents[2]
-SMALL = [(workload, dtype) for workload in workloads("test") for dtype in workload.dtypes]
-NAMES = [f"{workload.name}-{dtype}" for workload, dtype in SMALL]
-NUMPY = Namespace(np, scipy.special, graphjit.value_and_grad)
 OURS = available(["graphjit"])[0]["graphjit"]
 
 
@@ -49,112 +41,6 @@ def run(*arguments: str, code: int = 0) -> str:
     done = CliRunner().invoke(benchmarks_app, list(arguments))
     assert done.exit_code == code, done.output
     return done.stdout if code == 0 else done.stderr
-
-
-# -------------------------------------------------------------------------------------------------- workloads
-
-
-def moved(workload: Workload, arguments: tuple[Any, ...], step: float, directions: Any) -> tuple[Any, ...]:
-    """The function's arguments with those that are differentiated moved along `directions`."""
-    argnums = workload.argnums if isinstance(workload.argnums, tuple) else (workload.argnums,)
-    given = list(workload.forward_arguments(arguments))
-    for position, direction in zip(argnums, directions, strict=True):
-        given[position] = optree.tree_map(lambda leaf, d: leaf + step * d, given[position], direction)
-    return tuple(given)
-
-
-def inner(left: Any, right: Any) -> float:
-    pairs = zip(optree.tree_leaves(left), optree.tree_leaves(right), strict=True)
-    return sum(float(np.sum(np.asarray(a, float) * np.asarray(b, float))) for a, b in pairs)
-
-
-def slope(f: Callable[..., Any], workload: Workload, arguments: tuple[Any, ...], directions: Any) -> Any:
-    step = 1e-6
-    above, below = (f(*moved(workload, arguments, sign * step, directions)) for sign in (1.0, -1.0))
-    return optree.tree_map(lambda a, b: (np.asarray(a) - np.asarray(b)) / (2.0 * step), above, below)
-
-
-@pytest.mark.parametrize(("workload", "dtype"), SMALL, ids=NAMES)
-def test_value_is_numpys(workload: Workload, dtype: str) -> None:
-    arguments = workload.inputs(3, dtype)
-    prepared = OURS.prepare(workload, arguments)
-    found = workload.forward_value(prepared.fn(*prepared.arguments))
-    if found is None:
-        found = graphjit.jit(workload.make(NUMPY))(*workload.forward_arguments(arguments))
-    expected = workload.make(NUMPY)(*workload.forward_arguments(arguments))
-    assert largest_difference(found, expected) <= workload.tolerance(dtype)
-
-
-DERIVATIVES = [
-    workload
-    for workload, dtype in SMALL
-    if dtype == "float64" and workload.transform not in ("jit", "minimize")
-]
-
-
-@pytest.mark.parametrize("workload", DERIVATIVES, ids=lambda workload: workload.name)
-def test_derivative_is_the_slope_of_the_value(workload: Workload) -> None:
-    arguments = workload.inputs(5, "float64")
-    prepared = OURS.prepare(workload, arguments)
-    result = prepared.fn(*prepared.arguments)
-    f = workload.make(NUMPY)
-    if workload.transform == "jvp":
-        assert np.allclose(result[1], slope(f, workload, arguments, (arguments[1],)), rtol=1e-6, atol=1e-8)
-        return
-    argnums = workload.argnums if isinstance(workload.argnums, tuple) else (workload.argnums,)
-    rng = np.random.default_rng(7)
-    directions = tuple(
-        optree.tree_map(lambda leaf: rng.normal(size=np.shape(leaf)), arguments[i]) for i in argnums
-    )
-    if workload.transform == "hvp":
-        gradient = graphjit.grad(f)
-        expected = inner(slope(gradient, workload, arguments, (arguments[1],)), directions[0])
-        assert inner(result, directions[0]) == pytest.approx(expected, rel=1e-6)
-    elif workload.transform == "vjp":
-        assert inner(result[1], directions[0]) == pytest.approx(
-            inner(arguments[1], slope(f, workload, arguments, directions)), rel=1e-6
-        )
-    else:
-        gradients = result[1] if workload.transform == "value_and_grad" else result
-        found = inner(gradients if len(argnums) > 1 else (gradients,), directions)
-        assert found == pytest.approx(float(slope(f, workload, arguments, directions)), rel=2e-6)
-
-
-def test_minimum_is_met() -> None:
-    workload = WORKLOADS["rosenbrock_lbfgs_2"]
-    prepared = OURS.prepare(workload, workload.inputs(1, "float64"))
-    assert np.allclose(prepared.fn(*prepared.arguments), 1.0, atol=1e-3)
-
-
-def test_names_are_unique_and_every_family_has_a_small_size() -> None:
-    assert len(WORKLOADS) == sum(len(family.WORKLOADS) for family in _FAMILIES)
-    families = {workload.family for workload in WORKLOADS.values()}
-    assert families == {workload.family for workload in workloads("test")}
-    assert (
-        {workload.family for workload in workloads("full")}
-        == {w.family for w in workloads("quick")}
-        == families - {"python_loop"}
-    )
-    assert all(
-        workload.transform not in DIRECTIONAL or workload.argnums == 0 for workload in WORKLOADS.values()
-    )
-
-
-def test_targets_name_workloads_that_exist() -> None:
-    names = {workload.name for workload in workloads("full")}
-    assert {*targets.FROM_256, *targets.BELOW_256} <= names
-    assert {
-        "black_scholes_1e5",
-        "black_scholes_1e7",
-        "mlp_784_512_512_10",
-        "scalar",
-        "vector8",
-        "pytree60",
-    } <= names
-
-
-def test_sizes_in_names() -> None:
-    assert [label(size) for size in (2, 512, 1000, 100_000, 2_000_000)] == ["2", "512", "1e3", "1e5", "2e6"]
 
 
 # ---------------------------------------------------------------------------------------- checking and timing
@@ -414,6 +300,20 @@ def made_up(*rows: results.Measurement) -> results.Record:
     )
 
 
+def test_targets_name_workloads_that_exist() -> None:
+    names = {workload.name for workload in workloads("full")}
+    assert {*targets.FROM_256, *targets.BELOW_256, targets.JACOBIANS} <= names
+    assert set(targets.TRANSFORMED) <= {workload.family for workload in workloads("full")}
+    assert {
+        "black_scholes_1e5",
+        "black_scholes_1e7",
+        "mlp_784_512_512_10",
+        "scalar",
+        "vector8",
+        "pytree60",
+    } <= names
+
+
 def test_targets() -> None:
     record = made_up(
         measured("scalar", graphjit=1e-7, jax=4e-6, torch=4e-5),
@@ -438,6 +338,28 @@ def test_targets() -> None:
     assert verdicts["memory-bound workloads >= 0.8"] is True
     assert not [what for what in found if what.startswith(("first call", "Black-Scholes", "peak memory"))]
     assert [row.workload for row in targets.losers(record)] == ["linear_regression_2e5x100"]
+
+
+def test_targets_of_transformations() -> None:
+    first = measured("hand_jacobian_544x100", graphjit=4e-4, jax=1e-3)
+    first.first_calls = {"graphjit": [0.2], "jax": [1.0]}
+    record = made_up(
+        first,
+        measured("projection_jacobians_1e5", graphjit=3e-4, jax=5e-3, native=2e-4),
+        measured("hand_tracking_544x100", graphjit=3e-4, jax=5e-4),
+        measured("rosenbrock_hessian_100", graphjit=3e-6, jax=4e-5, torch=1e-3),
+        measured("hvp_mlp_16_32_32_4", graphjit=3e-5, jax=1e-4),
+        measured("per_example_gradients_64_64_10_128", graphjit=3e-4, jax=5e-4),
+    )
+    verdicts = {f"{row.what} {row.target}": row.met for row in targets.targets(record)}
+    assert verdicts["small Jacobians <= 0.1"] is True
+    assert verdicts["small Jacobians <= 1"] is False
+    assert verdicts["hand tracking, gradient <= 0.5"] is False
+    assert verdicts["hand tracking, Jacobian <= 0.5"] is True
+    assert verdicts["Hessian of Rosenbrock <= 0.2"] is True
+    assert verdicts["Hessian products of networks <= 0.7"] is True
+    assert verdicts["gradients of each example <= 0.5"] is False
+    assert verdicts["first call of these and bundle adjustment, geometric mean <= 0.25x"] is True
 
 
 def test_memory_counts_what_a_library_keeps() -> None:

@@ -174,3 +174,61 @@ def test_reverse_mode_keeps_every_layer(memory: dict[tuple[int, int], dict[str, 
 
 def test_forward_mode_keeps_no_layer(memory: dict[tuple[int, int], dict[str, int]]) -> None:
     assert memory[8, 64]["forward"] <= 1.5 * memory[2, 64]["forward"]
+
+
+def test_newton_fits_what_others_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    linear = pytest.importorskip("sklearn.linear_model", reason="the example needs the examples extra")
+    target = tmp_path / "newton.json"
+    example = load("newton")
+    results = example.main(["--json", str(target)])
+    for result in results.values():
+        assert result["hessian_difference"] <= 1e-12
+        assert result["gradient"] <= 1e-6
+        # Quadratic convergence: the decrement is of second order in the distance.
+        assert result["decrements"][-1] <= 1e-9 <= 1e-5 <= result["decrements"][-3]
+    tumours, wines, chinups = example.problems()
+    theirs = linear.LogisticRegression(C=1.0, tol=1e-12, solver="newton-cholesky")
+    theirs.fit(tumours.x[:, 1:], tumours.y[:, 0])
+    ours = results[tumours.name]["weights"][:, 0]
+    np.testing.assert_allclose(ours, [*theirs.intercept_, *theirs.coef_[0]], rtol=1e-5, atol=1e-6)
+    theirs = linear.PoissonRegressor(alpha=0.0, tol=1e-10, solver="newton-cholesky")
+    theirs.fit(chinups.x[:, 1:], chinups.y[:, 0])
+    ours = results[chinups.name]["weights"][:, 0]
+    np.testing.assert_allclose(ours, [theirs.intercept_, *theirs.coef_], rtol=1e-6)
+    guesses = np.column_stack([wines.x @ results[wines.name]["weights"], np.zeros(len(wines.x))])
+    labels = np.where(np.sum(wines.y, axis=1) == 1.0, np.argmax(wines.y, axis=1), 2)
+    assert np.mean(np.argmax(guesses, axis=1) == labels) > 0.98
+    assert set(json.loads(target.read_text())) == set(results)
+    assert "Newton decrements" in capsys.readouterr().out
+
+
+def test_gradients_of_each_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the example needs the examples extra")
+    pytest.importorskip("tqdm", reason="the example needs the examples extra")
+    target = tmp_path / "gradients.json"
+    result = load("per_example_gradients").main(["--epochs", "8", "--no-progress", "--json", str(target)])
+    assert result["difference"] <= 1e-12
+    assert result["accuracy"] > 0.95
+    assert result["norm_of_wrong"] > 3.0 * result["norm_of_right"]
+    assert list(result["epochs"]) == [0, 1, 2, 4, 8]
+    for found in result["epochs"].values():
+        assert found["quantiles"] == sorted(found["quantiles"])
+    # Once most examples are learnt, their gradients agree on less and less.
+    assert result["epochs"][8]["noise_scale"] > 3.0 * result["epochs"][0]["noise_scale"]
+    assert result["epochs"][8]["quantiles"][1] < 0.5 * result["epochs"][0]["quantiles"][1]
+    assert json.loads(target.read_text())["hardest"] == result["hardest"]
+    assert "largest gradients" in capsys.readouterr().out
+
+
+def test_norms_are_those_of_the_gradients() -> None:
+    pytest.importorskip("sklearn", reason="the example needs the examples extra")
+    pytest.importorskip("tqdm", reason="the example needs the examples extra")
+    example = load("per_example_gradients")
+    images, labels = example.load(0)
+    batch = example.initial_parameters(0), images[:9], np.eye(example.CLASSES)[labels[:9]]
+    norms, mean = example.norms_and_mean(*batch)
+    each = example.one_after_another(*batch)
+    flat = np.concatenate([g.reshape(9, -1) for g in each.values()], axis=1)
+    np.testing.assert_allclose(norms, np.linalg.norm(flat, axis=1), rtol=1e-12)
+    for name, gradient in example.batch_gradient(*batch).items():
+        np.testing.assert_allclose(mean[name], gradient, rtol=1e-10, atol=1e-14)
