@@ -14,7 +14,16 @@ require_supported_system()  # before the libraries are loaded that would fail in
 from graphjit.api.batches import vmap
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
 from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
+from graphjit.api.implicit import custom_linear_solve, custom_root, fixed_point
 from graphjit.api.jacobians import hessian, jacfwd, jacobian, jacrev
+from graphjit.api.rules import (
+    checkpoint,
+    checkpoint_name,
+    checkpoint_policies,
+    custom_jvp,
+    custom_vjp,
+    stop_gradient,
+)
 from graphjit.errors import (
     ConfigError,
     DerivativeError,
@@ -33,7 +42,15 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "checkpoint",
+    "checkpoint_name",
+    "checkpoint_policies",
+    "custom_jvp",
+    "custom_linear_solve",
+    "custom_root",
+    "custom_vjp",
     "disable_jit",
+    "fixed_point",
     "get_num_threads",
     "grad",
     "hessian",
@@ -47,6 +64,7 @@ __all__ = [
     "register_dataclass",
     "register_pytree_node",
     "set_num_threads",
+    "stop_gradient",
     "value_and_grad",
     "vjp",
     "vmap",

@@ -1,0 +1,176 @@
+"""Derivatives of solutions: `custom_root`, `custom_linear_solve`, `fixed_point`.
+
+A solver is called as it is. Its derivative does not go through its steps: it is that of the equation which
+the solution satisfies (the implicit function theorem).
+
+Input: an equation, and functions that solve it. Output: the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphjit.api.options import require_callable
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.tracebacks import hides_frames
+from graphjit.trace.transformed import implicit
+
+
+@hides_frames
+def custom_root(
+    f: Callable[[Any], Any],
+    initial_guess: Any,
+    solve: Callable[[Callable[[Any], Any], Any], Any],
+    tangent_solve: Callable[[Callable[[Any], Any], Any], Any] | None = None,
+    has_aux: bool = False,
+) -> Any:
+    """Solve ``f(x) = 0``, with the derivative of the solution in all that ``f`` reads from outside.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x)`` has the containers and shapes of ``x``. Parameters are read from outside.
+    initial_guess : array, number, or container of them
+        Where ``solve`` begins. The solution does not depend on it, as far as derivatives are concerned.
+    solve : callable
+        ``solve(f, initial_guess)`` returns the solution.
+    tangent_solve : callable, optional
+        ``tangent_solve(g, y)`` solves ``g(x) = y`` for a linear function ``g``. By default the matrix of
+        ``g`` is made and solved directly, for up to 8 unknowns.
+    has_aux : bool, optional
+        Whether ``solve`` returns a pair, of which only the first is differentiated.
+
+    Returns
+    -------
+    x
+        The solution; with `has_aux` the pair that ``solve`` returned.
+
+    Raises
+    ------
+    DerivativeError
+        When a derivative is taken: ``f(x)`` is built otherwise than ``x``, or there are more than 8 unknowns
+        and no ``tangent_solve``.
+
+    Examples
+    --------
+    >>> import graphjit
+    >>> def newton(f, x):
+    ...     for _ in range(20):
+    ...         x = x - f(x) / graphjit.grad(f)(x)
+    ...     return x
+    >>> def root(a):
+    ...     return graphjit.custom_root(lambda x: x * x - a, 1.0, newton)
+    >>> graphjit.grad(root)(4.0)
+    np.float64(0.25)
+    """
+    require_callable(f, "custom_root")
+    trace = active_trace()
+    if trace is None:
+        return solve(f, initial_guess)
+    return implicit.root(trace, f, initial_guess, solve, tangent_solve, has_aux)
+
+
+@hides_frames
+def custom_linear_solve(
+    matvec: Callable[[Any], Any],
+    b: Any,
+    solve: Callable[[Callable[[Any], Any], Any], Any],
+    transpose_solve: Callable[[Callable[[Any], Any], Any], Any] | None = None,
+    symmetric: bool = False,
+    has_aux: bool = False,
+) -> Any:
+    """Solve ``matvec(x) = b``, with the derivative of the solution in ``b`` and in all that ``matvec`` reads
+    from outside.
+
+    Parameters
+    ----------
+    matvec : callable
+        A linear function: the product of the matrix with a vector.
+    b : array, number, or container of them
+        The right-hand side.
+    solve : callable
+        ``solve(matvec, b)`` returns the solution.
+    transpose_solve : callable, optional
+        ``transpose_solve(vecmat, ct)`` solves the transposed system; needed for reverse mode unless the
+        matrix is symmetric.
+    symmetric : bool, optional
+        Whether the matrix is symmetric, so that ``solve`` serves both.
+    has_aux : bool, optional
+        Whether ``solve`` returns a pair, of which only the first is differentiated.
+
+    Returns
+    -------
+    x
+        The solution; with `has_aux` the pair that ``solve`` returned.
+
+    Raises
+    ------
+    DerivativeError
+        Reverse mode is asked for and there is no ``transpose_solve``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> def solution(d, b):
+    ...     invert = lambda f, b: b / f(np.ones(2))
+    ...     return graphjit.custom_linear_solve(lambda x: d * x, b, invert, symmetric=True)
+    >>> graphjit.grad(lambda d: np.sum(solution(d, np.ones(2))))(np.array([1.0, 2.0]))
+    array([-1.  , -0.25])
+    """
+    require_callable(matvec, "custom_linear_solve")
+    trace = active_trace()
+    if trace is None:
+        return solve(matvec, b)
+    return implicit.linear_solve(trace, matvec, b, solve, solve if symmetric else transpose_solve, has_aux)
+
+
+@hides_frames
+def fixed_point(
+    f: Callable[[Any], Any],
+    initial_guess: Any,
+    *,
+    num_steps: int = 50,
+    tangent_solve: Callable[[Callable[[Any], Any], Any], Any] | None = None,
+) -> Any:
+    """Iterate ``x = f(x)``, with the derivative of the fixed point in all that ``f`` reads from outside.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x)`` has the containers and shapes of ``x``. Parameters are read from outside.
+    initial_guess : array, number, or container of them
+        Where the iteration begins.
+    num_steps : int, optional
+        How many steps are made. They are unrolled.
+    tangent_solve : callable, optional
+        As in `custom_root`.
+
+    Returns
+    -------
+    x
+        The value after `num_steps` steps.
+
+    Raises
+    ------
+    DerivativeError
+        As `custom_root`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import graphjit
+    >>> def kepler(e, m):
+    ...     return graphjit.fixed_point(lambda x: m + e * np.sin(x), m, num_steps=60)
+    >>> graphjit.grad(kepler)(0.1, 1.0).round(6)
+    np.float64(0.936395)
+    """
+    require_callable(f, "fixed_point")
+
+    def iterate(_: Any, x: Any) -> Any:
+        for _ in range(num_steps):
+            x = f(x)
+        return x
+
+    return custom_root(implicit.residual(f), initial_guess, iterate, tangent_solve)

@@ -1,0 +1,336 @@
+"""Solutions of equations as nodes of a trace: the body is the user's solver, the derivative a linear solve.
+
+For ``f(x, p) = 0`` the tangent of the solution is that of ``A dx = -df/dp dp`` with ``A = df/dx``, at the
+solution. Its transpose serves reverse mode.
+
+Input: the active trace, the equation, solvers. Output: the solution, traced.
+Invariants: what the equation reads from outside is an argument of the node; no derivative goes through the
+solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import DerivativeError
+from graphjit.ir.node import Node
+from graphjit.ir.rule import Rule
+from graphjit.trace.marks import name_of
+from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.tracer import Trace, Tracer
+from graphjit.trace.transformed.bodies import Closed, Leaves, call_as_node, closed, results_of_node
+from graphjit.transforms import jacobian
+from graphjit.transforms.bodies import Batched
+from graphjit.transforms.forward import tangents
+from graphjit.transforms.reverse import cotangents, summed
+from graphjit.transforms.substitute import in_terms_of
+
+Solve = Callable[[Callable[[Any], Any], Any], Any]
+DENSE = 8
+"""Unknowns up to which the matrix of a linear function is made, where no solver is given."""
+
+
+def residual(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``f(x) - x``, leaf by leaf: zero at a fixed point."""
+
+    def difference(x: Any) -> Any:
+        before, spec = flatten(x)
+        after, other = flatten(f(x))
+        if other != spec:
+            raise DerivativeError(f"fixed_point: {name_of(f)} returned {other} for {spec}")
+        return unflatten(spec, [a - b for a, b in zip(after, before, strict=True)])
+
+    difference.__qualname__ = difference.__name__ = name_of(f)
+    return difference
+
+
+def root(
+    trace: Trace,
+    f: Callable[[Any], Any],
+    guess: Any,
+    solve: Solve,
+    tangent_solve: Solve | None,
+    has_aux: bool,
+) -> Any:
+    """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
+    given = Leaves.of(guess)
+    equation = closed(trace, f, Leaves.of((guess,)), given.nodes(trace))
+    _check_like(equation, given, name_of(f), "custom_root")
+
+    def solution(x: Any) -> Any:
+        return solve(f, x)
+
+    solution.__qualname__ = solution.__name__ = name_of(f)
+    result, _ = call_as_node(
+        trace,
+        solution,
+        (guess,),
+        lambda body, _: _RootRule(equation, body, given, tangent_solve, has_aux),
+        equation.outside,
+    )
+    return result
+
+
+def linear_solve(
+    trace: Trace,
+    matvec: Callable[[Any], Any],
+    b: Any,
+    solve: Solve,
+    transpose_solve: Solve | None,
+    has_aux: bool,
+) -> Any:
+    """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
+    given = Leaves.of(b)
+    equation = closed(trace, matvec, Leaves.of((b,)), given.nodes(trace))
+    _check_like(equation, given, name_of(matvec), "custom_linear_solve")
+
+    def solution(b: Any) -> Any:
+        return solve(matvec, b)
+
+    solution.__qualname__ = solution.__name__ = name_of(matvec)
+    result, _ = call_as_node(
+        trace,
+        solution,
+        (b,),
+        lambda body, _: _LinearRule(equation, given, solve, transpose_solve, has_aux),
+        equation.outside,
+    )
+    return result
+
+
+def _check_like(equation: Closed, given: Leaves, name: str, what: str) -> None:
+    """Refuse an equation that has other unknowns than it has equations.
+
+    Raises:
+        DerivativeError: it has.
+    """
+    types = [node.type for node in equation.graph.inputs[: len(given.numbers)]]
+    made = [node.type for node in equation.graph.outputs]
+    if equation.result.spec != given.spec or [t.shape for t in types] != [t.shape for t in made]:
+        shown = ", ".join(map(str, made))
+        raise DerivativeError(
+            f"{what}: {name} must return what it takes, ({', '.join(map(str, types))}), not ({shown})"
+        )
+
+
+class _Equation(Rule):
+    """What both rules share: the equation, closed over what it reads from outside."""
+
+    def __init__(self, equation: Closed, given: Leaves, has_aux: bool) -> None:
+        self.name = equation.graph.name
+        self.equation = equation.graph
+        self.given = given
+        self.count = len(given.numbers)
+        """Unknowns, counted in leaves."""
+        self.has_aux = has_aux
+
+    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+        """The rule of each element."""
+        return Batched.of(self, node, batched, size)
+
+    def trace(self) -> Trace:
+        """The trace in which derivatives are taken."""
+        trace = active_trace()
+        assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
+        return trace
+
+    def outside(self, node: Node) -> Sequence[Node]:
+        """What the equation reads from outside: the last arguments of the node."""
+        return node.args[len(node.args) - (len(self.equation.inputs) - self.count) :]
+
+    def solution(self, node: Node) -> list[Node]:
+        """The solution, leaf by leaf; what the solver returned besides comes after it."""
+        return results_of_node(self.trace(), node)[: self.count]
+
+    def at(self, x: Sequence[Node], node: Node) -> dict[Node, Node]:
+        """What stands for the inputs of the equation at a point."""
+        return dict(zip(self.equation.inputs, (*x, *self.outside(node)), strict=True))
+
+    def push(self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int) -> list[Node]:
+        """Tangents of the equation for those of its inputs from ``first`` on."""
+        inputs = self.equation.inputs[first : first + len(given)]
+        seeds = {x: t for x, t in zip(inputs, given, strict=True) if t is not None}
+        found = in_terms_of(b, tangents(b, seeds, self.equation.outputs), point)
+        return [
+            b.full(0, o.type) if t is None else t for o, t in zip(self.equation.outputs, found, strict=True)
+        ]
+
+    def pull(
+        self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int, count: int
+    ) -> list[Node | None]:
+        """Cotangents of ``count`` inputs of the equation from ``first`` on."""
+        inputs = self.equation.inputs[first : first + count]
+        return in_terms_of(b, cotangents(b, summed(b, self.equation.outputs, given), inputs), point)
+
+    def system(
+        self,
+        matvec: Callable[[Sequence[Node]], Sequence[Node]],
+        right: Sequence[Node],
+        solve: Solve,
+        transpose_solve: Solve | None,
+        has_aux: bool = False,
+    ) -> list[Node]:
+        """The solution of a linear system by the user's solver: a `linear_solve` of its own, so that further
+        derivatives do not go through the solver either.
+        """
+        trace = self.trace()
+
+        def function(v: Any) -> Any:
+            return self.given.like(trace, matvec(Leaves.of(v).nodes(trace)))
+
+        function.__qualname__ = function.__name__ = self.name
+        given = self.given.like(trace, right)
+        answer = linear_solve(trace, function, given, solve, transpose_solve, has_aux)
+        return Leaves.of(answer[0] if has_aux else answer).nodes(trace)
+
+    def spread(self, node: Node, values: Sequence[Node | None]) -> list[Node | None]:
+        """Derivatives of the solution as those of all results of the node."""
+        return [*values, *(None for _ in node.parts[len(values) :])]
+
+
+class _RootRule(_Equation):
+    """The derivative of a root."""
+
+    def __init__(
+        self, equation: Closed, body: Closed, given: Leaves, tangent_solve: Solve | None, has_aux: bool
+    ) -> None:
+        super().__init__(equation, given, has_aux)
+        self.tangent_solve = tangent_solve
+
+    def jvp(self, b: Any, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
+        """``A dx = -(df/dp) dp``."""
+        moved = given[len(given) - len(self.outside(node)) :]
+        if all(t is None for t in moved):
+            return [None for _ in node.parts]
+        point = self.at(self.solution(node), node)
+        right = [b.neg(y) for y in self.push(b, point, moved, self.count)]
+        solved = self.solved(lambda v: self.push(b, point, v, 0), right)
+        return self.spread(node, solved)
+
+    def vjp(
+        self, b: Any, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
+    ) -> list[Node | None]:
+        """``p_ct = -(df/dp)^T A^-T ct``."""
+        outside = self.outside(node)
+        own = len(node.args) - len(outside)
+        cts = list(given[: self.count])
+        if all(ct is None for ct in cts):
+            return [None for _ in node.args]
+        point = self.at(self.solution(node), node)
+        right = [
+            b.full(0, x.type) if ct is None else ct for x, ct in zip(self.solution(node), cts, strict=True)
+        ]
+        solved = self.solved(lambda v: _zeros_for(b, self.pull(b, point, v, 0, self.count), right), right)
+        pulled = self.pull(b, point, [b.neg(y) for y in solved], self.count, len(outside))
+        found = [None] * own + pulled
+        return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
+
+    def solved(self, matvec: Callable[[Sequence[Node]], Sequence[Node]], right: Sequence[Node]) -> list[Node]:
+        """The solution of a linear system: by the user's solver, or directly."""
+        if self.tangent_solve is not None:
+            return self.system(matvec, right, self.tangent_solve, self.tangent_solve)
+        return dense_solve(self.trace(), matvec, right, self.name)
+
+
+class _LinearRule(_Equation):
+    """The derivative of the solution of a linear system."""
+
+    def __init__(
+        self,
+        equation: Closed,
+        given: Leaves,
+        solve: Solve,
+        transpose_solve: Solve | None,
+        has_aux: bool,
+    ) -> None:
+        super().__init__(equation, given, has_aux)
+        self.solve = solve
+        self.transpose_solve = transpose_solve
+
+    def jvp(self, b: Any, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
+        """``A dx = db - dA x``."""
+        moved = given[len(given) - len(self.outside(node)) :]
+        right: list[Node | None] = list(given[: self.count])
+        point = self.at(self.solution(node), node)
+        if any(t is not None for t in moved):
+            changed = self.push(b, point, moved, self.count)
+            right = [b.neg(y) if t is None else b.sub(t, y) for t, y in zip(right, changed, strict=True)]
+        if all(y is None for y in right):
+            return [None for _ in node.parts]
+        full = _zeros_for(b, right, self.solution(node))
+
+        def matvec(v: Sequence[Node]) -> list[Node]:
+            made = in_terms_of(b, self.equation.outputs, self.at(v, node))
+            return [y for y in made if y is not None]
+
+        solved = self.system(matvec, full, self.solve, self.transpose_solve, self.has_aux)
+        return self.spread(node, solved)
+
+    def vjp(
+        self, b: Any, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
+    ) -> list[Node | None]:
+        """``b_ct = A^-T ct``, and through ``A`` what ``-b_ct x^T`` gives."""
+        cts = list(given[: self.count])
+        if all(ct is None for ct in cts):
+            return [None for _ in node.args]
+        if self.transpose_solve is None:
+            raise DerivativeError(
+                f"custom_linear_solve of {self.name}: reverse mode solves the transposed system; pass transpose_solve, or symmetric=True"
+            )
+        outside = self.outside(node)
+        point = self.at(self.solution(node), node)
+        full = _zeros_for(b, cts, self.solution(node))
+
+        def vecmat(v: Sequence[Node]) -> list[Node]:
+            return _zeros_for(b, self.pull(b, point, v, 0, self.count), full)
+
+        solved = self.system(vecmat, full, self.transpose_solve, self.solve, self.has_aux)
+        pulled = self.pull(b, point, [b.neg(y) for y in solved], self.count, len(outside))
+        between = len(node.args) - self.count - len(outside)
+        found = [*solved, *[None] * between, *pulled]
+        return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
+
+
+def _zeros_for(b: Any, values: Sequence[Node | None], like: Sequence[Node]) -> list[Node]:
+    return [b.full(0, x.type) if v is None else v for v, x in zip(values, like, strict=True)]
+
+
+def dense_solve(
+    trace: Trace, matvec: Callable[[Sequence[Node]], Sequence[Node]], right: Sequence[Node], name: str
+) -> list[Node]:
+    """The solution of a small linear system, whose matrix is made column by column.
+
+    Raises:
+        DerivativeError: it has more than `DENSE` unknowns.
+    """
+    b = trace.builder
+    size = sum(node.type.size for node in right)
+    if size > DENSE:
+        raise DerivativeError(
+            f"the derivative of the solution of {name} is a linear system of {size} unknowns; up to {DENSE} are solved directly: "
+            "pass tangent_solve, for example lambda g, y: np.linalg.solve(graphjit.jacfwd(g)(y), y)"
+        )
+    inputs = [b.input(node.type, "unknown") for node in right]
+    blocks = jacobian.forward(b, inputs, matvec(inputs))
+    rows = []
+    for row, out in zip(blocks, right, strict=True):
+        parts = []
+        for block, x in zip(row, inputs, strict=True):
+            shape = (out.type.size, x.type.size)
+            zeros = b.full(0.0, out.type.with_shape(shape))
+            parts.append(zeros if block is None else b.reshape(block, shape=shape))
+        rows.append(b.concatenate(*parts, axis=1))
+    matrix = Tracer(trace, b.concatenate(*rows, axis=0))
+    flat = b.concatenate(*(b.reshape(node, shape=(node.type.size,)) for node in right), axis=0)
+    solved: Any = np.linalg.solve(matrix, Tracer(trace, flat))  # type: ignore[call-overload]
+    found, start = [], 0
+    for node in right:
+        stop = start + node.type.size
+        part = b.slice(solved._node, starts=(start,), limits=(stop,), steps=(1,))
+        found.append(b.reshape(part, shape=node.shape))
+        start = stop
+    return found
