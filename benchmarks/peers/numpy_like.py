@@ -37,6 +37,7 @@ class Graphjit:
             vmap=library.vmap,
             jacfwd=library.jacfwd,
             hessian=library.hessian,
+            checkpoint=library.checkpoint,
         )
         self.namespace = Namespace(numpy, scipy.special, self._transforms)
 

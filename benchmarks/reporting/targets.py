@@ -22,7 +22,7 @@ TRANSFORMED = (
     *("per_example_gradients", "bundle_adjustment"),
 )
 """Families of what is made of a function by other transformations than its gradient."""
-JACOBIANS = "projection_jacobians_1e5"
+JACOBIANS, CHECKPOINTED = "projection_jacobians_1e5", "deep_network_checkpoint_50x256"
 
 
 def targets(record: Record) -> list[Row]:
@@ -89,6 +89,19 @@ def _transformations(record: Record) -> Iterator[Row | None]:
     first = geometric_mean(row.first_ratio("jax") for row in record.rows if row.family in TRANSFORMED)
     what = "first call of these and bundle adjustment, geometric mean"
     yield None if first is None else _mean(what, first, "jax", 0.25)
+    plain = {row.name: row for row in record.rows}
+
+    def of_plain(amount: Figure) -> Figure:
+        def figure(row: Measurement) -> float | None:
+            beside = plain.get(row.name.replace("_checkpoint", ""))
+            ours, theirs = amount(row), None if beside is None else amount(beside)
+            return ours / theirs if ours is not None and theirs else None
+
+        return figure
+
+    arena, time = of_plain(lambda row: row.arena), of_plain(Measurement.median)
+    yield _worst(record, "checkpoint, arena", CHECKPOINTED, arena, "of the plain one", at_most=0.25)
+    yield _worst(record, "checkpoint, time", CHECKPOINTED, time, "of the plain one", at_most=1.4)
 
 
 def _products(record: Record) -> Iterator[Row | None]:

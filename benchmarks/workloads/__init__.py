@@ -9,6 +9,7 @@ from benchmarks.workloads import (
     bundle_adjustment,
     call_overhead,
     cumulative,
+    deep_network,
     determinants,
     elementwise_chain,
     embedding,
@@ -60,6 +61,7 @@ _FAMILIES = (
     hand_tracking,
     per_example_gradients,
     bundle_adjustment,
+    deep_network,
     python_loop,
 )
 

@@ -302,7 +302,8 @@ def made_up(*rows: results.Measurement) -> results.Record:
 
 def test_targets_name_workloads_that_exist() -> None:
     names = {workload.name for workload in workloads("full")}
-    assert {*targets.FROM_256, *targets.BELOW_256, targets.JACOBIANS} <= names
+    assert {*targets.FROM_256, *targets.BELOW_256, targets.JACOBIANS, targets.CHECKPOINTED} <= names
+    assert targets.CHECKPOINTED.replace("_checkpoint", "") in names
     assert set(targets.TRANSFORMED) <= {workload.family for workload in workloads("full")}
     assert {
         "black_scholes_1e5",
@@ -341,9 +342,16 @@ def test_targets() -> None:
 
 
 def test_targets_of_transformations() -> None:
+    plain, checkpointed = (
+        measured(name, graphjit=seconds, jax=1.0)
+        for name, seconds in (("deep_network_50x256", 0.1), ("deep_network_checkpoint_50x256", 0.15))
+    )
+    plain.arena, checkpointed.arena = 100 << 20, 20 << 20
     first = measured("hand_jacobian_544x100", graphjit=4e-4, jax=1e-3)
     first.first_calls = {"graphjit": [0.2], "jax": [1.0]}
     record = made_up(
+        plain,
+        checkpointed,
         first,
         measured("projection_jacobians_1e5", graphjit=3e-4, jax=5e-3, native=2e-4),
         measured("hand_tracking_544x100", graphjit=3e-4, jax=5e-4),
@@ -360,6 +368,11 @@ def test_targets_of_transformations() -> None:
     assert verdicts["Hessian products of networks <= 0.7"] is True
     assert verdicts["gradients of each example <= 0.5"] is False
     assert verdicts["first call of these and bundle adjustment, geometric mean <= 0.25x"] is True
+    assert verdicts["checkpoint, arena <= 0.25"] is True
+    assert verdicts["checkpoint, time <= 1.4"] is False
+    # Without the plain network beside it there is nothing to say.
+    alone = targets.targets(made_up(checkpointed))
+    assert not [row for row in alone if row.what.startswith("checkpoint")]
 
 
 def test_memory_counts_what_a_library_keeps() -> None:

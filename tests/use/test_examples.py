@@ -232,3 +232,27 @@ def test_norms_are_those_of_the_gradients() -> None:
     np.testing.assert_allclose(norms, np.linalg.norm(flat, axis=1), rtol=1e-12)
     for name, gradient in example.batch_gradient(*batch).items():
         np.testing.assert_allclose(mean[name], gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_orbit_is_found_through_the_solver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "kepler.json"
+    example = load("kepler")
+    result = example.main(["--json", str(target)])
+    true = np.array(list(example.ELEMENTS.values()))
+    assert np.all(np.abs(result["elements"] - true) <= 4.0 * result["errors"])
+    # 200 observations, six elements: each residual is about one.
+    assert 60.0 < result["values"][-1] < 140.0
+    found = result["derivatives"]
+    assert found["to_differences"] <= 1e-6
+    assert found["to_unrolled"] <= 1e-10
+    assert found["implicit"]["nodes"] < found["unrolled"]["nodes"]
+    assert json.loads(target.read_text())["values"] == result["values"]
+    assert "eccentricity" in capsys.readouterr().out
+
+
+def test_keplers_equation_is_solved() -> None:
+    example = load("kepler")
+    anomaly = np.linspace(0.01, 2.0 * np.pi - 0.01, 301)
+    for eccentricity in (0.0, 0.3, 0.68, 0.89):
+        e = example.eccentric_anomaly(anomaly, eccentricity)
+        np.testing.assert_allclose(e - eccentricity * np.sin(e), anomaly, rtol=1e-14)
