@@ -263,7 +263,7 @@ def checkpoint(fun: Callable[..., Any] | None = None, *, policy: Policy | None =
     """Make reverse mode compute a function again on the way back, instead of keeping what it computed.
 
     Only the arguments are kept, and what `policy` says. This takes one more evaluation of the function, and
-    less memory. The values are the same, bit for bit.
+    less memory.
 
     Parameters
     ----------

@@ -140,6 +140,8 @@ class Checkpoint(Rule):
         known = {x: b.recompute(arg, after) for x, arg in first.items()}
         if self.keeps is not None:
             kept = [x for x in graph.nodes() if x not in first and x.args and self.keeps(x)]
+            # What has a name is what the name was given to.
+            kept += [x.args[0] for x in kept if x.op.name == "named" and x.args[0] not in first]
             known |= dict(zip(kept, substitute(b, kept, first), strict=True))
         return body_vjp(b, node, given, wanted, known)
 

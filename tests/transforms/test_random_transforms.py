@@ -1,5 +1,5 @@
-"""Random programs with bodies, rules and batches: compiled = interpreter, vmap = stack of calls, forward mode =
-reverse mode = differences.
+"""Random programs with bodies, rules and batches: compiled = interpreter, vmap = stack of calls, forward mode
+= reverse mode = differences.
 
 A failure shrinks and prints the IR of what is left.
 """
