@@ -142,7 +142,8 @@ class Checkpoint(Rule):
             kept = [x for x in graph.nodes() if x not in first and x.args and self.keeps(x)]
             # What has a name is what the name was given to.
             kept += [x.args[0] for x in kept if x.op.name == "named" and x.args[0] not in first]
-            known |= dict(zip(kept, substitute(b, kept, first), strict=True))
+            values = zip(kept, substitute(b, kept, first), strict=True)
+            known |= {x: b.recompute(value, after) for x, value in values}
         return body_vjp(b, node, given, wanted, known)
 
     def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
