@@ -1,10 +1,11 @@
 """Jacobians: every column of one by forward mode, or every row by reverse mode, as one graph.
 
 A column is the tangent of the outputs for a direction that is 1 in one element of the input and 0 in all
-others. There are two ways to get all of them.
+others. There are three ways to get all of them.
 
 - *Small functions*: column by column. Each direction is a constant, so what it does not touch is seen to be
   zero and is never built: straight-line code of what is left.
+- *Functions that work element by element*, in forward mode: one derivative for each band (`bands`).
 - *All others*: one tangent, over the batch of all directions (`batch`). A direction is
   ``select(place == number, 1, 0)``: derivative rules keep such a selection outermost, so that zeros of a
   Jacobian are zeros, also where a local derivative is infinite, and products with directions are read off.
@@ -24,6 +25,7 @@ import numpy as np
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64, Type
+from graphjit.transforms.bands import banded
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import active_nodes, cotangents
@@ -44,13 +46,12 @@ def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
     """The blocks of each output, by forward mode; ``chunk`` directions of an input at a time."""
 
     def blocks_of(x: Node) -> list[Node | None]:
-        found = _along(
-            b,
-            x.type,
-            lambda seed: tangents(b, {x: seed}, outputs),
-            _written_out(x, inputs, outputs),
-            chunk,
-        )
+        written_out = _written_out(x, inputs, outputs)
+        if chunk is None and not written_out and x.type.size > 1:
+            blocks = banded(b, x, outputs)
+            if blocks is not None:
+                return blocks
+        found = _along(b, x.type, lambda seed: tangents(b, {x: seed}, outputs), written_out, chunk)
         return [
             None if block is None else _behind(b, block, out, x)
             for block, out in zip(found, outputs, strict=True)
@@ -103,6 +104,8 @@ def _along(
     b: Builder, type: Type, derive: Derivative, written_out: bool, chunk: int | None
 ) -> list[Node | None]:
     """Derivatives along each element of ``type``, numbered by a new first axis."""
+    if type.size == 1:
+        return _rows(b, derive(b.full(1.0, type)))
     if written_out and chunk is None:
         with b.folding():
             return _joined(b, [_rows(b, derive(_direction(b, type, i))) for i in range(type.size)])
@@ -121,8 +124,6 @@ def _along(
 
 def _direction(b: Builder, type: Type, place: int) -> Node:
     """1 at one place."""
-    if type.size == 1:
-        return b.full(1.0, type)
     at = np.zeros(type.size, bool)
     at[place] = True
     mask = b.const(at.reshape(type.shape), BOOL)

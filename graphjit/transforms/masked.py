@@ -10,11 +10,13 @@ step adds a bounded number of nodes.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.patterns import is_zero
+from graphjit.ir.types import BOOL
 from graphjit.ops.masking import Masked, along_rows, holds, masked, peel, remask, scale
 
 __all__ = ["lift_mask", "masked_where_zero", "scale"]
@@ -36,27 +38,60 @@ def masked_where_zero(b: Builder, tangent: Node) -> Node:
     Reverse mode cuts such elements away before it multiplies; forward mode would multiply them with a local
     derivative that may be inf.
     """
-    if masked(tangent) is not None or not _holds_zeros(tangent, DEPTH):
+    if masked(tangent) is not None:
         return tangent
-    zero = b.full(0.0, tangent.type)
-    return b.select(b.ne(tangent, zero), tangent, zero)
+    rest = _support(b, tangent, DEPTH)
+    return tangent if rest is None else b.select(rest, tangent, b.full(0.0, tangent.type))
 
 
-def _holds_zeros(node: Node, depth: int) -> bool:
+def _support(b: Builder, node: Node, depth: int) -> Node | None:
+    """Where a tangent is not zero by the way it was built, as bools; None where that is everywhere.
+
+    It asks no values, so it does not depend on the tangent: a selection by it stays linear.
+    """
     name = node.op.name
-    if is_zero(node) or name == "embed":
-        return True
+    if is_zero(node):
+        return b.full(False, node.type.with_dtype(BOOL))
+    if name == "embed":
+        inner = _support(b, node.args[0], depth - 1) if depth else None
+        inner = _everywhere(b, node.args[0]) if inner is None else inner
+        return b.emit(node.op, inner, **node.attrs)
     if not depth:
-        return False
-    if name in ("concatenate", "mul", "scatter_set", "scatter_add"):
-        return any(_holds_zeros(arg, depth - 1) for arg in node.args if arg.dtype.kind == "f")
-    if name == "add" or name == "sub":
-        return all(_holds_zeros(arg, depth - 1) for arg in node.args)
-    return (
-        bool(node.args)
-        and (name in POINTWISE or name in MOVES or name in ("gather", "div", "sum", "cumsum"))
-        and _holds_zeros(node.args[0], depth - 1)
-    )
+        return None
+    if name in POINTWISE or name == "div":
+        return _support(b, node.args[0], depth - 1)
+    if name in MOVES or name == "gather":
+        inner = _support(b, node.args[0], depth - 1)
+        return None if inner is None else b.emit(node.op, inner, *node.args[1:], **node.attrs)
+    if name == "sum":
+        inner = _support(b, node.args[0], depth - 1)
+        return None if inner is None else b.any(inner, axes=node.attrs["axes"])
+    return _joint_support(b, node, depth)
+
+
+def _everywhere(b: Builder, node: Node) -> Node:
+    return b.full(True, node.type.with_dtype(BOOL))
+
+
+def _joint_support(b: Builder, node: Node, depth: int) -> Node | None:
+    """`_support` of what is made of several tangents."""
+    name = node.op.name
+    if name not in ("add", "sub", "mul", "concatenate", "scatter_set", "scatter_add"):
+        return None
+    count = {"scatter_set": 2, "scatter_add": 1}.get(name, len(node.args))
+    parts = [_support(b, arg, depth - 1) for arg in node.args[:count]]
+    if name in ("add", "sub"):
+        return None if None in parts else b.emit("or", *parts)  # type: ignore[arg-type]
+    if name == "mul":
+        known = [part for part in parts if part is not None]
+        return functools.reduce(lambda p, q: b.emit("and", p, q), known) if known else None
+    filled = [_everywhere(b, x) if part is None else part for x, part in zip(node.args, parts, strict=False)]
+    if name == "scatter_add":  # what it does not add to stays zero
+        ones = b.convert(filled[0], dtype=node.dtype)
+        return b.ne(b.emit(node.op, ones, *node.args[1:], **node.attrs), b.full(0.0, node.type))
+    if all(part is None for part in parts):
+        return None
+    return b.emit(node.op, *filled, *node.args[count:], **node.attrs)
 
 
 def lift_mask(b: Builder, node: Node) -> Node:
