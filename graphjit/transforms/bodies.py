@@ -64,12 +64,28 @@ def _transposed(
     found = iter(cotangents(b, seeds, [d for d in directions if d is not None]))
     values = [None if d is None else next(found) for d in directions]
     unknown = {d for d in directions if d is not None}
+    values = _rescheduled(b, values, unknown, next(iter(seeds.values()), None))
     if any(node in unknown for node in reachable([v for v in values if v is not None])):
         raise DerivativeError(
             f"{what} is not linear in its {of}, so the derivative in the other mode does not follow from it; "
             "declare that one too (custom_jvp serves both modes)"
         )
     return values
+
+
+def _rescheduled(b: Builder, values: Values, unknown: set[Node], after: Node | None) -> Values:
+    """``values`` in which `recompute` nodes wait for ``after``, where they waited for a direction: what a rule
+    waits for is there when its transpose begins.
+    """
+    known = [value for value in values if value is not None]
+    late = set(unknown)
+    mapping: dict[Node, Node] = {}
+    for node in sorted(reachable(known), key=lambda node: node.serial):
+        if node.op.name == "recompute" and node.args[1] in late and node.args[0] not in late and after:
+            mapping[node] = b.like(node).recompute(node.args[0], after)
+        elif any(arg in late for arg in node.args):
+            late.add(node)
+    return in_terms_of(b, values, mapping) if mapping else values
 
 
 @dataclass(frozen=True)
