@@ -74,8 +74,8 @@ def _transposed(
 
 
 def _rescheduled(b: Builder, values: Values, unknown: set[Node], after: Node | None) -> Values:
-    """``values`` in which `recompute` nodes wait for ``after``, where they waited for a direction: what a rule
-    waits for is there when its transpose begins.
+    """``values`` in which `recompute` nodes wait for ``after``, where they waited for a direction: what a
+    rule waits for is there when its transpose begins.
     """
     known = [value for value in values if value is not None]
     late = set(unknown)

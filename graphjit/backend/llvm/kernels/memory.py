@@ -17,6 +17,7 @@ import numpy as np
 from graphjit.backend.llvm.kernels.registers import CACHE_LINE, Registers, Value, ramp
 from graphjit.backend.llvm.kernels.scalar import constant, literal, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
+    WRITTEN,
     backwards,
     component,
     load_elements,
@@ -240,7 +241,7 @@ class Traffic(Registers):
         """
         assert self.lanes is not None
         count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
-        component_of = record_of(statement.buffer, statement.address, self.lanes.axis, count)
+        component_of = record_of(statement.buffer, statement.address, self.lanes.axis, count, WRITTEN)
         if component_of is None or statement.dynamic:
             return False
         record, step, which = component_of

@@ -17,27 +17,26 @@ from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import Address, Axis, Statement, Store
 
 RECORD = 4
-"""Longest record read and written by whole vectors and shuffles.
+"""Longest record read by whole vectors and shuffles.
 
 Records of 9 and 16 elements were 1.4 times slower that way than element by element, though the code is
 shorter.
 """
+WRITTEN = (2, 3, 4, 6, 8)
+"""Lengths of records that are written so."""
 
 Record = tuple[Buffer, Address]
 Components = dict[Record, list[int]]
 
 
-def record_of(buffer: Buffer, address: Address, axis: Axis, lanes: int) -> tuple[Record, int, int] | None:
+def record_of(
+    buffer: Buffer, address: Address, axis: Axis, lanes: int, steps: Sequence[int] = range(2, RECORD + 1)
+) -> tuple[Record, int, int] | None:
     """The record that an element belongs to, its length and the element's number, when every lane has a
-    record of its own in ``buffer``.
+    record of its own in ``buffer``, of a length among ``steps``.
     """
     step = address[axis]
-    if (
-        not 1 < step <= RECORD
-        or lanes < 4
-        or buffer.size % step
-        or any(c % step for c in address.terms.values())
-    ):
+    if step not in steps or lanes < 4 or buffer.size % step or any(c % step for c in address.terms.values()):
         return None
     which = address.offset % step
     return (buffer, address - which), step, which
@@ -48,7 +47,7 @@ def components(body: Sequence[Statement], axis: Axis, lanes: int) -> Components:
     stored: Components = {}
     for statement in body:
         if isinstance(statement, Store) and not (statement.dynamic or statement.combine):
-            found = record_of(statement.buffer, statement.address, axis, lanes)
+            found = record_of(statement.buffer, statement.address, axis, lanes, WRITTEN)
             if found is not None:
                 stored.setdefault(found[0], []).append(found[2])
     return stored
@@ -123,21 +122,41 @@ def component(fn: Function, rows: list[str], memory: str, lanes: int, which: int
 
 
 def store_records(fn: Function, parts: list[str], base: str, memory: str, size: int, lanes: int) -> None:
-    """One record from each lane of ``parts``, which hold its elements, one after the other."""
-    step = len(parts)
+    """One record from each lane of ``parts``, which hold its elements, one after the other.
+
+    Records of more than `RECORD` elements are made of pairs, the first half of the lanes before the others:
+    so each row that is stored takes few shuffles.
+    """
     of = vector(memory, lanes)
-    for k in range(step):
-        places = [divmod(k * lanes + lane, step) for lane in range(lanes)]  # (record, component) of each lane
+    if len(parts) <= RECORD:
+        rows = _interleaved(fn, parts, of, lanes, 1)
+    else:
+        rows = []
+        for half in (0, lanes // 2):
+            order = [place for lane in range(half, half + lanes // 2) for place in (lane, lanes + lane)]
+            pairs = [_shuffle(fn, of, p, q, order) for p, q in zip(parts[::2], parts[1::2], strict=True)]
+            rows += _interleaved(fn, pairs, of, lanes, 2)
+    for k, row in enumerate(rows):
+        place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {k * lanes}") if k else base
+        fn.do(f"store {of} {row}, ptr {place}, align {size}")
+
+
+def _interleaved(fn: Function, parts: list[str], of: str, lanes: int, width: int) -> list[str]:
+    """Vectors that hold one item of each of ``parts`` after the other; an item has ``width`` elements."""
+    items, rows = lanes // width, []
+    for k in range(len(parts)):
+        places = [divmod(k * items + slot, len(parts)) for slot in range(items)]  # (record, component)
         needed = sorted({which for _, which in places})
         found = parts[needed[0]]
         for n, which in enumerate(needed[1:]):
             order = []
-            for lane, (record, component) in enumerate(places):
+            for slot, (record, component) in enumerate(places):
                 first = n == 0 and component == needed[0]
-                order.append(lanes + record if component == which else record if first else lane)
-            found = _shuffle(fn, of, found, parts[which], order)
-        place = fn.op(f"getelementptr {memory}, ptr {base}, i64 {k * lanes}") if k else base
-        fn.do(f"store {of} {found}, ptr {place}, align {size}")
+                order.append(items + record if component == which else record if first else slot)
+            spread = [item * width + e for item in order for e in range(width)]
+            found = _shuffle(fn, of, found, parts[which], spread)
+        rows.append(found)
+    return rows
 
 
 def _shuffle(fn: Function, of: str, a: str, b: str, order: list[int]) -> str:
