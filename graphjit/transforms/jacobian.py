@@ -27,7 +27,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64, Type
 from graphjit.transforms.bands import banded
 from graphjit.transforms.batch import batch, repeated
-from graphjit.transforms.forward import tangents
+from graphjit.transforms.chains import along_chains
 from graphjit.transforms.reverse import active_nodes, cotangents
 
 MOST_COLUMNS = 32
@@ -51,7 +51,7 @@ def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
             blocks = banded(b, x, outputs)
             if blocks is not None:
                 return blocks
-        found = _along(b, x.type, lambda seed: tangents(b, {x: seed}, outputs), written_out, chunk)
+        found = _along(b, x.type, along_chains(b, x, outputs), written_out, chunk)
         return [
             None if block is None else _behind(b, block, out, x)
             for block, out in zip(found, outputs, strict=True)
