@@ -61,6 +61,13 @@ def _sub_neg(b: Builder, node: Node) -> Node | None:
     return b.add(x, y.args[0]) if y.op.name == "neg" else None
 
 
+def _minus_twice(b: Builder, node: Node) -> Node | None:
+    x, y = node.args
+    if x.op.name != "neg" or x.args[0] is not y or node.dtype.kind != "f":
+        return None
+    return b.mul(y, b.full(-2.0, y.type))
+
+
 def _div_power_of_two(b: Builder, node: Node) -> Node | None:
     x, y = node.args
     value = splat(y)
@@ -170,6 +177,7 @@ RULES = (
     Rule("mul_minus_one", ("mul",), _mul_minus_one, "x * -1 -> -x."),
     Rule("add_neg", ("add",), _add_neg, "x + (-y) -> x - y."),
     Rule("sub_neg", ("sub",), _sub_neg, "x - (-y) -> x + y."),
+    Rule("minus_twice", ("sub",), _minus_twice, "(-x) - x -> x * -2."),
     Rule(
         "div_power_of_two",
         ("div",),

@@ -73,6 +73,13 @@ ARITHMETIC = (
         XY + body("%2 = sub %0 %1 : T[6]", "%3 = neg %2 : T[6]", "return %3"),
     ),
     case(
+        "minus_twice",
+        X + body("%1 = neg %0 : T[6]", "%2 = sub %1 %0 : T[6]", "return %2"),
+        X + body(*spread(1, "-2.0"), "%3 = mul %0 %2 : T[6]", "return %3"),
+        XY + body("%2 = neg %0 : T[6]", "%3 = sub %2 %1 : T[6]", "return %3"),
+        XY + body("%2 = sub %0 %1 : T[6]", "%3 = neg %2 : T[6]", "return %3"),
+    ),
+    case(
         "div_power_of_two",
         X + body(*spread(1, "-8.0"), "%3 = div %0 %2 : T[6]", "return %3"),
         X + body(*spread(1, "-0.125"), "%3 = mul %0 %2 : T[6]", "return %3"),
