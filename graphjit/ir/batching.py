@@ -49,10 +49,12 @@ def same_op(b: Any, node: Node, args: Sequence[Node], batched: Sequence[bool]) -
 
 def to_front(b: Any, x: Node, axis: int) -> Node:
     """``x`` with one of its axes moved to the front."""
-    return b.transpose(x, perm=(axis, *(a for a in range(len(x.shape)) if a != axis)))
+    moved: Node = b.transpose(x, perm=(axis, *(a for a in range(len(x.shape)) if a != axis)))
+    return moved
 
 
 def from_front(b: Any, x: Node, axis: int) -> Node:
     """``x`` with its first axis moved to ``axis``."""
     rest = list(range(1, len(x.shape)))
-    return b.transpose(x, perm=(*rest[:axis], 0, *rest[axis:]))
+    moved: Node = b.transpose(x, perm=(*rest[:axis], 0, *rest[axis:]))
+    return moved

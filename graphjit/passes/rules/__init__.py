@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphjit.passes.rules import arithmetic, contraction, indexing, logic, reductions, shapes
+from graphjit.passes.rules import arithmetic, contraction, indexing, logic, narrowing, reductions, shapes
 from graphjit.passes.rules.rule import Rule
 
 ALL: tuple[Rule, ...] = (
@@ -12,6 +12,7 @@ ALL: tuple[Rule, ...] = (
     *logic.RULES,
     *reductions.RULES,
     *contraction.RULES,
+    *narrowing.RULES,
 )
 
 __all__ = ["ALL", "Rule"]

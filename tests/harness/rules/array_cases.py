@@ -542,3 +542,99 @@ INDEXING = (
         dtypes=("f64", "f32", "i64"),
     ),
 )
+
+ROWS = inputs("T[6,4]", "T[4,3]") + body("%2 = const value=[4, 1] : i64[2]")
+NARROWING = (
+    case(
+        "gather_early",
+        ROWS
+        + body(
+            "%3 = contract %0 %1 contract=((1,), (0,)) batch=((), ()) : T[6,3]",
+            "%4 = gather %3 %2 axes=(0,) : T[2,3]",
+            "return %4",
+        ),
+        ROWS
+        + body(
+            "%3 = gather %0 %2 axes=(0,) : T[2,4]",
+            "%4 = contract %3 %1 contract=((1,), (0,)) batch=((), ()) : T[2,3]",
+            "return %4",
+        ),
+        # somebody else reads all rows
+        ROWS
+        + body(
+            "%3 = contract %0 %1 contract=((1,), (0,)) batch=((), ()) : T[6,3]",
+            "%4 = gather %3 %2 axes=(0,) : T[2,3]",
+            "return %4 %3",
+        ),
+        # no fewer rows than there are
+        inputs("T[2,4]", "T[4,3]")
+        + body("%2 = const value=[1, 0] : i64[2]")
+        + body(
+            "%3 = contract %0 %1 contract=((1,), (0,)) batch=((), ()) : T[2,3]",
+            "%4 = gather %3 %2 axes=(0,) : T[2,3]",
+            "return %4",
+        ),
+        # a running sum needs the rows before
+        ROWS
+        + body(
+            "%3 = cumsum %0 axis=0 reverse=False : T[6,4]",
+            "%4 = gather %3 %2 axes=(0,) : T[2,4]",
+            "return %4",
+        ),
+    ),
+    case(
+        "gather_early",
+        inputs("T[3,6]", "T[6]")
+        + body("%2 = const value=[4, 1] : i64[2]")
+        + body(
+            "%3 = broadcast_to %1 shape=(3, 6) : T[3,6]",
+            "%4 = mul %0 %3 : T[3,6]",
+            "%5 = sum %4 axes=(0,) : T[6]",
+            "%6 = gather %5 %2 axes=(0,) : T[2]",
+            "return %6",
+        ),
+        inputs("T[3,6]", "T[6]")
+        + body("%2 = const value=[4, 1] : i64[2]")
+        + body(
+            "%3 = gather %0 %2 axes=(1,) : T[2,3]",
+            "%4 = transpose %3 perm=(1, 0) : T[3,2]",
+            "%5 = gather %1 %2 axes=(0,) : T[2]",
+            "%6 = broadcast_to %5 shape=(3, 2) : T[3,2]",
+            "%7 = mul %4 %6 : T[3,2]",
+            "%8 = sum %7 axes=(0,) : T[2]",
+            "return %8",
+        ),
+        inputs("i64[6]", "i64[6]")
+        + body("%2 = const value=[4, 1] : i64[2]")
+        + body("%3 = floor_divide %0 %1 : i64[6]", "%4 = gather %3 %2 axes=(0,) : i64[2]", "return %4"),
+        dtypes=("f64",),
+    ),
+    case(
+        "slice_contract",
+        ROWS
+        + body(
+            "%3 = contract %0 %1 contract=((1,), (0,)) batch=((), ()) : T[6,3]",
+            "%4 = slice %3 starts=(2, 0) limits=(6, 2) steps=(2, 1) : T[2,2]",
+            "return %4",
+        ),
+        ROWS
+        + body(
+            "%3 = slice %0 starts=(2, 0) limits=(6, 4) steps=(2, 1) : T[2,4]",
+            "%4 = slice %1 starts=(0, 0) limits=(4, 2) steps=(1, 1) : T[4,2]",
+            "%5 = contract %3 %4 contract=((1,), (0,)) batch=((), ()) : T[2,2]",
+            "return %5",
+        ),
+        ROWS
+        + body(
+            "%3 = contract %0 %1 contract=((1,), (0,)) batch=((), ()) : T[6,3]",
+            "%4 = slice %3 starts=(2, 0) limits=(6, 2) steps=(2, 1) : T[2,2]",
+            "return %4 %3",
+        ),
+        ROWS
+        + body(
+            "%3 = mul %0 %0 : T[6,4]",
+            "%4 = slice %3 starts=(0, 0) limits=(2, 4) steps=(1, 1) : T[2,4]",
+            "return %4",
+        ),
+    ),
+)
