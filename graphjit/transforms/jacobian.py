@@ -7,7 +7,7 @@ others. There are three ways to get all of them.
   zero and is never built: straight-line code of what is left.
 - *Functions that work element by element*, in forward mode: one derivative for each band (`bands`).
 - *All others*: one tangent, over the batch of all directions (`batch`). A direction is
-  ``select(place == number, 1, 0)``: derivative rules keep such a selection outermost, so that zeros of a
+  ``select(diagonal, 1, 0)``: derivative rules keep such a selection outermost, so that zeros of a
   Jacobian are zeros, also where a local derivative is infinite, and products with directions are read off.
 
 Example: the Jacobian of ``w @ x`` in ``x`` is ``w`` itself.
@@ -24,7 +24,7 @@ import numpy as np
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.types import BOOL, I64, Type
+from graphjit.ir.types import BOOL, Type
 from graphjit.transforms.bands import banded
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.chains import along_chains
@@ -132,11 +132,7 @@ def _direction(b: Builder, type: Type, place: int) -> Node:
 
 def _places(b: Builder, type: Type, start: int, count: int) -> Node:
     """For directions ``start`` to ``start + count``: where each of them is 1."""
-    shape = (count, type.size)
-    number = b.iota(dtype=I64, shape=shape, axis=0)
-    if start:
-        number = b.add(number, b.full(start, number.type))
-    same = b.eq(number, b.iota(dtype=I64, shape=shape, axis=1))
+    same = b.diagonal(shape=(count, type.size), first=0, second=1, offset=start)
     return b.reshape(same, shape=(count, *type.shape))
 
 

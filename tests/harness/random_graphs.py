@@ -506,6 +506,13 @@ def _iota(maker: _Maker) -> Found:
     return [], {"dtype": maker.pick([F64, I64]), "shape": shape, "axis": int(maker.rng.integers(len(shape)))}
 
 
+def _diagonal(maker: _Maker) -> Found:
+    shape = (*maker.shape()[:1], 3, int(maker.rng.choice([3, 4])))
+    first = len(shape) - 2
+    offset = int(maker.rng.integers(-1, 2))
+    return [], {"shape": shape, "first": first, "second": first + 1, "offset": offset}
+
+
 def _positions(maker: _Maker, shape: tuple[int, ...], axes: tuple[int, ...]) -> list[Node] | None:
     """Index nodes in range for ``axes`` of ``shape``: constants, or any integers of the graph forced into the
     range.
@@ -597,6 +604,7 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "select": _select,
     "convert": _convert,
     "iota": _iota,
+    "diagonal": _diagonal,
     "gather": _gather,
     "scatter_add": _scatter_add,
     "scatter_set": _scatter_set,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from graphjit.passes.rules import arithmetic, contraction, indexing, logic, narrowing, reductions, shapes
+from graphjit.passes.rules import (
+    arithmetic,
+    contraction,
+    indexing,
+    logic,
+    narrowing,
+    one_hot,
+    reductions,
+    shapes,
+)
 from graphjit.passes.rules.rule import Rule
 
 ALL: tuple[Rule, ...] = (
@@ -11,6 +20,7 @@ ALL: tuple[Rule, ...] = (
     *arithmetic.RULES,
     *logic.RULES,
     *reductions.RULES,
+    *one_hot.RULES,
     *contraction.RULES,
     *narrowing.RULES,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules.case import XY, M, body, case, inputs, spread
+from rules.case import XY, M, X, body, case, inputs, spread
 
 REDUCTIONS = (
     case(
@@ -635,6 +635,66 @@ NARROWING = (
             "%3 = mul %0 %0 : T[6,4]",
             "%4 = slice %3 starts=(0, 0) limits=(2, 4) steps=(1, 1) : T[2,4]",
             "return %4",
+        ),
+    ),
+    case(
+        "sum_one_hot",
+        X
+        + body(
+            "%3 = diagonal shape=(6, 6) first=0 second=1 offset=0 : bool[6,6]",
+            "%4 = broadcast_to %0 shape=(6, 6) : T[6,6]",
+            *spread(5, "0.0", "6, 6"),
+            "%7 = select %3 %4 %6 : T[6,6]",
+            "%8 = sum %7 axes=(1,) : T[6]",
+            "return %8",
+        ),
+        X + body("return %0"),
+        # the value varies along both axes
+        inputs("T[6,6]")
+        + body(
+            "%3 = diagonal shape=(6, 6) first=0 second=1 offset=0 : bool[6,6]",
+            *spread(4, "0.0", "6, 6"),
+            "%6 = select %3 %0 %5 : T[6,6]",
+            "%7 = sum %6 axes=(1,) : T[6]",
+            "return %7",
+        ),
+        # nothing says that there is one place in each row
+        X
+        + body(
+            "%3 = diagonal shape=(6, 6) first=0 second=1 offset=1 : bool[6,6]",
+            "%4 = broadcast_to %0 shape=(6, 6) : T[6,6]",
+            *spread(5, "0.0", "6, 6"),
+            "%7 = select %3 %4 %6 : T[6,6]",
+            "%8 = sum %7 axes=(1,) : T[6]",
+            "return %8",
+        ),
+    ),
+    case(
+        "contract_one_hot",
+        inputs("T[3,6]", "T[6]")
+        + body(
+            "%4 = diagonal shape=(6, 6) first=0 second=1 offset=0 : bool[6,6]",
+            "%5 = broadcast_to %1 shape=(6, 6) : T[6,6]",
+            *spread(6, "0.0", "6, 6"),
+            "%8 = select %4 %5 %7 : T[6,6]",
+            "%9 = contract %0 %8 contract=((1,), (1,)) batch=((), ()) : T[3,6]",
+            "return %9",
+        ),
+        inputs("T[3,6]", "T[6]")
+        + body(
+            "%2 = contract %0 %1 contract=((), ()) batch=((1,), (0,)) : T[6,3]",
+            "%3 = transpose %2 perm=(1, 0) : T[3,6]",
+            "return %3",
+        ),
+        # the direction is summed with itself
+        inputs("T[3,6,6]", "T[6]")
+        + body(
+            "%4 = diagonal shape=(6, 6) first=0 second=1 offset=0 : bool[6,6]",
+            "%5 = broadcast_to %1 shape=(6, 6) : T[6,6]",
+            *spread(6, "0.0", "6, 6"),
+            "%8 = select %4 %5 %7 : T[6,6]",
+            "%9 = contract %0 %8 contract=((1, 2), (0, 1)) batch=((), ()) : T[3]",
+            "return %9",
         ),
     ),
 )
