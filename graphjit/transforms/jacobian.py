@@ -40,14 +40,18 @@ MOST_NODES = 6_000
 Blocks = list[list[Node | None]]
 Derivative = Callable[[Node], list[Node | None]]
 """Derivatives of several nodes for one seed."""
+Chunk = int | Callable[[Sequence[Node], Node], int] | None
+"""How many directions are computed at a time: a number; a function of the derivatives for one direction and
+of the input that says which; None for all.
+"""
 
 
-def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: int | None = None) -> Blocks:
+def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: Chunk = None) -> Blocks:
     """The blocks of each output, by forward mode; ``chunk`` directions of an input at a time."""
 
     def blocks_of(x: Node) -> list[Node | None]:
         written_out = _written_out(x, inputs, outputs)
-        if chunk is None and not written_out and x.type.size > 1:
+        if not isinstance(chunk, int) and not written_out and x.type.size > 1:
             blocks = banded(b, x, outputs)
             if blocks is not None:
                 return blocks
@@ -61,7 +65,7 @@ def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
     return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in outputs]
 
 
-def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: int | None = None) -> Blocks:
+def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: Chunk = None) -> Blocks:
     """The blocks of each output, by reverse mode; ``chunk`` elements of an output at a time."""
 
     def blocks_of(out: Node) -> list[Node | None]:
@@ -88,7 +92,7 @@ def _written_out(seeded: Node, inputs: Sequence[Node], outputs: Sequence[Node]) 
     if not 0 < count <= MOST_COLUMNS:
         return False
     active = active_nodes(outputs, inputs)
-    small = all(node.type.size <= SMALL for node in active)
+    small = all(part.size <= SMALL for node in active for part in node.parts)
     return small and count * len(active) <= MOST_NODES
 
 
@@ -100,23 +104,23 @@ def _behind(b: Builder, block: Node, out: Node, x: Node) -> Node:
     return b.reshape(last, shape=(*out.shape, *x.shape))
 
 
-def _along(
-    b: Builder, type: Type, derive: Derivative, written_out: bool, chunk: int | None
-) -> list[Node | None]:
+def _along(b: Builder, type: Type, derive: Derivative, written_out: bool, chunk: Chunk) -> list[Node | None]:
     """Derivatives along each element of ``type``, numbered by a new first axis."""
     if type.size == 1:
         return _rows(b, derive(b.full(1.0, type)))
-    if written_out and chunk is None:
+    if written_out and not isinstance(chunk, int):
         with b.folding():
             return _joined(b, [_rows(b, derive(_direction(b, type, i))) for i in range(type.size)])
     mask = b.input(type.with_dtype(BOOL), "direction")
     seed = b.select(mask, b.full(1.0, type), b.full(0.0, type))
     found = derive(seed)
-    step = max(chunk or type.size, 1)
+    known = [node for node in found if node is not None]
+    step = chunk(known, mask) if callable(chunk) else chunk or type.size
+    step = max(min(step, type.size), 1)
     parts = []
     for start in range(0, type.size, step) if type.size else [0]:
         count = min(step, type.size - start)
-        wide = batch(b, [node for node in found if node is not None], {mask: _places(b, type, start, count)})
+        wide = batch(b, known, {mask: _places(b, type, start, count)})
         rest = iter(wide)
         parts.append([None if node is None else next(rest) or repeated(b, node, count) for node in found])
     return _joined(b, parts)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphjit
-from graphjit import DerivativeError
+from graphjit import DerivativeError, pipeline
 
 RNG = np.random.default_rng(12)
 
@@ -201,3 +201,21 @@ def test_what_means_nothing_is_refused(call: Callable[[], Any], message: str) ->
         call()
     with pytest.raises(ValueError, match="chunk_size"):
         graphjit.jacfwd(np.sin, chunk_size=0)
+
+
+def test_directions_are_computed_in_parts_where_memory_would_explode(monkeypatch: Any) -> None:
+    """Each part has the temporary values of its own directions only, and the Jacobian is the same."""
+    w = RNG.normal(size=(40, 40))
+
+    def function(x: Any) -> Any:
+        return np.sum(np.exp(w * x) @ w, axis=0)
+
+    def planned() -> tuple[int, Any]:
+        graph = graphjit.jit(graphjit.jacfwd(function)).dispatcher.staged(np.ones(40)).graph
+        return pipeline.compile_graph(graph).program.arena, graphjit.jacfwd(function)(np.ones(40) / 9)
+
+    whole, want = planned()
+    monkeypatch.setattr("graphjit.trace.transformed.jacobians.MOST_BYTES", whole // 4)
+    part, got = planned()
+    assert part < 0.7 * whole
+    np.testing.assert_allclose(got, want, rtol=1e-12)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from graphjit import config
 from graphjit.errors import DerivativeError
-from graphjit.ir.node import Node
+from graphjit.ir.node import Graph, Node, reachable
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import unflatten
@@ -52,7 +52,7 @@ def jacobian(
     auxiliary = Auxiliary(trace, aux)
     derive = blocks.forward if _forward(function, mode, placeholders.inputs, outs) else blocks.reverse
     b = trace.builder
-    rows = derive(b, placeholders.inputs, outs, chunk_size)
+    rows = derive(b, placeholders.inputs, outs, chunk_size or _directions_that_fit)
     flat = [
         _zeros(b, out, x, derive is blocks.forward) if block is None else block
         for out, row in zip(outs, rows, strict=True)
@@ -64,6 +64,31 @@ def jacobian(
     if single:
         trees = [tree for (tree,) in trees]
     return unflatten(spec, trees), auxiliary.tree(resolved[len(flat) :])
+
+
+MOST_BYTES = 1 << 31
+"""Memory for temporary values above which directions are computed in several parts."""
+
+
+def _directions_that_fit(derivatives: Sequence[Node], direction: Node) -> int:
+    """How many directions are computed at a time, so that temporary values fit into `MOST_BYTES`.
+
+    A look at the sizes of all values is enough where they fit anyway. Else the program for one direction is
+    planned: each direction needs its arena once more.
+    """
+    late = {direction}
+    for node in sorted(reachable(derivatives), key=lambda node: node.serial):
+        if any(arg in late for arg in node.args):
+            late.add(node)
+    count = direction.type.size
+    if count * sum(part.nbytes for node in late for part in node.parts) <= MOST_BYTES:
+        return count
+    from graphjit import pipeline  # large Jacobians are rare, and compile in any case
+
+    inputs = [node for node in reachable(derivatives) if node.op.name == "input"]
+    graph = pipeline.optimize(Graph("direction", inputs, derivatives))
+    _, program = pipeline.schedule(graph)
+    return max(MOST_BYTES // max(program.arena, 1), 1)
 
 
 def _forward(function: Callable[..., Any], mode: Mode, inputs: Sequence[Node], outs: Sequence[Node]) -> bool:
