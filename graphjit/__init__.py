@@ -16,6 +16,7 @@ from graphjit.api.compiled import get_num_threads, jit, set_num_threads
 from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
 from graphjit.api.implicit import custom_linear_solve, custom_root, fixed_point
 from graphjit.api.jacobians import hessian, jacfwd, jacobian, jacrev
+from graphjit.api.lowering import make_graph
 from graphjit.api.rules import (
     checkpoint,
     checkpoint_name,
@@ -61,6 +62,7 @@ __all__ = [
     "jit",
     "jvp",
     "linearize",
+    "make_graph",
     "register_dataclass",
     "register_pytree_node",
     "set_num_threads",

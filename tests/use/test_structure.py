@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backend",),
     ("running",),
     ("pipeline",),
-    ("compilation",),
+    ("compilation", "lowered"),
     ("trace", "dispatch", "api"),
     ("cli", "__main__"),
 )
