@@ -12,6 +12,7 @@ require_supported_system()  # before the libraries are loaded that would fail in
 
 # ruff: noqa: E402
 from graphjit.api.batches import vmap
+from graphjit.api.checking import check_grads
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
 from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
 from graphjit.api.implicit import custom_linear_solve, custom_root, fixed_point
@@ -43,6 +44,7 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "check_grads",
     "checkpoint",
     "checkpoint_name",
     "checkpoint_policies",
