@@ -11,6 +11,7 @@ from graphjit.supported import require_supported_system
 require_supported_system()  # before the libraries are loaded that would fail in their own words elsewhere
 
 # ruff: noqa: E402
+from graphjit import debug
 from graphjit.api.batches import vmap
 from graphjit.api.checking import check_grads
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
@@ -52,6 +53,7 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "debug",
     "disable_jit",
     "fixed_point",
     "get_num_threads",

@@ -124,10 +124,19 @@ class Prepared:
         results = self.staged.results
         if results.written:
             check_writable(results, given, self.staged.captured, self.staged.graph.name)
-        into = results_in_place(self.code.in_place, given, arrays) | results.arrays_in_order(
-            self.code.outputs
-        )
-        return results.deliver(self.code.run(arrays, into), given)
+        outputs = self.computed(given, arrays)
+        self.staged.told.happen(outputs[len(results.nodes) :])
+        return results.deliver(outputs[: len(results.nodes)], given)
+
+    def computed(self, given: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for ``given`` arguments, made ready as ``arrays``."""
+        donated = results_in_place(self.code.in_place, given, arrays)
+        try:
+            return self.code.run(arrays, donated | self.staged.results.arrays_in_order(self.code.outputs))
+        except Exception:
+            if self.staged.told and not donated:  # what was donated may be overwritten
+                self.staged.told.happen_before_error(self.staged.graph, arrays)
+            raise
 
 
 def _taken_apart(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
@@ -409,10 +418,11 @@ class Fixed(Dispatcher):
 
 def needs_slow_path(staged: Staged) -> bool:
     """Whether native code cannot serve calls of a signature: it cannot look into everything that a call
-    depends on, and arguments that are changed must be looked at for overlaps and written.
+    depends on, arguments that are changed must be looked at for overlaps and written, and effects are
+    calls of Python.
     """
     foreign = any(isinstance(guard, sig.ForeignGuard) for guard in staged.guards)
-    return foreign or bool(staged.results.written)
+    return foreign or bool(staged.results.written) or bool(staged.told)
 
 
 def in_order_of_trace(inputs: Sequence[Any], graph: Graph) -> bool:

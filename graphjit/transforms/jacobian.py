@@ -25,6 +25,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64, Type
 from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.effects import told_for_each
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import active_nodes, cotangents
 
@@ -108,12 +109,16 @@ def _along(
             return _joined(b, [_rows(b, derive(_direction(b, type, i))) for i in range(type.size)])
     mask = b.input(type.with_dtype(BOOL), "direction")
     seed = b.select(mask, b.full(1.0, type), b.full(0.0, type))
+    before = len(b.told)
     found = derive(seed)
+    told = b.told.take(before)
     step = max(chunk or type.size, 1)
     parts = []
     for start in range(0, type.size, step) if type.size else [0]:
         count = min(step, type.size - start)
-        wide = batch(b, [node for node in found if node is not None], {mask: _places(b, type, start, count)})
+        places = {mask: _places(b, type, start, count)}
+        wide = batch(b, [node for node in found if node is not None], places)
+        told_for_each(b, told, places, count, others=start == 0)
         rest = iter(wide)
         parts.append([None if node is None else next(rest) or repeated(b, node, count) for node in found])
     return _joined(b, parts)

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 600
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("supported", "errors", "config", "machine", "limits"),
+    ("supported", "errors", "config", "machine", "limits", "effects"),
     ("ir",),
     ("interpret",),
     ("ops", "progress"),
@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("running",),
     ("pipeline",),
     ("compilation", "lowered"),
-    ("trace", "dispatch", "api"),
+    ("trace", "dispatch", "api", "debug"),
     ("cli", "__main__"),
 )
 """Parts of the package from the lowest to the highest layer (design: "the road that data travels"). A part
