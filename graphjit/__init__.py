@@ -11,11 +11,14 @@ from graphjit.supported import require_supported_system
 require_supported_system()  # before the libraries are loaded that would fail in their own words elsewhere
 
 # ruff: noqa: E402
+from graphjit import debug
 from graphjit.api.batches import vmap
+from graphjit.api.checking import check_grads
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
 from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
 from graphjit.api.implicit import custom_linear_solve, custom_root, fixed_point
 from graphjit.api.jacobians import hessian, jacfwd, jacobian, jacrev
+from graphjit.api.lowering import make_graph
 from graphjit.api.rules import (
     checkpoint,
     checkpoint_name,
@@ -42,6 +45,7 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "check_grads",
     "checkpoint",
     "checkpoint_name",
     "checkpoint_policies",
@@ -49,6 +53,7 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "debug",
     "disable_jit",
     "fixed_point",
     "get_num_threads",
@@ -61,6 +66,7 @@ __all__ = [
     "jit",
     "jvp",
     "linearize",
+    "make_graph",
     "register_dataclass",
     "register_pytree_node",
     "set_num_threads",

@@ -99,6 +99,9 @@ class Static:
 
     value: Any
 
+    def __repr__(self) -> str:
+        return repr(self.value)
+
 
 @dataclass
 class Prepared:
@@ -121,10 +124,19 @@ class Prepared:
         results = self.staged.results
         if results.written:
             check_writable(results, given, self.staged.captured, self.staged.graph.name)
-        into = results_in_place(self.code.in_place, given, arrays) | results.arrays_in_order(
-            self.code.outputs
-        )
-        return results.deliver(self.code.run(arrays, into), given)
+        outputs = self.computed(given, arrays)
+        self.staged.told.happen(outputs[len(results.nodes) :])
+        return results.deliver(outputs[: len(results.nodes)], given)
+
+    def computed(self, given: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for ``given`` arguments, made ready as ``arrays``."""
+        donated = results_in_place(self.code.in_place, given, arrays)
+        try:
+            return self.code.run(arrays, donated | self.staged.results.arrays_in_order(self.code.outputs))
+        except Exception:
+            if self.staged.told and not donated:  # what was donated may be overwritten
+                self.staged.told.happen_before_error(self.staged.graph, arrays)
+            raise
 
 
 def _taken_apart(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
@@ -210,8 +222,8 @@ class Dispatcher:
         marked = tuple(Static(a) if i in nums else a for i, a in enumerate(args))
         return marked, {k: Static(v) if k in self.static_names else v for k, v in kwargs.items()}
 
-    def donated(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-        """Numbers of the graph's inputs that belong to donated arguments."""
+    def donated(self, args: tuple[Any, ...], kwargs: dict[str, Any], staged: Staged) -> tuple[int, ...]:
+        """Numbers of the graph's inputs that belong to donated arguments and are not changed in place."""
         if not self.donate_nums and not self.donate_names:
             return ()
         nums = positions(self.donate_nums, len(args))
@@ -225,7 +237,7 @@ class Dispatcher:
             for leaf in flatten(arg)[0]
             if self.classify(leaf).type is not None
         ]
-        return tuple(i for i, donated in enumerate(given_up) if donated)
+        return tuple(i for i, donated in enumerate(given_up) if donated and i not in staged.results.written)
 
     def classify(self, leaf: Any) -> Leaf:
         """`classify`, and a clear error for unhashable static arguments."""
@@ -251,9 +263,7 @@ class Dispatcher:
             self.log(key)
             with without_collection():
                 staged = self.stage(kinds, spec)
-                donated = tuple(
-                    number for number in self.donated(args, kwargs) if number not in staged.results.written
-                )
+                donated = self.donated(args, kwargs, staged)
                 prepared = Prepared(staged, executable(staged.graph, self.backend, donated))
             self.log_donation(prepared, donated, key)
             entries = self.known.setdefault(key, [])
@@ -308,19 +318,20 @@ class Dispatcher:
         """Say why another trace is made."""
         if "retrace" not in config.log_topics or not self.known:
             return
-        old, new = next(reversed(self.known)), key
-        why = self.known[new][0].staged.changed() or "" if new in self.known else ""
-        if not why and old[0] != new[0]:  # type: ignore[index]
-            why = f"the structure of the arguments changed from {old[0]} to {new[0]}"  # type: ignore[index]
-        if not why:
-            pairs = zip(old[1], new[1], strict=True)  # type: ignore[index]
-            names = leaf_names(self.named_by, new[0])  # type: ignore[index]
-            why = "; ".join(
-                f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}"
-                for name, (a, b) in zip(names, pairs, strict=True)
-                if a != b
-            )
+        why = self.known[key][0].staged.changed() if key in self.known else None
+        why = why or self.difference(next(reversed(self.known)), key)
         print(f"graphjit: retrace of {self.name}: {why}", file=sys.stderr)
+
+    def difference(self, old: Any, new: Any) -> str:
+        """How one signature differs from another, for people."""
+        if old[0] != new[0]:
+            return f"the structure of the arguments changed from {old[0]} to {new[0]}"
+        pairs = zip(old[1], new[1], strict=True)
+        return "; ".join(
+            f"argument {name} changed from {leaf_text(a)} to {leaf_text(b)}"
+            for name, (a, b) in zip(leaf_names(self.named_by, new[0]), pairs, strict=True)
+            if a != b
+        )
 
     def log_donation(
         self, prepared: Prepared, donated: Sequence[int], key: tuple[TreeSpec, tuple[Leaf, ...], Any]
@@ -371,12 +382,47 @@ class Dispatcher:
         install(native, Specialisation(spec, shared.address, code))
 
 
+class Fixed(Dispatcher):
+    """The slow path of a function that was compiled for one signature and never traces again."""
+
+    def __init__(self, like: Dispatcher, key: Hashable, staged: Staged, donated: tuple[int, ...]) -> None:
+        self.__dict__.update(like.__dict__)  # the function and its options
+        self.lock = threading.RLock()
+        self.native = None
+        self.key = key
+        with without_collection():
+            self.prepared = Prepared(staged, executable(staged.graph, self.backend, donated))
+        _dispatchers.add(self)
+
+    def find(self, leaves: list[Any], kinds: list[Leaf], spec: TreeSpec, args: Any, kwargs: Any) -> Prepared:
+        """The one specialisation.
+
+        Raises:
+            TypeError: the call has another signature, or what the function reads from outside was changed.
+        """
+        key = (spec, tuple(kinds), exact_keys(spec))
+        if key != self.key:
+            raise TypeError(
+                f"{self.name} was lowered and compiled for other arguments: {self.difference(self.key, key)}; "
+                "lower it again, or call the function itself"
+            )
+        changed = self.prepared.staged.changed()
+        if changed is not None:
+            raise TraceError(
+                f"{self.name} was compiled for other values from outside: {changed}; lower it again"
+            )
+        with self.lock:
+            self.connect(self.prepared, args, kwargs)
+        return self.prepared
+
+
 def needs_slow_path(staged: Staged) -> bool:
     """Whether native code cannot serve calls of a signature: it cannot look into everything that a call
-    depends on, and arguments that are changed must be looked at for overlaps and written.
+    depends on, arguments that are changed must be looked at for overlaps and written, and effects are
+    calls of Python.
     """
     foreign = any(isinstance(guard, sig.ForeignGuard) for guard in staged.guards)
-    return foreign or bool(staged.results.written)
+    return foreign or bool(staged.results.written) or bool(staged.told)
 
 
 def in_order_of_trace(inputs: Sequence[Any], graph: Graph) -> bool:
@@ -504,16 +550,27 @@ def compiled_function(
     return native
 
 
+METHODS: dict[str, Callable[..., Any]] = {}
+"""Methods of compiled functions that others write (`graphjit.api.lowering`), by name."""
+
+
 def _complete_type(kind: Any) -> None:
     """Give the native type the methods that are written in Python."""
     kind.__reduce__ = _reduce
     kind.__repr__ = _repr
+    for name, method in METHODS.items():
+        setattr(kind, name, method)
 
 
 def _reduce(self: Any) -> Any:
     """Pickle by name where the name leads back here (a decorated function), else by recipe; native code is
     never pickled.
+
+    Raises:
+        TypeError: it was compiled for one signature (`Fixed`), so there is nothing but native code.
     """
+    if isinstance(self.dispatcher, Fixed):
+        raise TypeError(f"{self!r} cannot be pickled: pickle the function, and lower it again")
     found: Any = sys.modules.get(getattr(self, "__module__", ""))
     name = getattr(self, "__qualname__", "")
     for part in name.split("."):

@@ -22,6 +22,7 @@ from graphjit.errors import DerivativeError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.ir.types import Type
+from graphjit.trace.effects import Told, tellable
 from graphjit.trace.pytree import flatten, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
@@ -68,8 +69,10 @@ PUSHFORWARD = Words("linearize", "tangent", "primal")
 class SecondHalf:
     """A graph from residuals and cotangents (or tangents) to derivatives."""
 
-    def __init__(self, graph: Graph, words: Words, given: Tree, made: Tree) -> None:
+    def __init__(self, graph: Graph, words: Words, given: Tree, made: Tree, told: Told) -> None:
         self.graph = graph
+        self.told = told
+        """What happens when it runs; its values are the last outputs of the graph."""
         self.words = words
         self.given = given
         self.made = made
@@ -93,7 +96,9 @@ class SecondHalf:
                 )
         ready = [np.require(a, requirements=("C", "A")) for a in (*map(np.asarray, residuals), *arrays)]
         values = interpret(self.graph, *ready) if jit_disabled() else executable(self.graph).run(ready)
-        return self.made.filled([v if v.shape else v[()] for v in values])
+        count = len(self.made.types)
+        self.told.happen(values[count:])
+        return self.made.filled([v if v.shape else v[()] for v in values[:count]])
 
     def _leaves(self, given: Any) -> list[Any]:
         leaves, spec = flatten(given)
@@ -111,7 +116,9 @@ class SecondHalf:
         for leaf, type in zip(self._leaves(given), self.given.types, strict=True):
             nodes.append(trace.convert(trace.node(leaf), type.dtype))
         found = trace.builder.inline(self.graph, tuple(nodes))
-        return self.made.filled([Tracer(trace, node) for node in found])
+        count = len(self.made.types)
+        self.told.again(trace, found[count:])
+        return self.made.filled([Tracer(trace, node) for node in found[:count]])
 
 
 def compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
@@ -124,7 +131,8 @@ def compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
         out, pullback, aux = derivatives.vjp(trace, fun, primals, has_aux)
         given = Tree.of(out)
         seeds = [trace.input(type, "ct") for type in given.types]
-        residuals, backward = _cut(trace, PULLBACK, given, seeds, pullback(given.filled(seeds)))
+        start = len(trace.builder.told)
+        residuals, backward = _cut(trace, PULLBACK, given, seeds, pullback(given.filled(seeds)), start)
         return out, residuals, backward, aux
 
     return compiled_function(Dispatcher(run, fun), fun, (functools.partial(compiled_forward), (fun, has_aux)))
@@ -138,7 +146,8 @@ def compiled_linearization(fun: Callable[..., Any], has_aux: bool) -> Any:
         out, pushforward, aux, given = derivatives.linearize(trace, fun, primals, has_aux)
         tree = Tree.of(tuple(given))
         seeds = [trace.input(type, "tangent") for type in tree.types]
-        residuals, rest = _cut(trace, PUSHFORWARD, tree, seeds, pushforward(*tree.filled(seeds)))
+        start = len(trace.builder.told)
+        residuals, rest = _cut(trace, PUSHFORWARD, tree, seeds, pushforward(*tree.filled(seeds)), start)
         return out, residuals, rest, aux
 
     return compiled_function(
@@ -147,12 +156,14 @@ def compiled_linearization(fun: Callable[..., Any], has_aux: bool) -> Any:
 
 
 def _cut(
-    trace: Trace, words: Words, given: Tree, seeds: Sequence[Tracer], made: Any
+    trace: Trace, words: Words, given: Tree, seeds: Sequence[Tracer], made: Any, start: int
 ) -> tuple[list[Tracer], SecondHalf]:
-    """Residuals, and the half that depends on ``seeds``."""
+    """Residuals, and the half that depends on ``seeds``; effects from number ``start`` on happen there."""
     roots = [leaf._node for leaf in flatten(made)[0] if isinstance(leaf, Tracer)]
-    residuals, graph = split(roots, [seed._node for seed in seeds], trace, words.name)
-    return [Tracer(trace, node) for node in residuals], SecondHalf(graph, words, given, Tree.of(made))
+    inputs = [x._node for x in trace.arguments] + [node for _, node in trace.captured.values()]
+    told = Told.of(tellable(trace.builder.told.take(start), inputs))
+    residuals, graph = split([*roots, *told.nodes], [seed._node for seed in seeds], trace, words.name)
+    return [Tracer(trace, node) for node in residuals], SecondHalf(graph, words, given, Tree.of(made), told)
 
 
 def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace, name: str) -> tuple[list[Node], Graph]:

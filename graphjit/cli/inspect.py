@@ -2,7 +2,7 @@
 
 Input: options. Output: one text: a stage, the difference of two, times, the memory plan, or why steps are not
 fused.
-Invariant: the stages themselves are computed in `graphjit.cli.stages`.
+Invariant: the stages themselves are those of ``f.lower(*args)``, by way of `graphjit.cli.stages`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def inspect(
         stages = Stages(function, arguments(function, module, arg or ()), derivative, _positions(argnums))
         stages.instruments = _instruments(verify, compare, dump)
         if stages.instruments:
-            _ = stages.kernels  # runs all passes
+            _ = stages.whole.loops  # runs all passes
             done = ["verified"] * verify + ["compared"] * compare
             if done:
                 typer.echo(f"every pass {' and '.join(done)}: no fault", err=True)
@@ -111,7 +111,7 @@ def inspect(
         elif timings:
             text = _timings(stages)
         elif memory:
-            text = print_memory(stages.program, stages.fusion)
+            text = print_memory(stages.whole.program, stages.whole.fusion)
         else:
             text = stages.text(stage)
         typer.echo(text.rstrip("\n"))
@@ -163,10 +163,10 @@ def _reasons(stages: Stages, nodes: list[int]) -> str:
     """Why two nodes, or all neighbouring steps, run apart; nodes by the numbers that the stage optimized
     prints.
     """
-    numbers = number_nodes(stages.optimized)
+    numbers = number_nodes(stages.whole.optimized)
     if nodes:
         return _reason(stages, numbers, *_two_nodes(numbers, nodes))
-    steps = stages.program.steps
+    steps = stages.whole.program.steps
     if len(steps) < 2:
         return f"everything runs in {len(steps)} step"
     return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps))
@@ -184,9 +184,9 @@ def _two_nodes(numbers: dict[Node, int], wanted: list[int]) -> tuple[Node, Node]
 
 
 def _reason(stages: Stages, numbers: dict[Node, int], first: Node, second: Node) -> str:
-    position = stages.fusion.position
+    position = stages.whole.fusion.position
     names = " and ".join(f"%{numbers[node]} {node.op.name}{_step(stages, node)}" for node in (first, second))
-    why = why_not_fused(stages.fusion, first, second)
+    why = why_not_fused(stages.whole.fusion, first, second)
     if why:
         return f"{names}: {why}"
     if first in position and second in position:
@@ -195,8 +195,8 @@ def _reason(stages: Stages, numbers: dict[Node, int], first: Node, second: Node)
 
 
 def _step(stages: Stages, node: Node) -> str:
-    at = stages.fusion.position.get(node)
-    return "" if at is None else f" ({stages.program.steps[at].name})"
+    at = stages.whole.fusion.position.get(node)
+    return "" if at is None else f" ({stages.whole.program.steps[at].name})"
 
 
 def _timings(stages: Stages) -> str:

@@ -1,7 +1,8 @@
-"""Every stage of the compilation of one function, computed when it is asked for, and timed.
+"""The stages of one function as the command line names them, and how long each took.
 
-Input: a function, example arguments, the derivative asked for. Output: graphs, schedules, loops, text.
-Invariant: the passes are those of `graphjit.pipeline`.
+Input: a function, example arguments, the derivative asked for. Output: graphs, texts, times.
+Invariant: the stages are those of `graphjit.lowered`, which users get from ``f.lower(*args)``; here is only
+what the command line adds: the function beside its derivative, and the clock.
 """
 
 from __future__ import annotations
@@ -17,30 +18,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 import graphjit
-from graphjit import pipeline
+from graphjit import lowered as stages
 from graphjit.backend.executable import Executable
-from graphjit.backend.llvm.objects.jit import assembly
-from graphjit.backend.llvm.program import emit_program
-from graphjit.backend.llvm.writing.text import Module
-from graphjit.backend.numba.emit import print_program as print_python
 from graphjit.cli.report import UsageError
 from graphjit.errors import GraphjitError
 from graphjit.ir.node import Graph
 from graphjit.ir.printer import print_graph
-from graphjit.loops.cost import costs
-from graphjit.loops.ir import LoopKernel
-from graphjit.loops.printer import print_kernel
-from graphjit.passes.fold import fold
-from graphjit.passes.simplify import simplify
+from graphjit.lowered import Lowered
 from graphjit.running.runner import Instrument, Runner, Step
-from graphjit.schedule.fuse import Fusion
-from graphjit.schedule.printer import print_program
-from graphjit.schedule.program import Program
 from graphjit.trace.marks import dispatcher_of
 from graphjit.trace.pytree import flatten, unflatten
 
 GRAPH_STAGES = ("trace", "simplified", "gradient", "optimized")
-STAGES = (*GRAPH_STAGES, "program", "loops", "numba", "llvm", "asm")
+STAGES = (*GRAPH_STAGES, *(stage for stage in stages.STAGES if stage not in stages.GRAPH_STAGES))
 
 T = TypeVar("T")
 
@@ -57,90 +47,46 @@ class Stages:
     instruments: Sequence[Instrument] = ()
 
     @cached_property
-    def runner(self) -> Runner:
-        """Runs all passes of this compilation."""
-        return Runner([_Times(self.times), *self.instruments])
-
-    # ---------------------------------------------------------------------------------------------- the steps
+    def own(self) -> Lowered:
+        """The function itself."""
+        return self._timed("trace", "function", lambda: self._lowered(self.function, self.args))
 
     @cached_property
-    def trace(self) -> Graph:
-        """The function's own graph."""
-        return self._timed("trace", "function", lambda: self._staged(self.function, self.args))
-
-    @cached_property
-    def simplified(self) -> Graph:
-        """The function's own graph, simplified."""
-        return simplify(fold(self.trace))
-
-    @cached_property
-    def gradient(self) -> Graph:
-        """The traced graph with the derivative, before any pass."""
-        if not self.derivative:
-            raise UsageError("the stage gradient needs --grad, --value-and-grad or --jvp")
-        function, args = self._derived()
-        return self._timed("trace", self.derivative, lambda: self._staged(function, args))
-
-    @cached_property
-    def optimized(self) -> Graph:
-        """The whole graph after the graph passes."""
-        return pipeline.optimize(self.gradient if self.derivative else self.trace, self.runner)
-
-    @cached_property
-    def scheduled(self) -> tuple[Fusion, Program]:
-        """Fusion and storage, with the order of steps that the pipeline takes."""
-        return pipeline.schedule(self.optimized, self._donated(), self.runner)
-
-    @property
-    def fusion(self) -> Fusion:
-        """Which nodes share a kernel."""
-        return self.scheduled[0]
-
-    @property
-    def program(self) -> Program:
-        """Steps and storage."""
-        return self.scheduled[1]
-
-    @cached_property
-    def kernels(self) -> dict[str, LoopKernel]:
-        """Loop IR by step name."""
-        return pipeline.lower(self.program, self.runner)
-
-    @cached_property
-    def module(self) -> Module:
-        """LLVM text, in pieces."""
-        kernels = self.kernels
-        return self._timed("llvm", "emit", lambda: emit_program(self.program, kernels))
-
-    # --------------------------------------------------------------------------------------------------- text
+    def whole(self) -> Lowered:
+        """What runs: the function, or its derivative."""
+        if self.derivative:
+            function, args = self._derived()
+            found = self._timed("trace", self.derivative, lambda: self._lowered(function, args))
+        else:
+            found = self.own
+        found.runner = Runner([_Times(self.times), *self.instruments])
+        return found
 
     def graph(self, stage: str) -> Graph:
         """The graph of a graph stage."""
         if stage not in GRAPH_STAGES:
             raise UsageError(f"the stage {stage} is no graph; the graph stages are {', '.join(GRAPH_STAGES)}")
-        found: Graph = getattr(self, stage)
+        if stage == "gradient" and not self.derivative:
+            raise UsageError("the stage gradient needs --grad, --value-and-grad or --jvp")
+        lowered = self.own if stage in ("trace", "simplified") else self.whole
+        found: Graph = lowered.graph if stage in ("trace", "gradient") else getattr(lowered, stage)
         return found
 
     def text(self, stage: str, *, locations: bool = True) -> str:
         """A stage as people read it, with or without the lines of the user's code."""
         if stage in GRAPH_STAGES:
             return print_graph(self.graph(stage), locations=locations)
-        kernels = self.kernels  # lowering also fills the program's table of errors
-        if stage == "program":
-            return print_program(self.program, self.fusion, costs(self.program, kernels))
-        if stage == "loops":
-            return "\n".join(map(print_kernel, kernels.values()))
-        if stage == "numba":
-            return print_python(self.program, kernels)
-        text = self.module.render()
-        return assembly(text) if stage == "asm" else text
+        return self.whole.as_text(stage)
 
     def timings(self) -> list[tuple[str, str, float]]:
         """(stage, step, milliseconds) of everything up to native code."""
-        trace, module, kernels = self.trace, self.module, self.kernels
-        compiled = pipeline.Compiled(trace, self.optimized, self.fusion, self.program, kernels, module)
-        nanoseconds = compiled.nanoseconds
-        self._timed("llvm", "machine code", lambda: Executable(self.program, module, nanoseconds))
+        if self.derivative:
+            _ = self.own
+        whole = self.whole
+        _ = whole.loops
+        module = self._timed("llvm", "emit", lambda: whole.module)
+        nanoseconds = whole.cost().total.nanoseconds
+        self._timed("llvm", "machine code", lambda: Executable(whole.program, module, nanoseconds))
         return self.times
 
     # ------------------------------------------------------------------------------------------------- inside
@@ -151,20 +97,15 @@ class Stages:
         self.times.append((stage, step, 1e3 * (time.perf_counter() - start)))
         return result
 
-    def _staged(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Graph:
+    def _lowered(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Lowered:
         compiled: Any = function if dispatcher_of(function) is not None else graphjit.jit(function)
         try:
-            graph: Graph = compiled.dispatcher.staged(*args).graph
+            lowered: Lowered = compiled.lower(*args)
         except GraphjitError:
             raise
         except Exception as error:  # the user's code runs here, and may raise anything
             raise UsageError(f"tracing failed: {type(error).__name__}: {error}{_where(error)}") from None
-        return graph
-
-    def _donated(self) -> tuple[int, ...]:
-        """Inputs that the function itself declares as donated."""
-        dispatcher = dispatcher_of(self.function)
-        return () if self.derivative or dispatcher is None else dispatcher.donated(self.args, {})
+        return lowered
 
     def _derived(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         argnums = self.argnums[0] if len(self.argnums) == 1 else tuple(self.argnums)

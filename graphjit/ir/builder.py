@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.effects import Effects
 from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
@@ -35,6 +36,8 @@ class Builder:
         self.origin = ""
         self.folds = False
         """Whether `folding` is on."""
+        self.told = Effects()
+        """What the program tells the outside."""
 
     def input(self, type: Type, name: str) -> Node:
         """A new input; never interned."""

@@ -69,6 +69,23 @@ def print_graph(graph: Graph, *, locations: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+class ReadableGraph(Graph):
+    """A graph that prints as its text form, as people get it from `graphjit.make_graph`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, graph: Graph) -> ReadableGraph:
+        """The same graph."""
+        return cls(graph.name, graph.inputs, graph.outputs)
+
+    def __str__(self) -> str:
+        return print_graph(self)
+
+    def __repr__(self) -> str:
+        return print_graph(self)
+
+
 def number_nodes(graph: Graph) -> dict[Node, int]:
     """The number of every node: inputs in order, then the rest in topological order."""
     numbers = {node: i for i, node in enumerate(graph.inputs)}

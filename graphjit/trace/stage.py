@@ -28,6 +28,7 @@ from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
+from graphjit.trace.effects import Told, code_of, tellable
 from graphjit.trace.marks import declares
 from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.numpy.patches import recording
@@ -122,6 +123,8 @@ class Staged:
     results: Results
     captured: list[np.ndarray]
     guards: tuple[Guard, ...]
+    told: Told
+    """What happens after each run; its values are the last outputs of the graph."""
 
     def holds(self) -> bool:
         """Whether what the function looked up while it was traced is still the same."""
@@ -169,7 +172,9 @@ def stage(
                 "at every call. Draw outside and pass the numbers as an argument."
             )
         results = results_of(trace, result, arguments, derivative)
-        nodes = results.nodes
+        held = [node for _, node in trace.captured.values()]
+        told = Told.of(tellable(trace.builder.told.effects, [*inputs, *held]))
+        nodes = [*results.nodes, *told.nodes]
         if len(nodes) > 0 and (foreign := _foreign(nodes, inputs, trace)):
             raise TraceError(f"a traced value of another call leaked into the result: {foreign!r}")
     _name_leaks(reach.stores)
@@ -177,7 +182,10 @@ def stage(
     graph = Graph(name, [*inputs, *hidden], nodes)
     if constants:
         graph = _with_constants(trace, graph, constants)
-    return Staged(graph, results, captured, (*reach.guards, *trace.contents.values()))
+    called = frozenset(filter(None, map(code_of, trace.builder.told.functions)))
+    if called:  # what they read and change is their own affair
+        reach = find_guards(function, [*static, *_statics(leaves)], called)
+    return Staged(graph, results, captured, (*reach.guards, *trace.contents.values()), told)
 
 
 def _inputs(trace: Trace, leaves: Sequence[Leaf], names: Sequence[str]) -> tuple[list[Node], list[Any]]:
@@ -264,6 +272,9 @@ def run_eagerly(
         trace.fresh = True
         results = results_of(trace, call(traced), arguments, derivative=True)
         outputs = [np.array(values.of(node)) for node in results.nodes]
+        told = Told.of(tellable(trace.builder.told.effects, [node for _, node in arguments]))
+        told_values = [np.array(values.of(node)) for node in told.nodes]
+    told.happen(told_values)
     return results.deliver(outputs, traced)
 
 

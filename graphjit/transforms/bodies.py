@@ -19,6 +19,7 @@ from graphjit.ir.node import Body, Node, reachable
 from graphjit.ir.rule import Rule
 from graphjit.ir.types import Type
 from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.effects import retold, told_for_each
 from graphjit.transforms.forward import body_jvp
 from graphjit.transforms.reverse import body_vjp, cotangents, summed
 from graphjit.transforms.substitute import body_of, in_terms_of, substitute
@@ -201,6 +202,7 @@ class Batched(Rule):
 
     def jvp(self, b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
         """The element's, over the batch."""
+        start = len(b.told)
         one, varying, fixed = self._element(b, node)
         directions: Values = []
         for x, t, flag in zip(one.args, given, self.batched, strict=True):
@@ -208,10 +210,12 @@ class Batched(Rule):
             if t is not None:
                 (varying if flag else fixed)[directions[-1]] = t  # type: ignore[index]
         pushed = in_terms_of(b, self.rule.jvp(b, one, directions), fixed)
-        return self._wide(b, pushed, varying)
+        retold(b, start, fixed)
+        return self._wide(b, pushed, varying, start)
 
     def vjp(self, b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]) -> Values:
         """The element's, over the batch; of an argument that does not vary their sum."""
+        start = len(b.told)
         one, varying, fixed = self._element(b, node)
         directions: Values = []
         for type, ct in zip(one.parts, given, strict=True):
@@ -219,14 +223,18 @@ class Batched(Rule):
             if ct is not None:
                 varying[directions[-1]] = ct  # type: ignore[index]
         pulled = in_terms_of(b, self.rule.vjp(b, one, directions, wanted), fixed)
-        wide = self._wide(b, pulled, varying)
+        retold(b, start, fixed)
+        wide = self._wide(b, pulled, varying, start)
         return [
             value if value is None or flag else b.sum(value, axes=(0,))
             for value, flag in zip(wide, self.batched, strict=True)
         ]
 
-    def _wide(self, b: Builder, values: Sequence[Node | None], varying: Mapping[Node, Node]) -> Values:
-        """Values of one element over the batch."""
+    def _wide(
+        self, b: Builder, values: Sequence[Node | None], varying: Mapping[Node, Node], start: int
+    ) -> Values:
+        """Values of one element over the batch, and effects from number ``start`` on."""
+        told_for_each(b, b.told.take(start), varying, self.size)
         known = [value for value in values if value is not None]
         found = iter(zip(known, batch(b, known, varying), strict=True))
         made: Values = []

@@ -15,6 +15,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, ByRule, Custom, Linear, Part, Partials
 from graphjit.ir.patterns import is_zero
 from graphjit.ir.rule import Rule
+from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
 from graphjit.transforms.substitute import body_of, in_terms_of
@@ -72,10 +73,12 @@ def push_by_rule(b: Builder, node: Node, given: Sequence[Node | None]) -> Sequen
 
 def body_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
     """Tangents of the results of a node by forward mode through its body."""
-    graph = body_of(node)
+    graph, start = body_of(node), len(b.told)
     seeds = {x: t for x, t in zip(graph.inputs, given, strict=True) if t is not None}
     found = tangents(b, seeds, graph.outputs)
-    return in_terms_of(b, found, dict(zip(graph.inputs, node.args, strict=True)))
+    actual = dict(zip(graph.inputs, node.args, strict=True))
+    retold(b, start, actual)
+    return in_terms_of(b, found, actual)
 
 
 def _scaled_tangents(b: Builder, node: Node, given: Sequence[Node | None], rule: Partials) -> list[Node]:

@@ -28,6 +28,7 @@ from graphjit.ir.types import BOOL, Type
 from graphjit.transforms.bands import banded
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.chains import along_chains
+from graphjit.transforms.effects import told_for_each
 from graphjit.transforms.reverse import active_nodes, cotangents
 
 MOST_COLUMNS = 32
@@ -113,14 +114,18 @@ def _along(b: Builder, type: Type, derive: Derivative, written_out: bool, chunk:
             return _joined(b, [_rows(b, derive(_direction(b, type, i))) for i in range(type.size)])
     mask = b.input(type.with_dtype(BOOL), "direction")
     seed = b.select(mask, b.full(1.0, type), b.full(0.0, type))
+    before = len(b.told)
     found = derive(seed)
+    told = b.told.take(before)
     known = [node for node in found if node is not None]
     step = chunk(known, mask) if callable(chunk) else chunk or type.size
     step = max(min(step, type.size), 1)
     parts = []
     for start in range(0, type.size, step) if type.size else [0]:
         count = min(step, type.size - start)
-        wide = batch(b, known, {mask: _places(b, type, start, count)})
+        places = {mask: _places(b, type, start, count)}
+        wide = batch(b, known, places)
+        told_for_each(b, told, places, count, others=start == 0)
         rest = iter(wide)
         parts.append([None if node is None else next(rest) or repeated(b, node, count) for node in found])
     return _joined(b, parts)

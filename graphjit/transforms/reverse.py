@@ -25,6 +25,7 @@ from graphjit.ir.opdef import (
     ZeroDerivative,
 )
 from graphjit.ir.rule import Rule
+from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import lift_mask, scale
 from graphjit.transforms.substitute import body_of, in_terms_of
 
@@ -117,11 +118,13 @@ def body_vjp(
 
     ``known`` says what stands for nodes of the body; by default the node's arguments for its inputs.
     """
-    graph = body_of(node)
+    graph, start = body_of(node), len(b.told)
     inputs = [x for x, flag in zip(graph.inputs, wanted, strict=True) if flag]
     found = iter(cotangents(b, summed(b, graph.outputs, given), inputs))
     values = [next(found) if flag else None for flag in wanted]
-    return in_terms_of(b, values, known or dict(zip(graph.inputs, node.args, strict=True)))
+    actual = known or dict(zip(graph.inputs, node.args, strict=True))
+    retold(b, start, actual)
+    return in_terms_of(b, values, actual)
 
 
 def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> dict[Node, Node]:

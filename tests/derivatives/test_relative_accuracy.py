@@ -214,7 +214,7 @@ def test_the_first_derivative_of_tanh_is_made_from_its_value(
 
     def optimized() -> Graph:
         args = (np.ones((8, 3)), np.ones((3, 5)))
-        return Stages(lambda x, w: np.sum(np.tanh(x @ w)), args, derivative, (1,)).optimized
+        return Stages(lambda x, w: np.sum(np.tanh(x @ w)), args, derivative, (1,)).whole.optimized
 
     found = optimized()
     text = print_graph(found)
@@ -249,7 +249,7 @@ def test_the_logistic_function_itself(dtype: Any) -> None:
 
 @pytest.mark.parametrize("derivative", ["grad", "value_and_grad"])
 def test_expit_and_its_derivative_share_one_exponential(derivative: str) -> None:
-    text = print_graph(Stages(lambda x: np.sum(sp.expit(x)), (np.ones(50),), derivative).optimized)
+    text = print_graph(Stages(lambda x: np.sum(sp.expit(x)), (np.ones(50),), derivative).whole.optimized)
     assert [text.count(f" {name} ") for name in ("exp", "div")] == [1, 1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import operator
 import re
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 
 import graphjit
 
-PUBLIC = sorted(graphjit.__all__)
-FUNCTIONS = [name for name in PUBLIC if not inspect.isclass(getattr(graphjit, name))]
+MODULES = [name for name in graphjit.__all__ if inspect.ismodule(getattr(graphjit, name))]
+PUBLIC = sorted(set(graphjit.__all__) - set(MODULES)) + [
+    f"{module}.{name}" for module in MODULES for name in getattr(graphjit, module).__all__
+]
+public = lambda name: operator.attrgetter(name)(graphjit)
+FUNCTIONS = [name for name in PUBLIC if not inspect.isclass(public(name))]
 SECTIONS = ("Parameters", "Returns", "Yields", "Raises", "See Also", "Notes", "Examples")
 
 
 def sections(name: str) -> dict[str, str]:
     """The text of a public docstring by section; what comes before the first one is under the empty name."""
-    parts = re.split(r"^(\w[\w ]*)\n-+$", inspect.getdoc(getattr(graphjit, name)) or "", flags=re.MULTILINE)
+    parts = re.split(r"^(\w[\w ]*)\n-+$", inspect.getdoc(public(name)) or "", flags=re.MULTILINE)
     return {"": parts[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -30,7 +35,7 @@ def described(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_sections_are_numpydocs(name: str) -> None:
-    text = inspect.getdoc(getattr(graphjit, name)) or ""
+    text = inspect.getdoc(public(name)) or ""
     found = sections(name)
     summary = found.pop("").splitlines()[0]
     assert summary.endswith(".")
@@ -42,7 +47,7 @@ def test_sections_are_numpydocs(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_parameters_and_results_are_described(name: str) -> None:
-    function: Any = getattr(graphjit, name)
+    function: Any = public(name)
     found = sections(name)
     assert described(found.get("Parameters", "")) == list(inspect.signature(function).parameters)
     assert "Returns" in found or name in ("set_num_threads", "disable_jit")
@@ -51,7 +56,7 @@ def test_parameters_and_results_are_described(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_examples_are_true(name: str) -> None:
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
-    (test,) = finder.find(getattr(graphjit, name), name, globs={})
+    (test,) = finder.find(public(name), name, globs={})
     assert test.examples
     told: list[str] = []
     assert runner.run(test, out=told.append).failed == 0, "".join(told)

@@ -283,7 +283,7 @@ def test_messages_say_what_to_do():
     with pytest.raises(graphjit.UnsupportedError, match=r"x\.filled"):
         graphjit.jit(lambda x: x)(np.ma.array([1.0, 2.0], mask=[True, False]))
     with pytest.raises(
-        graphjit.TraceError, match=r"formatting needs.*test_regressions_use.py:\d+.*format it outside"
+        graphjit.TraceError, match=r"formatting needs.*test_regressions_use.py:\d+.*graphjit.debug.print"
     ):
         graphjit.jit(lambda x: f"{x:.3f}")(1.0)
     with pytest.raises(graphjit.TraceError, match=r"a key of a dict or an item of a set needs the value"):

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 600
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("supported", "errors", "config", "machine", "limits"),
+    ("supported", "errors", "config", "machine", "limits", "effects"),
     ("ir",),
     ("interpret",),
     ("ops", "progress"),
@@ -31,8 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backend",),
     ("running",),
     ("pipeline",),
-    ("compilation",),
-    ("trace", "dispatch", "api"),
+    ("compilation", "lowered"),
+    ("trace", "dispatch", "api", "debug"),
     ("cli", "__main__"),
 )
 """Parts of the package from the lowest to the highest layer (design: "the road that data travels"). A part

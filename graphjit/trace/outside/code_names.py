@@ -60,8 +60,8 @@ class CodeNames:
 
 
 @functools.lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> CodeNames:
-    """What a function reads, functions inside of it included."""
+def names_in(code: types.CodeType, without: frozenset[types.CodeType] = frozenset()) -> CodeNames:
+    """What a function reads, functions inside of it included, but for those ``without``."""
     instructions = list(dis.get_instructions(code))
     globals_: set[str] = set()
     attributes: set[str] = set()
@@ -90,10 +90,11 @@ def names_in(code: types.CodeType) -> CodeNames:
         frozenset(attributes | optional),
         frozenset(optional),
         frozenset(modules),
-        frozenset(_used(instructions)),
+        frozenset(_used(instructions, code.co_freevars)),
         any_attribute,
     )
-    inner = [names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    codes = [each for each in code.co_consts if isinstance(each, types.CodeType) and each not in without]
+    inner = [names_in(each, without) for each in codes]
     return _merged(outer, inner) if inner else outer
 
 
@@ -109,9 +110,13 @@ def _merged(outer: CodeNames, inner: Sequence[CodeNames]) -> CodeNames:
     )
 
 
-def _used(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Names that are loaded, except where the next instruction only appends to the value."""
+def _used(instructions: Sequence[dis.Instruction], cells: Sequence[str]) -> Iterator[str]:
+    """Names that are loaded, except where the next instruction only appends to the value. A function inside
+    that takes one of the ``cells`` over says itself what it does with it.
+    """
     for instruction, following in itertools.zip_longest(instructions, instructions[1:]):
+        if instruction.opname in ("LOAD_CLOSURE", "LOAD_FAST") and instruction.argval in cells:
+            continue
         if instruction.opname.startswith("LOAD_") and type(instruction.argval) is str:
             appends = (
                 following is not None

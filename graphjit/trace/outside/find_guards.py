@@ -114,9 +114,15 @@ class Reach:
     """
 
 
-def find_guards(function: Callable[..., Any], static: Iterable[Any] = ()) -> Reach:
-    """What ``function`` reaches by name; ``static`` are its static arguments."""
-    walk = _Walk()
+def find_guards(
+    function: Callable[..., Any],
+    static: Iterable[Any] = (),
+    without: frozenset[types.CodeType] = frozenset(),
+) -> Reach:
+    """What ``function`` reaches by name; ``static`` are its static arguments. The code in ``without`` is no
+    part of it: what is called after each run may change what it likes.
+    """
+    walk = _Walk(without)
     walk.function(function)
     for argument in static:
         walk.reach(argument)
@@ -139,7 +145,8 @@ class _Walk:
     with attributes are looked at again until no new name turns up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, without: frozenset[types.CodeType]) -> None:
+        self.without = without
         # Names in all code seen so far, as in `CodeNames`.
         self.attribute_names: set[str] = set()
         self.optional: set[str] = set()
@@ -285,14 +292,14 @@ class _Walk:
         if type(function) is not types.FunctionType:
             self.reach(function)
             return
-        if not by_user(function.__module__):
+        if not by_user(function.__module__) or function.__code__ in self.without:
             return
         self.seen.setdefault(id(function), function)
         guards = memory_guards.function_fields(function)
         self.watch_memory(
             function, "function", guards, lambda f: (f.__code__, f.__defaults__, f.__kwdefaults__)
         )
-        names = names_in(function.__code__)
+        names = names_in(function.__code__, self.without)
         self.cells(function, names)
         self.reach_all(function.__defaults__ or ())
         self.reach(function.__kwdefaults__)

@@ -227,7 +227,7 @@ class Unanswered:
         value = present(self, "formatting")
         if value is not None:
             return format(value, spec)
-        advice = "Return the value and format it outside; print(x) and repr(x) show its type."
+        advice = "graphjit.debug.print('x = {}', x) prints it each time the code runs; print(x) shows its type now."
         raise value_needed("formatting", self._node.type, advice)
 
     __reduce__ = asks_value("__reduce__", "pickling", "Return the value and pickle it outside.")

@@ -11,6 +11,7 @@ numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble
 from graphjit.trace.transformed.placeholders import unchanging
 from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.effects import told_for_each
 
 
 def vmap(
@@ -58,7 +60,11 @@ def vmap(
             placeholders[one] = node
             given[i] = Tracer(trace, one)
     new_args, new_kwargs = unflatten(spec, given)
-    result = unchanging(function, new_args, new_kwargs, "vmap")
+    told = trace.builder.told
+    start = len(told)
+    with told.silence() if trace.values is not None else nullcontext():  # there is no element to tell of
+        result = unchanging(function, new_args, new_kwargs, "vmap")
+    told_for_each(trace.builder, told.take(start), placeholders, size)
     return _results(trace, function, result, out_axes, placeholders, size)
 
 

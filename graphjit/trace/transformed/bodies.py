@@ -22,6 +22,7 @@ from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble, kind_of
 from graphjit.trace.transformed.placeholders import unchanging
+from graphjit.transforms.effects import retold
 from graphjit.transforms.substitute import substitute
 
 
@@ -81,7 +82,7 @@ def closed(trace: Trace, function: Callable[..., Any], given: Leaves, nodes: Seq
         if trace.values is not None:
             trace.values.arrays[placeholder] = trace.values.of(node)
         placeholders.append(placeholder)
-    args = given.like(trace, placeholders)
+    args, told = given.like(trace, placeholders), len(trace.builder.told)
     result = Leaves.of(unchanging(function, args, {}))
     for leaf in result.leaves:
         if isinstance(leaf, Tracer) and leaf._trace is not trace:
@@ -89,8 +90,20 @@ def closed(trace: Trace, function: Callable[..., Any], given: Leaves, nodes: Seq
     outputs = result.nodes(trace)
     outside = _border(placeholders, outputs)
     inner = [trace.builder.input(node.type, f"outside{i}") for i, node in enumerate(outside)]
-    made = substitute(trace.builder, outputs, dict(zip(outside, inner, strict=True)))
+    inside = dict(zip(outside, inner, strict=True))
+    made = substitute(trace.builder, outputs, inside)
+    _tell(trace, told, inside, dict(zip(placeholders, nodes, strict=True)))
     return Closed(Graph(name_of(function), [*placeholders, *inner], made), outside, result)
+
+
+def _tell(trace: Trace, start: int, inside: dict[Node, Node], actual: dict[Node, Node]) -> None:
+    """Effects of a body in terms of the arguments of its node, so that they happen beside it: once, however
+    often a derivative computes the body again.
+    """
+    b = trace.builder
+    for effect in b.told.effects[start:]:
+        b.told.note(effect.at(substitute(b, effect.nodes, inside)))
+    retold(b, start, actual)
 
 
 def _border(placeholders: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:

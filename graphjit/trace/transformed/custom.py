@@ -75,7 +75,8 @@ class JvpRule(PythonRule):
         zeros = [b.full(0, arg.type) if t is None else t for arg, t in zip(args, given, strict=False)]
         primals = self.given.like(trace, args)
         tangents = self.given.like(trace, zeros)
-        answer = self.rule(primals, tangents)
+        with b.told.rule():
+            answer = self.rule(primals, tangents)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise DerivativeError(
                 f"the rule of {self.name} must return a pair (out, tangent), not {answer!r}"
@@ -119,13 +120,15 @@ class VjpRule(PythonRule):
         self.own(node, wanted)
         trace = self.trace()
         args = self.given.like(trace, node.args[: self.count])
-        answer = self.forward(*args)
+        with b.told.rule():
+            answer = self.forward(*args)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise DerivativeError(
                 f"the forward rule of {self.name} must return a pair (out, residuals), not {answer!r}"
             )
         cts = [b.full(0, type) if ct is None else ct for type, ct in zip(node.parts, given, strict=True)]
-        pulled = self.backward(answer[1], self.result.filled([Tracer(trace, ct) for ct in cts]))
+        with b.told.rule():
+            pulled = self.backward(answer[1], self.result.filled([Tracer(trace, ct) for ct in cts]))
         if isinstance(pulled, list):
             pulled = tuple(pulled)
         if not isinstance(pulled, tuple) or len(pulled) != len(args):

@@ -25,6 +25,7 @@ from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.transformed.bodies import Closed, Leaves, call_as_node, closed, results_of_node
 from graphjit.transforms import jacobian
 from graphjit.transforms.bodies import Batched
+from graphjit.transforms.effects import retold
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents, summed
 from graphjit.transforms.substitute import in_terms_of
@@ -58,7 +59,8 @@ def root(
 ) -> Any:
     """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
     given = Leaves.of(guess)
-    equation = closed(trace, f, Leaves.of((guess,)), given.nodes(trace))
+    with trace.builder.told.silence():  # what happens, happens where the solver calls it
+        equation = closed(trace, f, Leaves.of((guess,)), given.nodes(trace))
     _check_like(equation, given, name_of(f), "custom_root")
 
     def solution(x: Any) -> Any:
@@ -85,7 +87,8 @@ def linear_solve(
 ) -> Any:
     """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
     given = Leaves.of(b)
-    equation = closed(trace, matvec, Leaves.of((b,)), given.nodes(trace))
+    with trace.builder.told.silence():  # as in `root`
+        equation = closed(trace, matvec, Leaves.of((b,)), given.nodes(trace))
     _check_like(equation, given, name_of(matvec), "custom_linear_solve")
 
     def solution(b: Any) -> Any:
@@ -152,9 +155,11 @@ class _Equation(Rule):
 
     def push(self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int) -> list[Node]:
         """Tangents of the equation for those of its inputs from ``first`` on."""
-        inputs = self.equation.inputs[first : first + len(given)]
+        inputs, start = self.equation.inputs[first : first + len(given)], len(b.told)
         seeds = {x: t for x, t in zip(inputs, given, strict=True) if t is not None}
-        found = in_terms_of(b, tangents(b, seeds, self.equation.outputs), point)
+        pushed = tangents(b, seeds, self.equation.outputs)
+        retold(b, start, point)
+        found = in_terms_of(b, pushed, point)
         return [
             b.full(0, o.type) if t is None else t for o, t in zip(self.equation.outputs, found, strict=True)
         ]
@@ -163,8 +168,10 @@ class _Equation(Rule):
         self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int, count: int
     ) -> list[Node | None]:
         """Cotangents of ``count`` inputs of the equation from ``first`` on."""
-        inputs = self.equation.inputs[first : first + count]
-        return in_terms_of(b, cotangents(b, summed(b, self.equation.outputs, given), inputs), point)
+        inputs, start = self.equation.inputs[first : first + count], len(b.told)
+        pulled = cotangents(b, summed(b, self.equation.outputs, given), inputs)
+        retold(b, start, point)
+        return in_terms_of(b, pulled, point)
 
     def system(
         self,

@@ -31,6 +31,7 @@ from graphjit.trace.recording.tracer import (
     kind_of,
 )
 from graphjit.trace.results import changed_by_transformed
+from graphjit.transforms.effects import retold
 from graphjit.transforms.substitute import substitute
 
 
@@ -49,6 +50,7 @@ class Placeholders:
         self.actual: list[Node] = []
         self.inputs: list[Node] = []
         self.values: list[Any] = []
+        self.told = len(trace.builder.told)
         fresh, trace.fresh = trace.fresh, False
         for tree, name in zip(trees, names, strict=True):
             leaves, spec = flatten(tree)
@@ -99,8 +101,10 @@ class Placeholders:
         )
 
     def resolve(self, nodes: Sequence[Node]) -> list[Node]:
-        """``nodes`` in terms of the actual arguments."""
-        return substitute(self.trace.builder, nodes, dict(zip(self.inputs, self.actual, strict=True)))
+        """``nodes`` in terms of the actual arguments, and so all effects since the placeholders were made."""
+        actual = dict(zip(self.inputs, self.actual, strict=True))
+        retold(self.trace.builder, self.told, actual)
+        return substitute(self.trace.builder, nodes, actual)
 
     def trees(self, values: Sequence[Any]) -> list[Any]:
         """One value for each placeholder, put together like the arguments; leaves that are no numbers stand
