@@ -80,8 +80,9 @@ def custom_linear_solve(
     symmetric: bool = False,
     has_aux: bool = False,
 ) -> Any:
-    """Solve ``matvec(x) = b``, with the derivative of the solution in ``b`` and in all that ``matvec`` reads
-    from outside.
+    """Solve a linear system, with the derivative of the solution in both sides.
+
+    The system is ``matvec(x) = b``; what ``matvec`` reads from outside has derivatives too.
 
     Parameters
     ----------
