@@ -23,7 +23,7 @@ from graphjit.schedule.constraints import Root, joined
 from graphjit.schedule.pieces import Destination, find_destinations
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
 from graphjit.schedule.rewrite.contractions import as_product
-from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, own_cost
+from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, must_be_stored, own_cost
 
 
 @dataclass
@@ -86,6 +86,7 @@ def fuse(
         decided: of the values that `recompute` decided about, whether they are stored.
     """
     roots = choose_roots(graph, limits.fusion, decided)
+    certain = must_be_stored(graph, graph.nodes())
     stored = roots | {node for node in graph.nodes() if _lies_in_memory(node)}
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
     for node in order or graph.nodes():
@@ -103,9 +104,12 @@ def fuse(
             _append(fusion, Assembly(node), _assembly_reads(node, stored))
         else:
             fusion.reads[node] = accesses = reads(node, stored)
-            root = Root(node, accesses, {value for value, _ in accesses}, _cost(node, stored))
+            loads = {value for value, _ in accesses}
+            owners = {destination.owner for destination in fusion.destinations.get(node, ())}
+            root = Root(node, accesses, loads, _cost(node, stored), owners, node in certain)
             if not _join(fusion, root, limits.fusion):
-                kernel = Kernel(root.space, root.axes, root.scan, [Member(node, 0, False)], root.cost)
+                kernel = Kernel(root.space, root.axes, root.scan)
+                _extend(kernel, root, Member(node, 0, False))
                 _append(fusion, kernel, root.loads)
     return fusion
 
@@ -168,8 +172,12 @@ def _extend(kernel: Kernel, root: Root, member: Member) -> None:
     if kernel.axes is None:
         kernel.axes = root.axes
     kernel.scan = kernel.scan or root.scan
+    kernel.inputs |= root.loads - kernel.by_node.keys()
     kernel.members.append(member)
+    kernel.by_node[root.node] = member
     kernel.cost += root.cost
+    kernel.owners |= root.owners
+    kernel.kept += root.is_kept
 
 
 def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:

@@ -36,7 +36,10 @@ NO_SAMPLES = {
 NOT_ANALYTIC = {
     "abs",
     "sign",
-}  # accept complex numbers but lose the imaginary part: differences instead of a complex step
+    "logabsdet",
+    "det_sign",
+    "cholesky",
+}  # accept complex numbers but are other functions of them: differences instead of a complex step
 
 
 def rng_for(op: OpDef) -> np.random.Generator:

@@ -18,6 +18,7 @@ from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
+from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
 from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
@@ -295,7 +296,10 @@ class KernelEmitter(Traffic):
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
         if self.lanes is not None:
-            self.scopes[-1].stored = components(loop.body, self.lanes.axis, self.lanes.count)
+            inside, scope = (loop.body, self.lanes.axis, self.lanes.count), self.scopes[-1]
+            scope.stored = components(*inside)
+            if not masked:
+                scope.reads, scope.writes = read_in_blocks(*inside), written_in_blocks(*inside)
         calls, self.scalars.calls = self.scalars.calls, loop.calls
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphjit.backend.llvm.kernels.blocks import Block, load_block, store_block
 from graphjit.backend.llvm.kernels.registers import CACHE_LINE, Registers, Value, ramp
 from graphjit.backend.llvm.kernels.scalar import constant, literal, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
@@ -150,6 +151,13 @@ class Traffic(Registers):
                 start = self.shifted(self.pointer(*record), memory, u * count * step)
                 scope.records[record, u] = load_records(self.fn, start, memory, size, step, count)
             return component(self.fn, scope.records[record, u], memory, count, which)
+        block_of = scope.reads.get((value.buffer, value.address)) if not value.refs else None
+        if block_of is not None:
+            block, which = block_of
+            if (block, u) not in scope.loaded:
+                rows = self.rows(block, u)
+                scope.loaded[block, u] = load_block(self.fn, rows, memory, size, block.width)
+            return scope.loaded[block, u][which]
         return load_elements(
             self.fn, self.shifted(access.base, memory, u * count * step), memory, size, step, count
         )
@@ -242,7 +250,7 @@ class Traffic(Registers):
         count, scope, dtype = self.lanes.count, self.scopes[-1], statement.buffer.dtype
         component_of = record_of(statement.buffer, statement.address, self.lanes.axis, count)
         if component_of is None or statement.dynamic:
-            return False
+            return self.store_in_block(statement)
         record, step, which = component_of
         if not written_whole(scope.stored.get(record, ()), step):
             return False
@@ -256,6 +264,29 @@ class Traffic(Registers):
                 parts = [waiting[k][u] for k in range(step)]
                 store_records(self.fn, parts, start, memory, dtype.itemsize, count)
         return True
+
+    def store_in_block(self, statement: Store) -> bool:
+        """Keep an element of a block, and store the block with the last one; False where there is none."""
+        scope, dtype = self.scopes[-1], statement.buffer.dtype
+        block_of = scope.writes.get((statement.buffer, statement.address)) if not statement.dynamic else None
+        if block_of is None or self.lanes is None:
+            return False
+        block, which = block_of
+        waiting = scope.waiting.setdefault(block, {})
+        names = self.vectors(statement.value)
+        waiting[which] = [self.to_memory(name, dtype, self.lanes.count) for name in names]
+        if len(waiting) == block.width:
+            for u in range(self.lanes.unroll):
+                parts = [waiting[k][u] for k in range(block.width)]
+                store_block(self.fn, parts, self.rows(block, u), stored(dtype), dtype.itemsize)
+        return True
+
+    def rows(self, block: Block, u: int) -> list[str]:
+        """Pointers to the elements of a block, one for each lane of an unrolled copy."""
+        assert self.lanes is not None
+        first, step, memory = self.pointer(block.buffer, block.start), block.start[self.lanes.axis], stored(block.buffer.dtype)
+        lanes = range(u * self.lanes.count, (u + 1) * self.lanes.count)
+        return [self.shifted(first, memory, lane * step) for lane in lanes]
 
     def store_row(self, name: str, base: str, dtype: np.dtype, u: int) -> None:
         """Neighbouring elements."""

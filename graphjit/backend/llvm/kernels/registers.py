@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphjit.backend.llvm.kernels.scalar import Scalars, kind, stored, vector
+from graphjit.backend.llvm.kernels.blocks import Block, Blocks
 from graphjit.backend.llvm.kernels.strided import (
     Components,
     Record,
@@ -98,6 +99,10 @@ class Scope:
     filled: dict[Record, dict[int, list[str]]] = field(
         default_factory=dict
     )  # elements of records that are not stored yet
+    reads: Blocks = field(default_factory=dict)  # loads that are done together
+    writes: Blocks = field(default_factory=dict)  # stores that are
+    loaded: dict[tuple[Block, int], list[str]] = field(default_factory=dict)  # blocks read so far
+    waiting: dict[Block, dict[int, list[str]]] = field(default_factory=dict)  # blocks not stored yet
 
 
 class Registers:
