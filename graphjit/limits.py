@@ -92,6 +92,9 @@ class VectorLimits(Section):
     """... and two."""
     steps: int = 16
     """Iterations that each unrolled copy must have."""
+    long_body: int = 200
+    """Statements of a body that is too long to be written a second time, for the iterations that do not fill
+    whole vectors."""
     chained: int = 3
     """Elementary functions, each waiting for the one before it, that make a chain: one vector at a time then
     leaves the processor idle."""

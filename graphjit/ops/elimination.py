@@ -1,8 +1,8 @@
 """Small matrices by their elements: LU with partial or complete pivoting, Cholesky, substitution, cofactors.
 
 A stack of n by n matrices is n * n nodes that have the shape of the stack: element (i, j) of all matrices
-together. Each step of an elimination is one operation on such nodes, so a batch of matrices runs in SIMD lanes
-and its elements live in registers. There is no loop and no branch: rows change places by `select`, in each
+together. Each step of an elimination is one operation on such nodes, so a batch of matrices runs in SIMD
+lanes, its elements in registers. There is no loop and no branch: rows change places by `select`, in each
 matrix for itself.
 
 Input: nodes of matrices, of up to `LIMIT` rows. Output: elements, or nodes that are put together from them.
@@ -14,7 +14,7 @@ factored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
@@ -31,7 +31,7 @@ Swap = list[Node]
 """The conditions under which line k changes places with line k + 1, k + 2, ...; at most one of them holds."""
 
 
-# ----------------------------------------------------------------------------------- elements and whole arrays
+# ---------------------------------------------------------------------------------- elements and whole arrays
 
 
 def elements(b: Builder, x: Node) -> Matrix:
@@ -191,7 +191,7 @@ def _largest(b: Builder, line: Sequence[Node]) -> Node:
 
 
 def _eliminate(b: Builder, rows: Matrix, k: int) -> None:
-    """Subtract row k from the rows below it, so that column k is zero there; keep the factors in its place."""
+    """Subtract row k from the rows below it, whose column k becomes zero; factors take its place."""
     if k == len(rows) - 1:
         return
     divisor = or_one(b, rows[k][k])
@@ -294,7 +294,7 @@ def _inverse_of_l(b: Builder, rows: Matrix) -> list[list[Node | None]]:
     return columns
 
 
-# ---------------------------------------------------------------------------------- determinants and cofactors
+# --------------------------------------------------------------------------------- determinants and cofactors
 
 
 def product(b: Builder, factors: Sequence[Node]) -> Node:

@@ -10,7 +10,7 @@ derivative of ``det`` holds at singular matrices; that of ``logabsdet`` is infin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ op(
     ),
 )
 
-# ------------------------------------------------------------------------------------------- shapes and samples
+# ----------------------------------------------------------------------------------------- shapes and samples
 
 
 def _square(x: Type) -> Type:
@@ -106,7 +106,16 @@ def _infer_number(a: Type) -> Type:
     return _square(a).with_shape(a.shape[:-2])
 
 
-STACKS: tuple[tuple[int, ...], ...] = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (2, 3, 3), (2, 1, 2, 2))
+STACKS: tuple[tuple[int, ...], ...] = (
+    (0, 0),
+    (1, 1),
+    (2, 2),
+    (3, 3),
+    (4, 4),
+    (5, 5),
+    (2, 3, 3),
+    (2, 1, 2, 2),
+)
 
 
 def _regular(draw: Draw, shape: tuple[int, ...]) -> np.ndarray:
@@ -128,7 +137,7 @@ def _positive_matrices(rng: np.random.Generator, draw: Draw) -> list[Case]:
     return [([_positive(draw, shape)], {}) for shape in STACKS]
 
 
-# -------------------------------------------------------------------------------------------- parts of the rules
+# ----------------------------------------------------------------------------------------- parts of the rules
 
 
 def _turned(b: Builder, x: Node) -> Node:
@@ -212,12 +221,17 @@ op(
     grad=Custom(_solve_jvp, _solve_vjp),
     lower=Decompose(_expand_solve),
     samples=Cases(
-        lambda rng, draw: [
-            ([_regular(draw, shape), draw(*shape[:-1], count)], {"transposed": turned})
-            for shape in STACKS
-            for count, turned in ((1, False), (2, True))
-        ]
-        + [([_regular(draw, (2, 2)), draw(2, LIMIT + 1)], {"transposed": turned}) for turned in (False, True)]
+        lambda rng, draw: (
+            [
+                ([_regular(draw, shape), draw(*shape[:-1], count)], {"transposed": turned})
+                for shape in STACKS
+                for count, turned in ((1, False), (2, True))
+            ]
+            + [
+                ([_regular(draw, (2, 2)), draw(2, LIMIT + 1)], {"transposed": turned})
+                for turned in (False, True)
+            ]
+        )
     ),
 )
 
@@ -269,12 +283,17 @@ op(
     grad=Custom(_triangular_jvp, _triangular_vjp),
     lower=Decompose(_expand_triangular),
     samples=Cases(
-        lambda rng, draw: [
-            ([_positive(draw, shape), draw(*shape[:-1], count)], {"transposed": turned})
-            for shape in STACKS
-            for count, turned in ((2, False), (1, True))
-        ]
-        + [([_positive(draw, (2, 2)), draw(2, LIMIT + 1)], {"transposed": turned}) for turned in (False, True)]
+        lambda rng, draw: (
+            [
+                ([_positive(draw, shape), draw(*shape[:-1], count)], {"transposed": turned})
+                for shape in STACKS
+                for count, turned in ((2, False), (1, True))
+            ]
+            + [
+                ([_positive(draw, (2, 2)), draw(2, LIMIT + 1)], {"transposed": turned})
+                for turned in (False, True)
+            ]
+        )
     ),
 )
 
@@ -386,9 +405,7 @@ op(
         lambda b, out, args, given: None if given[0] is None else _cofactors_step(b, given[0], out, *args),
         lambda b, ct, out, args: (_cofactors_step(b, ct, out, *args),),
     ),
-    lower=Decompose(
-        lambda b, out, a: assembled(b, cofactors(b, elements(b, a))) if out.type.size else a
-    ),
+    lower=Decompose(lambda b, out, a: assembled(b, cofactors(b, elements(b, a))) if out.type.size else a),
     samples=Cases(_matrices),
 )
 

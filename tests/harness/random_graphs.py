@@ -32,6 +32,7 @@ EXCLUDED = {
     "remainder": "a zero divisor is a run-time error",
     "left_shift": "negative counts have no defined value",
     "right_shift": "negative counts have no defined value",
+    "require": "a condition that does not hold is a run-time error",
 }
 COMMON = tuple(
     "add sub mul div neg abs not and select convert "
@@ -498,6 +499,40 @@ def _power(maker: _Maker) -> Found:
     return None if x is None or y is None else ([x, y], {})
 
 
+def _matrix(maker: _Maker) -> Node | None:
+    """Matrices that are far from singular, the diagonal larger than the rest of a row together."""
+    x = maker.recent(lambda node: node.dtype.kind == "f" and node.shape[-1:] == node.shape[-2:-1] != ())
+    if x is None:
+        return None
+    small = maker.add(REGISTRY["arctan"], [x], {})
+    factor = maker.filled(0.15, x.type)
+    scaled = None if small is None or factor is None else maker.add(REGISTRY["mul"], [small, factor], {})
+    eye = maker.const(np.eye(x.shape[-1], dtype=x.dtype) * 2)
+    diagonal = maker.add(REGISTRY["broadcast_to"], [eye], {"shape": x.shape})
+    if scaled is None or diagonal is None:
+        return None
+    return maker.add(REGISTRY["add"], [scaled, diagonal], {})
+
+
+def _matrices(**attrs: tuple[Hashable, ...]) -> Callable[[_Maker], Found]:
+    def arguments(maker: _Maker) -> Found:
+        x = _matrix(maker)
+        return None if x is None else ([x], {name: maker.pick(values) for name, values in attrs.items()})
+
+    return arguments
+
+
+def _system(maker: _Maker) -> Found:
+    x = _matrix(maker)
+    if x is None:
+        return None
+    shape = (*x.shape[:-1], int(maker.rng.choice(AXES)))
+    y = maker.recent(lambda node: node.dtype == x.dtype and node.shape[:-1] == x.shape[:-1])
+    if y is None:
+        y = maker.matching(x.type.with_shape(shape))
+    return None if y is None else ([x, y], {"transposed": bool(maker.rng.random() < 0.5)})
+
+
 ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "reshape": _reshape,
     "transpose": _transpose,
@@ -518,5 +553,11 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "rooted": _rooted,
     "pow": _power,
     "fmod": _power,
+    "solve": _system,
+    "triangular_solve": _system,
+    "inverse": _matrices(checked=(True, False)),
+    "logabsdet": _matrices(),
+    "cholesky": _matrices(),
 }
-"""Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats."""
+"""Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats,
+logabsdet and cholesky to stay with regular matrices."""

@@ -186,7 +186,9 @@ def in_order(
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            small = OTHERS.get(function, function)(*_twin(args), **{name: _twin(value) for name, value in (kwargs or {}).items()})
+            small = OTHERS.get(function, function)(
+                *_twin(args), **{name: _twin(value) for name, value in (kwargs or {}).items()}
+            )
     except Exception:
         # What fails on arrays of other sizes reads or makes shapes: such results are row-major.
         return result

@@ -92,7 +92,9 @@ def solve(a: Any, b: Any) -> Tracer:
         trace.broadcast(_wide(trace, column), (*batch, n, count)),
         transposed=False,
     )
-    return _result(trace, trace.emit("reshape", found, shape=found.shape[:-1]) if is_vector else found, *given)
+    return _result(
+        trace, trace.emit("reshape", found, shape=found.shape[:-1]) if is_vector else found, *given
+    )
 
 
 @implements(np.linalg.inv)
@@ -117,9 +119,7 @@ def slogdet(a: Any) -> Any:
     trace = tracing()
     matrix = _matrices(trace, "slogdet", a)
     wide = _wide(trace, matrix)
-    return SLOGDET(
-        *(_result(trace, trace.emit(name, wide), matrix) for name in ("det_sign", "logabsdet"))
-    )
+    return SLOGDET(*(_result(trace, trace.emit(name, wide), matrix) for name in ("det_sign", "logabsdet")))
 
 
 @implements(np.linalg.cholesky)

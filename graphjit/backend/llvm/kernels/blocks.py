@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from graphjit.backend.llvm.kernels.scalar import vector
-from graphjit.backend.llvm.kernels.strided import RECORD
 from graphjit.backend.llvm.writing.text import Function
 from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import Address, Axis, For, Let, Load, Statement, Store
@@ -33,8 +32,8 @@ Blocks = dict[Place, tuple[Block, int]]
 """The block of an element, and its number there."""
 
 
-def read_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int) -> Blocks:
-    """Which loads of a loop body go together."""
+def read_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int, least: int) -> Blocks:
+    """Which loads of a loop body go together, of those whose lanes lie more than ``least`` elements apart."""
     places: dict[Place, list[int]] = {}
     barriers: dict[Buffer | None, list[int]] = {}
     for number, statement in enumerate(body):
@@ -46,11 +45,11 @@ def read_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int) -> Blocks:
             barriers.setdefault(statement.buffer, []).append(number)
         elif isinstance(statement, For):
             barriers.setdefault(None, []).append(number)
-    return _blocks(places, barriers, axis, lanes)
+    return _blocks(places, barriers, axis, lanes, least)
 
 
-def written_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int) -> Blocks:
-    """Which stores of a loop body go together."""
+def written_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int, least: int) -> Blocks:
+    """The same for its stores."""
     places: dict[Place, list[int]] = {}
     barriers: dict[Buffer | None, list[int]] = {}
     for number, statement in enumerate(body):
@@ -64,15 +63,19 @@ def written_in_blocks(body: Sequence[Statement], axis: Axis, lanes: int) -> Bloc
         elif isinstance(statement, For):
             barriers.setdefault(None, []).append(number)
     once = {place: numbers for place, numbers in places.items() if len(numbers) == 1}
-    return _blocks(once, barriers, axis, lanes)
+    return _blocks(once, barriers, axis, lanes, least)
 
 
 def _blocks(
-    places: dict[Place, list[int]], barriers: dict[Buffer | None, list[int]], axis: Axis, lanes: int
+    places: dict[Place, list[int]],
+    barriers: dict[Buffer | None, list[int]],
+    axis: Axis,
+    lanes: int,
+    least: int,
 ) -> Blocks:
     rows: dict[Place, list[int]] = {}  # offsets by what is the same for all elements of a lane
     for buffer, address in places:
-        if address[axis] > RECORD:
+        if address[axis] > least:
             rows.setdefault((buffer, address - address.offset), []).append(address.offset)
     found: Blocks = {}
     for (buffer, row), offsets in rows.items():

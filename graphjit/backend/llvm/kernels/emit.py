@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
 from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
-from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
-from graphjit.backend.llvm.kernels.strided import components
+from graphjit.backend.llvm.kernels.strided import RECORD, components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
@@ -298,8 +298,8 @@ class KernelEmitter(Traffic):
         if self.lanes is not None:
             inside, scope = (loop.body, self.lanes.axis, self.lanes.count), self.scopes[-1]
             scope.stored = components(*inside)
-            if not masked:
-                scope.reads, scope.writes = read_in_blocks(*inside), written_in_blocks(*inside)
+            least = 1 if masked else RECORD
+            scope.reads, scope.writes = read_in_blocks(*inside, least), written_in_blocks(*inside, least)
         calls, self.scalars.calls = self.scalars.calls, loop.calls
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
@@ -356,6 +356,7 @@ class KernelEmitter(Traffic):
         assert self.lanes is not None
         count = self.lanes.count
         reach, left = count * self.lanes.unroll, self.fn.op(f"sub i64 {stop}, {counter}")
+        self.lanes.left = left
         near = self.fn.op(f"icmp slt i64 {left}, {reach}")
         few = self.fn.op(f"trunc i64 {self.fn.op(f'select i1 {near}, i64 {left}, i64 {reach}')} to i32")
         last = self.splat(few, "i32", count)
