@@ -41,6 +41,7 @@ from graphjit.ops.elimination import (
     transposed,
 )
 from graphjit.ops.masking import scale
+from graphjit.ops.reductions import spread
 from graphjit.ops.samples import SHAPES, Case, Cases, Draw
 
 Tangents = Sequence[Node | None]
@@ -169,8 +170,9 @@ def _inner(b: Builder, x: Node, y: Node) -> Node:
 
 
 def _spread(b: Builder, x: Node, like: Node) -> Node:
-    """A number for each matrix, in all of its elements."""
-    return b.broadcast_to(b.reshape(x, shape=(*x.shape, 1, 1)), shape=like.shape)
+    """A number for each matrix, in all of its elements; a mask stays outermost."""
+    ndim = len(like.shape)
+    return spread(b, x, like, (ndim - 2, ndim - 1))
 
 
 # ------------------------------------------------------------------------------------------------------ solve

@@ -336,6 +336,72 @@ SHAPES = (
         ),
     ),
     case(
+        "slice_elementwise",
+        inputs("T[2,1]", "T[2,1]", "T[2,2]")
+        + body(
+            "%3 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%4 = mul %3 %2 : T[2,2]",
+            "%5 = slice %4 starts=(0, 1) limits=(2, 2) steps=(1, 1) : T[2,1]",
+            "return %4 %5",
+        ),
+        inputs("T[2,1]", "T[2,1]", "T[2,2]")
+        + body(
+            "%3 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%4 = mul %3 %2 : T[2,2]",
+            "%5 = slice %3 starts=(0, 1) limits=(2, 2) steps=(1, 1) : T[2,1]",
+            "%6 = slice %2 starts=(0, 1) limits=(2, 2) steps=(1, 1) : T[2,1]",
+            "%7 = mul %5 %6 : T[2,1]",
+            "return %4 %7",
+        ),
+        # An exponential is not computed twice.
+        inputs("T[2,1]", "T[2,1]")
+        + body(
+            "%2 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%3 = exp %2 : T[2,2]",
+            "%4 = slice %3 starts=(0, 1) limits=(2, 2) steps=(1, 1) : T[2,1]",
+            "return %4",
+        ),
+        # Pieces of several elements.
+        inputs("T[2,2]", "T[1,2]")
+        + body(
+            "%2 = concatenate %0 %1 axis=0 : T[3,2]",
+            "%3 = add %2 %2 : T[3,2]",
+            "%4 = slice %3 starts=(1, 0) limits=(2, 2) steps=(1, 1) : T[1,2]",
+            "return %4",
+        ),
+        # Along another axis.
+        inputs("T[2,1]", "T[2,1]", "T[2,2]")
+        + body(
+            "%3 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%4 = mul %3 %2 : T[2,2]",
+            "%5 = slice %4 starts=(1, 0) limits=(2, 2) steps=(1, 1) : T[1,2]",
+            "return %5",
+        ),
+    ),
+    case(
+        "slice_transpose",
+        inputs("T[2,1]", "T[2,1]")
+        + body(
+            "%2 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%3 = transpose %2 perm=(1, 0) : T[2,2]",
+            "%4 = slice %3 starts=(1, 0) limits=(2, 2) steps=(1, 1) : T[1,2]",
+            "return %4",
+        ),
+        inputs("T[2,1]", "T[2,1]")
+        + body(
+            "%2 = concatenate %0 %1 axis=1 : T[2,2]",
+            "%3 = slice %2 starts=(0, 1) limits=(2, 2) steps=(1, 1) : T[2,1]",
+            "%4 = reshape %3 shape=(1, 2) : T[1,2]",
+            "return %4",
+        ),
+        inputs("T[2,2]")
+        + body(
+            "%1 = transpose %0 perm=(1, 0) : T[2,2]",
+            "%2 = slice %1 starts=(1, 0) limits=(2, 2) steps=(1, 1) : T[1,2]",
+            "return %2",
+        ),
+    ),
+    case(
         "slice_embed",
         inputs("T[3]")
         + body(

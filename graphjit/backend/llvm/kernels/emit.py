@@ -19,7 +19,7 @@ from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
-from graphjit.backend.llvm.kernels.strided import RECORD, components
+from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
@@ -39,6 +39,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
+from graphjit.loops.passes.vectorize import RECORD
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"

@@ -15,13 +15,7 @@ from graphjit.backend.llvm.kernels.scalar import vector
 from graphjit.backend.llvm.writing.text import Function
 from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import Address, Axis, Statement, Store
-
-RECORD = 4
-"""Longest record read and written by whole vectors and shuffles.
-
-Records of 9 and 16 elements were 1.4 times slower that way than element by element, though the code is
-shorter.
-"""
+from graphjit.loops.passes.vectorize import RECORD
 
 Record = tuple[Buffer, Address]
 Components = dict[Record, list[int]]
