@@ -92,6 +92,9 @@ class VectorLimits(Section):
     """... and two."""
     steps: int = 16
     """Iterations that each unrolled copy must have."""
+    long_body: int = 200
+    """Statements of a body that is too long to be written a second time, for the iterations that do not fill
+    whole vectors."""
     chained: int = 3
     """Elementary functions, each waiting for the one before it, that make a chain: one vector at a time then
     leaves the processor idle."""
@@ -162,6 +165,8 @@ class TrafficLimits(Section):
     """Buffers from this size come from memory, or from a cache that is shared: the second-level cache."""
     ahead_bytes: int
     """What is fetched ahead at the most: it waits in the second-level cache beside what is in use."""
+    long_body: int = 200
+    """Statements of a loop body from which what its lanes read next is fetched one iteration ahead."""
     idle: float = 1 / 8
     """Part of the longest pass over a row that the others must take together: memory hardly idles else."""
 
@@ -300,10 +305,12 @@ class FusionLimits(Section):
     is cheap."""
     depth: int = 150
     """Operations in a row that may be inlined: the passes below call themselves for each."""
-    kernel_cost: int = 2500
+    kernel_cost: int = 6000
     """Cost of one kernel: registers and time of compilation."""
     kernel_values: int = 192
     """Values that one kernel reads and writes: code generation is superlinear in their number."""
+    kernel_members: int = 1000
+    """Values that several others in a kernel read, which may stay in registers."""
     look_back: int = 48
     """Steps that a value may still join, counted from the last one."""
     serial_cost: int = 60

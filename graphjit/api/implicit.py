@@ -165,7 +165,7 @@ def fixed_point(
     >>> def kepler(e, m):
     ...     return graphjit.fixed_point(lambda x: m + e * np.sin(x), m, num_steps=60)
     >>> graphjit.grad(kepler)(0.1, 1.0).round(6)
-    np.float64(0.936395)
+    np.float64(0.929061)
     """
     require_callable(f, "fixed_point")
 

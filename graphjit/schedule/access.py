@@ -35,6 +35,8 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
     """Element address of ``index`` in a contiguous array."""
+    if len(index) == 1:  # as often as not: values that are components of others have one axis
+        return index[0]
     offset = 0
     terms: dict[Any, int] = {}
     for i, stride in zip(index, strides(shape), strict=True):

@@ -44,6 +44,10 @@ class Root:
     """The same without addresses."""
     cost: int
     """Of one element, inlined expressions included."""
+    owners: set[Node]
+    """The concatenations that it is a piece of."""
+    is_kept: bool
+    """Whether it is stored in any case, rather than for its readers alone."""
     after: set[Node] = field(default_factory=set)
     """Stored values that must be there first, though it does not read them (`recompute`)."""
 
@@ -90,7 +94,7 @@ class Trial:
     @cached_property
     def inner_reads(self) -> list[tuple[Member, Affine[int] | None]]:
         """What the root reads of values that the kernel computes, with addresses."""
-        members = {member.node: member for member in self.kernel.members}
+        members = self.kernel.by_node
         return [(members[value], address) for value, address in self.root.reads if value in members]
 
     @cached_property
@@ -173,8 +177,12 @@ def cost_is_bounded(trial: Trial) -> str:
 
 def values_are_bounded(trial: Trial) -> str:
     """A kernel does not read and write very many values."""
-    if len(trial.kernel.members) + len(trial.loads) + len(trial.root.loads) > trial.limits.kernel_values:
+    kernel = trial.kernel
+    read = len(kernel.inputs) + sum(value not in kernel.by_node for value in trial.root.loads)
+    if kernel.kept + read > trial.limits.kernel_values:
         return f"the kernel would read and write more than {trial.limits.kernel_values} values (compile time)"
+    if len(kernel.members) >= trial.limits.kernel_members:
+        return f"the kernel would compute more than {trial.limits.kernel_members} values (compile time)"
     return ""
 
 
@@ -212,10 +220,13 @@ def rows_hide_heavy_values(trial: Trial) -> str:
 
 
 def data_is_shared(trial: Trial) -> str:
-    """Large loops are joined only where that saves going over memory."""
+    """Large loops are joined only where that saves going over memory: what is read, or a concatenation whose
+    pieces lie among each other.
+    """
     if (
         math.prod(trial.kernel.space) > trial.limits.tiny
         and trial.root.loads.isdisjoint(trial.loads)
+        and trial.root.owners.isdisjoint(trial.kernel.owners)
         and not trial.inner_reads
     ):
         return "it shares no data with the kernel"

@@ -23,7 +23,7 @@ from graphjit.schedule.constraints import Root, joined
 from graphjit.schedule.pieces import Destination, find_destinations
 from graphjit.schedule.program import Assembly, Kernel, Member, Step
 from graphjit.schedule.rewrite.contractions import as_product
-from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, own_cost
+from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, must_be_stored, own_cost
 
 
 @dataclass
@@ -86,9 +86,10 @@ def fuse(
         decided: of the values that `recompute` decided about, whether they are stored.
     """
     roots = choose_roots(graph, limits.fusion, decided)
+    certain = must_be_stored(graph, graph.nodes())
     stored = roots | {node for node in graph.nodes() if _lies_in_memory(node)}
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
-    postponed = any(node.op.name == "recompute" for node in graph.nodes())
+    waits = any(node.op.name == "recompute" for node in graph.nodes())
     for node in order or graph.nodes():
         if node not in roots:
             continue
@@ -103,14 +104,27 @@ def fuse(
         elif kind not in ("", "gather", "iota", "const") and not is_window(node):
             _append(fusion, Assembly(node), _assembly_reads(node, stored))
         else:
-            fusion.reads[node] = accesses = reads(node, stored)
-            root = Root(node, accesses, {value for value, _ in accesses}, _cost(node, stored))
-            if postponed:
-                root.after = waits_for(node, stored)
+            root = _root(fusion, node, node in certain, waits)
             if not _join(fusion, root, limits.fusion):
-                kernel = Kernel(root.space, root.axes, root.scan, [Member(node, 0, False)], root.cost)
+                kernel = Kernel(root.space, root.axes, root.scan)
+                _extend(kernel, root, Member(node, 0, False))
                 _append(fusion, kernel, root.loads)
     return fusion
+
+
+def _root(fusion: Fusion, node: Node, is_kept: bool, waits: bool) -> Root:
+    """A value that looks for a kernel; ``waits`` is whether the graph has values that must not come early."""
+    stored = fusion.stored
+    fusion.reads[node] = accesses = reads(node, stored)
+    return Root(
+        node,
+        accesses,
+        {value for value, _ in accesses},
+        _cost(node, stored),
+        {destination.owner for destination in fusion.destinations.get(node, ())},
+        is_kept,
+        waits_for(node, stored) if waits else set(),
+    )
 
 
 def _lies_in_memory(node: Node) -> bool:
@@ -171,8 +185,12 @@ def _extend(kernel: Kernel, root: Root, member: Member) -> None:
     if kernel.axes is None:
         kernel.axes = root.axes
     kernel.scan = kernel.scan or root.scan
+    kernel.inputs |= root.loads - kernel.by_node.keys()
     kernel.members.append(member)
+    kernel.by_node[root.node] = member
     kernel.cost += root.cost
+    kernel.owners |= root.owners
+    kernel.kept += root.is_kept
 
 
 def why_not_fused(fusion: Fusion, first: Node, second: Node) -> str:

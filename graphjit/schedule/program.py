@@ -50,6 +50,10 @@ class Kernel:
             loop then.
         members: what is computed.
         cost: of one element, in additions.
+        by_node: the members by what they compute.
+        inputs: the stored values that it reads and others compute.
+        owners: the concatenations that it writes pieces of.
+        kept: how many members are stored in any case; the others may stay in registers.
         name: of the step, or of the part of a sweep.
     """
 
@@ -58,6 +62,10 @@ class Kernel:
     scan: tuple[int, bool] | None = None
     members: list[Member] = field(default_factory=list)
     cost: int = 0
+    by_node: dict[Node, Member] = field(default_factory=dict)
+    inputs: set[Node] = field(default_factory=set)
+    owners: set[Node] = field(default_factory=set)
+    kept: int = 0
     name: str = ""
 
     @property

@@ -59,12 +59,18 @@ def tell(
     effect = Effect(call, (user_location(), name, others), nodes, since=told.since)
     if own:
         told.functions.append(function)
-    if trace.values is not None and effect.since is None:
-        known = [trace.values.of(node) for node in nodes]
-        if all(value is not None for value in known):  # nothing is compiled: it happens here and now
-            effect.happen(known)
-            effect = replace(effect, done=True)
-    told.tell(effect)
+    told.tell(_happened(trace, effect))
+
+
+def _happened(trace: Trace, effect: Effect) -> Effect:
+    """The effect, which happens here and now where nothing is compiled and its values are known."""
+    if trace.values is None or effect.since is not None:
+        return effect
+    known = [trace.values.of(node) for node in effect.nodes]
+    if any(value is None for value in known):
+        return effect
+    effect.happen(known)
+    return replace(effect, done=True)
 
 
 def _shown(kind: type[Tracer], value: np.ndarray) -> Any:

@@ -78,7 +78,7 @@ def test_every_op_in_batches(name):
             graph = op_graph(op, arrays, attrs)
             for number, flags in enumerate(choices(len(arrays))):
                 size = (9, 2)[number % 2]
-                given = [stacked(x, size) if flag else x for x, flag in zip(arrays, flags, strict=True)]
+                given = [stacked(x, size, name) if flag else x for x, flag in zip(arrays, flags, strict=True)]
                 made.append((batch_graph(graph, flags, size), given))
         graph, values = merged(made)
         wanted = interpret(graph, *values)

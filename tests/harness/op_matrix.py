@@ -39,7 +39,11 @@ NOT_ANALYTIC = {
     "abs",
     "sign",
     "custom",
-}  # accept complex numbers but lose the imaginary part, or check types: differences instead of a complex step
+    "logabsdet",
+    "det_sign",
+    "cholesky",
+}
+"""Accept complex numbers but are other functions of them, or check types: differences, not a complex step."""
 
 
 def rng_for(op: OpDef) -> np.random.Generator:
@@ -193,9 +197,16 @@ def batch_graph(graph: Graph, varies: Sequence[bool], size: int) -> Graph:
     )
 
 
-def stacked(array: np.ndarray, size: int) -> np.ndarray:
-    """A batch of arrays with the elements of this one, each in another order."""
-    rows = [np.roll(array.reshape(-1), i).reshape(array.shape) for i in range(size)]
+SCALED = {"cholesky"}
+"""Ops whose arguments are more than their elements: their batches are multiples, not other orders."""
+
+
+def stacked(array: np.ndarray, size: int, name: str = "") -> np.ndarray:
+    """A batch of arrays with the elements of this one, each in another order (or as `SCALED` says)."""
+    if name in SCALED:
+        rows = [array * array.dtype.type(i + 1) for i in range(size)]
+    else:
+        rows = [np.roll(array.reshape(-1), i).reshape(array.shape) for i in range(size)]
     return np.stack(rows) if rows else np.empty((0, *array.shape), array.dtype)
 
 

@@ -14,18 +14,15 @@ from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import numpy as np
+from random_bodies import add_body
 
 import graphjit.ops  # noqa: F401 (fills the registry)
-from graphjit.errors import DerivativeError, GraphjitError
+from graphjit.errors import GraphjitError
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Body, ConstValue, Graph, Node
+from graphjit.ir.node import ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, NonDifferentiable, OpDef
-from graphjit.ir.rule import Rule
 from graphjit.ir.types import BOOL, F32, F64, I64, Type
 from graphjit.running.instruments import draw_input
-from graphjit.transforms.bodies import Checkpoint, GraphRule, or_zeros
-from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
 
 EXCLUDED = {
     "custom": "made with its body and rule",
@@ -40,6 +37,7 @@ EXCLUDED = {
     "remainder": "a zero divisor is a run-time error",
     "left_shift": "negative counts have no defined value",
     "right_shift": "negative counts have no defined value",
+    "require": "a condition that does not hold is a run-time error",
 }
 COMMON = tuple(
     "add sub mul div neg abs not and select convert "
@@ -119,7 +117,7 @@ class _Maker:
         inputs = self._inputs()
         made = 0
         for _ in range(30 * size):
-            made += self._grow()
+            made += self.grow()
             if made >= size:
                 break
         return Graph(f"random_{self.seed}", inputs, self._outputs(inputs))
@@ -155,10 +153,10 @@ class _Maker:
         back = min(int(self.rng.geometric(0.25)), len(fitting))
         return fitting[-back]
 
-    def _grow(self) -> int:
+    def grow(self) -> int:
         """Try to add one operation; 1 if it was added."""
         if self.bodies and self.rng.random() < 0.05:
-            return self._add_body()
+            return add_body(self)
         families = (self.common, self.common, self.plain, self.plain, self.shaped, self.axed)
         family = self.pick([family for family in families if family])
         op = self.pick(family)
@@ -247,68 +245,12 @@ class _Maker:
         self.values[node] = value
         return node
 
-    def _add_body(self) -> int:
-        """A node with a graph inside, and items of its results."""
-        args = [node for node in (self.recent() for _ in range(self.rng.integers(1, 4))) if node is not None]
-        inner = _Maker(self.seed, None, self.differentiable, self.rng)
-        inner.bodies = self.bodies - 1
-        for i, arg in enumerate(args):
-            node = Builder().input(arg.type, f"a{i}")
-            inner.nodes.append(node)
-            inner.values[node] = self.values[arg]
-        inputs = list(inner.nodes)
-        for _ in range(int(self.rng.integers(2, 8))):
-            inner._grow()
-        made = [node for node in inner.nodes if node not in inputs and node.op.name != "const"]
-        outputs = made[-int(self.rng.integers(1, 4)) :]
-        if not args or not outputs:
-            return 0
-        graph = Graph(f"body{len(self.nodes)}", inputs, outputs)
-        attrs: Attrs = {"body": Body(graph), "rule": self._rule(graph)}
-        op = REGISTRY["custom"]
-        if len(outputs) == 1:
-            return 0 if self.add(op, args, attrs) is None else 1
-        values = self._values(op, args, attrs)
-        if values is None:
-            return 0
-        node = Node(op, tuple(args), attrs, op.infer(*[arg.type for arg in args], **attrs))
-        for k, (type, value) in enumerate(zip(node.parts, values, strict=True)):
-            item = Node(REGISTRY["item"], (node,), {"index": k}, type)
-            self.nodes.append(item)
-            self.values[item] = value
-        return 1
-
-    def _rule(self, graph: Graph) -> Rule | None:
-        """A rule that says what the body says: none, a second computation, or graphs of one mode."""
-        kind = int(self.rng.integers(4))
-        if kind == 0:
-            return None
-        if kind == 1:
-            return Checkpoint("region")
-        b = Builder()
-        try:
-            if kind == 2:
-                given = [b.input(node.type, f"d{i}") for i, node in enumerate(graph.inputs)]
-                seeds = {x: d for x, d in zip(graph.inputs, given, strict=True) if x.dtype.kind == "f"}
-                found = or_zeros(b, [n.type for n in graph.outputs], tangents(b, seeds, graph.outputs))
-                return GraphRule("forward", push=Body(Graph("push", [*graph.inputs, *given], found)))
-            given = [b.input(node.type, f"ct{i}") for i, node in enumerate(graph.outputs)]
-            floating = [ct if ct.dtype.kind == "f" else None for ct in given]
-            found = or_zeros(
-                b,
-                [n.type for n in graph.inputs],
-                cotangents(b, summed(b, graph.outputs, floating), graph.inputs),
-            )
-            return GraphRule("backward", pull=Body(Graph("pull", [*graph.inputs, *given], found)))
-        except DerivativeError:
-            return None
-
     def _value(self, op: OpDef, args: list[Node], attrs: Attrs) -> np.ndarray | None:
         """The op's value unless it is wild or hangs on the last bits of its arguments."""
-        values = self._values(op, args, attrs)
+        values = self.all_values(op, args, attrs)
         return None if values is None else values[0]
 
-    def _values(self, op: OpDef, args: list[Node], attrs: Attrs) -> list[np.ndarray] | None:
+    def all_values(self, op: OpDef, args: list[Node], attrs: Attrs) -> list[np.ndarray] | None:
         """The same for all results."""
         given = [self.values[arg] for arg in args]
         moved = [self._moved(value) for value in given]
@@ -591,6 +533,40 @@ def _power(maker: _Maker) -> Found:
     return None if x is None or y is None else ([x, y], {})
 
 
+def _matrix(maker: _Maker) -> Node | None:
+    """Matrices that are far from singular, the diagonal larger than the rest of a row together."""
+    x = maker.recent(lambda node: node.dtype.kind == "f" and node.shape[-1:] == node.shape[-2:-1] != ())
+    if x is None:
+        return None
+    small = maker.add(REGISTRY["arctan"], [x], {})
+    factor = maker.filled(0.15, x.type)
+    scaled = None if small is None or factor is None else maker.add(REGISTRY["mul"], [small, factor], {})
+    eye = maker.const(np.eye(x.shape[-1], dtype=x.dtype) * 2)
+    diagonal = maker.add(REGISTRY["broadcast_to"], [eye], {"shape": x.shape})
+    if scaled is None or diagonal is None:
+        return None
+    return maker.add(REGISTRY["add"], [scaled, diagonal], {})
+
+
+def _matrices(**attrs: tuple[Hashable, ...]) -> Callable[[_Maker], Found]:
+    def arguments(maker: _Maker) -> Found:
+        x = _matrix(maker)
+        return None if x is None else ([x], {name: maker.pick(values) for name, values in attrs.items()})
+
+    return arguments
+
+
+def _system(maker: _Maker) -> Found:
+    x = _matrix(maker)
+    if x is None:
+        return None
+    shape = (*x.shape[:-1], int(maker.rng.choice(AXES)))
+    y = maker.recent(lambda node: node.dtype == x.dtype and node.shape[:-1] == x.shape[:-1])
+    if y is None:
+        y = maker.matching(x.type.with_shape(shape))
+    return None if y is None else ([x, y], {"transposed": bool(maker.rng.random() < 0.5)})
+
+
 ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "reshape": _reshape,
     "transpose": _transpose,
@@ -612,5 +588,11 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "rooted": _rooted,
     "pow": _power,
     "fmod": _power,
+    "solve": _system,
+    "triangular_solve": _system,
+    "inverse": _matrices(checked=(True, False)),
+    "logabsdet": _matrices(),
+    "cholesky": _matrices(),
 }
-"""Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats."""
+"""Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats,
+logabsdet and cholesky to stay with regular matrices."""

@@ -58,7 +58,8 @@ def _smaller(graph: Graph) -> Iterator[Graph]:
     yield from _fewer_outputs(graph)
     for i, node in enumerate(graph.outputs):
         for arg in dict.fromkeys(node.args):
-            yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], arg, *graph.outputs[i + 1 :]])
+            if not arg.is_bundle:
+                yield Graph(graph.name, graph.inputs, [*graph.outputs[:i], arg, *graph.outputs[i + 1 :]])
     yield from _fewer_nodes(graph)
     read = {arg for node in graph.nodes() for arg in node.args} | set(graph.outputs)
     used = [node for node in graph.inputs if node in read]
@@ -83,5 +84,5 @@ def _fewer_nodes(graph: Graph) -> Iterator[Graph]:
             if arg.type == node.type:
                 yield substitute(graph, {node: arg})
     for node in nodes:
-        if node.args and node not in graph.outputs:
+        if node.args and node not in graph.outputs and not node.is_bundle:
             yield substitute(graph, {node: Builder().input(node.type, f"cut{math.trunc(node.serial)}")})

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rules.array_cases import CONTRACTION, INDEXING, NARROWING, REDUCTIONS, SHAPES
+from rules.array_cases import CONTRACTION, INDEXING, REDUCTIONS, SHAPES
 from rules.case import Case
+from rules.narrowing_cases import NARROWING
+from rules.slice_cases import SLICES
 from rules.value_cases import ARITHMETIC, LOGIC
 
 import graphjit.ops  # noqa: F401 (fills the registry)
@@ -32,7 +34,7 @@ from graphjit.passes.simplify import simplify, simplify_with
 from graphjit.running.instruments import Compare, Dump, StopAfter, Time, Verify
 from graphjit.running.runner import run
 
-CASES = (*ARITHMETIC, *LOGIC, *REDUCTIONS, *CONTRACTION, *SHAPES, *INDEXING, *NARROWING)
+CASES = (*ARITHMETIC, *LOGIC, *REDUCTIONS, *CONTRACTION, *SHAPES, *SLICES, *INDEXING, *NARROWING)
 RULES = {rule.name: rule for rule in ALL}
 SPECIAL = (0.0, -0.0, 1.5, -2.25, float("inf"), float("-inf"), float("nan"))
 EXTREME = (5e-324, -5e-324, 1.7e308, 2.2250738585072014e-308)

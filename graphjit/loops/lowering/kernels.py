@@ -22,6 +22,7 @@ from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
+from graphjit.ops.linalg import FAILURES
 from graphjit.schedule.access import is_window, linear, reshape_index, storage, strides
 from graphjit.schedule.program import Kernel, Member, Program
 
@@ -148,6 +149,8 @@ class Nest:
         """One scalar operation on the elements of its arguments; what is not there must not fail."""
         name = node.op.lower.name  # type: ignore[union-attr]
         args = [self.value(arg, index, where) for arg in node.args]
+        if node.op.name == "require":
+            return self.required(node, args[0], args[1], level, where)
         check = 0
         if node.dtype.kind in "iu" and name in CHECKED:
             check = self.program.error(*CHECKED[name], node.loc)
@@ -160,6 +163,17 @@ class Nest:
         if narrow:
             self.check_narrow(node, args[0], result, level)
         return result
+
+    def required(self, node: Node, value: Ref, ok: Ref, level: int, where: Where) -> Ref:
+        """``value``; reports where ``ok`` does not hold, once for all values that need it."""
+        if where:
+            ok = self.scalar(level, BOOL, "or", ok, self.scalar(level, BOOL, "not", self.holds(where)))
+        code = self.program.error(*FAILURES[str(node.attrs["failure"])], node.loc)
+        key = ("require", ok, code)
+        if key not in self.memo[level]:
+            self.memo[level][key] = ok
+            self.lists[level].append(ir.Check(ok, code))
+        return value
 
     def replaced(self, ref: Ref, value: int, level: int, where: Where) -> Ref:
         """``ref`` inside ``where``, ``value`` outside."""

@@ -33,7 +33,7 @@ def _body(body: tuple[Statement, ...], limits: TrafficLimits) -> tuple[Statement
 def _loop(loop: For, limits: TrafficLimits) -> For:
     """A loop outside of lanes; the outermost one for which it pays decides for all in it."""
     if loop.kind == "simd":
-        return loop
+        return replace(loop, fetch=_records_ahead(loop, limits))
     if loop.kind != "parallel":
         found = _ahead(loop, limits)
         if found:
@@ -105,6 +105,30 @@ def _ahead(loop: For, limits: TrafficLimits) -> dict[int, Places]:
         if isinstance(statement, Let) and isinstance(statement.value, Load):
             rows.consider(statement.value)
     return rows.found if rows.size <= limits.ahead_bytes else {}
+
+
+def _records_ahead(loop: For, limits: TrafficLimits) -> Places:
+    """What the lanes of a heavy loop read in the next iteration, where each reads many elements side by side.
+
+    The processor sees hundreds of operations ahead: with more in an iteration, it meets the next records only
+    when it needs them.
+    """
+    if any(isinstance(s, For) for s in loop.body) or len(loop.body) < limits.long_body:
+        return ()
+    step = loop.lanes * loop.unroll
+    records: dict[tuple[Buffer, Address], int] = {}
+    for statement in loop.body:
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            load = statement.value
+            far = load.buffer.kind in ("input", "arena") and load.buffer.nbytes >= limits.far_bytes
+            if far and not load.refs and load.address[loop.axis] > 1:
+                record = load.buffer, load.address - load.address.offset
+                records[record] = min(records.get(record, load.address.offset), load.address.offset)
+    return tuple(
+        (buffer, address + (first + (address[loop.axis] + k) * step))
+        for (buffer, address), first in records.items()
+        for k in range(address[loop.axis])
+    )
 
 
 def _in_lanes(body: tuple[Statement, ...], around: tuple[Axis, ...]) -> Iterator[tuple[For, set[Axis]]]:

@@ -75,15 +75,15 @@ class _Function:
             return replace(loop, body=inner.body(loop.body))
         if loop.kind != "simd":
             return replace(loop, body=self.body(loop.body))
+        if sum(isinstance(s, Store) for s in loop.body) != 1 or not is_light(loop):
+            return loop
         return replace(loop, body=tuple(self.store(s, loop) for s in loop.body))
 
     def store(self, statement: Statement, loop: For) -> Statement:
-        """A statement of a loop in lanes, marked if it is a large result that a light loop only writes,
-        element by element: heavy loops with several results lost by it.
+        """A statement of a light loop in lanes, marked if it is its one result, a large one, which it only
+        writes, element by element: heavy loops and those with several results lost by it.
         """
-        if not isinstance(statement, Store) or statement.buffer in self.reads or not is_light(loop):
-            return statement
-        if sum(isinstance(s, Store) for s in loop.body) > 1:
+        if not isinstance(statement, Store) or statement.buffer in self.reads:
             return statement
         size = nbytes([statement.buffer])
         passes = size if statement.buffer in self.kept else self.touched

@@ -36,9 +36,10 @@ def _loop(loop: For, limits: VectorLimits) -> For:
         while unroll > 1 and loop.extent % (loop.lanes * unroll) and not loop.extent % loop.lanes:
             unroll //= 2
     loop = replace(loop, unroll=unroll)
-    # Masks slow strided access and light loops, and streaming has none.
+    # Masks slow strided access and light loops, and streaming has none. A long body is not written twice.
     streams = any(isinstance(s, Store) and s.streamed for s in loop.body)
-    apart = loop.is_ragged and (streams or _is_strided(loop) or is_light(loop))
+    slowed = (_is_strided(loop) or is_light(loop)) and len(loop.body) < limits.long_body
+    apart = loop.is_ragged and (streams or slowed)
     return replace(loop, tail="apart" if apart else "masked")
 
 

@@ -184,18 +184,28 @@ def _step(statement: Statement, lanes: _Lanes | None) -> int | None:
     return statement.value.address[lanes.axis] if lanes else 1
 
 
+IN_BLOCK = 0.25
+"""What an element of a record counts for whose neighbours are accessed too: they move together
+(`backend/llvm/kernels/blocks.py`)."""
+RECORD = 4
+"""Longest record that is read and written by whole vectors and shuffles (`backend/llvm/kernels/strided.py`);
+longer ones are cut into blocks."""
+
+
 def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
     score = 0.01
+    places = set()
     for statement in walk(body):
-        step: int | None = None
         if isinstance(statement, Let) and isinstance(statement.value, Load):
-            step = statement.value.address[axis]
+            places.add((False, statement.value.buffer, statement.value.address))
         elif isinstance(statement, Store):
-            step = statement.address[axis]
+            places.add((True, statement.buffer, statement.address))
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             score += 0.01 * cost(statement.value.op)
-        if step is not None:
-            score += 1.0 if abs(step) == 1 else 0.1 if step == 0 else -1.0
+    for written, buffer, address in places:
+        step = address[axis]
+        beside = step > RECORD and any((written, buffer, address + offset) in places for offset in (1, -1))
+        score += 1.0 if abs(step) == 1 else 0.1 if step == 0 else -IN_BLOCK if beside else -1.0
     return score
 
 

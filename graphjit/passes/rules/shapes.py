@@ -142,6 +142,59 @@ def _slice_concatenate(b: Builder, node: Node) -> Node | None:
     return None
 
 
+def _slice_elementwise(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if not _is_light(inner) or not _picks_joined(node):
+        return None
+    return b.emit(inner.op, *(b.slice(arg, **node.attrs) for arg in inner.args), **inner.attrs)
+
+
+def _slice_transpose(b: Builder, node: Node) -> Node | None:
+    inner = node.args[0]
+    if inner.op.name != "transpose" or not _picks_joined(node):
+        return None
+    perm: Any = inner.attrs["perm"]
+    attrs: Any = {
+        name: tuple(value[perm.index(axis)] for axis in range(len(perm)))  # type: ignore[index]
+        for name, value in node.attrs.items()
+    }
+    return b.transpose(b.slice(inner.args[0], **attrs), perm=perm)
+
+
+LIGHT = 6
+"""Cost of an elementwise operation (a quotient) up to which its components are computed one by one, though
+all of it may be computed as well."""
+SEARCHED = 16
+"""Nodes among which joined elements are looked for."""
+
+
+def _is_light(node: Node) -> bool:
+    return isinstance(node.op.lower, Scalar) and node.op.lower.cost <= LIGHT and node.op.name != "copy"
+
+
+def _picks_joined(node: Node) -> bool:
+    """Whether a slice takes one element along an axis, and light elementwise operations and transposes lead
+    to elements that were joined along it.
+    """
+    inner = node.args[0]
+    stack = [(inner, axis) for axis, n in enumerate(node.shape) if n == 1 < inner.shape[axis]]
+    seen = set(stack)
+    while stack and len(seen) <= SEARCHED:
+        x, axis = stack.pop()
+        following: list[tuple[Node, int]] = []
+        if x.op.name == "concatenate":
+            if x.attrs["axis"] == axis and len(x.args) == x.shape[axis]:
+                return True
+        elif x.op.name == "transpose":
+            perm: Any = x.attrs["perm"]
+            following = [(x.args[0], perm[axis])]
+        elif _is_light(x):
+            following = [(arg, axis) for arg in x.args]
+        stack += [found for found in following if found not in seen]
+        seen.update(following)
+    return False
+
+
 def _slice_embed(b: Builder, node: Node) -> Node | None:
     inner = node.args[0]
     if inner.op.name != "embed" or node.type.size == 0:
@@ -315,6 +368,18 @@ RULES = (
         ("slice",),
         _slice_concatenate,
         "slice(concatenate(x, y)) -> slice(x) when it lies inside one piece.",
+    ),
+    Rule(
+        "slice_elementwise",
+        ("slice",),
+        _slice_elementwise,
+        "slice(f(concatenate(x, y))) -> f(x) when it takes one element and f is light: the whole need not be stored.",
+    ),
+    Rule(
+        "slice_transpose",
+        ("slice",),
+        _slice_transpose,
+        "slice(transpose(concatenate(x, y))) -> transpose(x) when it takes one element.",
     ),
     Rule(
         "slice_embed",

@@ -156,6 +156,13 @@ def standing_for(shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray
 REORDERING = frozenset({np.einsum, np.delete, np.linspace, np.gradient, np.cross, np.linalg.cross})
 """Functions whose results need not be row-major although all their arguments are."""
 
+OTHERS: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.linalg.solve: np.matmul,
+    np.linalg.inv: lambda a: np.matmul(a, a),
+    np.linalg.cholesky: lambda a, /, *, upper=False: np.matmul(a, a),
+}
+"""Functions that refuse matrices of ones, and others with results in the same order."""
+
 
 def in_order(
     result: Any,
@@ -179,7 +186,9 @@ def in_order(
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            small = function(*_twin(args), **{name: _twin(value) for name, value in (kwargs or {}).items()})
+            small = OTHERS.get(function, function)(
+                *_twin(args), **{name: _twin(value) for name, value in (kwargs or {}).items()}
+            )
     except Exception:
         # What fails on arrays of other sizes reads or makes shapes: such results are row-major.
         return result

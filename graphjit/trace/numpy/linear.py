@@ -32,6 +32,7 @@ from graphjit.trace.numpy.arguments import (
 from graphjit.trace.numpy.einsum import contract_subscripts
 from graphjit.trace.numpy.reductions import finish, max_
 from graphjit.trace.numpy.shapes import flattened, moveaxis, sliced
+from graphjit.trace.numpy.systems import inv
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, implements
 
@@ -384,16 +385,14 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Trace
 
 @implements(np.linalg.matrix_power)
 def matrix_power(a: Any, n: int) -> Tracer:
-    """np.linalg.matrix_power for n >= 0, by repeated squaring."""
+    """np.linalg.matrix_power by repeated squaring; a negative power is one of the inverse."""
     trace = tracing()
     x = node_of(trace, a)
     if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
         raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
     power = n.__index__()
     if power < 0:
-        raise UnsupportedError(
-            f"np.linalg.matrix_power with a negative power is not compiled (at {user_location()})"
-        )
+        return matrix_power(inv(a), -power)
     if power == 0:
         eye = trace.builder.const(np.eye(x.shape[-1]), x.dtype)
         return wrap(trace, trace.broadcast(eye, x.shape))

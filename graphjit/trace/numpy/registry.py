@@ -21,6 +21,7 @@ from graphjit.trace.numpy import (
     selection,
     shapes,
     statistics,
+    systems,
     ufunc_methods,
     ufuncs,
 )
@@ -44,6 +45,7 @@ FAMILIES = (
     shapes,
     sharing,
     statistics,
+    systems,
     ufunc_methods,
     ufuncs,
 )

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
 from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
@@ -38,6 +39,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
+from graphjit.loops.passes.vectorize import RECORD
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
@@ -295,7 +297,10 @@ class KernelEmitter(Traffic):
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
         if self.lanes is not None:
-            self.scopes[-1].stored = components(loop.body, self.lanes.axis, self.lanes.count)
+            inside, scope = (loop.body, self.lanes.axis, self.lanes.count), self.scopes[-1]
+            scope.stored = components(*inside)
+            least = 1 if masked else RECORD
+            scope.reads, scope.writes = read_in_blocks(*inside, least), written_in_blocks(*inside, least)
         calls, self.scalars.calls = self.scalars.calls, loop.calls
         if masked and self.lanes is not None:
             self.lanes.masks = self.tail_masks(counter.name, stop)
@@ -352,6 +357,7 @@ class KernelEmitter(Traffic):
         assert self.lanes is not None
         count = self.lanes.count
         reach, left = count * self.lanes.unroll, self.fn.op(f"sub i64 {stop}, {counter}")
+        self.lanes.left = left
         near = self.fn.op(f"icmp slt i64 {left}, {reach}")
         few = self.fn.op(f"trunc i64 {self.fn.op(f'select i1 {near}, i64 {left}, i64 {reach}')} to i32")
         last = self.splat(few, "i32", count)

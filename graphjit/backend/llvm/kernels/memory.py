@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphjit.backend.llvm.kernels.blocks import Block, load_block, store_block
 from graphjit.backend.llvm.kernels.registers import CACHE_LINE, Registers, Value, ramp
 from graphjit.backend.llvm.kernels.scalar import constant, literal, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
@@ -95,6 +96,8 @@ class Traffic(Registers):
         count, dtype = self.lanes.count, access.dtype
         if access.neighbours:
             raw = self.load_row(self.shifted(access.base, access.memory, u * count), dtype, self.mask(u))
+        elif not value.refs and (value.buffer, value.address) in self.scopes[-1].reads:
+            raw = self.load_from_block(value, u)
         elif not access.varying and self.lanes.masks is None:
             raw = self.load_strided(value, access, u)
         else:
@@ -155,6 +158,16 @@ class Traffic(Registers):
             self.fn, self.shifted(access.base, memory, u * count * step), memory, size, step, count
         )
 
+    def load_from_block(self, value: Load, u: int) -> str:
+        """An element of a block, which is loaded with the first one that is needed."""
+        scope = self.scopes[-1]
+        block, which = scope.reads[value.buffer, value.address]
+        if (block, u) not in scope.loaded:
+            memory, size = stored(block.buffer.dtype), block.buffer.dtype.itemsize
+            rows = [row for row, _ in self.rows(block, u)]
+            scope.loaded[block, u] = load_block(self.fn, rows, memory, size, block.width)
+        return scope.loaded[block, u][which]
+
     def load_row(self, base: str, dtype: np.dtype, mask: str | None) -> str:
         """Neighbouring elements; 1 in lanes that the mask leaves out."""
         assert self.lanes is not None
@@ -192,6 +205,8 @@ class Traffic(Registers):
             return
         assert lanes is not None
         if lanes.masks is None and not statement.combine and self.store_component(statement):
+            return
+        if self.store_in_block(statement):
             return
         if lanes.masks is None and statement.streamed:
             vectors = [self.to_memory(name, dtype, lanes.count) for name in self.vectors(statement.value)]
@@ -257,6 +272,56 @@ class Traffic(Registers):
                 parts = [waiting[k][u] for k in range(step)]
                 store_records(self.fn, parts, start, memory, dtype.itemsize, count)
         return True
+
+    def store_in_block(self, statement: Store) -> bool:
+        """Keep an element of a block, and store the block with the last one; False where there is none."""
+        assert self.lanes is not None
+        scope, dtype = self.scopes[-1], statement.buffer.dtype
+        block_of = scope.writes.get((statement.buffer, statement.address))
+        if block_of is None or statement.dynamic:
+            return False
+        block, which = block_of
+        waiting, names = scope.waiting.setdefault(block, {}), self.vectors(statement.value)
+        waiting[which] = [self.to_memory(name, dtype, self.lanes.count) for name in names]
+        if len(waiting) == block.width:
+            for u in range(self.lanes.unroll):
+                parts = [waiting[k][u] for k in range(block.width)]
+                rows = [self.written_if(block, row, there) for row, there in self.rows(block, u)]
+                store_block(self.fn, parts, rows, stored(dtype), dtype.itemsize)
+        return True
+
+    def rows(self, block: Block, u: int) -> list[tuple[str, str]]:
+        """For each lane of an unrolled copy a pointer to its elements of a block, and whether there is such
+        an iteration; if not, the pointer is that of the last one.
+        """
+        assert self.lanes is not None
+        memory, step = stored(block.buffer.dtype), block.start[self.lanes.axis]
+        first = self.pointer(block.buffer, block.start)
+        lanes = range(u * self.lanes.count, (u + 1) * self.lanes.count)
+        if self.lanes.masks is None:
+            return [(self.shifted(first, memory, lane * step), "true") for lane in lanes]
+        found = []
+        for lane in lanes:
+            there, nearest = self.nearest(lane)
+            found.append((self.advance(block.buffer, first, nearest, step) if lane else first, there))
+        return found
+
+    def nearest(self, lane: int) -> tuple[str, str]:
+        """Whether the iteration of a lane exists, and the number of the last one up to it."""
+        assert self.lanes is not None
+        known = self.scopes[-1].inside
+        if lane not in known:
+            there = self.fn.op(f"icmp slt i64 {lane}, {self.lanes.left}")
+            last = self.fn.op(f"sub i64 {self.lanes.left}, 1")
+            known[lane] = there, self.fn.op(f"select i1 {there}, i64 {lane}, i64 {last}")
+        return known[lane]
+
+    def written_if(self, block: Block, row: str, there: str) -> str:
+        """Where to write a row: a place that nobody reads, if there is no such iteration."""
+        if there == "true":
+            return row
+        nowhere = self.fn.shared_slot(f"[{block.width} x {stored(block.buffer.dtype)}]")
+        return self.fn.op(f"select i1 {there}, ptr {row}, ptr {nowhere}")
 
     def store_row(self, name: str, base: str, dtype: np.dtype, u: int) -> None:
         """Neighbouring elements."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from graphjit.backend.llvm.kernels.blocks import Block, Blocks
 from graphjit.backend.llvm.kernels.scalar import Scalars, kind, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
     Components,
@@ -83,6 +84,8 @@ class Lanes:
     count: int
     unroll: int
     masks: list[str] | None = None
+    left: str = ""
+    """With masks: how many iterations there are from the first lane on."""
 
 
 @dataclass
@@ -98,6 +101,13 @@ class Scope:
     filled: dict[Record, dict[int, list[str]]] = field(
         default_factory=dict
     )  # elements of records that are not stored yet
+    reads: Blocks = field(default_factory=dict)  # loads that are done together
+    writes: Blocks = field(default_factory=dict)  # stores that are
+    loaded: dict[tuple[Block, int], list[str]] = field(default_factory=dict)  # blocks read so far
+    waiting: dict[Block, dict[int, list[str]]] = field(default_factory=dict)  # blocks not stored yet
+    inside: dict[int, tuple[str, str]] = field(
+        default_factory=dict
+    )  # of lanes under masks: whether there is such an iteration, and the last one up to it
 
 
 class Registers:

@@ -15,15 +15,10 @@ from graphjit.backend.llvm.kernels.scalar import vector
 from graphjit.backend.llvm.writing.text import Function
 from graphjit.ir.buffers import Buffer
 from graphjit.loops.ir import Address, Axis, Statement, Store
+from graphjit.loops.passes.vectorize import RECORD
 
-RECORD = 4
-"""Longest record read by whole vectors and shuffles.
-
-Records of 9 and 16 elements were 1.4 times slower that way than element by element, though the code is
-shorter.
-"""
 WRITTEN = (2, 3, 4, 6, 8)
-"""Lengths of records that are written so."""
+"""Lengths of records that are written by whole vectors, where all of a record is written."""
 
 Record = tuple[Buffer, Address]
 Components = dict[Record, list[int]]

@@ -1,0 +1,74 @@
+"""Bodies of random graphs, and rules for them that say what the body says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import DerivativeError
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.opdef import REGISTRY
+from graphjit.ir.rule import Rule
+from graphjit.transforms.bodies import Checkpoint, GraphRule, or_zeros
+from graphjit.transforms.forward import tangents
+from graphjit.transforms.reverse import cotangents, summed
+
+
+def add_body(maker: Any) -> int:
+    """A node with a graph inside, and items of its results."""
+    args = [node for node in (maker.recent() for _ in range(maker.rng.integers(1, 4))) if node is not None]
+    inner = type(maker)(maker.seed, None, maker.differentiable, maker.rng)
+    inner.bodies = maker.bodies - 1
+    for i, arg in enumerate(args):
+        node = Builder().input(arg.type, f"a{i}")
+        inner.nodes.append(node)
+        inner.values[node] = maker.values[arg]
+    inputs = list(inner.nodes)
+    for _ in range(int(maker.rng.integers(2, 8))):
+        inner.grow()
+    made = [node for node in inner.nodes if node not in inputs and node.op.name != "const"]
+    outputs = made[-int(maker.rng.integers(1, 4)) :]
+    if not args or not outputs:
+        return 0
+    graph = Graph(f"body{len(maker.nodes)}", inputs, outputs)
+    attrs: dict[str, Any] = {"body": Body(graph), "rule": random_rule(maker.rng, graph)}
+    op = REGISTRY["custom"]
+    if len(outputs) == 1:
+        return 0 if maker.add(op, args, attrs) is None else 1
+    values = maker.all_values(op, args, attrs)
+    if values is None:
+        return 0
+    node = Node(op, tuple(args), attrs, op.infer(*[arg.type for arg in args], **attrs))
+    for k, (type, value) in enumerate(zip(node.parts, values, strict=True)):
+        item = Node(REGISTRY["item"], (node,), {"index": k}, type)
+        maker.nodes.append(item)
+        maker.values[item] = value
+    return 1
+
+
+def random_rule(rng: np.random.Generator, graph: Graph) -> Rule | None:
+    """A rule that says what the body says: none, a second computation, or graphs of one mode."""
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return None
+    if kind == 1:
+        return Checkpoint("region")
+    b = Builder()
+    try:
+        if kind == 2:
+            given = [b.input(node.type, f"d{i}") for i, node in enumerate(graph.inputs)]
+            seeds = {x: d for x, d in zip(graph.inputs, given, strict=True) if x.dtype.kind == "f"}
+            found = or_zeros(b, [n.type for n in graph.outputs], tangents(b, seeds, graph.outputs))
+            return GraphRule("forward", push=Body(Graph("push", [*graph.inputs, *given], found)))
+        given = [b.input(node.type, f"ct{i}") for i, node in enumerate(graph.outputs)]
+        floating = [ct if ct.dtype.kind == "f" else None for ct in given]
+        found = or_zeros(
+            b,
+            [n.type for n in graph.inputs],
+            cotangents(b, summed(b, graph.outputs, floating), graph.inputs),
+        )
+        return GraphRule("backward", pull=Body(Graph("pull", [*graph.inputs, *given], found)))
+    except DerivativeError:
+        return None
