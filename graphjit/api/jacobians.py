@@ -235,7 +235,8 @@ def _made(
         return recipe
     name = make.__name__
     require_callable(fun, name)
-    if chunk_size is not None and (not isinstance(chunk_size, int | np.integer) or chunk_size < 1):
+    whole = isinstance(chunk_size, int | np.integer) and not isinstance(chunk_size, bool)
+    if chunk_size is not None and (not whole or chunk_size < 1):
         raise ValueError(f"{name}: chunk_size is a positive number of directions, not {chunk_size!r}")
     function, statics = inner_statics(fun, static_argnums, static_argnames)
     if name == "hessian":

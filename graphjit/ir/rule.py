@@ -7,7 +7,7 @@ alone compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Node = Any
@@ -30,6 +30,10 @@ class Rule:
         """Cotangents of the arguments, as far as they are ``wanted``, from those of the results."""
         raise NotImplementedError
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
-        """The rule of ``node`` over a batch in the arguments that are ``batched``."""
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
+        """The rule of ``node`` over a batch in the arguments that are ``batched``; ``varying`` are the values
+        of one element that the batch began with, and what they became.
+        """
         raise NotImplementedError

@@ -69,6 +69,17 @@ def scale(b: Builder, ct: Node, local: Node) -> Node:
     return remask(b, mask.condition, mask.taken, b.mul(mask.value, local))
 
 
+def summed(b: Builder, ct: Node, axes: tuple[int, ...]) -> Node:
+    """The sum of a cotangent over axes, with the selection outermost as far as it says something of whole
+    rows.
+    """
+    mask = peel(b, ct)
+    row = None if mask is None else along_rows(b, mask, axes)
+    if mask is None or row is None:
+        return b.sum(ct, axes=axes)
+    return remask(b, row.condition, True, b.sum(mask.value if row.exact else ct, axes=axes))
+
+
 class RowCondition(NamedTuple):
     """A condition that is necessary for any element of a row to be other than zero; ``exact`` when it is also
     sufficient.

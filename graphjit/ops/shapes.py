@@ -15,6 +15,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Linear, Special, View, op
 from graphjit.ir.types import Type
+from graphjit.ops.masking import peel, remask, summed
 from graphjit.ops.samples import ALL, Cases
 
 Index = Sequence[Affine[Any]]
@@ -40,7 +41,16 @@ def _broadcast_index(node: Node, index: Index) -> tuple[Affine[Any], ...]:
 def _broadcast_transpose(b: Builder, ct: Node, out: Node, x: Node) -> Sequence[Node | None]:
     lead = len(out.shape) - len(x.shape)
     axes = tuple(i for i, n in enumerate(out.shape) if i < lead or (x.shape[i - lead] == 1 and n != 1))
-    return (b.reshape(b.sum(ct, axes=axes), shape=x.shape),)
+    return (_moved(b, summed(b, ct, axes), x.shape),)
+
+
+def _moved(b: Builder, ct: Node, shape: tuple[int, ...]) -> Node:
+    """A cotangent in another shape, its selection outermost."""
+    mask = peel(b, ct)
+    if mask is None:
+        return b.reshape(ct, shape=shape)
+    condition, value = b.reshape(mask.condition, shape=shape), b.reshape(mask.value, shape=shape)
+    return remask(b, condition, mask.taken, value)
 
 
 def _broadcast_rules(b: Builder, x: Node, *, shape: tuple[int, ...]) -> Node | None:

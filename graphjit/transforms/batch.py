@@ -40,11 +40,11 @@ def batch(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> 
     first = min((node.serial for node in varying), default=0)
     for node in sorted(reachable(outputs, varying), key=lambda node: node.serial):
         if node.serial > first and any(arg in found for arg in node.args):
-            found[node] = over_batch(b, node, [found.get(arg) for arg in node.args])
+            found[node] = over_batch(b, node, [found.get(arg) for arg in node.args], varying)
     return [found.get(node) for node in outputs]
 
 
-def over_batch(b: Builder, node: Node, batches: Sequence[Node | None]) -> Node:
+def over_batch(b: Builder, node: Node, batches: Sequence[Node | None], varying: Mapping[Node, Node]) -> Node:
     """One node over a batch, given the batches of those of its arguments that vary."""
     b.like(node)
     rule = node.op.batch
@@ -53,12 +53,20 @@ def over_batch(b: Builder, node: Node, batches: Sequence[Node | None]) -> Node:
     args = [arg if batch is None else batch for arg, batch in zip(node.args, batches, strict=True)]
     flags = [batch is not None for batch in batches]
     made: Node = (
-        _over_body(b, node, args, flags) if isinstance(rule, OverBody) else rule(b, node, args, flags)
+        _over_body(b, node, args, flags, varying)
+        if isinstance(rule, OverBody)
+        else rule(b, node, args, flags)
     )
     return made
 
 
-def _over_body(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+def _over_body(
+    b: Builder,
+    node: Node,
+    args: Sequence[Node],
+    batched: Sequence[bool],
+    outside: Mapping[Node, Node],
+) -> Node:
     """A node with a body over a batch: each of its results varies."""
     body, rule = node.attrs["body"], node.attrs["rule"]
     assert isinstance(body, Body)
@@ -74,7 +82,7 @@ def _over_body(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[b
         repeated(b, one, size) if wide is None else wide
         for one, wide in zip(graph.outputs, found, strict=True)
     ]
-    wide_rule = rule.over_batch(node, batched, size) if isinstance(rule, Rule) else rule
+    wide_rule = rule.over_batch(node, batched, size, outside) if isinstance(rule, Rule) else rule
     return b.emit(node.op, *args, body=Body(Graph(graph.name, inputs, outputs)), rule=wide_rule)
 
 

@@ -78,15 +78,21 @@ def _rescheduled(b: Builder, values: Values, unknown: set[Node], after: Node | N
     """``values`` in which `recompute` nodes wait for ``after``, where they waited for a direction: what a
     rule waits for is there when its transpose begins.
     """
-    known = [value for value in values if value is not None]
     late = set(unknown)
-    mapping: dict[Node, Node] = {}
-    for node in sorted(reachable(known), key=lambda node: node.serial):
-        if node.op.name == "recompute" and node.args[1] in late and node.args[0] not in late and after:
-            mapping[node] = b.like(node).recompute(node.args[0], after)
+    replaced: dict[Node, Node] = {}
+    for node in sorted(
+        reachable([value for value in values if value is not None]), key=lambda node: node.serial
+    ):
+        if node.op.name == "recompute" and node.args[0] not in late and after is not None:
+            x, then = node.args
+            if then in late or then in replaced or x in replaced:
+                new = after if then in late else replaced.get(then, then)
+                replaced[node] = b.like(node).recompute(replaced.get(x, x), new)
         elif any(arg in late for arg in node.args):
             late.add(node)
-    return in_terms_of(b, values, mapping) if mapping else values
+        elif any(arg in replaced for arg in node.args):
+            replaced[node] = b.copy(node, tuple(replaced.get(arg, arg) for arg in node.args))
+    return [None if value is None else replaced.get(value, value) for value in values]
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,11 @@ class GraphRule(Rule):
         found = b.inline(self.pull.graph, (*node.args, *or_zeros(b, node.parts, given)))
         return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
         """`Batched`."""
-        return Batched.of(self, node, batched, size)
+        return Batched.of(self, node, batched, size, varying)
 
 
 def node_types(nodes: Sequence[Node]) -> list[Type]:
@@ -163,7 +171,9 @@ class Checkpoint(Rule):
             known |= {x: b.recompute(value, after) for x, value in values}
         return body_vjp(b, node, given, wanted, known)
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
         """Itself: the body is the batch then."""
         return self
 
@@ -179,13 +189,17 @@ class Batched(Rule):
     body: Body
     batched: tuple[bool, ...]
     size: int
+    outside: tuple[tuple[Node, Node], ...] = ()
+    """Values of one element that the user's rule may have kept, and their batches."""
 
     @classmethod
-    def of(cls, rule: Rule, node: Node, batched: Sequence[bool], size: int) -> Batched:
+    def of(
+        cls, rule: Rule, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Batched:
         """The rule of ``node`` over a batch."""
         body = node.attrs["body"]
         assert isinstance(body, Body)
-        return cls(rule, body, tuple(batched), size)
+        return cls(rule, body, tuple(batched), size, tuple(varying.items()))
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -197,7 +211,7 @@ class Batched(Rule):
         args = [b.input(x.type, "element") for x in self.body.graph.inputs]
         one = b.emit(node.op, *args, body=self.body, rule=self.rule)
         pairs = list(zip(args, node.args, self.batched, strict=True))
-        varying = {x: actual for x, actual, flag in pairs if flag}
+        varying = {x: actual for x, actual, flag in pairs if flag} | dict(self.outside)
         return one, varying, {x: actual for x, actual, flag in pairs if not flag}
 
     def jvp(self, b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
@@ -246,6 +260,8 @@ class Batched(Rule):
             made.append(repeated(b, one, self.size) if wide is None else wide)
         return made
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
         """A batch of batches."""
-        return Batched.of(self, node, batched, size)
+        return Batched.of(self, node, batched, size, varying)

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Partials, Scalar
+from graphjit.ir.opdef import Partials
 from graphjit.ir.patterns import is_zero
 from graphjit.transforms.forward import push, tangents
-from graphjit.transforms.masked import lift_mask, scale
+from graphjit.transforms.masked import SINGULAR, lift_mask, scale
 from graphjit.transforms.reverse import active_nodes
 
 Derive = Callable[[Node], list[Node | None]]
@@ -56,6 +56,9 @@ def along_chains(b: Builder, x: Node, outputs: Sequence[Node]) -> Derive:
 def _heads(active: Sequence[Node], x: Node) -> dict[Node, Node]:
     """For each node the one through which alone it depends on the input, element by element; itself where
     there is none.
+
+    A selection, and an op whose derivative can be infinite, end a chain: a zero of a tangent must stay zero
+    there (`masked`), so they get each tangent itself.
     """
     heads: dict[Node, Node] = {x: x}
     for node in active:
@@ -63,7 +66,7 @@ def _heads(active: Sequence[Node], x: Node) -> dict[Node, Node]:
             continue
         before = {heads[arg] for arg in node.args if arg in heads}
         head = next(iter(before))
-        elementwise = isinstance(node.op.derivative, Partials) or isinstance(node.op.lower, Scalar)
+        elementwise = isinstance(node.op.derivative, Partials) and node.op.name not in SINGULAR
         alike = all(arg.shape == node.shape for arg in node.args if arg in heads)
         chained = len(before) == 1 and elementwise and alike and head.type == node.type
         heads[node] = head if chained else node

@@ -41,10 +41,18 @@ def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
         elif any(type.dtype.kind == "f" for type in node.parts) and not isinstance(
             node.op.derivative, ZeroDerivative
         ):
-            if any(arg in active for arg in node.args):
+            if any(arg in active for arg in _varying_arguments(node)):
                 active.add(node)
                 found.append(node)
     return found
+
+
+def _varying_arguments(node: Node) -> Sequence[Node]:
+    """The arguments on which a node's value depends."""
+    rule = node.op.derivative
+    if isinstance(rule, Partials) and None in rule.formulas:
+        return [arg for arg, formula in zip(node.args, rule.formulas, strict=True) if formula is not None]
+    return node.args
 
 
 def cotangents(b: Builder, seeds: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:

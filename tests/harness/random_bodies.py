@@ -41,8 +41,8 @@ def add_body(maker: Any) -> int:
     if values is None:
         return 0
     node = Node(op, tuple(args), attrs, op.infer(*[arg.type for arg in args], **attrs))
-    for k, (type, value) in enumerate(zip(node.parts, values, strict=True)):
-        item = Node(REGISTRY["item"], (node,), {"index": k}, type)
+    for k, (part, value) in enumerate(zip(node.parts, values, strict=True)):
+        item = Node(REGISTRY["item"], (node,), {"index": k}, part)
         maker.nodes.append(item)
         maker.values[item] = value
     return 1

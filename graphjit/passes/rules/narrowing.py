@@ -103,7 +103,9 @@ def _of_view(b: Builder, x: Node, axis: int, take: Take, count: int) -> Node | N
         return b.transpose(take(inner, perm[axis]), perm=perm)
     if x.op.name == "broadcast_to":
         own = axis - (len(x.shape) - len(inner.shape))
-        taken = take(inner, own) if own >= 0 and inner.shape[own] != 1 else inner
+        if own < 0 or inner.shape[own] == 1:
+            return None  # nothing would be picked, so nothing would check the positions
+        taken = take(inner, own)
         return b.broadcast_to(taken, shape=(*x.shape[:axis], count, *x.shape[axis + 1 :]))
     starts, limits, steps = (list(value) for value in x.attrs.values())  # type: ignore[call-overload]
     if (starts[axis], limits[axis], steps[axis]) != (0, inner.shape[axis], 1):

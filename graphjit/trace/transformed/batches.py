@@ -129,6 +129,10 @@ def _size(spec: TreeSpec, nodes: Sequence[Node | None], axis_size: int | None) -
     """
     sizes = {_leaf_name(spec, i): node.shape[0] for i, node in enumerate(nodes) if node is not None}
     if axis_size is not None:
+        if isinstance(axis_size, bool) or not isinstance(axis_size, int | np.integer) or axis_size < 0:
+            raise TypeError(
+                f"vmap: axis_size is a number of elements, not {axis_size!r} (at {user_location()})"
+            )
         sizes = {"axis_size": int(axis_size), **sizes}
     if not sizes:
         raise ValueError(
@@ -163,15 +167,19 @@ def _results(
         over = next(wide)
         if axis is None:
             if over is not None:
-                raise ValueError(
-                    f"vmap: out_axes is None for a result of type {node.type} that varies from element to element (at {user_location()})"
-                )
+                raise _varies(node)
             found.append(Tracer(trace, node))
             continue
         if over is None:
             over = repeated(trace.builder, node, size)
         found.append(Tracer(trace, from_front(trace.builder, over, _out_axis(axis, node))))
     return unflatten(spec, found)
+
+
+def _varies(node: Node) -> ValueError:
+    return ValueError(
+        f"vmap: out_axes is None for a result of type {node.type} that varies from element to element (at {user_location()})"
+    )
 
 
 def _out_axis(axis: int, node: Node) -> int:
@@ -221,8 +229,14 @@ def _stack_of_calls(
     axes = prefix_leaves(out_axes, calls[0], "vmap: out_axes")
     found: list[Any] = []
     for values, axis in zip(zip(*(flatten(call)[0] for call in calls), strict=True), axes, strict=True):
-        if values[0] is None or axis is None:
-            found.append(values[0])
+        _check_axis(axis, "out_axes")
+        if values[0] is None:
+            found.append(None)
+        elif axis is None:
+            first = _output(trace, function, values[0])
+            if any(_output(trace, function, value) is not first for value in values[1:]):
+                raise _varies(first)
+            found.append(Tracer(trace, first))
         else:
             rows = [Tracer(trace, _output(trace, function, value)) for value in values]
             found.append(np.stack(rows, _out_axis(axis, rows[0]._node)))  # type: ignore[call-overload]

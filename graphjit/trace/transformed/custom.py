@@ -9,7 +9,7 @@ derivative, which is an error and never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphjit.errors import DerivativeError
@@ -34,9 +34,11 @@ class PythonRule(Rule):
         self.count = len(given.numbers)
         """Arguments of the node that are the user's own."""
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
         """The rule of each element."""
-        return Batched.of(self, node, batched, size)
+        return Batched.of(self, node, batched, size, varying)
 
     def trace(self) -> Trace:
         """The trace in which derivatives are taken."""

@@ -10,7 +10,7 @@ solver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.transformed.bodies import Closed, Leaves, call_as_node, closed, results_of_node
 from graphjit.transforms import jacobian
-from graphjit.transforms.bodies import Batched
+from graphjit.transforms.bodies import Batched, transposed_jvp
 from graphjit.transforms.effects import retold
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents, summed
@@ -58,13 +58,11 @@ def root(
     has_aux: bool,
 ) -> Any:
     """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
+    guess, equation = _equation(trace, f, guess, "custom_root")
     given = Leaves.of(guess)
-    with trace.builder.told.silence():  # what happens, happens where the solver calls it
-        equation = closed(trace, f, Leaves.of((guess,)), given.nodes(trace))
-    _check_like(equation, given, name_of(f), "custom_root")
 
     def solution(x: Any) -> Any:
-        return solve(f, x)
+        return solved_like(solve(f, x), given, has_aux, f"custom_root of {name_of(f)}: solve")
 
     solution.__qualname__ = solution.__name__ = name_of(f)
     result, _ = call_as_node(
@@ -86,13 +84,13 @@ def linear_solve(
     has_aux: bool,
 ) -> Any:
     """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
+    b, equation = _equation(trace, matvec, b, "custom_linear_solve")
     given = Leaves.of(b)
-    with trace.builder.told.silence():  # as in `root`
-        equation = closed(trace, matvec, Leaves.of((b,)), given.nodes(trace))
-    _check_like(equation, given, name_of(matvec), "custom_linear_solve")
 
     def solution(b: Any) -> Any:
-        return solve(matvec, b)
+        return solved_like(
+            solve(matvec, b), given, has_aux, f"custom_linear_solve of {name_of(matvec)}: solve"
+        )
 
     solution.__qualname__ = solution.__name__ = name_of(matvec)
     result, _ = call_as_node(
@@ -103,6 +101,62 @@ def linear_solve(
         equation.outside,
     )
     return result
+
+
+def _equation(trace: Trace, f: Callable[[Any], Any], given: Any, what: str) -> tuple[Any, Closed]:
+    """The unknowns in the dtypes that the equation has, and the equation.
+
+    A guess of integers, or of float32 beside float64 parameters, is converted: a solution is what the
+    equation makes of it.
+    """
+    leaves = Leaves.of(given)
+    nodes = leaves.nodes(trace)
+    equation = closed(trace, f, Leaves.of((given,)), nodes)
+    _check_like(equation, leaves, name_of(f), what)
+    dtypes = [node.dtype for node in equation.graph.outputs]
+    if dtypes == [node.dtype for node in nodes]:
+        return given, equation
+    wide = [
+        trace.convert(node, np.promote_types(node.dtype, dtype))
+        for node, dtype in zip(nodes, dtypes, strict=True)
+    ]
+    converted = leaves.filled([Tracer(trace, node) for node in wide])
+    equation = closed(trace, f, Leaves.of((converted,)), wide)
+    made = [node.dtype for node in equation.graph.outputs]
+    if made != [node.dtype for node in wide]:
+        raise DerivativeError(
+            f"{what}: {name_of(f)} returns {', '.join(map(str, made))} for unknowns of "
+            f"{', '.join(str(node.dtype) for node in wide)}; give the guess the dtype of the equation"
+        )
+    return converted, equation
+
+
+def solved_like(answer: Any, given: Leaves, has_aux: bool, what: str) -> Any:
+    """What a solver returned, which must be built like the unknowns.
+
+    Raises:
+        DerivativeError: it is not.
+    """
+    if has_aux and (not isinstance(answer, tuple) or len(answer) != 2):
+        raise DerivativeError(f"{what} must return a pair (solution, aux) with has_aux=True, not {answer!r}")
+    leaves, spec = flatten(answer[0] if has_aux else answer)
+    if spec != given.spec:
+        raise DerivativeError(f"{what} must return what it was given, {given.spec}, not {spec}")
+    for leaf, like in zip(leaves, given.leaves, strict=True):
+        if np.shape(leaf) != np.shape(like):
+            raise DerivativeError(
+                f"{what} returned shape {np.shape(leaf)} for an unknown of shape {np.shape(like)}"
+            )
+    return answer
+
+
+def nodes_of_solution(
+    trace: Trace, answer: Any, given: Leaves, right: Sequence[Node], what: str
+) -> list[Node]:
+    """The nodes of the solution of a linear system, in the dtypes of its right-hand side."""
+    solved_like(answer, given, False, what)
+    nodes = Leaves.of(answer).nodes(trace)
+    return [trace.convert(node, like.dtype) for node, like in zip(nodes, right, strict=True)]
 
 
 def _check_like(equation: Closed, given: Leaves, name: str, what: str) -> None:
@@ -131,9 +185,11 @@ class _Equation(Rule):
         """Unknowns, counted in leaves."""
         self.has_aux = has_aux
 
-    def over_batch(self, node: Node, batched: Sequence[bool], size: int) -> Rule:
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
         """The rule of each element."""
-        return Batched.of(self, node, batched, size)
+        return Batched.of(self, node, batched, size, varying)
 
     def trace(self) -> Trace:
         """The trace in which derivatives are taken."""
@@ -192,7 +248,8 @@ class _Equation(Rule):
         function.__qualname__ = function.__name__ = self.name
         given = self.given.like(trace, right)
         answer = linear_solve(trace, function, given, solve, transpose_solve, has_aux)
-        return Leaves.of(answer[0] if has_aux else answer).nodes(trace)
+        solution = answer[0] if has_aux else answer
+        return nodes_of_solution(trace, solution, self.given, right, f"the solver of {self.name}")
 
     def spread(self, node: Node, values: Sequence[Node | None]) -> list[Node | None]:
         """Derivatives of the solution as those of all results of the node."""
@@ -221,26 +278,21 @@ class _RootRule(_Equation):
     def vjp(
         self, b: Any, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
     ) -> list[Node | None]:
-        """``p_ct = -(df/dp)^T A^-T ct``."""
-        outside = self.outside(node)
-        own = len(node.args) - len(outside)
-        cts = list(given[: self.count])
-        if all(ct is None for ct in cts):
-            return [None for _ in node.args]
-        point = self.at(self.solution(node), node)
-        right = [
-            b.full(0, x.type) if ct is None else ct for x, ct in zip(self.solution(node), cts, strict=True)
-        ]
-        solved = self.solved(lambda v: _zeros_for(b, self.pull(b, point, v, 0, self.count), right), right)
-        pulled = self.pull(b, point, [b.neg(y) for y in solved], self.count, len(outside))
-        found = [None] * own + pulled
-        return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
+        """The transpose, of the user's ``tangent_solve`` too."""
+        moved = [False] * (len(node.args) - len(self.outside(node))) + [True] * len(self.outside(node))
+        return transposed_jvp(b, self, node, given, [a and w for a, w in zip(moved, wanted, strict=True)])
 
     def solved(self, matvec: Callable[[Sequence[Node]], Sequence[Node]], right: Sequence[Node]) -> list[Node]:
         """The solution of a linear system: by the user's solver, or directly."""
-        if self.tangent_solve is not None:
-            return self.system(matvec, right, self.tangent_solve, self.tangent_solve)
-        return dense_solve(self.trace(), matvec, right, self.name)
+        trace = self.trace()
+        if self.tangent_solve is None:
+            return dense_solve(trace, matvec, right, self.name)
+
+        def function(v: Any) -> Any:
+            return self.given.like(trace, matvec(Leaves.of(v).nodes(trace)))
+
+        answer = self.tangent_solve(function, self.given.like(trace, right))
+        return nodes_of_solution(trace, answer, self.given, right, f"tangent_solve of {self.name}")
 
 
 class _LinearRule(_Equation):

@@ -111,6 +111,6 @@ def _forward(function: Callable[..., Any], mode: Mode, inputs: Sequence[Node], o
 
 def _zeros(b: Any, out: Node, x: Node, forward: bool) -> Node:
     """The block of a result that does not depend on an argument."""
-    dtype = out.dtype if forward else x.dtype
+    dtype = out.dtype if forward and out.dtype.kind == "f" else x.dtype
     zeros: Node = b.full(0.0, Type(dtype, (*out.shape, *x.shape)))
     return zeros
