@@ -21,7 +21,8 @@ import numpy as np
 from graphjit.effects import Effect
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace.marks import attribute
-from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.outside.untraced_code import suspended
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import user_location
@@ -44,17 +45,7 @@ def tell(
     leaves, spec = flatten((args, kwargs))
     traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
     nodes = tuple(trace.node(leaves[i]) for i in traced)
-    kinds = [kind_of(leaves[i]) for i in traced]
-
-    def call(values: Sequence[Any]) -> None:
-        given = list(leaves)
-        for i, kind, value in zip(traced, kinds, values, strict=True):
-            given[i] = _shown(kind, value)
-        positional, named = unflatten(spec, given)
-        function(*positional, **named)
-
-    for i in traced:
-        leaves[i] = None
+    call = _call_on(function, leaves, spec, traced)
     others = tuple(leaf if isinstance(leaf, str | int | float) else id(leaf) for leaf in leaves)
     effect = Effect(call, (user_location(), name, others), nodes, since=told.since)
     if own:
@@ -62,9 +53,28 @@ def tell(
     if trace.values is not None and effect.since is None:
         known = [trace.values.of(node) for node in nodes]
         if all(value is not None for value in known):  # nothing is compiled: it happens here and now
-            effect.happen(known)
+            with suspended():
+                effect.happen(known)
             effect = replace(effect, done=True)
     told.tell(effect)
+
+
+def _call_on(
+    function: Callable[..., Any], leaves: list[Any], spec: TreeSpec, traced: Sequence[int]
+) -> Callable[[Sequence[Any]], None]:
+    """``function`` as a call with the values of its ``traced`` arguments, which are taken out."""
+    kinds = [kind_of(leaves[i]) for i in traced]
+    for i in traced:
+        leaves[i] = None
+
+    def call(values: Sequence[Any]) -> None:
+        given = list(leaves)
+        for i, kind, value in zip(traced, kinds, values, strict=True):
+            given[i] = _shown(kind, value)
+        args, kwargs = unflatten(spec, given)
+        function(*args, **kwargs)
+
+    return call
 
 
 def _shown(kind: type[Tracer], value: np.ndarray) -> Any:

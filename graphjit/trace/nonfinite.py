@@ -103,18 +103,10 @@ def check(
     run = _Run(dict(zip(graph.inputs, inputs, strict=True)))
     run.through(graph)
     outputs = graph.outputs[: len(results)]
-    first, first_nan = (
-        _first(makers[node] for node in outputs if node in makers) for makers in (run.makers, run.nans)
-    )
     head = f"{name}: a result holds {'a NaN' if nan else 'an infinity'}"
-    if nan and first_nan is not None:
-        if first is None or first.is_nan or first.node is first_nan.node:
-            raise FloatingPointError(f"{head}. The first came from {first_nan.text()}")
-        raise FloatingPointError(
-            f"{head}. The first infinity came from {first.text()}. The first NaN came from {first_nan.text()}"
-        )
-    if first is not None:
-        raise FloatingPointError(f"{head}. The first came from {first.text()}")
+    account = run.account(outputs, nan)
+    if account is not None:
+        raise FloatingPointError(f"{head}. {account}")
     if not _any(np.isnan if nan else np.isinf, [run.arrays[node] for node in outputs]):
         raise FloatingPointError(
             f"{head}, but the same operations one by one, in NumPy, make none: a defect of graphjit, or a value at the edge of its range. "
@@ -280,3 +272,14 @@ class _Run:
             return None
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(places)), places.shape))
         return Maker(node, given, self.arrays[node], place, self.inside)
+
+    def account(self, outputs: Sequence[Node], nan: bool) -> str | None:
+        """Who made the first NaN (or infinity) that leads to ``outputs``, for people; None: it was given."""
+        first = _first(self.makers[node] for node in outputs if node in self.makers)
+        first_nan = _first(self.nans[node] for node in outputs if node in self.nans) if nan else None
+        if first is None or first_nan is None:
+            only = first_nan or first
+            return None if only is None else f"The first came from {only.text()}"
+        if first.is_nan or first.node is first_nan.node:
+            return f"The first came from {first_nan.text()}"
+        return f"The first infinity came from {first.text()}. The first NaN came from {first_nan.text()}"
