@@ -97,7 +97,26 @@ def tellable(effects: Iterable[Effect], inputs: Iterable[Node]) -> list[Effect]:
     ]
 
 
-def code_of(function: Any) -> CodeType | None:
+def codes_called(functions: Iterable[Any], graph: Graph) -> frozenset[CodeType]:
+    """The code of functions that are called after a run, but for those that took part in the graph itself."""
+    codes = {code for code in map(_code_of, functions) if code is not None}
+    if not codes:
+        return frozenset()
+    recorded = {node.loc for node in graph.nodes() if node.loc is not None}
+
+    def took_part(code: CodeType) -> bool:
+        last = max(line or 0 for _, _, line in code.co_lines())
+        return any(
+            loc.file == code.co_filename
+            and loc.function == code.co_qualname
+            and code.co_firstlineno <= loc.line <= last
+            for loc in recorded
+        )
+
+    return frozenset(code for code in codes if not took_part(code))
+
+
+def _code_of(function: Any) -> CodeType | None:
     """The code of a function, a method or an object that can be called; None of what is no Python."""
     while isinstance(function, functools.partial | MethodType):
         function = function.func if isinstance(function, functools.partial) else function.__func__

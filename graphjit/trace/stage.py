@@ -29,7 +29,7 @@ from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
 from graphjit.trace import nonfinite
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
-from graphjit.trace.effects import Told, code_of, tellable
+from graphjit.trace.effects import Told, codes_called, tellable
 from graphjit.trace.marks import declares
 from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.numpy.patches import recording
@@ -183,7 +183,7 @@ def stage(
     graph = Graph(name, [*inputs, *hidden], nodes)
     if constants:
         graph = _with_constants(trace, graph, constants)
-    called = frozenset(filter(None, map(code_of, trace.builder.told.functions)))
+    called = codes_called(trace.builder.told.functions, graph)
     if called:  # what they read and change is their own affair
         reach = find_guards(function, [*static, *_statics(leaves)], called)
     return Staged(graph, results, captured, (*reach.guards, *trace.contents.values()), told)
