@@ -35,6 +35,7 @@ from graphjit.errors import (
     TraceError,
     UnsupportedError,
 )
+from graphjit.trace.nonfinite import debug_nans
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
 from graphjit.trace.recording.concrete import disable_jit
 
@@ -54,6 +55,7 @@ __all__ = [
     "custom_root",
     "custom_vjp",
     "debug",
+    "debug_nans",
     "disable_jit",
     "fixed_point",
     "get_num_threads",

@@ -122,6 +122,12 @@ SETTINGS = (
         "GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"
     ),
     Setting(
+        "GRAPHJIT_DEBUG_NANS",
+        _switch,
+        False,
+        "1: a result with a new NaN or infinity is an error that names the operation, as inside graphjit.debug_nans()",
+    ),
+    Setting(
         "GRAPHJIT_MACHINE",
         str,
         None,
@@ -180,4 +186,5 @@ cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _v
 dump_directory: str | None = os.path.abspath(_values["GRAPHJIT_DUMP"]) if _values["GRAPHJIT_DUMP"] else None
 machine: str | None = _values["GRAPHJIT_MACHINE"] or None
 disable_jit: bool = _values["GRAPHJIT_DISABLE_JIT"]
+debug_nans: bool = _values["GRAPHJIT_DEBUG_NANS"]
 full_traceback: bool = _values["GRAPHJIT_TRACEBACK"] == "full"

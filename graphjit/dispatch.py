@@ -26,21 +26,22 @@ import numpy as np
 
 from graphjit import config
 from graphjit.backend import signature as sig
-from graphjit.backend.donation import results_in_place
 from graphjit.backend.llvm.entry.callable import NativeFunction, Specialisation, install
 from graphjit.errors import TraceError
 from graphjit.ir.node import Graph
+from graphjit.trace import nonfinite
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
 from graphjit.trace.marks import attribute, dispatcher_of
 from graphjit.trace.outside.captured_class import is_array
 from graphjit.trace.outside.untraced_code import in_finalizer, suspended
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
+from graphjit.trace.prepared import Prepared
 from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.location import user_level
 from graphjit.trace.recording.tracer import Array, Trace
-from graphjit.trace.results import Results, check_writable, refuse_changed_containers, same_objects
+from graphjit.trace.results import Results, refuse_changed_containers, same_objects
 from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
 from graphjit.trace.statics import exact_keys
 from graphjit.trace.tracebacks import hides_frames
@@ -103,42 +104,6 @@ class Static:
         return repr(self.value)
 
 
-@dataclass
-class Prepared:
-    """One specialisation: the traced call and its code."""
-
-    staged: Staged
-    code: Code
-
-    def run(self, leaves: Sequence[Any], kinds: Sequence[Leaf]) -> Any:
-        """Run on concrete leaves."""
-        types = [kind.type for kind in kinds if kind.type is not None]
-        given = [leaf for leaf, kind in zip(leaves, kinds, strict=True) if kind.type is not None]
-        arrays = [np.require(leaf, type.dtype, ("C", "A")) for leaf, type in zip(given, types, strict=True)]
-        for array, node in zip(self.staged.captured, self.staged.graph.inputs[len(arrays) :], strict=True):
-            if array.shape != node.shape or array.dtype != node.dtype:
-                raise TraceError(
-                    f"a captured array changed from {node.type} to {array.dtype}{list(array.shape)}"
-                )
-            arrays.append(np.require(array, array.dtype, ("C", "A")))
-        results = self.staged.results
-        if results.written:
-            check_writable(results, given, self.staged.captured, self.staged.graph.name)
-        outputs = self.computed(given, arrays)
-        self.staged.told.happen(outputs[len(results.nodes) :])
-        return results.deliver(outputs[: len(results.nodes)], given)
-
-    def computed(self, given: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The outputs for ``given`` arguments, made ready as ``arrays``."""
-        donated = results_in_place(self.code.in_place, given, arrays)
-        try:
-            return self.code.run(arrays, donated | self.staged.results.arrays_in_order(self.code.outputs))
-        except Exception:
-            if self.staged.told and not donated:  # what was donated may be overwritten
-                self.staged.told.happen_before_error(self.staged.graph, arrays)
-            raise
-
-
 def _taken_apart(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec] | None:
     """Leaves and structure of traced arguments; None where a class of the user's computes what it is taken
     apart into, so that nothing can be compared.
@@ -173,6 +138,8 @@ class Dispatcher:
         self.function = function
         self.named_by = function
         """Whose parameters name the arguments."""
+        self.whole = True
+        """Whether its results are the user's. (Half of a `vjp` also returns what the other half needs.)"""
         self.derives = run is not function and dispatcher_of(run) is None
         """Whether this is a derivative, which needs a trace even where nothing is compiled."""
         name = attribute(function, "__name__", None)
@@ -204,10 +171,11 @@ class Dispatcher:
             return self.run(*args, **kwargs)
         leaves, kinds, spec = self.signature(args, kwargs)
         if disabled:
-            return run_eagerly(leaves, kinds, self.call_on(spec), leaf_names(self.named_by, spec))
+            names = leaf_names(self.named_by, spec)
+            return run_eagerly(leaves, kinds, self.call_on(spec), names, self.name, self.whole)
         _mention_errstate()
         prepared = self.find(leaves, kinds, spec, args, kwargs)
-        return prepared.run(leaves, kinds)
+        return prepared.run(leaves, kinds, self.whole)
 
     def signature(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -357,7 +325,8 @@ class Dispatcher:
     def connect(self, prepared: Prepared, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Install the native entry for calls like this one, where it understands them."""
         native = self.native() if self.native is not None else None
-        if native is None or self.backend != "llvm" or config.disable_jit:
+        slow = config.disable_jit or config.debug_nans or nonfinite.watched()
+        if native is None or self.backend != "llvm" or slow:
             return
         if needs_slow_path(prepared.staged):
             return
@@ -471,7 +440,7 @@ def _mention_errstate() -> None:
         _mentioned.add("errstate")
         warnings.warn(
             f"np.errstate({', '.join(asked)}) has no effect on compiled code: it gives NumPy's values (inf, NaN) without floating-point warnings "
-            "or errors. To look for the operation, run inside graphjit.disable_jit(), or check results with np.isfinite. (This is said once.)",
+            "or errors. To look for the operation, call inside graphjit.debug_nans(). (This is said once.)",
             RuntimeWarning,
             stacklevel=user_level(),
         )

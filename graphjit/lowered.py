@@ -60,7 +60,7 @@ class Memory:
     captured: int
     """Arrays that the function reads from outside."""
     results: int
-    """What the call returns."""
+    """What the call returns, and what `debug.print` shows."""
     donated: int
     """The part of the results that may lie in donated arguments instead of new memory."""
     constants: int

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from graphjit.api.gradient import Gradient
-from graphjit.api.halves import SecondHalf, compiled_forward, compiled_linearization
+from graphjit.api.halves import First, SecondHalf, compiled_forward, compiled_linearization
 from graphjit.api.options import Names, Positions, current_trace, inner_statics, kept, require_callable
 from graphjit.dispatch import Dispatcher, compiled_function
 from graphjit.errors import DerivativeError
@@ -336,7 +336,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     else:
         forward = kept((fun, "vjp", has_aux), lambda: compiled_forward(fun, has_aux))
         out, residuals, backward, aux = forward(*primals)
-        pullback = functools.partial(backward, residuals)
+        pullback = functools.partial(backward, residuals, first=First.watched(forward, primals, out, aux))
     return (out, pullback, aux) if has_aux else (out, pullback)
 
 
@@ -388,13 +388,13 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     else:
         first = kept((fun, "linearize", has_aux), lambda: compiled_linearization(fun, has_aux))
         out, residuals, second, aux = first(*primals)
-        pushforward = functools.partial(_push, second, residuals)
+        pushforward = functools.partial(_push, second, residuals, First.watched(first, primals, out, aux))
     return (out, pushforward, aux) if has_aux else (out, pushforward)
 
 
 @hides_frames
-def _push(second: SecondHalf, residuals: Sequence[Any], *tangents: Any) -> Any:
-    return second(residuals, tangents)
+def _push(second: SecondHalf, residuals: Sequence[Any], first: First | None, *tangents: Any) -> Any:
+    return second(residuals, tangents, first)
 
 
 @hides_frames

@@ -20,15 +20,19 @@ from graphjit.api.options import current_trace
 from graphjit.dispatch import Dispatcher, compiled_function, executable
 from graphjit.errors import DerivativeError
 from graphjit.interpret import interpret
+from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.ir.types import Type
+from graphjit.trace import nonfinite
 from graphjit.trace.effects import Told, tellable
+from graphjit.trace.prepared import arguments
 from graphjit.trace.pytree import flatten, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import derivatives
+from graphjit.trace.transformed.bodies import is_number
 
 
 class Tree(NamedTuple):
@@ -78,8 +82,10 @@ class SecondHalf:
         self.made = made
 
     @hides_frames
-    def __call__(self, residuals: Sequence[Any], given: Any) -> Any:
-        """The derivatives, in the structure of what they belong to."""
+    def __call__(self, residuals: Sequence[Any], given: Any, first: First | None = None) -> Any:
+        """The derivatives, in the structure of what they belong to. ``first`` is the call of the first half,
+        for who looks for NaNs.
+        """
         if active_trace() is not None:
             return self._traced(residuals, given)
         leaves = self._leaves(given)
@@ -98,6 +104,8 @@ class SecondHalf:
         values = interpret(self.graph, *ready) if jit_disabled() else executable(self.graph).run(ready)
         count = len(self.made.types)
         self.told.happen(values[count:])
+        if nonfinite.watched():
+            self._watch(ready, values[:count], first)
         return self.made.filled([v if v.shape else v[()] for v in values[:count]])
 
     def _leaves(self, given: Any) -> list[Any]:
@@ -110,6 +118,15 @@ class SecondHalf:
                 raise DerivativeError(f"{name}: the {what} of {fixed[0]!r}, which is no number, must be None")
         return [leaf for leaf, fixed in zip(leaves, self.given.fixed, strict=True) if fixed is None]
 
+    def _watch(self, ready: Sequence[np.ndarray], values: Sequence[np.ndarray], first: First | None) -> None:
+        """Look for NaNs, in the first half too where that is known."""
+        name = self.words.name
+        if first is None:
+            nonfinite.check(ready, values, name, lambda: (self.graph, ready))
+            return
+        given = ready[len(ready) - len(self.given.types) :]
+        nonfinite.check([*first.arrays(), *given], values, name, lambda: first.with_second(given))
+
     def _traced(self, residuals: Sequence[Any], given: Any) -> Any:
         trace = current_trace()
         nodes = [trace.node(r) for r in residuals]
@@ -119,6 +136,55 @@ class SecondHalf:
         count = len(self.made.types)
         self.told.again(trace, found[count:])
         return self.made.filled([Tracer(trace, node) for node in found[:count]])
+
+
+class First:
+    """One call of a first half, while NaNs are looked for: that half returns residuals besides its result,
+    and what is wrong with them matters only where it reaches the derivatives.
+    """
+
+    def __init__(self, compiled: Any, primals: tuple[Any, ...]) -> None:
+        self.dispatcher: Dispatcher = compiled.dispatcher
+        self.primals = primals
+
+    def arrays(self) -> list[np.ndarray]:
+        """The primals, where they are numbers."""
+        return [np.asarray(leaf) for leaf in flatten(self.primals)[0] if is_number(leaf)]
+
+    @classmethod
+    def watched(cls, compiled: Any, primals: tuple[Any, ...], out: Any, aux: Any) -> First | None:
+        """The call, whose result is looked at; None where nobody looks.
+
+        Raises:
+            FloatingPointError: the result holds a NaN or an infinity that the primals did not.
+        """
+        if not nonfinite.watched():
+            return None
+        first = cls(compiled, primals)
+        values = [np.asarray(leaf) for leaf in flatten((out, aux))[0] if is_number(leaf)]
+
+        def program() -> tuple[Graph, list[np.ndarray]]:
+            graph, arrays, (made, _, _, more) = first._traced()
+            nodes = [leaf for leaf in flatten((made, more))[0] if isinstance(leaf, Node)]
+            return Graph(graph.name, graph.inputs, nodes), arrays
+
+        nonfinite.check(first.arrays(), values, first.dispatcher.name, program)
+        return first
+
+    def with_second(self, given: Sequence[np.ndarray]) -> tuple[Graph, list[np.ndarray]]:
+        """Both halves as one graph, and its inputs for a cotangent (or tangent)."""
+        graph, arrays, (_, residuals, second, _) = self._traced()
+        seeds = second.graph.inputs[len(residuals) :]
+        outputs = Builder().inline(second.graph, (*residuals, *seeds))
+        return Graph(graph.name, [*graph.inputs, *seeds], outputs), [*arrays, *given]
+
+    def _traced(self) -> tuple[Graph, list[np.ndarray], Any]:
+        """The graph, its inputs, and the result with nodes for its values."""
+        leaves, kinds, spec = self.dispatcher.signature(self.primals, {})
+        staged = self.dispatcher.stage(kinds, spec)
+        results, outputs = staged.results, staged.graph.outputs
+        found = [outputs[item] if kind == "value" else item for kind, item in results.leaves]
+        return staged.graph, arguments(staged, leaves, kinds)[1], unflatten(results.spec, found)
 
 
 def compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
@@ -135,7 +201,7 @@ def compiled_forward(fun: Callable[..., Any], has_aux: bool) -> Any:
         residuals, backward = _cut(trace, PULLBACK, given, seeds, pullback(given.filled(seeds)), start)
         return out, residuals, backward, aux
 
-    return compiled_function(Dispatcher(run, fun), fun, (functools.partial(compiled_forward), (fun, has_aux)))
+    return _first_half(run, fun, compiled_forward, has_aux)
 
 
 def compiled_linearization(fun: Callable[..., Any], has_aux: bool) -> Any:
@@ -150,9 +216,16 @@ def compiled_linearization(fun: Callable[..., Any], has_aux: bool) -> Any:
         residuals, rest = _cut(trace, PUSHFORWARD, tree, seeds, pushforward(*tree.filled(seeds)), start)
         return out, residuals, rest, aux
 
-    return compiled_function(
-        Dispatcher(run, fun), fun, (functools.partial(compiled_linearization), (fun, has_aux))
-    )
+    return _first_half(run, fun, compiled_linearization, has_aux)
+
+
+def _first_half(
+    run: Callable[..., Any], fun: Callable[..., Any], make: Callable[..., Any], has_aux: bool
+) -> Any:
+    """What ``make(fun, has_aux)`` returns: ``run`` compiled."""
+    dispatcher = Dispatcher(run, fun)
+    dispatcher.whole = False
+    return compiled_function(dispatcher, fun, (functools.partial(make), (fun, has_aux)))
 
 
 def _cut(

@@ -36,6 +36,8 @@ class Builder:
         self.origin = ""
         self.folds = False
         """Whether `folding` is on."""
+        self.asked = ""
+        """The derivative rule of the user's that is running, as nodes name it in ``origin``."""
         self.told = Effects()
         """What the program tells the outside."""
 

@@ -21,7 +21,8 @@ import numpy as np
 from graphjit.effects import Effect
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.trace.marks import attribute
-from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.outside.untraced_code import suspended
+from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import user_location
@@ -44,17 +45,7 @@ def tell(
     leaves, spec = flatten((args, kwargs))
     traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
     nodes = tuple(trace.node(leaves[i]) for i in traced)
-    kinds = [kind_of(leaves[i]) for i in traced]
-
-    def call(values: Sequence[Any]) -> None:
-        given = list(leaves)
-        for i, kind, value in zip(traced, kinds, values, strict=True):
-            given[i] = _shown(kind, value)
-        positional, named = unflatten(spec, given)
-        function(*positional, **named)
-
-    for i in traced:
-        leaves[i] = None
+    call = _call_on(function, leaves, spec, traced)
     others = tuple(leaf if isinstance(leaf, str | int | float) else id(leaf) for leaf in leaves)
     effect = Effect(call, (user_location(), name, others), nodes, since=told.since)
     if own:
@@ -69,8 +60,27 @@ def _happened(trace: Trace, effect: Effect) -> Effect:
     known = [trace.values.of(node) for node in effect.nodes]
     if any(value is None for value in known):
         return effect
-    effect.happen(known)
+    with suspended():
+        effect.happen(known)
     return replace(effect, done=True)
+
+
+def _call_on(
+    function: Callable[..., Any], leaves: list[Any], spec: TreeSpec, traced: Sequence[int]
+) -> Callable[[Sequence[Any]], None]:
+    """``function`` as a call with the values of its ``traced`` arguments, which are taken out."""
+    kinds = [kind_of(leaves[i]) for i in traced]
+    for i in traced:
+        leaves[i] = None
+
+    def call(values: Sequence[Any]) -> None:
+        given = list(leaves)
+        for i, kind, value in zip(traced, kinds, values, strict=True):
+            given[i] = _shown(kind, value)
+        args, kwargs = unflatten(spec, given)
+        function(*args, **kwargs)
+
+    return call
 
 
 def _shown(kind: type[Tracer], value: np.ndarray) -> Any:
@@ -93,7 +103,26 @@ def tellable(effects: Iterable[Effect], inputs: Iterable[Node]) -> list[Effect]:
     ]
 
 
-def code_of(function: Any) -> CodeType | None:
+def codes_called(functions: Iterable[Any], graph: Graph) -> frozenset[CodeType]:
+    """The code of functions that are called after a run, but for those that took part in the graph itself."""
+    codes = {code for code in map(_code_of, functions) if code is not None}
+    if not codes:
+        return frozenset()
+    recorded = {node.loc for node in graph.nodes() if node.loc is not None}
+
+    def took_part(code: CodeType) -> bool:
+        last = max(line or 0 for _, _, line in code.co_lines())
+        return any(
+            loc.file == code.co_filename
+            and loc.function == code.co_qualname
+            and code.co_firstlineno <= loc.line <= last
+            for loc in recorded
+        )
+
+    return frozenset(code for code in codes if not took_part(code))
+
+
+def _code_of(function: Any) -> CodeType | None:
     """The code of a function, a method or an object that can be called; None of what is no Python."""
     while isinstance(function, functools.partial | MethodType):
         function = function.func if isinstance(function, functools.partial) else function.__func__

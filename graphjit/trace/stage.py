@@ -27,8 +27,9 @@ from graphjit.backend.signature import Guard
 from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import F64, I64, Type
+from graphjit.trace import nonfinite
 from graphjit.trace.arrays.layout import canonical_strides, standing_for
-from graphjit.trace.effects import Told, code_of, tellable
+from graphjit.trace.effects import Told, codes_called, tellable
 from graphjit.trace.marks import declares
 from graphjit.trace.numpy import registry as _registry  # noqa: F401  (fills the tables of NumPy functions)
 from graphjit.trace.numpy.patches import recording
@@ -182,7 +183,7 @@ def stage(
     graph = Graph(name, [*inputs, *hidden], nodes)
     if constants:
         graph = _with_constants(trace, graph, constants)
-    called = frozenset(filter(None, map(code_of, trace.builder.told.functions)))
+    called = codes_called(trace.builder.told.functions, graph)
     if called:  # what they read and change is their own affair
         reach = find_guards(function, [*static, *_statics(leaves)], called)
     return Staged(graph, results, captured, (*reach.guards, *trace.contents.values()), told)
@@ -253,19 +254,25 @@ def _name_leaks(stores: Iterable[tuple[str, dict[Any, Any]]]) -> None:
 
 
 def run_eagerly(
-    leaves: Sequence[Any], kinds: Sequence[Leaf], call: Callable[[list[Any]], Any], names: Sequence[str]
+    leaves: Sequence[Any],
+    kinds: Sequence[Leaf],
+    call: Callable[[list[Any]], Any],
+    names: Sequence[str],
+    name: str,
+    whole: bool,
 ) -> Any:
     """The result of ``call`` on traced leaves that know their values: computed while it is recorded, nothing
-    compiled.
+    compiled. ``name`` is the function's, ``names`` are the leaves'; ``whole`` is whether all results are the
+    user's.
     """
     values = Values()
     with recording(), calls_fall_back(), Trace(values) as trace:
         traced: list[Any] = []
-        for leaf, kind, name in zip(leaves, kinds, names, strict=True):
+        for leaf, kind, text in zip(leaves, kinds, names, strict=True):
             if kind.type is None:
                 traced.append(leaf)
             else:
-                tracer = trace.input(kind.type, name, kind.kind)
+                tracer = trace.input(kind.type, text, kind.kind)
                 values.arrays[tracer._node] = np.asarray(leaf, kind.type.dtype)
                 traced.append(tracer)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
@@ -275,6 +282,10 @@ def run_eagerly(
         told = Told.of(tellable(trace.builder.told.effects, [node for _, node in arguments]))
         told_values = [np.array(values.of(node)) for node in told.nodes]
     told.happen(told_values)
+    if whole and nonfinite.watched():
+        inputs = [node for _, node in arguments]
+        arrays = [np.asarray(values.arrays[node]) for node in inputs]
+        nonfinite.check(arrays, outputs, name, lambda: (Graph(name, inputs, results.nodes), arrays))
     return results.deliver(outputs, traced)
 
 

@@ -532,12 +532,30 @@ def test_what_callbacks_change_does_not_trace_again():
     assert traces == ["f", "step", "step"]
 
 
+def test_a_callback_that_is_also_part_of_the_function_is_watched():
+    state = {"scale": 2.0}
+
+    def scaled(x):
+        return x * state["scale"]
+
+    def f(x):
+        debug.callback(scaled, x)
+        return scaled(x)
+
+    compiled = graphjit.jit(f)
+    assert compiled(1.0) == 2.0
+    state["scale"] = 5.0
+    assert compiled(1.0) == 5.0
+
+
 def test_callbacks_may_call_compiled_functions():
     double, got = graphjit.jit(lambda x: 2.0 * x), []
     f = graphjit.jit(lambda x: debug.callback(lambda v: got.append(double(v)), x) or x)
     for i in range(3):
         f(float(i))
-    assert got == [0.0, 2.0, 4.0]
+    with graphjit.disable_jit():
+        graphjit.grad(f)(3.0)
+    assert got == [0.0, 2.0, 4.0, 6.0]
 
 
 def test_other_threads_print_at_once():

@@ -65,7 +65,7 @@ class Recorder:
     def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
         """A node at the user's present line."""
         self.builder.loc = user_location()
-        self.builder.origin = ""
+        self.builder.origin = self.builder.asked
         node = self.builder.emit(op, *args, **attrs)
         if self.values is not None:
             self.values.computed(node)  # now, so that its errors come at the user's line

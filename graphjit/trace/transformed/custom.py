@@ -9,10 +9,13 @@ derivative, which is an error and never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphjit.errors import DerivativeError
+from graphjit.ir.builder import Builder
+from graphjit.ir.names import one_line
 from graphjit.ir.node import Node
 from graphjit.ir.rule import Rule
 from graphjit.ir.types import Type
@@ -46,6 +49,16 @@ class PythonRule(Rule):
         assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
         return trace
 
+    @contextmanager
+    def asking(self, b: Builder, kind: str) -> Iterator[None]:
+        """Around the user's rule: what it records is derivative code."""
+        before, b.asked = b.asked, f"{kind} of {one_line(self.name)}"
+        try:
+            with b.told.rule():
+                yield
+        finally:
+            b.asked = before
+
     def own(self, node: Node, flags: Sequence[bool]) -> None:
         """Refuse derivatives with respect to what the function read from outside.
 
@@ -77,7 +90,7 @@ class JvpRule(PythonRule):
         zeros = [b.full(0, arg.type) if t is None else t for arg, t in zip(args, given, strict=False)]
         primals = self.given.like(trace, args)
         tangents = self.given.like(trace, zeros)
-        with b.told.rule():
+        with self.asking(b, "jvp"):
             answer = self.rule(primals, tangents)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise DerivativeError(
@@ -122,14 +135,14 @@ class VjpRule(PythonRule):
         self.own(node, wanted)
         trace = self.trace()
         args = self.given.like(trace, node.args[: self.count])
-        with b.told.rule():
+        with self.asking(b, "vjp"):
             answer = self.forward(*args)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise DerivativeError(
                 f"the forward rule of {self.name} must return a pair (out, residuals), not {answer!r}"
             )
         cts = [b.full(0, type) if ct is None else ct for type, ct in zip(node.parts, given, strict=True)]
-        with b.told.rule():
+        with self.asking(b, "vjp"):
             pulled = self.backward(answer[1], self.result.filled([Tracer(trace, ct) for ct in cts]))
         if isinstance(pulled, list):
             pulled = tuple(pulled)
