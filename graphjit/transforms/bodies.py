@@ -78,20 +78,19 @@ def _rescheduled(b: Builder, values: Values, unknown: set[Node], after: Node | N
     """``values`` in which `recompute` nodes wait for ``after``, where they waited for a direction: what a
     rule waits for is there when its transpose begins.
     """
+    if after is None:
+        return values
     late = set(unknown)
     replaced: dict[Node, Node] = {}
-    for node in sorted(
-        reachable([value for value in values if value is not None]), key=lambda node: node.serial
-    ):
-        if node.op.name == "recompute" and node.args[0] not in late and after is not None:
-            x, then = node.args
-            if then in late or then in replaced or x in replaced:
-                new = after if then in late else replaced.get(then, then)
-                replaced[node] = b.like(node).recompute(replaced.get(x, x), new)
-        elif any(arg in late for arg in node.args):
+    roots = [value for value in values if value is not None]
+    for node in sorted(reachable(roots), key=lambda node: node.serial):
+        args = [replaced.get(arg, arg) for arg in node.args]
+        if node.op.name == "recompute" and node.args[1] in late:
+            args[1] = after
+        if any(arg in late for arg in args):
             late.add(node)
-        elif any(arg in replaced for arg in node.args):
-            replaced[node] = b.copy(node, tuple(replaced.get(arg, arg) for arg in node.args))
+        elif args != list(node.args):
+            replaced[node] = b.copy(node, tuple(args))
     return [None if value is None else replaced.get(value, value) for value in values]
 
 

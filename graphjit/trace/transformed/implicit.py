@@ -58,7 +58,8 @@ def root(
     has_aux: bool,
 ) -> Any:
     """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
-    guess, equation = _equation(trace, f, guess, "custom_root")
+    with trace.builder.told.silence():  # what happens, happens where the solver calls it
+        guess, equation = _equation(trace, f, guess, "custom_root")
     given = Leaves.of(guess)
 
     def solution(x: Any) -> Any:
@@ -84,7 +85,8 @@ def linear_solve(
     has_aux: bool,
 ) -> Any:
     """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
-    b, equation = _equation(trace, matvec, b, "custom_linear_solve")
+    with trace.builder.told.silence():  # as in `root`
+        b, equation = _equation(trace, matvec, b, "custom_linear_solve")
     given = Leaves.of(b)
 
     def solution(b: Any) -> Any:
@@ -197,6 +199,13 @@ class _Equation(Rule):
         assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
         return trace
 
+    def unknowns(self, v: Any) -> list[Node]:
+        """A vector that a solver of the user's made, in the dtypes of the unknowns."""
+        trace = self.trace()
+        nodes = Leaves.of(v).nodes(trace)
+        types = self.equation.inputs[: self.count]
+        return [trace.convert(node, x.dtype) for node, x in zip(nodes, types, strict=True)]
+
     def outside(self, node: Node) -> Sequence[Node]:
         """What the equation reads from outside: the last arguments of the node."""
         return node.args[len(node.args) - (len(self.equation.inputs) - self.count) :]
@@ -243,7 +252,7 @@ class _Equation(Rule):
         trace = self.trace()
 
         def function(v: Any) -> Any:
-            return self.given.like(trace, matvec(Leaves.of(v).nodes(trace)))
+            return self.given.like(trace, matvec(self.unknowns(v)))
 
         function.__qualname__ = function.__name__ = self.name
         given = self.given.like(trace, right)
@@ -289,7 +298,7 @@ class _RootRule(_Equation):
             return dense_solve(trace, matvec, right, self.name)
 
         def function(v: Any) -> Any:
-            return self.given.like(trace, matvec(Leaves.of(v).nodes(trace)))
+            return self.given.like(trace, matvec(self.unknowns(v)))
 
         answer = self.tangent_solve(function, self.given.like(trace, right))
         return nodes_of_solution(trace, answer, self.given, right, f"tangent_solve of {self.name}")
