@@ -79,12 +79,12 @@ class _Scope:
 
     def inside(self, loop: For) -> _Scope:
         """The scope at the head of a loop's body; a parallel loop starts anew, since its body becomes a
-        function.
+        function. What was checked before it stays so: it computes the same values again.
         """
         extents = {**self.extents, loop.axis: loop.extent}
         bounds = self.bounds if loop.bound is None else (*self.bounds, (loop.axis, loop.bound))
         known = _Scope() if loop.kind == "parallel" else self
-        start = _Scope(lets=dict(known.lets), open=dict(known.open), checked=set(known.checked))
+        start = _Scope(lets=dict(known.lets), open=dict(known.open), checked=set(self.checked))
         return replace(start, extents=extents, bounds=bounds, loops=(*self.loops, loop))
 
     @property
