@@ -53,6 +53,10 @@ TABLE = lines(
     t @ v
     np.linalg.multi_dot([q, m, k])
     np.linalg.matrix_power(q, 3)
+    np.linalg.matrix_power(q, -2)
+    np.linalg.solve(q, m) @ np.linalg.inv(k[:, :4])
+    np.linalg.det(q) * np.linalg.slogdet(q)[1]
+    np.linalg.cholesky(q @ q.T) @ np.linalg.cholesky(q @ q.T, upper=True)
     np.kron(m, q)
     np.cross(q, q.T)
     np.outer(v, w)
