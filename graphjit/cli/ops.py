@@ -14,6 +14,7 @@ import typer
 
 import graphjit
 from graphjit.cli.report import UsageError, one_line_errors, table
+from graphjit.ir.batching import same_op
 from graphjit.ir.opdef import (
     REGISTRY,
     Bilinear,
@@ -21,6 +22,7 @@ from graphjit.ir.opdef import (
     Decompose,
     Linear,
     OpDef,
+    OverBody,
     Partials,
     Reduce,
     Scalar,
@@ -94,6 +96,7 @@ def description(name: str) -> str:
         f"  NumPy       {', '.join(numpy_names(op)) or 'none'}",
         f"  accuracy    {op.accuracy or 'exact, or correctly rounded'}",
         f"  lowering    {lowering(op)}",
+        f"  batch       {batching(op)}",
         f"  derivative  {type(op.derivative).__name__}{reason(op)}",
         *(textwrap.indent(text, "    ") for text in formulas(op)),
     ]
@@ -123,6 +126,15 @@ def lowering(op: OpDef) -> str:
         if isinstance(lower, View)
         else "Decompose: rewritten into other ops"
     )
+
+
+def batching(op: OpDef) -> str:
+    """What the op becomes over a batch, in words."""
+    if op.batch is None:
+        return "none: it has no arguments"
+    if isinstance(op.batch, OverBody):
+        return "its body, and its rule"
+    return "the op itself on one more axis" if op.batch is same_op else "a rule of its own"
 
 
 def reason(op: OpDef) -> str:
