@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from graphjit.ir.names import one_line
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, Special, View
 from graphjit.ir.printer import comment, number_nodes, value_text
 
@@ -52,30 +53,38 @@ def to_json(graph: Graph) -> str:
     """JSON of ``graph``: ``{"name", "inputs": [number], "nodes": [...], "outputs": [number]}``.
 
     A node is ``{"number", "op", "args", "attrs", "dtype", "shape", "file", "line", "origin"}``; attribute
-    values are in the printer's text form, which keeps infinities, NaN and signed zeros.
+    values are in the printer's text form, which keeps infinities, NaN and signed zeros. A graph inside a node
+    is such an object. A node with several results has lists of dtypes and shapes.
     """
+    return json.dumps(_as_object(graph), indent=1) + "\n"
+
+
+def _as_object(graph: Graph) -> dict[str, Any]:
     numbers = number_nodes(graph)
     nodes = [
         {
             "number": number,
             "op": node.op.name,
             "args": _numbers(numbers, node.args),
-            "attrs": {name: value_text(value) for name, value in node.attrs.items()},
-            "dtype": node.dtype.name,
-            "shape": list(node.shape),
+            "attrs": {name: _attribute(value) for name, value in node.attrs.items()},
+            "dtype": [part.dtype.name for part in node.parts] if node.is_bundle else node.dtype.name,
+            "shape": [list(part.shape) for part in node.parts] if node.is_bundle else list(node.shape),
             "file": node.loc.file if node.loc is not None else None,
             "line": node.loc.line if node.loc is not None else None,
             "origin": node.origin,
         }
         for node, number in numbers.items()
     ]
-    data = {
+    return {
         "name": graph.name,
         "inputs": _numbers(numbers, graph.inputs),
         "nodes": nodes,
         "outputs": _numbers(numbers, graph.outputs),
     }
-    return json.dumps(data, indent=1) + "\n"
+
+
+def _attribute(value: Any) -> Any:
+    return _as_object(value.graph) if isinstance(value, Body) else value_text(value)
 
 
 def _numbers(numbers: dict[Node, int], nodes: Iterable[Node]) -> list[int]:
@@ -85,7 +94,7 @@ def _numbers(numbers: dict[Node, int], nodes: Iterable[Node]) -> list[int]:
 def _label(node: Node) -> str:
     lines = [node.op.name]
     for name, value in node.attrs.items():
-        text = value_text(value)
+        text = f"graph {value.graph.name}" if isinstance(value, Body) else value_text(value)
         lines.append(f"{name}={text if len(text) <= LABEL_LIMIT else text[:LABEL_LIMIT] + '...'}")
     return "\n".join([*lines, str(node.type)])
 

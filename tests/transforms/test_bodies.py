@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from graphjit.errors import IRError, ShapeError
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
+from graphjit.ir.export import to_dot, to_json
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.parser import parse_graph
@@ -109,6 +112,16 @@ def test_the_verifier_looks_into_bodies() -> None:
     b = Builder()
     with pytest.raises(ShapeError, match="the body pair takes"):
         b.emit("custom", graph.inputs[0], body=body, rule=None)
+
+
+def test_other_tools_see_bodies() -> None:
+    graph = parse_graph(TEXT)
+    data = json.loads(to_json(graph))
+    node = data["nodes"][2]
+    assert node["dtype"] == ["float64", "float64", "int64"]
+    assert node["shape"] == [[3], [], []]
+    assert [inner["op"] for inner in node["attrs"]["body"]["nodes"]] == ["input", "input", "custom", "sum"]
+    assert "body=graph pair" in to_dot(graph)
 
 
 def test_bodies_are_opened() -> None:
