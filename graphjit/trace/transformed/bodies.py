@@ -9,7 +9,7 @@ behind the user's own; what needs no argument is computed outside, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.rule import Rule
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
+from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble, kind_of
 from graphjit.trace.transformed.placeholders import unchanging
+from graphjit.transforms.bodies import Batched
 from graphjit.transforms.effects import retold
 from graphjit.transforms.substitute import substitute
 
@@ -153,3 +155,19 @@ def results_of_node(trace: Trace, node: Node) -> list[Node]:
     if not node.is_bundle:
         return [node]
     return [trace.emit("item", node, index=k) for k in range(len(node.parts))]
+
+
+class TracedRule(Rule):
+    """A rule that calls functions of the user's, so it needs the trace in which derivatives are taken."""
+
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
+        """The rule of each element."""
+        return Batched.of(self, node, batched, size, varying)
+
+    def trace(self) -> Trace:
+        """The trace in which derivatives are taken."""
+        trace = active_trace()
+        assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
+        return trace

@@ -9,7 +9,7 @@ derivative, which is an error and never a zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,17 +17,15 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.names import one_line
 from graphjit.ir.node import Node
-from graphjit.ir.rule import Rule
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten
-from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble
-from graphjit.trace.transformed.bodies import Closed, Leaves, call_as_node, is_number
-from graphjit.transforms.bodies import Batched, transposed_jvp, transposed_vjp
+from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node, is_number
+from graphjit.transforms.bodies import transposed_jvp, transposed_vjp
 
 
-class PythonRule(Rule):
+class PythonRule(TracedRule):
     """What rules of the user's share: arguments and results of the function in their containers."""
 
     def __init__(self, function: Callable[..., Any], body: Closed, given: Leaves) -> None:
@@ -36,18 +34,6 @@ class PythonRule(Rule):
         self.result = body.result
         self.count = len(given.numbers)
         """Arguments of the node that are the user's own."""
-
-    def over_batch(
-        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
-    ) -> Rule:
-        """The rule of each element."""
-        return Batched.of(self, node, batched, size, varying)
-
-    def trace(self) -> Trace:
-        """The trace in which derivatives are taken."""
-        trace = active_trace()
-        assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
-        return trace
 
     @contextmanager
     def asking(self, b: Builder, kind: str) -> Iterator[None]:

@@ -10,21 +10,26 @@ solver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
-from graphjit.ir.rule import Rule
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten, unflatten
-from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer
-from graphjit.trace.transformed.bodies import Closed, Leaves, call_as_node, closed, results_of_node
+from graphjit.trace.transformed.bodies import (
+    Closed,
+    Leaves,
+    TracedRule,
+    call_as_node,
+    closed,
+    results_of_node,
+)
 from graphjit.transforms import jacobian
-from graphjit.transforms.bodies import Batched, transposed_jvp
+from graphjit.transforms.bodies import transposed_jvp
 from graphjit.transforms.effects import retold
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents, summed
@@ -176,7 +181,7 @@ def _check_like(equation: Closed, given: Leaves, name: str, what: str) -> None:
         )
 
 
-class _Equation(Rule):
+class _Equation(TracedRule):
     """What both rules share: the equation, closed over what it reads from outside."""
 
     def __init__(self, equation: Closed, given: Leaves, has_aux: bool) -> None:
@@ -186,18 +191,6 @@ class _Equation(Rule):
         self.count = len(given.numbers)
         """Unknowns, counted in leaves."""
         self.has_aux = has_aux
-
-    def over_batch(
-        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
-    ) -> Rule:
-        """The rule of each element."""
-        return Batched.of(self, node, batched, size, varying)
-
-    def trace(self) -> Trace:
-        """The trace in which derivatives are taken."""
-        trace = active_trace()
-        assert trace is not None, f"the rule of {self.name} is asked for outside of a trace"
-        return trace
 
     def unknowns(self, v: Any) -> list[Node]:
         """A vector that a solver of the user's made, in the dtypes of the unknowns."""
