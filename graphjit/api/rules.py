@@ -9,6 +9,7 @@ node of the trace, whose rule is asked when a derivative is taken.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -170,8 +171,6 @@ def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     """All arguments of a call by position, as rules get them."""
     if not kwargs:
         return args
-    import inspect  # few calls pass keywords
-
     bound = inspect.signature(fun).bind(*args, **kwargs)
     bound.apply_defaults()
     if bound.kwargs:

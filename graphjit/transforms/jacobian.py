@@ -49,9 +49,10 @@ of the input that says which; None for all.
 
 def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: Chunk = None) -> Blocks:
     """The blocks of each output, by forward mode; ``chunk`` directions of an input at a time."""
+    most = _most_written_out(inputs, outputs)
 
     def blocks_of(x: Node) -> list[Node | None]:
-        written_out = _written_out(x, inputs, outputs)
+        written_out = 0 < x.type.size <= most
         if not isinstance(chunk, int) and not written_out and x.type.size > 1:
             blocks = banded(b, x, outputs)
             if blocks is not None:
@@ -68,6 +69,7 @@ def forward(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
 
 def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: Chunk = None) -> Blocks:
     """The blocks of each output, by reverse mode; ``chunk`` elements of an output at a time."""
+    most = _most_written_out(inputs, outputs)
 
     def blocks_of(out: Node) -> list[Node | None]:
         if out.dtype.kind != "f":
@@ -76,7 +78,7 @@ def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
             b,
             out.type,
             lambda seed: cotangents(b, {out: seed}, inputs),
-            _written_out(out, inputs, outputs),
+            0 < out.type.size <= most,
             chunk,
         )
         return [
@@ -87,14 +89,12 @@ def reverse(b: Builder, inputs: Sequence[Node], outputs: Sequence[Node], chunk: 
     return [blocks_of(out) for out in outputs]
 
 
-def _written_out(seeded: Node, inputs: Sequence[Node], outputs: Sequence[Node]) -> bool:
-    """Whether each direction of ``seeded`` gets code of its own."""
-    count = seeded.type.size
-    if not 0 < count <= MOST_COLUMNS:
-        return False
+def _most_written_out(inputs: Sequence[Node], outputs: Sequence[Node]) -> int:
+    """The number of directions up to which each gets code of its own."""
     active = active_nodes(outputs, inputs)
-    small = all(part.size <= SMALL for node in active for part in node.parts)
-    return small and count * len(active) <= MOST_NODES
+    if any(part.size > SMALL for node in active for part in node.parts):
+        return 0
+    return min(MOST_COLUMNS, MOST_NODES // max(len(active), 1))
 
 
 def _behind(b: Builder, block: Node, out: Node, x: Node) -> Node:

@@ -194,6 +194,8 @@ def test_a_small_jacobian_is_straight_line_code_without_zero_columns() -> None:
         (lambda: graphjit.linearize(np.sin, 1.0)[1](np.ones(3)), r"tangent of shape \(3,\)"),
         (lambda: graphjit.linearize(np.sin, 1.0)[1](1.0, 2.0), "structure"),
         (lambda: graphjit.jacfwd(lambda x: (x, x, x), has_aux=True)(1.0), "pair"),
+        (lambda: graphjit.vjp(lambda x: (x, x, x), 1.0, has_aux=True), "pair"),
+        (lambda: graphjit.linearize(lambda x: x, 1.0, has_aux=True), "pair"),
     ],
 )
 def test_what_means_nothing_is_refused(call: Callable[[], Any], message: str) -> None:

@@ -39,12 +39,13 @@ def vmap(
 ) -> Any:
     """The results of ``function`` for each element of a batch, stacked."""
     leaves, spec = flatten((args, kwargs))
+    names = _leaf_names(spec)
     axes = _axes_of_arguments(function, args, kwargs, in_axes)
     nodes: list[Node | None] = []
     for i, (leaf, axis) in enumerate(zip(leaves, axes, strict=True)):
         vary = axis is not None and _may_vary(leaf)
-        nodes.append(_batch_first(trace, leaf, axis, spec, i) if vary else None)
-    size = _size(spec, nodes, axis_size)
+        nodes.append(_batch_first(trace, leaf, axis, names[i]) if vary else None)
+    size = _size(names, nodes, axis_size)
     trace.fresh = False
     if trace.values is not None and size:
         return _stack_of_calls(trace, function, leaves, spec, nodes, size, out_axes)
@@ -52,9 +53,7 @@ def vmap(
     given = list(leaves)
     for i, node in enumerate(nodes):
         if node is not None:
-            one = trace.builder.input(
-                node.type.with_shape(node.shape[1:]), f"element of {_leaf_name(spec, i)}"
-            )
+            one = trace.builder.input(node.type.with_shape(node.shape[1:]), f"element of {names[i]}")
             if trace.values is not None:
                 trace.values.arrays[one] = np.zeros(one.shape, one.dtype)
             placeholders[one] = node
@@ -73,11 +72,15 @@ def _may_vary(leaf: Any) -> bool:
     return isinstance(leaf, Tracer | np.ndarray | np.generic | int | float) and not isinstance(leaf, bool)
 
 
-def _leaf_name(spec: TreeSpec, number: int) -> str:
-    """A leaf of (args, kwargs) for people: ``argument 0['w']``, ``argument 'scale'``."""
-    text = texts(spec, "")[number]
-    part, _, rest = text[4 if text.startswith("[0]") else 3 :].partition("]")
-    return f"argument {part.lstrip('[')}{rest}"
+def _leaf_names(spec: TreeSpec) -> list[str]:
+    """The leaves of (args, kwargs) for people: ``argument 0['w']``, ``argument 'scale'``."""
+    args, kwargs = spec.children()
+    found: list[str] = []
+    for i, child in enumerate(args.children()):
+        found += texts(child, f"argument {i}")
+    for name, child in zip(kwargs.entries(), kwargs.children(), strict=True):
+        found += texts(child, f"argument {name!r}")
+    return found
 
 
 def _axes_of_arguments(
@@ -106,7 +109,7 @@ def _check_axis(axis: Any, what: str) -> None:
         raise TypeError(f"vmap: {what} holds integers and None, not {axis!r} (at {user_location()})")
 
 
-def _batch_first(trace: Trace, leaf: Any, axis: int, spec: TreeSpec, number: int) -> Node:
+def _batch_first(trace: Trace, leaf: Any, axis: int, name: str) -> Node:
     """A leaf with the axis of the batch in front.
 
     Raises:
@@ -115,19 +118,19 @@ def _batch_first(trace: Trace, leaf: Any, axis: int, spec: TreeSpec, number: int
     node = trace.node(leaf)
     if not -len(node.shape) <= axis < len(node.shape):
         raise ValueError(
-            f"vmap: {_leaf_name(spec, number)} has shape {node.shape}, which has no axis {axis} to map over (at {user_location()}); "
+            f"vmap: {name} has shape {node.shape}, which has no axis {axis} to map over (at {user_location()}); "
             "in_axes=None passes a value whole"
         )
     return to_front(trace.builder.like(node), node, axis % len(node.shape))
 
 
-def _size(spec: TreeSpec, nodes: Sequence[Node | None], axis_size: int | None) -> int:
+def _size(names: Sequence[str], nodes: Sequence[Node | None], axis_size: int | None) -> int:
     """The number of elements of the batch.
 
     Raises:
         ValueError: nothing says it, or two arguments disagree.
     """
-    sizes = {_leaf_name(spec, i): node.shape[0] for i, node in enumerate(nodes) if node is not None}
+    sizes = {name: node.shape[0] for name, node in zip(names, nodes, strict=True) if node is not None}
     if axis_size is not None:
         if isinstance(axis_size, bool) or not isinstance(axis_size, int | np.integer) or axis_size < 0:
             raise TypeError(

@@ -26,6 +26,7 @@ from graphjit.trace.transformed.placeholders import (
     or_zeros,
     output_nodes,
     unchanging,
+    with_aux,
 )
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents
@@ -49,11 +50,7 @@ def value_and_grad(
     for i in argnums:
         new_args[i] = next(values)
     new_kwargs = kwargs | {name: next(values) for name in argnames}
-    result, aux = unchanging(function, new_args, new_kwargs), None
-    if has_aux:
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise DerivativeError("grad with has_aux=True: the function must return a pair (value, aux)")
-        result, aux = result
+    result, aux = with_aux(unchanging(function, new_args, new_kwargs), has_aux, "grad")
     value = _one_number(trace, function, result)
     b = trace.builder
     found = cotangents(b, {value: b.full(1.0, value.type)}, placeholders.inputs)
@@ -151,9 +148,7 @@ def linearize(
     the primals as traced values.
     """
     placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "linearize")
-    result, aux = unchanging(function, placeholders.values, {}), None
-    if has_aux:
-        result, aux = result
+    result, aux = with_aux(unchanging(function, placeholders.values, {}), has_aux, "linearize")
     outs, spec = output_nodes(trace, result, "linearize")
     auxiliary = Auxiliary(trace, aux)
     resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]
@@ -199,9 +194,7 @@ def vjp(
 ) -> tuple[Any, Callable[[Any], Any], Any]:
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
     placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
-    result, aux = unchanging(function, placeholders.values, {}), None
-    if has_aux:
-        result, aux = result
+    result, aux = with_aux(unchanging(function, placeholders.values, {}), has_aux, "vjp")
     outs, spec = output_nodes(trace, result, "vjp")
     auxiliary = Auxiliary(trace, aux)
     resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]

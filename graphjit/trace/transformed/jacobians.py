@@ -12,13 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from graphjit import config
-from graphjit.errors import DerivativeError
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import unflatten
 from graphjit.trace.recording.tracer import Trace, Tracer
-from graphjit.trace.transformed.placeholders import Auxiliary, Placeholders, output_nodes, unchanging
+from graphjit.trace.transformed.placeholders import (
+    Auxiliary,
+    Placeholders,
+    output_nodes,
+    unchanging,
+    with_aux,
+)
 from graphjit.transforms import jacobian as blocks
 
 Mode = Literal["jacfwd", "jacrev", "jacobian"]
@@ -43,11 +48,7 @@ def jacobian(
     new_args = list(args)
     for i, value in zip(argnums, placeholders.values, strict=True):
         new_args[i] = value
-    result, aux = unchanging(function, new_args, kwargs), None
-    if has_aux:
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise DerivativeError(f"{mode} with has_aux=True: the function must return a pair (value, aux)")
-        result, aux = result
+    result, aux = with_aux(unchanging(function, new_args, kwargs), has_aux, mode)
     outs, spec = output_nodes(trace, result, mode)
     auxiliary = Auxiliary(trace, aux)
     derive = blocks.forward if _forward(function, mode, placeholders.inputs, outs) else blocks.reverse

@@ -145,6 +145,19 @@ def unchanging(
     return result
 
 
+def with_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
+    """``(value, aux)`` of what a function returned; without ``has_aux`` all of it is the value.
+
+    Raises:
+        DerivativeError: it should be a pair and is not.
+    """
+    if not has_aux:
+        return result, None
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise DerivativeError(f"{what} with has_aux=True: the function must return a pair (value, aux)")
+    return result
+
+
 def or_zeros(trace: Trace, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
     """The derivative that belongs to each node; where there is none, zeros of the node's type."""
     return [
