@@ -84,6 +84,8 @@ def _as_object(graph: Graph) -> dict[str, Any]:
 
 
 def _attribute(value: Any) -> Any:
+    if isinstance(value, tuple) and any(isinstance(part, Body) for part in value):
+        return [_attribute(part) for part in value]
     return _as_object(value.graph) if isinstance(value, Body) else value_text(value)
 
 

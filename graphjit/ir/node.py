@@ -164,9 +164,18 @@ def with_bodies(graph: Graph) -> Iterator[Node]:
     """The nodes of a graph and of the graphs inside them."""
     for node in graph.nodes():
         yield node
-        for value in node.attrs.values():
-            if isinstance(value, Body):
-                yield from with_bodies(value.graph)
+        for body in bodies(node):
+            yield from with_bodies(body.graph)
+
+
+def bodies(node: Node) -> list[Body]:
+    """The graphs inside a node."""
+    found: list[Body] = []
+    for value in node.attrs.values():
+        found += [
+            part for part in (value if isinstance(value, tuple) else (value,)) if isinstance(part, Body)
+        ]
+    return found
 
 
 def reachable(roots: Iterable[Node], stop: Iterable[Node] = ()) -> Iterator[Node]:

@@ -39,7 +39,7 @@ from graphjit.errors import IRError
 from graphjit.ir.names import name_text, one_line
 from graphjit.ir.node import Body, ConstValue, Graph, Location, Node
 from graphjit.ir.rule import Rule
-from graphjit.ir.types import SHORT
+from graphjit.ir.types import short
 
 LIST_LIMIT = 16
 """Elements up to which a constant array is written as nested lists; larger ones are base64 of their bytes."""
@@ -141,7 +141,7 @@ def value_text(value: Any) -> str:
     if isinstance(value, Rule):
         return repr(value.name)
     if isinstance(value, np.dtype):
-        return SHORT[value.name]
+        return short(value)
     if isinstance(value, tuple):
         inner = ", ".join(value_text(item) for item in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"

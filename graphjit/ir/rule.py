@@ -37,3 +37,30 @@ class Rule:
         of one element that the batch began with, and what they became.
         """
         raise NotImplementedError
+
+
+class OpRule(Rule):
+    """The rule of all nodes of one op; how such a node runs over a batch is part of it."""
+
+    def batch(
+        self,
+        b: Builder,
+        node: Node,
+        args: Sequence[Node],
+        batched: Sequence[bool],
+        varying: Mapping[Node, Node],
+    ) -> Node:
+        """The node over a batch in the arguments that are ``batched``: each of its results has the axis of
+        the batch in front. ``varying`` as in `over_batch`.
+        """
+        raise NotImplementedError
+
+
+OP_RULES: dict[str, OpRule] = {}
+"""Those of control flow, by the name of the op; `graphjit.transforms.control` fills it."""
+
+
+def rule_of(node: Node) -> Rule | None:
+    """The rule of a node; None: its body is differentiated."""
+    found = node.attrs.get("rule", OP_RULES.get(node.op.name))
+    return found if isinstance(found, Rule) else None

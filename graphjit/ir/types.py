@@ -26,7 +26,10 @@ SHORT = {
     "float32": "f32",
     "float64": "f64",
 }
-DTYPES = {short: np.dtype(name) for name, short in SHORT.items()}
+TAPE = np.dtype(object)
+"""The dtype of tapes, which only ops of control flow make and read (`graphjit.ops.control`)."""
+
+DTYPES = {short: np.dtype(name) for name, short in SHORT.items()} | {"tape": TAPE}
 BOOL, I64, F32, F64 = DTYPES["bool"], DTYPES["i64"], DTYPES["f32"], DTYPES["f64"]
 
 _TYPE = re.compile(r"(\w+)\[([\d,\s]*)\]")
@@ -34,7 +37,7 @@ _TYPE = re.compile(r"(\w+)\[([\d,\s]*)\]")
 
 def short(dtype: np.dtype) -> str:
     """Short name of a dtype: ``f64`` for float64."""
-    return SHORT[dtype.name]
+    return "tape" if dtype == TAPE else SHORT[dtype.name]
 
 
 class Type(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import GraphjitError, IRError
-from graphjit.ir.node import Body, ConstValue, Graph, Node
+from graphjit.ir.node import ConstValue, Graph, Node, bodies
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.types import DTYPES, Type
 
@@ -64,9 +64,8 @@ def verify_node(node: Node) -> None:
         hash(tuple(attrs.values()))
     except TypeError:
         raise fault(node, f"has an attribute that cannot be hashed: {attrs}") from None
-    for value in attrs.values():
-        if isinstance(value, Body):
-            verify(value.graph)
+    for body in bodies(node):
+        verify(body.graph)
     if op.name == "input":
         if not isinstance(attrs["name"], str):
             raise fault(node, f"has a name that is no string: {attrs['name']!r}")

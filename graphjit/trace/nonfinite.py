@@ -22,10 +22,11 @@ from graphjit import config
 from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.interpret import evaluate
 from graphjit.ir.names import one_line
-from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Scalar
 from graphjit.ir.rule import Rule
 from graphjit.ir.types import Type
+from graphjit.transforms.substitute import body_of
 
 _watched: ContextVar[bool] = ContextVar("graphjit_debug_nans", default=config.debug_nans)
 
@@ -207,16 +208,15 @@ class _Run:
         for node in graph.nodes():
             if node in self.arrays:
                 continue
-            body = node.attrs.get("body")
-            if isinstance(body, Body):
-                self.descend(node, body.graph)
+            if node.op.name == "custom":
+                self.descend(node, body_of(node))
             elif node.op.name == "item":
                 self.take(node, node.args[0], int(node.attrs["index"]))  # type: ignore[call-overload]
             else:
-                given = tuple(self.arrays[arg] for arg in node.args)
                 with np.errstate(all="ignore"):
-                    self.arrays[node] = evaluate(node, given)
-                self.blame(node, given)
+                    self.arrays[node] = evaluate(node, [self.arrays[arg] for arg in node.args])
+                if not node.is_bundle:
+                    self.blame(node, node.args)
 
     def descend(self, node: Node, graph: Graph) -> None:
         """A node with a body: what is wrong with its arguments is so with the inputs of the body."""
@@ -232,7 +232,11 @@ class _Run:
             self.take(node, node, 0)
 
     def take(self, node: Node, owner: Node, number: int) -> None:
-        """A value that is a result of a body."""
+        """A value that is a result of a body, or of a loop or branch, which is blamed as a whole."""
+        if owner not in self.bodies:
+            self.arrays[node] = self.arrays[owner][number]
+            self.blame(node, owner.args)
+            return
         inner, graph = self.bodies[owner]
         out = graph.outputs[number]
         self.arrays[node] = inner.arrays[out]
@@ -240,10 +244,10 @@ class _Run:
             if out in its:
                 mine[node] = its[out]
 
-    def blame(self, node: Node, given: tuple[np.ndarray, ...]) -> None:
-        """Find out who made what is wrong with the value of ``node``."""
-        value = self.arrays[node]
-        if value.dtype.kind != "f" or not node.args:
+    def blame(self, node: Node, args: tuple[Node, ...]) -> None:
+        """Find out who made what is wrong with the value of ``node``, which is computed from ``args``."""
+        value, given = self.arrays[node], tuple(self.arrays[arg] for arg in args)
+        if value.dtype.kind != "f" or not args:
             return
         wrong = ~np.isfinite(value)
         if not wrong.any():
@@ -251,7 +255,7 @@ class _Run:
         alike = _elementwise(node, given)
         nan_before, any_before = np.zeros(value.shape, bool), np.zeros(value.shape, bool)
         guilty = []
-        for arg, array in zip(node.args, given, strict=True):
+        for arg, array in zip(args, given, strict=True):
             if array.dtype.kind == "f":
                 nan, bad = np.isnan(array), ~np.isfinite(array)
                 nan_before |= nan if alike else nan.any()

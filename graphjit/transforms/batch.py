@@ -21,7 +21,8 @@ from graphjit.ir.batching import size_of
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.opdef import OverBody
-from graphjit.ir.rule import Rule
+from graphjit.ir.rule import OpRule, rule_of
+from graphjit.transforms.substitute import body_of
 
 
 def batch(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> list[Node | None]:
@@ -68,10 +69,12 @@ def _over_body(
     outside: Mapping[Node, Node],
 ) -> Node:
     """A node with a body over a batch: each of its results varies."""
-    body, rule = node.attrs["body"], node.attrs["rule"]
-    assert isinstance(body, Body)
+    rule = rule_of(node)
+    if isinstance(rule, OpRule):
+        made: Node = rule.batch(b, node, args, batched, outside)
+        return made
     size = size_of(args, batched)
-    graph = body.graph
+    graph = body_of(node)
     inputs = [
         b.input(arg.type, str(x.attrs["name"])) if flag else x
         for x, arg, flag in zip(graph.inputs, args, batched, strict=True)
@@ -82,7 +85,7 @@ def _over_body(
         repeated(b, one, size) if wide is None else wide
         for one, wide in zip(graph.outputs, found, strict=True)
     ]
-    wide_rule = rule.over_batch(node, batched, size, outside) if isinstance(rule, Rule) else rule
+    wide_rule = node.attrs["rule"] if rule is None else rule.over_batch(node, batched, size, outside)
     return b.emit(node.op, *args, body=Body(Graph(graph.name, inputs, outputs)), rule=wide_rule)
 
 

@@ -14,7 +14,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Bilinear, ByRule, Custom, Linear, Part, Partials
 from graphjit.ir.patterns import is_zero
-from graphjit.ir.rule import Rule
+from graphjit.ir.rule import rule_of
 from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import SINGULAR, lift_mask, masked_where_zero, scale
 from graphjit.transforms.reverse import active_nodes, no_derivative
@@ -67,8 +67,8 @@ def push(b: Builder, node: Node, given: Sequence[Node | None]) -> Node | None:
 
 def push_by_rule(b: Builder, node: Node, given: Sequence[Node | None]) -> Sequence[Node | None]:
     """Tangents of the results of a node with a body."""
-    rule = node.attrs["rule"]
-    return rule.jvp(b, node, given) if isinstance(rule, Rule) else body_jvp(b, node, given)
+    rule = rule_of(node)
+    return body_jvp(b, node, given) if rule is None else rule.jvp(b, node, given)
 
 
 def body_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> list[Node | None]:

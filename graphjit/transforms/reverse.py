@@ -24,7 +24,7 @@ from graphjit.ir.opdef import (
     Partials,
     ZeroDerivative,
 )
-from graphjit.ir.rule import Rule
+from graphjit.ir.rule import rule_of
 from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import lift_mask, scale
 from graphjit.transforms.substitute import body_of, in_terms_of
@@ -109,10 +109,8 @@ def pull_by_rule(
     b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
 ) -> Sequence[Node | None]:
     """Cotangents of the arguments of a node with a body."""
-    rule = node.attrs["rule"]
-    if isinstance(rule, Rule):
-        return rule.vjp(b, node, given, wanted)
-    return body_vjp(b, node, given, wanted)
+    rule = rule_of(node)
+    return body_vjp(b, node, given, wanted) if rule is None else rule.vjp(b, node, given, wanted)
 
 
 def body_vjp(

@@ -1,0 +1,202 @@
+"""Ops of control flow: ``scan``, ``while``, ``cond``, and ``unwind``, the way back through a ``while``.
+
+Each has graphs inside and several results, which `item` takes apart. What a body reads from outside and what
+does not change comes first among the arguments (*constants*), then what each step hands to the next
+(*carries*).
+
+``scan`` runs its body ``length`` times. Step t reads element t of the arrays that come last among the
+arguments, and what it computes besides the carries is stacked along a new first axis. With ``reverse`` step
+``length - 1`` comes first. ``while`` runs its body as long as the graph ``test`` says so. ``cond`` runs one
+of its branches.
+
+A ``while`` with ``taped`` values keeps what its body computes besides the carries on a *tape*, since nobody
+knows beforehand how much that will be. A tape is a value of its own dtype, ``tape``: in the interpreter a
+linked list, the last step first, in compiled code the address of the last record, which has that of the one
+before. So tapes can be stacked and handed on like numbers, and read more than once. ``unwind`` runs its body
+once for each record, the last one first.
+
+Derivatives and batches are in `graphjit.transforms.control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphjit.errors import ShapeError
+from graphjit.interpret import interpret
+from graphjit.ir.node import Body, Graph
+from graphjit.ir.opdef import ByRule, OverBody, Special, op
+from graphjit.ir.types import BOOL, I64, TAPE, Bundle, Type
+
+RECORD = Type(TAPE, ())
+"""The type of a tape."""
+
+
+def _takes(what: str, graph: Graph, types: Sequence[Type]) -> None:
+    """Refuse a body that takes other arguments than these."""
+    wanted = [node.type for node in graph.inputs]
+    if list(types) != wanted:
+        raise ShapeError(f"the {what} {graph.name} takes {_listed(wanted)}, not {_listed(types)}")
+
+
+def _gives(what: str, graph: Graph, carries: Sequence[Type]) -> list[Type]:
+    """What a body computes besides the carries; refuses one that changes their types."""
+    made = [node.type for node in graph.outputs]
+    if made[: len(carries)] != list(carries):
+        raise ShapeError(
+            f"the {what} {graph.name} turns carries of types {_listed(carries)} into {_listed(made)}"
+        )
+    return made[len(carries) :]
+
+
+def _listed(types: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, types))})"
+
+
+def _infer_scan(*types: Any, body: Body, carried: int, sliced: int, length: int, reverse: bool) -> Any:
+    first = len(types) - sliced
+    for type in types[first:]:
+        if type.shape[:1] != (length,):
+            raise ShapeError(f"{type} has no {length} elements along its first axis")
+    slices = [type.with_shape(type.shape[1:]) for type in types[first:]]
+    _takes("body", body.graph, [*types[:first], *slices])
+    carries = types[first - carried : first]
+    stacked = _gives("body", body.graph, carries)
+    return Bundle((*carries, *(type.with_shape((length, *type.shape)) for type in stacked)))
+
+
+def _scan(
+    *args: np.ndarray, body: Body, carried: int, sliced: int, length: int, reverse: bool
+) -> tuple[np.ndarray, ...]:
+    first = len(args) - sliced
+    constants, carries, arrays = args[: first - carried], list(args[first - carried : first]), args[first:]
+    stacked = [np.zeros((length, *node.shape), node.dtype) for node in body.graph.outputs[carried:]]
+    for t in reversed(range(length)) if reverse else range(length):
+        made = interpret(body.graph, *constants, *carries, *(array[t, ...] for array in arrays))
+        carries = made[:carried]
+        for array, value in zip(stacked, made[carried:], strict=True):
+            array[t] = value
+    return (*carries, *stacked)
+
+
+op(
+    "scan",
+    doc="Run a graph once for each element of arrays, handing carries on; stack what it computes besides.",
+    arity=None,
+    attrs=("body", "carried", "sliced", "length", "reverse"),
+    infer=_infer_scan,
+    impl=_scan,
+    grad=ByRule(),
+    lower=Special("scan"),
+    batch=OverBody(),
+)
+
+
+def _infer_while(*types: Any, test: Body, body: Body, carried: int, taped: int) -> Any:
+    _takes("test", test.graph, types)
+    if [node.type for node in test.graph.outputs] != [Type(BOOL, ())]:
+        raise ShapeError(
+            f"the test {test.graph.name} gives {_listed([x.type for x in test.graph.outputs])}, not one bool"
+        )
+    _takes("body", body.graph, types)
+    carries = types[len(types) - carried :]
+    if len(_gives("body", body.graph, carries)) != taped:
+        raise ShapeError(f"the body {body.graph.name} does not compute {taped} values for the tape")
+    return Bundle((*carries, *([RECORD] if taped else ())))
+
+
+def _while(*args: np.ndarray, test: Body, body: Body, carried: int, taped: int) -> tuple[np.ndarray, ...]:
+    constants, carries = args[: len(args) - carried], list(args[len(args) - carried :])
+    tape: Any = None
+    while interpret(test.graph, *constants, *carries)[0]:
+        made = interpret(body.graph, *constants, *carries)
+        carries = made[:carried]
+        tape = (made[carried:], tape)
+    return (*carries, *([_record(tape)] if taped else ()))
+
+
+def _record(tape: Any) -> np.ndarray:
+    """A tape as the value of a node."""
+    array = np.empty((), TAPE)
+    array[()] = tape
+    return array
+
+
+op(
+    "while",
+    doc="Run a graph on carries as long as another one says so; the last `taped` results go to a tape.",
+    arity=None,
+    attrs=("test", "body", "carried", "taped"),
+    infer=_infer_while,
+    impl=_while,
+    grad=ByRule(),
+    lower=Special("while"),
+    batch=OverBody(),
+)
+
+
+def _infer_unwind(*types: Any, body: Body, carried: int) -> Any:
+    if not types or types[-1] != RECORD:
+        raise ShapeError(f"the last argument of unwind is a tape, not one of {_listed(types)}")
+    read = [node.type for node in body.graph.inputs[len(types) - 1 :]]
+    _takes("body", body.graph, [*types[:-1], *read])
+    carries = types[len(types) - 1 - carried : -1]
+    if _gives("body", body.graph, carries):
+        raise ShapeError(f"the body {body.graph.name} computes more than its carries")
+    return Bundle(tuple(carries))
+
+
+def _unwind(*args: np.ndarray, body: Body, carried: int) -> tuple[np.ndarray, ...]:
+    first = len(args) - 1 - carried
+    constants, carries, tape = args[:first], list(args[first:-1]), args[-1][()]
+    while tape is not None:
+        values, tape = tape
+        carries = interpret(body.graph, *constants, *carries, *values)
+    return tuple(carries)
+
+
+op(
+    "unwind",
+    doc="Run a graph on carries and each record of a tape, the last one first.",
+    arity=None,
+    attrs=("body", "carried"),
+    infer=_infer_unwind,
+    impl=_unwind,
+    grad=ByRule(),
+    lower=Special("unwind"),
+    batch=OverBody(),
+)
+
+
+def _infer_cond(which: Any, *types: Any, branches: tuple[Body, ...]) -> Any:
+    if which != Type(I64, ()):
+        raise ShapeError(f"the number of a branch is an i64[], not {which}")
+    if not branches:
+        raise ShapeError("there are no branches")
+    for branch in branches:
+        _takes("branch", branch.graph, types)
+    made = [[node.type for node in branch.graph.outputs] for branch in branches]
+    if any(types != made[0] for types in made):
+        raise ShapeError(f"the branches give {' and '.join(map(_listed, made))}")
+    return Bundle(tuple(made[0]))
+
+
+def _cond(which: np.ndarray, *args: np.ndarray, branches: tuple[Body, ...]) -> tuple[np.ndarray, ...]:
+    number = min(max(int(which), 0), len(branches) - 1)
+    return tuple(interpret(branches[number].graph, *args))
+
+
+op(
+    "cond",
+    doc="Run one of several graphs: that whose number the first argument is, or the nearest.",
+    arity=None,
+    attrs=("branches",),
+    infer=_infer_cond,
+    impl=_cond,
+    grad=ByRule(),
+    lower=Special("cond"),
+    batch=OverBody(),
+)
