@@ -33,6 +33,9 @@ Sample = tuple[str, list[np.ndarray], dict[str, Hashable]]
 NO_SAMPLES = {
     "input": "made by Builder.input, has no value of its own",
     "const": "made by Builder.const, has no arguments",
+    **dict.fromkeys(
+        ("scan", "while", "unwind", "cond"), "has graphs inside and several results: tests/ir/test_control.py"
+    ),
     "item": "takes a result of a node that has several: tests/transforms/test_bodies.py",
 }
 NOT_ANALYTIC = {
