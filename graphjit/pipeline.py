@@ -17,7 +17,7 @@ from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.ir.node import Graph
 from graphjit.limits import Limits, host_limits
-from graphjit.loops.cost import nanoseconds
+from graphjit.loops.cost import program_nanoseconds
 from graphjit.loops.ir import LoopKernel, Lowered
 from graphjit.loops.lowering.assemblies import lower_assembly
 from graphjit.loops.lowering.kernels import lower_kernel
@@ -30,15 +30,17 @@ from graphjit.loops.passes.stream import stream
 from graphjit.loops.passes.sums import cut_sums
 from graphjit.loops.passes.tails import fit_tails
 from graphjit.loops.passes.vectorize import vectorize
+from graphjit.passes.bodies import inside
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
 from graphjit.running.runner import Runner
+from graphjit.schedule.control import bodies_of, name_steps, own_arguments, share_errors
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.pieces import own_pieces
-from graphjit.schedule.program import Assembly, Kernel, Product, Program, Sweep
+from graphjit.schedule.program import Assembly, Control, Inner, Kernel, Product, Program, Sweep
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
@@ -76,6 +78,7 @@ GRAPH_PASSES = (
     Tuned(align),
     own_outputs,
     own_pieces,
+    own_arguments,
 )
 LOOP_PASSES = (
     collapse,
@@ -118,7 +121,7 @@ class Compiled:
     @property
     def nanoseconds(self) -> int:
         """Estimated time of one run on one core."""
-        return sum(nanoseconds(step, self.kernels.get(step.name)) for step in self.program.steps)
+        return program_nanoseconds(self.program, self.kernels)
 
 
 def optimize(graph: Graph, runner: Runner | None = None, limits: Limits | None = None) -> Graph:
@@ -136,7 +139,14 @@ def optimize(graph: Graph, runner: Runner | None = None, limits: Limits | None =
         graph = runner.run("graph", step.__name__, _bound(step, limits), graph)
         if step is simplify:
             simplified = graph
+    if any(node.is_bundle for node in graph.nodes()):
+        graph = runner.run("graph", "bodies", lambda graph: _optimize_bodies(graph, limits), graph)
     return graph
+
+
+def _optimize_bodies(graph: Graph, limits: Limits) -> Graph:
+    """``graph`` with the graph passes run on the bodies of its loops and choices."""
+    return inside(graph, lambda body: optimize(body, Runner(), limits))
 
 
 def schedule(
@@ -153,9 +163,15 @@ def schedule(
     needs the smaller arena is taken.
     """
     runner, limits = runner or new_runner(), limits or host_limits()
+    inner = {
+        node: {role: Inner(*_scheduled_body(body.graph, limits)) for role, body in bodies_of(node).items()}
+        for node in graph.nodes()
+        if node.is_bundle
+    }
 
     def fused(**options: Any) -> Fusion:
-        apart = runner.run("schedule", "fuse", functools.partial(fuse, limits=limits, **options), graph)
+        work = functools.partial(fuse, limits=limits, inner=inner, **options)
+        apart = runner.run("schedule", "fuse", work, graph)
         return runner.run("schedule", "join_sweeps", functools.partial(join_sweeps, limits=limits), apart)
 
     def placed(fusion: Fusion) -> Program:
@@ -177,8 +193,15 @@ def schedule(
         by_distance = fused(order=by_level(graph), decided=decided)
         other = placed(by_distance)
         if _fresh_bytes(other) < _fresh_bytes(program):
-            return by_distance, other
+            fusion, program = by_distance, other
+    if inner:  # programs inside are shared by all that was tried
+        name_steps(program)
     return fusion, program
+
+
+def _scheduled_body(body: Graph, limits: Limits) -> tuple[Program, Fusion]:
+    fusion, program = schedule(body, (), Runner(), limits)
+    return program, fusion
 
 
 def _fresh_bytes(program: Program) -> int:
@@ -203,12 +226,14 @@ def lower(
     runner, limits = runner or new_runner(), limits or host_limits()
 
     def lowered(program: Program) -> Lowered:
+        share_errors(program)
         return Lowered(
             program,
             {
-                step.name: lower_step(program, step, limits)
-                for step in program.steps
-                if not isinstance(step, Product)
+                step.name: lower_step(inner, step, limits)
+                for inner in program.with_inner()
+                for step in inner.steps
+                if not isinstance(step, Product | Control)
             },
         )
 

@@ -35,7 +35,8 @@ class Executable:
     def __init__(self, program: Program, module: Module, nanoseconds: int) -> None:
         self.nanoseconds = nanoseconds
         self.failures = tuple(program.errors)
-        self.constants = program.constants  # the code holds their addresses
+        # The code holds the addresses of constants.
+        self.constants = [array for inner in program.with_inner() for array in inner.constants]
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
         self.in_place = program.in_place

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -33,18 +34,36 @@ from graphjit.loops.ir import (
     as_loops,
 )
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Cost, Product, Program, Step
+from graphjit.schedule.program import Control, Cost, Product, Program, Step
 
+USUAL_TRIPS = 10_000
+"""What is taken for the length of a loop whose length is not known."""
+STEP_NS = 2
+"""Nanoseconds of one step of a loop besides what its body takes."""
 MOVES = ("copy", "convert")
 """Scalar operations that compute nothing."""
 
 
 def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost]:
     """The cost of every step, in execution order."""
-    return {
-        step.name: _product(program, step) if isinstance(step, Product) else kernel_cost(kernels[step.name])
-        for step in program.steps
-    }
+    return {step.name: _step(program, step, kernels) for step in program.steps}
+
+
+def _step(program: Program, step: Step, kernels: Mapping[str, LoopKernel]) -> Cost:
+    if isinstance(step, Product):
+        return _product(program, step)
+    if not isinstance(step, Control):
+        return kernel_cost(kernels[step.name])
+    each = [sum(costs(inner, kernels).values(), Cost()) for inner in step.programs]
+    if step.node.op.name == "cond":
+        return max(each, key=lambda cost: cost.nanoseconds)
+    return sum(each, Cost()).times(trips(step))
+
+
+def trips(step: Control) -> int:
+    """How often a loop runs: as often as is known, or as is usual."""
+    length: Any = step.node.attrs.get("length", USUAL_TRIPS)
+    return int(length)
 
 
 def kernel_cost(kernel: LoopKernel) -> Cost:
@@ -54,11 +73,19 @@ def kernel_cost(kernel: LoopKernel) -> Cost:
     return Cost(_bytes(count.read) + _bytes(count.written), round(count.flops), _loops(kernel))
 
 
-def nanoseconds(step: Step, kernel: LoopKernel | None) -> int:
+def nanoseconds(step: Step, kernels: Mapping[str, LoopKernel]) -> int:
     """The estimate of one step alone: compilation needs no more, and counting costs time."""
     if isinstance(step, Product):
         return product_ns(step.batch * step.m * step.n * step.k)
-    return 0 if kernel is None else _loops(kernel)
+    if isinstance(step, Control):
+        each = [STEP_NS + program_nanoseconds(inner, kernels) for inner in step.programs]
+        return max(each) if step.node.op.name == "cond" else trips(step) * sum(each)
+    return _loops(kernels[step.name]) if step.name in kernels else 0
+
+
+def program_nanoseconds(program: Program, kernels: Mapping[str, LoopKernel]) -> int:
+    """The estimate of a whole program."""
+    return sum(nanoseconds(step, kernels) for step in program.steps)
 
 
 def _loops(kernel: LoopKernel) -> int:
@@ -73,7 +100,7 @@ def _product(program: Program, step: Product) -> Cost:
     for buffer, size in ((x, m * k), (y, k * n)):
         touched[buffer] = touched.get(buffer, Fraction(0)) + step.batch * size
     nbytes = _bytes(touched) + step.batch * m * n * out.dtype.itemsize
-    return Cost(nbytes, 2 * step.batch * m * n * k, nanoseconds(step, None))
+    return Cost(nbytes, 2 * step.batch * m * n * k, nanoseconds(step, {}))
 
 
 def _bytes(touched: Mapping[Buffer, Fraction]) -> int:

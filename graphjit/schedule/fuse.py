@@ -14,16 +14,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Special
 from graphjit.limits import FusionLimits, Limits
 from graphjit.schedule.access import Read, is_window, operands, reads, storage, waits_for
 from graphjit.schedule.constraints import Root, joined
+from graphjit.schedule.control import control_step
 from graphjit.schedule.pieces import Destination, find_destinations
-from graphjit.schedule.program import Assembly, Kernel, Member, Step
+from graphjit.schedule.program import Assembly, Inner, Kernel, Member, Step
 from graphjit.schedule.rewrite.contractions import as_product
 from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, must_be_stored, own_cost
+
+NO_INNER: Mapping[Node, Mapping[str, Inner]] = MappingProxyType({})
 
 
 @dataclass
@@ -76,6 +80,7 @@ def fuse(
     limits: Limits,
     order: Sequence[Node] | None = None,
     decided: Mapping[Node, bool] = NOTHING_DECIDED,
+    inner: Mapping[Node, Mapping[str, Inner]] = NO_INNER,
 ) -> Fusion:
     """Group the roots of ``graph`` into steps.
 
@@ -84,6 +89,7 @@ def fuse(
         limits: thresholds.
         order: a topological order of the nodes; default: the order in which they were made.
         decided: of the values that `recompute` decided about, whether they are stored.
+        inner: the programs inside loops and choices, by node and what they are for.
     """
     roots = choose_roots(graph, limits.fusion, decided)
     certain = must_be_stored(graph, graph.nodes())
@@ -91,25 +97,32 @@ def fuse(
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
     waits = any(node.op.name == "recompute" for node in graph.nodes())
     for node in order or graph.nodes():
-        if node not in roots:
-            continue
-        if node.op.name == "concatenate":  # complete with the last of its pieces
-            fusion.position[node] = max(fusion.position[storage(arg)] for arg in node.args)
-            continue
-        kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
-        if kind == "contract":
-            product = as_product(node)
-            assert product is not None, f"{node!r} was not prepared by split_contractions"
-            _append(fusion, product, {storage(arg) for arg in node.args})
-        elif kind not in ("", "gather", "iota", "const") and not is_window(node):
-            _append(fusion, Assembly(node), _assembly_reads(node, stored))
-        else:
-            root = _root(fusion, node, node in certain, waits)
-            if not _join(fusion, root, limits.fusion):
-                kernel = Kernel(root.space, root.axes, root.scan)
-                _extend(kernel, root, Member(node, 0, False))
-                _append(fusion, kernel, root.loads)
+        if node.is_bundle:
+            fusion.position[node] = len(fusion.steps)
+            _append(fusion, control_step(graph, node, inner[node]), {storage(arg) for arg in node.args})
+        elif node in roots and node.op.name != "item":  # the step of its node computes an item
+            _place(fusion, node, node in certain, waits, limits.fusion)
     return fusion
+
+
+def _place(fusion: Fusion, node: Node, is_certain: bool, waits: bool, limits: FusionLimits) -> None:
+    """Put a root into a kernel, or into a step of its own."""
+    if node.op.name == "concatenate":  # complete with the last of its pieces
+        fusion.position[node] = max(fusion.position[storage(arg)] for arg in node.args)
+        return
+    kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
+    if kind == "contract":
+        product = as_product(node)
+        assert product is not None, f"{node!r} was not prepared by split_contractions"
+        _append(fusion, product, {storage(arg) for arg in node.args})
+    elif kind not in ("", "gather", "iota", "const") and not is_window(node):
+        _append(fusion, Assembly(node), _assembly_reads(node, fusion.stored))
+    else:
+        root = _root(fusion, node, is_certain, waits)
+        if not _join(fusion, root, limits):
+            kernel = Kernel(root.space, root.axes, root.scan)
+            _extend(kernel, root, Member(node, 0, False))
+            _append(fusion, kernel, root.loads)
 
 
 def _root(fusion: Fusion, node: Node, is_kept: bool, waits: bool) -> Root:

@@ -23,7 +23,7 @@ from graphjit.ir.opdef import Reduce, Scalar, Scan, View
 from graphjit.schedule.access import operands, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import read_only_here
-from graphjit.schedule.program import Assembly, Kernel, Member, Product, Program, Step, Sweep
+from graphjit.schedule.program import Assembly, Control, Kernel, Member, Product, Program, Step, Sweep
 from graphjit.schedule.roots import must_be_stored
 from graphjit.schedule.sweep import sums_over_rows
 
@@ -90,7 +90,7 @@ class _Storage:
     def write(
         self,
         step: Step,
-        part: Kernel | Assembly | Product,
+        part: Kernel | Assembly | Product | Control,
         node: Node,
         value: np.ndarray,
         addresses: np.ndarray | None = None,
@@ -153,7 +153,7 @@ class _Memory(_Storage):
     def write(
         self,
         step: Step,
-        part: Kernel | Assembly | Product,
+        part: Kernel | Assembly | Product | Control,
         node: Node,
         value: np.ndarray,
         addresses: np.ndarray | None = None,
@@ -224,6 +224,9 @@ class _Run:
 
     def run_step(self, step: Step) -> None:
         self.made_by_parts = set()
+        if isinstance(step, Control):
+            self.run_control(step)
+            return
         for part in step.parts if isinstance(step, Sweep) else (step,):
             self.inline = {}
             if isinstance(part, Kernel):
@@ -235,6 +238,14 @@ class _Run:
                     self.try_rows(node, None, map(storage, node.args))
                 self.store(part, node, evaluate(node, self.arguments(node, None)))
             self.made_by_parts.update(part.nodes)
+
+    def run_control(self, step: Control) -> None:
+        """A loop or a choice: its programs are run as the graphs that they are of."""
+        self.inline, self.members, self.registers, self.computed = {}, {}, {}, {}
+        found = evaluate(step.node, self.arguments(step.node, None))
+        for item, value in zip(step.results, found, strict=True):
+            if item is not None:
+                self.store(step, item, value)
 
     def run_kernel(self, kernel: Kernel) -> None:
         """Phase by phase: elements, then rows.  What a phase stores is written after it has read."""
@@ -258,7 +269,7 @@ class _Run:
                 if not member.is_row:  # after its phase a value of the elements is read from memory
                     del self.registers[member.node]
 
-    def store(self, part: Kernel | Assembly | Product, node: Node, value: np.ndarray) -> None:
+    def store(self, part: Kernel | Assembly | Product | Control, node: Node, value: np.ndarray) -> None:
         """Write a root to its storage, and where it is a piece."""
         if self.memory.keeps(node):
             self.memory.write(self.step, part, node, value)

@@ -20,11 +20,20 @@ from graphjit.ir.buffers import Buffer
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.schedule.access import storage
+from graphjit.schedule.control import name_steps, scratch
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads, read_only_here, take_over
-from graphjit.schedule.program import Kernel, Product, Program, Step, Sweep, kernels_of
-
-ALIGN = 64
+from graphjit.schedule.program import (
+    ALIGN,
+    Control,
+    Kernel,
+    Product,
+    Program,
+    Step,
+    Sweep,
+    kernels_of,
+    padded,
+)
 
 
 def own_outputs(graph: Graph) -> Graph:
@@ -48,9 +57,12 @@ def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program
     planner = _Planner(graph, fusion, buffers)
     for i, step in enumerate(fusion.steps):
         planner.place_all(i, step)
-        step.name = f"k{i}"
     in_place = take_over(graph, fusion, donated)
-    return Program(graph, fusion.steps, buffers, constants, planner.arena.peak, fusion.destinations, in_place)
+    program = Program(
+        graph, fusion.steps, buffers, constants, planner.arena.peak, fusion.destinations, in_place
+    )
+    name_steps(program)
+    return program
 
 
 def _tables(graph: Graph, fusion: Fusion) -> tuple[dict[Node, Buffer], list[np.ndarray]]:
@@ -87,6 +99,10 @@ class _Planner:
                     self.place_owner(i, destination.owner)
             if node in self.needed and node not in self.buffers:
                 self.place(i, step, node)
+        if isinstance(step, Control):
+            nbytes = scratch(step).nbytes
+            step.scratch = self.arena.take(max(nbytes, ALIGN))
+            self.arena.give(step.scratch, max(nbytes, ALIGN))
         for node in self.expiring.pop(i, ()):
             self.arena.give(self.buffers[node].slot, node.type.nbytes)
 
@@ -194,7 +210,7 @@ class _Arena:
 
     def take(self, nbytes: int) -> int:
         """Offset of a free range."""
-        room = _padded(nbytes)
+        room = padded(nbytes)
         for k, (offset, size) in enumerate(self._free):
             if size >= room and (room < ALIGN or offset % ALIGN == 0):
                 if size == room:
@@ -208,7 +224,7 @@ class _Arena:
 
     def give(self, offset: int, nbytes: int) -> None:
         """Return a range; neighbours are joined."""
-        room = _padded(nbytes)
+        room = padded(nbytes)
         k = bisect.bisect(self._free, (offset, room))
         if k < len(self._free) and offset + room == self._free[k][0]:
             room += self._free.pop(k)[1]
@@ -218,7 +234,3 @@ class _Arena:
             del self._free[k - 1]
             k -= 1
         self._free.insert(k, (offset, room))
-
-
-def _padded(nbytes: int) -> int:
-    return 8 if nbytes <= 8 else -(-nbytes // ALIGN) * ALIGN

@@ -18,7 +18,7 @@ from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads
-from graphjit.schedule.program import Cost, Kernel, Product, Program, Step, Sweep
+from graphjit.schedule.program import Control, Cost, Kernel, Product, Program, Step, Sweep
 
 WIDE = 64
 """Columns of the memory chart: with more steps than this, a column stands for several."""
@@ -174,7 +174,19 @@ def _head(step: Step) -> str:
     if isinstance(step, Sweep):
         batch = f"{step.batch} times " if step.batch > 1 else ""
         return f"sweep over {batch}{step.rows} rows, {step.block} at a time, in up to {step.tasks} tasks"
+    if isinstance(step, Control):
+        return _control_head(step)
     return f"assembly of {step.node.op.name}"
+
+
+def _control_head(step: Control) -> str:
+    attrs = step.node.attrs
+    if step.node.op.name == "scan":
+        order = ", last step first" if attrs["reverse"] else ""
+        return f"scan of {attrs['length']} steps{order}"
+    return {"while": "loop while its test holds", "unwind": "loop over a tape"}.get(
+        step.node.op.name, f"choice of {len(step.inner)} branches"
+    )
 
 
 def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
@@ -184,6 +196,9 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
             for part in step.parts
             for line in (_head(part), *(f"  {m}" for m in _members(part, program, numbers)))
         ]
+    if isinstance(step, Control):
+        items = [f"%{numbers[item]} = {node_text(item, numbers)}" for item in step.nodes]
+        return items + [line for role, inner in step.inner.items() for line in _inside(role, inner.program)]
     if not isinstance(step, Kernel):
         return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
     lines = []
@@ -192,6 +207,16 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
         lines.append(
             f"phase {member.phase} {level:<4} %{numbers[member.node]} = {node_text(member.node, numbers)}"
         )
+    return lines
+
+
+def _inside(role: str, program: Program) -> list[str]:
+    """The steps of a program inside a loop or a choice."""
+    numbers = number_nodes(program.graph)
+    lines = [f"{role} {name_text(program.name)}"]
+    for step in program.steps:
+        lines.append(f"  {step.name} {_head(step)}")
+        lines += [f"    {line}" for line in _members(step, program, numbers)]
     return lines
 
 

@@ -1,15 +1,16 @@
 """The program: what the scheduler decided, between the graph IR and the loop IR.
 
 Job: hold the steps in execution order, and where every stored value lives. A step is a fused `Kernel`, a
-matrix `Product`, a `Sweep` of several of them over blocks of rows, or an `Assembly`, which computes one node
-in a way of its own.
+matrix `Product`, a `Sweep` of several of them over blocks of rows, an `Assembly`, which computes one node in
+a way of its own, or a `Control`, a loop or choice with programs inside.
 Invariant: a step reads only inputs, constants and what earlier steps (or earlier phases of itself) wrote.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -144,7 +145,51 @@ class Sweep:
         return [node for part in self.parts for node in part.nodes]
 
 
-Step = Kernel | Assembly | Product | Sweep
+class Inner(NamedTuple):
+    """A program inside another one, and the fusion that it was planned from."""
+
+    program: Program
+    fusion: Any
+
+
+@dataclass(eq=False)
+class Control:
+    """A loop or a choice (`graphjit.schedule.control`).
+
+    Attributes:
+        node: what is computed; its op says how.
+        results: the nodes that take its results, None where nobody reads one.
+        inner: the programs inside, by what they are for: ``body``, ``test``, ``branch0`` ...
+        scratch: where its own memory begins in the arena.
+        name: of the step.
+    """
+
+    node: Node
+    results: list[Node | None]
+    inner: dict[str, Inner]
+    scratch: int = 0
+    name: str = ""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The values computed here."""
+        return [node for node in self.results if node is not None]
+
+    @property
+    def programs(self) -> list[Program]:
+        """The programs inside."""
+        return [inner.program for inner in self.inner.values()]
+
+
+Step = Kernel | Assembly | Product | Sweep | Control
+
+ALIGN = 64
+"""Alignment of values in an arena, but for single numbers."""
+
+
+def padded(nbytes: int) -> int:
+    """Bytes that a value takes in an arena."""
+    return 8 if nbytes <= 8 else -(-nbytes // ALIGN) * ALIGN
 
 
 def kernels_of(step: Step) -> list[Kernel]:
@@ -165,6 +210,10 @@ class Cost:
         return Cost(
             self.nbytes + other.nbytes, self.flops + other.flops, self.nanoseconds + other.nanoseconds
         )
+
+    def times(self, count: int) -> Cost:
+        """The same, so many times."""
+        return Cost(count * self.nbytes, count * self.flops, count * self.nanoseconds)
 
 
 class Failure(NamedTuple):
@@ -207,6 +256,14 @@ class Program:
     def name(self) -> str:
         """Name of the graph."""
         return self.graph.name
+
+    def with_inner(self) -> Iterator[Program]:
+        """This program and all inside it."""
+        yield self
+        for step in self.steps:
+            if isinstance(step, Control):
+                for inner in step.programs:
+                    yield from inner.with_inner()
 
     def error(self, kind: type[Exception], message: str, loc: Location | None) -> int:
         """The status code (1, 2 ...) that a kernel reports for this failure at the user's line ``loc``."""

@@ -29,7 +29,7 @@ from graphjit.limits import Limits, RecomputeLimits
 from graphjit.schedule.access import is_thin_reshape, operands, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.mincut import Network
-from graphjit.schedule.program import Kernel, kernels_of
+from graphjit.schedule.program import Control, Kernel, kernels_of
 from graphjit.schedule.roots import LEAVES, is_inline, must_be_stored, own_cost
 
 
@@ -152,6 +152,10 @@ class _Question:
         must = must_be_stored(graph, self.nodes)
         fixed: dict[Node, bool] = {}
         for node in reversed(self.nodes):
+            if node.is_bundle:  # a loop needs its arguments where it runs
+                self.sites[node] = self.certain[node] = frozenset((self.homes[node],))
+                fixed[node] = True
+                continue
             uses = readers.get(node, ())
             fixed[node] = node in must or any(
                 _moves(node, user, limits.fusion.growth)
@@ -256,6 +260,8 @@ def _homes(fusion: Fusion) -> dict[Node, Site]:
     homes: dict[Node, Site] = {}
     for i, step in enumerate(fusion.steps):
         kernels = kernels_of(step)
+        if isinstance(step, Control):
+            homes[step.node] = Site(i, 0, 0)
         if not kernels:
             homes.update((node, Site(i, 0, 0)) for node in step.nodes)
         for j, kernel in enumerate(kernels):

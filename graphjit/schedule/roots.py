@@ -19,6 +19,7 @@ from graphjit.limits import FusionLimits
 from graphjit.schedule.access import SHARES, is_thin_reshape, is_window, operands, storage
 
 LEAVES = ("input", "const", "iota")
+CONTROL = ("scan", "while", "unwind", "cond")
 SHIFTS = ("slice", "embed", "flip")
 NOTHING_DECIDED: Mapping[Node, bool] = MappingProxyType({})
 
@@ -39,13 +40,14 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
     """Of the ``nodes`` of a graph, those that are stored whatever it costs.
 
     These are the results, and what is read as a whole or at any point: arguments of products and
-    correlations, arrays that a gather picks from, pieces of concatenations, arguments of reshapes.
+    correlations, of loops and choices, arrays that a gather picks from, pieces of concatenations, arguments
+    of reshapes.
     """
     stored = {storage(node) for node in graph.outputs}
     for node in nodes:
         if isinstance(node.op.lower, Special):
             kind = node.op.lower.kind
-            if kind in ("contract", "correlate", "concatenate"):
+            if kind in ("contract", "correlate", "concatenate", *CONTROL):
                 stored.update(storage(arg) for arg in node.args)
             elif kind == "gather":
                 stored.add(storage(node.args[0]))
@@ -112,6 +114,10 @@ def choose_roots(
     made: dict[Node, _Expression] = {}
     for node in nodes:
         depth = 1 + max((made[arg].depth for arg in operands(node)), default=0)
+        if node.is_bundle or node.op.name == "item":
+            roots.add(node)
+            made[node] = _STORED
+            continue
         if node.op.name in SHARES and depth <= limits.depth:
             made[node] = _Expression(made[storage(node)].cost, depth)
             continue
@@ -119,15 +125,22 @@ def choose_roots(
             roots.add(node)
         expression = _Expression(own_cost(node) + sum(made[arg].cost for arg in operands(node)), depth)
         if _pays_to_store(node, expression, demands[node], decided, limits):
-            # Of a value in a frame of zeros, the value is stored, not the frame.
-            base = storage(node.args[0] if is_window(node) else node)
-            if base.op.name not in LEAVES and not is_window(base):
+            base = _stored_for(node)
+            if base is not None:
                 roots.add(base)
                 made[base] = _STORED
                 if base is not node:
                     expression = _Expression(own_cost(node), depth)
         made[node] = _STORED if node in roots else expression
-    return {node for node in roots if node.op.name not in ("input", "const")}
+    return {node for node in roots if node.op.name not in ("input", "const") and not node.is_bundle}
+
+
+def _stored_for(node: Node) -> Node | None:
+    """What is stored where it pays to store ``node``: of a value in a frame of zeros the value, not the
+    frame.
+    """
+    base = storage(node.args[0] if is_window(node) else node)
+    return None if base.op.name in LEAVES or is_window(base) else base
 
 
 def _pays_to_store(

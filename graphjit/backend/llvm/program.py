@@ -10,10 +10,8 @@ interruption; a large arena is kept between calls and taken by exchange, so conc
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
 
-import numpy as np
-
+from graphjit.backend.llvm.control import ControlEmitter
 from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
 from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel
 from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
@@ -21,11 +19,12 @@ from graphjit.backend.llvm.products.step import call_product
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.limits import Limits
-from graphjit.loops.cost import nanoseconds
+from graphjit.loops.cost import nanoseconds, trips
 from graphjit.loops.ir import LoopKernel, parameters
 from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product, Program, Step
+from graphjit.schedule.control import scratch
+from graphjit.schedule.program import Control, Product, Program, Step
 
 
 def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Limits | None = None) -> Module:
@@ -36,31 +35,71 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     fn.do(f"store i64 0, ptr {status}")
     fn.driver = True
     arena = _take_arena(module, fn, program.arena)
-    known: dict[Hashable, str] = {}  # equal kernels are compiled once
-    bases = Bases(fn, program, arena)
-    looks = _Looks(fn, program, kernels)
-    for step in program.steps:
-        looks.before(step)
-        if isinstance(step, Product):
-            operands = [bases[program.buffers[storage(node)]] for node in (*step.node.args, step.node)]
-            call_product(fn, step, operands, known)
-        elif kernels[step.name].body:
-            kernel = kernels[step.name]
-            key = signature(kernel)
-            if key not in known:
-                known[key] = kernel.name
-                emit_kernel(module, kernel, kernel.name)
-            pointers = [bases[buffer] for buffer in parameters(kernel)]
-            fn.do(
-                f"call void @{known[key]}({', '.join(f'ptr {pointer}' for pointer in (status, *pointers))})"
-            )
-    looks.end(status)
+    driver = Driver(fn, kernels, status, _Looks(fn, program, kernels))
+    driver.steps(program, Bases(fn, program, arena))
+    driver.looks.end(status)
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
         fn.do(f"call void @free(ptr {old})")
     fn.do(f"ret i64 {fn.op(f'load i64, ptr {status}')}")
     module.add_function(fn)
     return module
+
+
+class Driver:
+    """The function that runs the steps of a program, and of the programs inside its loops."""
+
+    def __init__(self, fn: Function, kernels: Mapping[str, LoopKernel], status: str, looks: _Looks) -> None:
+        self.fn = fn
+        self.kernels = kernels
+        self.status = status
+        self.looks = looks
+        self.known: dict[Hashable, str] = {}  # equal kernels are compiled once
+        self.depth = 0
+
+    def steps(self, program: Program, bases: Bases) -> None:
+        """Run a program; ``bases`` are its places."""
+        for step in program.steps:
+            if self.depth == 0:
+                self.looks.before(step)
+            if isinstance(step, Product):
+                operands = [bases[program.buffers[storage(node)]] for node in (*step.node.args, step.node)]
+                call_product(self.fn, step, operands, self.known)
+            elif isinstance(step, Control):
+                self.control(program, step, bases)
+            elif self.kernels[step.name].body:
+                self.kernel(self.kernels[step.name], bases)
+
+    def kernel(self, kernel: LoopKernel, bases: Bases) -> None:
+        """Call a kernel."""
+        key = signature(kernel)
+        if key not in self.known:
+            self.known[key] = kernel.name
+            emit_kernel(self.fn.module, kernel, kernel.name)
+        pointers = [self.status, *(bases[buffer] for buffer in parameters(kernel))]
+        self.fn.do(f"call void @{self.known[key]}({', '.join(f'ptr {pointer}' for pointer in pointers)})")
+
+    def control(self, program: Program, step: Control, bases: Bases) -> None:
+        """Run a loop or a choice."""
+        args = [bases[program.buffers[storage(arg)]] for arg in step.node.args]
+        memory = bases.in_arena(step.scratch)
+        homes = scratch(step).homes
+        results = [
+            bases.in_arena(step.scratch + homes[number]) if item is None else bases[program.buffers[item]]
+            for number, item in enumerate(step.results)
+        ]
+        self.depth += 1
+        ControlEmitter(self, step, args, results, memory).emit()
+        self.depth -= 1
+
+    def run(self, program: Program, inputs: Sequence[str], outputs: Sequence[str], arena: str) -> None:
+        """Run a program inside a loop or a choice, on these arguments and results."""
+        self.steps(program, Bases(self.fn, program, arena, (inputs, outputs)))
+
+    def look_within(self, step: Control, counter: str) -> None:
+        """A look for signals between the steps of a loop, after so many as take a while."""
+        each = max(1, nanoseconds(step, self.kernels) // max(1, trips(step)))
+        self.looks.every(max(1, STEP_NS // each), counter)
 
 
 class _Looks:
@@ -70,11 +109,12 @@ class _Looks:
 
     def __init__(self, fn: Function, program: Program, kernels: Mapping[str, LoopKernel]) -> None:
         self.fn = fn
-        self.times = {step.name: nanoseconds(step, kernels.get(step.name)) for step in program.steps}
+        self.times = {step.name: nanoseconds(step, kernels) for step in program.steps}
         self.passed = 0
         self.stop = ""
         self.next = ""
-        if sum(self.times.values()) >= LONG_NS and len(program.steps) > 1:
+        long = sum(self.times.values()) >= LONG_NS and len(program.steps) > 1
+        if long or _has_loops(program):
             fn.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
             self.stop = fn.label("stop")
             self.next = fn.alloca("i64")
@@ -84,12 +124,34 @@ class _Looks:
     def before(self, step: Step) -> None:
         """A look before that step, if those since the last one take long enough."""
         if self.stop and self.passed >= STEP_NS:
-            go_on = self.fn.label("next")
-            raised = self.fn.op(f"call i64 @{SYMBOL}(ptr {self.next})")
-            self.fn.do(f"br i1 {self.fn.op(f'icmp eq i64 {raised}, 0')}, label %{go_on}, label %{self.stop}")
-            self.fn.start(go_on)
+            self.look()
             self.passed = 0
         self.passed += self.times[step.name]
+
+    def every(self, count: int, counter: str) -> None:
+        """A look where ``counter`` is a multiple of ``count``, or of a power of two near it."""
+        if not self.stop:
+            return
+        mask = (1 << (count.bit_length() - 1)) - 1
+        fn = self.fn
+        if mask == 0:
+            self.look()
+            return
+        due, go_on = fn.label("due"), fn.label("next")
+        rest = fn.op(f"and i64 {counter}, {mask}")
+        # Not in the first step: short loops never look.
+        fn.do(f"br i1 {fn.op(f'icmp eq i64 {rest}, {mask}')}, label %{due}, label %{go_on}")
+        fn.start(due)
+        self.look()
+        fn.do(f"br label %{go_on}")
+        fn.start(go_on)
+
+    def look(self) -> None:
+        """Look, and stop if a handler raised."""
+        go_on = self.fn.label("next")
+        raised = self.fn.op(f"call i64 @{SYMBOL}(ptr {self.next})")
+        self.fn.do(f"br i1 {self.fn.op(f'icmp eq i64 {raised}, 0')}, label %{go_on}, label %{self.stop}")
+        self.fn.start(go_on)
 
     def end(self, status: str) -> None:
         """The block that all looks lead to when a handler raised; the arena is given back after it as
@@ -102,6 +164,17 @@ class _Looks:
             self.fn.do(f"store i64 {INTERRUPTED}, ptr {status}")
             self.fn.do(f"br label %{end}")
             self.fn.start(end)
+
+
+def _has_loops(program: Program) -> bool:
+    """Whether a program has loops of unknown length, which may never end."""
+    names = (
+        step.node.op.name
+        for inner in program.with_inner()
+        for step in inner.steps
+        if isinstance(step, Control)
+    )
+    return "while" in names
 
 
 def _take_arena(module: Module, fn: Function, size: int) -> str:
@@ -124,22 +197,41 @@ def _take_arena(module: Module, fn: Function, size: int) -> str:
 
 
 class Bases(dict[Buffer, str]):
-    """Pointers to the first elements of buffers, each computed once."""
+    """Pointers to the first elements of the buffers of a program, each computed once.
 
-    def __init__(self, fn: Function, program: Program, arena: str) -> None:
+    ``tables`` are pointers to the arguments and results of a program inside a loop or a choice; those of the
+    outermost stand in the tables that it is called with.
+    """
+
+    def __init__(
+        self,
+        fn: Function,
+        program: Program,
+        arena: str,
+        tables: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> None:
         super().__init__()
-        self._make = partial(base_pointer, fn, constants=program.constants, arena=arena)
+        self.fn = fn
+        self.constants = program.constants
+        self.arena = arena
+        self.tables = tables
 
     def __missing__(self, buffer: Buffer) -> str:
-        pointer = self[buffer] = self._make(buffer)
+        pointer = self[buffer] = self.made(buffer)
         return pointer
 
+    def made(self, buffer: Buffer) -> str:
+        """The pointer to a buffer that lives outside of kernels."""
+        if buffer.kind == "const":
+            return f"inttoptr (i64 {self.constants[buffer.slot].ctypes.data} to ptr)"
+        if buffer.kind == "arena":
+            return self.in_arena(buffer.slot)
+        if self.tables is not None:
+            return self.tables[0 if buffer.kind == "input" else 1][buffer.slot]
+        table = "%inputs" if buffer.kind == "input" else "%outputs"
+        place = self.fn.op(f"getelementptr ptr, ptr {table}, i64 {buffer.slot}")
+        return self.fn.op(f"load ptr, ptr {place}")
 
-def base_pointer(fn: Function, buffer: Buffer, constants: Sequence[np.ndarray], arena: str) -> str:
-    """Pointer to the first element of a buffer that lives outside of kernels."""
-    if buffer.kind == "const":
-        return f"inttoptr (i64 {constants[buffer.slot].ctypes.data} to ptr)"
-    if buffer.kind == "arena":
-        return fn.op(f"getelementptr i8, ptr {arena}, i64 {buffer.slot}")
-    table = "%inputs" if buffer.kind == "input" else "%outputs"
-    return fn.op(f"load ptr, ptr {fn.op(f'getelementptr ptr, ptr {table}, i64 {buffer.slot}')}")
+    def in_arena(self, offset: int) -> str:
+        """A place in the arena."""
+        return self.fn.op(f"getelementptr i8, ptr {self.arena}, i64 {offset}")

@@ -17,7 +17,7 @@ from graphjit.limits import Limits, TrafficLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import For, Let, Load, LoopKernel, Lowered, Multiply, Scalar, Statement, Store
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product, Program
+from graphjit.schedule.program import Control, Product, Program
 
 
 def stream(lowered: Lowered, limits: Limits) -> Lowered:
@@ -41,7 +41,7 @@ def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buf
     for i, step in enumerate(program.steps):
         read = (
             [program.buffers[storage(arg)] for arg in step.node.args]
-            if isinstance(step, Product)
+            if isinstance(step, Product | Control)
             else loaded(kernels[step.name].body)
         )
         found.update((buffer, i) for buffer in read)

@@ -1,0 +1,219 @@
+"""Print loops and choices: the driver runs the programs inside, with other pointers each time.
+
+Job: blocks, counters, and the pointers that move: an element of each array, the two places of each carry.
+Input: a `Control` of a program, pointers to its arguments and results. Output: code in the driver.
+Invariants: nothing is copied but a result that a loop of unknown length left in its other place; a loop that
+takes long looks for signals.
+
+A carry has two places. Step t reads one and writes the other, and the first reads the initial value where it
+lies. Three pointers follow each other: what is read, what is written, what will be written next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from graphjit.backend.llvm.writing.text import Function, Phi
+from graphjit.ir.types import Type
+from graphjit.schedule.control import Scratch, scratch
+from graphjit.schedule.program import Control, Program
+
+
+class Driver(Protocol):
+    """The function that runs a program (`graphjit.backend.llvm.program.Driver`)."""
+
+    fn: Function
+
+    def run(self, program: Program, inputs: Sequence[str], outputs: Sequence[str], arena: str) -> None:
+        """Run a program inside a loop or a choice, on these arguments and results."""
+
+    def look_within(self, step: Control, counter: str) -> None:
+        """A look for signals between the steps of a loop, after so many as take a while."""
+
+
+class ControlEmitter:
+    """Prints one step of control flow into a driver.
+
+    ``args`` and ``results`` are pointers to the arguments of the node and to its results, ``memory`` to the
+    scratch memory of the step.
+    """
+
+    def __init__(
+        self, driver: Driver, step: Control, args: Sequence[str], results: Sequence[str], memory: str
+    ) -> None:
+        self.driver = driver
+        self.fn: Function = driver.fn
+        self.step = step
+        self.node = step.node
+        self.layout: Scratch = scratch(step)
+        self.carried: int = step.node.attrs.get("carried", 0)  # type: ignore[assignment]
+        self.args = args
+        self.results = results
+        self.memory = memory
+
+    def emit(self) -> None:
+        """Print it."""
+        {"scan": self.scan, "while": self.while_, "cond": self.cond}[self.node.op.name]()
+
+    def run(self, role: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Run a program inside."""
+        self.driver.run(self.step.inner[role].program, inputs, outputs, self.at(self.layout.arena))
+
+    def at(self, offset: int) -> str:
+        """A place in the scratch memory."""
+        return self.fn.op(f"getelementptr i8, ptr {self.memory}, i64 {offset}") if offset else self.memory
+
+    # ------------------------------------------------------------------------------------------------- loops
+
+    def scan(self) -> None:
+        """A loop whose length is known."""
+        sliced: Any = self.node.attrs["sliced"]
+        length: Any = self.node.attrs["length"]
+        first = len(self.args) - sliced
+        carries = Carries(self, self.args[first - self.carried : first])
+        if length == 0:
+            carries.deliver()
+            return
+        fn = self.fn
+        # The last step writes the home of a carry.
+        carries.begin(swapped=length % 2 == 0)
+        head, done = fn.label("scan"), fn.label("done")
+        counter = self.head(head, carries)
+        place = counter.name
+        if self.node.attrs["reverse"]:
+            place = fn.op(f"sub i64 {length - 1}, {place}")
+        self.driver.look_within(self.step, counter.name)
+        slices = [
+            self.element(self.args[first + i], self.node.args[first + i].type, place) for i in range(sliced)
+        ]
+        stacked = [
+            self.element(self.results[k], self.node.parts[k], place, k)
+            for k in range(self.carried, len(self.results))
+        ]
+        constants = self.args[: first - self.carried]
+        self.run("body", [*constants, *carries.read, *slices], [*carries.written, *stacked])
+        following = fn.op(f"add i64 {counter.name}, 1")
+        counter.add(following, fn.current)
+        carries.turn()
+        fn.do(f"br i1 {fn.op(f'icmp slt i64 {following}, {length}')}, label %{head}, label %{done}")
+        fn.start(done)
+
+    def while_(self) -> None:
+        """A loop that a test ends."""
+        fn = self.fn
+        first = len(self.args) - self.carried
+        constants = self.args[:first]
+        carries = Carries(self, self.args[first:])
+        carries.begin(swapped=False)
+        head, body, done = fn.label("while"), fn.label("body"), fn.label("done")
+        counter = self.head(head, carries)
+        self.driver.look_within(self.step, counter.name)
+        flag = self.at(self.layout.flag)
+        self.run("test", [*constants, *carries.read], [flag])
+        holds = fn.op(f"icmp ne i8 {fn.op(f'load i8, ptr {flag}')}, 0")
+        fn.do(f"br i1 {holds}, label %{body}, label %{done}")
+        fn.start(body)
+        self.run("body", [*constants, *carries.read], carries.written)
+        counter.add(fn.op(f"add i64 {counter.name}, 1"), fn.current)
+        carries.turn()
+        fn.do(f"br label %{head}")
+        fn.start(done)
+        carries.deliver()
+
+    def head(self, label: str, carries: Carries) -> Phi:
+        """Begin the block of a step; the number of the step."""
+        fn = self.fn
+        before = fn.current
+        fn.do(f"br label %{label}")
+        fn.start(label)
+        counter = fn.phi("i64")
+        counter.add("0", before)
+        carries.enter(before)
+        return counter
+
+    def element(self, base: str, type: Type, place: str, result: int | None = None) -> str:
+        """Where an element of an array along its first axis lies. A result that nobody reads has room for one
+        element, where each is written over the last.
+        """
+        if result is not None and self.step.results[result] is None:
+            return base
+        nbytes = type.nbytes // max(type.shape[0], 1)
+        offset = self.fn.op(f"mul i64 {place}, {nbytes}")
+        return self.fn.op(f"getelementptr i8, ptr {base}, i64 {offset}")
+
+    # ----------------------------------------------------------------------------------------------- choices
+
+    def cond(self) -> None:
+        """One of several programs."""
+        fn = self.fn
+        labels = [fn.label("branch") for _ in self.step.inner]
+        done = fn.label("done")
+        which = fn.op(f"load i64, ptr {self.args[0]}")
+        below = fn.op(f"icmp slt i64 {which}, 0")
+        which = fn.op(f"select i1 {below}, i64 0, i64 {which}")
+        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
+        fn.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
+        for role, label in zip(self.step.inner, labels, strict=True):
+            fn.start(label)
+            self.run(role, self.args[1:], self.results)
+            fn.do(f"br label %{done}")
+        fn.start(done)
+
+
+class Carries:
+    """The pointers of the carries of a loop: for each what a step reads and writes, and what the next one
+    writes.
+    """
+
+    def __init__(self, around: ControlEmitter, start: Sequence[str]) -> None:
+        self.fn = around.fn
+        self.start = start
+        self.homes = around.results[: len(start)]
+        self.spares = [around.at(offset) for offset in around.layout.spares]
+        self.sizes = [type.nbytes for type in around.node.parts[: len(start)]]
+        self.firsts: list[tuple[str, str, str]] = []
+        self.phis: list[tuple[Phi, Phi, Phi]] = []
+
+    def begin(self, swapped: bool) -> None:
+        """Where the first step reads and writes; ``swapped``: it writes the spare place."""
+        for start, home, spare in zip(self.start, self.homes, self.spares, strict=True):
+            self.firsts.append((start, spare, home) if swapped else (start, home, spare))
+
+    def enter(self, before: str) -> None:
+        """At the head of the loop, which is entered from block ``before``."""
+        for firsts in self.firsts:
+            phis = (self.fn.phi("ptr"), self.fn.phi("ptr"), self.fn.phi("ptr"))
+            for phi, first in zip(phis, firsts, strict=True):
+                phi.add(first, before)
+            self.phis.append(phis)
+
+    @property
+    def read(self) -> list[str]:
+        """Where the step reads."""
+        return [phis[0].name for phis in self.phis]
+
+    @property
+    def written(self) -> list[str]:
+        """Where the step writes."""
+        return [phis[1].name for phis in self.phis]
+
+    def turn(self) -> None:
+        """At the end of a step: what was written is read by the next."""
+        for read, written, following in self.phis:
+            read.add(written.name, self.fn.current)
+            written.add(following.name, self.fn.current)
+            following.add(written.name, self.fn.current)
+
+    def deliver(self) -> None:
+        """After the loop: copy what did not end at home."""
+        fn = self.fn
+        fn.module.declare("llvm.memcpy.p0.p0.i64", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+        places = self.read or self.start
+        for place, home, nbytes in zip(places, self.homes, self.sizes, strict=True):
+            away, there = fn.label("away"), fn.label("there")
+            fn.do(f"br i1 {fn.op(f'icmp eq ptr {place}, {home}')}, label %{there}, label %{away}")
+            fn.start(away)
+            fn.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {home}, ptr {place}, i64 {nbytes}, i1 false)")
+            fn.do(f"br label %{there}")
+            fn.start(there)

@@ -1,0 +1,116 @@
+"""Loops and choices as steps: which programs run inside them, and what memory they need besides.
+
+A node of control flow becomes one step, `Control`. Its bodies are scheduled like any graph, each to a program
+of its own. Their arguments and results are the loop's: step t of a ``scan`` reads element t of an array where
+it lies and writes its results where they belong, so nothing is copied.
+
+Carries alternate between two places, their *home*, where the result of the loop is wanted, and a *spare* one.
+Step t reads one and writes the other; the first step reads the initial values where they lie.
+
+Input: a node, the programs of its bodies. Output: a `Control`; the layout of its scratch memory.
+Invariant: scratch is used while the step runs only, and steps of one loop use the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Body, Graph, Node
+from graphjit.schedule.access import storage
+from graphjit.schedule.program import ALIGN, Control, Program, padded
+
+FLAG = 8
+"""Bytes of the answer of a test."""
+
+
+def bodies_of(node: Node) -> dict[str, Body]:
+    """The graphs inside a node of control flow, by what they are for."""
+    if node.op.name == "cond":
+        branches: Any = node.attrs["branches"]
+        return {f"branch{i}": branch for i, branch in enumerate(branches)}
+    return {name: value for name, value in node.attrs.items() if isinstance(value, Body)}
+
+
+def control_step(graph: Graph, node: Node, inner: Mapping[str, Any]) -> Control:
+    """The step that computes ``node``, a node of ``graph``."""
+    results: list[Node | None] = [None] * len(node.parts)
+    for item in graph.nodes():
+        if item.op.name == "item" and item.args[0] is node:
+            results[item.attrs["index"]] = item  # type: ignore[call-overload]
+    return Control(node, results, dict(inner))
+
+
+def own_arguments(graph: Graph) -> Graph:
+    """``graph`` with a copy of each argument of loops and choices that has no place in memory: constants and
+    counted numbers.
+    """
+    nodes = graph.nodes()
+    if not any(node.is_bundle for node in nodes):
+        return graph
+    b = Builder()
+    replaced: dict[Node, Node] = {}
+    for node in nodes:
+        args = [replaced[arg] for arg in node.args]
+        if node.is_bundle:
+            b.like(node)
+            args = [
+                b.emit("copy", arg, slot=-1) if storage(arg).op.name in ("const", "iota") else arg
+                for arg in args
+            ]
+        replaced[node] = b.copy(node, tuple(args))
+    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where the memory of a `Control` lies, in bytes from its beginning.
+
+    ``arena`` is the arena of the programs inside, ``flag`` the answer of a test, ``spares`` the second places
+    of carries, ``homes`` the places of results that nobody reads, by their number.
+    """
+
+    arena: int
+    flag: int
+    spares: tuple[int, ...]
+    homes: Mapping[int, int]
+    nbytes: int
+
+
+def scratch(step: Control) -> Scratch:
+    """The layout of the memory that ``step`` needs besides arguments and results."""
+    node = step.node
+    carried: Any = node.attrs.get("carried", 0)
+    at = -(-max(program.arena for program in step.programs) // ALIGN) * ALIGN
+    flag = at
+    at += ALIGN if "test" in step.inner else 0
+    spares, homes = [], {}
+    for part in node.parts[:carried]:
+        spares.append(at)
+        at += padded(part.nbytes)
+        at = -(-at // ALIGN) * ALIGN
+    for number, result in enumerate(step.results):
+        if result is None:
+            homes[number] = at
+            at += -(-max(node.parts[number].nbytes, 1) // ALIGN) * ALIGN
+    return Scratch(0, flag, tuple(spares), homes, at)
+
+
+def name_steps(program: Program, prefix: str = "") -> None:
+    """Names for all steps, those of the programs inside others too: ``k0``, ``k1_body_k0``."""
+    for i, step in enumerate(program.steps):
+        step.name = f"{prefix}k{i}"
+        if isinstance(step, Control):
+            for role, inner in step.inner.items():
+                name_steps(inner.program, f"{step.name}_{role}_")
+
+
+def share_errors(program: Program) -> None:
+    """One table of errors for a program and all inside it."""
+    for step in program.steps:
+        if isinstance(step, Control):
+            for inner in step.programs:
+                inner.errors = program.errors
+                share_errors(inner)
