@@ -38,7 +38,7 @@ from graphjit.loops.ir import (
     Statement,
 )
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product, Program
+from graphjit.schedule.program import Control, Product, Program
 
 INDENT = "    "
 LONG = 128
@@ -58,34 +58,86 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
     Its function ``program`` takes a flat array for each of `parameters`, the arena (uint8) and the status
     (one int64).
     """
-    imports: set[str] = set()
-    functions: list[str] = []
-    calls: list[str] = []
-    used: dict[Buffer, None] = {}
-    for step in program.steps:
-        if isinstance(step, Product):
-            imports.add("product")
-            calls += _product(program, step, used)
-            continue
-        kernel = ir.as_loops(kernels[step.name])
-        if not kernel.body:
-            continue
-        printer = _Kernel(kernel, imports)
-        functions.append(printer.text())
-        used.update(dict.fromkeys(printer.parameters))
-        calls.append(f"{kernel.name}({', '.join([*(b.name for b in printer.parameters), 'status'])})")
-    views = [
-        f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{b.dtype.name})"
-        for b in used
-        if b.kind == "arena"
-    ]
+    printer = _Program(kernels)
+    body = printer.steps(program)
     names = [*(buffer.name for buffer in parameters(program)), "arena", "status"]
-    body = [*views, *calls] or ["pass"]
     driver = "\n".join([f"def program({', '.join(names)}):", *(INDENT + line for line in body)])
     header = ["import numpy as np"]
-    if imports:
-        header += ["", f"from graphjit.backend.numba.runtime import {', '.join(sorted(imports))}"]
-    return "\n".join(header) + "\n\n\n" + "\n\n\n".join([*functions, driver]) + "\n"
+    if printer.controls:
+        header += ["", f"from graphjit.backend.numba.control import {', '.join(sorted(printer.controls))}"]
+    if printer.imports:
+        header += ["", f"from graphjit.backend.numba.runtime import {', '.join(sorted(printer.imports))}"]
+    return "\n".join(header) + "\n\n\n" + "\n\n\n".join([*printer.functions, driver]) + "\n"
+
+
+class _Program:
+    """Prints the kernels of a program and of the programs inside it, and the drivers of the latter."""
+
+    def __init__(self, kernels: Mapping[str, LoopKernel]) -> None:
+        self.kernels = kernels
+        self.imports: set[str] = set()
+        self.controls: set[str] = set()
+        self.functions: list[str] = []
+
+    def steps(self, program: Program) -> list[str]:
+        """The lines that run the steps in order."""
+        calls: list[str] = []
+        used: dict[Buffer, None] = {}
+        for step in program.steps:
+            if isinstance(step, Product):
+                self.imports.add("product")
+                calls += _product(program, step, used)
+            elif isinstance(step, Control):
+                calls.append(self.control(program, step, used))
+            elif self.kernels[step.name].body:
+                printer = _Kernel(ir.as_loops(self.kernels[step.name]), self.imports)
+                self.functions.append(printer.text())
+                used.update(dict.fromkeys(printer.parameters))
+                names = [*(buffer.name for buffer in printer.parameters), "status"]
+                calls.append(f"{step.name}({', '.join(names)})")
+        views = [
+            f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{b.dtype.name})"
+            for b in used
+            if b.kind == "arena"
+        ]
+        return [*views, *calls] or ["pass"]
+
+    def control(self, program: Program, step: Control, used: dict[Buffer, None]) -> str:
+        """The call that runs a loop or a choice; its programs become functions."""
+        runs = [self.inside(f"run_{step.name}_{role}", one.program) for role, one in step.inner.items()]
+        args = [program.buffers[storage(arg)] for arg in step.node.args]
+        results = [None if item is None else program.buffers[item] for item in step.results]
+        used.update(dict.fromkeys([*args, *(buffer for buffer in results if buffer is not None)]))
+        places = [
+            f"np.empty({type.size}, np.{type.dtype.name})" if buffer is None else buffer.name
+            for buffer, type in zip(results, step.node.parts, strict=True)
+        ]
+        lists = f"[{', '.join(buffer.name for buffer in args)}], [{', '.join(places)}], status"
+        attrs = step.node.attrs
+        name = {"while": "while_loop"}.get(step.node.op.name, step.node.op.name)
+        self.controls.add(name)
+        if name == "cond":
+            return f"cond([{', '.join(runs)}], {lists})"
+        if name == "scan":
+            numbers = tuple(attrs[key] for key in ("carried", "sliced", "length", "reverse"))
+            return f"scan({runs[0]}, {lists}, {numbers})"
+        return f"while_loop({', '.join(runs)}, {lists}, {attrs['carried']})"
+
+    def inside(self, name: str, program: Program) -> str:
+        """Print the driver of a program inside; its name."""
+        body = self.steps(program)
+        tables = {"input": "inputs", "output": "outputs"}
+        places = [
+            f"{b.name} = {tables[b.kind]}[{b.slot}]"
+            if b.kind in tables
+            else f"{b.name} = np.frombuffer({program.constants[b.slot].tobytes()!r}, np.{b.dtype.name})"
+            for b in parameters(program)
+        ]
+        lines = [*places, f"arena = np.empty({program.arena}, np.uint8)", *body]
+        self.functions.append(
+            "\n".join([f"def {name}(inputs, outputs, status):", *(INDENT + s for s in lines)])
+        )
+        return name
 
 
 def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[str]:

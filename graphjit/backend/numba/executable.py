@@ -16,6 +16,7 @@ import numpy as np
 from graphjit.backend.donation import allocate
 from graphjit.backend.failures import exception
 from graphjit.backend.numba import runtime
+from graphjit.backend.numba.control import DRIVERS
 from graphjit.backend.numba.emit import parameters, print_program
 from graphjit.loops.estimate import estimate
 from graphjit.loops.ir import For
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from graphjit.loops.ir import LoopKernel
     from graphjit.schedule.program import Failure, Program
 
-DRIVER = ("program", "product")
+DRIVER = ("program", "product", *DRIVERS)
 _runtime: dict[str, Callable[..., Any]] = {}
 """Runtime functions compiled by Numba, by name."""
 
@@ -85,7 +86,7 @@ def load(source: str, compiled: bool) -> Callable[..., Any]:
         from numba import njit  # takes 0.2 s to import, and only this back end needs it
 
         for name, value in list(namespace.items()):
-            if name in DRIVER:
+            if name in DRIVER or name.startswith("run_"):  # `run_` are drivers of loops
                 continue
             if name in runtime.FUNCTIONS:
                 if name not in _runtime:

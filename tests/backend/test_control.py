@@ -1,0 +1,252 @@
+"""Loops and choices as native code, and as Python for Numba, beside the interpreter."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphjit import compilation, pipeline
+from graphjit.interpret import interpret
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.types import BOOL, F64, I64, Type
+from graphjit.running.instruments import Compare
+from graphjit.running.runner import Runner
+
+Fill = Callable[..., Sequence[Node]]
+
+
+def f64(*shape: int) -> Type:
+    return Type(F64, shape)
+
+
+def body(b: Builder, types: Sequence[Type], fill: Fill) -> Body:
+    inputs = [b.input(type, f"x{i}") for i, type in enumerate(types)]
+    return Body(Graph("body", inputs, list(fill(*inputs))))
+
+
+def items(b: Builder, node: Node) -> list[Node]:
+    return [b.item(node, index=k) for k in range(len(node.parts))]
+
+
+def scan(
+    b: Builder,
+    constants: Sequence[Node],
+    carries: Sequence[Node],
+    arrays: Sequence[Node],
+    fill: Fill,
+    length: int,
+    reverse: bool = False,
+) -> list[Node]:
+    slices = [x.type.with_shape(x.shape[1:]) for x in arrays]
+    inner = body(b, [*(x.type for x in (*constants, *carries)), *slices], fill)
+    attrs: dict[str, Any] = {"carried": len(carries), "sliced": len(arrays), "length": length}
+    return items(b, b.scan(*constants, *carries, *arrays, body=inner, reverse=reverse, **attrs))
+
+
+def while_(
+    b: Builder, constants: Sequence[Node], carries: Sequence[Node], test: Fill, fill: Fill
+) -> list[Node]:
+    types = [x.type for x in (*constants, *carries)]
+    node = b.emit(
+        "while",
+        *constants,
+        *carries,
+        test=body(b, types, test),
+        body=body(b, types, fill),
+        carried=len(carries),
+        taped=0,
+    )
+    return items(b, node)
+
+
+def cond(b: Builder, which: Node, operands: Sequence[Node], *fills: Fill) -> list[Node]:
+    types = [x.type for x in operands]
+    return items(b, b.cond(which, *operands, branches=tuple(body(b, types, fill) for fill in fills)))
+
+
+def check(graph: Graph, *inputs: Any) -> list[np.ndarray]:
+    """Both back ends, and every pass, compute what the interpreter does; its results."""
+    arrays = [np.asarray(x, node.dtype) for x, node in zip(inputs, graph.inputs, strict=True)]
+    wanted = interpret(graph, *arrays)
+    for backend in ("llvm", "numba"):
+        found = compilation.executable(graph, backend).run([np.ascontiguousarray(x) for x in arrays])
+        for got, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-13, err_msg=backend)
+    pipeline.compile_graph(graph, runner=Runner([Compare()]))
+    return wanted
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [0, 1, 2, 7])
+def test_carries_and_stacked_results(length: int, reverse: bool) -> None:
+    b = Builder()
+    w, h, k, x = (
+        b.input(t, n) for t, n in ((f64(3), "w"), (f64(3), "h"), (Type(I64, ()), "k"), (f64(length, 3), "x"))
+    )
+    one = b.const(1, I64)
+
+    def step(w: Node, h: Node, k: Node, x: Node) -> list[Node]:
+        new = b.tanh(b.add(b.mul(w, h), x))
+        return [new, b.add(k, one), b.sum(new, axes=(0,)), x, b.lt(k, b.const(2, I64))]
+
+    rng = np.random.default_rng(0)
+    graph = Graph("f", [w, h, k, x], scan(b, [w], [h, k], [x], step, length, reverse))
+    found = check(graph, rng.normal(size=3), rng.normal(size=3), 5, rng.normal(size=(length, 3)))
+    assert found[1] == 5 + length
+
+
+def test_swapped_carries_and_results_that_nobody_reads() -> None:
+    b = Builder()
+    p, q = b.input(f64(), "p"), b.input(f64(), "q")
+    made = scan(b, [], [p, q], [], lambda p, q: [q, b.add(p, q), b.mul(p, p)], 10)
+    assert check(Graph("fibonacci", [p, q], made[:1]), 0.0, 1.0)[0] == 55
+    check(Graph("squares", [p, q], made[2:]), 0.0, 1.0)
+    check(Graph("twice", [p, q], [made[0], made[0], b.add(made[0], made[1])]), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [4, 64, 300])
+def test_products_in_loops(n: int) -> None:
+    b = Builder()
+    w, h, x = b.input(f64(n, n), "w"), b.input(f64(n), "h"), b.input(f64(5, n), "x")
+
+    def step(w: Node, h: Node, x: Node) -> list[Node]:
+        new = b.tanh(b.add(b.contract(w, h, contract=((1,), (0,)), batch=((), ())), x))
+        return [new, new]
+
+    rng = np.random.default_rng(1)
+    check(
+        Graph("rnn", [w, h, x], scan(b, [w], [h], [x], step, 5)),
+        rng.normal(size=(n, n)) / n,
+        rng.normal(size=n),
+        rng.normal(size=(5, n)),
+    )
+
+
+def test_large_carries_and_arenas() -> None:
+    b = Builder()
+    x = b.input(f64(300, 200), "x")
+
+    def step(x: Node) -> list[Node]:
+        y = b.contract(x, x, contract=((1,), (1,)), batch=((), ()))
+        z = b.contract(b.tanh(y), x, contract=((1,), (0,)), batch=((), ()))
+        return [b.mul(z, b.full(1e-2, z.type))]
+
+    graph = Graph("powers", [x], scan(b, [], [x], [], step, 4))
+    check(graph, np.random.default_rng(2).normal(size=(300, 200)) / 20)
+
+
+def test_while_runs_until_its_test_fails() -> None:
+    b = Builder()
+    a, x = b.input(f64(), "a"), b.input(f64(), "x")
+
+    def goes_on(a: Node, x: Node, n: Node) -> list[Node]:
+        far = b.gt(b.abs(b.sub(b.mul(x, x), a)), b.const(1e-12, F64))
+        return [b.emit("and", far, b.lt(n, b.const(50, I64)))]
+
+    def step(a: Node, x: Node, n: Node) -> list[Node]:
+        half = b.const(0.5, F64)
+        return [b.mul(half, b.add(x, b.div(a, x))), b.add(n, b.const(1, I64))]
+
+    graph = Graph("sqrt", [a, x], while_(b, [a], [x, b.const(0, I64)], goes_on, step))
+    for start in (1.0, 2.0**0.5, 1e9):
+        found = check(graph, 2.0, start)
+        assert found[0] == pytest.approx(2.0**0.5, rel=1e-12)
+    assert check(graph, 2.0, 2.0**0.5)[1] == 0
+
+
+@pytest.mark.parametrize("which", [-5, 0, 1, 2, 9])
+def test_choices(which: int) -> None:
+    b = Builder()
+    k, x, y = b.input(Type(I64, ()), "k"), b.input(f64(6), "x"), b.input(f64(6), "y")
+    made = cond(
+        b,
+        k,
+        [x, y],
+        lambda x, y: [x, y],
+        lambda x, y: [b.mul(x, y), b.mul(x, y)],
+        lambda x, y: [b.full(3.0, x.type), b.sin(y)],
+    )
+    check(Graph("f", [k, x, y], [*made, b.add(*made)]), which, np.arange(6.0), np.ones(6))
+
+
+def test_loops_inside_of_loops_and_choices() -> None:
+    b = Builder()
+    x, limit = b.input(f64(4, 3), "x"), b.input(f64(), "limit")
+
+    def grown(row: Node, limit: Node) -> list[Node]:
+        return while_(
+            b,
+            [limit],
+            [row],
+            lambda limit, row: [b.lt(b.sum(row, axes=(0,)), limit)],
+            lambda limit, row: [b.add(row, row)],
+        )
+
+    def step(limit: Node, total: Node, row: Node) -> list[Node]:
+        small = b.convert(b.lt(b.sum(row, axes=(0,)), limit), dtype=I64)
+        (new,) = cond(b, small, [row, limit], lambda row, limit: [b.neg(row)], grown)
+        (powers,) = scan(b, [new], [new], [], lambda w, h: [b.mul(w, h)], 2)
+        return [b.add(total, b.sum(new, axes=(0,))), powers]
+
+    graph = Graph("f", [x, limit], scan(b, [limit], [b.const(0.0, F64)], [x], step, 4))
+    check(graph, np.random.default_rng(3).uniform(0.1, 4.0, (4, 3)), 5.0)
+
+
+def test_errors_inside_of_loops() -> None:
+    b = Builder()
+    k, n = b.input(Type(I64, ()), "k"), b.input(Type(I64, (4,)), "n")
+    graph = Graph("f", [k, n], scan(b, [], [k], [n], lambda k, n: [b.floor_divide(k, n)], 4))
+    for backend in ("llvm", "numba"):
+        code = compilation.executable(graph, backend)
+        assert code.run([np.array(64), np.array([2, 2, 2, 2])])[0] == 4
+        with pytest.raises(ZeroDivisionError):
+            code.run([np.array(64), np.array([2, 0, 2, 2])])
+
+
+def test_ctrl_c_ends_a_loop_that_never_ends() -> None:
+    b = Builder()
+    x = b.input(f64(), "x")
+    graph = Graph(
+        "f", [x], while_(b, [], [x], lambda x: [b.ge(x, x)], lambda x: [b.add(x, b.const(1.0, F64))])
+    )
+    code = compilation.executable(graph, "llvm")
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            code.run([np.array(1.0)])
+        assert time.monotonic() - start < 5.0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_does_not_change_the_loop_is_not_copied() -> None:
+    b = Builder()
+    x, h = b.input(f64(100, 50), "x"), b.input(f64(50), "h")
+    made = scan(b, [], [h], [x], lambda h, x: [b.add(h, x)], 100)
+    compiled = pipeline.compile_graph(Graph("f", [x, h], made))
+    assert [step.name for step in compiled.program.steps] == ["k0"]
+    assert list(compiled.kernels) == ["k0_body_k0"]
+    # The other place of the carry, and nothing else.
+    assert compiled.program.arena <= 512
+
+
+def test_a_bool_carry() -> None:
+    b = Builder()
+    p, x = b.input(Type(BOOL, (3,)), "p"), b.input(f64(5, 3), "x")
+    made = scan(
+        b, [], [p], [x], lambda p, x: [b.emit("or", p, b.gt(x, b.full(0.9, x.type))), b.mul(x, 0.0)], 5
+    )
+    check(Graph("any", [p, x], made), np.zeros(3, bool), np.random.default_rng(4).uniform(size=(5, 3)))
