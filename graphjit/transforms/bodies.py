@@ -17,11 +17,10 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Node, reachable
 from graphjit.ir.rule import Rule
-from graphjit.ir.types import Type
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.effects import retold, told_for_each
 from graphjit.transforms.forward import body_jvp
-from graphjit.transforms.reverse import body_vjp, cotangents, summed
+from graphjit.transforms.reverse import body_vjp, cotangents, or_zeros, summed
 from graphjit.transforms.substitute import body_of, in_terms_of, substitute
 
 Values = list[Node | None]
@@ -108,13 +107,13 @@ class GraphRule(Rule):
         """By ``push``, or transposed from ``pull``."""
         if self.push is None:
             return transposed_vjp(b, self, node, given)
-        return list(b.inline(self.push.graph, (*node.args, *or_zeros(b, node_types(node.args), given))))
+        return list(b.inline(self.push.graph, (*node.args, *or_zeros(b, node.args, given))))
 
     def vjp(self, b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]) -> Values:
         """By ``pull``, or transposed from ``push``."""
         if self.pull is None:
             return transposed_jvp(b, self, node, given, wanted)
-        found = b.inline(self.pull.graph, (*node.args, *or_zeros(b, node.parts, given)))
+        found = b.inline(self.pull.graph, (*node.args, *or_zeros(b, body_of(node).outputs, given)))
         return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
 
     def over_batch(
@@ -122,16 +121,6 @@ class GraphRule(Rule):
     ) -> Rule:
         """`Batched`."""
         return Batched.of(self, node, batched, size, varying)
-
-
-def node_types(nodes: Sequence[Node]) -> list[Type]:
-    """Their types."""
-    return [node.type for node in nodes]
-
-
-def or_zeros(b: Builder, types: Sequence[Type], values: Sequence[Node | None]) -> list[Node]:
-    """Zeros in the place of None."""
-    return [b.full(0, type) if v is None else v for type, v in zip(types, values, strict=True)]
 
 
 Policy = Callable[[Node], bool]

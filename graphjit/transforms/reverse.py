@@ -144,6 +144,11 @@ def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> d
     return seeds
 
 
+def or_zeros(b: Builder, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
+    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
+    return [b.full(0, x.type) if d is None else d for x, d in zip(nodes, derivatives, strict=True)]
+
+
 def pull(b: Builder, node: Node, ct: Node, inside: set[Node]) -> Sequence[Node | None]:
     """Cotangents of the arguments of one node."""
     rule = node.op.derivative

@@ -11,9 +11,9 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.rule import Rule
-from graphjit.transforms.bodies import Checkpoint, GraphRule, or_zeros
+from graphjit.transforms.bodies import Checkpoint, GraphRule
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
 
 
 def add_body(maker: Any) -> int:
@@ -60,15 +60,12 @@ def random_rule(rng: np.random.Generator, graph: Graph) -> Rule | None:
         if kind == 2:
             given = [b.input(node.type, f"d{i}") for i, node in enumerate(graph.inputs)]
             seeds = {x: d for x, d in zip(graph.inputs, given, strict=True) if x.dtype.kind == "f"}
-            found = or_zeros(b, [n.type for n in graph.outputs], tangents(b, seeds, graph.outputs))
+            found = or_zeros(b, graph.outputs, tangents(b, seeds, graph.outputs))
             return GraphRule("forward", push=Body(Graph("push", [*graph.inputs, *given], found)))
         given = [b.input(node.type, f"ct{i}") for i, node in enumerate(graph.outputs)]
         floating = [ct if ct.dtype.kind == "f" else None for ct in given]
-        found = or_zeros(
-            b,
-            [n.type for n in graph.inputs],
-            cotangents(b, summed(b, graph.outputs, floating), graph.inputs),
-        )
+        pulled = cotangents(b, summed(b, graph.outputs, floating), graph.inputs)
+        found = or_zeros(b, graph.inputs, pulled)
         return GraphRule("backward", pull=Body(Graph("pull", [*graph.inputs, *given], found)))
     except DerivativeError:
         return None

@@ -32,7 +32,7 @@ from graphjit.transforms import jacobian
 from graphjit.transforms.bodies import transposed_jvp
 from graphjit.transforms.effects import retold
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
 from graphjit.transforms.substitute import in_terms_of
 
 Solve = Callable[[Callable[[Any], Any], Any], Any]
@@ -217,10 +217,7 @@ class _Equation(TracedRule):
         seeds = {x: t for x, t in zip(inputs, given, strict=True) if t is not None}
         pushed = tangents(b, seeds, self.equation.outputs)
         retold(b, start, point)
-        found = in_terms_of(b, pushed, point)
-        return [
-            b.full(0, o.type) if t is None else t for o, t in zip(self.equation.outputs, found, strict=True)
-        ]
+        return or_zeros(b, self.equation.outputs, in_terms_of(b, pushed, point))
 
     def pull(
         self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int, count: int
@@ -322,7 +319,7 @@ class _LinearRule(_Equation):
             right = [b.neg(y) if t is None else b.sub(t, y) for t, y in zip(right, changed, strict=True)]
         if all(y is None for y in right):
             return [None for _ in node.parts]
-        full = _zeros_for(b, right, self.solution(node))
+        full = or_zeros(b, self.solution(node), right)
 
         def matvec(v: Sequence[Node]) -> list[Node]:
             made = in_terms_of(b, self.equation.outputs, self.at(v, node))
@@ -344,20 +341,16 @@ class _LinearRule(_Equation):
             )
         outside = self.outside(node)
         point = self.at(self.solution(node), node)
-        full = _zeros_for(b, cts, self.solution(node))
+        full = or_zeros(b, self.solution(node), cts)
 
         def vecmat(v: Sequence[Node]) -> list[Node]:
-            return _zeros_for(b, self.pull(b, point, v, 0, self.count), full)
+            return or_zeros(b, full, self.pull(b, point, v, 0, self.count))
 
         solved = self.system(vecmat, full, self.transpose_solve, self.solve, self.has_aux)
         pulled = self.pull(b, point, [b.neg(y) for y in solved], self.count, len(outside))
         between = len(node.args) - self.count - len(outside)
         found = [*solved, *[None] * between, *pulled]
         return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
-
-
-def _zeros_for(b: Any, values: Sequence[Node | None], like: Sequence[Node]) -> list[Node]:
-    return [b.full(0, x.type) if v is None else v for v, x in zip(values, like, strict=True)]
 
 
 def dense_solve(

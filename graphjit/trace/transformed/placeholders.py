@@ -158,14 +158,6 @@ def with_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
     return result
 
 
-def or_zeros(trace: Trace, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
-    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
-    return [
-        trace.builder.full(0.0, node.type) if derivative is None else derivative
-        for node, derivative in zip(nodes, derivatives, strict=True)
-    ]
-
-
 class Auxiliary:
     """What a function with ``has_aux`` returns beside its value: given back as it is, with traced leaves in
     terms of the actual arguments.
