@@ -19,10 +19,10 @@ from graphjit.ir.node import Node
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
-from graphjit.trace.recording.tracer import kind_of
+from graphjit.trace.recording.tracer import is_number, kind_of
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import custom
-from graphjit.trace.transformed.bodies import call_as_node, is_number
+from graphjit.trace.transformed.bodies import call_as_node
 from graphjit.transforms.bodies import Checkpoint, Policy
 
 Tree = TypeVar("Tree")

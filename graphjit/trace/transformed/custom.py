@@ -20,8 +20,8 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten
-from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble
-from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node, is_number
+from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, is_number
+from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node
 from graphjit.transforms.bodies import transposed_jvp, transposed_vjp
 from graphjit.transforms.reverse import or_zeros
 from graphjit.transforms.substitute import body_of
@@ -167,7 +167,7 @@ def _nodes_like(trace: Trace, tree: Any, like: Leaves, types: Sequence[Type], wh
             continue
         if not is_number(leaf) and not any_tracer(leaf):
             raise DerivativeError(f"{what} holds {leaf!r}, which is no array")
-        node = trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf)
+        node = trace.node(leaf)
         if node.shape != type.shape:
             raise DerivativeError(f"{what} has shape {node.shape}, not {type.shape}")
         nodes.append(trace.convert(node, type.dtype))

@@ -26,7 +26,6 @@ from graphjit.trace.recording.tracer import (
     Trace,
     Tracer,
     any_tracer,
-    assemble,
     is_python_number,
     kind_of,
 )
@@ -124,7 +123,7 @@ def output_nodes(trace: Trace, tree: Any, what: str) -> tuple[list[Node], TreeSp
     for leaf in leaves:
         if isinstance(leaf, str) or leaf is None or callable(leaf):
             raise DerivativeError(f"{what}: the function returned {leaf!r}, which is not an array")
-        nodes.append(trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf))
+        nodes.append(trace.node(leaf))
     return nodes, spec
 
 
@@ -165,7 +164,7 @@ class Auxiliary:
 
     def __init__(self, trace: Trace, tree: Any) -> None:
         self.leaves, self.spec = flatten(tree)
-        self.traced = [i for i, x in enumerate(self.leaves) if isinstance(x, Tracer) or any_tracer(x)]
+        self.traced = [i for i, x in enumerate(self.leaves) if any_tracer(x)]
         self.nodes = [trace.node(self.leaves[i]) for i in self.traced]
 
     def tree(self, resolved: Sequence[Tracer]) -> Any:
