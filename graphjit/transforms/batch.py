@@ -22,6 +22,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.opdef import OverBody
 from graphjit.ir.rule import Rule
+from graphjit.transforms.substitute import body_of
 
 
 def batch(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> list[Node | None]:
@@ -68,10 +69,8 @@ def _over_body(
     outside: Mapping[Node, Node],
 ) -> Node:
     """A node with a body over a batch: each of its results varies."""
-    body, rule = node.attrs["body"], node.attrs["rule"]
-    assert isinstance(body, Body)
+    graph, rule = body_of(node), node.attrs["rule"]
     size = size_of(args, batched)
-    graph = body.graph
     inputs = [
         b.input(arg.type, str(x.attrs["name"])) if flag else x
         for x, arg, flag in zip(graph.inputs, args, batched, strict=True)
