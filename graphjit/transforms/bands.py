@@ -66,6 +66,8 @@ def _pushed(b: Builder, node: Node, found: dict[Node, Bands]) -> Bands | None:
 
 def _moved(node: Node, position: int, where: Where) -> Where | None:
     """Where the elements of a node read the input, given where those of an argument do."""
+    if node.is_bundle:
+        return None
     index: Any = own_index(node.shape)
     inner: Where | None
     name, lower = node.op.name, node.op.lower
