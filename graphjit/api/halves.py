@@ -29,10 +29,9 @@ from graphjit.trace.prepared import arguments
 from graphjit.trace.pytree import flatten, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
-from graphjit.trace.recording.tracer import Trace, Tracer
+from graphjit.trace.recording.tracer import Trace, Tracer, is_number
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import derivatives
-from graphjit.trace.transformed.bodies import is_number
 
 
 class Tree(NamedTuple):

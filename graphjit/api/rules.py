@@ -13,16 +13,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from graphjit.api.options import Positions, current_trace, positions, require_callable
+from graphjit.api.options import Positions, positions, require_callable
 from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
-from graphjit.trace.recording.tracer import kind_of
+from graphjit.trace.recording.tracer import is_number, kind_of
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import custom
-from graphjit.trace.transformed.bodies import call_as_node, is_number
+from graphjit.trace.transformed.bodies import call_as_node
 from graphjit.transforms.bodies import Checkpoint, Policy
 
 Tree = TypeVar("Tree")
@@ -72,22 +72,13 @@ def custom_jvp(fun: Callable[..., Any] | None = None, nondiff_argnums: Positions
     if fun is None:
         return functools.partial(custom_jvp, nondiff_argnums=nondiff_argnums)
     require_callable(fun, "custom_jvp")
-    nondiff = positions(nondiff_argnums)
-    rules: dict[str, Callable[..., Any]] = {}
-
-    @hides_frames
-    @functools.wraps(fun)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        given = _positional(fun, args, kwargs)
-        if active_trace() is None:
-            return fun(*given)
-        if not rules:
-            raise DerivativeError(f"{name_of(fun)} is a custom_jvp without a rule; declare one with defjvp")
-        return custom.call_with_jvp(current_trace(), fun, rules["jvp"], given, _within(nondiff, given))
+    call, rules = _with_rules(
+        fun, nondiff_argnums, custom.call_with_jvp, "custom_jvp without a rule; declare one with defjvp"
+    )
 
     def defjvp(rule: Callable[..., Any]) -> Callable[..., Any]:
         require_callable(rule, "defjvp")
-        rules["jvp"] = rule
+        rules[:] = [rule]
         return rule
 
     def defjvps(*each: Callable[..., Any] | None) -> None:
@@ -96,9 +87,9 @@ def custom_jvp(fun: Callable[..., Any] | None = None, nondiff_argnums: Positions
             terms = [one(t, out, *primals) for one, t in zip(each, tangents, strict=True) if one is not None]
             return out, sum(terms[1:], terms[0]) if terms else 0.0 * out
 
-        rules["jvp"] = rule
+        rules[:] = [rule]
 
-    call.defjvp, call.defjvps = defjvp, defjvps  # type: ignore[attr-defined]
+    call.defjvp, call.defjvps = defjvp, defjvps
     return call
 
 
@@ -143,28 +134,40 @@ def custom_vjp(fun: Callable[..., Any] | None = None, nondiff_argnums: Positions
     if fun is None:
         return functools.partial(custom_vjp, nondiff_argnums=nondiff_argnums)
     require_callable(fun, "custom_vjp")
+    call, rules = _with_rules(
+        fun, nondiff_argnums, custom.call_with_vjp, "custom_vjp without rules; declare them with defvjp"
+    )
+
+    def defvjp(forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        require_callable(forward, "defvjp")
+        require_callable(backward, "defvjp")
+        rules[:] = [forward, backward]
+
+    call.defvjp = defvjp
+    return call
+
+
+def _with_rules(
+    fun: Callable[..., Any], nondiff_argnums: Positions, record: Callable[..., Any], without: str
+) -> tuple[Any, list[Callable[..., Any]]]:
+    """``fun`` as a function that is one node of a trace, which ``record`` makes, and the list for its rules.
+    ``without`` says what it is as long as that is empty.
+    """
     nondiff = positions(nondiff_argnums)
-    rules: dict[str, Callable[..., Any]] = {}
+    rules: list[Callable[..., Any]] = []
 
     @hides_frames
     @functools.wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = _positional(fun, args, kwargs)
-        if active_trace() is None:
+        trace = active_trace()
+        if trace is None:
             return fun(*given)
         if not rules:
-            raise DerivativeError(f"{name_of(fun)} is a custom_vjp without rules; declare them with defvjp")
-        return custom.call_with_vjp(
-            current_trace(), fun, rules["forward"], rules["backward"], given, _within(nondiff, given)
-        )
+            raise DerivativeError(f"{name_of(fun)} is a {without}")
+        return record(trace, fun, *rules, given, _within(nondiff, given))
 
-    def defvjp(forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
-        require_callable(forward, "defvjp")
-        require_callable(backward, "defvjp")
-        rules.update(forward=forward, backward=backward)
-
-    call.defvjp = defvjp  # type: ignore[attr-defined]
-    return call
+    return call, rules
 
 
 def _positional(fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -206,15 +209,7 @@ def stop_gradient(x: Tree) -> Tree:
     >>> graphjit.grad(lambda x: x * graphjit.stop_gradient(x))(3.0)
     np.float64(3.0)
     """
-    trace = active_trace()
-    if trace is None:
-        return x
-    return tree_map(  # type: ignore[no-any-return]
-        lambda leaf: (
-            kind_of(leaf)(trace, trace.emit("stop_gradient", trace.node(leaf))) if is_number(leaf) else leaf
-        ),
-        x,
-    )
+    return _each_number(x, "stop_gradient")
 
 
 @hides_frames
@@ -245,17 +240,19 @@ def checkpoint_name(x: Tree, name: str) -> Tree:
     """
     if not isinstance(name, str):
         raise TypeError(f"checkpoint_name: the name is a string, not {name!r}")
+    return _each_number(x, "named", name=name)
+
+
+def _each_number(x: Tree, op: str, **attrs: Any) -> Tree:
+    """The op of each number of a container; outside of a traced function the container as it is."""
     trace = active_trace()
     if trace is None:
         return x
-    return tree_map(  # type: ignore[no-any-return]
-        lambda leaf: (
-            kind_of(leaf)(trace, trace.emit("named", trace.node(leaf), name=name))
-            if is_number(leaf)
-            else leaf
-        ),
-        x,
-    )
+
+    def made(leaf: Any) -> Any:
+        return kind_of(leaf)(trace, trace.emit(op, trace.node(leaf), **attrs)) if is_number(leaf) else leaf
+
+    return tree_map(made, x)  # type: ignore[no-any-return]
 
 
 def checkpoint(fun: Callable[..., Any] | None = None, *, policy: Policy | None = None) -> Any:

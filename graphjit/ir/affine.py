@@ -10,8 +10,10 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from graphjit.ir.types import without_ones
 
 Axis = TypeVar("Axis")
 
@@ -56,6 +58,12 @@ class Affine(Generic[Axis]):
     def __hash__(self) -> int:
         return self._hash
 
+    def span(self, extents: Mapping[Axis, int]) -> tuple[int, int]:
+        """Smallest and largest value while each axis runs from 0 to below its extent, which is positive."""
+        lasts = [c * (extents[axis] - 1) for axis, c in self.terms.items()]
+        low, high = sum(min(0, last) for last in lasts), sum(max(0, last) for last in lasts)
+        return self.offset + low, self.offset + high
+
     def __getitem__(self, axis: Axis) -> int:
         return self.terms.get(axis, 0)
 
@@ -69,3 +77,50 @@ class Affine(Generic[Axis]):
 def axis_index(axis: Axis) -> Affine[Axis]:
     """The index that is just ``axis``."""
     return Affine(0, {axis: 1})
+
+
+def index_over(axes: Iterable[Axis], shape: Sequence[int]) -> tuple[Affine[Axis], ...]:
+    """The index of an element of ``shape`` over these axes, of which those of length 1 are dropped."""
+    return tuple(axis_index(a) if n != 1 else Affine() for a, n in zip(axes, shape, strict=True))
+
+
+def own_index(shape: Sequence[int]) -> tuple[Affine[int], ...]:
+    """The index of an element over the numbers of its axes."""
+    return index_over(range(len(shape)), shape)
+
+
+def reshape_index(
+    inner: Sequence[int], shape: Sequence[int], index: Sequence[Affine[Axis]]
+) -> tuple[Affine[Axis], ...] | None:
+    """Where the element at ``index`` stood in ``inner``, before a reshape to ``shape`` that only adds or
+    drops axes of length 1; None for any other reshape.
+    """
+    if without_ones(inner) != without_ones(shape):
+        return None
+    rest = iter([i for i, n in zip(index, shape, strict=True) if n != 1])
+    return tuple(Affine() if n == 1 else next(rest) for n in inner)
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    steps = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        steps[i] = steps[i + 1] * shape[i + 1]
+    return tuple(steps)
+
+
+def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
+    """Element address of ``index`` in a contiguous array."""
+    if len(index) == 1:  # as often as not: values that are components of others have one axis
+        return index[0]
+    offset = 0
+    terms: dict[Any, int] = {}
+    for i, stride in zip(index, strides(shape), strict=True):
+        offset += i.offset * stride
+        for axis, factor in i.terms.items():
+            total = terms.get(axis, 0) + factor * stride
+            if total:
+                terms[axis] = total
+            else:
+                terms.pop(axis, None)
+    return Affine(offset, terms)

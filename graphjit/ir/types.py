@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,11 @@ _TYPE = re.compile(r"(\w+)\[([\d,\s]*)\]")
 def short(dtype: np.dtype) -> str:
     """Short name of a dtype: ``f64`` for float64."""
     return "tape" if dtype == TAPE else SHORT[dtype.name]
+
+
+def without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without its axes of length 1."""
+    return tuple(n for n in shape if n != 1)
 
 
 class Type(NamedTuple):

@@ -272,6 +272,13 @@ def walk(body: tuple[Statement, ...]) -> list[Statement]:
     return found
 
 
+def loads(body: tuple[Statement, ...]) -> Iterator[Load]:
+    """Every load, in order."""
+    for statement in walk(body):
+        if isinstance(statement, Let) and isinstance(statement.value, Load):
+            yield statement.value
+
+
 def fresh_numbers(kernel: LoopKernel) -> itertools.count[int]:
     """Numbers for new refs of a kernel."""
     used = (s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init))

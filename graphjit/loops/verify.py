@@ -270,10 +270,7 @@ def interval(
     address: Address, extents: Mapping[Axis, int], bounds: tuple[tuple[Axis, Bound], ...] = ()
 ) -> Interval:
     """Smallest and largest value of ``address`` while every loop runs (extents are positive)."""
-    low = high = address.offset
-    for axis, factor in address.terms.items():
-        ends = (0, factor * (extents[axis] - 1))
-        low, high = low + min(ends), high + max(ends)
+    low, high = address.span(extents)
     for i, (axis, bound) in enumerate(bounds):
         factor = address[axis]
         if factor:

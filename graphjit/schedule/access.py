@@ -10,49 +10,18 @@ Invariant: an address is affine in the axis numbers of the root's space, or None
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.affine import Affine, linear, own_index, reshape_index
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
+from graphjit.ir.types import without_ones
 
 Address = Affine[int]
 Read = tuple[Node, Address | None]
 
-
 SHARES = ("reshape", "recompute")
 """Ops whose result lies where their argument lies."""
-
-
-def strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides in elements."""
-    steps = [1] * len(shape)
-    for i in range(len(shape) - 2, -1, -1):
-        steps[i] = steps[i + 1] * shape[i + 1]
-    return tuple(steps)
-
-
-def linear(shape: Sequence[int], index: Sequence[Affine[Any]]) -> Affine[Any]:
-    """Element address of ``index`` in a contiguous array."""
-    if len(index) == 1:  # as often as not: values that are components of others have one axis
-        return index[0]
-    offset = 0
-    terms: dict[Any, int] = {}
-    for i, stride in zip(index, strides(shape), strict=True):
-        offset += i.offset * stride
-        for axis, factor in i.terms.items():
-            total = terms.get(axis, 0) + factor * stride
-            if total:
-                terms[axis] = total
-            else:
-                terms.pop(axis, None)
-    return Affine(offset, terms)
-
-
-def own_index(shape: Sequence[int]) -> tuple[Address, ...]:
-    """The index of an element of a space over its own axes; axes of length 1 are dropped."""
-    return tuple(axis_index(i) if n != 1 else Affine() for i, n in enumerate(shape))
 
 
 def storage(node: Node) -> Node:
@@ -67,19 +36,9 @@ def operands(node: Node) -> tuple[Node, ...]:
     return node.args[:1] if isinstance(node.op.lower, View) else node.args
 
 
-def reshape_index(node: Node, index: Sequence[Affine[Any]]) -> tuple[Affine[Any], ...] | None:
-    """Index into the argument of a reshape that only adds or drops axes of length 1; else None."""
-    long_out = [i for i, n in zip(index, node.shape, strict=True) if n != 1]
-    inner = node.args[0].shape
-    if not is_thin_reshape(node):
-        return None
-    rest = iter(long_out)
-    return tuple(Affine() if n == 1 else next(rest) for n in inner)
-
-
 def is_thin_reshape(node: Node) -> bool:
     """Whether a reshape only adds or drops axes of length 1."""
-    return [n for n in node.shape if n != 1] == [n for n in node.args[0].shape if n != 1]
+    return without_ones(node.shape) == without_ones(node.args[0].shape)
 
 
 def is_window(node: Node) -> bool:
@@ -111,7 +70,7 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
     if isinstance(lower, View):
         return [(node.args[0], lower.index_map(node, index))]
     if isinstance(lower, Special) and lower.kind == "reshape":
-        inner = reshape_index(node, index)
+        inner = reshape_index(node.args[0].shape, node.shape, index)
         assert inner is not None, f"{node!r} must read storage"
         return [(node.args[0], inner)]
     if is_window(node):

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from graphjit.ir.affine import Affine
+from graphjit.ir.affine import Affine, linear, own_index
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scan
 from graphjit.limits import FusionLimits
-from graphjit.schedule.access import Read, linear, own_index, space
+from graphjit.schedule.access import Read, space
 from graphjit.schedule.program import Kernel, Member, Step
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from graphjit.ir.affine import Affine
+from graphjit.ir.affine import Affine, linear, own_index
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Reduce
-from graphjit.schedule.access import framed_reads, linear, own_index, storage
+from graphjit.schedule.access import framed_reads, storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.program import Kernel, Member
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphjit.ir.affine import strides
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Reduce, Scalar, Scan
-from graphjit.schedule.access import is_window, storage, strides
+from graphjit.ir.types import without_ones
+from graphjit.schedule.access import is_window, storage
 from graphjit.schedule.rewrite.squeeze import squeezed
 
 
@@ -60,17 +62,13 @@ def _copied(b: Builder, node: Node) -> Node:
 
 def _is_computed_by_a_kernel(piece: Node) -> bool:
     base = storage(piece)
-    if _long(base.shape) != _long(piece.shape):
+    if without_ones(base.shape) != without_ones(piece.shape):
         return False
     return (
         isinstance(base.op.lower, Scalar | Reduce | Scan)
         or base.op.name in ("gather", "concatenate")
         or is_window(base)
     )
-
-
-def _long(shape: Sequence[int]) -> list[int]:
-    return [n for n in shape if n != 1]
 
 
 def find_destinations(graph: Graph) -> dict[Node, list[Destination]]:

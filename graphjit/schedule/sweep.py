@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from graphjit.ir.affine import Affine
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce
 from graphjit.limits import Limits, SweepLimits
@@ -326,9 +327,5 @@ def _in_row(value: Node, address: Address | None, node: Node, frame: Frame, oute
     extents: Mapping[int, int] = dict(enumerate(node.shape if outer else space(node)))
     if any(address[axis] != stride * math.prod(frame[axis + 1 :]) for axis in range(depth)):
         return False
-    low = high = address.offset
-    for axis, factor in address.terms.items():
-        if axis >= depth:
-            last = factor * (extents[axis] - 1)
-            low, high = low + min(0, last), high + max(0, last)
+    low, high = Affine(address.offset, {a: c for a, c in address.terms.items() if a >= depth}).span(extents)
     return low >= 0 and high < stride

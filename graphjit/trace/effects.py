@@ -43,7 +43,7 @@ def tell(
     if told.quiet:
         return
     leaves, spec = flatten((args, kwargs))
-    traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracer) or any_tracer(leaf)]
+    traced = [i for i, leaf in enumerate(leaves) if any_tracer(leaf)]
     nodes = tuple(trace.node(leaves[i]) for i in traced)
     call = _call_on(function, leaves, spec, traced)
     others = tuple(leaf if isinstance(leaf, str | int | float) else id(leaf) for leaf in leaves)

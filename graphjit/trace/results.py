@@ -26,7 +26,7 @@ from graphjit.trace.arrays import layout
 from graphjit.trace.arrays.buffers import Stored
 from graphjit.trace.marks import attribute, declares
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
-from graphjit.trace.recording.tracer import Array, Trace, Tracer, any_tracer, assemble
+from graphjit.trace.recording.tracer import Array, Trace, Tracer, any_tracer, is_number
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Results:
     def add(self, trace: Trace, item: Any) -> int:
         """A value as one more output; its number."""
         number = len(self.nodes)
-        node = trace.node(assemble(trace, item) if any_tracer(item) else item)
+        node = trace.node(item)
         if isinstance(item, Array | np.ndarray):
             if not node.shape:
                 self.arrays.add(number)
@@ -111,7 +111,7 @@ def results_of(
         if isinstance(x, Stored) and x._node is not before
     }
     for item in flat:
-        if isinstance(item, Tracer | np.ndarray | np.generic | int | float) and not isinstance(item, bool):
+        if is_number(item):
             argument = next((number for number, x in changed.items() if x is item), None)
             results.leaves.append(
                 ("value", results.add(trace, item)) if argument is None else ("argument", argument)
@@ -190,7 +190,7 @@ def check_static_result(item: Any) -> None:
         if not isinstance(item, type)
         else ()
     )
-    if any(isinstance(part, Tracer) or any_tracer(part) for part in parts):
+    if any(map(any_tracer, parts)):
         raise TraceError(
             f"the traced function returned an object of type {kind} that holds traced values; return a tuple, list or dict, or register "
             "the class with graphjit.register_dataclass or graphjit.register_pytree_node"

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.affine import Affine, own_index, reshape_index
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Partials, Scalar, View
@@ -36,7 +36,7 @@ Bands = dict[Where, Node]
 
 def banded(b: Builder, x: Node, outputs: Sequence[Node]) -> list[Node | None] | None:
     """The block of each output, None where that is zero; None instead of all where they are not banded."""
-    found: dict[Node, Bands] = {x: {_own_index(x.shape): b.full(1.0, x.type)}}
+    found: dict[Node, Bands] = {x: {own_index(x.shape): b.full(1.0, x.type)}}
     for node in active_nodes(outputs, [x]):
         if node not in found and any(arg in found for arg in node.args):
             bands = _pushed(b, node, found)
@@ -44,10 +44,6 @@ def banded(b: Builder, x: Node, outputs: Sequence[Node]) -> list[Node | None] | 
                 return None
             found[node] = bands
     return [_filled(b, x, out, found[out]) if found.get(out) else None for out in outputs]
-
-
-def _own_index(shape: Sequence[int]) -> Where:
-    return tuple(axis_index(i) if n != 1 else Affine() for i, n in enumerate(shape))
 
 
 def _pushed(b: Builder, node: Node, found: dict[Node, Bands]) -> Bands | None:
@@ -70,7 +66,10 @@ def _pushed(b: Builder, node: Node, found: dict[Node, Bands]) -> Bands | None:
 
 def _moved(node: Node, position: int, where: Where) -> Where | None:
     """Where the elements of a node read the input, given where those of an argument do."""
-    index: Any = _own_index(node.shape)
+    if node.is_bundle:
+        return None
+    index: Any = own_index(node.shape)
+    inner: Where | None
     name, lower = node.op.name, node.op.lower
     if isinstance(node.op.derivative, Partials) or isinstance(lower, Scalar):
         return where if node.args[position].shape == node.shape else None
@@ -82,20 +81,11 @@ def _moved(node: Node, position: int, where: Where) -> Where | None:
         axis: Any = node.attrs["axis"]
         before = sum(arg.shape[axis] for arg in node.args[:position])
         inner = tuple(i - before if a == axis else i for a, i in enumerate(index))
-    elif name == "reshape" and (thin := _thin(node, index)) is not None:
-        inner = thin
+    elif name == "reshape":
+        inner = reshape_index(node.args[0].shape, node.shape, index)
     else:
         return None
-    return tuple(_composed(part, inner) for part in where)
-
-
-def _thin(node: Node, index: Where) -> Where | None:
-    """The index into the argument of a reshape that only adds or drops axes of length 1."""
-    before, after = node.args[0].shape, node.shape
-    if [n for n in before if n != 1] != [n for n in after if n != 1]:
-        return None
-    long = iter([i for i, n in zip(index, after, strict=True) if n != 1])
-    return tuple(Affine() if n == 1 else next(long) for n in before)
+    return None if inner is None else tuple(_composed(part, inner) for part in where)
 
 
 def _composed(outer: Affine[int], inner: Where) -> Affine[int]:

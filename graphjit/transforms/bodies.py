@@ -2,8 +2,7 @@
 
 - `transposed_jvp`, `transposed_vjp`: a rule for one mode from that for the other. Each is linear, and reverse
   mode of a linear function is its transpose.
-- `GraphRule`: rules that are graphs. `Checkpoint`: what the way back needs is computed again. `Batched`: any
-  rule over a batch.
+- `Checkpoint`: what the way back needs is computed again. `Batched`: any rule over a batch.
 
 Input: a node, its tangents or cotangents. Output: nodes, None for zero.
 """
@@ -17,7 +16,6 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Node, reachable
 from graphjit.ir.rule import Rule
-from graphjit.ir.types import Type
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.effects import retold, told_for_each
 from graphjit.transforms.forward import body_jvp
@@ -92,46 +90,6 @@ def _rescheduled(b: Builder, values: Values, unknown: set[Node], after: Node | N
         elif args != list(node.args):
             replaced[node] = b.copy(node, tuple(args))
     return [None if value is None else replaced.get(value, value) for value in values]
-
-
-@dataclass(frozen=True)
-class GraphRule(Rule):
-    """Rules that are graphs: ``push`` from arguments and tangents of all of them to tangents of the results,
-    or ``pull`` from arguments and cotangents of all results to cotangents of the arguments.
-    """
-
-    name: str
-    push: Body | None = None
-    pull: Body | None = None
-
-    def jvp(self, b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
-        """By ``push``, or transposed from ``pull``."""
-        if self.push is None:
-            return transposed_vjp(b, self, node, given)
-        return list(b.inline(self.push.graph, (*node.args, *or_zeros(b, node_types(node.args), given))))
-
-    def vjp(self, b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]) -> Values:
-        """By ``pull``, or transposed from ``push``."""
-        if self.pull is None:
-            return transposed_jvp(b, self, node, given, wanted)
-        found = b.inline(self.pull.graph, (*node.args, *or_zeros(b, node.parts, given)))
-        return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
-
-    def over_batch(
-        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
-    ) -> Rule:
-        """`Batched`."""
-        return Batched.of(self, node, batched, size, varying)
-
-
-def node_types(nodes: Sequence[Node]) -> list[Type]:
-    """Their types."""
-    return [node.type for node in nodes]
-
-
-def or_zeros(b: Builder, types: Sequence[Type], values: Sequence[Node | None]) -> list[Node]:
-    """Zeros in the place of None."""
-    return [b.full(0, type) if v is None else v for type, v in zip(types, values, strict=True)]
 
 
 Policy = Callable[[Node], bool]

@@ -27,7 +27,7 @@ Derive = Callable[[Node], list[Node | None]]
 def along_chains(b: Builder, x: Node, outputs: Sequence[Node]) -> Derive:
     """Tangents of ``outputs`` for a seed of ``x``."""
     active = active_nodes(outputs, [x])
-    if any(node.is_bundle or any(arg.is_bundle for arg in node.args) for node in active):
+    if any(node.is_bundle for node in active):
         return lambda seed: tangents(b, {x: seed}, outputs)
     heads = _heads(active, x)
     slopes = _slopes(b, heads, active, outputs)

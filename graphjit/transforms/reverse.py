@@ -34,17 +34,17 @@ def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
     """Nodes on a differentiable path from ``wrt`` to ``outputs``, in topological order."""
     active = set(wrt)
     order = sorted(reachable(outputs), key=lambda node: node.serial)
-    found = []
     for node in order:
-        if node in active:
-            found.append(node)
-        elif any(type.dtype.kind == "f" for type in node.parts) and not isinstance(
-            node.op.derivative, ZeroDerivative
-        ):
-            if any(arg in active for arg in _varying_arguments(node)):
-                active.add(node)
-                found.append(node)
-    return found
+        if not active.isdisjoint(_varying_arguments(node)) and _has_derivative(node):
+            active.add(node)
+    return [node for node in order if node in active]
+
+
+def _has_derivative(node: Node) -> bool:
+    """Whether a result of a node is floating point, and no constant for derivatives."""
+    if isinstance(node.op.derivative, ZeroDerivative):
+        return False
+    return any(t.dtype.kind == "f" for t in node.parts) if node.is_bundle else node.dtype.kind == "f"
 
 
 def _varying_arguments(node: Node) -> Sequence[Node]:
@@ -140,6 +140,11 @@ def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> d
         if ct is not None:
             seeds[node] = b.add(seeds[node], ct) if node in seeds else ct
     return seeds
+
+
+def or_zeros(b: Builder, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
+    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
+    return [b.full(0, x.type) if d is None else d for x, d in zip(nodes, derivatives, strict=True)]
 
 
 def pull(b: Builder, node: Node, ct: Node, inside: set[Node]) -> Sequence[Node | None]:

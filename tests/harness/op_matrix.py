@@ -26,7 +26,7 @@ from graphjit.ir.types import DTYPES, Type
 from graphjit.ops.samples import SHAPES, Cases, Uniform
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
 
 Sample = tuple[str, list[np.ndarray], dict[str, Hashable]]
 
@@ -34,7 +34,7 @@ NO_SAMPLES = {
     "input": "made by Builder.input, has no value of its own",
     "const": "made by Builder.const, has no arguments",
     **dict.fromkeys(
-        ("scan", "while", "unwind", "cond"), "has graphs inside and several results: tests/ir/test_control.py"
+        ("scan", "while", "unwind", "cond"), "has graphs inside and several results: tests/control/test_ops_of_control.py"
     ),
     "item": "takes a result of a node that has several: tests/transforms/test_bodies.py",
 }
@@ -149,12 +149,8 @@ def jvp_graph(graph: Graph, only: int | None = None) -> Graph:
         active = active[only : only + 1]
     seeds = {node: b.input(node.type, f"d{i}") for i, node in enumerate(active)}
     wanted = floating(tuple(outputs))
-    found = tangents(b, seeds, wanted)
-    return Graph(
-        f"jvp of {graph.name}",
-        [*inputs, *seeds.values()],
-        [b.full(0.0, node.type) if t is None else t for node, t in zip(wanted, found, strict=True)],
-    )
+    found = or_zeros(b, wanted, tangents(b, seeds, wanted))
+    return Graph(f"jvp of {graph.name}", [*inputs, *seeds.values()], found)
 
 
 def vjp_graph(graph: Graph) -> Graph:
@@ -164,16 +160,9 @@ def vjp_graph(graph: Graph) -> Graph:
     b, inputs, outputs = _open(graph)
     wanted = floating(tuple(outputs))
     given = [b.input(node.type, f"c{i}") for i, node in enumerate(wanted)]
-    seeds: dict[Node, Node] = {}
-    for node, ct in zip(wanted, given, strict=True):
-        seeds[node] = b.add(seeds[node], ct) if node in seeds else ct
     active = floating(tuple(inputs))
-    found = cotangents(b, seeds, active)
-    return Graph(
-        f"vjp of {graph.name}",
-        [*inputs, *given],
-        [b.full(0.0, node.type) if ct is None else ct for node, ct in zip(active, found, strict=True)],
-    )
+    found = or_zeros(b, active, cotangents(b, summed(b, wanted, given), active))
+    return Graph(f"vjp of {graph.name}", [*inputs, *given], found)
 
 
 # ---------------------------------------------------------------------------------------------------- batches

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,42 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import REGISTRY
 from graphjit.ir.rule import Rule
-from graphjit.transforms.bodies import Checkpoint, GraphRule, or_zeros
+from graphjit.transforms.bodies import Batched, Checkpoint, transposed_jvp, transposed_vjp
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
+from graphjit.transforms.substitute import body_of
+
+Values = list[Node | None]
+
+
+@dataclass(frozen=True)
+class GraphRule(Rule):
+    """Rules that are graphs: ``push`` from arguments and tangents of all of them to tangents of the results,
+    or ``pull`` from arguments and cotangents of all results to cotangents of the arguments.
+    """
+
+    name: str
+    push: Body | None = None
+    pull: Body | None = None
+
+    def jvp(self, b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
+        """By ``push``, or transposed from ``pull``."""
+        if self.push is None:
+            return transposed_vjp(b, self, node, given)
+        return list(b.inline(self.push.graph, (*node.args, *or_zeros(b, node.args, given))))
+
+    def vjp(self, b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]) -> Values:
+        """By ``pull``, or transposed from ``push``."""
+        if self.pull is None:
+            return transposed_jvp(b, self, node, given, wanted)
+        found = b.inline(self.pull.graph, (*node.args, *or_zeros(b, body_of(node).outputs, given)))
+        return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
+
+    def over_batch(
+        self, node: Node, batched: Sequence[bool], size: int, varying: Mapping[Node, Node]
+    ) -> Rule:
+        """`Batched`."""
+        return Batched.of(self, node, batched, size, varying)
 
 
 def add_body(maker: Any) -> int:
@@ -60,15 +95,12 @@ def random_rule(rng: np.random.Generator, graph: Graph) -> Rule | None:
         if kind == 2:
             given = [b.input(node.type, f"d{i}") for i, node in enumerate(graph.inputs)]
             seeds = {x: d for x, d in zip(graph.inputs, given, strict=True) if x.dtype.kind == "f"}
-            found = or_zeros(b, [n.type for n in graph.outputs], tangents(b, seeds, graph.outputs))
+            found = or_zeros(b, graph.outputs, tangents(b, seeds, graph.outputs))
             return GraphRule("forward", push=Body(Graph("push", [*graph.inputs, *given], found)))
         given = [b.input(node.type, f"ct{i}") for i, node in enumerate(graph.outputs)]
         floating = [ct if ct.dtype.kind == "f" else None for ct in given]
-        found = or_zeros(
-            b,
-            [n.type for n in graph.inputs],
-            cotangents(b, summed(b, graph.outputs, floating), graph.inputs),
-        )
+        pulled = cotangents(b, summed(b, graph.outputs, floating), graph.inputs)
+        found = or_zeros(b, graph.inputs, pulled)
         return GraphRule("backward", pull=Body(Graph("pull", [*graph.inputs, *given], found)))
     except DerivativeError:
         return None

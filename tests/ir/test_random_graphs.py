@@ -29,7 +29,7 @@ from graphjit.passes.simplify import simplify, simplify_with
 from graphjit.running.instruments import Compare, Verify, first_difference, rounding
 from graphjit.running.runner import run
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents
+from graphjit.transforms.reverse import cotangents, or_zeros
 
 CHUNKS, SEEDS = 10, 8
 CHAIN = (fold, simplify, decompose, join_embeds, simplify)
@@ -149,8 +149,7 @@ def jvp_graph(
     """(inputs, tangents) -> output tangents, and random tangents."""
     b = Builder()
     seeds_of = {node: b.input(node.type, f"d{node.attrs['name']}") for node in inputs}
-    found = tangents(b, seeds_of, outputs)
-    made = [b.full(0.0, node.type) if t is None else t for node, t in zip(outputs, found, strict=True)]
+    made = or_zeros(b, outputs, tangents(b, seeds_of, outputs))
     return Graph("jvp", [*graph.inputs, *seeds_of.values()], made), [normal(rng, node) for node in inputs]
 
 
@@ -160,8 +159,7 @@ def vjp_graph(
     """(inputs, output cotangents) -> input cotangents, and random cotangents."""
     b = Builder()
     seeds_of = {node: b.input(node.type, f"ct{i}") for i, node in enumerate(outputs)}
-    found = cotangents(b, seeds_of, inputs)
-    made = [b.full(0.0, node.type) if t is None else t for node, t in zip(inputs, found, strict=True)]
+    made = or_zeros(b, inputs, cotangents(b, seeds_of, inputs))
     return Graph("vjp", [*graph.inputs, *seeds_of.values()], made), [normal(rng, node) for node in outputs]
 
 

@@ -32,6 +32,15 @@ def test_the_branch_that_is_not_taken_stays_out_of_jacobians(make: Any, size: in
     np.testing.assert_allclose(rows[0], got, rtol=1e-12)
 
 
+@pytest.mark.parametrize("size", [4, 40])
+@pytest.mark.parametrize("make", [graphjit.jacfwd, graphjit.jacrev])
+def test_jacobians_through_a_node_with_several_results(make: Any, size: int) -> None:
+    both = graphjit.checkpoint(lambda x: (np.sin(x), np.cos(x)))
+    x = np.linspace(0.0, 1.0, size)
+    got = make(lambda x: np.multiply(*both(x)))(x)
+    np.testing.assert_allclose(got, np.diag(np.cos(2 * x)), atol=1e-14)
+
+
 def test_the_branch_that_is_not_taken_stays_out_of_hessians() -> None:
     def square(x: Any) -> Any:
         return np.sum(np.where(x > 0, np.sqrt(x), 0.0)) ** 2

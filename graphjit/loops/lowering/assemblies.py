@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.affine import axis_index, index_over, linear
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.limits import Limits, ScatterLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lowering.kernels import Nest
-from graphjit.schedule.access import linear
 from graphjit.schedule.program import Assembly, Program
 
 
@@ -40,8 +39,8 @@ def lower_assembly(program: Program, step: Assembly, limits: Limits) -> LoopKern
 
 def _nest(program: Program, shape: tuple[int, ...]) -> tuple[Nest, tuple[Address, ...]]:
     axes = [Axis(f"i{i}") for i in range(len(shape))]
-    index = tuple(axis_index(a) if n != 1 else Affine() for a, n in zip(axes, shape, strict=True))
-    return Nest(program, [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1]), index
+    nest = Nest(program, [(a, n) for a, n in zip(axes, shape, strict=True) if n != 1])
+    return nest, index_over(axes, shape)
 
 
 def _push(
@@ -137,7 +136,7 @@ def _argreduce(program: Program, node: Node, limits: Limits) -> list[Statement]:
     axes: Any = node.attrs["axes"]
     outer = [i for i in range(len(x.shape)) if i not in axes]
     names = [Axis(f"i{i}") for i in range(len(x.shape))]
-    index = tuple(axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(x.shape))
+    index = index_over(names, x.shape)
     nest = Nest(program, [(names[i], x.shape[i]) for i in (*outer, *axes) if x.shape[i] != 1])
     inner = sum(1 for i in axes if x.shape[i] != 1)
     row = len(nest.axes) - inner

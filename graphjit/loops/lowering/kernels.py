@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.affine import Affine, axis_index
+from graphjit.ir.affine import Affine, index_over, linear, reshape_index, strides
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
 from graphjit.ops.linalg import FAILURES
-from graphjit.schedule.access import is_window, linear, reshape_index, storage, strides
+from graphjit.schedule.access import is_window, storage
 from graphjit.schedule.program import Kernel, Member, Program
 
 Index_ = tuple[Address, ...]
@@ -185,7 +185,7 @@ class Nest:
         if kind == "const":
             return self.const(node.attrs["value"].array.reshape(())[()], node.dtype)  # type: ignore[attr-defined]
         if kind == "reshape":
-            inner = reshape_index(node, index)
+            inner = reshape_index(node.args[0].shape, node.shape, index)
             return None if inner is None else self.value(node.args[0], inner, where)
         if kind == "iota":
             axis: Any = node.attrs["axis"]
@@ -226,7 +226,7 @@ class Nest:
         inner = tuple(i - s for i, s in zip(index, starts, strict=True))
         sides: list[Side] = []
         for i, n in zip(inner, x.shape, strict=True):
-            low, high = self.span(i)
+            low, high = i.span(dict(self.axes))
             if high < 0 or low >= n:
                 return self.const(0, node.dtype)
             sides += [Side(i, 0, None)] if low < 0 else []
@@ -240,14 +240,6 @@ class Nest:
         return self.scalar(
             level, node.dtype, "select", self.holds(tuple(sides)), value, self.const(0, node.dtype)
         )
-
-    def span(self, index: Address) -> tuple[int, int]:
-        """Smallest and largest value of an index over the whole nest."""
-        low = high = index.offset
-        for axis, factor in index.terms.items():
-            last = factor * (self.axes[self.depth[axis] - 1][1] - 1)
-            low, high = low + min(0, last), high + max(0, last)
-        return low, high
 
     def check_narrow(self, node: Node, wide: Ref, result: Ref, level: int) -> None:
         """Report an integer that changed when it was made smaller."""
@@ -356,8 +348,8 @@ class _Fill:
     def __init__(self, program: Program, kernel: Kernel) -> None:
         self.kernel = kernel
         order = [*kernel.outer, *(kernel.axes or ())]
-        names = {i: Axis(ROWS if i == 0 else f"i{i}") for i in order}
-        index = [axis_index(names[i]) if n != 1 else Affine() for i, n in enumerate(kernel.space)]
+        names = [Axis(ROWS if i == 0 else f"i{i}") for i in range(len(kernel.space))]
+        index = list(index_over(names, kernel.space))
         if kernel.scan is not None:
             along, reverse = kernel.scan
             order.append(order.pop(order.index(along)))

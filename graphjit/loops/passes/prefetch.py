@@ -16,7 +16,7 @@ from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
 from graphjit.limits import Limits, TrafficLimits
 from graphjit.loops.estimate import estimate
-from graphjit.loops.ir import Address, Axis, For, Let, Load, LoopKernel, Statement, walk
+from graphjit.loops.ir import Address, Axis, For, Load, LoopKernel, Statement, loads, walk
 
 Places = tuple[tuple[Buffer, Address], ...]
 
@@ -67,7 +67,7 @@ class _Rows:
     def consider(self, load: Load) -> None:
         """A load inside the loop: the first pass along its row fetches the next one."""
         buffer, address = load.buffer, load.address
-        if load.refs or not address[self.loop.axis] or not self.is_far(buffer):
+        if load.refs or not address[self.loop.axis] or not _is_far(buffer, self.limits):
             return
         inner = address.terms.keys() & self.extents.keys()
         seen = self.offsets.setdefault((buffer, frozenset(address.terms.items())), [])
@@ -81,9 +81,10 @@ class _Rows:
                     self.found[id(lanes)] = (*self.found.get(id(lanes), ()), place)
                 return
 
-    def is_far(self, buffer: Buffer) -> bool:
-        """Whether a buffer comes from memory, or from a cache that is shared."""
-        return buffer.kind in ("input", "arena") and buffer.nbytes >= self.limits.far_bytes
+
+def _is_far(buffer: Buffer, limits: TrafficLimits) -> bool:
+    """Whether a buffer comes from memory, or from a cache that is shared."""
+    return buffer.kind in ("input", "arena") and buffer.nbytes >= limits.far_bytes
 
 
 def _ahead(loop: For, limits: TrafficLimits) -> dict[int, Places]:
@@ -101,9 +102,8 @@ def _ahead(loop: For, limits: TrafficLimits) -> dict[int, Places]:
     if sum(work) - max(work) < max(work) * limits.idle:
         return {}
     rows = _Rows(loop, passes, limits, extents)
-    for statement in walk(loop.body):
-        if isinstance(statement, Let) and isinstance(statement.value, Load):
-            rows.consider(statement.value)
+    for load in loads(loop.body):
+        rows.consider(load)
     return rows.found if rows.size <= limits.ahead_bytes else {}
 
 
@@ -117,13 +117,10 @@ def _records_ahead(loop: For, limits: TrafficLimits) -> Places:
         return ()
     step = loop.lanes * loop.unroll
     records: dict[tuple[Buffer, Address], int] = {}
-    for statement in loop.body:
-        if isinstance(statement, Let) and isinstance(statement.value, Load):
-            load = statement.value
-            far = load.buffer.kind in ("input", "arena") and load.buffer.nbytes >= limits.far_bytes
-            if far and not load.refs and load.address[loop.axis] > 1:
-                record = load.buffer, load.address - load.address.offset
-                records[record] = min(records.get(record, load.address.offset), load.address.offset)
+    for load in loads(loop.body):
+        if _is_far(load.buffer, limits) and not load.refs and load.address[loop.axis] > 1:
+            record = load.buffer, load.address - load.address.offset
+            records[record] = min(records.get(record, load.address.offset), load.address.offset)
     return tuple(
         (buffer, address + (first + (address[loop.axis] + k) * step))
         for (buffer, address), first in records.items()

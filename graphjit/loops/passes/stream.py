@@ -15,7 +15,7 @@ from graphjit.ir.buffers import Buffer
 from graphjit.ir.scalars import is_function
 from graphjit.limits import Limits, TrafficLimits
 from graphjit.loops import ir
-from graphjit.loops.ir import For, Let, Load, LoopKernel, Lowered, Multiply, Scalar, Statement, Store
+from graphjit.loops.ir import For, Let, LoopKernel, Lowered, Multiply, Scalar, Statement, Store
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Control, Product, Program
 
@@ -99,10 +99,9 @@ def nbytes(buffers: Sequence[Buffer]) -> int:
 
 def loaded(body: tuple[Statement, ...]) -> frozenset[Buffer]:
     """Buffers that statements read."""
-    statements = ir.walk(body)
-    loads = (s.value.buffer for s in statements if isinstance(s, Let) and isinstance(s.value, Load))
-    products = (s for s in statements if isinstance(s, Multiply))
-    return frozenset((*loads, *(matrix.buffer for s in products for matrix in (s.x, s.y, s.out))))
+    products = (s for s in ir.walk(body) if isinstance(s, Multiply))
+    elements = (load.buffer for load in ir.loads(body))
+    return frozenset((*elements, *(matrix.buffer for s in products for matrix in (s.x, s.y, s.out))))
 
 
 def is_light(loop: For) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from graphjit.limits import Limits, VectorLimits
-from graphjit.loops.ir import For, Let, Load, LoopKernel, Statement, Store, walk
+from graphjit.loops.ir import For, LoopKernel, Statement, Store, loads, walk
 from graphjit.loops.passes.stream import is_light
 from graphjit.loops.passes.vectorize import is_chained
 
@@ -45,6 +45,6 @@ def _loop(loop: For, limits: VectorLimits) -> For:
 
 def _is_strided(loop: For) -> bool:
     """Whether a loop in lanes reads or writes elements that are neither neighbours nor one and the same."""
-    found = [s.value.address for s in walk(loop.body) if isinstance(s, Let) and isinstance(s.value, Load)]
+    found = [load.address for load in loads(loop.body)]
     found += [s.address for s in walk(loop.body) if isinstance(s, Store)]
     return any(address[loop.axis] not in (0, 1) for address in found)

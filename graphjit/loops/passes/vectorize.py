@@ -17,6 +17,7 @@ from graphjit.loops.ir import (
     Axis,
     Check,
     For,
+    Index,
     Let,
     Load,
     LoopKernel,
@@ -25,6 +26,7 @@ from graphjit.loops.ir import (
     Scalar,
     Statement,
     Store,
+    loads,
     open_accumulators,
     running,
     walk,
@@ -97,7 +99,7 @@ def _varying(loop: For) -> set[Ref]:
             elif isinstance(value, Scalar):
                 differs = any(ref in found for ref in value.args)
             else:
-                differs = hasattr(value, "value") and bool(getattr(value.value, "terms", {}).get(loop.axis))
+                differs = isinstance(value, Index) and bool(value.value[loop.axis])
             if differs:
                 found.add(statement.ref)
         elif isinstance(statement, Accumulate) and statement.value in found:
@@ -193,13 +195,15 @@ longer ones are cut into blocks."""
 
 
 def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
+    """How much memory access speaks for lanes along ``axis``, above 0, or against them, each place counted
+    once; arithmetic decides where access does not.
+    """
     score = 0.01
-    places = set()
+    # No set: fractions are added up in the order of the code, not in that of addresses.
+    places = dict.fromkeys((False, load.buffer, load.address) for load in loads(body))
     for statement in walk(body):
-        if isinstance(statement, Let) and isinstance(statement.value, Load):
-            places.add((False, statement.value.buffer, statement.value.address))
-        elif isinstance(statement, Store):
-            places.add((True, statement.buffer, statement.address))
+        if isinstance(statement, Store):
+            places[True, statement.buffer, statement.address] = None
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             score += 0.01 * cost(statement.value.op)
     for written, buffer, address in places:
@@ -210,6 +214,7 @@ def _accesses(axis: Axis, body: tuple[Statement, ...]) -> float:
 
 
 def _simd(loop: For, limits: VectorLimits) -> For:
+    """``loop`` in lanes, with so many vectors at a time as its work, its chains and its length ask for."""
     work = sum(
         limits.function
         if isinstance(s, Let) and isinstance(s.value, Scalar) and is_function(s.value.op)
@@ -217,15 +222,12 @@ def _simd(loop: For, limits: VectorLimits) -> For:
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
-    unroll = (
-        4
-        if work <= limits.unroll_4
-        else 2
-        if work <= limits.unroll_2
-        else limits.chained_unroll
-        if is_chained(loop, limits)
-        else 1
-    )
+    if work <= limits.unroll_4:
+        unroll = 4
+    elif work <= limits.unroll_2:
+        unroll = 2
+    else:
+        unroll = limits.chained_unroll if is_chained(loop, limits) else 1
     while unroll > 1 and loop.extent < limits.steps * unroll:
         unroll //= 2
     return replace(loop, kind="simd", unroll=unroll, lanes=lanes_of(loop, limits))

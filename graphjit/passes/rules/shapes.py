@@ -16,6 +16,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Scalar
 from graphjit.ir.patterns import splat
+from graphjit.ir.types import without_ones
 from graphjit.passes.rules.rule import Rule
 
 PIECES = 512
@@ -60,7 +61,7 @@ def _reshape_broadcast(b: Builder, node: Node) -> Node | None:
     if x.type.size == 1:
         return b.broadcast_to(b.reshape(x, shape=()), shape=node.shape)
     inner = node.args[0]
-    if [n for n in inner.shape if n != 1] != [n for n in node.shape if n != 1]:
+    if without_ones(inner.shape) != without_ones(node.shape):
         return None
     rest = iter([m for m, n in zip(lengths, inner.shape, strict=True) if n != 1])
     shape = tuple(1 if n == 1 else next(rest) for n in node.shape)

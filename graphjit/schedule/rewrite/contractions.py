@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from graphjit.ir.affine import strides
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.limits import ContractionLimits, Limits
 from graphjit.ops.contraction import free_axes
-from graphjit.schedule.access import storage, strides
+from graphjit.schedule.access import storage
 from graphjit.schedule.program import Product
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan
+from graphjit.ir.types import without_ones
 
 
 def squeeze(graph: Graph) -> Graph:
@@ -45,11 +46,7 @@ def squeeze(graph: Graph) -> Graph:
 
 def squeezed(b: Builder, node: Node) -> Node:
     """``node`` without its axes of length 1."""
-    return b.reshape(node, shape=_long(node.shape))
-
-
-def _long(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1)
+    return b.reshape(node, shape=without_ones(node.shape))
 
 
 def _scanned(b: Builder, node: Node, args: Sequence[Node]) -> Node:

@@ -29,7 +29,6 @@ from graphjit.trace.recording.tracer import (
     Trace,
     Tracer,
     any_tracer,
-    assemble,
     check_dtype,
     is_python_number,
     is_weak,
@@ -55,12 +54,8 @@ def tracing() -> Trace:
 
 def node_of(trace: Trace, value: Any) -> Node:
     """The node of any array-like; a list without tracers is a constant."""
-    if isinstance(value, Tracer | np.ndarray):
+    if isinstance(value, Tracer | np.ndarray) or any_tracer(value):
         return trace.node(value)
-    if isinstance(value, list | tuple):
-        if any_tracer(value):
-            return trace.node(assemble(trace, value))
-        value = np.array(value)
     array = np.asarray(value)
     check_dtype(array.dtype)
     return trace.builder.const(array, array.dtype)

@@ -123,7 +123,7 @@ def _needs_memory(original: Callable[..., Any]) -> Callable[..., Any]:
     """A function that reads the memory of its arguments, without asking them."""
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        if active_trace() is not None and any(isinstance(arg, Tracer) or any_tracer(arg) for arg in args):
+        if active_trace() is not None and any_tracer(args):
             raise UnsupportedError(
                 f"{public_name(original)} of a traced value is not compiled (at {user_location()}): it reads memory, and values are only known "
                 "when the compiled code runs. Use whole-array functions, or loop over x.ravel()"

@@ -47,7 +47,7 @@ def _pairs(value: Any, ndim: int) -> list[tuple[Any, Any]]:
         for axis, width in value.items():
             pairs[axis] = tuple(np.broadcast_to(width, 2).tolist())  # type: ignore[assignment]
         return pairs
-    if (isinstance(value, Tracer) or any_tracer(value)) and static_array(value) is None:
+    if any_tracer(value) and static_array(value) is None:
         raise value_needed(
             "the width of a pad",
             tracer_of(value)._node.type,

@@ -164,6 +164,11 @@ def is_python_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is an array or a number that takes part in a computation."""
+    return isinstance(value, Tracer | np.ndarray | np.generic | int | float) and not isinstance(value, bool)
+
+
 def is_weak(value: Any) -> bool:
     """Whether a tracer stands for a Python number."""
     return isinstance(value, Number)

@@ -22,7 +22,7 @@ from graphjit.ir.node import Node
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, prefix_leaves, texts, unflatten
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble
+from graphjit.trace.recording.tracer import Trace, Tracer, is_number
 from graphjit.trace.transformed.placeholders import unchanging
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.effects import told_for_each
@@ -43,7 +43,7 @@ def vmap(
     axes = _axes_of_arguments(function, args, kwargs, in_axes)
     nodes: list[Node | None] = []
     for i, (leaf, axis) in enumerate(zip(leaves, axes, strict=True)):
-        vary = axis is not None and _may_vary(leaf)
+        vary = axis is not None and is_number(leaf)
         nodes.append(_batch_first(trace, leaf, axis, names[i]) if vary else None)
     size = _size(names, nodes, axis_size)
     trace.fresh = False
@@ -65,11 +65,6 @@ def vmap(
         result = unchanging(function, new_args, new_kwargs, "vmap")
     told_for_each(trace.builder, told.take(start), placeholders, size)
     return _results(trace, function, result, out_axes, placeholders, size)
-
-
-def _may_vary(leaf: Any) -> bool:
-    """Whether a leaf is a number or an array: what else is among the arguments is passed as it is."""
-    return isinstance(leaf, Tracer | np.ndarray | np.generic | int | float) and not isinstance(leaf, bool)
 
 
 def _leaf_names(spec: TreeSpec) -> list[str]:
@@ -209,7 +204,7 @@ def _output(trace: Trace, function: Callable[..., Any], leaf: Any) -> Node:
         raise TraceError(
             f"vmap: {name_of(function)} returned {leaf!r}, which is not an array: nothing can be stacked"
         )
-    return trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf)
+    return trace.node(leaf)
 
 
 def _stack_of_calls(

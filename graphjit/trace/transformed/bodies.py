@@ -13,15 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from graphjit.errors import TraceError
 from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.rule import Rule
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, unflatten
 from graphjit.trace.recording.active import active_trace
-from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble, kind_of
+from graphjit.trace.recording.tracer import Trace, Tracer, is_number, kind_of
 from graphjit.trace.transformed.placeholders import unchanging
 from graphjit.transforms.bodies import Batched
 from graphjit.transforms.effects import retold
@@ -45,8 +43,7 @@ class Leaves:
 
     def nodes(self, trace: Trace) -> list[Node]:
         """Their nodes."""
-        found = (self.leaves[i] for i in self.numbers)
-        return [trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf) for leaf in found]
+        return [trace.node(self.leaves[i]) for i in self.numbers]
 
     def filled(self, values: Sequence[Any]) -> Any:
         """The tree with other values for the nodes."""
@@ -59,11 +56,6 @@ class Leaves:
         """The tree with traced values of the same kinds."""
         kinds = [kind_of(self.leaves[i]) for i in self.numbers]
         return self.filled([kind(trace, node) for kind, node in zip(kinds, nodes, strict=True)])
-
-
-def is_number(leaf: Any) -> bool:
-    """Whether a leaf is an array or a number that takes part in a computation."""
-    return isinstance(leaf, Tracer | np.ndarray | np.generic | int | float) and not isinstance(leaf, bool)
 
 
 @dataclass

@@ -20,9 +20,11 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten
-from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, assemble
-from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node, is_number
+from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, is_number
+from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node
 from graphjit.transforms.bodies import transposed_jvp, transposed_vjp
+from graphjit.transforms.reverse import or_zeros
+from graphjit.transforms.substitute import body_of
 
 
 class PythonRule(TracedRule):
@@ -73,9 +75,8 @@ class JvpRule(PythonRule):
         self.own(node, [t is not None for t in given])
         trace = self.trace()
         args = node.args[: self.count]
-        zeros = [b.full(0, arg.type) if t is None else t for arg, t in zip(args, given, strict=False)]
         primals = self.given.like(trace, args)
-        tangents = self.given.like(trace, zeros)
+        tangents = self.given.like(trace, or_zeros(b, args, given[: self.count]))
         with self.asking(b, "jvp"):
             answer = self.rule(primals, tangents)
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -127,7 +128,7 @@ class VjpRule(PythonRule):
             raise DerivativeError(
                 f"the forward rule of {self.name} must return a pair (out, residuals), not {answer!r}"
             )
-        cts = [b.full(0, type) if ct is None else ct for type, ct in zip(node.parts, given, strict=True)]
+        cts = or_zeros(b, body_of(node).outputs, given)
         with self.asking(b, "vjp"):
             pulled = self.backward(answer[1], self.result.filled([Tracer(trace, ct) for ct in cts]))
         if isinstance(pulled, list):
@@ -166,7 +167,7 @@ def _nodes_like(trace: Trace, tree: Any, like: Leaves, types: Sequence[Type], wh
             continue
         if not is_number(leaf) and not any_tracer(leaf):
             raise DerivativeError(f"{what} holds {leaf!r}, which is no array")
-        node = trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf)
+        node = trace.node(leaf)
         if node.shape != type.shape:
             raise DerivativeError(f"{what} has shape {node.shape}, not {type.shape}")
         nodes.append(trace.convert(node, type.dtype))

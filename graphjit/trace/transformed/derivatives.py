@@ -23,13 +23,12 @@ from graphjit.trace.transformed.placeholders import (
     Auxiliary,
     Placeholders,
     is_constant,
-    or_zeros,
     output_nodes,
     unchanging,
     with_aux,
 )
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents
+from graphjit.transforms.reverse import cotangents, or_zeros
 
 
 def value_and_grad(
@@ -56,7 +55,7 @@ def value_and_grad(
     found = cotangents(b, {value: b.full(1.0, value.type)}, placeholders.inputs)
     if "grad" in config.log_topics:
         _say_independent(function, placeholders.inputs, found)
-    gradients = or_zeros(trace, placeholders.inputs, found)
+    gradients = or_zeros(b, placeholders.inputs, found)
     auxiliary = Auxiliary(trace, aux)
     nodes = placeholders.resolve([value, *gradients, *auxiliary.nodes])
     first, *rest = [Tracer(trace, node) for node in nodes]
@@ -101,7 +100,7 @@ def jvp(
         node: _tangent_like(trace, node, leaf) for node, leaf in zip(placeholders.inputs, leaves, strict=True)
     }
     outs, spec = output_nodes(trace, unchanging(function, placeholders.values, {}), "jvp")
-    out_tangents = or_zeros(trace, outs, tangents(trace.builder, seeds, outs))
+    out_tangents = or_zeros(trace.builder, outs, tangents(trace.builder, seeds, outs))
     resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *out_tangents])]
     return unflatten(spec, resolved[: len(outs)]), unflatten(spec, resolved[len(outs) :])
 
@@ -159,7 +158,7 @@ def linearize(
             node: _tangent_like(trace, node, leaf)
             for node, leaf in zip(placeholders.inputs, leaves, strict=True)
         }
-        found = placeholders.resolve(or_zeros(trace, outs, tangents(trace.builder, seeds, outs)))
+        found = placeholders.resolve(or_zeros(trace.builder, outs, tangents(trace.builder, seeds, outs)))
         return unflatten(spec, [Tracer(trace, node) for node in found])
 
     given = placeholders.trees([Tracer(trace, node) for node in placeholders.actual])
@@ -205,7 +204,7 @@ def vjp(
             raise DerivativeError(f"pullback: the cotangent has structure {structure}, the result {spec}")
         seeds = _cotangent_seeds(trace, outs, leaves)
         found = cotangents(trace.builder, seeds, placeholders.inputs)
-        nodes = placeholders.resolve(or_zeros(trace, placeholders.inputs, found))
+        nodes = placeholders.resolve(or_zeros(trace.builder, placeholders.inputs, found))
         return tuple(placeholders.trees([Tracer(trace, node) for node in nodes]))
 
     out = unflatten(spec, resolved[: len(outs)])

@@ -32,10 +32,12 @@ from graphjit.transforms import jacobian
 from graphjit.transforms.bodies import transposed_jvp
 from graphjit.transforms.effects import retold
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
-from graphjit.transforms.substitute import in_terms_of
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
+from graphjit.transforms.substitute import in_terms_of, substitute
 
 Solve = Callable[[Callable[[Any], Any], Any], Any]
+Linear = Callable[[Sequence[Node]], Sequence[Node]]
+"""A linear function of a vector, both as nodes."""
 DENSE = 8
 """Unknowns up to which the matrix of a linear function is made, where no solver is given."""
 
@@ -75,7 +77,7 @@ def root(
         trace,
         solution,
         (guess,),
-        lambda body, _: _RootRule(equation, body, given, tangent_solve, has_aux),
+        lambda body, _: _RootRule(equation, given, tangent_solve),
         equation.outside,
     )
     return result
@@ -184,13 +186,12 @@ def _check_like(equation: Closed, given: Leaves, name: str, what: str) -> None:
 class _Equation(TracedRule):
     """What both rules share: the equation, closed over what it reads from outside."""
 
-    def __init__(self, equation: Closed, given: Leaves, has_aux: bool) -> None:
+    def __init__(self, equation: Closed, given: Leaves) -> None:
         self.name = equation.graph.name
         self.equation = equation.graph
         self.given = given
         self.count = len(given.numbers)
         """Unknowns, counted in leaves."""
-        self.has_aux = has_aux
 
     def unknowns(self, v: Any) -> list[Node]:
         """A vector that a solver of the user's made, in the dtypes of the unknowns."""
@@ -217,10 +218,7 @@ class _Equation(TracedRule):
         seeds = {x: t for x, t in zip(inputs, given, strict=True) if t is not None}
         pushed = tangents(b, seeds, self.equation.outputs)
         retold(b, start, point)
-        found = in_terms_of(b, pushed, point)
-        return [
-            b.full(0, o.type) if t is None else t for o, t in zip(self.equation.outputs, found, strict=True)
-        ]
+        return or_zeros(b, self.equation.outputs, in_terms_of(b, pushed, point))
 
     def pull(
         self, b: Any, point: dict[Node, Node], given: Sequence[Node | None], first: int, count: int
@@ -231,27 +229,14 @@ class _Equation(TracedRule):
         retold(b, start, point)
         return in_terms_of(b, pulled, point)
 
-    def system(
-        self,
-        matvec: Callable[[Sequence[Node]], Sequence[Node]],
-        right: Sequence[Node],
-        solve: Solve,
-        transpose_solve: Solve | None,
-        has_aux: bool = False,
-    ) -> list[Node]:
-        """The solution of a linear system by the user's solver: a `linear_solve` of its own, so that further
-        derivatives do not go through the solver either.
-        """
-        trace = self.trace()
+    def on_trees(self, matvec: Linear) -> Callable[[Any], Any]:
+        """``matvec`` for a solver of the user's: vectors are in the containers of the unknowns."""
 
         def function(v: Any) -> Any:
-            return self.given.like(trace, matvec(self.unknowns(v)))
+            return self.given.like(self.trace(), matvec(self.unknowns(v)))
 
         function.__qualname__ = function.__name__ = self.name
-        given = self.given.like(trace, right)
-        answer = linear_solve(trace, function, given, solve, transpose_solve, has_aux)
-        solution = answer[0] if has_aux else answer
-        return nodes_of_solution(trace, solution, self.given, right, f"the solver of {self.name}")
+        return function
 
     def spread(self, node: Node, values: Sequence[Node | None]) -> list[Node | None]:
         """Derivatives of the solution as those of all results of the node."""
@@ -261,10 +246,8 @@ class _Equation(TracedRule):
 class _RootRule(_Equation):
     """The derivative of a root."""
 
-    def __init__(
-        self, equation: Closed, body: Closed, given: Leaves, tangent_solve: Solve | None, has_aux: bool
-    ) -> None:
-        super().__init__(equation, given, has_aux)
+    def __init__(self, equation: Closed, given: Leaves, tangent_solve: Solve | None) -> None:
+        super().__init__(equation, given)
         self.tangent_solve = tangent_solve
 
     def jvp(self, b: Any, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
@@ -281,19 +264,15 @@ class _RootRule(_Equation):
         self, b: Any, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]
     ) -> list[Node | None]:
         """The transpose, of the user's ``tangent_solve`` too."""
-        moved = [False] * (len(node.args) - len(self.outside(node))) + [True] * len(self.outside(node))
-        return transposed_jvp(b, self, node, given, [a and w for a, w in zip(moved, wanted, strict=True)])
+        first = len(node.args) - len(self.outside(node))
+        return transposed_jvp(b, self, node, given, [w and i >= first for i, w in enumerate(wanted)])
 
-    def solved(self, matvec: Callable[[Sequence[Node]], Sequence[Node]], right: Sequence[Node]) -> list[Node]:
+    def solved(self, matvec: Linear, right: Sequence[Node]) -> list[Node]:
         """The solution of a linear system: by the user's solver, or directly."""
         trace = self.trace()
         if self.tangent_solve is None:
             return dense_solve(trace, matvec, right, self.name)
-
-        def function(v: Any) -> Any:
-            return self.given.like(trace, matvec(self.unknowns(v)))
-
-        answer = self.tangent_solve(function, self.given.like(trace, right))
+        answer = self.tangent_solve(self.on_trees(matvec), self.given.like(trace, right))
         return nodes_of_solution(trace, answer, self.given, right, f"tangent_solve of {self.name}")
 
 
@@ -308,9 +287,10 @@ class _LinearRule(_Equation):
         transpose_solve: Solve | None,
         has_aux: bool,
     ) -> None:
-        super().__init__(equation, given, has_aux)
+        super().__init__(equation, given)
         self.solve = solve
         self.transpose_solve = transpose_solve
+        self.has_aux = has_aux
 
     def jvp(self, b: Any, node: Node, given: Sequence[Node | None]) -> list[Node | None]:
         """``A dx = db - dA x``."""
@@ -322,13 +302,12 @@ class _LinearRule(_Equation):
             right = [b.neg(y) if t is None else b.sub(t, y) for t, y in zip(right, changed, strict=True)]
         if all(y is None for y in right):
             return [None for _ in node.parts]
-        full = _zeros_for(b, right, self.solution(node))
+        full = or_zeros(b, self.solution(node), right)
 
         def matvec(v: Sequence[Node]) -> list[Node]:
-            made = in_terms_of(b, self.equation.outputs, self.at(v, node))
-            return [y for y in made if y is not None]
+            return substitute(b, self.equation.outputs, self.at(v, node))
 
-        solved = self.system(matvec, full, self.solve, self.transpose_solve, self.has_aux)
+        solved = self.solved(matvec, full, self.solve, self.transpose_solve)
         return self.spread(node, solved)
 
     def vjp(
@@ -344,25 +323,31 @@ class _LinearRule(_Equation):
             )
         outside = self.outside(node)
         point = self.at(self.solution(node), node)
-        full = _zeros_for(b, cts, self.solution(node))
+        full = or_zeros(b, self.solution(node), cts)
 
         def vecmat(v: Sequence[Node]) -> list[Node]:
-            return _zeros_for(b, self.pull(b, point, v, 0, self.count), full)
+            return or_zeros(b, full, self.pull(b, point, v, 0, self.count))
 
-        solved = self.system(vecmat, full, self.transpose_solve, self.solve, self.has_aux)
+        solved = self.solved(vecmat, full, self.transpose_solve, self.solve)
         pulled = self.pull(b, point, [b.neg(y) for y in solved], self.count, len(outside))
         between = len(node.args) - self.count - len(outside)
         found = [*solved, *[None] * between, *pulled]
         return [ct if flag else None for ct, flag in zip(found, wanted, strict=True)]
 
+    def solved(
+        self, matvec: Linear, right: Sequence[Node], solve: Solve, transpose_solve: Solve | None
+    ) -> list[Node]:
+        """The solution of a linear system by the user's solver: a `linear_solve` of its own, so that further
+        derivatives do not go through the solver either.
+        """
+        trace = self.trace()
+        given = self.given.like(trace, right)
+        answer = linear_solve(trace, self.on_trees(matvec), given, solve, transpose_solve, self.has_aux)
+        solution = answer[0] if self.has_aux else answer
+        return nodes_of_solution(trace, solution, self.given, right, f"the solver of {self.name}")
 
-def _zeros_for(b: Any, values: Sequence[Node | None], like: Sequence[Node]) -> list[Node]:
-    return [b.full(0, x.type) if v is None else v for v, x in zip(values, like, strict=True)]
 
-
-def dense_solve(
-    trace: Trace, matvec: Callable[[Sequence[Node]], Sequence[Node]], right: Sequence[Node], name: str
-) -> list[Node]:
+def dense_solve(trace: Trace, matvec: Linear, right: Sequence[Node], name: str) -> list[Node]:
     """The solution of a small linear system, whose matrix is made column by column.
 
     Raises:

@@ -26,7 +26,6 @@ from graphjit.trace.recording.tracer import (
     Trace,
     Tracer,
     any_tracer,
-    assemble,
     is_python_number,
     kind_of,
 )
@@ -124,7 +123,7 @@ def output_nodes(trace: Trace, tree: Any, what: str) -> tuple[list[Node], TreeSp
     for leaf in leaves:
         if isinstance(leaf, str) or leaf is None or callable(leaf):
             raise DerivativeError(f"{what}: the function returned {leaf!r}, which is not an array")
-        nodes.append(trace.node(assemble(trace, leaf) if any_tracer(leaf) else leaf))
+        nodes.append(trace.node(leaf))
     return nodes, spec
 
 
@@ -158,14 +157,6 @@ def with_aux(result: Any, has_aux: bool, what: str) -> tuple[Any, Any]:
     return result
 
 
-def or_zeros(trace: Trace, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
-    """The derivative that belongs to each node; where there is none, zeros of the node's type."""
-    return [
-        trace.builder.full(0.0, node.type) if derivative is None else derivative
-        for node, derivative in zip(nodes, derivatives, strict=True)
-    ]
-
-
 class Auxiliary:
     """What a function with ``has_aux`` returns beside its value: given back as it is, with traced leaves in
     terms of the actual arguments.
@@ -173,7 +164,7 @@ class Auxiliary:
 
     def __init__(self, trace: Trace, tree: Any) -> None:
         self.leaves, self.spec = flatten(tree)
-        self.traced = [i for i, x in enumerate(self.leaves) if isinstance(x, Tracer) or any_tracer(x)]
+        self.traced = [i for i, x in enumerate(self.leaves) if any_tracer(x)]
         self.nodes = [trace.node(self.leaves[i]) for i in self.traced]
 
     def tree(self, resolved: Sequence[Tracer]) -> Any:
