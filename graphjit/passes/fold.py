@@ -27,9 +27,9 @@ SIZE_LIMIT = 1024
 WORK_LIMIT = 1 << 20
 """Elements of argument or result above which nothing is folded: compile time counts too."""
 
-NEVER = frozenset(("broadcast_to", "copy", "custom", "item"))
+NEVER = frozenset(("broadcast_to", "copy", "custom", "item", "scan", "while", "unwind", "cond"))
 """The op that only repeats (a spread scalar is cheaper than its array), the one that is about storage, and
-those with bodies, which are opened first.
+those with bodies.
 """
 
 

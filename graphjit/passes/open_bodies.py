@@ -3,17 +3,19 @@
 It is the first pass: derivatives have been taken, so who differentiates it how no longer matters, and what
 follows sees ordinary ops. Equal parts of a body and of the graph around it become one.
 
-Input and output: a graph. Invariant: no ``custom`` and no ``item`` is left.
+Input and output: a graph. Invariant: no ``custom`` is left, and no ``item`` of one.
 """
 
 from __future__ import annotations
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
+from graphjit.passes.bodies import inside
 
 
 def open_bodies(graph: Graph) -> Graph:
-    """``graph`` without nodes that own graphs."""
+    """``graph`` without ``custom`` nodes, in the bodies of its loops and choices too."""
+    graph = inside(graph, open_bodies)
     if not any(node.op.name == "custom" for node in graph.nodes()):
         return graph
     b = Builder()
@@ -28,7 +30,7 @@ def _opened(b: Builder, graph: Graph, args: tuple[Node, ...]) -> tuple[Node, ...
     for node in graph.nodes():
         if node in replaced:
             continue
-        if node.op.name == "item":
+        if node.op.name == "item" and node.args[0] in several:
             replaced[node] = several[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
         elif node.op.name == "custom":
             body = node.attrs["body"]
