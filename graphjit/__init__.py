@@ -15,6 +15,7 @@ from graphjit import debug
 from graphjit.api.batches import vmap
 from graphjit.api.checking import check_grads
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
+from graphjit.api.control import cond, fori_loop, map, scan, switch, while_loop
 from graphjit.api.derivatives import grad, hvp, jvp, linearize, value_and_grad, vjp
 from graphjit.api.implicit import custom_linear_solve, custom_root, fixed_point
 from graphjit.api.jacobians import hessian, jacfwd, jacobian, jacrev
@@ -50,6 +51,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_name",
     "checkpoint_policies",
+    "cond",
     "custom_jvp",
     "custom_linear_solve",
     "custom_root",
@@ -58,6 +60,7 @@ __all__ = [
     "debug_nans",
     "disable_jit",
     "fixed_point",
+    "fori_loop",
     "get_num_threads",
     "grad",
     "hessian",
@@ -69,12 +72,16 @@ __all__ = [
     "jvp",
     "linearize",
     "make_graph",
+    "map",
     "register_dataclass",
     "register_pytree_node",
+    "scan",
     "set_num_threads",
     "stop_gradient",
+    "switch",
     "value_and_grad",
     "vjp",
     "vmap",
+    "while_loop",
 ]
 __version__ = "0.1.0"

@@ -93,6 +93,20 @@ class Builder:
         finally:
             self.folds = before
 
+    @contextmanager
+    def apart(self) -> Iterator[list[Node]]:
+        """Forget afterwards what is recorded inside: later requests for equal nodes make new ones.
+
+        So a node that was made in the branch of a condition is never taken for one that is there in any case.
+        Yields the list of these nodes, which is filled at the end.
+        """
+        known, made = len(self._interned), list[Node]()
+        try:
+            yield made
+        finally:
+            while len(self._interned) > known:
+                made.append(self._interned.popitem()[1])
+
     def _folded(self, op: OpDef, nodes: tuple[Node, ...], attrs: Mapping[str, Hashable]) -> Node | None:
         """The value of an op on constants: one number repeated, where all elements are the same. None if it
         is large, or no ordinary value.

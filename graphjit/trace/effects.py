@@ -105,7 +105,7 @@ def tellable(effects: Iterable[Effect], inputs: Iterable[Node]) -> list[Effect]:
 
 def codes_called(functions: Iterable[Any], graph: Graph) -> frozenset[CodeType]:
     """The code of functions that are called after a run, but for those that took part in the graph itself."""
-    codes = {code for code in map(_code_of, functions) if code is not None}
+    codes = {code for code in map(code_of, functions) if code is not None}
     if not codes:
         return frozenset()
     recorded = {node.loc for node in graph.nodes() if node.loc is not None}
@@ -122,7 +122,7 @@ def codes_called(functions: Iterable[Any], graph: Graph) -> frozenset[CodeType]:
     return frozenset(code for code in codes if not took_part(code))
 
 
-def _code_of(function: Any) -> CodeType | None:
+def code_of(function: Any) -> CodeType | None:
     """The code of a function, a method or an object that can be called; None of what is no Python."""
     while isinstance(function, functools.partial | MethodType):
         function = function.func if isinstance(function, functools.partial) else function.__func__

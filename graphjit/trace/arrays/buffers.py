@@ -34,11 +34,12 @@ from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import write
 from graphjit.trace.arrays.indexing import Plan, read
 from graphjit.trace.arrays.layout import in_order, model
-from graphjit.trace.arrays.storage import Owned, constant
+from graphjit.trace.arrays.storage import Owned, constant, within
 from graphjit.trace.numpy.arguments import static_array, tracing, wrap
 from graphjit.trace.recording.active import active_trace
-from graphjit.trace.recording.answers import from_outside
+from graphjit.trace.recording.answers import from_outside, written_within
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.recorder import Within
 from graphjit.trace.recording.tables import FUNCTIONS, METHODS, SHARING_FUNCTIONS, SHARING_METHODS
 from graphjit.trace.recording.tracer import Array, Outside, Trace, Tracer
 
@@ -133,6 +134,11 @@ class Lens:
         self.value: Node | None = None
 
     shared = ""
+
+    @property
+    def within(self) -> Within | None:
+        """Where the base was made."""
+        return storage_of(self.base).within if isinstance(self.base, Stored) else self.base._within
 
     def layout(self) -> np.ndarray:
         """The model: a view of the base's."""
@@ -239,6 +245,7 @@ def known_in_place(name: str) -> Callable[[Stored, Any], Any]:
     def method(self: Stored, other: Any) -> Any:
         known = self.known()
         if known is not None:
+            writable_storage(self)
             try:
                 getattr(known, name)(known_values(other))
             except Unknown:
@@ -428,6 +435,10 @@ def writable_storage(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
     if not isinstance(value, Tracer) or isinstance(value, Outside):
         raise from_outside("this assignment")
+    made = storage_of(value).within if isinstance(value, Stored) else value._within
+    here = within()
+    if here is not None and made is not here and isinstance(value, Array):
+        raise written_within(here.what, here.name)
     if not isinstance(value, Stored):
         if not isinstance(value, Array):
             raise TypeError(

@@ -25,6 +25,7 @@ from graphjit.trace.arrays.indexing import Plan, read
 from graphjit.trace.arrays.layout import model_of_copy
 from graphjit.trace.numpy.arguments import tracing
 from graphjit.trace.numpy.shapes import sliced
+from graphjit.trace.recording.recorder import Within, current
 from graphjit.trace.recording.tracer import Trace, check_dtype
 
 
@@ -38,6 +39,11 @@ def constant(trace: Trace, array: np.ndarray) -> Node:
     return trace.builder.const(array, array.dtype)
 
 
+def within() -> Within | None:
+    """The body of control flow that is being recorded in this thread, if any."""
+    return None if current.recorder is None else current.recorder.within
+
+
 class Owned:
     """The storage of an array that is no view: known values, or a node with collected writes.
 
@@ -45,11 +51,12 @@ class Owned:
     C order. ``token`` changes with every write.
     """
 
-    __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type")
+    __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type", "within")
 
     def __init__(
         self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = ""
     ) -> None:
+        self.within = within()
         self.type = type
         self.array = array
         self.trace = trace
@@ -62,8 +69,12 @@ class Owned:
         self.token: object = node if node is not None else self
 
     def known(self) -> np.ndarray | None:
-        """The values, while they are known."""
-        return self.array
+        """The values, while they are known; to be read only in bodies that they do not belong to."""
+        if self.array is None or self.within is within():
+            return self.array
+        values = self.array.view()
+        values.flags.writeable = False
+        return values
 
     def layout(self) -> np.ndarray:
         """The model; the known values are their own."""

@@ -54,6 +54,14 @@ def from_outside(writer: str) -> TraceError:
     return error
 
 
+def written_within(what: str, name: str) -> TraceError:
+    """The error for a write, in the body of a loop or in a branch, into an array that was not made there."""
+    return TraceError(
+        f"{what}: {name} writes at {user_location()} into an array that was made outside of it, or that it was given. A body reads such arrays and "
+        "returns new ones: work on a copy, x = x.copy(), and return it"
+    )
+
+
 def leaked(value: Any) -> TraceError:
     """The error for a traced value that is used after its function was traced."""
     holder = value._trace.leaks.get(id(value), "a global, an attribute or a mutable default")

@@ -11,6 +11,7 @@ the computation come at the user's line.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,16 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """The body of a loop, or a branch, that is being recorded. Arrays from outside of it are only read."""
+
+    what: str
+    """The function of control flow: ``scan``."""
+    name: str
+    """The user's function."""
 
 
 class Recorder:
@@ -35,6 +46,8 @@ class Recorder:
         """After the recording: names of what still holds a traced value, by the value's id."""
         self.refused: tuple[TraceError, Location | None] | None = None
         """What a traced value last raised instead of giving its value, and the user's line."""
+        self.within: Within | None = None
+        """The innermost body of control flow that is being recorded; None outside of all."""
         self._outer: Recorder | None = None
 
     def __enter__(self) -> Self:

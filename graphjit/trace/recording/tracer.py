@@ -307,7 +307,7 @@ class Tracer(Unanswered):
     ``isinstance(x, np.ndarray)`` and ``np.isscalar(x)`` answer as without tracing.
     """
 
-    __slots__ = ("__weakref__", "_model", "_node", "_trace")
+    __slots__ = ("__weakref__", "_model", "_node", "_trace", "_within")
     _model: np.ndarray | None
     __array_priority__ = 1000.0
 
@@ -318,6 +318,7 @@ class Tracer(Unanswered):
     def __init__(self, trace: Trace, node: Node, weak: bool = False) -> None:
         self._trace = trace
         self._node = node
+        self._within = trace.within  # where it was made, so where it may be written
         self._model: np.ndarray | None = None  # None: a new, row-major array; see `layout`
 
     def _alive(self) -> None:

@@ -9,7 +9,7 @@ behind the user's own; what needs no argument is computed outside, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,13 @@ class Leaves:
     """Which of them are nodes."""
 
     @classmethod
-    def of(cls, tree: Any) -> Leaves:
-        """Those of a tree."""
+    def of(cls, tree: Any, bools: bool = False) -> Leaves:
+        """Those of a tree; with ``bools`` Python's bools are nodes too."""
         leaves, spec = flatten(tree)
-        return cls(spec, leaves, [i for i, leaf in enumerate(leaves) if is_number(leaf)])
+        numbers = [
+            i for i, leaf in enumerate(leaves) if is_number(leaf) or (bools and isinstance(leaf, bool))
+        ]
+        return cls(spec, leaves, numbers)
 
     def nodes(self, trace: Trace) -> list[Node]:
         """Their nodes."""
@@ -82,7 +85,7 @@ def closed(trace: Trace, function: Callable[..., Any], given: Leaves, nodes: Seq
         if isinstance(leaf, Tracer) and leaf._trace is not trace:
             raise TraceError(f"{name_of(function)} returned a traced value of another call")
     outputs = result.nodes(trace)
-    outside = _border(placeholders, outputs)
+    outside, _ = border(placeholders, outputs)
     inner = [trace.builder.input(node.type, f"outside{i}") for i, node in enumerate(outside)]
     inside = dict(zip(outside, inner, strict=True))
     made = substitute(trace.builder, outputs, inside)
@@ -100,17 +103,20 @@ def _tell(trace: Trace, start: int, inside: dict[Node, Node], actual: dict[Node,
     retold(b, start, actual)
 
 
-def _border(placeholders: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
-    """The nodes outside a function that its results read: the last ones that do not depend on its arguments,
-    constants aside.
+def border(
+    placeholders: Sequence[Node], outputs: Sequence[Node], kept: Iterable[Node] = ()
+) -> tuple[list[Node], set[Node]]:
+    """The nodes outside a function that its results read, and those inside.
+
+    Inside is what depends on its arguments, or on a node that is ``kept`` there. Constants are not counted.
     """
-    inside = set(placeholders)
+    inside = {*placeholders, *kept}
     order = sorted(reachable(outputs), key=lambda node: node.serial)
     for node in order:
         if any(arg in inside for arg in node.args):
             inside.add(node)
     read = {arg for node in inside for arg in node.args} | set(outputs)
-    return [node for node in order if node in read and node not in inside and not _is_known(node)]
+    return [node for node in order if node in read and node not in inside and not _is_known(node)], inside
 
 
 def _is_known(node: Node) -> bool:
