@@ -153,6 +153,11 @@ class Loop:
             list(body.graph.outputs),
         )
 
+    def repeated(self, b: Builder) -> dict[Node, Node]:
+        """What stands for the elements of arrays that have the same number in each step."""
+        elements = {argument.x: repeated_element(b, argument.value) for argument in self.slices}
+        return {x: element for x, element in elements.items() if element is not None}
+
     def roots(self, numbers: Iterable[int]) -> list[Node]:
         """The outputs with these numbers, and the test."""
         return [*self.test, *(self.outputs[k] for k in numbers)]
@@ -177,23 +182,14 @@ def _tidy_loop(b: Builder, node: Node, args: Sequence[Node], read: set[int]) -> 
         return [*(carry.value for carry in loop.carries), *stacked]
     fixed = [k for k, carry in enumerate(loop.carries) if loop.outputs[k] is carry.x]
     live = [k for k in loop.live(read) if k not in fixed]
-    roots = loop.roots(live)
-    needed = set(reachable(roots))
-    known: dict[Node, Node] = {}
-    for argument in loop.slices:
-        element = repeated_element(b, argument.value)
-        if element is not None:
-            known[argument.x] = element
-    constants = settle([*loop.constants, *(loop.carries[k] for k in fixed)], needed, known)
+    known = loop.repeated(b)
+    needed = set(reachable(loop.roots(live)))
     carries = [loop.carries[k] for k in live if k < count]
     slices = [x for x in loop.slices if x.x in needed and x.x not in known]
-    early = _hoisted(roots, {x.x for x in (*carries, *slices)}, node.op.name == "scan")
-    outside = {**known, **{constant.x: constant.value for constant in constants}}
-    outside = {x: outside.get(value, value) for x, value in outside.items()}
-    lifted = [Argument(value, x) for x, value in zip(early, rebuilt(b, early, outside), strict=True)]
-    needed = set(reachable(roots, early))
-    constants = [*settle([*constants, *lifted], {*needed, *early}, known)]
-    constants = [constant for constant in constants if constant.x in needed or constant.x in early]
+    constants = settle([*loop.constants, *(loop.carries[k] for k in fixed)], needed, known)
+    varying = {argument.x for argument in (*carries, *slices)}
+    early = _hoisted(loop.roots(live), varying, node.op.name == "scan")
+    constants = _with_early(b, constants, early, set(reachable(loop.roots(live), early)), known)
     arguments = [*constants, *carries, *slices]
     made = _made(b, node, loop, arguments, known, live, (len(carries), len(slices)))
     values: Values = [None] * len(node.parts)
@@ -202,6 +198,22 @@ def _tidy_loop(b: Builder, node: Node, args: Sequence[Node], read: set[int]) -> 
     for k, value in zip(live, made, strict=True):
         values[k] = value
     return values
+
+
+def _with_early(
+    b: Builder,
+    constants: Sequence[Argument],
+    early: Sequence[Node],
+    needed: set[Node],
+    known: dict[Node, Node],
+) -> list[Argument]:
+    """The constants of a loop whose nodes ``early`` are computed before it; ``needed`` is what the body reads
+    besides.
+    """
+    outside = {**known, **{constant.x: constant.value for constant in constants}}
+    outside = {x: outside.get(value, value) for x, value in outside.items()}
+    lifted = [Argument(value, x) for x, value in zip(early, rebuilt(b, early, outside), strict=True)]
+    return settle([*constants, *lifted], {*needed, *early}, known)
 
 
 def _made(
