@@ -36,6 +36,7 @@ from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
 from graphjit.passes.tidy_loops import tidy_loops
+from graphjit.passes.turn_constants import turn_constants
 from graphjit.running.runner import Runner
 from graphjit.schedule.control import bodies_of, name_steps, own_arguments, share_errors
 from graphjit.schedule.fuse import Fusion, by_level, fuse
@@ -69,6 +70,7 @@ GRAPH_PASSES = (
     open_bodies,
     simplify,
     tidy_loops,
+    turn_constants,
     decompose,
     simplify,
     join_embeds,

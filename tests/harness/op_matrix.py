@@ -34,7 +34,8 @@ NO_SAMPLES = {
     "input": "made by Builder.input, has no value of its own",
     "const": "made by Builder.const, has no arguments",
     **dict.fromkeys(
-        ("scan", "while", "unwind", "cond"), "has graphs inside and several results: tests/control/test_ops_of_control.py"
+        ("scan", "while", "unwind", "cond"),
+        "has graphs inside and several results: tests/control/test_ops_of_control.py",
     ),
     "item": "takes a result of a node that has several: tests/transforms/test_bodies.py",
 }
