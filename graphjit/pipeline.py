@@ -21,6 +21,7 @@ from graphjit.loops.cost import program_nanoseconds
 from graphjit.loops.ir import LoopKernel, Lowered
 from graphjit.loops.lowering.assemblies import lower_assembly
 from graphjit.loops.lowering.kernels import lower_kernel
+from graphjit.loops.lowering.points import lower_in_registers
 from graphjit.loops.lowering.sweeps import lower_sweep
 from graphjit.loops.passes.calls import call_functions
 from graphjit.loops.passes.collapse import collapse
@@ -214,8 +215,10 @@ def _fresh_bytes(program: Program) -> int:
     return program.arena + sum(out.type.nbytes for slot, out in outputs if slot not in program.in_place)
 
 
-def lower_step(program: Program, step: Kernel | Assembly | Sweep, limits: Limits) -> LoopKernel:
+def lower_step(program: Program, step: Kernel | Assembly | Sweep | Control, limits: Limits) -> LoopKernel:
     """Loop IR of one step, before the loop passes."""
+    if isinstance(step, Control):
+        return lower_in_registers(program, step)
     if isinstance(step, Sweep):
         return lower_sweep(program, step, limits)
     if isinstance(step, Kernel):
@@ -237,7 +240,7 @@ def lower(
                 step.name: lower_step(inner, step, limits)
                 for inner in program.with_inner()
                 for step in inner.steps
-                if not isinstance(step, Product | Control)
+                if not isinstance(step, Product) and not (isinstance(step, Control) and not step.in_registers)
             },
         )
 

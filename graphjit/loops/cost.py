@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 
 from graphjit.ir.buffers import Buffer
-from graphjit.loops.estimate import estimate, product_ns
+from graphjit.loops.estimate import USUAL_TRIPS, estimate, product_ns
 from graphjit.loops.ir import (
     Accumulate,
     Address,
     Axis,
     Bound,
+    Choose,
     For,
     Let,
     Load,
     LoopKernel,
     Ref,
+    Repeat,
     Scalar,
     Statement,
     Store,
@@ -36,8 +38,6 @@ from graphjit.loops.ir import (
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Control, Cost, Product, Program, Step
 
-USUAL_TRIPS = 10_000
-"""What is taken for the length of a loop whose length is not known."""
 STEP_NS = 2
 """Nanoseconds of one step of a loop besides what its body takes."""
 MOVES = ("copy", "convert")
@@ -52,7 +52,7 @@ def costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[str, Cost
 def _step(program: Program, step: Step, kernels: Mapping[str, LoopKernel]) -> Cost:
     if isinstance(step, Product):
         return _product(program, step)
-    if not isinstance(step, Control):
+    if step.name in kernels or not isinstance(step, Control):
         return kernel_cost(kernels[step.name])
     each = [sum(costs(inner, kernels).values(), Cost()) for inner in step.programs]
     if step.node.op.name == "cond":
@@ -77,7 +77,7 @@ def nanoseconds(step: Step, kernels: Mapping[str, LoopKernel]) -> int:
     """The estimate of one step alone: compilation needs no more, and counting costs time."""
     if isinstance(step, Product):
         return product_ns(step.batch * step.m * step.n * step.k)
-    if isinstance(step, Control):
+    if isinstance(step, Control) and not step.in_registers:
         each = [STEP_NS + program_nanoseconds(inner, kernels) for inner in step.programs]
         return max(each) if step.node.op.name == "cond" else trips(step) * sum(each)
     return _loops(kernels[step.name]) if step.name in kernels else 0
@@ -89,7 +89,7 @@ def program_nanoseconds(program: Program, kernels: Mapping[str, LoopKernel]) -> 
 
 
 def _loops(kernel: LoopKernel) -> int:
-    return sum(estimate(statement) for statement in kernel.body if isinstance(statement, For))
+    return sum(estimate(statement) for statement in kernel.body if isinstance(statement, For | Repeat))
 
 
 def _product(program: Program, step: Product) -> Cost:
@@ -147,6 +147,12 @@ class _Count:
         for statement in body:
             if isinstance(statement, For):
                 self.loop(statement, trips, times)
+            elif isinstance(statement, Repeat):
+                steps = Fraction(statement.extent if statement.holds is None else USUAL_TRIPS)
+                inner = (*statement.test, *statement.body)
+                self.block(inner, {**trips, statement.axis: steps}, times * steps)
+            elif isinstance(statement, Choose):
+                self.block(statement.branches[0], trips, times)
             elif isinstance(statement, Accumulate):
                 terms = 1 if statement.factor is None else 2
                 self.compute(terms * times, statement.value.dtype)

@@ -12,12 +12,17 @@ from __future__ import annotations
 import math
 
 from graphjit.ir.scalars import MEMORY, SERIAL, cost
-from graphjit.loops.ir import For, Let, Load, Multiply, Scalar, Statement, Store
+from graphjit.loops.ir import Choose, For, Let, Load, Multiply, Repeat, Scalar, Statement, Store
 from graphjit.machine import machine
 
+USUAL_TRIPS = 10_000
+"""What is taken for the length of a loop whose length is not known."""
 
-def estimate(loop: For) -> int:
+
+def estimate(loop: For | Repeat) -> int:
     """Estimated nanoseconds of a loop on one core."""
+    if isinstance(loop, Repeat):
+        return int(_estimate((loop,), 1, False, 1))
     tasks = loop.extent if loop.kind == "parallel" else 1
     return int(_estimate(loop.body, loop.extent, loop.kind == "simd", tasks))
 
@@ -38,6 +43,12 @@ def _estimate(body: tuple[Statement, ...], times: int, lanes: bool, tasks: int) 
             total += runs * (
                 _estimate(statement.body, statement.extent, lanes or statement.kind == "simd", tasks) + 1
             )
+        elif isinstance(statement, Repeat):
+            steps = statement.extent if statement.holds is None else USUAL_TRIPS
+            inner = (*statement.test, *statement.body)
+            total += times * _estimate(inner, steps, lanes, tasks)
+        elif isinstance(statement, Choose):
+            total += times * max(_estimate(branch, 1, lanes, tasks) for branch in statement.branches)
         elif isinstance(statement, Multiply):
             total += times * product_ns(math.prod(statement.shape))
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):

@@ -232,8 +232,48 @@ class For:
         return any(end % step for end in ends)
 
 
-Statement = Let | Init | Accumulate | Store | Check | Multiply | For
-STATEMENTS = (Let, Init, Accumulate, Store, Check, Multiply, For)
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value that the steps of a `Repeat` hand on: a step finds it in ``ref`` and leaves ``after``.
+
+    The first step finds ``start``; when the loop has ended, ``ref`` is what the last step left.
+    """
+
+    ref: Ref
+    start: Ref
+    after: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Steps in order that hand values on in registers.
+
+    There are ``extent`` steps, numbered by ``axis``; or, where there is a ``test``, as many as begin with
+    ``holds`` true, which the test computes.
+    """
+
+    axis: Axis
+    extent: int
+    carried: tuple[Carried, ...]
+    body: tuple[Statement, ...]
+    test: tuple[Statement, ...] = ()
+    holds: Ref | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Run one of several branches: that with number ``which``, the first if that is too small, else the last.
+
+    ``results`` are refs that are there afterwards, each with what every branch leaves in it.
+    """
+
+    which: Ref
+    branches: tuple[tuple[Statement, ...], ...]
+    results: tuple[tuple[Ref, tuple[Ref, ...]], ...]
+
+
+Statement = Let | Init | Accumulate | Store | Check | Multiply | For | Repeat | Choose
+STATEMENTS = (Let, Init, Accumulate, Store, Check, Multiply, For, Repeat, Choose)
 EXPRESSIONS = (Const, Load, Index, Scalar)
 
 
@@ -267,9 +307,27 @@ def walk(body: tuple[Statement, ...]) -> list[Statement]:
     while stack:
         statement = stack.pop()
         found.append(statement)
-        if isinstance(statement, For):
-            stack.extend(reversed(statement.body))
+        for inner in reversed(inside(statement)):
+            stack.extend(reversed(inner))
     return found
+
+
+def inside(statement: Statement) -> tuple[tuple[Statement, ...], ...]:
+    """The lists of statements in a statement, in order."""
+    if isinstance(statement, For):
+        return (statement.body,)
+    if isinstance(statement, Repeat):
+        return (statement.test, statement.body)
+    return statement.branches if isinstance(statement, Choose) else ()
+
+
+def defines(statement: Statement) -> tuple[Ref, ...]:
+    """Refs that a statement itself defines."""
+    if isinstance(statement, Let | Init):
+        return (statement.ref,)
+    if isinstance(statement, Repeat):
+        return tuple(carried.ref for carried in statement.carried)
+    return tuple(ref for ref, _ in statement.results) if isinstance(statement, Choose) else ()
 
 
 def loads(body: tuple[Statement, ...]) -> Iterator[Load]:
@@ -281,7 +339,7 @@ def loads(body: tuple[Statement, ...]) -> Iterator[Load]:
 
 def fresh_numbers(kernel: LoopKernel) -> itertools.count[int]:
     """Numbers for new refs of a kernel."""
-    used = (s.ref.number for s in walk(kernel.body) if isinstance(s, Let | Init))
+    used = (ref.number for s in walk(kernel.body) for ref in defines(s))
     return itertools.count(1 + max(used, default=0))
 
 
@@ -338,6 +396,8 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
             body=tuple(map_refs(s, fresh) for s in statement.body),
             when=statement.when and fresh(statement.when),
         )
+    if isinstance(statement, Repeat | Choose):
+        return _map_control(statement, fresh)
     if isinstance(statement, Let):
         value = statement.value
         if isinstance(value, Scalar):
@@ -359,6 +419,21 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     if isinstance(statement, Multiply):
         return statement
     return Check(fresh(statement.ok), statement.code)
+
+
+def _map_control(statement: Repeat | Choose, fresh: Callable[[Ref], Ref]) -> Repeat | Choose:
+    """`map_refs` of a statement with lists of statements in it."""
+
+    def block(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+        return tuple(map_refs(s, fresh) for s in body)
+
+    if isinstance(statement, Choose):
+        results = tuple((fresh(ref), tuple(map(fresh, values))) for ref, values in statement.results)
+        return Choose(fresh(statement.which), tuple(map(block, statement.branches)), results)
+    carried = tuple(Carried(fresh(c.ref), fresh(c.start), fresh(c.after)) for c in statement.carried)
+    test, body = block(statement.test), block(statement.body)
+    holds = statement.holds and fresh(statement.holds)
+    return replace(statement, carried=carried, test=test, body=body, holds=holds)
 
 
 def as_loops(kernel: LoopKernel) -> LoopKernel:
@@ -435,12 +510,16 @@ def uses(statement: Statement) -> tuple[Ref, ...]:
         return (statement.value,) if statement.factor is None else (statement.value, statement.factor)
     if isinstance(statement, For):
         return () if statement.when is None else (statement.when,)
+    if isinstance(statement, Repeat):
+        return tuple(carried.start for carried in statement.carried)
+    if isinstance(statement, Choose):
+        return (statement.which,)
     return (statement.ok,) if isinstance(statement, Check) else ()
 
 
 def free_refs(loop: For) -> set[Ref]:
     """Refs that the loop reads and does not define."""
-    defined = {s.ref for s in walk(loop.body) if isinstance(s, Let | Init)}
+    defined = {ref for s in walk(loop.body) for ref in defines(s)}
     return {ref for s in walk(loop.body) for ref in uses(s)} - defined
 
 

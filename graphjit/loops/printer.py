@@ -22,6 +22,7 @@ from graphjit.loops.ir import (
     Accumulate,
     Address,
     Check,
+    Choose,
     Const,
     Expression,
     For,
@@ -33,6 +34,7 @@ from graphjit.loops.ir import (
     Matrix,
     Multiply,
     Ref,
+    Repeat,
     Statement,
 )
 
@@ -51,13 +53,34 @@ def print_kernel(kernel: LoopKernel) -> str:
     ]
     # An explicit stack: loop nests are shallow, but no traversal here recurses on what a user's program
     # decides.
-    stack = [(statement, 1) for statement in reversed(kernel.body)]
+    stack: list[tuple[Statement | str, int]] = [(statement, 1) for statement in reversed(kernel.body)]
     while stack:
         statement, depth = stack.pop()
+        if isinstance(statement, str):
+            lines.append(INDENT * depth + statement)
+            continue
         lines.append(INDENT * depth + statement_text(statement))
-        if isinstance(statement, For):
-            stack += [(inner, depth + 1) for inner in reversed(statement.body)]
+        stack += reversed(_inside(statement, depth))
     return "\n".join(lines) + "\n"
+
+
+def _inside(statement: Statement, depth: int) -> list[tuple[Statement | str, int]]:
+    """What stands in a statement, with words for where parts begin."""
+    found: list[tuple[Statement | str, int]] = []
+    if isinstance(statement, Repeat):
+        found += [(inner, depth + 1) for inner in statement.test]
+        if statement.holds is not None:
+            found.append((f"while {statement.holds!r}", depth + 1))
+        found += [(inner, depth + 1) for inner in statement.body]
+        pairs = ", ".join(f"{c.ref!r} = {c.after!r}" for c in statement.carried)
+        return [*found, (f"next {pairs}".rstrip(), depth + 1)]
+    if isinstance(statement, Choose):
+        for number, branch in enumerate(statement.branches):
+            values = ", ".join(f"{ref!r} = {refs[number]!r}" for ref, refs in statement.results)
+            found += [(f"branch {number}:", depth), *((inner, depth + 1) for inner in branch)]
+            found.append((f"leave {values}", depth + 1))
+        return found
+    return [(inner, depth + 1) for inner in statement.body] if isinstance(statement, For) else []
 
 
 def statement_text(statement: Statement) -> str:
@@ -72,7 +95,7 @@ def statement_text(statement: Statement) -> str:
         return f"accumulate {statement.ref!r}{factor} {statement.combine} {statement.value!r}"
     if isinstance(statement, Check):
         return f"check {statement.ok!r} else error {statement.code}"
-    if isinstance(statement, For):
+    if isinstance(statement, For | Repeat | Choose):
         return _head(statement)
     if isinstance(statement, Multiply):
         (m, n, k), how = statement.shape, "+=" if statement.adds else "="
@@ -105,7 +128,13 @@ def _failing(value: Expression) -> str:
     return f" else error {code}" if code else ""
 
 
-def _head(loop: For) -> str:
+def _head(loop: For | Repeat | Choose) -> str:
+    if isinstance(loop, Choose):
+        return f"choose {loop.which!r}"
+    if isinstance(loop, Repeat):
+        carried = ", ".join(f"{c.ref!r} = {c.start!r}" for c in loop.carried)
+        steps = f" in 0..{loop.extent}" if loop.holds is None else ""
+        return f"repeat {loop.axis!r}{steps} from {carried}:"
     parts = [f"{'for' if loop.kind == 'serial' else loop.kind} {loop.axis!r} in 0..{loop.extent}"]
     if loop.kind == "simd":
         parts.append(f"lanes {loop.lanes}")

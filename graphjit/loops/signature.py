@@ -16,6 +16,7 @@ from graphjit.loops.ir import (
     Accumulate,
     Address,
     Check,
+    Choose,
     Const,
     For,
     Index,
@@ -24,6 +25,7 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     Multiply,
+    Repeat,
     Statement,
     Store,
 )
@@ -75,6 +77,8 @@ class _Signature:
             )
             when = None if statement.when is None else self.name(statement.when)
             return ("for", *head, when, self.body(statement.body))
+        if isinstance(statement, Repeat | Choose):
+            return self.control(statement)
         if isinstance(statement, Let):
             return "let", self.name(statement.ref), statement.ref.dtype, self.expression(statement.value)
         if isinstance(statement, Init):
@@ -108,6 +112,18 @@ class _Signature:
             statement.combine,
             statement.streamed,
         )
+
+    def control(self, statement: Repeat | Choose) -> Hashable:
+        """Statements with lists of statements that hand values on."""
+        if isinstance(statement, Choose):
+            which, branches = self.name(statement.which), tuple(map(self.body, statement.branches))
+            results = [(self.name(ref), tuple(map(self.name, values))) for ref, values in statement.results]
+            return "choose", which, branches, tuple(results)
+        carried = tuple(tuple(map(self.name, (c.start, c.ref))) for c in statement.carried)
+        blocks = (self.body(statement.test), self.body(statement.body))
+        holds = None if statement.holds is None else self.name(statement.holds)
+        lefts = tuple(self.name(c.after) for c in statement.carried)
+        return "repeat", self.name(statement.axis), statement.extent, carried, blocks, holds, lefts
 
     def expression(self, value: Any) -> Hashable:
         if isinstance(value, Const):

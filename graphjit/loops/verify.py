@@ -26,6 +26,7 @@ from graphjit.loops.ir import (
     Axis,
     Bound,
     Check,
+    Choose,
     Const,
     For,
     Index,
@@ -35,6 +36,7 @@ from graphjit.loops.ir import (
     LoopKernel,
     LoopKind,
     Ref,
+    Repeat,
     Scalar,
     Statement,
     Store,
@@ -87,6 +89,11 @@ class _Scope:
         start = _Scope(lets=dict(known.lets), open=dict(known.open), checked=set(self.checked))
         return replace(start, extents=extents, bounds=bounds, loops=(*self.loops, loop))
 
+    def apart(self, extents: Mapping[Axis, int]) -> _Scope:
+        """The scope of statements of which nothing is known outside."""
+        inner = replace(self, extents={**self.extents, **extents}, lets=dict(self.lets))
+        return replace(inner, open=dict(self.open), checked=set(self.checked))
+
     @property
     def runs(self) -> bool:
         """Whether this point is reached at all."""
@@ -108,8 +115,7 @@ class _Verifier:
             if not isinstance(statement, STATEMENTS):
                 raise IRError(f"kernel {self.kernel.name}: {statement!r} is no statement")
             for ref in uses(statement):
-                if ref not in scope.lets and ref not in scope.open:
-                    self.fail(statement, f"{ref!r} is read before it is defined")
+                self.known(statement, ref, scope)
             if isinstance(statement, Let):
                 self.let(statement, scope)
             elif isinstance(statement, Init):
@@ -129,6 +135,10 @@ class _Verifier:
                 scope.checked.add(statement.ok)
             elif isinstance(statement, For):
                 self.loop(statement, scope)
+            elif isinstance(statement, Repeat):
+                self.repeat(statement, scope)
+            elif isinstance(statement, Choose):
+                self.choose(statement, scope)
 
     def let(self, statement: Let, scope: _Scope) -> None:
         ref, value = statement.ref, statement.value
@@ -206,6 +216,55 @@ class _Verifier:
         if loop.kind == "parallel":
             self.parallel(loop, kinds)
         self.body(loop.body, scope.inside(loop))
+
+    def repeat(self, loop: Repeat, scope: _Scope) -> None:
+        """Steps that hand values on."""
+        if loop.axis in scope.extents:
+            self.fail(loop, f"{loop.axis!r} runs already")
+        if loop.holds is not None and any(outer.kind == "simd" for outer in scope.loops):
+            self.fail(loop, "lanes cannot have numbers of steps of their own")
+        if (loop.holds is None and loop.extent < 1) or (loop.holds is not None and loop.holds.dtype != BOOL):
+            self.fail(loop, "a loop has a number of steps, or a test that is a bool")
+        extent = loop.extent if loop.holds is None else 2**31
+        inner = scope.apart({loop.axis: extent})
+        for carried in loop.carried:
+            self.define(loop, carried.ref, scope)
+            inner.lets[carried.ref] = scope.lets[carried.ref]
+            if not carried.ref.dtype == carried.start.dtype == carried.after.dtype:
+                self.fail(loop, f"{carried.ref!r} changes its dtype")
+        self.body(loop.test, inner)
+        if loop.holds is not None:
+            self.known(loop, loop.holds, inner)
+        self.body(loop.body, inner)
+        for carried in loop.carried:
+            self.known(loop, carried.after, inner)
+
+    def choose(self, statement: Choose, scope: _Scope) -> None:
+        """One of several branches."""
+        if statement.which.dtype != I64 or not statement.branches:
+            self.fail(statement, "a branch is chosen by an i64")
+        if any(outer.kind == "simd" for outer in scope.loops):
+            self.fail(statement, "lanes cannot take branches of their own")
+        for number, branch in enumerate(statement.branches):
+            inner = scope.apart({})
+            self.body(branch, inner)
+            for ref, values in statement.results:
+                self.known(statement, values[number], inner)
+                if values[number].dtype != ref.dtype:
+                    self.fail(statement, f"branch {number} leaves another dtype in {ref!r}")
+        for ref, _ in statement.results:
+            self.define(statement, ref, scope)
+
+    def known(self, statement: Statement, ref: Ref, scope: _Scope) -> None:
+        """A ref must be defined."""
+        if ref not in scope.lets and ref not in scope.open:
+            self.fail(statement, f"{ref!r} is read before it is defined")
+
+    def define(self, statement: Statement, ref: Ref, scope: _Scope) -> None:
+        """A value of which nothing is known."""
+        if ref in scope.lets or ref in scope.open:
+            self.fail(statement, f"{ref!r} is defined twice")
+        scope.lets[ref] = Let(ref, Scalar("handed on", ()))
 
     def condition(self, loop: For, scope: _Scope, kinds: list[LoopKind]) -> None:
         """A loop that runs only where ``when`` holds."""

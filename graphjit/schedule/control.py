@@ -21,6 +21,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import ALIGN, Control, Program, padded
+from graphjit.schedule.registers import runs_in_registers
 
 FLAG = 8
 """Bytes of the answer of a test."""
@@ -40,7 +41,8 @@ def control_step(graph: Graph, node: Node, inner: Mapping[str, Any]) -> Control:
     for item in graph.nodes():
         if item.op.name == "item" and item.args[0] is node:
             results[item.attrs["index"]] = item  # type: ignore[call-overload]
-    return Control(node, results, dict(inner))
+    graphs = [one.program.graph for one in inner.values()]
+    return Control(node, results, dict(inner), runs_in_registers(node, graphs))
 
 
 def own_arguments(graph: Graph) -> Graph:
@@ -81,6 +83,8 @@ class Scratch:
 
 def scratch(step: Control) -> Scratch:
     """The layout of the memory that ``step`` needs besides arguments and results."""
+    if step.in_registers:
+        return Scratch(0, 0, (), {}, 0)
     node = step.node
     carried: Any = node.attrs.get("carried", 0)
     at = -(-max(program.arena for program in step.programs) // ALIGN) * ALIGN

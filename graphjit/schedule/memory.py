@@ -99,7 +99,7 @@ class _Planner:
                     self.place_owner(i, destination.owner)
             if node in self.needed and node not in self.buffers:
                 self.place(i, step, node)
-        if isinstance(step, Control):
+        if isinstance(step, Control) and not step.in_registers:
             nbytes = scratch(step).nbytes
             step.scratch = self.arena.take(max(nbytes, ALIGN))
             self.arena.give(step.scratch, max(nbytes, ALIGN))

@@ -160,6 +160,7 @@ class Control:
         node: what is computed; its op says how.
         results: the nodes that take its results, None where nobody reads one.
         inner: the programs inside, by what they are for: ``body``, ``test``, ``branch0`` ...
+        in_registers: whether it is one kernel (`schedule.registers`); the programs inside do not run then.
         scratch: where its own memory begins in the arena.
         name: of the step.
     """
@@ -167,6 +168,7 @@ class Control:
     node: Node
     results: list[Node | None]
     inner: dict[str, Inner]
+    in_registers: bool = False
     scratch: int = 0
     name: str = ""
 
@@ -258,10 +260,10 @@ class Program:
         return self.graph.name
 
     def with_inner(self) -> Iterator[Program]:
-        """This program and all inside it."""
+        """This program and all inside it that run as programs."""
         yield self
         for step in self.steps:
-            if isinstance(step, Control):
+            if isinstance(step, Control) and not step.in_registers:
                 for inner in step.programs:
                     yield from inner.with_inner()
 

@@ -65,10 +65,12 @@ class Driver:
             if isinstance(step, Product):
                 operands = [bases[program.buffers[storage(node)]] for node in (*step.node.args, step.node)]
                 call_product(self.fn, step, operands, self.known)
-            elif isinstance(step, Control):
+            elif isinstance(step, Control) and not step.in_registers:
                 self.control(program, step, bases)
             elif self.kernels[step.name].body:
                 self.kernel(self.kernels[step.name], bases)
+                if isinstance(step, Control):
+                    self.looks.stopped(step, self.status)
 
     def kernel(self, kernel: LoopKernel, bases: Bases) -> None:
         """Call a kernel."""
@@ -152,6 +154,15 @@ class _Looks:
         raised = self.fn.op(f"call i64 @{SYMBOL}(ptr {self.next})")
         self.fn.do(f"br i1 {self.fn.op(f'icmp eq i64 {raised}, 0')}, label %{go_on}, label %{self.stop}")
         self.fn.start(go_on)
+
+    def stopped(self, step: Control, status: str) -> None:
+        """After a loop in registers, which looks for signals itself: stop if a handler raised."""
+        if self.stop and step.node.op.name == "while":
+            go_on = self.fn.label("next")
+            code = self.fn.op(f"load i64, ptr {status}")
+            ended = self.fn.op(f"icmp eq i64 {code}, {INTERRUPTED}")
+            self.fn.do(f"br i1 {ended}, label %{self.stop}, label %{go_on}")
+            self.fn.start(go_on)
 
     def end(self, status: str) -> None:
         """The block that all looks lead to when a handler raised; the arena is given back after it as

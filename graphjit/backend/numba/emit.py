@@ -27,6 +27,7 @@ from graphjit.loops.ir import (
     Accumulate,
     Address,
     Check,
+    Choose,
     Const,
     For,
     Index,
@@ -35,6 +36,7 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     Ref,
+    Repeat,
     Statement,
 )
 from graphjit.schedule.access import storage
@@ -87,7 +89,7 @@ class _Program:
             if isinstance(step, Product):
                 self.imports.add("product")
                 calls += _product(program, step, used)
-            elif isinstance(step, Control):
+            elif isinstance(step, Control) and not step.in_registers:
                 calls.append(self.control(program, step, used))
             elif self.kernels[step.name].body:
                 printer = _Kernel(ir.as_loops(self.kernels[step.name]), self.imports)
@@ -176,6 +178,12 @@ class _Kernel:
 
     def body(self, statements: Sequence[Statement], depth: int, lines: list[str]) -> None:
         for statement in statements:
+            if isinstance(statement, Repeat):
+                self.repeat(statement, depth, lines)
+                continue
+            if isinstance(statement, Choose):
+                self.choose(statement, depth, lines)
+                continue
             if not isinstance(statement, For):
                 lines += [INDENT * depth + line for line in self.statement(statement)]
                 continue
@@ -189,6 +197,36 @@ class _Kernel:
                 for ref in kept
             ]
             self.kept = [ref for ref in self.kept if ref not in kept]
+
+    def repeat(self, loop: Repeat, depth: int, lines: list[str]) -> None:
+        """Steps that hand values on."""
+        pad = INDENT * depth
+        lines += [f"{pad}{c.ref!r} = {c.start!r}" for c in loop.carried]
+        if loop.holds is None:
+            lines.append(f"{pad}for {loop.axis!r} in range({loop.extent}):")
+        else:
+            lines += [f"{pad}{loop.axis!r} = -1", f"{pad}while True:", f"{pad}{INDENT}{loop.axis!r} += 1"]
+            self.body(loop.test, depth + 1, lines)
+            lines += [f"{pad}{INDENT}if not {loop.holds!r}:", f"{pad}{INDENT * 2}break"]
+        self.body(loop.body, depth + 1, lines)
+        if loop.carried:
+            names, values = (
+                [repr(ref) for ref in refs]
+                for refs in zip(*((c.ref, c.after) for c in loop.carried), strict=True)
+            )
+            lines.append(f"{pad}{INDENT}{', '.join(names)} = {', '.join(values)}")
+
+    def choose(self, statement: Choose, depth: int, lines: list[str]) -> None:
+        """One of several branches."""
+        pad, last = INDENT * depth, len(statement.branches) - 1
+        for number, branch in enumerate(statement.branches):
+            test = (
+                f"if {statement.which!r} <= {number}:" if number < last else "else:" if last else "if True:"
+            )
+            lines.append(pad + ("el" if 0 < number < last else "") + test)
+            self.body(branch, depth + 1, lines)
+            lines += [f"{pad}{INDENT}{ref!r} = {values[number]!r}" for ref, values in statement.results]
+            lines.append(f"{pad}{INDENT}pass")
 
     def statement(self, statement: Statement) -> list[str]:
         """Its lines."""

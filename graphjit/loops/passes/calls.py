@@ -15,13 +15,13 @@ from dataclasses import replace
 
 from graphjit.ir.scalars import is_function
 from graphjit.limits import Limits
-from graphjit.loops.ir import For, Let, LoopKernel, Scalar, Statement, walk
+from graphjit.loops.ir import Choose, For, Let, LoopKernel, Repeat, Scalar, Statement, walk
 from graphjit.loops.passes.vectorize import is_chained
 
 
 def call_functions(kernel: LoopKernel, limits: Limits) -> LoopKernel:
     """Mark loops whose functions are calls, and kernels that are long and straight."""
-    straight = not any(isinstance(s, For) for s in kernel.body)
+    straight = not any(isinstance(s, For | Repeat | Choose) for s in kernel.body)
     quick = straight and len(kernel.body) > limits.code.straight_line
     return replace(kernel, body=_body(kernel.body, 1, limits), quick=quick)
 

@@ -17,7 +17,7 @@ from graphjit.limits import Limits, TrafficLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import For, Let, LoopKernel, Lowered, Multiply, Scalar, Statement, Store
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Control, Product, Program
+from graphjit.schedule.program import Program
 
 
 def stream(lowered: Lowered, limits: Limits) -> Lowered:
@@ -40,8 +40,8 @@ def _last_reads(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Buf
     found: dict[Buffer, int] = {}
     for i, step in enumerate(program.steps):
         read = (
-            [program.buffers[storage(arg)] for arg in step.node.args]
-            if isinstance(step, Product | Control)
+            [program.buffers[storage(arg)] for arg in step.node.args]  # type: ignore[union-attr]
+            if step.name not in kernels
             else loaded(kernels[step.name].body)
         )
         found.update((buffer, i) for buffer in read)

@@ -16,6 +16,7 @@ from graphjit.loops.ir import (
     Accumulate,
     Axis,
     Check,
+    Choose,
     For,
     Index,
     Let,
@@ -23,6 +24,7 @@ from graphjit.loops.ir import (
     LoopKernel,
     Multiply,
     Ref,
+    Repeat,
     Scalar,
     Statement,
     Store,
@@ -78,7 +80,9 @@ def _can_lane(loop: For) -> bool:
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
             return False
-        if isinstance(statement, Multiply):
+        if isinstance(statement, Multiply | Choose):
+            return False
+        if isinstance(statement, Repeat) and statement.holds is not None:
             return False
     return True
 
@@ -104,6 +108,9 @@ def _varying(loop: For) -> set[Ref]:
                 found.add(statement.ref)
         elif isinstance(statement, Accumulate) and statement.value in found:
             found.add(statement.ref)
+        elif isinstance(statement, Repeat):
+            # What steps hand on in lanes is taken to differ.
+            found.update(carried.ref for carried in statement.carried)
     return found
 
 

@@ -1,0 +1,86 @@
+"""Which loops and choices run in registers.
+
+A loop whose steps work on a few numbers would spend its time calling kernels and moving carries through
+memory. It becomes one kernel instead, in which every element of every value is a value in a register
+(`graphjit.loops.lowering.points`). ``x = x - f(x) / df(x)`` in a ``while`` is such a loop; a recurrent
+network of 32 neurons is not: its steps are loops over lanes.
+
+Input: a node of control flow, the optimized graphs inside. Output: yes or no.
+Invariant: the decision depends on shapes and operations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphjit.ir.node import Graph, Node, bodies
+from graphjit.ir.opdef import Reduce, Scalar, View
+from graphjit.schedule.access import is_window
+
+ELEMENTS = 16
+"""Elements that a value may have."""
+CARRIED = 32
+"""Elements of all carries together."""
+WORK = 1_500
+"""Operations of one step."""
+OTHERS = ("input", "const", "iota", "reshape", "recompute", "concatenate", "item")
+"""Ops besides elementwise ones, views and reductions that have a meaning element by element."""
+
+
+def runs_in_registers(node: Node, graphs: Iterable[Graph]) -> bool:
+    """Whether a loop or a choice is small enough; ``graphs`` are its bodies."""
+    carried: Any = node.attrs.get("carried", 0)
+    first = len(node.args) - int(node.attrs.get("sliced", 0)) - carried  # type: ignore[call-overload]
+    if node.op.name not in ("scan", "while", "cond"):
+        return False
+    if node.op.name == "scan" and node.attrs["length"] == 0:
+        return False
+    if sum(part.size for part in node.parts[:carried]) > CARRIED:
+        return False
+    if node.op.name == "cond" and any(part.size > ELEMENTS for part in node.parts):
+        return False
+    work = 0
+    for graph in graphs:
+        constants = set(graph.inputs[:first]) if carried or node.op.name == "scan" else set(graph.inputs)
+        found = _work(graph, constants)
+        if found is None:
+            return False
+        work += found
+    return work <= WORK
+
+
+def _work(graph: Graph, constants: set[Node]) -> int | None:
+    """Operations of a body; None where it is not for registers. ``constants`` lie in memory, and may have any
+    size.
+    """
+    total = 0
+    for node in graph.nodes():
+        if node.is_bundle:
+            inner = _nested(node)
+            if inner is None:
+                return None
+            total += inner
+            continue
+        if node.type.size > ELEMENTS and node not in constants and node.args:
+            return None
+        if isinstance(node.op.lower, Scalar):
+            total += node.type.size
+        elif isinstance(node.op.lower, Reduce):
+            total += node.args[0].type.size
+        elif not (isinstance(node.op.lower, View) or is_window(node) or node.op.name in OTHERS):
+            return None
+    if any(x.type.size > ELEMENTS for x in graph.inputs if x not in constants):
+        return None
+    return total
+
+
+def _nested(node: Node) -> int | None:
+    """Operations of a loop or a choice inside a body; a loop has no arrays to go through there."""
+    if node.attrs.get("sliced") or not runs_in_registers(node, [body.graph for body in bodies(node)]):
+        return None
+    carried: Any = node.attrs.get("carried", 0)
+    if node.op.name == "scan" and len(node.parts) > carried:
+        return None
+    found = [_work(body.graph, set()) for body in bodies(node)]
+    return None if any(work is None for work in found) else sum(work for work in found if work is not None)
