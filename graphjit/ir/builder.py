@@ -118,7 +118,10 @@ class Builder:
         return self._interned.get((REGISTRY[op], args, ()))
 
     def _lift(self, op: OpDef, args: tuple[Node | float, ...]) -> tuple[Node, ...]:
-        if all(isinstance(arg, Node) for arg in args):
+        for arg in args:
+            if type(arg) is not Node:
+                break
+        else:  # the usual case, for which no generator is made
             return args  # type: ignore[return-value]
         like = next((arg.type for arg in reversed(args) if isinstance(arg, Node)), None)
         if like is None:

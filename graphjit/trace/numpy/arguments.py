@@ -33,6 +33,7 @@ from graphjit.trace.recording.tracer import (
     check_dtype,
     is_python_number,
     is_weak,
+    traced,
 )
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
@@ -68,7 +69,7 @@ def node_of(trace: Trace, value: Any) -> Node:
 
 def wrap(trace: Trace, node: Node) -> Tracer:
     """A new tracer for ``node``."""
-    return Tracer(trace, node)
+    return traced(trace, node)
 
 
 def wrap_array(trace: Trace, node: Node) -> Tracer:

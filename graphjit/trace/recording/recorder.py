@@ -11,6 +11,7 @@ the computation come at the user's line.
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
+from graphjit.trace.recording.promotion import PYTHON_KINDS
 
 
 class Recorder:
@@ -36,6 +38,10 @@ class Recorder:
         self.refused: tuple[TraceError, Location | None] | None = None
         """What a traced value last raised instead of giving its value, and the user's line."""
         self._outer: Recorder | None = None
+        self._numbers: dict[Hashable, Node] = {}
+        """Constants of Python numbers, by value, type and dtype."""
+        self._broadcasts: dict[tuple[Node, tuple[int, ...]], Node] = {}
+        """What `broadcast` has made."""
 
     def __enter__(self) -> Self:
         self._outer, current.recorder = current.recorder, self
@@ -83,11 +89,22 @@ class Recorder:
 
     def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
         """``node`` in ``shape`` by NumPy's rule."""
-        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
+        if node.type.shape == shape:
+            return node
+        made = self._broadcasts.get((node, shape))
+        if made is None:
+            made = self._broadcasts[node, shape] = self.emit("broadcast_to", node, shape=shape)
+        return made
 
     def number(self, value: Any, dtype: np.dtype) -> Node:
         """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
-        return self.builder.const(dtype.type(value), dtype)
+        if type(value) not in PYTHON_KINDS:  # of a class of the user's, which need not have a hash
+            return self.builder.const(dtype.type(value), dtype)
+        key = (value or str(value), type(value), dtype)  # by its text where it is zero: 0.0 equals -0.0
+        node = self._numbers.get(key)
+        if node is None:
+            node = self._numbers[key] = self.builder.const(dtype.type(value), dtype)
+        return node
 
 
 class _Current(threading.local):

@@ -30,7 +30,6 @@ from graphjit.trace.recording.answers import (
     Unanswered,
     asks_value,
     complex_needed,
-    foreign,
     from_outside,
     leaked,
     repeated,
@@ -44,8 +43,10 @@ from graphjit.trace.recording.location import (
     subscribes,
     user_location,
 )
+from graphjit.trace.recording.operators import binary, in_place, power, unary
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
+from graphjit.trace.recording.promotion import is_python_number as is_python_number
 from graphjit.trace.recording.promotion import python_kind as python_kind
 from graphjit.trace.recording.recorder import Recorder
 from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
@@ -87,10 +88,10 @@ class Trace(Recorder):
         Raises:
             UnsupportedError: a dtype or array subclass that is not compiled.
         """
-        if isinstance(value, Tracer):
+        if issubclass(type(value), Tracer):
             if value._trace is not self or self.over:
                 raise leaked(value)
-            return value._node
+            return value._node  # type: ignore[no-any-return]
         if isinstance(value, np.ndarray):
             return self.capture(value)
         if isinstance(value, list | tuple):
@@ -135,38 +136,33 @@ class Trace(Recorder):
         if op is None:
             raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()})")
         nodes, _ = self.promoted(ufunc, args)
-        return in_order(Tracer(self, self.emit(op, *nodes)), ufunc, args)
+        result = traced(self, self.emit(op, *nodes))
+        return in_order(result, ufunc, args) if type(result) is Array else result
 
     def promoted(self, ufunc: np.ufunc, args: tuple[Any, ...]) -> tuple[list[Node], np.dtype]:
         """Arguments converted and broadcast as ``ufunc`` would, and the ufunc's result dtype."""
-        nodes = [None if is_python_number(a) else self.node(a) for a in args]
-        kinds = tuple(
-            python_kind(a) if n is None else WEAK[n.dtype.kind] if is_weak(a) else n.dtype
-            for a, n in zip(args, nodes, strict=True)
-        )
-        dtypes = resolve(ufunc, kinds)
-        ready = [
-            self.number(a, dtype)
-            if n is None
-            else self.narrow(n, dtype)
-            if is_weak(a)
-            else self.convert(n, dtype)
-            for a, n, dtype in zip(args, nodes, dtypes, strict=False)
-        ]
+        nodes: list[Node | None] = []
+        kinds: list[Any] = []
+        for value in args:
+            kind = python_kind(value)
+            node = self.node(value) if kind is None else None
+            nodes.append(node)
+            kinds.append(kind if node is None else WEAK[node.dtype.kind] if is_weak(value) else node.dtype)
+        dtypes = resolve(ufunc, tuple(kinds))
+        ready = []
+        for value, node, dtype in zip(args, nodes, dtypes, strict=False):
+            if node is None:
+                node = self.number(value, dtype)
+            elif node.type.dtype != dtype:
+                node = self.narrow(node, dtype) if is_weak(value) else self.convert(node, dtype)
+            ready.append(node)
         shape = common_shape(*ready)
-        return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
-
-
-def is_python_number(value: Any) -> bool:
-    """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses
-    float).
-    """
-    return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
+        return [n if n.type.shape == shape else self.broadcast(n, shape) for n in ready], dtypes[len(args)]
 
 
 def is_weak(value: Any) -> bool:
     """Whether a tracer stands for a Python number."""
-    return isinstance(value, Number)
+    return issubclass(type(value), Number)
 
 
 def assemble(trace: Trace, values: Any) -> Tracer:
@@ -194,22 +190,6 @@ def any_tracer(values: Any) -> bool:
     )
 
 
-def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
-    """An operator method."""
-
-    def method(self: Tracer, other: Any) -> Any:
-        if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
-            return foreign(self, ufunc, other)
-        if isinstance(self, Number) and isinstance(other, list | tuple):
-            return _repeated(self, other, ufunc)
-        result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
-        if isinstance(self, Number) and (is_weak(other) or is_python_number(other)):
-            return as_number(result)
-        return result
-
-    return method
-
-
 def _bound(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return bound(function, args, kwargs)
 
@@ -229,47 +209,6 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return in_order(
         called_with_out(implementation, function, public_name(function), args, kwargs), function, args, kwargs
     )
-
-
-def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
-    """``[0] * n``: Python repeats the sequence, for which it needs the value of ``n``."""
-    if ufunc is np.multiply and number._node.dtype.kind in "iub":
-        number.__index__()
-    return NotImplemented
-
-
-_raise = binary(np.power)
-
-
-def power(self: Tracer, other: Any) -> Any:
-    """``self ** other``: NumPy squares an array where the exponent is the Python number 2, and the square of
-    bools is int8.
-    """
-    squares = type(other) is int and other == 2 and isinstance(self, Array)
-    return (
-        self._trace.ufunc(np.square, self)
-        if squares and self._node.dtype.kind == "b"
-        else _raise(self, other)
-    )
-
-
-def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
-    """An operator method of one argument."""
-
-    def method(self: Tracer) -> Any:
-        result = self._trace.ufunc(ufunc, self)
-        return as_number(result) if isinstance(self, Number) else result
-
-    return method
-
-
-def in_place(ufunc: np.ufunc) -> Callable[[Array, Any], Any]:
-    """``x += y`` and kin."""
-
-    def method(self: Array, other: Any) -> Any:
-        return METHODS["__in_place__"](self, ufunc, other)
-
-    return method
 
 
 def _fact(name: str, doc: str) -> property:
@@ -562,6 +501,15 @@ NUMBER_METHODS: dict[str, Callable[[Number], Any]] = {
     "denominator": lambda x: 1,
 }
 NDARRAY = frozenset(dir(np.ndarray))
+
+
+def traced(trace: Trace, node: Node) -> Tracer:
+    """``Tracer(trace, node)`` in a third of the time."""
+    made: Any = object.__new__(Array if node.type.shape else Scalar)
+    made._trace, made._node, made._model = trace, node, None
+    return made  # type: ignore[no-any-return]
+
+
 KINDS: dict[str, type[Tracer]] = {"array": Array, "scalar": Scalar, "number": Number}
 
 
@@ -570,13 +518,6 @@ def kind_of(value: Any) -> type[Tracer]:
     if isinstance(value, Number) or is_python_number(value):
         return Number
     return Array if isinstance(value, Array | np.ndarray | list | tuple) else Scalar
-
-
-def as_number(value: Any) -> Any:
-    """A result of Python numbers, which is a Python number again (of a pair: each)."""
-    if isinstance(value, tuple):
-        return tuple(as_number(item) for item in value)
-    return value if isinstance(value, Number) else Number(value._trace, value._node)
 
 
 for _kind, _name in {
