@@ -16,18 +16,21 @@ import numpy as np
 
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
-from graphjit.ir.types import SHORT
+from graphjit.ir.types import DTYPES, SHORT
 from graphjit.trace.recording.location import user_location
 
 
 def check_dtype(dtype: np.dtype) -> None:
     """Refuse dtypes that are not compiled."""
+    if dtype in _COMPILED:  # names are made anew each time
+        return
     if dtype.name not in SHORT or not dtype.isnative:
         raise UnsupportedError(
             f"dtype {dtype} is not compiled (at {user_location()}); use one of {', '.join(SHORT)} in native byte order"
         )
 
 
+_COMPILED = frozenset(DTYPES.values())
 WEAK: dict[str, Any] = {"f": float, "i": int, "b": np.dtype(bool)}
 
 
@@ -62,6 +65,14 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     for dtype in dtypes:
         check_dtype(dtype)
     return tuple(dtypes)
+
+
+@lru_cache(maxsize=4096)
+def common(kinds: tuple[Any, ...]) -> np.dtype:
+    """``np.result_type`` of dtypes, and of Python numbers by ``int`` or ``float``."""
+    dtype = np.result_type(*[kind(0) if kind is int or kind is float else kind for kind in kinds])
+    check_dtype(dtype)
+    return dtype
 
 
 def common_shape(*nodes: Node) -> tuple[int, ...]:

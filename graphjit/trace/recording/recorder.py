@@ -42,6 +42,8 @@ class Recorder:
         """Constants of Python numbers, by value, type and dtype."""
         self._broadcasts: dict[tuple[Node, tuple[int, ...]], Node] = {}
         """What `broadcast` has made."""
+        self.items: dict[tuple[Node, tuple[int, ...]], Node] = {}
+        """What was read at a position of a value (`trace.arrays.indexing.item`)."""
 
     def __enter__(self) -> Self:
         self._outer, current.recorder = current.recorder, self

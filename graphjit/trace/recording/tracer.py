@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -144,10 +145,17 @@ class Trace(Recorder):
         nodes: list[Node | None] = []
         kinds: list[Any] = []
         for value in args:
-            kind = python_kind(value)
-            node = self.node(value) if kind is None else None
+            node = None
+            if issubclass(type(value), Tracer):
+                node = self.node(value)
+                kind = WEAK[node.type.dtype.kind] if value._weak else node.type.dtype
+            else:
+                kind = python_kind(value)
+                if kind is None:
+                    node = self.node(value)
+                    kind = node.type.dtype
             nodes.append(node)
-            kinds.append(kind if node is None else WEAK[node.dtype.kind] if is_weak(value) else node.dtype)
+            kinds.append(kind)
         dtypes = resolve(ufunc, tuple(kinds))
         ready = []
         for value, node, dtype in zip(args, nodes, dtypes, strict=False):
@@ -211,25 +219,26 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     )
 
 
+FACTS: dict[str, Callable[[Node], Any]] = {
+    "shape": attrgetter("type.shape"),
+    "dtype": attrgetter("type.dtype"),
+    "ndim": attrgetter("type.ndim"),
+    "size": attrgetter("type.size"),
+    "itemsize": attrgetter("type.dtype.itemsize"),
+    "nbytes": attrgetter("type.nbytes"),
+}
+
+
 def _fact(name: str, doc: str) -> property:
     """A static attribute, which a Python number has not: only this package may ask a traced one."""
+    of_node = FACTS[name]
 
     def fact(self: Tracer) -> Any:
-        if isinstance(self, Number) and asked_by_user():
+        if self._weak and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
-        return FACTS[name](self._node)
+        return of_node(self._node)
 
     return property(fact, doc=doc)
-
-
-FACTS: dict[str, Callable[[Node], Any]] = {
-    "shape": lambda node: node.shape,
-    "dtype": lambda node: node.dtype,
-    "ndim": lambda node: len(node.shape),
-    "size": lambda node: node.type.size,
-    "itemsize": lambda node: node.dtype.itemsize,
-    "nbytes": lambda node: node.type.nbytes,
-}
 
 
 class Tracer(Unanswered):
@@ -454,10 +463,10 @@ class Scalar(Single):
         return self._node.dtype.type
 
     def __mul__(self, other: Any) -> Any:
-        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__mul__(self, other)
+        return repeated(self, other) if issubclass(type(other), SEQUENCES) else Tracer.__mul__(self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__rmul__(self, other)
+        return repeated(self, other) if issubclass(type(other), SEQUENCES) else Tracer.__rmul__(self, other)
 
     def __getitem__(self, key: Any) -> Any:
         # Python iterates over whatever has items, until an IndexError: over a number it would find none.
