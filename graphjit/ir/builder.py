@@ -21,6 +21,9 @@ from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.types import Type
 
+# Kept by name: while a function is traced, another object stands in NumPy's module, which looks at who calls.
+_asarray = np.asarray
+
 FOLDED = 256
 """Elements up to which `Builder.folding` computes a constant."""
 
@@ -47,7 +50,7 @@ class Builder:
 
     def const(self, value: Any, dtype: np.dtype) -> Node:
         """A constant array or scalar of ``dtype``."""
-        array = np.asarray(value, dtype=dtype)
+        array = _asarray(value, dtype=dtype)
         return self._intern(
             REGISTRY["const"], (), {"value": ConstValue(array)}, Type(array.dtype, array.shape)
         )

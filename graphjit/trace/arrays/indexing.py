@@ -116,7 +116,7 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
 
 
 def position(shape: tuple[int, ...], key: Any) -> tuple[int, ...] | None:
-    """Where a key of Python ints leads, counted from the start of the first axes; None for all other keys,
+    """Where a key of integers leads, counted from the start of the first axes; None for all other keys,
     and for those that are wrong.
     """
     keys = key if type(key) is tuple else (key,)
@@ -124,14 +124,14 @@ def position(shape: tuple[int, ...], key: Any) -> tuple[int, ...] | None:
         return None
     found = []
     for index, size in zip(keys, shape, strict=False):
-        if type(index) is not int or not -size <= index < size:
+        if type(index) not in _INTEGERS or not -size <= index < size:
             return None
-        found.append(index + size if index < 0 else index)
+        found.append(int(index) % size)
     return tuple(found)
 
 
 def _ints_and_slices(shape: tuple[int, ...], key: Any) -> Plan | None:
-    """The plan of a key of Python ints and slices with such bounds; None for all other keys, and for those
+    """The plan of a key of integers and slices between Python ints; None for all other keys, and for those
     that are wrong.
     """
     keys = key if type(key) is tuple else (key,)
@@ -140,8 +140,8 @@ def _ints_and_slices(shape: tuple[int, ...], key: Any) -> Plan | None:
     result = Plan(shape=shape)
     final: list[int] = []
     for axis, (each, size) in enumerate(zip(keys, shape, strict=False)):
-        if type(each) is int and -size <= each < size:
-            _box(result, each % size, 1, 1)
+        if type(each) in _INTEGERS and -size <= each < size:
+            _box(result, int(each) % size, 1, 1)
             result.dropped.add(axis)
         elif type(each) is slice and {type(each.start), type(each.stop), type(each.step)} <= _BOUNDS:
             final.append(_slice_axis(result, each, axis))
@@ -154,6 +154,9 @@ def _ints_and_slices(shape: tuple[int, ...], key: Any) -> Plan | None:
     result.final = (*final, *rest)
     return result
 
+
+_INTEGERS = {int, np.int64}
+"""Types of the integers in most keys: of a range, of an array."""
 
 _BOUNDS = {int, type(None)}
 """Types of the bounds of most slices."""

@@ -33,7 +33,7 @@ from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.numpy.arguments import as_bool, node_of, static_array, tracing, wrap, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.promotion import PYTHON_KINDS
+from graphjit.trace.recording.promotion import PYTHON_KINDS, is_python_number
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, any_tracer
 
 
@@ -221,8 +221,10 @@ def in_place(target: Array, ufunc: np.ufunc, other: Any) -> Any:
         other = wrap(tracing(), node_of(tracing(), other))
     if not isinstance(other, Tracer | int | float | np.ndarray | np.generic):
         return NotImplemented
-    value = ufunc(target, other)
-    if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+    plain = issubclass(type(other), Tracer) or is_python_number(other)
+    # Else NumPy asks whose array it is.
+    value = tracing().ufunc(ufunc, target, other) if plain else ufunc(target, other)
+    if value.dtype != target.dtype and not np.can_cast(value.dtype, target.dtype, "same_kind"):
         raise TypeError(
             f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule 'same_kind' "
             f"(at {user_location()})"

@@ -56,7 +56,7 @@ def tracing() -> Trace:
 
 def node_of(trace: Trace, value: Any) -> Node:
     """The node of any array-like; a list without tracers is a constant."""
-    if isinstance(value, Tracer | np.ndarray):
+    if isinstance(value, Tracer | np.ndarray | np.generic):
         return trace.node(value)
     if isinstance(value, list | tuple):
         if any_tracer(value):
@@ -201,7 +201,7 @@ def aligned(trace: Trace, *values: Any) -> list[Node]:
 
 def full(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> Node:
     """``value`` everywhere."""
-    return trace.broadcast(trace.builder.const(np.asarray(value).astype(dtype), dtype), shape)
+    return trace.broadcast(trace.number(value, dtype, wraps=True), shape)
 
 
 def as_bool(trace: Trace, node: Node) -> Node:

@@ -99,6 +99,9 @@ class Trace(Recorder):
             return self.node(assemble(self, value))
         if isinstance(value, complex):
             raise complex_needed(value)
+        if isinstance(value, np.generic):
+            check_dtype(value.dtype)
+            return self.scalar(value)
         array = np.asarray(value)
         check_dtype(array.dtype)
         return self.builder.const(array, array.dtype)
