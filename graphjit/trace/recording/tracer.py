@@ -126,6 +126,7 @@ class Trace(Recorder):
             return self.builder.const(plain, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
         self.captured[id(array)] = (plain, node)
+        self.free[node] = True
         self.lend(plain)  # from now on a write into it is seen
         return node
 
