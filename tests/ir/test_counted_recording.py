@@ -194,6 +194,21 @@ def test_a_part_read_many_times_is_joined_once(emitted: list[str]) -> None:
     assert emitted.count("concatenate") <= 6
 
 
+def test_long_parts_between_writes_cost_as_much_as_short_ones(emitted: list[str]) -> None:
+    def solve(low: Any, b: Any) -> Any:
+        x = np.zeros(len(b))
+        for i in range(len(b)):
+            x[i] = (b[i] - low[i, :i] @ x[:i]) / low[i, i]
+        return x
+
+    made = []
+    for n in (60, 120):
+        emitted.clear()
+        traced(solve, np.eye(n), np.ones(n))
+        made.append(len(emitted))
+    assert made[1] < 2.2 * made[0]
+
+
 def test_parts_between_writes() -> None:
     """Steps, flips, rows and columns of an array of which some elements were written."""
 

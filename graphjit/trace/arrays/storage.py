@@ -30,6 +30,9 @@ from graphjit.trace.numpy.arguments import tracing
 from graphjit.trace.numpy.shapes import sliced
 from graphjit.trace.recording.tracer import Trace, check_dtype
 
+PIECES = 16
+"""Cells of a part up to which it is put together of them."""
+
 
 def constant(trace: Trace, array: np.ndarray) -> Node:
     """A known array by value; one number everywhere becomes a broadcast."""
@@ -169,9 +172,10 @@ class Owned:
                 final=p.final,
             )
             return read(trace, cell, inner)
-        # Joined once it would have been cheaper: so no reader pays more than twice.
+        # Joined once it would have been cheaper: so no reader pays more than twice. What is joined once is no
+        # longer told apart: so long parts do not cost a node for each of their elements, time and again.
         self.spent += count
-        if not count or self.spent > len(self.cells):
+        if not count or count > PIECES or self.spent > len(self.cells):
             return read(trace, self.node(), p)
         return self._read_cells(trace, p)
 
