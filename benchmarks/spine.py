@@ -24,14 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
+import graphjit
 from benchmarks import contest as contests
 from benchmarks import first_call
 from benchmarks.contest import SEED
 from benchmarks.peers import Peer, available
 from benchmarks.reporting.report import Row, duration, machine, print_table, write_json
 from benchmarks.timing import Contestant, Samples
+from benchmarks.workload import Namespace
 from benchmarks.workloads import WORKLOADS, suite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +199,49 @@ def python_loop(session: Session) -> Iterator[Row]:
     )
 
 
+def eliminated(a: Any) -> Any:
+    """Gaussian elimination, element by element."""
+    a, n = a.copy(), len(a)
+    for k in range(n):
+        for i in range(k + 1, n):
+            factor = a[i, k] / a[k, k]
+            for j in range(k, n):
+                a[i, j] = a[i, j] - factor * a[k, j]
+    return a
+
+
+def recording(session: Session) -> Iterator[Row]:
+    """The recording alone: how much longer a function takes when it is recorded than when NumPy computes it.
+    One thread does all of it, so what other processes do is not counted.
+    """
+    loop, size = WORKLOADS["python_loop_1e4"], 24
+    steps: Any = loop.make(Namespace(np, None))
+    matrix = np.eye(size) + 1.0
+    cases = (
+        (
+            "Python loop, 1e4 operations: recording",
+            steps,
+            tuple(map(np.float64, loop.inputs(SEED, "float64"))),
+        ),
+        (f"elimination of {size} by {size} elements: recording", eliminated, (matrix,)),
+    )
+    for what, function, args in cases:
+        ours, numpy = Samples(), Samples()
+        for _ in range(1 + session.processes(7)):
+            for samples, run in ((numpy, function), (ours, graphjit.jit(function).dispatcher.staged)):
+                begin = time.process_time()
+                run(*args)
+                samples.seconds.append(time.process_time() - begin)
+        yield Row(
+            what,
+            duration(min(ours.seconds)),
+            f"numpy {duration(min(numpy.seconds))}",
+            f"{min(ours.seconds) / min(numpy.seconds):.3g}x numpy",
+            noise=f"{ours.spread:.0%} {numpy.spread:.0%}",
+            raw={"graphjit": ours.seconds, "numpy": numpy.seconds},
+        )
+
+
 def digits(session: Session) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "digits.json"
@@ -289,6 +335,7 @@ SECTIONS: dict[str, Callable[[Session], Iterator[Row]]] = {
     "kernels": kernels,
     "native": beside_native,
     "loop": python_loop,
+    "recording": recording,
     "digits": digits,
     "import": import_time,
     "op-matrix": op_matrix,

@@ -280,7 +280,8 @@ class Dispatcher:
     def staged(self, *args: Any, **kwargs: Any) -> Staged:
         """The traced call for these arguments, without compiling."""
         _, kinds, spec = self.signature(args, kwargs)
-        return self.stage(kinds, spec)
+        with without_collection():
+            return self.stage(kinds, spec)
 
     def log(self, key: Hashable) -> None:
         """Say why another trace is made."""

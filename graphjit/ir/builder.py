@@ -21,6 +21,9 @@ from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.types import Type
 
+# Kept by name: while a function is traced, another object stands in NumPy's module, which looks at who calls.
+_asarray = np.asarray
+
 FOLDED = 256
 """Elements up to which `Builder.folding` computes a constant."""
 
@@ -47,7 +50,7 @@ class Builder:
 
     def const(self, value: Any, dtype: np.dtype) -> Node:
         """A constant array or scalar of ``dtype``."""
-        array = np.asarray(value, dtype=dtype)
+        array = _asarray(value, dtype=dtype)
         return self._intern(
             REGISTRY["const"], (), {"value": ConstValue(array)}, Type(array.dtype, array.shape)
         )
@@ -132,7 +135,10 @@ class Builder:
         return self._interned.get((REGISTRY[op], args, ()))
 
     def _lift(self, op: OpDef, args: tuple[Node | float, ...]) -> tuple[Node, ...]:
-        if all(isinstance(arg, Node) for arg in args):
+        for arg in args:
+            if type(arg) is not Node:
+                break
+        else:  # the usual case, for which no generator is made
             return args  # type: ignore[return-value]
         like = next((arg.type for arg in reversed(args) if isinstance(arg, Node)), None)
         if like is None:

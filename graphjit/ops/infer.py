@@ -18,7 +18,7 @@ Infer = Callable[..., Type]
 def _same(types: tuple[Type, ...]) -> Type:
     first = types[0]
     for other in types[1:]:
-        if other != first:
+        if other is not first and other != first:
             raise ShapeError(f"elementwise arguments differ: {', '.join(map(str, types))}")
     return first
 

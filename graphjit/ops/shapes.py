@@ -215,9 +215,7 @@ def _slice_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence
 
 def _slice_rules(b: Builder, x: Node, *, starts: Any, limits: Any, steps: Any) -> Node | None:
     """The whole array -> x."""
-    whole = all(
-        s == 0 and u == n and t == 1 for s, u, t, n in zip(starts, limits, steps, x.shape, strict=True)
-    )
+    whole = limits == x.type.shape and not any(starts) and steps == (1,) * len(steps)
     return x if whole else None
 
 

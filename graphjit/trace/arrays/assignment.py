@@ -31,6 +31,8 @@ def fitted(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) ->
         ValueError: it does not broadcast to the place.
     """
     node = as_dtype(trace, value, dtype)
+    if node.type.shape == shape:
+        return node
     extra = len(node.shape) - len(shape)
     if extra > 0 and all(n == 1 for n in node.shape[:extra]):  # NumPy drops leading axes of length 1 here
         node = trace.emit("reshape", node, shape=node.shape[extra:])

@@ -32,7 +32,7 @@ from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import write
-from graphjit.trace.arrays.indexing import Plan, read
+from graphjit.trace.arrays.indexing import Plan, item, plan, read
 from graphjit.trace.arrays.layout import in_order, model
 from graphjit.trace.arrays.storage import Owned, constant, within
 from graphjit.trace.numpy.arguments import static_array, tracing, wrap
@@ -175,12 +175,47 @@ class Lens:
         if self.plan is None:
             assert self.of_node is not None
             return self.of_node(trace, self.base._node)
-        storage = storage_of(self.base) if isinstance(self.base, Stored) else None
+        storage = storage_of(self.base) if type(self.base) is Stored else None
         return (
             storage.read(trace, self.plan)
             if isinstance(storage, Owned)
             else read(trace, self.base._node, self.plan)
         )
+
+    def scattered(self) -> bool:
+        """Whether the value has to be put together of parts of the base that were written one by one."""
+        base = storage_of(self.base) if type(self.base) is Stored else None
+        return type(base) is Owned and self.plan is not None and base.parts(self.plan) > 1
+
+    def _position(self, at: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Where an element of the view stands in a base that is written too; None where that is no fixed
+        place, or the base is not written.
+        """
+        p = self.plan
+        if p is None or not p.basic or type(self.base) is not Stored or len(at) != len(self.type.shape):
+            return None
+        if len(at) + len(p.dropped) != len(p.shape):  # a new axis
+            return None
+        inside, found = iter(at), []
+        for axis, (start, count, step) in enumerate(zip(p.starts, p.counts, p.steps, strict=True)):
+            i = 0 if axis in p.dropped else next(inside)
+            found.append(start + (count - 1 - i if axis in p.flipped else i) * step)
+        return tuple(found)
+
+    def item(self, trace: Trace, at: tuple[int, ...]) -> Node:
+        """What stands at a position, an element of the base where that is known."""
+        inside = self._position(at)
+        if inside is None:
+            return item(trace, self.node(), at)
+        return storage_of(self.base).item(trace, inside)  # type: ignore[arg-type]
+
+    def put(self, trace: Trace, at: tuple[int, ...], value: Any) -> None:
+        """Assign to what stands at a position, an element of the base where that is known."""
+        inside = self._position(at)
+        if inside is None:
+            self.write(trace, plan(trace, self.type.shape, at), value)
+        else:
+            writable_storage(self.base).put(trace, inside, value)
 
     def replace(self, node: Node) -> None:
         """Write through."""
@@ -416,7 +451,7 @@ class Stored(Array):
 Stored.__name__ = Stored.__qualname__ = "traced array"
 
 
-def storage_of(value: Stored) -> Owned | Lens:
+def storage_of(value: Tracer) -> Owned | Lens:
     """The storage of a stored tracer."""
     storage: Owned | Lens = _NODE.__get__(value)
     return storage
@@ -433,13 +468,14 @@ def from_storage(storage: Owned | Lens) -> Stored:
 
 def writable_storage(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
-    if not isinstance(value, Tracer) or isinstance(value, Outside):
+    if type(value) is not Stored and (not isinstance(value, Tracer) or isinstance(value, Outside)):
         raise from_outside("this assignment")
-    made = storage_of(value).within if isinstance(value, Stored) else value._within
     here = within()
-    if here is not None and made is not here and isinstance(value, Array):
-        raise written_within(here.what, here.name)
-    if not isinstance(value, Stored):
+    if here is not None and isinstance(value, Array):
+        made = storage_of(value).within if isinstance(value, Stored) else value._within
+        if made is not here:
+            raise written_within(here.what, here.name)
+    if type(value) is not Stored:
         if not isinstance(value, Array):
             raise TypeError(
                 f"{value._class.__name__!r} object does not support item assignment (at {user_location()})"
@@ -450,7 +486,7 @@ def writable_storage(value: Tracer) -> Owned | Lens:
         owned.model = value._model
         value.__class__ = Stored  # type: ignore[assignment]
         _NODE.__set__(value, owned)
-    storage = storage_of(value)  # type: ignore[arg-type]
+    storage = storage_of(value)
     if isinstance(storage, Lens) and not storage.layout().flags.writeable:
         raise read_only()
     if storage.shared:
@@ -477,9 +513,9 @@ def read_only() -> ValueError:
 
 def token_of(value: Tracer) -> object:
     """An object that changes whenever the value is written."""
-    return storage_of(value).token if isinstance(value, Stored) else value._node
+    return storage_of(value).token if type(value) is Stored else value._node
 
 
 def known_array(value: Any) -> np.ndarray | None:
     """The values of a stored tracer, while they are known."""
-    return value.known() if isinstance(value, Stored) else None
+    return storage_of(value).known() if type(value) is Stored else None

@@ -90,11 +90,9 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
         IndexError: too many indices, out of bounds, wrong kinds.
         TraceError: a mask or a slice bound that is only known at run time.
     """
-    if type(key) is int and shape:  # the usual case in loops
-        rest = shape[1:]
-        start = _in_range(key, 0, shape[0])
-        whole = [0] * len(rest)
-        return Plan([start, *whole], [1, *rest], [1] * len(shape), dropped={0}, shape=shape, final=rest)
+    usual = _ints_and_slices(shape, key)
+    if usual is not None:
+        return usual
     items = _items(trace, shape, key)
     result = Plan(shape=shape, index_shape=_index_shape(items))
     final: list[int] = []
@@ -115,6 +113,53 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
         final[at:at] = result.index_shape
     result.final = tuple(final)
     return result
+
+
+def position(shape: tuple[int, ...], key: Any) -> tuple[int, ...] | None:
+    """Where a key of integers leads, counted from the start of the first axes; None for all other keys,
+    and for those that are wrong.
+    """
+    keys = key if type(key) is tuple else (key,)
+    if not 0 < len(keys) <= len(shape):
+        return None
+    found = []
+    for index, size in zip(keys, shape, strict=False):
+        if type(index) not in _INTEGERS or not -size <= index < size:
+            return None
+        found.append(int(index) % size)
+    return tuple(found)
+
+
+def _ints_and_slices(shape: tuple[int, ...], key: Any) -> Plan | None:
+    """The plan of a key of integers and slices between Python ints; None for all other keys, and for those
+    that are wrong.
+    """
+    keys = key if type(key) is tuple else (key,)
+    if not 0 < len(keys) <= len(shape):
+        return None
+    result = Plan(shape=shape)
+    final: list[int] = []
+    for axis, (each, size) in enumerate(zip(keys, shape, strict=False)):
+        if type(each) in _INTEGERS and -size <= each < size:
+            _box(result, int(each) % size, 1, 1)
+            result.dropped.add(axis)
+        elif type(each) is slice and {type(each.start), type(each.stop), type(each.step)} <= _BOUNDS:
+            final.append(_slice_axis(result, each, axis))
+        else:
+            return None
+    rest = shape[len(keys) :]
+    result.starts += [0] * len(rest)
+    result.counts += rest
+    result.steps += [1] * len(rest)
+    result.final = (*final, *rest)
+    return result
+
+
+_INTEGERS = {int, np.int64}
+"""Types of the integers in most keys: of a range, of an array."""
+
+_BOUNDS = {int, type(None)}
+"""Types of the bounds of most slices."""
 
 
 def _slice_axis(result: Plan, value: slice, axis: int) -> int:
@@ -372,6 +417,19 @@ def boxed(trace: Trace, x: Node, p: Plan) -> Node:
     if p.flipped:
         x = trace.emit("flip", x, axes=tuple(p.flipped))
     return x
+
+
+def item(trace: Trace, x: Node, at: tuple[int, ...]) -> Node:
+    """``x[at]``, at a position on the first axes. Each is made once: loops read the same items again and
+    again.
+    """
+    found = trace.items.get((x, at))
+    if found is None:
+        rest = x.shape[len(at) :]
+        starts, limits = (*at, *[0] * len(rest)), (*[i + 1 for i in at], *rest)
+        box = trace.emit("slice", x, starts=starts, limits=limits, steps=(1,) * len(starts))
+        found = trace.items[x, at] = trace.emit("reshape", box, shape=rest)
+    return found
 
 
 def kept_axes(p: Plan) -> tuple[list[int], tuple[int, ...]]:

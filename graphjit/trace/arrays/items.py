@@ -27,18 +27,22 @@ from graphjit.trace.arrays.buffers import (
     storage_of,
     writable_storage,
 )
-from graphjit.trace.arrays.indexing import Plan, plan, read
+from graphjit.trace.arrays.indexing import Plan, item, plan, position, read
 from graphjit.trace.arrays.layout import in_memory_of, model
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.numpy.arguments import as_bool, node_of, static_array, tracing, wrap, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.promotion import PYTHON_KINDS, is_python_number
 from graphjit.trace.recording.tracer import METHODS, Array, Tracer, any_tracer
 
 
 def getitem(target: Tracer, key: Any) -> Any:
     """``x[key]``: a view for basic keys, a copy otherwise."""
-    target, key = without_truths(target, key)
+    shape = target.shape
+    at = position(shape, key)
+    if at is None:
+        target, key = without_truths(target, key)
     known = known_array(target)
     if known is not None:
         try:
@@ -52,6 +56,20 @@ def getitem(target: Tracer, key: Any) -> Any:
                 or active_trace() is None
             ):
                 return local(part)
+    if at is not None and len(at) == len(shape):
+        return _element(target, at)
+    return _part(target, key)
+
+
+def _element(target: Tracer, at: tuple[int, ...]) -> Tracer:
+    """The element at a position."""
+    trace = tracing()
+    stored = type(target) is Stored
+    return wrap(trace, storage_of(target).item(trace, at) if stored else item(trace, target._node, at))
+
+
+def _part(target: Tracer, key: Any) -> Any:
+    """``x[key]``, recorded."""
     trace = tracing()
     p = plan(trace, target.shape, key)
     if p.view and isinstance(target, Array) and (p.final or _with_ellipsis(key)):
@@ -111,14 +129,16 @@ def stand_ins(key: Any) -> Any:
 def index_lens(target: Tracer, p: Plan, key: Any) -> Stored:
     """A basic index as a view."""
     view = Lens(target, Type(target.dtype, p.final), lambda array: array[stand_ins(key)], plan=p)
-    if view.known() is None:
+    if view.known() is None and not view.scattered():
         view.node()  # now, so that the node carries the line of the index
     return from_storage(view)
 
 
 def setitem(target: Tracer, key: Any, value: Any) -> None:
     """``x[key] = value``."""
-    target, key = without_truths(target, key)
+    at = position(target.shape, key) if issubclass(type(target), Tracer) else None
+    if at is None:
+        target, key = without_truths(target, key)
     storage = writable_storage(target)
     known = storage.known()
     if known is not None:
@@ -128,7 +148,18 @@ def setitem(target: Tracer, key: Any, value: Any) -> None:
             pass
         else:
             return
-    write_key(storage, key, value)
+    if at is not None and (len(at) < len(storage.type.shape) or not _dimensions(value)):
+        storage.put(tracing(), at, value)
+    else:
+        write_key(storage, key, value)
+
+
+def _dimensions(value: Any) -> int:
+    """``np.ndim(value)``, without asking what stands in NumPy's module meanwhile about most values."""
+    kind = type(value)
+    if kind in PYTHON_KINDS:
+        return 0
+    return len(value._node.shape) if issubclass(kind, Tracer) else np.ndim(value)
 
 
 def write_key(storage: Owned | Lens, key: Any, value: Any) -> None:
@@ -190,8 +221,10 @@ def in_place(target: Array, ufunc: np.ufunc, other: Any) -> Any:
         other = wrap(tracing(), node_of(tracing(), other))
     if not isinstance(other, Tracer | int | float | np.ndarray | np.generic):
         return NotImplemented
-    value = ufunc(target, other)
-    if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+    plain = issubclass(type(other), Tracer) or is_python_number(other)
+    # Else NumPy asks whose array it is.
+    value = tracing().ufunc(ufunc, target, other) if plain else ufunc(target, other)
+    if value.dtype != target.dtype and not np.can_cast(value.dtype, target.dtype, "same_kind"):
         raise TypeError(
             f"Cannot cast ufunc '{ufunc.__name__}' output from {value.dtype!r} to {target.dtype!r} with casting rule 'same_kind' "
             f"(at {user_location()})"

@@ -90,11 +90,12 @@ def axes_in_memory(array: np.ndarray) -> tuple[int, ...]:
 
 def row_major(value: Any) -> bool:
     """Whether an operand lies row by row, as in C; numbers do, a list does if each item does."""
-    if isinstance(value, Laid):
+    kind = type(value)  # not the class that a traced value shows, which costs more than all the rest
+    if issubclass(kind, Laid):
         return value._plain() or row_major(model(value))
-    if isinstance(value, list | tuple):
+    if issubclass(kind, list | tuple):
         return all(map(row_major, value))
-    if not isinstance(value, np.ndarray):
+    if not issubclass(kind, np.ndarray):
         return True
     # NumPy calls every array without elements contiguous, but reductions of one follow its strides.
     return value.flags.c_contiguous and (value.size > 0 or axes_in_memory(value) == tuple(range(value.ndim)))
@@ -174,11 +175,11 @@ def in_order(
     """Give the new arrays in ``result`` the memory order that ``function(*args, **kwargs)`` gives them in
     NumPy.
     """
-    if not isinstance(result, Laid | tuple | list):
+    if not issubclass(type(result), Laid | tuple | list):
         return result
     if (
         not always
-        and row_major(args)
+        and all(map(row_major, args))
         and (not kwargs or row_major(list(kwargs.values())))
         and function not in REORDERING
     ):

@@ -14,6 +14,9 @@ Example: after ``x[0] = a; x[2] = b`` on an array of four elements there are two
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -21,12 +24,15 @@ import numpy as np
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import fitted, write
-from graphjit.trace.arrays.indexing import Plan, read
+from graphjit.trace.arrays.indexing import Plan, item, read
 from graphjit.trace.arrays.layout import model_of_copy
 from graphjit.trace.numpy.arguments import tracing
 from graphjit.trace.numpy.shapes import sliced
 from graphjit.trace.recording.recorder import Within, current
 from graphjit.trace.recording.tracer import Trace, check_dtype
+
+PIECES = 16
+"""Cells of a part up to which it is put together of them."""
 
 
 def constant(trace: Trace, array: np.ndarray) -> Node:
@@ -47,11 +53,24 @@ def within() -> Within | None:
 class Owned:
     """The storage of an array that is no view: known values, or a node with collected writes.
 
-    A collected write is a *cell*: the element or row that the first ``grain`` axes address, by its number in
-    C order. ``token`` changes with every write.
+    A collected write is a *cell*: the element or row at a position on the first ``grain`` axes. ``token``
+    changes with every write.
     """
 
-    __slots__ = ("array", "base", "cells", "grain", "model", "shared", "token", "trace", "type", "within")
+    __slots__ = (
+        "array",
+        "base",
+        "cells",
+        "grain",
+        "joined",
+        "model",
+        "shared",
+        "spent",
+        "token",
+        "trace",
+        "type",
+        "within",
+    )
 
     def __init__(
         self, type: Type, array: np.ndarray | None, trace: Trace | None, node: Node | None, shared: str = ""
@@ -61,8 +80,12 @@ class Owned:
         self.array = array
         self.trace = trace
         self.base = node
-        self.cells: dict[int, Node] = {}
+        self.cells: dict[tuple[int, ...], Node] = {}
+        self.joined: dict[tuple[int, ...], Node] = {}
+        """Cells that the base has too, so that reading one needs no part of the base."""
         self.grain = 0
+        self.spent = 0
+        """Cells that were read as a part of several since the last write."""
         # The function that made it, where NumPy would have returned a view that we do not follow.
         self.shared = shared
         self.model: np.ndarray | None = None
@@ -105,10 +128,10 @@ class Owned:
             self.model = model_of_copy(self.array, "K")
             self.array = None
         self.trace, self.base = tracing(), node
-        self.cells, self.token = {}, object()
+        self.cells, self.joined, self.token = {}, {}, object()
 
-    def address(self, p: Plan) -> tuple[int, int] | None:
-        """(grain, number) of the one cell that a key names, or None."""
+    def address(self, p: Plan) -> tuple[int, ...] | None:
+        """The position of the one cell that a key names, or None."""
         grain = len(p.dropped)
         if (
             not p.basic
@@ -120,36 +143,38 @@ class Owned:
             return None
         if any(count != size for count, size in zip(p.counts[grain:], p.shape[grain:], strict=True)):
             return None
-        return grain, self._number(p, grain)
-
-    def _number(self, p: Plan, grain: int) -> int:
-        number = 0
-        for start, size in zip(p.starts[:grain], p.shape[:grain], strict=True):
-            number = number * size + start
-        return number
+        return tuple(p.starts[:grain])
 
     def write(self, trace: Trace, p: Plan, value: Any) -> None:
         """Assign to a part."""
-        self._become_traced(trace)
         address = self.address(p)
-        if address is None:
-            self.replace(write(trace, self.node(), p, value))
+        if address is not None:
+            self.put(trace, address, value)
             return
-        grain, number = address
-        if self.cells and grain != self.grain:
-            self._join()
-        self.grain = grain
-        self.cells[number] = fitted(trace, value, self.type.dtype, self.type.shape[grain:])
+        self._become_traced(trace)
+        self.replace(write(trace, self.node(), p, value))
+
+    def put(self, trace: Trace, at: tuple[int, ...], value: Any) -> None:
+        """Assign to what stands at a position."""
+        self._become_traced(trace)
+        grain = len(at)
+        if grain != self.grain:
+            if self.cells:
+                self._join()
+            self.joined = {}
+        self.grain, self.spent = grain, 0
+        self.cells[at] = fitted(trace, value, self.type.dtype, self.type.shape[grain:])
         self.token = object()
 
     def read(self, trace: Trace, p: Plan) -> Node:
-        """A part, without joining collected writes where one cell or none of them is touched."""
-        grain = self.grain
-        if self.cells and p.basic and p.dropped.issuperset(range(grain)):
-            cell = self.cells.get(self._number(p, grain))
-            assert self.base is not None
-            if cell is None:
+        """A part, without joining collected writes where that is cheaper."""
+        grain, count = self.grain, self.parts(p)
+        cell = None
+        if grain and p.basic and p.dropped.issuperset(range(grain)):
+            cell = self._cell(tuple(p.starts[:grain]))
+            if cell is None and self.base is not None:
                 return read(trace, self.base, p)
+        if cell is not None:
             inner = Plan(
                 starts=p.starts[grain:],
                 counts=p.counts[grain:],
@@ -159,24 +184,96 @@ class Owned:
                 final=p.final,
             )
             return read(trace, cell, inner)
-        return read(trace, self.node(), p)
+        # Joined once it would have been cheaper: so no reader pays more than twice. What is joined once is no
+        # longer told apart: so long parts do not cost a node for each of their elements, time and again.
+        self.spent += count
+        if not count or count > PIECES or self.spent > len(self.cells):
+            return read(trace, self.node(), p)
+        return self._read_cells(trace, p)
+
+    def item(self, trace: Trace, at: tuple[int, ...]) -> Node:
+        """What stands at a position."""
+        grain = self.grain
+        if 0 < grain <= len(at):
+            cell = self._cell(at[:grain])
+            if cell is not None:
+                return item(trace, cell, at[grain:]) if len(at) > grain else cell
+        elif self.cells:
+            return item(trace, self.node(), at)
+        return item(trace, self.node() if self.base is None else self.base, at)
+
+    def parts(self, p: Plan) -> int:
+        """How many cells a part consists of; 0 where no writes are collected, or positions are not known."""
+        return math.prod(p.counts[: self.grain]) if self.cells and p.basic else 0
+
+    def _cell(self, at: tuple[int, ...]) -> Node | None:
+        """A cell that was written, joined or not."""
+        return self.cells.get(at) or self.joined.get(at)
+
+    def _read_cells(self, trace: Trace, p: Plan) -> Node:
+        """A part of several cells, put together of them."""
+        grain, base = self.grain, self.base
+        assert base is not None
+        places = [
+            range(start, start + count * step, step)
+            for start, count, step in zip(p.starts[:grain], p.counts[:grain], p.steps[:grain], strict=True)
+        ]
+        if not any(map(self._cell, product(*places))):
+            return read(trace, base, p)
+        pieces: list[Node] = []
+        for row in product(*places[:-1]):
+            pieces += self._pieces(trace, row, places[-1])
+        shape = (*p.counts[:grain], *self.type.shape[grain:])
+        box = trace.emit("reshape", trace.emit("concatenate", *pieces, axis=0), shape=shape)
+        inside = Plan(
+            starts=[0] * grain + p.starts[grain:],
+            counts=p.counts,
+            steps=[1] * grain + p.steps[grain:],
+            flipped=p.flipped,
+            shape=shape,
+            final=p.final,
+        )
+        return read(trace, box, inside)
+
+    def _pieces(self, trace: Trace, row: tuple[int, ...], places: range) -> Iterator[Node]:
+        """The cells at these places of a row, and the runs of the base between them, each with one axis in
+        front.
+        """
+        assert self.base is not None
+        inner = self.type.shape[self.grain :]
+        for cell, run in groupby(places, lambda place: self._cell((*row, place))):
+            same = list(run)
+            if cell is not None:
+                yield from [trace.emit("reshape", cell, shape=(1, *inner))] * len(same)
+                continue
+            ones, zeros = [1] * len(row), [0] * len(inner)
+            untouched = Plan(
+                starts=[*row, same[0], *zeros],
+                counts=[*ones, len(same), *inner],
+                steps=[*ones, places.step, *[1] * len(inner)],
+                final=(len(same), *inner),
+            )
+            yield read(trace, self.base, untouched)
 
     def _join(self) -> None:
         """One concatenation of written cells and untouched runs."""
         trace, base = tracing(), self.base
         assert base is not None
-        shape, inner = self.type.shape, self.type.shape[self.grain :]
-        total = 1
-        for size in shape[: self.grain]:
-            total *= size
+        shape, grain = self.type.shape, self.grain
+        outer, inner = shape[:grain], shape[grain:]
+        total = math.prod(outer)
         flat = trace.emit("reshape", base, shape=(total, *inner))
         pieces, reached = [], 0
-        for number in sorted(self.cells):
+        for at, cell in sorted(self.cells.items(), key=lambda entry: entry[0]):
+            number = 0
+            for index, size in zip(at, outer, strict=True):
+                number = number * size + index
             if number > reached:
                 pieces.append(sliced(trace, flat, 0, reached, number))
-            pieces.append(trace.emit("reshape", self.cells[number], shape=(1, *inner)))
+            pieces.append(trace.emit("reshape", cell, shape=(1, *inner)))
             reached = number + 1
         if reached < total:
             pieces.append(sliced(trace, flat, 0, reached, total))
         self.base = trace.emit("reshape", trace.emit("concatenate", *pieces, axis=0), shape=shape)
+        self.joined.update(self.cells)
         self.cells = {}

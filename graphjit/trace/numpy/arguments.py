@@ -22,7 +22,7 @@ from graphjit.ir.types import BOOL, I64
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import STATIC, value_needed
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.promotion import common_shape
+from graphjit.trace.recording.promotion import common, common_shape, python_kind
 from graphjit.trace.recording.tracer import (
     METHODS,
     Array,
@@ -32,6 +32,7 @@ from graphjit.trace.recording.tracer import (
     check_dtype,
     is_python_number,
     is_weak,
+    traced,
 )
 
 ABSENT: Any = np._NoValue  # NumPy's own mark for "not given"; its methods pass it on explicitly
@@ -54,7 +55,7 @@ def tracing() -> Trace:
 
 def node_of(trace: Trace, value: Any) -> Node:
     """The node of any array-like; a list without tracers is a constant."""
-    if isinstance(value, Tracer | np.ndarray) or any_tracer(value):
+    if isinstance(value, Tracer | np.ndarray | np.generic) or any_tracer(value):
         return trace.node(value)
     array = np.asarray(value)
     check_dtype(array.dtype)
@@ -63,7 +64,7 @@ def node_of(trace: Trace, value: Any) -> Node:
 
 def wrap(trace: Trace, node: Node) -> Tracer:
     """A new tracer for ``node``."""
-    return Tracer(trace, node)
+    return traced(trace, node)
 
 
 def wrap_array(trace: Trace, node: Node) -> Tracer:
@@ -118,7 +119,7 @@ def promotion_key(value: Any) -> Any:
     """What ``np.result_type`` should see of a value. Python numbers, and tracers of them, adapt to the dtypes
     of the others (they are weak, NEP 50).
     """
-    if isinstance(value, Tracer):
+    if issubclass(type(value), Tracer):
         return {"f": 0.0, "i": 0}.get(value.dtype.kind, value.dtype) if is_weak(value) else value.dtype
     if is_python_number(value) or isinstance(value, np.ndarray | np.generic | np.dtype):
         return value if not isinstance(value, np.ndarray) or value.dtype != object else tracer_of(value).dtype
@@ -135,9 +136,11 @@ def tracer_of(value: Any) -> Tracer:
 
 def common_dtype(*values: Any) -> np.dtype:
     """NumPy's promoted dtype of array-likes."""
-    dtype = np.result_type(*[promotion_key(value) for value in values])
-    check_dtype(dtype)
-    return dtype
+    kinds = []
+    for key in map(promotion_key, values):
+        kind = python_kind(key)
+        kinds.append(kind if kind is not None else key if isinstance(key, np.dtype) else key.dtype)
+    return common(tuple(kinds))
 
 
 def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
@@ -147,6 +150,8 @@ def as_dtype(trace: Trace, value: Any, dtype: np.dtype) -> Node:
     Raises:
         OverflowError: a number does not fit.
     """
+    if issubclass(type(value), Tracer):
+        return trace.convert(trace.node(value), dtype)
     if is_python_number(value) or (isinstance(value, np.integer) and dtype.kind == "i"):
         return trace.number(int(value) if isinstance(value, np.integer) else value, dtype)
     return trace.convert(node_of(trace, value), dtype)
@@ -191,7 +196,7 @@ def aligned(trace: Trace, *values: Any) -> list[Node]:
 
 def full(trace: Trace, value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> Node:
     """``value`` everywhere."""
-    return trace.broadcast(trace.builder.const(np.asarray(value).astype(dtype), dtype), shape)
+    return trace.broadcast(trace.number(value, dtype, wraps=True), shape)
 
 
 def as_bool(trace: Trace, node: Node) -> Node:

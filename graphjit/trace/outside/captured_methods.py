@@ -106,8 +106,6 @@ def _say_too_large() -> None:
 def _from_captured_alone(trace: Trace, node: Node) -> bool:
     """Whether a node depends on captured arrays and constants alone; each node is asked once in a trace."""
     answers = trace.free
-    for array, captured in trace.captured.values():
-        answers.setdefault(captured, not array.dtype.hasobject)
     pending = [node]
     while pending:
         top = pending[-1]

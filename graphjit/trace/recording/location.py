@@ -1,7 +1,7 @@
 """Where in the user's code we are: the line that nodes and messages show, and what that line is doing.
 
 Job: find the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
-Output: a `Location`, cached for each position in the code, so that a traced operation pays well below a
+Output: a `Location`, cached for each position in the code, so that a traced operation pays about a
 microsecond for it; whether the line calls a function, reads an item or assigns to one.
 """
 
@@ -27,8 +27,10 @@ LIBRARIES = (_NUMPY + os.sep, os.path.join(os.path.dirname(_NUMPY), "scipy") + o
 
 _skipped: dict[str, bool] = {}
 """By file."""
-_locations: dict[tuple[str, CodeType, int], Location] = {}
-"""By file too: code objects of equal functions in two files are equal."""
+_places: dict[int, tuple[CodeType, dict[int, Location]]] = {}
+"""By the id of a code object, which is kept: Python computes the hash of a code object anew each time, and
+those of equal functions in two files are equal. Then by position in the code.
+"""
 _LIMIT = 100_000
 
 
@@ -45,20 +47,28 @@ def in_library(frame: FrameType) -> bool:
 
 def user_location() -> Location | None:
     """The user's line that led here, or None when there is none on the stack."""
+    skipped = _skipped.get
     frame = sys._getframe(1)
     while frame is not None:
-        if not in_library(frame):
-            code = frame.f_code
-            file = code.co_filename
-            key = (file, code, frame.f_lasti)
-            location = _locations.get(key)
-            if location is None:
-                if len(_locations) > _LIMIT:
-                    _locations.clear()
-                location = _locations[key] = Location(file, frame.f_lineno or 0, code.co_qualname)
-            return location
+        code = frame.f_code
+        skip = skipped(code.co_filename)
+        if skip is None:
+            skip = in_library(frame)
+        if not skip:
+            place = _places.get(id(code))
+            location = None if place is None else place[1].get(frame.f_lasti)
+            return _new_place(frame, code) if location is None else location
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def _new_place(frame: FrameType, code: CodeType) -> Location:
+    """The location of a frame whose position was not seen before."""
+    if len(_places) > _LIMIT:
+        _places.clear()
+    location = Location(code.co_filename, frame.f_lineno or 0, code.co_qualname)
+    _places.setdefault(id(code), (code, {}))[1][frame.f_lasti] = location
+    return location
 
 
 def user_level() -> int:

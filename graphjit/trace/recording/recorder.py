@@ -11,6 +11,7 @@ the computation come at the user's line.
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +21,10 @@ import numpy as np
 from graphjit.errors import GraphjitError, TraceError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
+from graphjit.ir.types import F64
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
+from graphjit.trace.recording.promotion import PYTHON_KINDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,12 @@ class Recorder:
         self.within: Within | None = None
         """The innermost body of control flow that is being recorded; None outside of all."""
         self._outer: Recorder | None = None
+        self._numbers: dict[Hashable, Node] = {}
+        """Constants of Python numbers by value, type and dtype, of NumPy's by dtype and bytes."""
+        self._broadcasts: dict[tuple[Node, tuple[int, ...]], Node] = {}
+        """What `broadcast` has made."""
+        self.items: dict[tuple[Node, tuple[int, ...]], Node] = {}
+        """What was read at a position of a value (`trace.arrays.indexing.item`)."""
 
     def __enter__(self) -> Self:
         self._outer, current.recorder = current.recorder, self
@@ -96,11 +105,37 @@ class Recorder:
 
     def broadcast(self, node: Node, shape: tuple[int, ...]) -> Node:
         """``node`` in ``shape`` by NumPy's rule."""
-        return node if node.shape == shape else self.emit("broadcast_to", node, shape=shape)
+        if node.type.shape == shape:
+            return node
+        made = self._broadcasts.get((node, shape))
+        if made is None:
+            made = self._broadcasts[node, shape] = self.emit("broadcast_to", node, shape=shape)
+        return made
 
-    def number(self, value: Any, dtype: np.dtype) -> Node:
-        """A Python number as a constant of ``dtype`` (NumPy's OverflowError when it does not fit)."""
-        return self.builder.const(dtype.type(value), dtype)
+    def number(self, value: Any, dtype: np.dtype, wraps: bool = False) -> Node:
+        """A number as a constant of ``dtype``; one that does not fit is NumPy's OverflowError, or ``wraps``
+        around, as that of an array does.
+        """
+        key: Hashable = None
+        if type(value) in PYTHON_KINDS:  # those of the user's classes need not have a hash
+            # By its text where it is zero: 0.0 equals -0.0.
+            key = (value or str(value), type(value), dtype, wraps)
+            if key in self._numbers:
+                return self._numbers[key]
+        if not (type(value) is float and dtype == F64):  # which is as it should be
+            value = np.asarray(value).astype(dtype) if wraps else dtype.type(value)
+        made = self.builder.const(value, dtype)
+        if key is not None:
+            self._numbers[key] = made
+        return made
+
+    def scalar(self, value: np.generic) -> Node:
+        """A NumPy scalar as a constant."""
+        key = (value.dtype, value.tobytes())
+        node = self._numbers.get(key)
+        if node is None:
+            node = self._numbers[key] = self.builder.const(value, value.dtype)
+        return node
 
 
 class _Current(threading.local):

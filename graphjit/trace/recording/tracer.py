@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -30,7 +31,6 @@ from graphjit.trace.recording.answers import (
     Unanswered,
     asks_value,
     complex_needed,
-    foreign,
     from_outside,
     leaked,
     repeated,
@@ -44,8 +44,10 @@ from graphjit.trace.recording.location import (
     subscribes,
     user_location,
 )
+from graphjit.trace.recording.operators import binary, in_place, power, unary
 from graphjit.trace.recording.promotion import WEAK, common_shape, resolve
 from graphjit.trace.recording.promotion import check_dtype as check_dtype
+from graphjit.trace.recording.promotion import is_python_number as is_python_number
 from graphjit.trace.recording.promotion import python_kind as python_kind
 from graphjit.trace.recording.recorder import Recorder
 from graphjit.trace.recording.tables import FUNCTIONS as FUNCTIONS
@@ -87,16 +89,19 @@ class Trace(Recorder):
         Raises:
             UnsupportedError: a dtype or array subclass that is not compiled.
         """
-        if isinstance(value, Tracer):
+        if issubclass(type(value), Tracer):
             if value._trace is not self or self.over:
                 raise leaked(value)
-            return value._node
+            return value._node  # type: ignore[no-any-return]
         if isinstance(value, np.ndarray):
             return self.capture(value)
         if isinstance(value, list | tuple):
             return self.node(assemble(self, value))
         if isinstance(value, complex):
             raise complex_needed(value)
+        if isinstance(value, np.generic):
+            check_dtype(value.dtype)
+            return self.scalar(value)
         array = np.asarray(value)
         check_dtype(array.dtype)
         return self.builder.const(array, array.dtype)
@@ -121,6 +126,7 @@ class Trace(Recorder):
             return self.builder.const(plain, array.dtype)
         node = self.builder.input(Type(array.dtype, array.shape), "captured")
         self.captured[id(array)] = (plain, node)
+        self.free[node] = True
         self.lend(plain)  # from now on a write into it is seen
         return node
 
@@ -135,33 +141,35 @@ class Trace(Recorder):
         if op is None:
             raise UnsupportedError(f"{public_name(ufunc)} is not compiled (at {user_location()})")
         nodes, _ = self.promoted(ufunc, args)
-        return in_order(Tracer(self, self.emit(op, *nodes)), ufunc, args)
+        result = traced(self, self.emit(op, *nodes))
+        return in_order(result, ufunc, args) if type(result) is Array else result
 
     def promoted(self, ufunc: np.ufunc, args: tuple[Any, ...]) -> tuple[list[Node], np.dtype]:
         """Arguments converted and broadcast as ``ufunc`` would, and the ufunc's result dtype."""
-        nodes = [None if is_python_number(a) else self.node(a) for a in args]
-        kinds = tuple(
-            python_kind(a) if n is None else WEAK[n.dtype.kind] if is_weak(a) else n.dtype
-            for a, n in zip(args, nodes, strict=True)
-        )
-        dtypes = resolve(ufunc, kinds)
-        ready = [
-            self.number(a, dtype)
-            if n is None
-            else self.narrow(n, dtype)
-            if is_weak(a)
-            else self.convert(n, dtype)
-            for a, n, dtype in zip(args, nodes, dtypes, strict=False)
-        ]
+        nodes: list[Node | None] = []
+        kinds: list[Any] = []
+        for value in args:
+            node = None
+            if issubclass(type(value), Tracer):
+                node = self.node(value)
+                kind = WEAK[node.type.dtype.kind] if value._weak else node.type.dtype
+            else:
+                kind = python_kind(value)
+                if kind is None:
+                    node = self.node(value)
+                    kind = node.type.dtype
+            nodes.append(node)
+            kinds.append(kind)
+        dtypes = resolve(ufunc, tuple(kinds))
+        ready = []
+        for value, node, dtype in zip(args, nodes, dtypes, strict=False):
+            if node is None:
+                node = self.number(value, dtype)
+            elif node.type.dtype != dtype:
+                node = self.narrow(node, dtype) if is_weak(value) else self.convert(node, dtype)
+            ready.append(node)
         shape = common_shape(*ready)
-        return [self.broadcast(n, shape) for n in ready], dtypes[len(args)]
-
-
-def is_python_number(value: Any) -> bool:
-    """Python bool, int, float: weak in promotion (NumPy scalars are not, though np.float64 subclasses
-    float).
-    """
-    return isinstance(value, int | float) and not isinstance(value, np.generic | Tracer)
+        return [n if n.type.shape == shape else self.broadcast(n, shape) for n in ready], dtypes[len(args)]
 
 
 def is_number(value: Any) -> bool:
@@ -171,7 +179,7 @@ def is_number(value: Any) -> bool:
 
 def is_weak(value: Any) -> bool:
     """Whether a tracer stands for a Python number."""
-    return isinstance(value, Number)
+    return issubclass(type(value), Number)
 
 
 def assemble(trace: Trace, values: Any) -> Tracer:
@@ -199,22 +207,6 @@ def any_tracer(values: Any) -> bool:
     )
 
 
-def binary(ufunc: np.ufunc, reflected: bool = False) -> Callable[[Tracer, Any], Any]:
-    """An operator method."""
-
-    def method(self: Tracer, other: Any) -> Any:
-        if not isinstance(other, Tracer | int | float | np.ndarray | np.generic | list | tuple):
-            return foreign(self, ufunc, other)
-        if isinstance(self, Number) and isinstance(other, list | tuple):
-            return _repeated(self, other, ufunc)
-        result = self._trace.ufunc(ufunc, other, self) if reflected else self._trace.ufunc(ufunc, self, other)
-        if isinstance(self, Number) and (is_weak(other) or is_python_number(other)):
-            return as_number(result)
-        return result
-
-    return method
-
-
 def _bound(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return bound(function, args, kwargs)
 
@@ -236,66 +228,26 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     )
 
 
-def _repeated(number: Number, sequence: Any, ufunc: np.ufunc) -> Any:
-    """``[0] * n``: Python repeats the sequence, for which it needs the value of ``n``."""
-    if ufunc is np.multiply and number._node.dtype.kind in "iub":
-        number.__index__()
-    return NotImplemented
-
-
-_raise = binary(np.power)
-
-
-def power(self: Tracer, other: Any) -> Any:
-    """``self ** other``: NumPy squares an array where the exponent is the Python number 2, and the square of
-    bools is int8.
-    """
-    squares = type(other) is int and other == 2 and isinstance(self, Array)
-    return (
-        self._trace.ufunc(np.square, self)
-        if squares and self._node.dtype.kind == "b"
-        else _raise(self, other)
-    )
-
-
-def unary(ufunc: np.ufunc) -> Callable[[Tracer], Any]:
-    """An operator method of one argument."""
-
-    def method(self: Tracer) -> Any:
-        result = self._trace.ufunc(ufunc, self)
-        return as_number(result) if isinstance(self, Number) else result
-
-    return method
-
-
-def in_place(ufunc: np.ufunc) -> Callable[[Array, Any], Any]:
-    """``x += y`` and kin."""
-
-    def method(self: Array, other: Any) -> Any:
-        return METHODS["__in_place__"](self, ufunc, other)
-
-    return method
+FACTS: dict[str, Callable[[Node], Any]] = {
+    "shape": attrgetter("type.shape"),
+    "dtype": attrgetter("type.dtype"),
+    "ndim": attrgetter("type.ndim"),
+    "size": attrgetter("type.size"),
+    "itemsize": attrgetter("type.dtype.itemsize"),
+    "nbytes": attrgetter("type.nbytes"),
+}
 
 
 def _fact(name: str, doc: str) -> property:
     """A static attribute, which a Python number has not: only this package may ask a traced one."""
+    of_node = FACTS[name]
 
     def fact(self: Tracer) -> Any:
-        if isinstance(self, Number) and asked_by_user():
+        if self._weak and asked_by_user():
             raise AttributeError(f"{self._class.__name__!r} object has no attribute {name!r}")
-        return FACTS[name](self._node)
+        return of_node(self._node)
 
     return property(fact, doc=doc)
-
-
-FACTS: dict[str, Callable[[Node], Any]] = {
-    "shape": lambda node: node.shape,
-    "dtype": lambda node: node.dtype,
-    "ndim": lambda node: len(node.shape),
-    "size": lambda node: node.type.size,
-    "itemsize": lambda node: node.dtype.itemsize,
-    "nbytes": lambda node: node.type.nbytes,
-}
 
 
 class Tracer(Unanswered):
@@ -521,10 +473,10 @@ class Scalar(Single):
         return self._node.dtype.type
 
     def __mul__(self, other: Any) -> Any:
-        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__mul__(self, other)
+        return repeated(self, other) if issubclass(type(other), SEQUENCES) else Tracer.__mul__(self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return repeated(self, other) if isinstance(other, SEQUENCES) else Tracer.__rmul__(self, other)
+        return repeated(self, other) if issubclass(type(other), SEQUENCES) else Tracer.__rmul__(self, other)
 
     def __getitem__(self, key: Any) -> Any:
         # Python iterates over whatever has items, until an IndexError: over a number it would find none.
@@ -568,6 +520,15 @@ NUMBER_METHODS: dict[str, Callable[[Number], Any]] = {
     "denominator": lambda x: 1,
 }
 NDARRAY = frozenset(dir(np.ndarray))
+
+
+def traced(trace: Trace, node: Node) -> Tracer:
+    """``Tracer(trace, node)`` in a third of the time."""
+    made: Any = object.__new__(Array if node.type.shape else Scalar)
+    made._trace, made._node, made._model = trace, node, None
+    return made  # type: ignore[no-any-return]
+
+
 KINDS: dict[str, type[Tracer]] = {"array": Array, "scalar": Scalar, "number": Number}
 
 
@@ -576,13 +537,6 @@ def kind_of(value: Any) -> type[Tracer]:
     if isinstance(value, Number) or is_python_number(value):
         return Number
     return Array if isinstance(value, Array | np.ndarray | list | tuple) else Scalar
-
-
-def as_number(value: Any) -> Any:
-    """A result of Python numbers, which is a Python number again (of a pair: each)."""
-    if isinstance(value, tuple):
-        return tuple(as_number(item) for item in value)
-    return value if isinstance(value, Number) else Number(value._trace, value._node)
 
 
 for _kind, _name in {
