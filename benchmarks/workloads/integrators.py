@@ -90,14 +90,12 @@ def _classical(steps: int, unrolled: bool, suites: Sequence[str]) -> Workload:
         jax=partial(make, steps, False),
         loops=not unrolled,
         absent={"torch.compile": UNROLLED},
-        native=f"rk4_{steps}" if steps in NATIVE_STEPS else None,
+        native=f"rk4_{steps}",
         flops=3 * steps * OPERATIONS,
     )
 
 
-NATIVE_STEPS = (9, 500, 1_000, 2_000)
-
-TOLERANCE, FIRST_STEP, NEARLY = 1e-6, 1e-2, 1e-10
+TOLERANCE, FIRST_STEP, NEARLY = 1e-5, 1e-2, 1e-10
 SAFETY, LEAST, MOST = 0.9, 0.2, 5.0
 TINY = 1e-12
 """Added to the squared error, so that its root has a slope where a step is exact."""
@@ -135,9 +133,10 @@ def make_attempt(ns: Namespace, end: float) -> Callable[[Any, Any], Any]:
 
 def make_adaptive(end: float, bound: int | None, ns: Namespace) -> Callable[..., Any]:
     """With `bound`, that many attempts, which change nothing once the end is reached: the form that reverse
-    mode through a loop of known length can take.
+    mode through a loop of known length can take. They select, at which JAX is three times as fast as at a
+    branch.
     """
-    attempt = make_attempt(ns, end)
+    np, attempt = ns.np, make_attempt(ns, end)
 
     def f(rates: Any, start: Any) -> Any:
         rates, point = tuple(rates[i] for i in range(4)), (start[0], start[1])
@@ -148,7 +147,11 @@ def make_adaptive(end: float, bound: int | None, ns: Namespace) -> Callable[...,
             return end - carry[0] > NEARLY
 
         def masked(i: Any, carry: Any) -> Any:
-            return ns.loops.cond(unfinished(carry), lambda at: attempt(rates, at), lambda at: at, carry)
+            more, (time, length, point, slope) = unfinished(carry), attempt(rates, carry)
+            before = (carry[0], carry[1], *carry[2], *carry[3])
+            after = (time, length, *point, *slope)
+            time, length, *rest = (np.where(more, new, old) for new, old in zip(after, before))
+            return time, length, (rest[0], rest[1]), (rest[2], rest[3])
 
         if bound is None:
             carry = ns.loops.while_loop(unfinished, lambda at: attempt(rates, at), first)
@@ -192,5 +195,5 @@ WORKLOADS = (
     _classical(500, True, BOTH),
     _classical(2_000, True, FULL),
     _adaptive(1.0, 40, TEST),
-    _adaptive(10.0, 600, BOTH),
+    _adaptive(10.0, 400, BOTH),
 )
