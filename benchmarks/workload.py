@@ -39,8 +39,10 @@ polynomial of degree eight or more, and the reduction of its argument.
 
 # The suites a workload can belong to. Both full and quick runs are made of the sizes that people wait for;
 # "test" holds sizes at which every loop has a tail and nothing takes time; "spine" is what `benchmarks.spine`
-# asks for.
+# asks for; "unrolled" holds Python loops that take minutes to compile as long as each of their steps is
+# compiled by itself: a full run has them where its filter asks for them.
 FULL, QUICK, BOTH, TEST = ("full",), ("quick",), ("full", "quick"), ("test",)
+UNROLLED = ("unrolled",)
 
 
 def missing(*_: Any, **__: Any) -> Any:

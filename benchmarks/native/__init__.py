@@ -24,7 +24,7 @@ Pointer = ctypes.POINTER(ctypes.c_double)
 SIZE, NUMBER = ctypes.c_size_t, ctypes.c_double
 LIBRARY_NAMES = ("libgraphjit_native.so", "libgraphjit_native.dylib", "graphjit_native.dll")
 STENCIL_SWEEPS = 10
-RK4_STEPS = (9, 500, 1_000, 2_000)
+RK4_STEPS = (9, 100, 500, 1_000, 2_000)
 
 _libraries: dict[Path, ctypes.CDLL] = {}
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy
 
 from benchmarks.workload import BOTH, TEST, Namespace, Pytree, Workload
-from benchmarks.workloads.recurrent import UNROLLED
+from benchmarks.workloads.recurrent import TOO_SLOW
 
 STEPS = 100
 MODES = {"forward": "jacfwd", "reverse": "grad"}
@@ -69,7 +69,7 @@ def _workload(
         suites=suites,
         torch=partial(torch_port, inner),
         loops=True,
-        absent={"torch.compile": UNROLLED} | (NOT_NESTED if inner == "forward" else {}),
+        absent={"torch.compile": TOO_SLOW} | (NOT_NESTED if inner == "forward" else {}),
         # Two products a step; forward twice again for each of two directions, backward twice again.
         flops=STEPS * 4 * rows * columns * 3,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from benchmarks.workload import BOTH, ELEMENTARY, FULL, QUICK, TEST, Namespace, Pytree, Workload, label
+from benchmarks.workload import BOTH, ELEMENTARY, FULL, TEST, UNROLLED, Namespace, Pytree, Workload, label
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 Cell = Callable[[Any, Any, Any], Any]
@@ -104,7 +104,7 @@ def inputs(kind: str, size: int, steps: int, batch: int, seed: int, dtype: str) 
     return params, x, rng.normal(size=(steps, *examples)).astype(dtype)
 
 
-UNROLLED = "its compiler unrolls the loop and takes more than a minute"
+TOO_SLOW = "its compiler unrolls the loop and takes more than a minute"
 """Why torch.compile is not asked."""
 
 
@@ -124,7 +124,7 @@ def _workload(kind: str, size: int, steps: int, batch: int, suites: Sequence[str
         suites=suites,
         torch=partial(torch_port, kind),
         loops=True,
-        absent={"torch.compile": UNROLLED},
+        absent={"torch.compile": TOO_SLOW},
         native="rnn" if kind == "rnn" else None,
         flops=operations(kind, size) * steps * batch,
     )
@@ -186,7 +186,7 @@ def _unrolled(size: int, steps: int, suites: Sequence[str]) -> Workload:
         suites=suites,
         torch=torch_layers,
         jax=make_scanned,
-        absent={"torch.compile": UNROLLED},
+        absent={"torch.compile": TOO_SLOW},
         flops=2 * steps * operations("lstm", size),
     )
 
@@ -205,6 +205,6 @@ WORKLOADS = (
     _workload("gru", 5, 6, 2, TEST),
     _workload("gru", 32, 1_000, 1, BOTH),
     _unrolled(3, 5, TEST),
-    _unrolled(32, 64, QUICK),
-    _unrolled(32, 1_024, FULL),
+    _unrolled(32, 16, BOTH),
+    _unrolled(32, 1_024, UNROLLED),
 )

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy
 
-from benchmarks.workload import FULL, QUICK, TEST, Namespace, Pytree, Workload
+from benchmarks.workload import BOTH, TEST, UNROLLED, Namespace, Pytree, Workload
+from benchmarks.workloads.recurrent import TOO_SLOW
 
 SWEEPS = 20
 
@@ -308,8 +309,6 @@ def seidel_inputs(n: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
 
 # --------------------------------------------------------------------------------------------- the workloads
 
-UNROLLED = "its compiler takes more than a minute for the unrolled loop"
-
 
 def _family(
     family: str,
@@ -319,7 +318,7 @@ def _family(
     sizes: Sequence[int],
     argnums: int | tuple[int, ...] = 0,
 ) -> list[Workload]:
-    """One workload each for the suites of tests, of quick and of full runs."""
+    """One workload for tests, one for every run, and a large one."""
     plain, whole = makes
     return [
         Workload(
@@ -332,23 +331,23 @@ def _family(
             suites=suites,
             torch=torch,
             jax=whole,
-            absent={"torch.compile": UNROLLED},
+            absent={"torch.compile": TOO_SLOW},
         )
-        for n, suites in zip(sizes, (TEST, QUICK, FULL), strict=True)
+        for n, suites in zip(sizes, (TEST, BOTH, UNROLLED), strict=True)
     ]
 
 
 WORKLOADS = (
-    *_family("lu", (make_lu, make_lu_by_matrices), lu_inputs, torch_lu, (5, 20, 100)),
+    *_family("lu", (make_lu, make_lu_by_matrices), lu_inputs, torch_lu, (5, 12, 100)),
     *_family(
-        "cholesky", (make_cholesky, make_cholesky_by_matrices), cholesky_inputs, torch_cholesky, (5, 20, 100)
+        "cholesky", (make_cholesky, make_cholesky_by_matrices), cholesky_inputs, torch_cholesky, (5, 12, 100)
     ),
     *_family(
         "substitution",
         (make_substitution, make_substitution_by_rows),
         substitution_inputs,
         torch_substitution,
-        (5, 30, 100),
+        (5, 20, 100),
         (0, 1),
     ),
     *_family(
@@ -356,8 +355,8 @@ WORKLOADS = (
         (make_orthonormal, make_orthonormal_by_matrices),
         orthonormal_inputs,
         torch_orthonormal,
-        (4, 16, 60),
+        (4, 10, 60),
     ),
-    *_family("paths", (make_paths, make_paths_by_matrices), paths_inputs, torch_paths, (4, 15, 60)),
-    *_family("seidel", (make_seidel, make_seidel_by_rows), seidel_inputs, None, (5, 10, 40), (0, 1)),
+    *_family("paths", (make_paths, make_paths_by_matrices), paths_inputs, torch_paths, (4, 8, 60)),
+    *_family("seidel", (make_seidel, make_seidel_by_rows), seidel_inputs, None, (5, 7, 40), (0, 1)),
 )
