@@ -65,6 +65,9 @@ def contest(
     for name, peer in peers.items():
         if name == "graphjit":
             continue
+        if name in workload.absent:
+            outcome.absent[name] = workload.absent[name]
+            continue
         try:
             prepared, result = _first(peer, workload, arguments, patience)
             wanted = (

@@ -78,9 +78,12 @@ class Options:
 
     def wanted_rows(self) -> list[tuple[Workload, str]]:
         """Workloads with their dtypes. Raises OptionError where the options leave none."""
+        chosen = suite("quick" if self.quick else "full")
+        if self.filter and not self.quick:
+            chosen += suite("unrolled")
         rows = [
             (workload, dtype)
-            for workload in suite("quick" if self.quick else "full")
+            for workload in chosen
             for dtype in workload.dtypes
             if (self.filter in workload.name or self.filter == workload.family) and self.dtype in ("", dtype)
         ]

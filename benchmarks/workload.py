@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy
 
+from benchmarks import python_loops
+
 Pytree = Any
 
 Transform = Literal["jit", "grad", "value_and_grad", "jvp", "vjp", "hvp", "jacfwd", "hessian", "minimize"]
@@ -37,8 +39,10 @@ polynomial of degree eight or more, and the reduction of its argument.
 
 # The suites a workload can belong to. Both full and quick runs are made of the sizes that people wait for;
 # "test" holds sizes at which every loop has a tail and nothing takes time; "spine" is what `benchmarks.spine`
-# asks for.
+# asks for; "unrolled" holds Python loops that take minutes to compile as long as each of their steps is
+# compiled by itself: a full run has them where its filter asks for them.
 FULL, QUICK, BOTH, TEST = ("full",), ("quick",), ("full", "quick"), ("test",)
+UNROLLED = ("unrolled",)
 
 
 def missing(*_: Any, **__: Any) -> Any:
@@ -64,24 +68,41 @@ class Transforms:
     checkpoint: Callable[..., Any] = missing
 
 
+@dataclass(frozen=True)
+class Loops:
+    """A library's loops and branches in JAX's conventions; Python's own where it has none."""
+
+    scan: Callable[..., Any] = python_loops.scan
+    fori_loop: Callable[..., Any] = python_loops.fori_loop
+    while_loop: Callable[..., Any] = python_loops.while_loop
+    cond: Callable[..., Any] = python_loops.branch
+
+
 def _add_at(array: Any, index: Any, values: Any) -> Any:
     numpy.add.at(array, index, values)
     return array
 
 
+def _set_at(array: Any, index: Any, values: Any) -> Any:
+    array[index] = values
+    return array
+
+
 @dataclass(frozen=True)
 class Namespace:
-    """An array library seen as NumPy (`np`), as `scipy.special` (`special`), and as a source of derivatives
-    (`transforms`), which a function may use in its body.
+    """An array library seen as NumPy (`np`), as `scipy.special` (`special`), as a source of derivatives
+    (`transforms`) and of `loops`, both of which a function may use in its body.
 
-    `add_at(array, index, values)` is `array` after `np.add.at`: the one thing that libraries whose arrays
-    never change cannot say as NumPy does.
+    `add_at(array, index, values)` is `array` after `np.add.at`, `set_at` the same after an assignment: what
+    libraries whose arrays never change cannot say as NumPy does.
     """
 
     np: Any
     special: Any
     transforms: Transforms = field(default_factory=Transforms)
     add_at: Callable[[Any, Any, Any], Any] = _add_at
+    set_at: Callable[[Any, Any, Any], Any] = _set_at
+    loops: Loops = field(default_factory=Loops)
 
 
 @dataclass(frozen=True)
@@ -92,8 +113,11 @@ class Workload:
     NumPy pytrees; `argnums` says which of them are differentiated. With `in_axes` the function is one of a
     single example, and what `transform` makes of it is mapped over these axes of the arguments (0, or None
     for what all examples share). `torch(torch, *arguments)` is the port:
-    what `f` returns, from tensors. `native` and `numba` name kernels of `benchmarks.native` and
-    `benchmarks.numba_kernels`; `pytensor` says that the source runs under PyTensor's namespace. `flops` is
+    what `f` returns, from tensors. `jax` is another `make` of the same function, for what JAX's compiler or
+    its reverse mode cannot take as it stands. `loops` says that the function calls those of its namespace.
+    `absent` names peers that are not asked, with reasons. `native` and `numba` name kernels of
+    `benchmarks.native` and `benchmarks.numba_kernels`; `pytensor` says that the source runs under PyTensor's
+    namespace. `flops` is
     the least number of additions and multiplications that the result takes, 0 where that is not natural to
     say; `moved` the numbers that must be read or written, None where that is all of the arguments and
     results. `same_as` gives, by dtype, the largest relative difference where equality to rounding is not to
@@ -111,6 +135,9 @@ class Workload:
     size: float | None = None
     suites: Sequence[str] = field(default=BOTH)
     torch: Callable[..., Any] | None = None
+    jax: Callable[[Namespace], Callable[..., Any]] | None = None
+    loops: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
     native: str | None = None
     numba: str | None = None
     pytensor: bool = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ Pointer = ctypes.POINTER(ctypes.c_double)
 SIZE, NUMBER = ctypes.c_size_t, ctypes.c_double
 LIBRARY_NAMES = ("libgraphjit_native.so", "libgraphjit_native.dylib", "graphjit_native.dll")
 STENCIL_SWEEPS = 10
+RK4_STEPS = (9, 100, 500, 1_000, 2_000)
 
 _libraries: dict[Path, ctypes.CDLL] = {}
 
@@ -161,6 +163,41 @@ def _projection_jacobians(
     return jacobians
 
 
+def _rnn(symbol: Any, empty: Empty, params: Pytree, x: numpy.ndarray, y: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradients = {key: empty(params[key]) for key in ("w", "u", "b", "v")}
+    arrays = _pointers(*(params[key] for key in gradients), x, y, *gradients.values())
+    return numpy.float64(symbol(len(x), y[0].size, x.shape[-1], *arrays)), gradients
+
+
+def _kalman(
+    symbol: Any,
+    empty: Empty,
+    noise: numpy.ndarray,
+    transition: numpy.ndarray,
+    sensor: numpy.ndarray,
+    series: numpy.ndarray,
+) -> tuple[Any, Pytree]:
+    gradient = empty(noise)
+    value = symbol(len(series), *_pointers(noise, transition, sensor, series, gradient))
+    return numpy.float64(value), gradient
+
+
+def _rk4(
+    steps: int, symbol: Any, empty: Empty, rates: numpy.ndarray, start: numpy.ndarray
+) -> tuple[Any, Pytree]:
+    gradients = tuple(map(empty, (rates, start)))
+    return numpy.float64(symbol(steps, *_pointers(rates, start, *gradients))), gradients
+
+
+def _newton(symbol: Any, empty: Empty, a: numpy.ndarray) -> tuple[Any, Pytree]:
+    gradient = empty(a)
+    return numpy.float64(symbol(a.size, *_pointers(a, gradient))), gradient
+
+
+def _newton_value(symbol: Any, empty: Empty, a: numpy.ndarray) -> numpy.float64:
+    return numpy.float64(symbol(a.size, _pointer(a)))
+
+
 KERNELS: dict[str, Kernel] = {
     kernel.name: kernel
     for kernel in (
@@ -173,5 +210,13 @@ KERNELS: dict[str, Kernel] = {
         Kernel("stencil", _stencil, (SIZE, SIZE, SIZE, *[Pointer] * 4)),
         Kernel("pairwise_energy", _pairwise_energy, (SIZE, *[Pointer] * 4)),
         Kernel("projection_jacobians", _projection_jacobians, (SIZE, *[Pointer] * 3), None),
+        Kernel("rnn", _rnn, (SIZE, SIZE, SIZE, *[Pointer] * 10)),
+        Kernel("kalman", _kalman, (SIZE, *[Pointer] * 5)),
+        Kernel("newton", _newton, (SIZE, *[Pointer] * 2)),
+        Kernel("newton_value", _newton_value, (SIZE, Pointer)),
     )
+}
+# How many steps there are is no argument of the workload.
+KERNELS |= {
+    f"rk4_{steps}": Kernel("rk4", partial(_rk4, steps), (SIZE, *[Pointer] * 4)) for steps in RK4_STEPS
 }

@@ -20,11 +20,15 @@ from benchmarks.workload import Namespace, Pytree
 from benchmarks.workloads import (
     black_scholes,
     elementwise_chain,
+    filters,
+    integrators,
     log_sum_exp,
     logistic_regression,
     mlp,
+    newton,
     pairwise_energy,
     projection_jacobians,
+    recurrent,
     small_matrices,
     stencil,
 )
@@ -51,6 +55,10 @@ CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
     "small_matrices": (small_matrices.make, small_matrices.inputs(13, SEED, "float64"), (0, 1)),
     "stencil": (stencil.make, stencil.inputs(9, 11, SEED, "float64"), (0, 1)),
     "pairwise_energy": (pairwise_energy.make, pairwise_energy.inputs(23, SEED, "float64"), (0, 1)),
+    "rnn": (partial(recurrent.make, "rnn"), recurrent.inputs("rnn", 43, 7, 19, SEED, "float64"), (0,)),
+    "kalman": (filters.make_kalman, filters.kalman_inputs(11, SEED, "float64"), (0,)),
+    "rk4_9": (partial(integrators.make, 9, False), integrators.inputs(SEED, "float64"), (0, 1)),
+    "newton": (partial(newton.make, False), newton.inputs(5, False, SEED, "float64"), (0,)),
 }
 
 
@@ -65,6 +73,14 @@ def jacobian_difference(fast: bool, path: Path | None) -> float:
     )
     expected = numpy.swapaxes(slopes, 1, 2)
     return float(numpy.max(numpy.abs(found - expected)) / numpy.max(numpy.abs(expected)))
+
+
+def root_difference(fast: bool, path: Path | None) -> float:
+    """Relative error of the sum of roots, where no gradient is asked for."""
+    (numbers,) = newton.inputs(5, False, SEED, "float64")
+    found = native.KERNELS["newton_value"].function(fast, path)(numbers)
+    expected = float(numpy.sum(numpy.cbrt(numbers)))
+    return abs(float(found) - expected) / expected
 
 
 def flat(tree: Pytree) -> list[numpy.ndarray]:
@@ -117,6 +133,7 @@ def main(arguments: list[str]) -> int:
         failed += tell(
             "projection_jacobians", fast, jacobian=(jacobian_difference(fast, path), GRADIENT_BOUND)
         )
+        failed += tell("newton_value", fast, value=(root_difference(fast, path), VALUE_BOUND))
     return 1 if failed else 0
 
 

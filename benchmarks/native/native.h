@@ -51,4 +51,26 @@ double NATIVE(pairwise_energy)(size_t n, const double *p, const double *q, doubl
  * length, two coefficients of radial distortion; not turned by zero). There is no value beside them. */
 void NATIVE(projection_jacobians)(size_t n, const double *camera, const double *points, double *jacobians);
 
+/* Mean over steps and examples of (h @ v - y)^2, where h = tanh(x @ w + h @ u + b) from step to step, zero before
+ * the first: weights w[n,n], u[n,n], b[n], v[n], sequences x[steps,batch,n], y[steps,batch]. Returns NaN without
+ * numbers or memory. */
+double NATIVE(rnn)(size_t steps, size_t batch, size_t n, const double *w, const double *u, const double *b,
+                   const double *v, const double *x, const double *y, double *d_w, double *d_u, double *d_b,
+                   double *d_v);
+
+/* Minus the mean log likelihood of series[steps,2] under a Kalman filter with transition[4,4], sensor[2,4] and the
+ * logarithms noise[6] of the variances of state and sensor; gradient by `noise` alone. Returns NaN without steps
+ * or memory. */
+double NATIVE(kalman)(size_t steps, const double *noise, const double *transition, const double *sensor,
+                      const double *series, double *d_noise);
+
+/* Sum of squares of the two populations after `steps` classical Runge-Kutta steps of 0.01 of Lotka-Volterra with
+ * rates[4], from start[2]. Returns NaN when out of memory. */
+double NATIVE(rk4)(size_t steps, const double *rates, const double *start, double *d_rates, double *d_start);
+
+/* Sum of the cube roots of a[n], each by Newton's iteration from 1e12 until a step is a billionth of the root;
+ * with gradient through all iterations, and without. */
+double NATIVE(newton)(size_t n, const double *a, double *d_a);
+double NATIVE(newton_value)(size_t n, const double *a);
+
 #endif

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy
 import scipy.special
 
+from benchmarks import python_loops
 from benchmarks.peers.base import (
     Prepared,
     flatten,
@@ -17,7 +20,7 @@ from benchmarks.peers.base import (
     program,
     unflatten,
 )
-from benchmarks.workload import Namespace, Pytree, Transforms, Workload
+from benchmarks.workload import Loops, Namespace, Pytree, Transforms, Workload, missing
 
 
 class Graphjit:
@@ -39,7 +42,9 @@ class Graphjit:
             hessian=library.hessian,
             checkpoint=library.checkpoint,
         )
-        self.namespace = Namespace(numpy, scipy.special, self._transforms)
+        names = [loop.name for loop in fields(Loops)]
+        loops = Loops(**{name: getattr(library, name, missing) for name in names})
+        self.namespace = Namespace(numpy, scipy.special, self._transforms, loops=loops)
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
         if workload.transform == "minimize":
@@ -134,6 +139,10 @@ class Autograd:
             importlib.import_module("autograd.numpy"),
             importlib.import_module("autograd.scipy.special"),
             self._transforms,
+            set_at=missing,
+            loops=Loops(
+                scan=partial(python_loops.scan, stack=importlib.import_module("autograd.numpy").stack)
+            ),
         )
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
@@ -171,12 +180,15 @@ class Jax:
             importlib.import_module("jax.scipy.special"),
             self._transforms,
             lambda array, index, values: array.at[index].add(values),
+            lambda array, index, values: array.at[index].set(values),
+            Loops(jax.lax.scan, jax.lax.fori_loop, jax.lax.while_loop, jax.lax.cond),
         )
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:
         if workload.transform == "minimize":
             return prepare_minimizer(self, workload, arguments)
-        fn = program(workload, workload.make(self._namespace), self._transforms)
+        make = workload.jax or workload.make
+        fn = program(workload, make(self._namespace), self._transforms)
         return Prepared(fn, self._wait(map_leaves(self.convert, arguments)), self._wait)
 
     def convert(self, array: numpy.ndarray) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphjit
 from benchmarks.workload import Workload
 from benchmarks.workloads import (
     attention,
@@ -13,21 +14,29 @@ from benchmarks.workloads import (
     determinants,
     elementwise_chain,
     embedding,
+    filters,
     hand_tracking,
     hessian_product,
+    integrators,
     jacobian_products,
     linear_regression,
     log_sum_exp,
     logistic_regression,
     matmul,
     mlp,
+    nested_descent,
+    newton,
     pairwise_energy,
     per_example_gradients,
+    periodic_stencil,
     projection_jacobians,
     python_loop,
+    recurrent,
     rosenbrock,
     rotations,
     row_norms,
+    scalar_loops,
+    skipped_layers,
     small_matrices,
     softmax_cross_entropy,
     stencil,
@@ -63,6 +72,14 @@ _FAMILIES = (
     bundle_adjustment,
     deep_network,
     python_loop,
+    recurrent,
+    skipped_layers,
+    filters,
+    integrators,
+    newton,
+    nested_descent,
+    scalar_loops,
+    periodic_stencil,
 )
 
 WORKLOADS: dict[str, Workload] = {
@@ -70,6 +87,16 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+HAS_LOOPS = hasattr(graphjit, "scan")
+"""Without loops in graphjit there is nothing to hold the workloads that call them against."""
+
+
 def suite(name: str) -> list[Workload]:
-    """The workloads of one suite (see `benchmarks.workload`), in the order of the families."""
-    return [workload for workload in WORKLOADS.values() if name in workload.suites]
+    """The workloads of one suite (see `benchmarks.workload`) that graphjit can run, in the order of the
+    families.
+    """
+    return [
+        workload
+        for workload in WORKLOADS.values()
+        if name in workload.suites and (HAS_LOOPS or not workload.loops)
+    ]

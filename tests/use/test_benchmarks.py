@@ -224,6 +224,8 @@ def test_list() -> None:
     quick = run("--list", "--quick", "--dtype", "float32")
     assert "mlp_784_128_10" in quick
     assert "float64" not in quick
+    assert "lu_100" not in text
+    assert "lu_100" in run("--list", "--filter", "lu_100")
 
 
 def test_mistakes_are_one_line() -> None:

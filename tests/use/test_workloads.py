@@ -4,24 +4,28 @@ that.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optree
 import pytest
+import scipy.special
 
 import graphjit
 from benchmarks.agreement import disagreement, largest_difference
-from benchmarks.peers import available
-from benchmarks.workload import DIRECTIONAL, Workload, label
+from benchmarks.peers import Peer, available
+from benchmarks.workload import DIRECTIONAL, Loops, Namespace, Workload, label
 from benchmarks.workloads import _FAMILIES, WORKLOADS, bundle_adjustment, projection_jacobians
 from benchmarks.workloads import suite as workloads
 
 SMALL = [(workload, dtype) for workload in workloads("test") for dtype in workload.dtypes]
 NAMES = [f"{workload.name}-{dtype}" for workload, dtype in SMALL]
 OURS = available(["graphjit"])[0]["graphjit"]
-NUMPY = OURS.namespace  # type: ignore[attr-defined]
+# Loops by Python: what compiled ones are held against.
+NUMPY = replace(OURS.namespace, loops=Loops())  # type: ignore[attr-defined]
 
 
 def plain(workload: Workload) -> Callable[..., Any]:
@@ -96,6 +100,8 @@ def test_libraries_agree(name: str) -> None:
         pytest.skip(missing[name])
     agreed, apart = 0, []
     for workload in workloads("test"):
+        if name in workload.absent:
+            continue
         arguments = workload.inputs(3, "float64")
         try:
             theirs = peers[name].prepare(workload, arguments)
@@ -108,6 +114,54 @@ def test_libraries_agree(name: str) -> None:
         agreed += not difference
     assert not apart
     assert agreed
+
+
+LOOPS = [workload for workload in WORKLOADS.values() if workload.loops and "test" in workload.suites]
+
+
+def results_of_libraries(workload: Workload, dtype: str, peers: dict[str, Peer]) -> dict[str, Any]:
+    """What each of `peers` returns; without those for which the workload is not written."""
+    found = {}
+    for name, peer in peers.items():
+        if name in workload.absent:
+            continue
+        with contextlib.suppress(LookupError):
+            prepared = peer.prepare(workload, workload.inputs(3, dtype))
+            found[name] = optree.tree_map(np.asarray, prepared.fn(*prepared.arguments))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize("workload", LOOPS, ids=lambda workload: workload.name)
+def test_libraries_agree_on_loops(workload: Workload) -> None:
+    """With JAX, whether or not graphjit has loops; NumPy's value by loops of Python is in every result."""
+    pytest.importorskip("jax")
+    peers, _ = available((*LIBRARIES, "numpy"))
+    for dtype in workload.dtypes:
+        found = results_of_libraries(workload, dtype, peers)
+        expected, value = found.pop("jax"), found.pop("numpy", None)
+        forward = workload.forward_value(expected)
+        if value is not None and forward is not None:
+            assert not disagreement(value, forward, workload.tolerance(dtype))
+        apart = {
+            name: disagreement(result, expected, workload.tolerance(dtype)) for name, result in found.items()
+        }
+        assert not any(apart.values()), apart
+        assert len(found) >= 1
+
+
+OTHER_FORMS = [w for w in WORKLOADS.values() if w.jax is not None and "test" in w.suites]
+
+
+@pytest.mark.parametrize("workload", OTHER_FORMS, ids=lambda workload: workload.name)
+def test_forms_for_jax_compute_the_same(workload: Workload) -> None:
+    """Under NumPy they give the number that the workload gives."""
+    assert workload.jax is not None
+    namespace = Namespace(np, scipy.special)
+    arguments = workload.inputs(3, "float64")
+    expected = workload.make(namespace)(*arguments)
+    assert workload.jax(namespace)(*arguments) == pytest.approx(expected, rel=1e-12)
 
 
 def pushed(jacobian: Any, direction: Any, shared: bool) -> Any:
@@ -187,13 +241,12 @@ def test_minimum_is_met() -> None:
 
 def test_names_are_unique_and_every_family_has_a_small_size() -> None:
     assert len(WORKLOADS) == sum(len(family.WORKLOADS) for family in _FAMILIES)
-    families = {workload.family for workload in WORKLOADS.values()}
-    assert families == {workload.family for workload in workloads("test")}
-    assert (
-        {workload.family for workload in workloads("full")}
-        == {w.family for w in workloads("quick")}
-        == families - {"python_loop"}
+    full, quick, test = (
+        {workload.family for workload in WORKLOADS.values() if suite in workload.suites}
+        for suite in ("full", "quick", "test")
     )
+    assert test == {workload.family for workload in WORKLOADS.values()}
+    assert full == quick == test - {"python_loop"}
     assert all(
         workload.transform not in DIRECTIONAL or workload.argnums == 0 for workload in WORKLOADS.values()
     )
