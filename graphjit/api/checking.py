@@ -21,7 +21,7 @@ from graphjit.api.options import require_callable
 from graphjit.errors import DerivativeError
 from graphjit.trace.marks import attribute, name_of
 from graphjit.trace.parameters import leaf_names
-from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
+from graphjit.trace.pytree import flatten, texts, unflatten
 from graphjit.trace.recording.tracer import Tracer
 
 MODES = ("fwd", "rev")
@@ -103,12 +103,13 @@ def check_grads(
         raise ValueError(f"check_grads: eps is the length of a step, not {eps!r}")
     subject, point = _subject(f, tuple(args))
     bytes_ = min(4 if x.dtype.itemsize < 8 else 8 for x in (*point, *subject.values(point)))
+    unit = float(np.finfo(f"f{bytes_}").eps)
     limits = Limits(
-        TOLERANCE[bytes_] if atol is None else atol,
-        TOLERANCE[bytes_] if rtol is None else rtol,
-        float(np.finfo(f"f{bytes_}").eps),
-        float(np.finfo(f"f{bytes_}").eps) ** (1 / 3) if eps is None else float(eps),
-        max(ADJOINT[bytes_], 0.0 if rtol is None else rtol),
+        absolute=TOLERANCE[bytes_] if atol is None else atol,
+        relative=TOLERANCE[bytes_] if rtol is None else rtol,
+        unit=unit,
+        step=unit ** (1 / 3) if eps is None else float(eps),
+        adjoint=max(ADJOINT[bytes_], rtol or 0.0),
     )
     _check(subject, point, int(order), chosen, limits, np.random.default_rng(0))
 
@@ -129,7 +130,9 @@ class Limits:
     unit: float
     """A unit in the last place of 1."""
     step: float
+    """Length of the steps of differences, in units of the direction."""
     adjoint: float
+    """Relative error of what is compared without differences."""
 
 
 @dataclass
@@ -166,16 +169,12 @@ def _subject(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Subject, Val
         raise DerivativeError(f"check_grads: no argument of {name_of(f)} is floating point")
     names = leaf_names(f, flatten((args, {}))[1])
 
-    def results(tree: Any) -> tuple[list[Any], list[int], TreeSpec]:
-        made, made_spec = flatten(tree)
-        return made, [i for i, leaf in enumerate(made) if _is_float(leaf)], made_spec
+    def given(values: Sequence[Any]) -> Any:
+        replaced = dict(zip(varying, values, strict=True))
+        return unflatten(spec, [replaced.get(i, leaf) for i, leaf in enumerate(leaves)])
 
     def function(*values: Any) -> tuple[Any, ...]:
-        given = list(leaves)
-        for i, value in zip(varying, values, strict=True):
-            given[i] = value
-        made, floats, _ = results(f(*unflatten(spec, given)))
-        return tuple(made[i] for i in floats)
+        return tuple(filter(_is_float, flatten(f(*given(values)))[0]))
 
     function.__module__ = attribute(f, "__module__", __name__)  # what `f` reads from outside is watched
     function.__qualname__ = function.__name__ = name_of(f)
@@ -183,13 +182,12 @@ def _subject(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Subject, Val
     numbers = [type(leaves[i]) is float for i in varying]
     subject = Subject(name_of(f), function, [names[i] for i in varying], [], numbers)
     with np.errstate(all="ignore"):
-        given = list(leaves)
-        for i, value in zip(varying, subject.given(point), strict=True):
-            given[i] = value
-        _, floats, made_spec = results(f(*unflatten(spec, given)))
-    if not floats:
+        made, made_spec = flatten(f(*given(subject.given(point))))
+    subject.results = [
+        name for name, leaf in zip(texts(made_spec, "the result"), made, strict=True) if _is_float(leaf)
+    ]
+    if not subject.results:
         raise DerivativeError(f"check_grads: {name_of(f)} returns nothing that is floating point")
-    subject.results = [texts(made_spec, "the result")[i] for i in floats]
     return subject, point
 
 

@@ -52,6 +52,10 @@ class Fusion:
     destinations: dict[Node, list[Destination]] = field(default_factory=dict)
     refusals: dict[tuple[int, Node], str] = field(default_factory=dict)
 
+    def from_outside(self, i: int) -> set[Node]:
+        """The stored values that step ``i`` reads and does not make."""
+        return {node for node in self.loads[i] if self.position.get(node) != i}
+
     def first_write(self, node: Node) -> int:
         """The step in which the storage of a stored value is written for the first time."""
         return min((self.position[root] for root in self.pieces.get(node, ())), default=self.position[node])
@@ -91,12 +95,13 @@ def fuse(
         decided: of the values that `recompute` decided about, whether they are stored.
         inner: the programs inside loops and choices, by node and what they are for.
     """
+    nodes = graph.nodes()
     roots = choose_roots(graph, limits.fusion, decided)
-    certain = must_be_stored(graph, graph.nodes())
-    stored = roots | {node for node in graph.nodes() if _lies_in_memory(node)}
+    certain = must_be_stored(graph, nodes)
+    stored = roots | {node for node in nodes if _lies_in_memory(node)}
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
-    waits = any(node.op.name == "recompute" for node in graph.nodes())
-    for node in order or graph.nodes():
+    waits = any(node.op.name == "recompute" for node in nodes)
+    for node in order or nodes:
         if node.is_bundle:
             fusion.position[node] = len(fusion.steps)
             _append(fusion, control_step(graph, node, inner[node]), {storage(arg) for arg in node.args})

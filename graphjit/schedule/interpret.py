@@ -97,12 +97,16 @@ class _Storage:
     ) -> None:
         """Write a value, or the elements of it at ``addresses``."""
         if node not in self.arrays:
-            self.arrays[node] = self.allocate(node)
-            self.written[node] = np.zeros(node.type.size, np.bool_)
+            self.begin(node)
         where: np.ndarray | slice = slice(None) if addresses is None else addresses
         self.arrays[node][where] = value.reshape(-1)
         self.written[node][where] = True
         self.step_of[node] = step
+
+    def begin(self, node: Node) -> None:
+        """Give a value memory, in which nothing is written."""
+        self.arrays[node] = self.allocate(node)
+        self.written[node] = np.zeros(node.type.size, np.bool_)
 
     def overwrites(self, node: Node) -> list[Node]:
         """The values in whose memory a value is written."""
@@ -170,8 +174,7 @@ class _Memory(_Storage):
 
     def overwrites(self, node: Node) -> list[Node]:
         if node not in self.spans:
-            self.arrays[node] = self.allocate(node)
-            self.written[node] = np.zeros(node.type.size, np.bool_)
+            self.begin(node)
         region, start, stop = self.spans[node]
         return [
             other

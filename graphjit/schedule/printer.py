@@ -42,10 +42,8 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
     for i, step in enumerate(program.steps):
         lines.append(f"  {step.name} {_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
-        loads = {node for node in fusion.loads[i] if fusion.position.get(node) != i}
-        lines.append(
-            f"    reads {_traffic(program, loads)}; writes {_traffic(program, written(program, step))}"
-        )
+        read, made = fusion.from_outside(i), written(program, step)
+        lines.append(f"    reads {_traffic(program, read)}; writes {_traffic(program, made)}")
         lines.append(f"    {_cost(costs[step.name])}")
     lines.append(f"  total {_cost(sum((costs[step.name] for step in program.steps), Cost()))}")
     kept = {interval.buffer: interval for interval in arena_intervals(program, fusion)}

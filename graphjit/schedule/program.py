@@ -74,6 +74,10 @@ class Kernel:
         """Positions of the axes that are not reduced."""
         return tuple(i for i in range(len(self.space)) if self.axes is None or i not in self.axes)
 
+    def sums_over(self, depth: int) -> bool:
+        """Whether one of the first ``depth`` axes is reduced."""
+        return self.axes is not None and any(axis < depth for axis in self.axes)
+
     @property
     def nodes(self) -> list[Node]:
         """The nodes computed here."""

@@ -63,12 +63,11 @@ def traffic_and_work(graph: Graph, fusion: Fusion, limits: Limits) -> int:
     far = _Distances(graph, fusion, weights)
     total = 0
     last = dict(fusion.position)  # the step that touched a value last
-    for i, (step, loads) in enumerate(zip(fusion.steps, fusion.loads, strict=True)):
-        for node in loads:
-            if fusion.position.get(node) != i:
-                from_memory = node not in last or far.is_far_between(last[node], i)
-                total += node.type.nbytes * (weights.far if from_memory else weights.near)
-                last[node] = i
+    for i, step in enumerate(fusion.steps):
+        for node in fusion.from_outside(i):
+            from_memory = node not in last or far.is_far_between(last[node], i)
+            total += node.type.nbytes * (weights.far if from_memory else weights.near)
+            last[node] = i
         total += sum(_work(kernel, fusion.stored, weights) for kernel in kernels_of(step))
     for i, written in enumerate(far.written):
         for node in written:
@@ -107,9 +106,7 @@ class _Distances:
     def __init__(self, graph: Graph, fusion: Fusion, limits: RecomputeLimits) -> None:
         self.steps = fusion.steps
         self.far_bytes = limits.far_bytes
-        outside = [
-            {node for node in loads if fusion.position.get(node) != i} for i, loads in enumerate(fusion.loads)
-        ]
+        outside = [fusion.from_outside(i) for i in range(len(fusion.steps))]
         needed = {storage(node) for node in graph.outputs}.union(*outside)
         self.written = [[node for node in step.nodes if node in needed] for step in fusion.steps]
         self.touched = [

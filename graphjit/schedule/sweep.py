@@ -126,7 +126,7 @@ class _Run:
         frame = self.frame or _frame(kernel, self.limits)
         if not all(kernel.space) or not _runs_by_blocks(kernel, len(frame)):
             return False
-        over_rows = kernel.axes is not None and any(axis < len(frame) for axis in kernel.axes)
+        over_rows = kernel.sums_over(len(frame))
         return all(
             self.reads_its_row(value, address, member, frame, over_rows)
             for member in kernel.members
@@ -174,7 +174,7 @@ class _Run:
         if isinstance(part, Product):
             yield part.node, [storage(arg) for arg in part.node.args], sums_over_rows(part)
             return
-        over_rows = part.axes is not None and 0 in part.axes
+        over_rows = part.sums_over(1)
         for member in part.members:
             is_sum = over_rows and member.is_row
             yield member.node, [value for value, _ in self.fusion.reads[member.node]], is_sum
@@ -221,8 +221,7 @@ def _runs_by_blocks(kernel: Kernel, depth: int) -> bool:
     """Whether the first ``depth`` axes of a kernel can be cut into blocks of rows."""
     if kernel.scan is not None and kernel.scan[0] < depth:
         return False  # a running value goes from block to block
-    over_rows = kernel.axes is not None and any(axis < depth for axis in kernel.axes)
-    return not over_rows or (depth == 1 and not any(member.phase for member in kernel.members))
+    return not kernel.sums_over(depth) or (depth == 1 and not any(member.phase for member in kernel.members))
 
 
 def _divisor(rows: int, most: int, whole: int) -> int:
@@ -235,12 +234,7 @@ def _gains_alone(part: Kernel | Product) -> bool:
     """Whether one kernel is better run block by block: sums down several columns then have blocks of rows
     that threads can claim.
     """
-    return (
-        isinstance(part, Kernel)
-        and part.axes is not None
-        and 0 in part.axes
-        and len(part.axes) < len(part.space)
-    )
+    return isinstance(part, Kernel) and part.sums_over(1) and bool(part.outer)
 
 
 def sums_over_rows(product: Product) -> bool:
@@ -313,7 +307,7 @@ def _sum_bytes(part: Kernel | Product) -> int:
     """Bytes of the sums over rows that a part makes."""
     if isinstance(part, Product):
         return part.node.type.nbytes if sums_over_rows(part) else 0
-    if part.axes is None or 0 not in part.axes:
+    if not part.sums_over(1):
         return 0
     return sum(member.node.type.nbytes for member in part.members if isinstance(member.node.op.lower, Reduce))
 
