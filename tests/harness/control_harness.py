@@ -16,7 +16,7 @@ from graphjit.ir.node import Graph, Node, with_bodies
 from graphjit.trace.prepared import Prepared
 
 COMPILED = False
-"""Whether functions are compiled."""
+"""Whether functions are compiled (the fixture ``both_ways`` does both)."""
 
 
 class Interpreted:

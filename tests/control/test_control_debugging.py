@@ -10,6 +10,8 @@ import graphjit
 from graphjit import debug
 from graphjit.errors import UnsupportedError
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 X = np.array([4.0, 1.0, 0.0, 2.0])
 
 
