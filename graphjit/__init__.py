@@ -12,6 +12,7 @@ require_supported_system()  # before the libraries are loaded that would fail in
 
 # ruff: noqa: E402
 from graphjit import debug
+from graphjit.api.associative import associative_scan
 from graphjit.api.batches import vmap
 from graphjit.api.checking import check_grads
 from graphjit.api.compiled import get_num_threads, jit, set_num_threads
@@ -47,6 +48,7 @@ __all__ = [
     "ShapeError",
     "TraceError",
     "UnsupportedError",
+    "associative_scan",
     "check_grads",
     "checkpoint",
     "checkpoint_name",

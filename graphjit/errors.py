@@ -28,7 +28,8 @@ class TraceError(GraphjitError, TypeError):
     """Traced code needs the value of an array, which is known only when the compiled code runs.
 
     ``if`` and ``while`` on traced values, ``float(x)``, ``x.item()`` and indexing a list by one raise it. Use
-    `numpy.where` for a choice between values, or make the argument static.
+    `numpy.where` for a choice between values, `cond` and `while_loop` for computations, or make the argument
+    static.
 
     Examples
     --------

@@ -26,6 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(params=["interpreted", "compiled"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`control_harness.run` interprets what a function records, or compiles it."""
+    import control_harness
+
+    monkeypatch.setattr(control_harness, "COMPILED", request.param == "compiled")
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """``golden(name, text)``: ``text`` is what tests/golden/name holds."""

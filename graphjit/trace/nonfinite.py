@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from graphjit import config
 from graphjit.backend.llvm.entry.callable import calls_fall_back
 from graphjit.interpret import evaluate
 from graphjit.ir.names import one_line
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import Scalar
 from graphjit.ir.rule import Rule
-from graphjit.ir.types import Type
+from graphjit.ir.types import TAPE, Type
 from graphjit.transforms.substitute import body_of
 
 _watched: ContextVar[bool] = ContextVar("graphjit_debug_nans", default=config.debug_nans)
@@ -129,7 +129,9 @@ class Maker:
     place: tuple[int, ...]
     """The first place where it did."""
     inside: tuple[str, ...]
-    """Names of the functions with a body around it, the outermost first."""
+    """Where it is in bodies, the outermost first: ``in step 3 of f``."""
+    order: tuple[int, ...]
+    """Numbers that are smaller for what runs earlier."""
 
     @property
     def is_nan(self) -> bool:
@@ -138,7 +140,7 @@ class Maker:
 
     def text(self) -> str:
         """For people: operation, line, part of the program, values."""
-        inside = "".join(f" (in the body of {name})" for name in self.inside)
+        inside = "".join(f" ({text})" for text in self.inside)
         return f"{self.node.op.name}{_line(self.node)}, {_part(self.node)}{inside}: {self._equation()}"
 
     def _equation(self) -> str:
@@ -152,7 +154,7 @@ class Maker:
 
 def _first(makers: Iterable[Maker]) -> Maker | None:
     """The one that comes first in the program."""
-    return min(makers, key=lambda maker: maker.node.serial, default=None)
+    return min(makers, key=lambda maker: maker.order, default=None)
 
 
 def _part(node: Node) -> str:
@@ -190,59 +192,70 @@ def _elementwise(node: Node, arguments: Sequence[np.ndarray]) -> bool:
     return isinstance(node.op.lower, Scalar) and all(x.shape == node.shape for x in arguments)
 
 
+class _Value(NamedTuple):
+    """A value, and who made the first NaN or infinity in it."""
+
+    array: Any
+    maker: Maker | None
+    nan: Maker | None
+    """The same for NaNs alone."""
+
+
 class _Run:
     """All values of a graph, and who made the first NaN or infinity of those that lead to each (no entry: all
     of them were given).
     """
 
-    def __init__(self, given: dict[Node, np.ndarray], inside: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, given: dict[Node, np.ndarray], inside: tuple[str, ...] = (), order: tuple[int, ...] = ()
+    ) -> None:
         self.arrays: dict[Node, Any] = given
         self.inside = inside
+        self.order = order
         self.makers: dict[Node, Maker] = {}
         self.nans: dict[Node, Maker] = {}
         """The same for NaNs alone."""
-        self.bodies: dict[Node, tuple[_Run, Graph]] = {}
+        self.parts: dict[Node, list[_Value]] = {}
+        """The results of nodes with bodies."""
 
     def through(self, graph: Graph) -> None:
         """Compute node by node."""
         for node in graph.nodes():
             if node in self.arrays:
                 continue
-            if node.op.name == "custom":
-                self.descend(node, body_of(node))
+            if node.op.name in _WITH_BODIES:
+                self.parts[node] = _WITH_BODIES[node.op.name](
+                    self, node, [self.value(arg) for arg in node.args]
+                )
+                if not node.is_bundle:
+                    self.take(node, self.parts[node][0])
             elif node.op.name == "item":
-                self.take(node, node.args[0], int(node.attrs["index"]))  # type: ignore[call-overload]
+                self.take(node, self.parts[node.args[0]][int(node.attrs["index"])])  # type: ignore[call-overload]
             else:
                 with np.errstate(all="ignore"):
                     self.arrays[node] = evaluate(node, [self.arrays[arg] for arg in node.args])
-                if not node.is_bundle:
-                    self.blame(node, node.args)
+                self.blame(node, node.args)
 
-    def descend(self, node: Node, graph: Graph) -> None:
-        """A node with a body: what is wrong with its arguments is so with the inputs of the body."""
-        rule = node.attrs["rule"]
-        name = rule.name if isinstance(rule, Rule) else graph.name
-        pairs = list(zip(graph.inputs, node.args, strict=True))
-        inner = _Run({x: self.arrays[arg] for x, arg in pairs}, (*self.inside, name))
-        inner.makers.update({x: self.makers[arg] for x, arg in pairs if arg in self.makers})
-        inner.nans.update({x: self.nans[arg] for x, arg in pairs if arg in self.nans})
+    def value(self, node: Node) -> _Value:
+        """A value that is there."""
+        return _Value(self.arrays.get(node), self.makers.get(node), self.nans.get(node))
+
+    def take(self, node: Node, value: _Value) -> None:
+        """A value that comes from elsewhere: an argument of a body, or a result of one."""
+        self.arrays[node] = value.array
+        for mine, maker in ((self.makers, value.maker), (self.nans, value.nan)):
+            if maker is not None:
+                mine[node] = maker
+
+    def within(
+        self, node: Node, graph: Graph, values: Sequence[_Value], where: str, step: int = 0
+    ) -> list[_Value]:
+        """The outputs of a body of ``node``: what is wrong with its arguments is so with the inputs."""
+        inner = _Run({}, (*self.inside, where), (*self.order, node.serial, step))
+        for x, value in zip(graph.inputs, values, strict=True):
+            inner.take(x, value)
         inner.through(graph)
-        self.bodies[node] = inner, graph
-        if not node.is_bundle:
-            self.take(node, node, 0)
-
-    def take(self, node: Node, owner: Node, number: int) -> None:
-        """A value that is a result of a body, or of a loop or branch, which is blamed as a whole."""
-        if owner not in self.bodies:
-            self.arrays[node] = self.arrays[owner][number]
-            self.blame(node, owner.args)
-            return
-        inner, graph = self.bodies[owner]
-        out = graph.outputs[number]
-        self.arrays[node] = inner.arrays[out]
-        for mine, its in ((self.makers, inner.makers), (self.nans, inner.nans)):
-            if out in its:
-                mine[node] = its[out]
+        return [inner.value(out) for out in graph.outputs]
 
     def blame(self, node: Node, args: tuple[Node, ...]) -> None:
         """Find out who made what is wrong with the value of ``node``, which is computed from ``args``."""
@@ -275,7 +288,7 @@ class _Run:
         if not places.any():
             return None
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(places)), places.shape))
-        return Maker(node, given, self.arrays[node], place, self.inside)
+        return Maker(node, given, self.arrays[node], place, self.inside, (*self.order, node.serial))
 
     def account(self, outputs: Sequence[Node], nan: bool) -> str | None:
         """Who made the first NaN (or infinity) that leads to ``outputs``, for people; None: it was given."""
@@ -284,6 +297,87 @@ class _Run:
         if first is None or first_nan is None:
             only = first_nan or first
             return None if only is None else f"The first came from {only.text()}"
-        if first.is_nan or first.node is first_nan.node:
+        if first.is_nan or first.order == first_nan.order:
             return f"The first came from {first_nan.text()}"
         return f"The first infinity came from {first.text()}. The first NaN came from {first_nan.text()}"
+
+
+# ---------------------------------------------------------------------------------------- nodes with bodies
+
+
+def _custom(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
+    rule, graph = node.attrs["rule"], body_of(node)
+    name = rule.name if isinstance(rule, Rule) else graph.name
+    return run.within(node, graph, values, f"in the body of {name}")
+
+
+def _scan(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
+    body, carried, sliced, length, reverse = (cast(Any, value) for value in node.attrs.values())
+    graph, first = body.graph, len(values) - sliced
+    constants, carries, arrays = (
+        values[: first - carried],
+        list(values[first - carried : first]),
+        values[first:],
+    )
+    rows: dict[int, list[_Value]] = {}
+    for t in reversed(range(length)) if reverse else range(length):
+        elements = [value._replace(array=value.array[t, ...]) for value in arrays]
+        made = run.within(
+            node, graph, [*constants, *carries, *elements], f"in step {t} of {graph.name}", len(rows)
+        )
+        carries, rows[t] = made[:carried], made[carried:]
+    stacked = []
+    for k, out in enumerate(graph.outputs[carried:]):
+        array = np.zeros((length, *out.shape), out.dtype)
+        column = [row[k] for row in rows.values()]
+        for t, row in rows.items():
+            array[t] = row[k].array
+        stacked.append(_Value(array, *(_first(x for x in found if x) for found in _makers(column))))
+    return [*carries, *stacked]
+
+
+def _makers(values: Sequence[_Value]) -> tuple[list[Maker | None], list[Maker | None]]:
+    return [value.maker for value in values], [value.nan for value in values]
+
+
+def _while(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
+    test, body, carried, taped = (cast(Any, value) for value in node.attrs.values())
+    constants, carries = values[: len(values) - carried], list(values[len(values) - carried :])
+    tape: Any = None
+    step = 0
+    while run.within(node, test.graph, [*constants, *carries], "")[0].array:
+        where = f"in step {step} of {body.graph.name}"
+        made = run.within(node, body.graph, [*constants, *carries], where, step)
+        carries, tape, step = made[:carried], (made[carried:], tape), step + 1
+    record = np.empty((), TAPE)
+    record[()] = tape
+    return [*carries, *([_Value(record, None, None)] if taped else [])]
+
+
+def _unwind(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
+    graph, carried = body_of(node), cast(int, node.attrs["carried"])
+    first = len(values) - 1 - carried
+    constants, carries, tape = values[:first], list(values[first:-1]), values[-1].array[()]
+    step = 0
+    while tape is not None:
+        kept, tape = tape
+        where = f"in step {step} from the end of {graph.name}"
+        carries = run.within(node, graph, [*constants, *carries, *kept], where, step)
+        step += 1
+    return carries
+
+
+def _cond(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
+    branches = cast("tuple[Body, ...]", node.attrs["branches"])
+    graph = branches[min(max(int(values[0].array), 0), len(branches) - 1)].graph
+    return run.within(node, graph, values[1:], f"in the branch {graph.name}")
+
+
+_WITH_BODIES: dict[str, Callable[[_Run, Node, Sequence[_Value]], list[_Value]]] = {
+    "custom": _custom,
+    "scan": _scan,
+    "while": _while,
+    "unwind": _unwind,
+    "cond": _cond,
+}
+"""Ops with graphs inside, which are looked into: the results."""

@@ -177,7 +177,7 @@ def stage(
         told = Told.of(tellable(trace.builder.told.effects, [*inputs, *held]))
         nodes = [*results.nodes, *told.nodes]
         if len(nodes) > 0 and (foreign := _foreign(nodes, inputs, trace)):
-            raise TraceError(f"a traced value of another call leaked into the result: {foreign!r}")
+            raise _out_of_place(trace, nodes, foreign)
     _name_leaks(reach.stores)
     captured, hidden, constants = _captured(trace, nodes, set(map(id, reach.arrays)))
     graph = Graph(name, [*inputs, *hidden], nodes)
@@ -302,6 +302,19 @@ def _states(generators: Iterable[Any]) -> list[bytes]:
         )
         for generator in generators
     ]
+
+
+def _out_of_place(trace: Trace, nodes: Sequence[Node], foreign: Node) -> TraceError:
+    """The error for a result that depends on what has no value in this call."""
+    body = trace.stand_ins.get(foreign)
+    if body is None:
+        return TraceError(f"a traced value of another call leaked into the result: {foreign!r}")
+    reads = (node.loc for node in Graph("", (), nodes).nodes() if foreign in node.args)
+    where = next((f" at {loc}" for loc in reads if loc is not None), "")
+    return TraceError(
+        f"{body.what}: a value that {body.name} made{where} is used outside of it, where it has none: there is one for each step. Return it from "
+        f"{body.name} instead"
+    )
 
 
 def _foreign(nodes: list[Node], inputs: list[Node], trace: Trace) -> Node | None:

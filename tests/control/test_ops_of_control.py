@@ -9,11 +9,15 @@ import pytest
 
 from graphjit.errors import GraphjitError
 from graphjit.interpret import interpret
+from graphjit.ir.builder import Builder
 from graphjit.ir.export import to_dot, to_json
-from graphjit.ir.node import with_bodies
+from graphjit.ir.node import Body, Graph, with_bodies
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
+from graphjit.ir.types import F64, I64, Type
 from graphjit.ir.verify import verify
+from graphjit.loops.lowering.kernels import CHECKED
+from graphjit.ops.failing import OF_INTEGERS, may_fail
 
 SCAN_AND_COND = """graph f
   %0 = input name='w' : f64[3]
@@ -124,3 +128,18 @@ def test_what_does_not_fit_is_refused(text: str, old: str, new: str) -> None:
     assert old in text
     with pytest.raises(GraphjitError):
         parse_graph(text.replace(old, new))
+
+
+def test_what_kernels_check_may_fail() -> None:
+    """`may_fail` and the operations that compiled code checks agree."""
+    assert set(CHECKED) == OF_INTEGERS
+    b = Builder()
+    x, i = b.input(Type(I64, (3,)), "x"), b.input(Type(I64, ()), "i")
+    assert may_fail(b.floor_divide(x, x))
+    assert may_fail(b.gather(x, i, axes=(0,)))
+    assert not may_fail(b.gather(x, b.const(1, I64), axes=(0,)))
+    assert not may_fail(b.add(x, x))
+    y = b.input(Type(F64, (3,)), "y")
+    assert not may_fail(b.fmod(y, y))
+    inner = Body(Graph("inner", [i], [b.floor_divide(i, i)]))
+    assert may_fail(b.cond(i, i, branches=(inner,)))

@@ -188,6 +188,11 @@ def foreign(value: Any, ufunc: np.ufunc, other: Any) -> Any:
 
 STATIC = "Mark the argument as static (static_argnums / static_argnames) if it is a fixed Python value."
 
+INSTEAD = (
+    "Use np.where for a choice between values, graphjit.cond for one between computations, graphjit.while_loop for "
+    "a loop."
+)
+
 
 class Unanswered:
     """Base of traced values: the methods that need a value."""
@@ -205,7 +210,7 @@ class Unanswered:
             raise value_needed(
                 "the truth value (if, while, and, or, not, assert)",
                 self._node.type,
-                f"Use np.where for a choice between values. {STATIC}",
+                f"{INSTEAD} {STATIC}",
             )
         raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
 
@@ -217,7 +222,7 @@ class Unanswered:
         raise value_needed(
             f"an argument of {asker}" if asker else "a Python index, a size or an axis",
             self._node.type,
-            STATIC,
+            f"graphjit.fori_loop counts to a traced number. {STATIC}" if asker == "range" else STATIC,
         )
 
     __float__ = asks_value(

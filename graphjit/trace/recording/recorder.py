@@ -51,6 +51,8 @@ class Recorder:
         """What a traced value last raised instead of giving its value, and the user's line."""
         self.within: Within | None = None
         """The innermost body of control flow that is being recorded; None outside of all."""
+        self.stand_ins: dict[Node, Within] = {}
+        """Inputs of bodies of control flow, which have no value outside of them."""
         self._outer: Recorder | None = None
         self._numbers: dict[Hashable, Node] = {}
         """Constants of Python numbers by value, type and dtype, of NumPy's by dtype and bytes."""

@@ -115,7 +115,7 @@ def border(
     for node in order:
         if any(arg in inside for arg in node.args):
             inside.add(node)
-    read = {arg for node in inside for arg in node.args} | set(outputs)
+    read = {arg for node in order if node in inside for arg in node.args} | set(outputs)
     return [node for node in order if node in read and node not in inside and not _is_known(node)], inside
 
 

@@ -10,6 +10,7 @@ program would have computed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -78,7 +79,8 @@ def scan(
         given = placeholders_for(trace, carry.types, "carry"), placeholders_for(trace, elements_of, "x")
         state = carry.tree(given[0])
         element = stacked.filled([elements(trace, node) for node in given[1]])
-        with recording(trace, what, f, [*given[0], *given[1]]) as body:
+        quiet = nullcontext() if length else trace.builder.told.silence()
+        with quiet, recording(trace, what, f, [*given[0], *given[1]]) as body:
             after, y = pair(f(state, element), f, what)
             handed = carry.after(f, after)
             ys = stackable(y, f, what)
@@ -232,7 +234,7 @@ def _one_of(
     ]
     for body, values in zip(recorded, nodes, strict=True):
         body.outputs = [converted(trace, x, kind.type.dtype) for x, kind in zip(values, kinds, strict=True)]
-        body.kept += [node for node in body.outputs if may_fail(node)]
+        body.kept += [node for node in set(body.outputs) - set(values) if may_fail(node)]
     if known:
         number = min(max(_known(which), 0), len(branches) - 1)
         chosen = recorded[number]
@@ -274,20 +276,21 @@ def _agreed(branches: Sequence[Function], results: Sequence[Leaves], what: str) 
         ShapeError: structure, shape or dtype differ.
     """
     first, kinds = results[0], [kind_of_leaf(results[0].leaves[i]) for i in results[0].numbers]
+    rule = "branches return the same structure, shapes and dtypes"
     for branch, result in zip(branches[1:], results[1:], strict=True):
-        pair = f"{name_of(branches[0])} (at {returned_at(branches[0])}) and {name_of(branch)} (at {returned_at(branch)})"
-        rule = f"the branches {pair} must return the same structure, shapes and dtypes"
-        refuse_structure(f"{what}: one returns", "result", first.spec, result.spec, rule, "and another")
+        pair = [f"{name_of(f)} (returned at {returned_at(f)})" for f in (branches[0], branch)]
+        refuse_structure(f"{what}: {' and '.join(pair)} have", "result", first.spec, result.spec, rule, "and")
         now = iter(kinds)
         kinds = []
-        for i, (path, a, b) in enumerate(
-            zip(texts(first.spec, "result"), first.leaves, result.leaves, strict=True)
-        ):
+        for i, (a, b) in enumerate(zip(first.leaves, result.leaves, strict=True)):
             numbers = i in first.numbers, i in result.numbers
             if not any(numbers) and (a is b or a == b):
                 continue
             agreed = joined(next(now), kind_of_leaf(b)) if all(numbers) else None
             if agreed is None:
-                raise ShapeError(f"{what}: {path} is {shown(a)} in one and {shown(b)} in another: {rule}")
+                path = texts(first.spec, "result")[i]
+                raise ShapeError(
+                    f"{what}: {path} is {shown(a)} from {pair[0]} and {shown(b)} from {pair[1]}: {rule}"
+                )
             kinds.append(agreed)
     return kinds

@@ -62,6 +62,7 @@ def recording(
     body = Recorded(name_of(function), list(placeholders))
     told, start = trace.builder.told, len(trace.builder.told)
     outer, trace.within = trace.within, Within(what, body.name)
+    trace.stand_ins |= dict.fromkeys(placeholders, trace.within)
     trace.fresh = False
     try:
         if apart:

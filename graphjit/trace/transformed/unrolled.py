@@ -27,7 +27,7 @@ def scan_nodes(
     if unroll == 1:
         return _loop(trace, step, constants, carries, arrays, length, reverse)
     count, rest = divmod(length, unroll)
-    if not count:
+    if length <= unroll:
         return _straight(trace.builder, step, constants, carries, arrays, length, reverse)
     # The steps that are left over come last: at the end, or in reverse at the beginning.
     start, border = (rest, rest) if reverse else (0, length - rest)
