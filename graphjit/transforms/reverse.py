@@ -28,6 +28,7 @@ from graphjit.ir.rule import rule_of
 from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import lift_mask, scale
 from graphjit.transforms.substitute import body_of, in_terms_of
+from graphjit.transforms.tapes import plus
 
 
 def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
@@ -38,7 +39,7 @@ def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
     for node in order:
         if node in active:
             found.append(node)
-        elif any(type.dtype.kind == "f" for type in node.parts) and not isinstance(
+        elif any(type.has_derivative for type in node.parts) and not isinstance(
             node.op.derivative, ZeroDerivative
         ):
             if any(arg in active for arg in _varying_arguments(node)):
@@ -92,7 +93,7 @@ def cotangents(b: Builder, seeds: Mapping[Node, Node], wrt: Sequence[Node]) -> l
             if part is not None and arg in inside:
                 part = lift_mask(b, part)
                 before = found.get(arg)
-                found[arg] = part if before is None else lift_mask(b, b.add(before, part))
+                found[arg] = part if before is None else lift_mask(b, plus(b, before, part))
     return [found.get(node) for node in wrt]
 
 
@@ -102,7 +103,7 @@ def _add_part(b: Builder, several: dict[Node, list[Node | None]], item: Node, ct
     parts = several.setdefault(node, [None] * len(node.parts))
     index: Any = item.attrs["index"]
     before = parts[index]
-    parts[index] = ct if before is None or ct is None else lift_mask(b, b.add(before, ct))
+    parts[index] = ct if before is None or ct is None else lift_mask(b, plus(b, before, ct))
 
 
 def pull_by_rule(
@@ -138,7 +139,7 @@ def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> d
     seeds: dict[Node, Node] = {}
     for node, ct in zip(nodes, given, strict=True):
         if ct is not None:
-            seeds[node] = b.add(seeds[node], ct) if node in seeds else ct
+            seeds[node] = plus(b, seeds[node], ct) if node in seeds else ct
     return seeds
 
 
