@@ -72,6 +72,12 @@ class Loop:
         """All that a step computes."""
         return [*self.after, *self.made, *([] if self.test is None else [self.test])]
 
+    def with_roots(self, roots: Sequence[Node]) -> Loop:
+        """The loop with other `roots`."""
+        first, second = len(self.after), len(self.after) + len(self.made)
+        test = None if self.test is None else roots[-1]
+        return replace(self, after=list(roots[:first]), made=list(roots[first:second]), test=test)
+
     def split(self, values: Sequence[Any]) -> Parts:
         """Values for each argument, by kind."""
         first, second = len(self.args.constants), len(self.args.constants) + len(self.args.carries)
@@ -157,15 +163,7 @@ def _closed(b: Builder, loop: Loop) -> Loop:
         loop,
         args=loop.args.joined(Parts(read, [], [])),
         inputs=loop.inputs.joined(Parts(list(new.values()), [], [])),
-        **_rewritten(loop, substitute(b, loop.roots, new)),
-    )
-
-
-def _rewritten(loop: Loop, roots: Sequence[Node]) -> dict[str, Any]:
-    """The fields of `Loop.roots`, taken from other roots."""
-    first, second = len(loop.after), len(loop.after) + len(loop.made)
-    test = None if loop.test is None else roots[-1]
-    return {"after": list(roots[:first]), "made": list(roots[first:second]), "test": test}
+    ).with_roots(substitute(b, loop.roots, new))
 
 
 def _pruned(loop: Loop, wanted: Collection[int]) -> tuple[Loop, list[int]]:

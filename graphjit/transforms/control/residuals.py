@@ -41,6 +41,7 @@ def saved(b: Builder, loop: Loop, results: Sequence[Node], way: Loop) -> Loop:
 
     ``results`` are those of the loop. ``way`` reads nodes of its body.
     """
+    way = _simpler(b, loop, way)
     known = known_of(way.roots, way.inputs.all)
     plan = _Plan.of(loop, results, known)
     border = border_of(known, plan.there | plan.fixed)
@@ -60,10 +61,28 @@ def saved(b: Builder, loop: Loop, results: Sequence[Node], way: Loop) -> Loop:
         inputs=way.inputs.joined(Parts([], [new[loop.after[i]] for i in following], [])),
         after=[*way.after, *(loop.inputs.carries[i] for i in following)],
     )
-    roots = substitute(b, way.roots, new)
-    count = len(way.after)
-    way = replace(way, after=roots[:count], made=roots[count:])
+    way = way.with_roots(substitute(b, way.roots, new))
     return _counted(b, loop, results, way) if way.op == "unwind" and not way.args.slices else way
+
+
+ARITHMETIC = frozenset({"add", "sub", "mul", "neg", "const", "broadcast_to", "reshape"})
+"""Ops that a derivative may be taken apart into before others are taken: theirs are exact everywhere."""
+
+
+def _simpler(b: Builder, loop: Loop, way: Loop) -> Loop:
+    """``way`` with slopes that are a little arithmetic on what the step computes anyway written out.
+
+    The slope of ``t = tanh(z)`` is ``1 - t * t``: so it needs ``t``, which is often there, and not ``z``.
+    """
+    steps = set(reachable(loop.roots))
+    known = reachable(known_of(way.roots, way.inputs.all), steps)
+    new: dict[Node, Node] = {}
+    for node in sorted(known, key=lambda node: node.serial):
+        if isinstance(node.op.lower, Decompose) and all(arg in steps for arg in node.args):
+            parts = node.op.lower.expand(b.like(node), node, *node.args)
+            if all(part.op.name in ARITHMETIC for part in reachable([parts], steps)):
+                new[node] = parts
+    return way.with_roots(substitute(b, way.roots, new))
 
 
 def known_of(roots: Sequence[Node], directions: Sequence[Node]) -> list[Node]:
