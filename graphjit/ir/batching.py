@@ -20,6 +20,17 @@ Node = Any
 BatchRule = Callable[[Any, Node, Sequence[Node], Sequence[bool]], Node]
 
 
+def size_between(one: Node, wide: Node) -> int:
+    """The number of elements of the batch: ``wide`` is ``one`` over it.
+
+    A batch of tapes is a tape of batches where one loop wrote them all, and else an array of tapes.
+    """
+    a, b = one.type, wide.type
+    while a.shape == b.shape:
+        a, b = a.record, b.record
+    return int(b.shape[0])
+
+
 def size_of(args: Sequence[Node], batched: Sequence[bool]) -> int:
     """The number of elements of the batch."""
     return next(int(arg.shape[0]) for arg, has_axis in zip(args, batched, strict=True) if has_axis)

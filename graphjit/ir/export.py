@@ -14,6 +14,7 @@ from graphjit.ir.names import one_line
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, Special, View
 from graphjit.ir.printer import comment, number_nodes, value_text
+from graphjit.ir.types import Type, short
 
 COLOURS: tuple[tuple[type, str], ...] = (
     (Scalar, "#dbe9f6"),
@@ -67,7 +68,7 @@ def _as_object(graph: Graph) -> dict[str, Any]:
             "op": node.op.name,
             "args": _numbers(numbers, node.args),
             "attrs": {name: _attribute(value) for name, value in node.attrs.items()},
-            "dtype": [part.dtype.name for part in node.parts] if node.is_bundle else node.dtype.name,
+            "dtype": [_dtype(part) for part in node.parts] if node.is_bundle else _dtype(node.type),
             "shape": [list(part.shape) for part in node.parts] if node.is_bundle else list(node.shape),
             "file": node.loc.file if node.loc is not None else None,
             "line": node.loc.line if node.loc is not None else None,
@@ -81,6 +82,10 @@ def _as_object(graph: Graph) -> dict[str, Any]:
         "nodes": nodes,
         "outputs": _numbers(numbers, graph.outputs),
     }
+
+
+def _dtype(type: Type) -> str:
+    return type.dtype.name if type.record is None else short(type.dtype)
 
 
 def _attribute(value: Any) -> Any:

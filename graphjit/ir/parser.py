@@ -24,15 +24,15 @@ from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.names import WORD, name_text
 from graphjit.ir.node import Body, ConstValue, Graph, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
-from graphjit.ir.types import DTYPES, Type, parse_bundle, parse_type
+from graphjit.ir.types import DTYPES, TYPE_TEXT, Type, parse_bundle, parse_type
 
 _SPACE = re.compile(r"[ \t]*")
 _REFERENCE = re.compile(r"%(\d+)")
 _NUMBER = re.compile(r"-?(?:inf|nan|\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?!\w)")
 _STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _BYTES = re.compile(r"base64:([A-Za-z0-9+/]*=*)")
-_TYPE = re.compile(r"\w+\[[\d, ]*\]")
-_BUNDLE = re.compile(r"\((?:\w+\[[\d, ]*\](?:, )?)*\)")
+_TYPE = re.compile(TYPE_TEXT)
+_BUNDLE = re.compile(rf"\((?:{TYPE_TEXT}(?:, )?)*\)")
 _WORDS: dict[str, Any] = {"True": True, "False": False, "None": None, **DTYPES}
 
 

@@ -49,9 +49,9 @@ class OpRule(Rule):
         args: Sequence[Node],
         batched: Sequence[bool],
         varying: Mapping[Node, Node],
-    ) -> Node:
-        """The node over a batch in the arguments that are ``batched``: each of its results has the axis of
-        the batch in front. ``varying`` as in `over_batch`.
+    ) -> Sequence[tuple[Node, bool]]:
+        """The results over a batch in the arguments that are ``batched``, and for each whether it varies: it
+        has the axis of the batch in front then. ``varying`` as in `over_batch`.
         """
         raise NotImplementedError
 

@@ -1,6 +1,11 @@
 """The type of one value: a dtype and a static shape, written ``f64[3,4]``; and that of several values.
 
-Invariant: dtypes are NumPy's in native byte order; shapes are tuples of non-negative ints.
+A *tape* is a list of values that a loop of unknown length wrote, each of one type. It is one word, so that
+there are arrays of tapes: ``tape(f64[3])[5]`` are five. The dtype of tapes is a NumPy dtype of one field with
+an object, and the name of the field is the type of the values. So types of tapes are compared, stacked and
+hashed like all others.
+
+Invariant: dtypes are NumPy's in native byte order, or those of tapes; shapes are tuples of non-negative ints.
 """
 
 from __future__ import annotations
@@ -27,18 +32,18 @@ SHORT = {
     "float32": "f32",
     "float64": "f64",
 }
-TAPE = np.dtype(object)
-"""The dtype of tapes, which only ops of control flow make and read (`graphjit.ops.control`)."""
-
-DTYPES = {short: np.dtype(name) for name, short in SHORT.items()} | {"tape": TAPE}
+DTYPES = {short: np.dtype(name) for name, short in SHORT.items()}
 BOOL, I64, F32, F64 = DTYPES["bool"], DTYPES["i64"], DTYPES["f32"], DTYPES["f64"]
 
-_TYPE = re.compile(r"(\w+)\[([\d,\s]*)\]")
+TYPE_TEXT = r"(?:tape\()*\w+\[[\d,\s]*\](?:\)\[[\d,\s]*\])*"
+"""What the text of a type looks like, as a regular expression."""
+
+_TYPE = re.compile(r"(\w+|tape\(.*\))\[([\d,\s]*)\]")
 
 
 def short(dtype: np.dtype) -> str:
     """Short name of a dtype: ``f64`` for float64."""
-    return "tape" if dtype == TAPE else SHORT[dtype.name]
+    return f"tape({dtype.names[0]})" if dtype.names else SHORT[dtype.name]
 
 
 def without_ones(shape: Sequence[int]) -> tuple[int, ...]:
@@ -75,8 +80,24 @@ class Type(NamedTuple):
         """The same shape with another dtype."""
         return Type(dtype, self.shape)
 
+    @property
+    def record(self) -> Type | None:
+        """What one step writes on a tape of this type; None: it is no tape."""
+        return parse_type(self.dtype.names[0]) if self.dtype.names else None
+
+    @property
+    def has_derivative(self) -> bool:
+        """Whether its values can change a little: floats, and tapes of floats."""
+        record = self.record
+        return self.dtype.kind == "f" if record is None else record.has_derivative
+
     def __str__(self) -> str:
         return f"{short(self.dtype)}[{','.join(map(str, self.shape))}]"
+
+
+def tape_of(record: Type) -> Type:
+    """The type of a tape whose steps each write a value of type ``record``."""
+    return Type(np.dtype([(str(record), object)]), ())
 
 
 class Bundle(NamedTuple):
@@ -93,13 +114,15 @@ def parse_bundle(text: str) -> Bundle:
     inner = text.strip()
     if not (inner.startswith("(") and inner.endswith(")")):
         raise IRError(f"not a type: {text!r}; several types are written (f64[3], i64[])")
-    parts = re.findall(r"\w+\[[\d,\s]*\]", inner)
+    parts = re.findall(TYPE_TEXT, inner)
     return Bundle(tuple(parse_type(part) for part in parts))
 
 
 def parse_type(text: str) -> Type:
     """Inverse of ``str(Type)``: ``f64[3,4]``, ``f64[]``."""
     match = _TYPE.fullmatch(text.strip())
-    if match is None or match[1] not in DTYPES:
+    is_tape = match is not None and match[1].startswith("tape(")
+    if match is None or not (is_tape or match[1] in DTYPES):
         raise IRError(f"not a type: {text!r}; write for example f64[256,784], f32[8] or i64[]")
-    return Type(DTYPES[match[1]], tuple(int(part) for part in match[2].split(",") if part.strip()))
+    dtype = tape_of(parse_type(match[1][len("tape(") : -1])).dtype if is_tape else DTYPES[match[1]]
+    return Type(dtype, tuple(int(part) for part in match[2].split(",") if part.strip()))

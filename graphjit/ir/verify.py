@@ -82,7 +82,7 @@ def fault(node: Any, what: str) -> IRError:
     """The error for one node, with the user's line and what made it."""
     where = f" at {node.loc}" if node.loc is not None else ""
     made = f" ({node.origin})" if node.origin else ""
-    known = all(isinstance(type, Type) and type.dtype in _NATIVE for type in node.parts)
+    known = all(_is_known(type) for type in node.parts)
     shown = repr(node) if known else f"<{node.op.name} #{node.serial} : {tuple(node.type)}>"
     return IRError(f"{shown}{where}{made} {what}")
 
@@ -93,7 +93,7 @@ def _verify_type(node: Node) -> None:
 
 
 def _verify_part(node: Node, type: Type) -> None:
-    if not isinstance(type, Type) or not isinstance(type.dtype, np.dtype) or type.dtype not in _NATIVE:
+    if not _is_known(type):
         raise fault(node, "has a dtype that the IR does not know")
     if not type.dtype.isnative:
         raise fault(node, "has foreign byte order")
@@ -101,6 +101,16 @@ def _verify_part(node: Node, type: Type) -> None:
         not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in type.shape
     ):
         raise fault(node, f"has an ill-formed shape: {type.shape!r}")
+
+
+def _is_known(type: Any) -> bool:
+    """Whether values of this type may occur: of a known dtype, or tapes of such values."""
+    if not isinstance(type, Type) or not isinstance(type.dtype, np.dtype):
+        return False
+    try:
+        return type.dtype in _NATIVE or (type.dtype.names is not None and type.record is not None)
+    except IRError:  # another structure
+        return False
 
 
 def _verify_const(node: Node) -> None:

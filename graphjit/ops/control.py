@@ -9,11 +9,16 @@ arguments, and what it computes besides the carries is stacked along a new first
 ``length - 1`` comes first. ``while`` runs its body as long as the graph ``test`` says so. ``cond`` runs one
 of its branches.
 
-A ``while`` with ``taped`` values keeps what its body computes besides the carries on a *tape*, since nobody
-knows beforehand how much that will be. A tape is a value of its own dtype, ``tape``: in the interpreter a
-linked list, the last step first, in compiled code the address of the last record, which has that of the one
-before. So tapes can be stacked and handed on like numbers, and read more than once. ``unwind`` runs its body
-once for each record, the last one first.
+A ``while`` keeps what its body computes besides the carries on *tapes*, one for each of those ``taped``
+values, since nobody knows beforehand how many there will be. A tape is one word: in the interpreter a linked
+list, the last step first, in compiled code the address of the last value, beside which lies that of the one
+before. So tapes can be stacked and handed on like numbers, and read more than once.
+
+``unwind`` runs its body once for each value on its tapes, the last one first. It reads ``tapes`` of them at
+the same time; they come from one loop, so they are equally long. What its body computes besides the carries
+goes to tapes too, in the order in which it is computed. Who unwinds these sees the steps in their first
+order again. So ``while`` is a ``scan`` of unknown length, ``unwind`` is one with ``reverse``, and a tape is
+an array that can be read backwards only.
 
 Derivatives and batches are in `graphjit.transforms.control`.
 """
@@ -29,10 +34,7 @@ from graphjit.errors import ShapeError
 from graphjit.interpret import interpret
 from graphjit.ir.node import Body, Graph
 from graphjit.ir.opdef import ByRule, OverBody, Special, op
-from graphjit.ir.types import BOOL, I64, TAPE, Bundle, Type
-
-RECORD = Type(TAPE, ())
-"""The type of a tape."""
+from graphjit.ir.types import BOOL, I64, Bundle, Type, tape_of
 
 
 def _takes(what: str, graph: Graph, types: Sequence[Type]) -> None:
@@ -105,29 +107,31 @@ def _infer_while(*types: Any, test: Body, body: Body, carried: int, taped: int) 
     carries = types[len(types) - carried :]
     if len(_gives("body", body.graph, carries)) != taped:
         raise ShapeError(f"the body {body.graph.name} does not compute {taped} values for the tape")
-    return Bundle((*carries, *([RECORD] if taped else ())))
+    return Bundle((*carries, *(tape_of(node.type) for node in body.graph.outputs[carried:])))
 
 
 def _while(*args: np.ndarray, test: Body, body: Body, carried: int, taped: int) -> tuple[np.ndarray, ...]:
     constants, carries = args[: len(args) - carried], list(args[len(args) - carried :])
-    tape: Any = None
+    tapes: list[Any] = [None] * taped
     while interpret(test.graph, *constants, *carries)[0]:
         made = interpret(body.graph, *constants, *carries)
         carries = made[:carried]
-        tape = (made[carried:], tape)
-    return (*carries, *([_record(tape)] if taped else ()))
+        tapes = list(zip(made[carried:], tapes, strict=True))
+    return (*carries, *words(body, tapes))
 
 
-def _record(tape: Any) -> np.ndarray:
-    """A tape as the value of a node."""
-    array = np.empty((), TAPE)
-    array[()] = tape
-    return array
+def words(body: Body, tapes: Sequence[Any]) -> list[np.ndarray]:
+    """Tapes as values of a node: each array holds one."""
+    types = [tape_of(node.type) for node in body.graph.outputs[len(body.graph.outputs) - len(tapes) :]]
+    words = [np.empty((), type.dtype) for type in types]
+    for word, tape in zip(words, tapes, strict=True):
+        word[()] = (tape,)
+    return words
 
 
 op(
     "while",
-    doc="Run a graph on carries as long as another one says so; the last `taped` results go to a tape.",
+    doc="Run a graph on carries as long as another one says so; the last `taped` results go to tapes.",
     arity=None,
     attrs=("test", "body", "carried", "taped"),
     infer=_infer_while,
@@ -138,31 +142,34 @@ op(
 )
 
 
-def _infer_unwind(*types: Any, body: Body, carried: int) -> Any:
-    if not types or types[-1] != RECORD:
-        raise ShapeError(f"the last argument of unwind is a tape, not one of {_listed(types)}")
-    read = [node.type for node in body.graph.inputs[len(types) - 1 :]]
-    _takes("body", body.graph, [*types[:-1], *read])
-    carries = types[len(types) - 1 - carried : -1]
-    if _gives("body", body.graph, carries):
-        raise ShapeError(f"the body {body.graph.name} computes more than its carries")
-    return Bundle(tuple(carries))
+def _infer_unwind(*types: Any, body: Body, carried: int, tapes: int) -> Any:
+    first = len(types) - tapes
+    read = [type.record for type in types[first:] if type.record is not None and not type.shape]
+    if not tapes or len(read) != tapes:
+        raise ShapeError(f"the last {tapes} arguments of unwind are not tapes: {_listed(types)}")
+    _takes("body", body.graph, [*types[:first], *read])
+    carries = types[first - carried : first]
+    return Bundle((*carries, *map(tape_of, _gives("body", body.graph, carries))))
 
 
-def _unwind(*args: np.ndarray, body: Body, carried: int) -> tuple[np.ndarray, ...]:
-    first = len(args) - 1 - carried
-    constants, carries, tape = args[:first], list(args[first:-1]), args[-1][()]
-    while tape is not None:
-        values, tape = tape
-        carries = interpret(body.graph, *constants, *carries, *values)
-    return tuple(carries)
+def _unwind(*args: np.ndarray, body: Body, carried: int, tapes: int) -> tuple[np.ndarray, ...]:
+    first = len(args) - tapes
+    constants, carries = args[: first - carried], list(args[first - carried : first])
+    read: list[Any] = [tape[()][0] for tape in args[first:]]
+    written: list[Any] = [None] * (len(body.graph.outputs) - carried)
+    while any(read):
+        values, read = [tape[0] for tape in read], [tape[1] for tape in read]
+        made = interpret(body.graph, *constants, *carries, *values)
+        carries = made[:carried]
+        written = list(zip(made[carried:], written, strict=True))
+    return (*carries, *words(body, written))
 
 
 op(
     "unwind",
-    doc="Run a graph on carries and each record of a tape, the last one first.",
+    doc="Run a graph on carries and each value on tapes, the last one first; write what it computes besides.",
     arity=None,
-    attrs=("body", "carried"),
+    attrs=("body", "carried", "tapes"),
     infer=_infer_unwind,
     impl=_unwind,
     grad=ByRule(),

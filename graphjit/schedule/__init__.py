@@ -10,5 +10,5 @@ In the order in which they run (`pipeline.schedule`):
 - `memory.py`: where in the arena each value lies (`inplace.py`: over which other one).
 
 `program.py` is what comes out. `access.py` says what a node reads, `printer.py` shows a program,
-`interpret.py` runs one as it stands, slowly, to check it; `mincut.py` is an algorithm that `recompute` uses.
+`interpret.py` runs one as it stands, slowly, to check it.
 """

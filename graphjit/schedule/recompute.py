@@ -10,7 +10,7 @@ may be cut into other blocks, since these depend on the work of its kernel); the
 alone; values that are read at other points (shifted, transposed, gathered), repeated along an axis or read by
 loops without lanes are left as they are.
 
-The cheapest choice for all values together is a minimum cut (`mincut.py`). Keeping a value costs its traffic;
+The cheapest choice for all values together is a minimum cut (`mincut`). Keeping a value costs its traffic;
 computing it again costs its operation, once for each further kernel, and the loads of its arguments where
 that kernel would not read them otherwise. Choices depend on each other: what is computed again needs its
 arguments there, kept or computed again themselves.
@@ -26,9 +26,9 @@ from typing import NamedTuple
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Scalar, Scan, Special, View
 from graphjit.limits import Limits, RecomputeLimits
+from graphjit.mincut import Network
 from graphjit.schedule.access import is_thin_reshape, operands, storage
 from graphjit.schedule.fuse import Fusion
-from graphjit.schedule.mincut import Network
 from graphjit.schedule.program import Control, Kernel, kernels_of
 from graphjit.schedule.roots import LEAVES, is_inline, must_be_stored, own_cost
 

@@ -25,7 +25,8 @@ from graphjit.ir.names import one_line
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import Scalar
 from graphjit.ir.rule import Rule
-from graphjit.ir.types import TAPE, Type
+from graphjit.ir.types import Type
+from graphjit.ops.control import words
 from graphjit.transforms.substitute import body_of
 
 _watched: ContextVar[bool] = ContextVar("graphjit_debug_nans", default=config.debug_nans)
@@ -343,28 +344,29 @@ def _makers(values: Sequence[_Value]) -> tuple[list[Maker | None], list[Maker | 
 def _while(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
     test, body, carried, taped = (cast(Any, value) for value in node.attrs.values())
     constants, carries = values[: len(values) - carried], list(values[len(values) - carried :])
-    tape: Any = None
+    tapes: list[Any] = [None] * taped
     step = 0
     while run.within(node, test.graph, [*constants, *carries], "")[0].array:
         where = f"in step {step} of {body.graph.name}"
         made = run.within(node, body.graph, [*constants, *carries], where, step)
-        carries, tape, step = made[:carried], (made[carried:], tape), step + 1
-    record = np.empty((), TAPE)
-    record[()] = tape
-    return [*carries, *([_Value(record, None, None)] if taped else [])]
+        carries, tapes, step = made[:carried], list(zip(made[carried:], tapes, strict=True)), step + 1
+    return [*carries, *(_Value(word, None, None) for word in words(body, tapes))]
 
 
 def _unwind(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:
-    graph, carried = body_of(node), cast(int, node.attrs["carried"])
-    first = len(values) - 1 - carried
-    constants, carries, tape = values[:first], list(values[first:-1]), values[-1].array[()]
+    body, carried, count = (cast(Any, value) for value in node.attrs.values())
+    graph, first = body.graph, len(values) - count
+    constants, carries = values[: first - carried], list(values[first - carried : first])
+    read = [value.array[()][0] for value in values[first:]]
+    written: list[Any] = [None] * (len(graph.outputs) - carried)
     step = 0
-    while tape is not None:
-        kept, tape = tape
+    while read[0] is not None:
+        kept, read = [tape[0] for tape in read], [tape[1] for tape in read]
         where = f"in step {step} from the end of {graph.name}"
-        carries = run.within(node, graph, [*constants, *carries, *kept], where, step)
+        made = run.within(node, graph, [*constants, *carries, *kept], where, step)
+        carries, written = made[:carried], list(zip(made[carried:], written, strict=True))
         step += 1
-    return carries
+    return [*carries, *(_Value(word, None, None) for word in words(body, written))]
 
 
 def _cond(run: _Run, node: Node, values: Sequence[_Value]) -> list[_Value]:

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphjit.errors import IRError
-from graphjit.ir.batching import size_of
+from graphjit.ir.batching import size_between
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, reachable
-from graphjit.ir.opdef import OverBody
+from graphjit.ir.opdef import OverBody, Part
 from graphjit.ir.rule import OpRule, rule_of
 from graphjit.transforms.substitute import body_of
 
@@ -37,22 +37,56 @@ def batch(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> 
     Returns:
         For each output its batch, or None where it does not vary.
     """
+    size = next((size_between(one, wide) for one, wide in varying.items()), 0)
+    return [
+        made if flag else None if made is node else repeated(b, made, size)
+        for node, (made, flag) in zip(outputs, spread(b, outputs, varying), strict=True)
+    ]
+
+
+def spread(b: Builder, outputs: Sequence[Node], varying: Mapping[Node, Node]) -> list[tuple[Node, bool]]:
+    """`batch`, which says of each output whether it varies.
+
+    One that does not may still be another node: a result of a loop whose other results vary is that of a loop
+    without these.
+    """
     found: dict[Node, Node] = dict(varying)
+    same: dict[Node, Node] = {}
+    several: dict[Node, Sequence[tuple[Node, bool]]] = {}
+    """What nodes become that vary; that do not; results of nodes whose op has a rule."""
     first = min((node.serial for node in varying), default=0)
     for node in sorted(reachable(outputs, varying), key=lambda node: node.serial):
-        if node.serial > first and any(arg in found for arg in node.args):
-            found[node] = over_batch(b, node, [found.get(arg) for arg in node.args], varying)
-    return [found.get(node) for node in outputs]
+        if node.serial <= first:
+            continue
+        if isinstance(node.op.derivative, Part) and node.args[0] in several:
+            made, flag = several[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
+            (found if flag else same)[node] = made
+            continue
+        args = [found.get(arg, same.get(arg, arg)) for arg in node.args]
+        flags = [arg in found for arg in node.args]
+        rule = rule_of(node)
+        if any(flags) and isinstance(rule, OpRule):
+            several[node] = rule.batch(b.like(node), node, args, flags, varying)
+        elif any(flags):
+            found[node] = over_batch(b, node, args, flags, varying)
+        elif args != list(node.args):
+            same[node] = b.copy(node, tuple(args))
+    return [(found.get(node, same.get(node, node)), node in found) for node in outputs]
 
 
-def over_batch(b: Builder, node: Node, batches: Sequence[Node | None], varying: Mapping[Node, Node]) -> Node:
-    """One node over a batch, given the batches of those of its arguments that vary."""
+def batch_size(node: Node, args: Sequence[Node]) -> int:
+    """The number of elements of the batch over which ``args`` are those of ``node``."""
+    return next(size_between(x, wide) for x, wide in zip(node.args, args, strict=True) if x.type != wide.type)
+
+
+def over_batch(
+    b: Builder, node: Node, args: Sequence[Node], flags: Sequence[bool], varying: Mapping[Node, Node]
+) -> Node:
+    """One node over a batch, given its arguments, and which of them vary."""
     b.like(node)
     rule = node.op.batch
     if rule is None:
         raise IRError(f"{node.op.name} has no arguments, so it cannot vary")
-    args = [arg if batch is None else batch for arg, batch in zip(node.args, batches, strict=True)]
-    flags = [batch is not None for batch in batches]
     made: Node = (
         _over_body(b, node, args, flags, varying)
         if isinstance(rule, OverBody)
@@ -70,10 +104,7 @@ def _over_body(
 ) -> Node:
     """A node with a body over a batch: each of its results varies."""
     rule = rule_of(node)
-    if isinstance(rule, OpRule):
-        made: Node = rule.batch(b, node, args, batched, outside)
-        return made
-    size = size_of(args, batched)
+    size = batch_size(node, args)
     graph = body_of(node)
     inputs = [
         b.input(arg.type, str(x.attrs["name"])) if flag else x

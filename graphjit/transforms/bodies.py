@@ -38,9 +38,7 @@ def transposed_jvp(
 
 def transposed_vjp(b: Builder, rule: Rule, node: Node, given: Sequence[Node | None]) -> Values:
     """Tangents of the results from a rule that pulls cotangents."""
-    directions: Values = [
-        b.input(type, "direction") if type.dtype.kind == "f" else None for type in node.parts
-    ]
+    directions: Values = [b.input(type, "direction") if type.has_derivative else None for type in node.parts]
     pulled = rule.vjp(b, node, directions, [t is not None for t in given])
     return _transposed(b, directions, pulled, given, f"the backward rule of {rule.name}", "cotangent")
 

@@ -28,6 +28,7 @@ from graphjit.ir.rule import rule_of
 from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import lift_mask, scale
 from graphjit.transforms.substitute import body_of, in_terms_of
+from graphjit.transforms.tapes import plus
 
 
 def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
@@ -44,7 +45,7 @@ def _has_derivative(node: Node) -> bool:
     """Whether a result of a node is floating point, and no constant for derivatives."""
     if isinstance(node.op.derivative, ZeroDerivative):
         return False
-    return any(t.dtype.kind == "f" for t in node.parts) if node.is_bundle else node.dtype.kind == "f"
+    return any(t.has_derivative for t in node.parts) if node.is_bundle else node.type.has_derivative
 
 
 def _varying_arguments(node: Node) -> Sequence[Node]:
@@ -92,7 +93,7 @@ def cotangents(b: Builder, seeds: Mapping[Node, Node], wrt: Sequence[Node]) -> l
             if part is not None and arg in inside:
                 part = lift_mask(b, part)
                 before = found.get(arg)
-                found[arg] = part if before is None else lift_mask(b, b.add(before, part))
+                found[arg] = part if before is None else lift_mask(b, plus(b, before, part))
     return [found.get(node) for node in wrt]
 
 
@@ -102,7 +103,7 @@ def _add_part(b: Builder, several: dict[Node, list[Node | None]], item: Node, ct
     parts = several.setdefault(node, [None] * len(node.parts))
     index: Any = item.attrs["index"]
     before = parts[index]
-    parts[index] = ct if before is None or ct is None else lift_mask(b, b.add(before, ct))
+    parts[index] = ct if before is None or ct is None else lift_mask(b, plus(b, before, ct))
 
 
 def pull_by_rule(
@@ -138,7 +139,7 @@ def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> d
     seeds: dict[Node, Node] = {}
     for node, ct in zip(nodes, given, strict=True):
         if ct is not None:
-            seeds[node] = b.add(seeds[node], ct) if node in seeds else ct
+            seeds[node] = plus(b, seeds[node], ct) if node in seeds else ct
     return seeds
 
 

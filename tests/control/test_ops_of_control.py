@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from graphjit.errors import GraphjitError
+from graphjit.errors import GraphjitError, IRError
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.export import to_dot, to_json
 from graphjit.ir.node import Body, Graph, with_bodies
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
-from graphjit.ir.types import F64, I64, Type
+from graphjit.ir.types import F64, I64, Bundle, Type, parse_bundle, parse_type, tape_of
 from graphjit.ir.verify import verify
 from graphjit.loops.lowering.kernels import CHECKED
 from graphjit.ops.failing import OF_INTEGERS, may_fail
@@ -66,9 +66,9 @@ WHILE_AND_UNWIND = """graph f
       %3 = add %0 %2 : i64[]
       %4 = mul %1 %1 : f64[]
       return %3 %4 %1
-  } carried=2 taped=1 : (i64[], f64[], tape[])
+  } carried=2 taped=1 : (i64[], f64[], tape(f64[])[])
   %3 = item %2 index=1 : f64[]
-  %4 = item %2 index=2 : tape[]
+  %4 = item %2 index=2 : tape(f64[])[]
   %5 = const value=1.0 : f64[]
   %6 = unwind %5 %4 body={
     graph back
@@ -77,7 +77,7 @@ WHILE_AND_UNWIND = """graph f
       %2 = mul %0 %1 : f64[]
       %3 = add %2 %2 : f64[]
       return %3
-  } carried=1 : (f64[])
+  } carried=1 tapes=1 : (f64[])
   %7 = item %6 index=0 : f64[]
   return %3 %7
 """
@@ -110,6 +110,23 @@ def test_while_and_unwind_compute() -> None:
     value, slope = interpret(parse_graph(WHILE_AND_UNWIND), np.array(1.1))
     assert value == pytest.approx(1.1**8, rel=1e-14)
     assert slope == pytest.approx(8 * 1.1**7, rel=1e-14)
+
+
+def test_types_of_tapes() -> None:
+    """They are read back, differ by what is on the tape, and have derivatives where that has."""
+    inner = tape_of(Type(F64, (3,)))
+    outer = tape_of(inner.with_shape((2,))).with_shape((5, 1))
+    assert str(outer) == "tape(tape(f64[3])[2])[5,1]"
+    assert parse_type(str(outer)) == outer
+    assert outer.record == inner.with_shape((2,))
+    assert outer.nbytes == 5 * 8
+    assert inner != tape_of(Type(F64, (4,)))
+    assert outer.has_derivative
+    assert not tape_of(Type(I64, ())).has_derivative
+    assert parse_bundle(f"({outer}, i64[])") == Bundle((outer, Type(I64, ())))
+    for text in ("tape[]", "tape()[]", "tape(f64[3])", "tape(f64[3][]"):
+        with pytest.raises(IRError):
+            parse_type(text)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from graphjit.running.instruments import draw_input
 EXCLUDED = {
     "custom": "made with its body and rule",
     "item": "made with the node that has several results",
+    **dict.fromkeys(("scan", "while", "unwind", "cond"), "made with their bodies"),
     "named": "no op of programs: a name for the policy of a checkpoint",
     "stop_gradient": "its derivative differs from that of its value",
     "narrow": "made by tracing from a Python integer; out of range is a run-time error",

@@ -14,10 +14,10 @@ import graphjit
 from graphjit import pipeline
 from graphjit.limits import Limits, host_limits
 from graphjit.loops.cost import costs
+from graphjit.mincut import Network
 from graphjit.pipeline import Compiled
 from graphjit.schedule import recompute
 from graphjit.schedule.fuse import fuse
-from graphjit.schedule.mincut import Network
 from graphjit.schedule.program import Cost, Kernel, kernels_of
 from graphjit.schedule.recompute import decide
 from graphjit.schedule.sweep import join_sweeps

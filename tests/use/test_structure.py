@@ -21,7 +21,7 @@ PACKAGE = ROOT / "graphjit"
 LINE_LIMIT = 600
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("supported", "errors", "config", "machine", "limits", "effects"),
+    ("supported", "errors", "config", "machine", "limits", "effects", "mincut"),
     ("ir",),
     ("interpret",),
     ("ops", "progress"),

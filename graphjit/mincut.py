@@ -1,4 +1,7 @@
-"""Minimum cuts of small networks, for `recompute`: the cheapest edges that part the source from the sink.
+"""Minimum cuts of small networks: the cheapest edges that part the source from the sink.
+
+What is kept in memory and what is computed again is such a cut: `schedule.recompute`, and what a loop keeps
+for the way back, `transforms.control.residuals`.
 
 Job: Dinic's algorithm for the maximum flow, which gives the minimum cut.
 Input: edges with capacities (None: never cut). Output: the vertices on the side of the source.

@@ -1,0 +1,1 @@
+"""Programs with loops and choices, and what they are compared with."""
