@@ -525,7 +525,7 @@ NDARRAY = frozenset(dir(np.ndarray))
 def traced(trace: Trace, node: Node) -> Tracer:
     """``Tracer(trace, node)`` in a third of the time."""
     made: Any = object.__new__(Array if node.type.shape else Scalar)
-    made._trace, made._node, made._model = trace, node, None
+    made._trace, made._node, made._model, made._within = trace, node, None, trace.within
     return made  # type: ignore[no-any-return]
 
 
