@@ -19,6 +19,7 @@ from graphjit.backend.donation import allocate
 from graphjit.backend.failures import exception
 from graphjit.backend.llvm.objects.link import link
 from graphjit.backend.llvm.objects.symbols import provide
+from graphjit.backend.llvm.tapes import KEPT
 
 if TYPE_CHECKING:
     from graphjit.backend.llvm.writing.text import Module
@@ -40,7 +41,7 @@ class Executable:
         self.inputs = tuple(node.type for node in program.graph.inputs)
         self.outputs = tuple(node.type for node in program.graph.outputs)
         self.in_place = program.in_place
-        self._keeps_arena = "arena" in module.global_names
+        self._kept = [name for name in ("arena", KEPT) if name in module.global_names]
         provide(module)
         self.native = link(module, nanoseconds)
         self.address = self.native.address("program")
@@ -70,8 +71,8 @@ class Executable:
     def __del__(self) -> None:
         native = self.__dict__.get("native")
         if native is not None and not sys.is_finalizing():  # at exit the process frees everything at once
-            if self._keeps_arena:
-                cell = ctypes.c_void_p.from_address(native.address("arena"))
+            for name in self._kept:
+                cell = ctypes.c_void_p.from_address(native.address(name))
                 _free(cell.value)
                 cell.value = None
             native.close()

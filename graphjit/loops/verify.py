@@ -148,7 +148,7 @@ class _Verifier:
         # A block may compute again what was computed before it, under the same name: the value is the same.
         if ref in scope.open or (known is not None and known != statement):
             self.fail(statement, f"{ref!r} is defined twice")
-        if ref.dtype not in DTYPES.values():
+        if ref.dtype not in DTYPES.values() and not ref.dtype.names:  # or a tape
             raise IRError(
                 f"kernel {self.kernel.name}: {ref!r} has dtype {ref.dtype}, which the loop IR does not know"
             )

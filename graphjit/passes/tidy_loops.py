@@ -140,7 +140,7 @@ class Loop:
         body, test = node.attrs["body"], node.attrs.get("test")
         assert isinstance(body, Body)
         carried: Any = node.attrs["carried"]
-        sliced: Any = node.attrs.get("sliced", 0)
+        sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
         inputs = body.graph.inputs
         tests = list(b.inline(test.graph, inputs)) if isinstance(test, Body) else []
         pairs = [Argument(arg, x) for arg, x in zip(args, inputs, strict=True)]
@@ -186,6 +186,8 @@ def _tidy_loop(b: Builder, node: Node, args: Sequence[Node], read: set[int]) -> 
     needed = set(reachable(loop.roots(live)))
     carries = [loop.carries[k] for k in live if k < count]
     slices = [x for x in loop.slices if x.x in needed and x.x not in known]
+    if node.op.name == "unwind":  # which runs as often as its tapes say
+        slices = slices or loop.slices[:1]
     constants = settle([*loop.constants, *(loop.carries[k] for k in fixed)], needed, known)
     varying = {argument.x for argument in (*carries, *slices)}
     early = _hoisted(loop.roots(live), varying, node.op.name == "scan")
@@ -235,8 +237,8 @@ def _made(
     }
     if loop.test:
         attrs["test"] = body_of(b, node.attrs["test"].graph.name, inputs, loop.test, known)  # type: ignore[attr-defined]
-    if "sliced" in attrs:
-        attrs["sliced"] = counts[1]
+    counted = {"sliced": counts[1], "tapes": counts[1], "taped": len(live) - counts[0]}
+    attrs |= {name: count for name, count in counted.items() if name in attrs}
     made = b.like(node).emit(node.op, *(argument.value for argument in arguments), **attrs)
     return [b.item(made, index=k) for k in range(len(live))]
 
@@ -303,4 +305,4 @@ def _tidy_cond(b: Builder, node: Node, args: Sequence[Node], read: set[int]) -> 
 
 
 Tidy = Callable[[Builder, Node, Sequence[Node], set[int]], Values]
-TIDY: dict[str, Tidy] = {"scan": _tidy_loop, "while": _tidy_loop, "cond": _tidy_cond}
+TIDY: dict[str, Tidy] = {"scan": _tidy_loop, "while": _tidy_loop, "unwind": _tidy_loop, "cond": _tidy_cond}

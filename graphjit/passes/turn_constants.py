@@ -44,7 +44,7 @@ def _turned(b: Builder, node: Node, args: Sequence[Node]) -> Node:
     """A loop with the matrices that its body wants in the other order, in front of its arguments."""
     body: Any = node.attrs["body"]
     carried: Any = node.attrs["carried"]
-    varying = carried + int(node.attrs.get("sliced", node.op.name == "unwind"))  # type: ignore[call-overload]
+    varying = carried + int(node.attrs.get("sliced", node.attrs.get("tapes", 0)))  # type: ignore[call-overload]
     inner = turn_constants(body.graph)
     constants = inner.inputs[: len(args) - varying]
     readers = users(inner.nodes())

@@ -32,7 +32,7 @@ def runs_in_registers(node: Node, graphs: Iterable[Graph]) -> bool:
     """Whether a loop or a choice is small enough; ``graphs`` are its bodies."""
     carried: Any = node.attrs.get("carried", 0)
     first = len(node.args) - int(node.attrs.get("sliced", 0)) - carried  # type: ignore[call-overload]
-    if node.op.name not in ("scan", "while", "cond"):
+    if node.op.name not in ("scan", "while", "cond") or any(part.record is not None for part in node.parts):
         return False
     if node.op.name == "scan" and node.attrs["length"] == 0:
         return False

@@ -12,8 +12,10 @@ lies. Three pointers follow each other: what is read, what is written, what will
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
+from graphjit.backend.llvm.tapes import LINK, Tapes
 from graphjit.backend.llvm.writing.text import Function, Phi
 from graphjit.ir.types import Type
 from graphjit.schedule.control import Scratch, scratch
@@ -24,6 +26,10 @@ class Driver(Protocol):
     """The function that runs a program (`graphjit.backend.llvm.program.Driver`)."""
 
     fn: Function
+
+    @property
+    def tapes(self) -> Tapes:
+        """The memory of tapes."""
 
     def run(self, program: Program, inputs: Sequence[str], outputs: Sequence[str], arena: str) -> None:
         """Run a program inside a loop or a choice, on these arguments and results."""
@@ -51,10 +57,13 @@ class ControlEmitter:
         self.args = args
         self.results = results
         self.memory = memory
+        self.written = Written(self)
 
     def emit(self) -> None:
         """Print it."""
-        {"scan": self.scan, "while": self.while_, "cond": self.cond}[self.node.op.name]()
+        {"scan": self.scan, "while": self.while_, "unwind": self.unwind, "cond": self.cond}[
+            self.node.op.name
+        ]()
 
     def run(self, role: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Run a program inside."""
@@ -114,12 +123,49 @@ class ControlEmitter:
         holds = fn.op(f"icmp ne i8 {fn.op(f'load i8, ptr {flag}')}, 0")
         fn.do(f"br i1 {holds}, label %{body}, label %{done}")
         fn.start(body)
-        self.run("body", [*constants, *carries.read], carries.written)
-        counter.add(fn.op(f"add i64 {counter.name}, 1"), fn.current)
-        carries.turn()
-        fn.do(f"br label %{head}")
+        values = self.written.push()
+        self.run("body", [*constants, *carries.read], [*carries.written, *values])
+        self.go_on(head, counter, carries)
         fn.start(done)
         carries.deliver()
+        self.written.deliver()
+
+    def unwind(self) -> None:
+        """A loop over tapes, the last record first."""
+        fn = self.fn
+        tapes: Any = self.node.attrs["tapes"]
+        first = len(self.args) - tapes
+        carries = Carries(self, self.args[first - self.carried : first])
+        carries.begin(swapped=False)
+        starts = [fn.op(f"load ptr, ptr {arg}") for arg in self.args[first:]]
+        head, body, done = fn.label("unwind"), fn.label("body"), fn.label("done")
+        before = fn.current
+        counter = self.head(head, carries)
+        read = [fn.phi("ptr") for _ in starts]
+        for phi, start in zip(read, starts, strict=True):
+            phi.add(start, before)
+        self.driver.look_within(self.step, counter.name)
+        none = fn.op(f"icmp eq ptr {read[0].name}, null")
+        fn.do(f"br i1 {none}, label %{done}, label %{body}")
+        fn.start(body)
+        values = [fn.op(f"getelementptr i8, ptr {phi.name}, i64 {LINK}") for phi in read]
+        constants = self.args[: first - self.carried]
+        pieces = self.written.push()
+        self.run("body", [*constants, *carries.read, *values], [*carries.written, *pieces])
+        following = [fn.op(f"load ptr, ptr {phi.name}") for phi in read]
+        for phi, one in zip(read, following, strict=True):
+            phi.add(one, fn.current)
+        self.go_on(head, counter, carries)
+        fn.start(done)
+        carries.deliver()
+        self.written.deliver()
+
+    def go_on(self, head: str, counter: Phi, carries: Carries) -> None:
+        """The end of a step of a loop of unknown length."""
+        counter.add(self.fn.op(f"add i64 {counter.name}, 1"), self.fn.current)
+        carries.turn()
+        self.written.turn()
+        self.fn.do(f"br label %{head}")
 
     def head(self, label: str, carries: Carries) -> Phi:
         """Begin the block of a step; the number of the step."""
@@ -130,6 +176,7 @@ class ControlEmitter:
         counter = fn.phi("i64")
         counter.add("0", before)
         carries.enter(before)
+        self.written.enter(before)
         return counter
 
     def element(self, base: str, type: Type, place: str, result: int | None = None) -> str:
@@ -159,6 +206,49 @@ class ControlEmitter:
             self.run(role, self.args[1:], self.results)
             fn.do(f"br label %{done}")
         fn.start(done)
+
+
+class Written:
+    """The tapes that a loop writes: for each the address of its last record."""
+
+    def __init__(self, around: ControlEmitter) -> None:
+        self.driver = around.driver
+        self.fn = around.fn
+        parts = list(zip(around.node.parts, around.results, strict=True))[around.carried :]
+        records = [(part.record, place) for part, place in parts]
+        looping = around.node.op.name in ("while", "unwind")
+        self.places = [place for record, place in records if looping]
+        self.sizes = [LINK + -(-record.nbytes // 8) * 8 for record, _ in records if looping and record]
+        self.phis: list[Phi] = []
+        self.records: list[str] = []
+
+    def enter(self, before: str) -> None:
+        """At the head of the loop, which is entered from block ``before``."""
+        self.phis = [self.fn.phi("ptr") for _ in self.sizes]
+        for phi in self.phis:
+            phi.add("null", before)
+
+    def push(self) -> list[str]:
+        """Records for the values of a step; where the values go."""
+        fn = self.fn
+        if not self.sizes:
+            return []
+        piece = self.driver.tapes.push(sum(self.sizes))
+        offsets = accumulate(self.sizes[:-1], initial=0)
+        self.records = [fn.op(f"getelementptr i8, ptr {piece}, i64 {offset}") for offset in offsets]
+        for record, phi in zip(self.records, self.phis, strict=True):
+            fn.do(f"store ptr {phi.name}, ptr {record}")
+        return [fn.op(f"getelementptr i8, ptr {record}, i64 {LINK}") for record in self.records]
+
+    def turn(self) -> None:
+        """At the end of a step."""
+        for phi, record in zip(self.phis, self.records, strict=True):
+            phi.add(record, self.fn.current)
+
+    def deliver(self) -> None:
+        """After the loop: the tapes are results."""
+        for phi, place in zip(self.phis, self.places, strict=True):
+            self.fn.do(f"store ptr {phi.name}, ptr {place}")
 
 
 class Carries:

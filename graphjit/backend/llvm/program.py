@@ -9,13 +9,14 @@ interruption; a large arena is kept between calls and taken by exchange, so conc
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from graphjit.backend.llvm.control import ControlEmitter
 from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, LONG_NS, STEP_NS, SYMBOL
 from graphjit.backend.llvm.kernels.emit import ATTRIBUTES, emit_kernel
 from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.products.step import call_product
+from graphjit.backend.llvm.tapes import Tapes
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.ir.buffers import Buffer
 from graphjit.limits import Limits
@@ -35,9 +36,12 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     fn.do(f"store i64 0, ptr {status}")
     fn.driver = True
     arena = _take_arena(module, fn, program.arena)
-    driver = Driver(fn, kernels, status, _Looks(fn, program, kernels))
+    tapes = Tapes(fn) if _has(program, ("while", "unwind"), taped=True) else None
+    driver = Driver(fn, kernels, status, _Looks(fn, program, kernels), tapes)
     driver.steps(program, Bases(fn, program, arena))
-    driver.looks.end(status)
+    leave(fn, status, {driver.looks.stop: INTERRUPTED, tapes.full if tapes else "": OUT_OF_MEMORY})
+    if tapes is not None:
+        tapes.end()
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
         fn.do(f"call void @free(ptr {old})")
@@ -49,13 +53,27 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
 class Driver:
     """The function that runs the steps of a program, and of the programs inside its loops."""
 
-    def __init__(self, fn: Function, kernels: Mapping[str, LoopKernel], status: str, looks: _Looks) -> None:
+    def __init__(
+        self,
+        fn: Function,
+        kernels: Mapping[str, LoopKernel],
+        status: str,
+        looks: _Looks,
+        tapes: Tapes | None,
+    ) -> None:
         self.fn = fn
         self.kernels = kernels
         self.status = status
         self.looks = looks
+        self._tapes = tapes
         self.known: dict[Hashable, str] = {}  # equal kernels are compiled once
         self.depth = 0
+
+    @property
+    def tapes(self) -> Tapes:
+        """The memory of tapes, of a program that has some."""
+        assert self._tapes is not None
+        return self._tapes
 
     def steps(self, program: Program, bases: Bases) -> None:
         """Run a program; ``bases`` are its places."""
@@ -116,7 +134,7 @@ class _Looks:
         self.stop = ""
         self.next = ""
         long = sum(self.times.values()) >= LONG_NS and len(program.steps) > 1
-        if long or _has_loops(program):
+        if long or _has(program, ("while", "unwind")):
             fn.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
             self.stop = fn.label("stop")
             self.next = fn.alloca("i64")
@@ -164,28 +182,30 @@ class _Looks:
             self.fn.do(f"br i1 {ended}, label %{self.stop}, label %{go_on}")
             self.fn.start(go_on)
 
-    def end(self, status: str) -> None:
-        """The block that all looks lead to when a handler raised; the arena is given back after it as
-        always.
-        """
-        if self.stop:
-            end = self.fn.label("end")
-            self.fn.do(f"br label %{end}")
-            self.fn.start(self.stop)
-            self.fn.do(f"store i64 {INTERRUPTED}, ptr {status}")
-            self.fn.do(f"br label %{end}")
-            self.fn.start(end)
+
+def leave(fn: Function, status: str, codes: Mapping[str, int]) -> None:
+    """The end of the steps, and the blocks that lead there from where a program cannot go on, each with its
+    status; what the program holds is given back after it as always.
+    """
+    end = fn.label("end")
+    fn.do(f"br label %{end}")
+    for label, code in codes.items():
+        if label:
+            fn.start(label)
+            fn.do(f"store i64 {code}, ptr {status}")
+            fn.do(f"br label %{end}")
+    fn.start(end)
 
 
-def _has_loops(program: Program) -> bool:
-    """Whether a program has loops of unknown length, which may never end."""
-    names = (
-        step.node.op.name
+def _has(program: Program, names: Collection[str], taped: bool = False) -> bool:
+    """Whether a program has loops of some kinds, that are ``taped`` if asked for."""
+    return any(
+        isinstance(step, Control)
+        and step.node.op.name in names
+        and (not taped or any(part.record is not None for part in step.node.parts))
         for inner in program.with_inner()
         for step in inner.steps
-        if isinstance(step, Control)
     )
-    return "while" in names
 
 
 def _take_arena(module: Module, fn: Function, size: int) -> str:

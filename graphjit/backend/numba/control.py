@@ -39,19 +39,65 @@ def scan(
 
 
 def while_loop(
-    test: Run, body: Run, args: Sequence[Array], results: Sequence[Array], status: Array, carried: int
+    test: Run,
+    body: Run,
+    args: Sequence[Array],
+    results: Sequence[Array],
+    status: Array,
+    carried: int,
+    records: Sequence[tuple[int, Any]],
 ) -> None:
-    """A loop that ``test`` ends."""
+    """A loop that ``test`` ends; ``records`` are sizes and dtypes of the values that are written on tapes."""
     constants, carries = args[: len(args) - carried], args[len(args) - carried :]
     holds = np.zeros(1, np.bool_)
+    tapes = [0] * len(records)
     while True:
         test([*constants, *carries], [holds], status)
         if not holds[0]:
             break
-        written = [np.empty_like(x) for x in carries]
-        body([*constants, *carries], written, status)
-        carries = written
+        after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
+        body([*constants, *carries], [*after, *made], status)
+        carries, tapes = after, _written(made, tapes)
     _deliver(carries, results)
+    _deliver([np.array([word]) for word in tapes], results[carried:])
+
+
+def unwind(
+    body: Run,
+    args: Sequence[Array],
+    results: Sequence[Array],
+    status: Array,
+    carried: int,
+    tapes: int,
+    records: Sequence[tuple[int, Any]],
+) -> None:
+    """A loop over tapes; ``records`` are sizes and dtypes of the values that are written on new ones."""
+    first = len(args) - tapes
+    constants, carries = args[: first - carried], args[first - carried : first]
+    read = [int(word[0]) for word in args[first:]]
+    written = [0] * len(records)
+    while read[0]:
+        values, read = [_TAPES[word][0] for word in read], [_TAPES[word][1] for word in read]
+        after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
+        body([*constants, *carries, *values], [*after, *made], status)
+        carries, written = after, _written(made, written)
+    _deliver(carries, results)
+    _deliver([np.array([word]) for word in written], results[carried:])
+
+
+_TAPES: list[Any] = [None]
+"""Records of tapes: the value, and the number of the record before, 0 for none. A tape is such a number."""
+
+
+def forget_tapes() -> None:
+    """After a run nobody reads its tapes any more."""
+    del _TAPES[1:]
+
+
+def _written(values: Sequence[Array], tapes: Sequence[int]) -> list[int]:
+    """``tapes`` with a further value on each."""
+    _TAPES.extend(zip(values, tapes, strict=True))
+    return list(range(len(_TAPES) - len(values), len(_TAPES)))
 
 
 def cond(branches: Sequence[Run], args: Sequence[Array], results: Sequence[Array], status: Array) -> None:
@@ -69,5 +115,10 @@ def _deliver(carries: Sequence[Array], results: Sequence[Array]) -> None:
         result[:] = value
 
 
-DRIVERS: dict[str, Callable[..., Any]] = {"scan": scan, "while_loop": while_loop, "cond": cond}
+DRIVERS: dict[str, Callable[..., Any]] = {
+    "scan": scan,
+    "while_loop": while_loop,
+    "unwind": unwind,
+    "cond": cond,
+}
 """What printed programs call."""

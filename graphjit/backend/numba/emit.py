@@ -18,6 +18,9 @@ its additions round away is added at its end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from graphjit.backend.numba import scalar
 from graphjit.ir.buffers import Buffer
@@ -72,6 +75,11 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
     return "\n".join(header) + "\n\n\n" + "\n\n\n".join([*printer.functions, driver]) + "\n"
 
 
+def numpy_name(dtype: np.dtype) -> str:
+    """The name of a dtype in NumPy; tapes are numbers here."""
+    return "int64" if dtype.names else dtype.name
+
+
 class _Program:
     """Prints the kernels of a program and of the programs inside it, and the drivers of the latter."""
 
@@ -98,7 +106,7 @@ class _Program:
                 names = [*(buffer.name for buffer in printer.parameters), "status"]
                 calls.append(f"{step.name}({', '.join(names)})")
         views = [
-            f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{b.dtype.name})"
+            f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{numpy_name(b.dtype)})"
             for b in used
             if b.kind == "arena"
         ]
@@ -111,7 +119,7 @@ class _Program:
         results = [None if item is None else program.buffers[item] for item in step.results]
         used.update(dict.fromkeys([*args, *(buffer for buffer in results if buffer is not None)]))
         places = [
-            f"np.empty({type.size}, np.{type.dtype.name})" if buffer is None else buffer.name
+            f"np.empty({type.size}, np.{numpy_name(type.dtype)})" if buffer is None else buffer.name
             for buffer, type in zip(results, step.node.parts, strict=True)
         ]
         lists = f"[{', '.join(buffer.name for buffer in args)}], [{', '.join(places)}], status"
@@ -123,7 +131,13 @@ class _Program:
         if name == "scan":
             numbers = tuple(attrs[key] for key in ("carried", "sliced", "length", "reverse"))
             return f"scan({runs[0]}, {lists}, {numbers})"
-        return f"while_loop({', '.join(runs)}, {lists}, {attrs['carried']})"
+        carried: Any = attrs["carried"]
+        parts = step.node.parts[carried:]
+        records = [
+            f"({part.record.size}, np.{numpy_name(part.record.dtype)})" for part in parts if part.record
+        ]
+        counts = [str(attrs[key]) for key in ("carried", "tapes") if key in attrs]
+        return f"{name}({', '.join(runs)}, {lists}, {', '.join(counts)}, [{', '.join(records)}])"
 
     def inside(self, name: str, program: Program) -> str:
         """Print the driver of a program inside; its name."""
@@ -132,7 +146,7 @@ class _Program:
         places = [
             f"{b.name} = {tables[b.kind]}[{b.slot}]"
             if b.kind in tables
-            else f"{b.name} = np.frombuffer({program.constants[b.slot].tobytes()!r}, np.{b.dtype.name})"
+            else f"{b.name} = np.frombuffer({program.constants[b.slot].tobytes()!r}, np.{numpy_name(b.dtype)})"
             for b in parameters(program)
         ]
         lines = [*places, f"arena = np.empty({program.arena}, np.uint8)", *body]
@@ -172,7 +186,9 @@ class _Kernel:
         lines = [f"def {self.kernel.name}({', '.join(names)}):"]
         if self.kernel.comment:
             lines[0] += f"  # {self.kernel.comment}"
-        lines += [f"{INDENT}{b.name} = np.empty({b.size}, np.{b.dtype.name})" for b in self.kernel.locals]
+        lines += [
+            f"{INDENT}{b.name} = np.empty({b.size}, np.{numpy_name(b.dtype)})" for b in self.kernel.locals
+        ]
         self.body(self.kernel.body, 1, lines)
         return "\n".join(lines)
 

@@ -16,7 +16,7 @@ import numpy as np
 from graphjit.backend.donation import allocate
 from graphjit.backend.failures import exception
 from graphjit.backend.numba import runtime
-from graphjit.backend.numba.control import DRIVERS
+from graphjit.backend.numba.control import DRIVERS, forget_tapes
 from graphjit.backend.numba.emit import parameters, print_program
 from graphjit.loops.estimate import estimate
 from graphjit.loops.ir import For
@@ -68,7 +68,10 @@ class NumbaExecutable:
         given = [tables[buffer.kind][buffer.slot].reshape(-1) for buffer in self._parameters]
         status = np.zeros(1, np.int64)
         with np.errstate(all="ignore"):
-            self._call(*given, np.empty(self._arena, np.uint8), status)
+            try:
+                self._call(*given, np.empty(self._arena, np.uint8), status)
+            finally:
+                forget_tapes()
         if status[0]:
             raise exception(self.failures if failures is None else failures, int(status[0]))
         return outputs

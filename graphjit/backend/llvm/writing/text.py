@@ -52,9 +52,13 @@ class Module:
         """Add a global variable or constant once; ``line`` is the whole text including ``@name = ``."""
         self._globals.setdefault(name, line)
 
-    def ensure(self, name: str, make: Callable[[Module], str]) -> None:
-        """Define function ``name`` once; ``make(module)`` returns its whole text."""
+    def ensure(self, name: str, make: Callable[[Module], str], driver: bool = False) -> None:
+        """Define function ``name`` once; ``make(module)`` returns its whole text. ``driver`` as in
+        `Function`.
+        """
         if name not in self._functions:
+            if driver:
+                self._drivers.add(name)
             self._functions[name] = None
             self._functions[name] = make(self)
 

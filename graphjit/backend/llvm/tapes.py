@@ -1,0 +1,138 @@
+"""Memory for tapes: what loops of unknown length write down for the way back.
+
+Job: lend pieces of memory that stay where they are until the program ends. They lie in blocks, each twice as
+large as the one before; the last is kept for the next call.
+Input and output: functions of a module, and the code in the driver that calls them.
+Invariants: a piece is a multiple of 8 bytes; where there is no memory the answer is null, and everything that
+was written stays.
+
+A tape is the address of its last record: the address of the record before, and a value behind it.
+"""
+
+from __future__ import annotations
+
+from graphjit.backend.llvm.writing.text import Function, Module
+
+KEPT = "tape"
+"""The global that holds the block that is kept between calls."""
+FIRST = 1 << 16
+"""Bytes of the first block."""
+HEADER = 64
+"""Bytes in front of a block's pieces: the block before it, and its size."""
+LINK = 8
+"""Bytes in front of a value on a tape: the record before it."""
+_STATE = "{ ptr, ptr, ptr }"
+
+_PUSH = f"""; A piece of memory; the state is what is free in the newest block, its end, and the block.
+define internal ptr @gj_tape_push(ptr %state, i64 %bytes) nounwind {{
+entry:
+  %top = load ptr, ptr %state
+  %end.at = getelementptr {_STATE}, ptr %state, i32 0, i32 1
+  %end = load ptr, ptr %end.at
+  %next = getelementptr i8, ptr %top, i64 %bytes
+  %fits = icmp ule ptr %next, %end
+  br i1 %fits, label %take, label %grow
+take:
+  store ptr %next, ptr %state
+  ret ptr %top
+grow:
+  %block.at = getelementptr {_STATE}, ptr %state, i32 0, i32 2
+  %block = load ptr, ptr %block.at
+  %first = icmp eq ptr %block, null
+  br i1 %first, label %kept, label %more
+kept:
+  %old = atomicrmw xchg ptr @{KEPT}, ptr null seq_cst
+  %none = icmp eq ptr %old, null
+  br i1 %none, label %fresh, label %look
+look:
+  %old.size.at = getelementptr i64, ptr %old, i64 1
+  %old.size = load i64, ptr %old.size.at
+  %needed = add i64 %bytes, {HEADER}
+  %enough = icmp uge i64 %old.size, %needed
+  br i1 %enough, label %use, label %small
+small:
+  call void @free(ptr %old)
+  br label %fresh
+more:
+  %size.at = getelementptr i64, ptr %block, i64 1
+  %size = load i64, ptr %size.at
+  %twice = shl i64 %size, 1
+  br label %fresh
+fresh:
+  %wanted = phi i64 [ {FIRST}, %kept ], [ {FIRST}, %small ], [ %twice, %more ]
+  %least = add i64 %bytes, {HEADER}
+  %large = icmp ugt i64 %least, %wanted
+  %room = select i1 %large, i64 %least, i64 %wanted
+  %made = call ptr @malloc(i64 %room)
+  %full = icmp eq ptr %made, null
+  br i1 %full, label %fail, label %use
+use:
+  %new = phi ptr [ %old, %look ], [ %made, %fresh ]
+  %has = phi i64 [ %old.size, %look ], [ %room, %fresh ]
+  store ptr %block, ptr %new
+  %has.at = getelementptr i64, ptr %new, i64 1
+  store i64 %has, ptr %has.at
+  store ptr %new, ptr %block.at
+  %stop = getelementptr i8, ptr %new, i64 %has
+  store ptr %stop, ptr %end.at
+  %piece = getelementptr i8, ptr %new, i64 {HEADER}
+  %rest = getelementptr i8, ptr %piece, i64 %bytes
+  store ptr %rest, ptr %state
+  ret ptr %piece
+fail:
+  ret ptr null
+}}"""
+
+_END = f"""; Give all blocks back but the newest, the largest.
+define internal void @gj_tape_end(ptr %state) nounwind {{
+entry:
+  %block.at = getelementptr {_STATE}, ptr %state, i32 0, i32 2
+  %newest = load ptr, ptr %block.at
+  %none = icmp eq ptr %newest, null
+  br i1 %none, label %done, label %keep
+keep:
+  %before = load ptr, ptr %newest
+  %old = atomicrmw xchg ptr @{KEPT}, ptr %newest seq_cst
+  call void @free(ptr %old)
+  br label %next
+next:
+  %block = phi ptr [ %before, %keep ], [ %earlier, %release ]
+  %last = icmp eq ptr %block, null
+  br i1 %last, label %done, label %release
+release:
+  %earlier = load ptr, ptr %block
+  call void @free(ptr %block)
+  br label %next
+done:
+  ret void
+}}"""
+
+
+class Tapes:
+    """The memory of the tapes of a program, in its driver."""
+
+    def __init__(self, fn: Function) -> None:
+        self.fn = fn
+        self.full = fn.label("full")
+        """The block to go to where there is no memory."""
+        module: Module = fn.module
+        module.add_global(KEPT, f"@{KEPT} = global ptr null")
+        module.declare("malloc", "declare ptr @malloc(i64)")
+        module.declare("free", "declare void @free(ptr)")
+        module.ensure("gj_tape_push", lambda _: _PUSH, driver=True)
+        module.ensure("gj_tape_end", lambda _: _END, driver=True)
+        self.state = fn.alloca(_STATE)
+        fn.do(f"store {_STATE} zeroinitializer, ptr {self.state}")
+
+    def push(self, nbytes: int) -> str:
+        """A piece of memory."""
+        fn = self.fn
+        piece = fn.op(f"call ptr @gj_tape_push(ptr {self.state}, i64 {nbytes})")
+        there = fn.label("there")
+        fn.do(f"br i1 {fn.op(f'icmp eq ptr {piece}, null')}, label %{self.full}, label %{there}")
+        fn.start(there)
+        return piece
+
+    def end(self) -> None:
+        """Give the memory back."""
+        self.fn.do(f"call void @gj_tape_end(ptr {self.state})")
