@@ -46,6 +46,12 @@ class _Branch:
     inputs: list[Node]
     outputs: list[Node]
 
+    @property
+    def computed(self) -> list[Node]:
+        """The results that it computes from its inputs."""
+        below = depending(self.outputs, self.inputs)
+        return [x for x in self.outputs if x in below and x not in self.inputs]
+
 
 def _branches(b: Builder, node: Node) -> list[_Branch]:
     bodies: Any = node.attrs["branches"]
@@ -152,7 +158,7 @@ def _way_back(
     """A branch of the way back, from arguments, results, kept values and cotangents."""
     kept = [b.input(type, "saved") for type in rooms]
     results = [b.input(x.type, "result") for x in branch.outputs]
-    new = {y: x for y, x in zip(branch.outputs, results, strict=True) if y not in branch.inputs}
+    new = {y: x for y, x in zip(branch.outputs, results, strict=True) if y in branch.computed}
     new |= {value: kept[k] for k, value in places.items()}
     inputs = [*branch.inputs, *results, *kept, *back.inputs]
     return _Branch(branch.name, inputs, substitute(b, back.outputs, new))
@@ -161,10 +167,10 @@ def _way_back(
 def _border(branch: _Branch, back: _Branch) -> list[Node]:
     """The values of a branch, besides its arguments and results, that its way back is given."""
     known = known_of(back.outputs, back.inputs)
-    there = {*branch.inputs, *branch.outputs}
+    free = {*branch.inputs, *branch.computed}
     varying = depending(known, branch.inputs)
-    there |= cut([x for x in known if x in varying], varying, there)
-    return [x for x in border_of(known, there) if x not in branch.inputs and x not in branch.outputs]
+    kept = cut([x for x in known if x in varying], varying, free)
+    return [x for x in border_of(known, free | kept) if x not in free]
 
 
 def _shared(borders: Sequence[Sequence[Node]]) -> tuple[list[Type], list[dict[int, Node]]]:
