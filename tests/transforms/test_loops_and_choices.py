@@ -7,18 +7,27 @@ are checked by complex steps; that of batches is one call for each element.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from control.programs import PROGRAMS
+from control.programs import PROGRAMS, cond, repeat, scan
 from control.straight_line import straight_line
 from op_matrix import batch_graph, check_derivative, jvp_graph, random_like, stack_of_calls, vjp_graph
 
+from graphjit.effects import Effect
+from graphjit.errors import UnsupportedError
 from graphjit.interpret import interpret
-from graphjit.ir.node import Graph, with_bodies
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Body, Graph, Node, with_bodies
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.printer import print_graph
+from graphjit.ir.rule import Rule
+from graphjit.ir.types import F64, I64, Type
 from graphjit.ir.verify import verify
+from graphjit.transforms.bodies import GraphRule
+from graphjit.transforms.forward import tangents
+from graphjit.transforms.reverse import cotangents
 
 SIZE = 3
 NAMES = sorted(PROGRAMS)
@@ -60,8 +69,12 @@ def test_first_order(name: str) -> None:
 ORDERS = list(itertools.product((jvp_graph, vjp_graph), repeat=2))
 
 
+def named(order: tuple) -> str:
+    return "_".join(derive.__name__[:3] for derive in order)
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("order", ORDERS, ids=lambda order: "_".join(f.__name__[:3] for f in order))
+@pytest.mark.parametrize("order", ORDERS, ids=named)
 def test_second_order(name: str, order: tuple) -> None:
     graph, args = PROGRAMS[name]()
     straight, rng = straight_line(graph, args), np.random.default_rng(3)
@@ -127,3 +140,98 @@ def test_derivatives_of_batches(name: str) -> None:
         more = [*given, *random_like(np.random.default_rng(8), list(twice.inputs[len(given) :]))]
         wanted = stack_of_calls(vjp_graph(one), more, [True for _ in more], SIZE)
         close(twice, interpret(twice, *more), wanted)
+
+
+# ----------------------------------------------------------------------------------------- rules and loops
+
+
+def rule_over_loops() -> tuple[Graph, list[np.ndarray]]:
+    """A function whose backward rule loops, and reads results of these loops that do not depend on the
+    cotangent; such a function in a loop.
+    """
+    b = Builder()
+    x, ct = b.input(Type(F64, (2,)), "x"), b.input(Type(F64, (2,)), "ct")
+    body = Graph("square_of_sine", [x], [b.mul(b.sin(x), b.sin(x))])
+    # The derivative is sin(2x): 2 sin(x) cos(x), with sin(x) stacked by the loop that also carries ct.
+    carried, sines = scan(b, lambda x, ct: [b.mul(ct, b.sin(x)), b.sin(x)], [ct], constants=[x], length=1)
+    which = b.const(1, I64)
+    one, other = cond(
+        b, which, [lambda x, c: [x, c], lambda x, c: [b.cos(x), b.mul(c, b.cos(x))]], [x, carried]
+    )
+    first = b.sub(b.reshape(sines, shape=(2,)), b.sin(x))  # zeros that depend on results of both
+    second = b.sub(one, b.cos(x))
+    pull = Graph("pull", [x, ct], [b.add(b.mul(other, 2.0), b.mul(ct, b.add(first, second)))])
+    rule = GraphRule("squared", pull=Body(pull))
+    b = Builder()
+    y, rows = b.input(Type(F64, (2,)), "y"), b.input(Type(F64, (3, 2)), "rows")
+
+    def step(h: Node, row: Node) -> list[Node]:
+        return [b.mul(b.emit("custom", b.add(h, row), body=Body(body), rule=rule), row), h]
+
+    return Graph("ruled", [y, rows], scan(b, step, [y], [rows])), [np.array([0.3, 0.8]), np.full((3, 2), 0.7)]
+
+
+@pytest.mark.parametrize("order", [(jvp_graph,), (vjp_graph,), *ORDERS], ids=named)
+def test_rules_in_loops_and_loops_in_rules(order: tuple) -> None:
+    graph, args = rule_over_loops()
+    plain = Graph(graph.name, graph.inputs, graph.outputs)
+    made, wanted = graph, straight_line(plain, args)
+    for derive in order:
+        made, wanted = derive(made), derive(wanted)
+    checked(made)
+    given = [*args, *random_like(np.random.default_rng(9), list(made.inputs[len(args) :]))]
+    close(made, interpret(made, *given), interpret(wanted, *given))
+
+
+class Telling(Rule):
+    """A rule that multiplies with a value from outside, and tells the tangent."""
+
+    name = "telling"
+
+    def __init__(self, outside: Node, heard: list[np.ndarray]) -> None:
+        self.outside = outside
+        self.heard = heard
+
+    def jvp(self, b: Builder, node: Node, tangents: Sequence[Node | None]) -> Sequence[Node | None]:
+        (t,) = tangents
+        assert t is not None
+        b.told.tell(Effect(lambda values: self.heard.append(values[0]), "heard", (t,)))
+        return [b.mul(t, self.outside)]
+
+    def vjp(
+        self, b: Builder, node: Node, cotangents: Sequence[Node | None], wanted: Sequence[bool]
+    ) -> Sequence[Node | None]:
+        return self.jvp(b, node, cotangents)
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_rules_read_from_outside_and_tell(mode: str) -> None:
+    """What a rule in a loop reads becomes a constant of the loop; what it tells is told once a step, in the
+    order of the steps.
+    """
+    b, heard = Builder(), list[np.ndarray]()
+    x, outside, d = (b.input(Type(F64, ()), name) for name in ("x", "outside", "d"))
+    inner = b.input(Type(F64, ()), "a")
+    body, rule = Body(Graph("double", [inner], [b.mul(inner, 2.0)])), Telling(outside, heard)
+    (y,) = scan(b, lambda h: [b.emit("custom", h, body=body, rule=rule)], [x], length=3)
+    (found,) = tangents(b, {x: d}, [y]) if mode == "forward" else cotangents(b, {y: d}, [x])
+    assert found is not None
+    (effect,) = b.told.effects
+    graph = checked(Graph("told", [x, outside, d], [found, *effect.nodes]))
+    value, *stacks = interpret(graph, np.array(1.0), np.array(3.0), np.array(0.5))
+    assert value == 0.5 * 27
+    effect.happen(stacks)
+    assert [float(t) for t in heard] == [0.5, 1.5, 4.5]
+
+
+def test_effects_of_rules_in_loops_of_unknown_length_are_refused() -> None:
+    b = Builder()
+    x, d, n = b.input(Type(F64, ()), "x"), b.input(Type(F64, ()), "d"), b.input(Type(I64, ()), "n")
+    inner = b.input(Type(F64, ()), "a")
+    body, rule = Body(Graph("double", [inner], [b.mul(inner, 2.0)])), Telling(x, [])
+    (y,) = repeat(b, n, lambda h: [b.emit("custom", h, body=body, rule=rule)], [x])
+    with pytest.raises(UnsupportedError, match="inside a while loop"):
+        tangents(b, {x: d}, [y])
+    (z,) = cond(b, n, [lambda x: [b.emit("custom", x, body=body, rule=rule)], lambda x: [x]], [x])
+    with pytest.raises(UnsupportedError, match="inside a branch"):
+        cotangents(b, {z: d}, [x])
