@@ -7,11 +7,11 @@ are checked by complex steps; that of batches is one call for each element.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from control.programs import PROGRAMS, cond, repeat, scan
+from control.programs import PROGRAMS, cond, repeat, scan, while_
 from control.straight_line import straight_line
 from op_matrix import batch_graph, check_derivative, jvp_graph, random_like, stack_of_calls, vjp_graph
 
@@ -235,3 +235,71 @@ def test_effects_of_rules_in_loops_of_unknown_length_are_refused() -> None:
     (z,) = cond(b, n, [lambda x: [b.emit("custom", x, body=body, rule=rule)], lambda x: [x]], [x])
     with pytest.raises(UnsupportedError, match="inside a branch"):
         cotangents(b, {z: d}, [x])
+
+
+# -------------------------------------------------------------------------------------- which way a batch goes
+
+
+def ops_of(name: str, flags: list[bool], derive: Callable[[Graph], Graph] = lambda graph: graph) -> list[str]:
+    """The loops and choices of a batch, those inside of others too."""
+    wide = batch_graph(derive(PROGRAMS[name]()[0]), flags, SIZE)
+    return [node.op.name for node in with_bodies(wide) if node.op.name in ("scan", "while", "unwind", "cond")]
+
+
+def test_one_loop_where_all_elements_take_as_many_steps() -> None:
+    """Also on the way back, whose tapes hold batches."""
+    assert ops_of("counted", [True, False]) == ["while"]
+    assert ops_of("counted", [True, False, True], vjp_graph) == ["while", "unwind"]
+    assert ops_of("choice_in_while", [True, True]) == ["while", "cond"]
+
+
+def test_a_loop_for_each_element_where_they_differ() -> None:
+    assert ops_of("counted", [True, True]) == ["scan", "while"]
+    assert ops_of("until_large", [True, False]) == ["scan", "while"]
+
+
+def test_cheap_branches_are_selected_from_and_others_chosen_for_each_element() -> None:
+    assert ops_of("while_in_choice", [False, False, True, False]).count("cond") == 1
+    assert ops_of("first_branch", [True, True, True]) == ["scan", "cond"]  # exp and tanh are dear
+    b = Builder()
+    x, which = b.input(Type(F64, (2,)), "x"), b.input(Type(I64, ()), "which")
+    found = cond(b, which, [lambda x: [b.sqrt(x)], lambda x: [b.mul(x, x)], lambda x: [x]], [x])
+    wide = batch_graph(Graph("cheap", [x, which], found), [True, True], 4)
+    assert not [node for node in wide.nodes() if node.is_bundle]
+    values = [np.array([[4.0, 9.0], [-1.0, 2.0], [3.0, -3.0], [-5.0, 1.0]]), np.array([-3, 1, 2, 8])]
+    np.testing.assert_array_equal(interpret(wide, *values)[0], [[2, 3], [1, 4], [3, -3], [-5, 1]])
+    slopes = vjp_graph(wide)
+    ones = np.ones((4, 2))
+    np.testing.assert_array_equal(
+        interpret(slopes, *values, ones)[0], [[1 / 4, 1 / 6], [-2, 4], [1, 1], [1, 1]]
+    )  # no NaN from the root of a negative number
+
+
+def test_a_result_that_does_not_vary_stays_so() -> None:
+    """A counter that a choice hands back does not make the test of the loop around it vary."""
+    b = Builder()
+    x = b.input(Type(F64, ()), "x")
+
+    def step(i: Node, x: Node) -> list[Node]:
+        branches = [lambda i, x: [b.add(i, 1), b.sin(x)], lambda i, x: [b.add(i, 2), b.exp(b.sin(x))]]
+        return cond(b, b.remainder(i, b.const(2, I64)), branches, [i, x])
+
+    (_, out) = while_(b, lambda i, x: b.lt(i, b.const(5, I64)), step, [b.const(0, I64), x])
+    graph = Graph("counts", [x], [out])
+    wide = batch_graph(graph, [True], SIZE)
+    assert [node.op.name for node in wide.nodes() if node.is_bundle] == ["while"]
+    values = [np.array([0.1, 0.5, 2.0])]
+    close(wide, interpret(wide, *values), stack_of_calls(graph, values, [True], SIZE))
+
+
+def test_no_zero_cotangents_are_carried() -> None:
+    """Of carries on which the result does not depend, and of those that depend on nothing asked for."""
+    b = Builder()
+    x, y, z = (b.input(Type(F64, ()), name) for name in "xyz")
+    found = scan(b, lambda x, y, z: [b.sin(x), b.mul(y, b.cos(x)), b.mul(z, z)], [x, y, z], length=3)
+    ct = b.input(Type(F64, ()), "ct")
+    (of_y, of_z) = cotangents(b, {found[1]: ct}, [y, z])
+    assert of_z is None
+    assert of_y is not None
+    (way,) = (node for node in Graph("y", [x, y, z, ct], [of_y]).nodes() if node.attrs.get("reverse"))
+    assert way.attrs["carried"] == 1
