@@ -19,7 +19,7 @@ from graphjit.effects import Effects
 from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
-from graphjit.ir.types import Type
+from graphjit.ir.types import Bundle, Type
 
 # Kept by name: while a function is traced, another object stands in NumPy's module, which looks at who calls.
 _asarray = np.asarray
@@ -116,8 +116,12 @@ class Builder:
         """
         if not nodes or any(not arg.is_const or arg.type.size > FOLDED for arg in nodes):
             return None
-        type = op.infer(*[arg.type for arg in nodes], **attrs)
-        if type.size > FOLDED or (op.name == "broadcast_to" and nodes[0].type.size == 1):
+        type: Any = op.infer(*[arg.type for arg in nodes], **attrs)
+        if (
+            isinstance(type, Bundle)
+            or type.size > FOLDED
+            or (op.name == "broadcast_to" and nodes[0].type.size == 1)
+        ):
             return None
         try:
             with np.errstate(all="raise", under="ignore"):

@@ -17,6 +17,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Node, reachable
 from graphjit.ir.rule import Rule
 from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.control.unused import without_unused
 from graphjit.transforms.effects import retold, told_for_each
 from graphjit.transforms.forward import body_jvp
 from graphjit.transforms.reverse import body_vjp, cotangents, summed
@@ -60,6 +61,8 @@ def _transposed(
     seeds = summed(b, [m for m, _ in pairs], [g for _, g in pairs])
     found = iter(cotangents(b, seeds, [d for d in directions if d is not None]))
     values = [None if d is None else next(found) for d in directions]
+    there = iter(without_unused(b, [value for value in values if value is not None]))
+    values = [None if value is None else next(there) for value in values]
     unknown = {d for d in directions if d is not None}
     values = _rescheduled(b, values, unknown, next(iter(seeds.values()), None))
     if any(node in unknown for node in reachable([v for v in values if v is not None])):

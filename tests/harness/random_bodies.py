@@ -11,8 +11,9 @@ import numpy as np
 from graphjit.errors import DerivativeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
-from graphjit.ir.opdef import REGISTRY
+from graphjit.ir.opdef import REGISTRY, OpDef
 from graphjit.ir.rule import Rule
+from graphjit.ir.types import Bundle, Type
 from graphjit.transforms.bodies import Batched, Checkpoint, transposed_jvp, transposed_vjp
 from graphjit.transforms.forward import tangents
 from graphjit.transforms.reverse import cotangents, or_zeros, summed
@@ -51,15 +52,14 @@ class GraphRule(Rule):
         return Batched.of(self, node, batched, size, varying)
 
 
+MAX_ELEMENTS = 600
+"""Of one value of a random graph."""
+
+
 def add_body(maker: Any) -> int:
     """A node with a graph inside, and items of its results."""
     args = [node for node in (maker.recent() for _ in range(maker.rng.integers(1, 4))) if node is not None]
-    inner = type(maker)(maker.seed, None, maker.differentiable, maker.rng)
-    inner.bodies = maker.bodies - 1
-    for i, arg in enumerate(args):
-        node = Builder().input(arg.type, f"a{i}")
-        inner.nodes.append(node)
-        inner.values[node] = maker.values[arg]
+    inner = inner_maker(maker, [maker.values[arg] for arg in args])
     inputs = list(inner.nodes)
     for _ in range(int(maker.rng.integers(2, 8))):
         inner.grow()
@@ -69,13 +69,29 @@ def add_body(maker: Any) -> int:
         return 0
     graph = Graph(f"body{len(maker.nodes)}", inputs, outputs)
     attrs: dict[str, Any] = {"body": Body(graph), "rule": random_rule(maker.rng, graph)}
-    op = REGISTRY["custom"]
-    if len(outputs) == 1:
+    return add_node(maker, REGISTRY["custom"], args, attrs)
+
+
+def inner_maker(maker: Any, values: Sequence[np.ndarray]) -> Any:
+    """A maker of a graph inside, whose inputs have these values."""
+    inner = type(maker)(maker.seed, None, maker.differentiable, maker.rng, maker.control)
+    inner.bodies = maker.bodies - 1
+    for i, value in enumerate(values):
+        node = Builder().input(Type(value.dtype, value.shape), f"a{i}")
+        inner.nodes.append(node)
+        inner.values[node] = value
+    return inner
+
+
+def add_node(maker: Any, op: OpDef, args: list[Node], attrs: dict[str, Any]) -> int:
+    """A node that may have several results, and items of them; 1 if it was added."""
+    type = op.infer(*[arg.type for arg in args], **attrs)
+    if not isinstance(type, Bundle):
         return 0 if maker.add(op, args, attrs) is None else 1
     values = maker.all_values(op, args, attrs)
-    if values is None:
+    if values is None or any(value.size > MAX_ELEMENTS for value in values):
         return 0
-    node = Node(op, tuple(args), attrs, op.infer(*[arg.type for arg in args], **attrs))
+    node = Node(op, tuple(args), attrs, type)
     for k, (part, value) in enumerate(zip(node.parts, values, strict=True)):
         item = Node(REGISTRY["item"], (node,), {"index": k}, part)
         maker.nodes.append(item)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 import numpy as np
-from random_bodies import add_body
+from control.random_loops import add_control
+from random_bodies import MAX_ELEMENTS, add_body
 
 import graphjit.ops  # noqa: F401 (fills the registry)
 from graphjit.errors import GraphjitError
@@ -25,19 +26,15 @@ from graphjit.ir.types import BOOL, F32, F64, I64, Type
 from graphjit.running.instruments import draw_input
 
 EXCLUDED = {
-    "custom": "made with its body and rule",
     "item": "made with the node that has several results",
-    **dict.fromkeys(("scan", "while", "unwind", "cond"), "made with their bodies"),
+    **dict.fromkeys(("custom", "scan", "while", "unwind", "cond"), "made with their bodies"),
     "named": "no op of programs: a name for the policy of a checkpoint",
     "stop_gradient": "its derivative differs from that of its value",
     "narrow": "made by tracing from a Python integer; out of range is a run-time error",
-    "input": "made first",
-    "const": "made on demand",
+    **dict.fromkeys(("input", "const"), "made first, or on demand"),
     "copy": "inserted by the scheduler",
-    "floor_divide": "a zero divisor is a run-time error",
-    "remainder": "a zero divisor is a run-time error",
-    "left_shift": "negative counts have no defined value",
-    "right_shift": "negative counts have no defined value",
+    **dict.fromkeys(("floor_divide", "remainder"), "a zero divisor is a run-time error"),
+    **dict.fromkeys(("left_shift", "right_shift"), "negative counts have no defined value"),
     "require": "a condition that does not hold is a run-time error",
 }
 COMMON = tuple(
@@ -46,7 +43,6 @@ COMMON = tuple(
 )
 """Ops that make up most of real programs and most patterns of rules: drawn more often."""
 
-MAX_ELEMENTS = 600
 MAX_VALUE = 1e4
 AXES = (1, 2, 3, 3, 4, 5, 8)
 
@@ -69,6 +65,7 @@ def random_graph(
     *,
     ops: Collection[str] | None = None,
     differentiable: bool = False,
+    control: bool = False,
 ) -> Graph:
     """A graph of up to ``size`` operations, with up to eight outputs.
 
@@ -77,8 +74,9 @@ def random_graph(
         size: attempts at adding a node that succeed.
         ops: names of the ops that may occur (default: all that are not excluded).
         differentiable: only ops that reverse and forward mode accept, float inputs, a float64 output.
+        control: with loops and choices.
     """
-    return _Maker(seed, ops, differentiable).make(size)
+    return _Maker(seed, ops, differentiable, control=control).make(size)
 
 
 class _Maker:
@@ -90,11 +88,12 @@ class _Maker:
         ops: Collection[str] | None,
         differentiable: bool,
         rng: np.random.Generator | None = None,
+        control: bool = False,
     ) -> None:
         self.seed = seed
         self.rng = rng or np.random.default_rng(seed)
-        self.bodies = 2 if ops is None else 0
-        """How deep graphs inside graphs may lie."""
+        self.bodies = 2 if ops is None else 0  # how deep graphs inside graphs may lie
+        self.control = control
         self.differentiable = differentiable
         allowed = [
             op
@@ -158,6 +157,8 @@ class _Maker:
         """Try to add one operation; 1 if it was added."""
         if self.bodies and self.rng.random() < 0.05:
             return add_body(self)
+        if self.control and self.bodies and self.rng.random() < 0.15:
+            return add_control(self)
         families = (self.common, self.common, self.plain, self.plain, self.shaped, self.axed)
         family = self.pick([family for family in families if family])
         op = self.pick(family)

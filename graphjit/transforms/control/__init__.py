@@ -2,7 +2,7 @@
 
 `loops` takes a loop apart and puts it together again. `forward`, `reverse` and `batches` make its derivatives
 and its batches, `residuals` chooses what the way back through a loop reads of the way there, `branches` does
-all of this for choices, and `effects` keeps what rules tell.
+all of this for choices, `effects` keeps what rules tell, and `unused` drops what nobody reads.
 
 Input: a node and tangents, cotangents or batches. Output: nodes. All of it is graph in, graph out, so it
 composes to any order.

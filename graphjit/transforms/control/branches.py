@@ -15,7 +15,7 @@ or, over a batch, with whether they vary.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,12 @@ class _Branch:
     inputs: list[Node]
     outputs: list[Node]
 
+    @property
+    def computed(self) -> list[Node]:
+        """The results that it computes from its inputs."""
+        below = depending(self.outputs, self.inputs)
+        return [x for x in self.outputs if x in below and x not in self.inputs]
+
 
 def _branches(b: Builder, node: Node) -> list[_Branch]:
     bodies: Any = node.attrs["branches"]
@@ -69,12 +75,35 @@ def _choice(b: Builder, which: Node, args: Sequence[Node], branches: Sequence[_B
         new = {x: b.input(x.type, "outside") for x in read}
         outputs = substitute(b, branch.outputs, new) if new else branch.outputs
         closed.append(_Branch(branch.name, [*branch.inputs, *new.values()], outputs))
-    below = {x for branch in closed for x in reachable(branch.outputs)}
-    args = [*args, *read]
-    used = [i for i in range(len(args)) if any(branch.inputs[i] in below for branch in closed)]
+    args, used = [*args, *read], _used(closed)
     bodies = [Graph(branch.name, [branch.inputs[i] for i in used], branch.outputs) for branch in closed]
     node = b.emit("cond", which, *(args[i] for i in used), branches=tuple(map(Body, bodies)))
     return [b.item(node, index=k) for k in range(len(node.parts))]
+
+
+def chosen_results(
+    b: Builder, node: Node, numbers: Sequence[int]
+) -> tuple[list[Node], Callable[[Sequence[Node]], dict[int, Node]]]:
+    """The arguments on which some results of a choice depend, and the choice of these results alone."""
+    branches = [
+        _Branch(branch.name, branch.inputs, [branch.outputs[k] for k in numbers])
+        for branch in _branches(b, node)
+    ]
+    used = _used(branches)
+
+    def made(args: Sequence[Node]) -> dict[int, Node]:
+        narrow = [_Branch(x.name, [x.inputs[i] for i in used], x.outputs) for x in branches]
+        return dict(zip(numbers, _choice(b.like(node), args[0], args[1:], narrow), strict=True))
+
+    return [node.args[0], *(node.args[i + 1] for i in used)], made
+
+
+def _used(branches: Sequence[_Branch]) -> list[int]:
+    """The numbers of the inputs that any of the branches needs."""
+    below = {x for branch in branches for x in reachable(branch.outputs)}
+    return [
+        i for i in range(len(branches[0].inputs)) if any(branch.inputs[i] in below for branch in branches)
+    ]
 
 
 def cond_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
@@ -152,7 +181,7 @@ def _way_back(
     """A branch of the way back, from arguments, results, kept values and cotangents."""
     kept = [b.input(type, "saved") for type in rooms]
     results = [b.input(x.type, "result") for x in branch.outputs]
-    new = {y: x for y, x in zip(branch.outputs, results, strict=True) if y not in branch.inputs}
+    new = {y: x for y, x in zip(branch.outputs, results, strict=True) if y in branch.computed}
     new |= {value: kept[k] for k, value in places.items()}
     inputs = [*branch.inputs, *results, *kept, *back.inputs]
     return _Branch(branch.name, inputs, substitute(b, back.outputs, new))
@@ -161,10 +190,10 @@ def _way_back(
 def _border(branch: _Branch, back: _Branch) -> list[Node]:
     """The values of a branch, besides its arguments and results, that its way back is given."""
     known = known_of(back.outputs, back.inputs)
-    there = {*branch.inputs, *branch.outputs}
+    free = {*branch.inputs, *branch.computed}
     varying = depending(known, branch.inputs)
-    there |= cut([x for x in known if x in varying], varying, there)
-    return [x for x in border_of(known, there) if x not in branch.inputs and x not in branch.outputs]
+    kept = cut([x for x in known if x in varying], varying, free)
+    return [x for x in border_of(known, free | kept) if x not in free]
 
 
 def _shared(borders: Sequence[Sequence[Node]]) -> tuple[list[Type], list[dict[int, Node]]]:

@@ -113,7 +113,7 @@ def run(b: Builder, loop: Loop, wanted: Collection[int] | None = None) -> Result
     """The results of a loop. Of the carries only those numbered in ``wanted`` need to be there; by default
     all.
     """
-    loop, kept = _pruned(_closed(b, loop), range(len(loop.after)) if wanted is None else wanted)
+    loop, kept = pruned(_closed(b, loop), range(len(loop.after)) if wanted is None else wanted)
     if not kept and not loop.made:
         return Results({}, [])
     outputs = [*loop.after, *loop.made]
@@ -166,7 +166,7 @@ def _closed(b: Builder, loop: Loop) -> Loop:
     ).with_roots(substitute(b, loop.roots, new))
 
 
-def _pruned(loop: Loop, wanted: Collection[int]) -> tuple[Loop, list[int]]:
+def pruned(loop: Loop, wanted: Collection[int]) -> tuple[Loop, list[int]]:
     """``loop`` without arguments that nothing needs, and the numbers of the carries that are left."""
     carries = loop.inputs.carries
     kept = set(wanted)
