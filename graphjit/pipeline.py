@@ -34,6 +34,7 @@ from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.bodies import inside
 from graphjit.passes.decompose import decompose
 from graphjit.passes.join_embeds import join_embeds
+from graphjit.passes.join_loops import join_loops
 from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
 from graphjit.passes.tidy_loops import tidy_loops
@@ -70,6 +71,7 @@ class Whole(Tuned):
 GRAPH_PASSES = (
     open_bodies,
     simplify,
+    join_loops,
     tidy_loops,
     turn_constants,
     decompose,

@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-BufferKind = Literal["input", "output", "arena", "const", "local", "scratch"]
+BufferKind = Literal["input", "output", "arena", "const", "local", "scratch", "tapes"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:
     """Contiguous storage of ``size`` elements: an argument, a result, a part of the arena, a constant, a
-    local of a kernel, or scratch of one task.
+    local of a kernel, scratch of one task, or what is free of the memory of tapes.
     """
 
     name: str
@@ -34,3 +34,7 @@ class Buffer:
 
     def __repr__(self) -> str:
         return self.name
+
+
+TAPES = Buffer("tapes", np.dtype(np.uint8), 0, "tapes")
+"""Stands for the memory of tapes among the buffers of a kernel that writes some."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.ir.buffers import Buffer
+from graphjit.loops.elements import as_loops
 from graphjit.loops.estimate import USUAL_TRIPS, estimate, product_ns
 from graphjit.loops.ir import (
     Accumulate,
@@ -33,7 +34,6 @@ from graphjit.loops.ir import (
     Scalar,
     Statement,
     Store,
-    as_loops,
 )
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Control, Cost, Product, Program, Step

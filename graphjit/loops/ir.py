@@ -93,7 +93,15 @@ class Scalar:
     check: int = 0
 
 
-Expression = Const | Load | Index | Scalar
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """Element ``at`` of the value that was written last on a tape; -1: the tape without that value."""
+
+    tape: Ref
+    at: int
+
+
+Expression = Const | Load | Index | Scalar | Peek
 
 # ------------------------------------------------------------------------------------------------- statements
 
@@ -272,9 +280,29 @@ class Choose:
     results: tuple[tuple[Ref, tuple[Ref, ...]], ...]
 
 
-Statement = Let | Init | Accumulate | Store | Check | Multiply | For | Repeat | Choose
-STATEMENTS = (Let, Init, Accumulate, Store, Check, Multiply, For, Repeat, Choose)
-EXPRESSIONS = (Const, Load, Index, Scalar)
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A value written on a tape: ``ref`` is the tape with it, ``before`` the one without."""
+
+    ref: Ref
+    before: Ref
+    values: tuple[Ref, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Write on tapes, in one piece of ``memory``. Tapes are i64: addresses, 0 where nothing is on them.
+
+    It stands in a `Repeat` that has a test: where there is no memory, that ends.
+    """
+
+    memory: Buffer
+    writes: tuple[Write, ...]
+
+
+Statement = Let | Init | Accumulate | Store | Check | Multiply | For | Repeat | Choose | Push
+STATEMENTS = (Let, Init, Accumulate, Store, Check, Multiply, For, Repeat, Choose, Push)
+EXPRESSIONS = (Const, Load, Index, Scalar, Peek)
 
 
 @dataclass(frozen=True)
@@ -325,8 +353,10 @@ def defines(statement: Statement) -> tuple[Ref, ...]:
     """Refs that a statement itself defines."""
     if isinstance(statement, Let | Init):
         return (statement.ref,)
-    if isinstance(statement, Repeat):
-        return tuple(carried.ref for carried in statement.carried)
+    if isinstance(statement, Repeat | Push):
+        return tuple(
+            x.ref for x in (statement.carried if isinstance(statement, Repeat) else statement.writes)
+        )
     return tuple(ref for ref, _ in statement.results) if isinstance(statement, Choose) else ()
 
 
@@ -379,6 +409,8 @@ def buffers(body: tuple[Statement, ...]) -> list[Buffer]:
             found[statement.value.buffer] = None
         elif isinstance(statement, Store):
             found[statement.buffer] = None
+        elif isinstance(statement, Push):
+            found[statement.memory] = None
         elif isinstance(statement, Multiply):
             found.update((matrix.buffer, None) for matrix in (statement.x, statement.y, statement.out))
     return list(found)
@@ -396,7 +428,7 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
             body=tuple(map_refs(s, fresh) for s in statement.body),
             when=statement.when and fresh(statement.when),
         )
-    if isinstance(statement, Repeat | Choose):
+    if isinstance(statement, Repeat | Choose | Push):
         return _map_control(statement, fresh)
     if isinstance(statement, Let):
         value = statement.value
@@ -404,6 +436,8 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
             value = replace(value, args=tuple(map(fresh, value.args)))
         elif isinstance(value, Load):
             value = replace(value, dynamic=each(value.dynamic), guard=value.guard and fresh(value.guard))
+        elif isinstance(value, Peek):
+            value = Peek(fresh(value.tape), value.at)
         return Let(fresh(statement.ref), value)
     if isinstance(statement, Store):
         return replace(statement, value=fresh(statement.value), dynamic=each(statement.dynamic))
@@ -421,8 +455,11 @@ def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     return Check(fresh(statement.ok), statement.code)
 
 
-def _map_control(statement: Repeat | Choose, fresh: Callable[[Ref], Ref]) -> Repeat | Choose:
-    """`map_refs` of a statement with lists of statements in it."""
+def _map_control(statement: Repeat | Choose | Push, fresh: Callable[[Ref], Ref]) -> Repeat | Choose | Push:
+    """`map_refs` of a statement that hands values on."""
+    if isinstance(statement, Push):
+        writes = (Write(fresh(w.ref), fresh(w.before), tuple(map(fresh, w.values))) for w in statement.writes)
+        return replace(statement, writes=tuple(writes))
 
     def block(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
         return tuple(map_refs(s, fresh) for s in body)
@@ -434,54 +471,6 @@ def _map_control(statement: Repeat | Choose, fresh: Callable[[Ref], Ref]) -> Rep
     test, body = block(statement.test), block(statement.body)
     holds = statement.holds and fresh(statement.holds)
     return replace(statement, carried=carried, test=test, body=body, holds=holds)
-
-
-def as_loops(kernel: LoopKernel) -> LoopKernel:
-    """The same kernel with matrix products as loops over single elements: what they mean."""
-    if not any(isinstance(s, Multiply) for s in walk(kernel.body)):
-        return kernel
-    numbers = fresh_numbers(kernel)
-
-    def each(statement: Statement) -> Statement:
-        if isinstance(statement, For):
-            return replace(statement, body=tuple(map(each, statement.body)))
-        return _elements(statement, numbers) if isinstance(statement, Multiply) else statement
-
-    return kernel.with_body(tuple(map(each, kernel.body)))
-
-
-def _elements(product: Multiply, numbers: Iterator[int]) -> For:
-    m, n, k = product.shape
-    which = next(numbers)
-    rows, columns, terms = (Axis(f"{name}{which}") for name in ("m", "n", "k"))
-    i, j, t = (Affine(0, {axis: 1}) for axis in (rows, columns, terms))
-    out, x, y = product.out, product.x, product.y
-    total, a, b, c, old, new = (Ref(next(numbers), out.buffer.dtype) for _ in range(6))
-    inner = For(
-        terms,
-        k,
-        (
-            Let(a, Load(x.buffer, x.at(i, t))),
-            Let(b, Load(y.buffer, y.at(t, j))),
-            Let(c, Scalar("mul", (a, b))),
-            Accumulate(total, "add", c),
-        ),
-        bound=product.bound if product.adds else None,
-    )
-    place = out.at(i, j)
-    last: tuple[Statement, ...] = (Store(out.buffer, place, total),)
-    if product.adds:
-        last = (
-            Let(old, Load(out.buffer, place)),
-            Let(new, Scalar("add", (old, total))),
-            Store(out.buffer, place, new),
-        )
-    return For(
-        rows,
-        m,
-        (For(columns, n, (Init(total, "add"), inner, *last)),),
-        bound=None if product.adds else product.bound,
-    )
 
 
 def renumbered(body: tuple[Statement, ...], numbers: Iterator[int]) -> tuple[Statement, ...]:
@@ -498,22 +487,36 @@ def renumbered(body: tuple[Statement, ...], numbers: Iterator[int]) -> tuple[Sta
     return tuple(map_refs(statement, fresh) for statement in body)
 
 
+def _read_to_hand_on(statement: Repeat | Choose | Push) -> tuple[Ref, ...]:
+    """Refs that a statement reads itself which hands values on."""
+    if isinstance(statement, Repeat):
+        return tuple(carried.start for carried in statement.carried)
+    if isinstance(statement, Choose):
+        return (statement.which,)
+    return tuple(ref for write in statement.writes for ref in (write.before, *write.values))
+
+
+def _read_by(value: Expression) -> tuple[Ref, ...]:
+    """Refs that an expression reads."""
+    if isinstance(value, Scalar):
+        return value.args
+    if isinstance(value, Peek):
+        return (value.tape,)
+    return value.refs if isinstance(value, Load) else ()
+
+
 def uses(statement: Statement) -> tuple[Ref, ...]:
     """Refs that a statement itself reads."""
     if isinstance(statement, Let):
-        if isinstance(statement.value, Scalar):
-            return statement.value.args
-        return statement.value.refs if isinstance(statement.value, Load) else ()
+        return _read_by(statement.value)
     if isinstance(statement, Store):
         return (statement.value, *(ref for ref, _ in statement.dynamic))
     if isinstance(statement, Accumulate):
         return (statement.value,) if statement.factor is None else (statement.value, statement.factor)
     if isinstance(statement, For):
         return () if statement.when is None else (statement.when,)
-    if isinstance(statement, Repeat):
-        return tuple(carried.start for carried in statement.carried)
-    if isinstance(statement, Choose):
-        return (statement.which,)
+    if isinstance(statement, Repeat | Choose | Push):
+        return _read_to_hand_on(statement)
     return (statement.ok,) if isinstance(statement, Check) else ()
 
 

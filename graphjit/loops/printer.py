@@ -33,6 +33,8 @@ from graphjit.loops.ir import (
     LoopKernel,
     Matrix,
     Multiply,
+    Peek,
+    Push,
     Ref,
     Repeat,
     Statement,
@@ -97,6 +99,9 @@ def statement_text(statement: Statement) -> str:
         return f"check {statement.ok!r} else error {statement.code}"
     if isinstance(statement, For | Repeat | Choose):
         return _head(statement)
+    if isinstance(statement, Push):
+        rows = (f"{w.ref!r} = {w.before!r} with {', '.join(map(repr, w.values))}" for w in statement.writes)
+        return f"write {'; '.join(rows)}"
     if isinstance(statement, Multiply):
         (m, n, k), how = statement.shape, "+=" if statement.adds else "="
         text = f"multiply {_matrix(statement.out)} {how} {_matrix(statement.x)} by {_matrix(statement.y)}, ({m}, {k}) by ({k}, {n})"
@@ -120,6 +125,8 @@ def expression_text(value: Expression) -> str:
         return text if value.guard is None else f"{text} where {value.guard!r}"
     if isinstance(value, Index):
         return f"index {value.value!r}"
+    if isinstance(value, Peek):
+        return f"tape before {value.tape!r}" if value.at < 0 else f"read {value.tape!r}[{value.at}]"
     return " ".join([value.op, *map(repr, value.args)])
 
 

@@ -25,6 +25,8 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     Multiply,
+    Peek,
+    Push,
     Repeat,
     Statement,
     Store,
@@ -77,7 +79,7 @@ class _Signature:
             )
             when = None if statement.when is None else self.name(statement.when)
             return ("for", *head, when, self.body(statement.body))
-        if isinstance(statement, Repeat | Choose):
+        if isinstance(statement, Repeat | Choose | Push):
             return self.control(statement)
         if isinstance(statement, Let):
             return "let", self.name(statement.ref), statement.ref.dtype, self.expression(statement.value)
@@ -113,8 +115,11 @@ class _Signature:
             statement.streamed,
         )
 
-    def control(self, statement: Repeat | Choose) -> Hashable:
-        """Statements with lists of statements that hand values on."""
+    def control(self, statement: Repeat | Choose | Push) -> Hashable:
+        """Statements that hand values on."""
+        if isinstance(statement, Push):
+            rows = [(w.ref, w.before, *w.values) for w in statement.writes]
+            return "push", tuple((row[-1].dtype, tuple(map(self.name, row))) for row in rows)
         if isinstance(statement, Choose):
             which, branches = self.name(statement.which), tuple(map(self.body, statement.branches))
             results = [(self.name(ref), tuple(map(self.name, values))) for ref, values in statement.results]
@@ -128,6 +133,8 @@ class _Signature:
     def expression(self, value: Any) -> Hashable:
         if isinstance(value, Const):
             return "const", value.value.dtype, value.value.tobytes()
+        if isinstance(value, Peek):
+            return "peek", self.name(value.tape), value.at
         if isinstance(value, Index):
             return "index", self.address(value.value)
         if isinstance(value, Load):

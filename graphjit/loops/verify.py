@@ -18,6 +18,7 @@ from graphjit.errors import IRError
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.types import BOOL, DTYPES, I64
+from graphjit.loops.elements import as_loops
 from graphjit.loops.ir import (
     EXPRESSIONS,
     STATEMENTS,
@@ -35,12 +36,13 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     LoopKind,
+    Peek,
+    Push,
     Ref,
     Repeat,
     Scalar,
     Statement,
     Store,
-    as_loops,
     free_refs,
     open_accumulators,
     uses,
@@ -119,11 +121,7 @@ class _Verifier:
             if isinstance(statement, Let):
                 self.let(statement, scope)
             elif isinstance(statement, Init):
-                if statement.ref in scope.lets or statement.ref in scope.open:
-                    self.fail(statement, f"{statement.ref!r} is defined twice")
-                if statement.combine not in COMBINERS:
-                    self.fail(statement, f"there is no combiner {statement.combine!r}")
-                scope.open[statement.ref] = statement.combine
+                self.init(statement, scope)
             elif isinstance(statement, Accumulate):
                 self.accumulate(statement, scope)
             elif isinstance(statement, Store):
@@ -139,6 +137,23 @@ class _Verifier:
                 self.repeat(statement, scope)
             elif isinstance(statement, Choose):
                 self.choose(statement, scope)
+            elif isinstance(statement, Push):
+                self.push(statement, scope)
+
+    def init(self, statement: Init, scope: _Scope) -> None:
+        """An accumulator is opened."""
+        if statement.ref in scope.lets or statement.ref in scope.open:
+            self.fail(statement, f"{statement.ref!r} is defined twice")
+        if statement.combine not in COMBINERS:
+            self.fail(statement, f"there is no combiner {statement.combine!r}")
+        scope.open[statement.ref] = statement.combine
+
+    def push(self, statement: Push, scope: _Scope) -> None:
+        """Something is written on tapes."""
+        for write in statement.writes:
+            self.define(statement, write.ref, scope)
+            if {write.ref.dtype, write.before.dtype} != {I64} or not write.values:
+                self.fail(statement, "tapes are i64, and something is written on them")
 
     def let(self, statement: Let, scope: _Scope) -> None:
         ref, value = statement.ref, statement.value
@@ -163,6 +178,9 @@ class _Verifier:
             if ref.dtype != I64:
                 self.fail(statement, "an index is an i64")
             self.axes(statement, value.value, scope)
+        elif isinstance(value, Peek):
+            if value.tape.dtype != I64:
+                self.fail(statement, "tapes are i64")
         elif value.check:
             self.code(statement, value.check)
         scope.lets[ref] = statement

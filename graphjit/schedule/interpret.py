@@ -145,7 +145,7 @@ class _Memory(_Storage):
             donor = self.program.in_place.get(buffer.slot)
             self.spans[node] = (f"out{buffer.slot}" if donor is None else f"in{donor}", 0, nbytes)
             return super().allocate(node) if donor is None else self.donated[donor]
-        if buffer.kind != "arena":
+        if buffer.kind != "arena" or node.dtype.names:  # a tape is an object here, not bytes
             self.spans[node] = (buffer.name, 0, nbytes)
             return super().allocate(node)
         self.spans[node] = ("arena", start, start + nbytes)

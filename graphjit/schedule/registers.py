@@ -17,6 +17,7 @@ from typing import Any
 from graphjit.ir.node import Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
 from graphjit.schedule.access import is_window
+from graphjit.schedule.roots import CONTROL
 
 ELEMENTS = 16
 """Elements that a value may have."""
@@ -31,12 +32,13 @@ OTHERS = ("input", "const", "iota", "reshape", "recompute", "concatenate", "item
 def runs_in_registers(node: Node, graphs: Iterable[Graph]) -> bool:
     """Whether a loop or a choice is small enough; ``graphs`` are its bodies."""
     carried: Any = node.attrs.get("carried", 0)
-    first = len(node.args) - int(node.attrs.get("sliced", 0)) - carried  # type: ignore[call-overload]
-    if node.op.name not in ("scan", "while", "cond") or any(part.record is not None for part in node.parts):
-        return False
-    if node.op.name == "scan" and node.attrs["length"] == 0:
+    sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
+    first = len(node.args) - sliced - carried
+    if node.op.name not in CONTROL or node.attrs.get("length") == 0:
         return False
     if sum(part.size for part in node.parts[:carried]) > CARRIED:
+        return False
+    if any(part.record is not None and part.record.size not in range(1, ELEMENTS + 1) for part in node.parts):
         return False
     if node.op.name == "cond" and any(part.size > ELEMENTS for part in node.parts):
         return False

@@ -14,6 +14,7 @@ from graphjit import compilation, pipeline
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import BOOL, F64, I64, Type
 from graphjit.running.instruments import Compare
 from graphjit.running.runner import Runner
@@ -250,3 +251,77 @@ def test_a_bool_carry() -> None:
         b, [], [p], [x], lambda p, x: [b.emit("or", p, b.gt(x, b.full(0.9, x.type))), b.mul(x, 0.0)], 5
     )
     check(Graph("any", [p, x], made), np.zeros(3, bool), np.random.default_rng(4).uniform(size=(5, 3)))
+
+
+NEWTON = """graph newton
+  %0 = input name='a' : f64[]
+  %1 = input name='x' : f64[]
+  %2 = while %0 %1 test={
+    graph far
+      %0 = input name='a' : f64[]
+      %1 = input name='x' : f64[]
+      %2 = mul %1 %1 : f64[]
+      %3 = sub %2 %0 : f64[]
+      %4 = abs %3 : f64[]
+      %5 = const value=1e-12 : f64[]
+      %6 = gt %4 %5 : bool[]
+      return %6
+  } body={
+    graph step
+      %0 = input name='a' : f64[]
+      %1 = input name='x' : f64[]
+      %2 = div %0 %1 : f64[]
+      %3 = add %1 %2 : f64[]
+      %4 = const value=0.5 : f64[]
+      %5 = mul %4 %3 : f64[]
+      return %5 %1
+  } carried=1 taped=1 : (f64[], tape(f64[])[])
+  %3 = item %2 index=0 : f64[]
+  %4 = item %2 index=1 : tape(f64[])[]
+  %5 = const value=0.0 : f64[]
+  %6 = unwind %5 %4 body={
+    graph sum
+      %0 = input name='total' : f64[]
+      %1 = input name='x' : f64[]
+      %2 = add %0 %1 : f64[]
+      return %2
+  } carried=1 tapes=1 : (f64[])
+  %7 = item %6 index=0 : f64[]
+  return %3 %7
+"""
+
+
+@pytest.mark.parametrize("in_registers", [True, False])
+def test_tapes(in_registers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_registers:
+        monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    graph = parse_graph(NEWTON)
+    for start in (1.0, 2.0**0.5, 1e200):
+        xs = [start]
+        while abs(xs[-1] * xs[-1] - 2.0) > 1e-12:
+            xs.append(0.5 * (xs[-1] + 2.0 / xs[-1]))
+        _, total = check(graph, 2.0, start)
+        assert total == pytest.approx(sum(xs[:-1]), rel=1e-12)
+    lowered = pipeline.compile_graph(graph)
+    assert (
+        any(step.name.endswith("body_k0") for inner in lowered.program.with_inner() for step in inner.steps)
+        is not in_registers
+    )
+
+
+def test_long_tapes_take_several_blocks_and_are_used_again() -> None:
+    b = Builder()
+    x = b.input(f64(50), "x")
+    n = b.input(Type(I64, ()), "n")
+    types = [n.type, n.type, x.type]
+    test = body(b, types, lambda n, i, x: [b.lt(i, n)])
+    step = body(b, types, lambda n, i, x: [b.add(i, b.const(1, I64)), b.add(x, 1.0), x])
+    node = b.emit("while", n, b.const(0, I64), x, test=test, body=step, carried=2, taped=1)
+    tape = b.item(node, index=2)
+    add = body(b, [x.type, x.type], lambda total, x: [b.add(total, x)])
+    total = b.item(b.unwind(b.full(0.0, x.type), tape, body=add, carried=1, tapes=1), index=0)
+    code = compilation.executable(Graph("f", [n, x], [total]), "llvm")
+    start = np.arange(50.0)
+    for count in (0, 1, 3_000, 20, 10_000, 5):
+        (found,) = code.run([np.array(count), start])
+        np.testing.assert_allclose(found, count * start + count * (count - 1) / 2, rtol=1e-12)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
-from graphjit.backend.llvm.tapes import LINK, Tapes
+from graphjit.backend.llvm.tapes import LINK, Tapes, record_bytes
 from graphjit.backend.llvm.writing.text import Function, Phi
 from graphjit.ir.types import Type
 from graphjit.schedule.control import Scratch, scratch
@@ -218,7 +218,7 @@ class Written:
         records = [(part.record, place) for part, place in parts]
         looping = around.node.op.name in ("while", "unwind")
         self.places = [place for record, place in records if looping]
-        self.sizes = [LINK + -(-record.nbytes // 8) * 8 for record, _ in records if looping and record]
+        self.sizes = [record_bytes(r.dtype, r.size) for r, _ in records if looping and r is not None]
         self.phis: list[Phi] = []
         self.records: list[str] = []
 

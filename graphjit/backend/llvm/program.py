@@ -18,7 +18,8 @@ from graphjit.backend.llvm.kernels.registers import ON_STACK, OUT_OF_MEMORY
 from graphjit.backend.llvm.products.step import call_product
 from graphjit.backend.llvm.tapes import Tapes
 from graphjit.backend.llvm.writing.text import Function, Module
-from graphjit.ir.buffers import Buffer
+from graphjit.ir.buffers import TAPES, Buffer
+from graphjit.ir.node import with_bodies
 from graphjit.limits import Limits
 from graphjit.loops.cost import nanoseconds, trips
 from graphjit.loops.ir import LoopKernel, parameters
@@ -39,7 +40,8 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     tapes = Tapes(fn) if _has(program, ("while", "unwind"), taped=True) else None
     driver = Driver(fn, kernels, status, _Looks(fn, program, kernels), tapes)
     driver.steps(program, Bases(fn, program, arena))
-    leave(fn, status, {driver.looks.stop: INTERRUPTED, tapes.full if tapes else "": OUT_OF_MEMORY})
+    full = tapes.full if tapes else ""
+    leave(fn, status, {driver.looks.stop: INTERRUPTED, full: OUT_OF_MEMORY, driver.looks.ended: None})
     if tapes is not None:
         tapes.end()
     if program.arena > ON_STACK:
@@ -96,7 +98,8 @@ class Driver:
         if key not in self.known:
             self.known[key] = kernel.name
             emit_kernel(self.fn.module, kernel, kernel.name)
-        pointers = [self.status, *(bases[buffer] for buffer in parameters(kernel))]
+        places = (self.tapes.state if buffer is TAPES else bases[buffer] for buffer in parameters(kernel))
+        pointers = [self.status, *places]
         self.fn.do(f"call void @{self.known[key]}({', '.join(f'ptr {pointer}' for pointer in pointers)})")
 
     def control(self, program: Program, step: Control, bases: Bases) -> None:
@@ -132,6 +135,8 @@ class _Looks:
         self.times = {step.name: nanoseconds(step, kernels) for step in program.steps}
         self.passed = 0
         self.stop = ""
+        self.ended = ""
+        """The block to go to where a kernel has put the reason into the status."""
         self.next = ""
         long = sum(self.times.values()) >= LONG_NS and len(program.steps) > 1
         if long or _has(program, ("while", "unwind")):
@@ -174,16 +179,23 @@ class _Looks:
         self.fn.start(go_on)
 
     def stopped(self, step: Control, status: str) -> None:
-        """After a loop in registers, which looks for signals itself: stop if a handler raised."""
-        if self.stop and step.node.op.name == "while":
+        """After a loop in registers, which looks for signals and takes memory itself: stop if it did."""
+        if any(name in ("while", "unwind") for name in _names(step)):
+            self.ended = self.ended or self.fn.label("ended")
             go_on = self.fn.label("next")
             code = self.fn.op(f"load i64, ptr {status}")
-            ended = self.fn.op(f"icmp eq i64 {code}, {INTERRUPTED}")
-            self.fn.do(f"br i1 {ended}, label %{self.stop}, label %{go_on}")
+            ended = self.fn.op(f"icmp slt i64 {code}, 0")
+            self.fn.do(f"br i1 {ended}, label %{self.ended}, label %{go_on}")
             self.fn.start(go_on)
 
 
-def leave(fn: Function, status: str, codes: Mapping[str, int]) -> None:
+def _names(step: Control) -> set[str]:
+    """The ops of a loop or a choice and of those inside."""
+    graphs = [inner.graph for inner in step.programs]
+    return {step.node.op.name, *(node.op.name for graph in graphs for node in with_bodies(graph))}
+
+
+def leave(fn: Function, status: str, codes: Mapping[str, int | None]) -> None:
     """The end of the steps, and the blocks that lead there from where a program cannot go on, each with its
     status; what the program holds is given back after it as always.
     """
@@ -192,7 +204,8 @@ def leave(fn: Function, status: str, codes: Mapping[str, int]) -> None:
     for label, code in codes.items():
         if label:
             fn.start(label)
-            fn.do(f"store i64 {code}, ptr {status}")
+            if code is not None:
+                fn.do(f"store i64 {code}, ptr {status}")
             fn.do(f"br label %{end}")
     fn.start(end)
 
@@ -200,11 +213,11 @@ def leave(fn: Function, status: str, codes: Mapping[str, int]) -> None:
 def _has(program: Program, names: Collection[str], taped: bool = False) -> bool:
     """Whether a program has loops of some kinds, that are ``taped`` if asked for."""
     return any(
-        isinstance(step, Control)
-        and step.node.op.name in names
-        and (not taped or any(part.record is not None for part in step.node.parts))
+        node.op.name in names and (not taped or any(part.record is not None for part in node.parts))
         for inner in program.with_inner()
         for step in inner.steps
+        if isinstance(step, Control)
+        for node in (step.node, *(x for one in step.programs for x in with_bodies(one.graph)))
     )
 
 

@@ -11,6 +11,8 @@ A tape is the address of its last record: the address of the record before, and 
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphjit.backend.llvm.writing.text import Function, Module
 
 KEPT = "tape"
@@ -108,6 +110,15 @@ done:
 }}"""
 
 
+PUSH = "gj_tape_push"
+"""The function that lends a piece of memory."""
+
+
+def record_bytes(dtype: np.dtype, count: int) -> int:
+    """Bytes of a record of so many numbers."""
+    return LINK + -(-count * dtype.itemsize // 8) * 8
+
+
 class Tapes:
     """The memory of the tapes of a program, in its driver."""
 
@@ -119,7 +130,7 @@ class Tapes:
         module.add_global(KEPT, f"@{KEPT} = global ptr null")
         module.declare("malloc", "declare ptr @malloc(i64)")
         module.declare("free", "declare void @free(ptr)")
-        module.ensure("gj_tape_push", lambda _: _PUSH, driver=True)
+        module.ensure(PUSH, lambda _: _PUSH, driver=True)
         module.ensure("gj_tape_end", lambda _: _END, driver=True)
         self.state = fn.alloca(_STATE)
         fn.do(f"store {_STATE} zeroinitializer, ptr {self.state}")
@@ -127,7 +138,7 @@ class Tapes:
     def push(self, nbytes: int) -> str:
         """A piece of memory."""
         fn = self.fn
-        piece = fn.op(f"call ptr @gj_tape_push(ptr {self.state}, i64 {nbytes})")
+        piece = fn.op(f"call ptr @{PUSH}(ptr {self.state}, i64 {nbytes})")
         there = fn.label("there")
         fn.do(f"br i1 {fn.op(f'icmp eq ptr {piece}, null')}, label %{self.full}, label %{there}")
         fn.start(there)

@@ -89,6 +89,18 @@ _TAPES: list[Any] = [None]
 """Records of tapes: the value, and the number of the record before, 0 for none. A tape is such a number."""
 
 
+def push_tape(before: int, values: Array) -> int:
+    """A tape with one more record."""
+    (tape,) = _written([values], [int(before)])
+    return tape
+
+
+def peek_tape(tape: int, at: int) -> Any:
+    """A number of the last record of a tape; or, if ``at`` is -1, the tape without it."""
+    values, before = _TAPES[int(tape)]
+    return np.int64(before) if at < 0 else values[at]
+
+
 def forget_tapes() -> None:
     """After a run nobody reads its tapes any more."""
     del _TAPES[1:]
@@ -120,5 +132,7 @@ DRIVERS: dict[str, Callable[..., Any]] = {
     "while_loop": while_loop,
     "unwind": unwind,
     "cond": cond,
+    "push_tape": push_tape,
+    "peek_tape": peek_tape,
 }
 """What printed programs call."""

@@ -20,12 +20,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphjit.backend.numba import scalar
-from graphjit.ir.buffers import Buffer
+from graphjit.ir.buffers import TAPES, Buffer
 from graphjit.ir.types import I64
 from graphjit.loops import ir
+from graphjit.loops.elements import as_loops
 from graphjit.loops.ir import (
     Accumulate,
     Address,
@@ -38,9 +37,12 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Peek,
+    Push,
     Ref,
     Repeat,
     Statement,
+    Write,
 )
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Control, Product, Program
@@ -68,16 +70,14 @@ def print_program(program: Program, kernels: Mapping[str, LoopKernel]) -> str:
     names = [*(buffer.name for buffer in parameters(program)), "arena", "status"]
     driver = "\n".join([f"def program({', '.join(names)}):", *(INDENT + line for line in body)])
     header = ["import numpy as np"]
+    tapes = printer.imports & {"push_tape", "peek_tape"}
+    printer.controls |= tapes
+    printer.imports -= tapes
     if printer.controls:
         header += ["", f"from graphjit.backend.numba.control import {', '.join(sorted(printer.controls))}"]
     if printer.imports:
         header += ["", f"from graphjit.backend.numba.runtime import {', '.join(sorted(printer.imports))}"]
     return "\n".join(header) + "\n\n\n" + "\n\n\n".join([*printer.functions, driver]) + "\n"
-
-
-def numpy_name(dtype: np.dtype) -> str:
-    """The name of a dtype in NumPy; tapes are numbers here."""
-    return "int64" if dtype.names else dtype.name
 
 
 class _Program:
@@ -100,13 +100,13 @@ class _Program:
             elif isinstance(step, Control) and not step.in_registers:
                 calls.append(self.control(program, step, used))
             elif self.kernels[step.name].body:
-                printer = _Kernel(ir.as_loops(self.kernels[step.name]), self.imports)
+                printer = _Kernel(as_loops(self.kernels[step.name]), self.imports)
                 self.functions.append(printer.text())
                 used.update(dict.fromkeys(printer.parameters))
                 names = [*(buffer.name for buffer in printer.parameters), "status"]
                 calls.append(f"{step.name}({', '.join(names)})")
         views = [
-            f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{numpy_name(b.dtype)})"
+            f"{b.name} = arena[{b.slot}:{b.slot + b.nbytes}].view(np.{scalar.numpy_name(b.dtype)})"
             for b in used
             if b.kind == "arena"
         ]
@@ -119,7 +119,7 @@ class _Program:
         results = [None if item is None else program.buffers[item] for item in step.results]
         used.update(dict.fromkeys([*args, *(buffer for buffer in results if buffer is not None)]))
         places = [
-            f"np.empty({type.size}, np.{numpy_name(type.dtype)})" if buffer is None else buffer.name
+            f"np.empty({type.size}, np.{scalar.numpy_name(type.dtype)})" if buffer is None else buffer.name
             for buffer, type in zip(results, step.node.parts, strict=True)
         ]
         lists = f"[{', '.join(buffer.name for buffer in args)}], [{', '.join(places)}], status"
@@ -134,7 +134,9 @@ class _Program:
         carried: Any = attrs["carried"]
         parts = step.node.parts[carried:]
         records = [
-            f"({part.record.size}, np.{numpy_name(part.record.dtype)})" for part in parts if part.record
+            f"({part.record.size}, np.{scalar.numpy_name(part.record.dtype)})"
+            for part in parts
+            if part.record
         ]
         counts = [str(attrs[key]) for key in ("carried", "tapes") if key in attrs]
         return f"{name}({', '.join(runs)}, {lists}, {', '.join(counts)}, [{', '.join(records)}])"
@@ -146,7 +148,7 @@ class _Program:
         places = [
             f"{b.name} = {tables[b.kind]}[{b.slot}]"
             if b.kind in tables
-            else f"{b.name} = np.frombuffer({program.constants[b.slot].tobytes()!r}, np.{numpy_name(b.dtype)})"
+            else f"{b.name} = np.frombuffer({program.constants[b.slot].tobytes()!r}, np.{scalar.numpy_name(b.dtype)})"
             for b in parameters(program)
         ]
         lines = [*places, f"arena = np.empty({program.arena}, np.uint8)", *body]
@@ -177,7 +179,7 @@ class _Kernel:
     def __init__(self, kernel: LoopKernel, imports: set[str]) -> None:
         self.kernel = kernel
         self.imports = imports
-        self.parameters = ir.parameters(kernel)
+        self.parameters = [buffer for buffer in ir.parameters(kernel) if buffer is not TAPES]
         self.kept: list[Ref] = []  # sums in the lanes of the loop that is open
 
     def text(self) -> str:
@@ -187,7 +189,8 @@ class _Kernel:
         if self.kernel.comment:
             lines[0] += f"  # {self.kernel.comment}"
         lines += [
-            f"{INDENT}{b.name} = np.empty({b.size}, np.{numpy_name(b.dtype)})" for b in self.kernel.locals
+            f"{INDENT}{b.name} = np.empty({b.size}, np.{scalar.numpy_name(b.dtype)})"
+            for b in self.kernel.locals
         ]
         self.body(self.kernel.body, 1, lines)
         return "\n".join(lines)
@@ -266,6 +269,8 @@ class _Kernel:
             return [
                 f"{ref!r} = {scalar.combine(statement.combine, ref.dtype, repr(ref), repr(statement.value))}"
             ]
+        if isinstance(statement, Push):
+            return [self.push(write) for write in statement.writes]
         if isinstance(statement, Check):
             return self.report(f"not {statement.ok!r}", statement.code)
         assert isinstance(statement, ir.Store), "matrix products are printed as loops"
@@ -274,6 +279,12 @@ class _Kernel:
         if statement.combine:
             value = scalar.combine(statement.combine, statement.buffer.dtype, place, value)
         return [f"{place} = {value}"]
+
+    def push(self, write: Write) -> str:
+        """Write on a tape."""
+        self.imports.add("push_tape")
+        values = f"[{', '.join(map(repr, write.values))}], np.{scalar.numpy_name(write.values[0].dtype)}"
+        return f"{write.ref!r} = push_tape({write.before!r}, np.array({values}))"
 
     def let(self, statement: Let) -> list[str]:
         ref, value = statement.ref, statement.value
@@ -284,6 +295,9 @@ class _Kernel:
             if value.guard is not None:
                 element = f"{element} if {value.guard!r} else {scalar.literal(ref.dtype.type(1))}"
             return [f"{ref!r} = {element}"]
+        if isinstance(value, Peek):
+            self.imports.add("peek_tape")
+            return [f"{ref!r} = peek_tape({value.tape!r}, {value.at})"]
         if isinstance(value, Index):
             return [f"{ref!r} = np.{I64.name}({value.value!r})"]
         source = value.args[-1].dtype

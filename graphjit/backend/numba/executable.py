@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from graphjit.schedule.program import Failure, Program
 
 DRIVER = ("program", "product", *DRIVERS)
+TAPED = frozenset(("push_tape", "peek_tape"))
+"""What kernels call that stay Python: tapes are lists."""
 _runtime: dict[str, Callable[..., Any]] = {}
 """Runtime functions compiled by Numba, by name."""
 
@@ -95,7 +97,7 @@ def load(source: str, compiled: bool) -> Callable[..., Any]:
                 if name not in _runtime:
                     _runtime[name] = njit(value, error_model="numpy")
                 namespace[name] = _runtime[name]
-            elif isinstance(value, types.FunctionType):
+            elif isinstance(value, types.FunctionType) and TAPED.isdisjoint(value.__code__.co_names):
                 value.__module__ = None  # type: ignore[assignment]  # Numba looks globals up in the module otherwise
                 namespace[name] = njit(value, error_model="numpy")
     program: Callable[..., Any] = namespace["program"]

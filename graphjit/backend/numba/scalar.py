@@ -35,6 +35,11 @@ UNSIGNED = {
 }
 
 
+def numpy_name(dtype: np.dtype) -> str:
+    """The name of a dtype in NumPy; tapes are numbers here."""
+    return "int64" if dtype.names else dtype.name
+
+
 def literal(value: np.generic) -> str:
     """A number of its dtype."""
     name = value.dtype.name
@@ -86,7 +91,7 @@ def functions_of(op: str, operand: np.dtype) -> tuple[str, ...]:
 def _typed(text: str, op: str, dtype: np.dtype) -> str:
     """Numba computes narrow integers in 64 bits and the special functions in double precision."""
     plain = (dtype.kind == "f" and SCALARS[op].numba != "runtime") or dtype == np.int64
-    return text if plain else f"np.{dtype.name}({text})"
+    return text if plain else f"np.{numpy_name(dtype)}({text})"
 
 
 def _convert(dtype: np.dtype, source: np.dtype, x: str) -> str:
@@ -95,8 +100,8 @@ def _convert(dtype: np.dtype, source: np.dtype, x: str) -> str:
     if dtype.kind == "b":
         return f"{x} != 0"
     if source.kind == "f" and dtype.kind in "iu" and dtype.itemsize < 8:
-        return f"np.{dtype.name}(np.int64({x}))"
-    return f"np.{dtype.name}({x})"
+        return f"np.{numpy_name(dtype)}(np.int64({x}))"
+    return f"np.{numpy_name(dtype)}({x})"
 
 
 def _floating(op: str, args: Sequence[str]) -> str:

@@ -22,9 +22,10 @@ import numpy as np
 
 from graphjit.errors import IRError
 from graphjit.ir.affine import Affine, axis_index, linear
-from graphjit.ir.buffers import Buffer
+from graphjit.ir.buffers import TAPES, Buffer
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.opdef import Reduce
+from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
 from graphjit.loops.ir import (
     Address,
@@ -36,10 +37,13 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
+    Peek,
+    Push,
     Ref,
     Repeat,
     Statement,
     Store,
+    Write,
 )
 from graphjit.loops.lowering.kernels import Index_, Nest, Where
 from graphjit.schedule.access import SHARES, storage
@@ -57,7 +61,7 @@ def lower_in_registers(program: Program, step: Control) -> LoopKernel:
     for buffer, refs in zip(into, found, strict=True):
         for at, ref in enumerate(refs if buffer is not None else ()):
             assert buffer is not None
-            points.lists[0].append(Store(buffer, Affine(at), ref))
+            points.store(buffer, Affine(at), ref)
     return LoopKernel(step.name, tuple(points.lists[0]), comment=f"{step.node.op.name} in registers")
 
 
@@ -121,6 +125,8 @@ class Points(Nest):
             if value.check:
                 return len(self.lists) - 1
             return max(self.floor, *(self.home[ref] for ref in value.args))
+        if isinstance(value, Peek):
+            return len(self.lists) - 1
         address = value.value if isinstance(value, Index) else value.address
         places = [self.loops[axis] for axis in address.terms]
         if isinstance(value, Load):
@@ -217,36 +223,54 @@ class Points(Nest):
         if node.op.name == "cond":
             return self.choice(node, list(inner.values()))
         carried: Any = node.attrs["carried"]
-        sliced = int(node.attrs.get("sliced", 0))  # type: ignore[call-overload]
+        sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
         first = len(node.args) - carried - sliced
         starts = [self.elements(arg) for arg in node.args[first : first + carried]]
         axis = Axis(f"i{next(self._numbers)}")
+        tapes = _Tapes(self, node, first + carried)
         place = self.enter()
         self.loops[axis] = place
         refs = [[self.handed(ref.dtype, place) for ref in refs] for refs in starts]
-        holds: Ref | None = None
-        test: tuple[Statement, ...] = ()
+        tapes.begin(place)
+        holds: Ref | None = tapes.more()
         if "test" in inner:
             self.stand_for(node, inner["test"], first, refs)
             holds = self.element(inner["test"].outputs[0], 0)
-            test, self.lists[place] = tuple(self.lists[place]), []
+        test, self.lists[place] = tuple(self.lists[place]), []
         body = inner["body"]
         self.stand_for(node, body, first, refs)
-        self.slices(node, body, first + carried, axis)
+        if node.op.name == "scan":
+            self.slices(node, body, first + carried, axis)
+        tapes.read(body.inputs)
         lefts = [self.elements(out) for out in body.outputs[:carried]]
-        self.stack(node, body, carried, axis, into)
-        handed = tuple(
+        if node.op.name == "scan":
+            self.stack(node, body, carried, axis, into)
+        else:
+            tapes.write([self.elements(out) for out in body.outputs[carried:]])
+        handed = [
             Carried(ref, start, left)
             for k in range(carried)
             for ref, start, left in zip(refs[k], starts[k], lefts[k], strict=True)
-        )
+        ]
+        handed += tapes.carried()
         statements = self.leave()
         del self.loops[axis]
-        length = int(node.attrs.get("length", 0))  # type: ignore[call-overload]
-        self.lists[-1].append(Repeat(axis, length, handed, statements, test, holds))
-        for group in refs:
-            self.home.update(dict.fromkeys(group, len(self.lists) - 1))
-        return [*refs, *([] for _ in node.parts[carried:])]
+        length: Any = node.attrs.get("length", 0)
+        self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
+        self.home.update({c.ref: len(self.lists) - 1 for c in handed})
+        made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
+        return [*refs, *made]
+
+    def word(self, node: Node) -> Ref:
+        """A tape, as a number."""
+        ref = self.element(node, 0)
+        return ref if ref.dtype == I64 else self.scalar(0, I64, "convert", ref)
+
+    def store(self, buffer: Buffer, address: Address, ref: Ref) -> None:
+        """Store a value, a tape too."""
+        if ref.dtype != buffer.dtype:
+            ref = self.scalar(0, buffer.dtype, "convert", ref)
+        self.lists[-1].append(Store(buffer, address, ref))
 
     def handed(self, dtype: np.dtype, place: int) -> Ref:
         """A value that is there when a list begins."""
@@ -281,7 +305,7 @@ class Points(Nest):
             if buffer is not None:
                 address = _step(node, axis) * out.type.size
                 for at, ref in enumerate(self.elements(out)):
-                    self.lists[-1].append(Store(buffer, address + at, ref))
+                    self.store(buffer, address + at, ref)
 
     def choice(self, node: Node, branches: Sequence[Graph]) -> list[list[Ref]]:
         """A choice between branches."""
@@ -298,6 +322,60 @@ class Points(Nest):
         self.lists[-1].append(Choose(which, tuple(bodies), results))
         rest = iter(flat)
         return [[next(rest) for _ in range(part.size)] for part in node.parts]
+
+
+class _Tapes:
+    """The tapes that a loop reads and writes. Their words are handed on like carries."""
+
+    def __init__(self, points: Points, node: Node, first: int) -> None:
+        self.points = points
+        self.starts: list[Ref] = []
+        self.blank: list[Ref] = []
+        if node.op.name == "unwind":
+            self.starts = [points.word(arg) for arg in node.args[first:]]
+        if node.op.name != "scan":
+            carried: Any = node.attrs["carried"]
+            self.blank = [points.const(0, I64) for _ in node.parts[carried:]]
+        self.words: list[Ref] = []
+        self.written: list[Ref] = []
+        self.before: list[Ref] = []
+        self.after: list[Ref] = []
+
+    def begin(self, place: int) -> None:
+        """In the list of the steps."""
+        self.words = [self.points.handed(I64, place) for _ in self.starts]
+        self.written = [self.points.handed(I64, place) for _ in self.blank]
+
+    def more(self) -> Ref | None:
+        """Whether there is something on the tapes; None for loops that read none."""
+        if not self.words:
+            return None
+        return self.points.scalar(0, BOOL, "ne", self.words[0], self.points.const(0, I64))
+
+    def read(self, inputs: Sequence[Node]) -> None:
+        """The values that a step reads are the last inputs of the body."""
+        for word, x in zip(self.words, inputs[len(inputs) - len(self.words) :], strict=True):
+            for at in range(x.type.size):
+                value = Peek(word, at)
+                self.points.memo[-1][x, at] = self.points.let(0, I64 if x.type.record else x.dtype, value)
+        self.before = [self.points.let(0, I64, Peek(word, -1)) for word in self.words]
+
+    def write(self, values: Sequence[Sequence[Ref]]) -> None:
+        """What a step computes besides carries."""
+        if not values:
+            return
+        self.after = [self.points.handed(I64, len(self.points.lists) - 1) for _ in values]
+        rows = zip(self.after, self.written, values, strict=True)
+        writes = tuple(Write(ref, before, tuple(refs)) for ref, before, refs in rows)
+        self.points.lists[-1].append(Push(TAPES, writes))
+
+    def carried(self) -> list[Carried]:
+        """What steps hand on."""
+        rows = (
+            *zip(self.words, self.starts, self.before, strict=True),
+            *zip(self.written, self.blank, self.after, strict=True),
+        )
+        return [Carried(*row) for row in rows]
 
 
 def _step(node: Node, axis: Axis) -> Address:

@@ -14,12 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, SYMBOL
 from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
-from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
+from graphjit.backend.llvm.kernels.steps import Steps
 from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
@@ -37,6 +36,8 @@ from graphjit.loops.ir import (
     Let,
     Load,
     Multiply,
+    Peek,
+    Push,
     Ref,
     Repeat,
     Statement,
@@ -45,15 +46,11 @@ from graphjit.loops.ir import (
 from graphjit.loops.passes.vectorize import RECORD
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
-LOOK_EVERY = 1 << 20
-"""Steps of a loop of unknown length between two looks for signals; a power of two."""
-MOST_INLINED = 8
-"""Elementary functions in a loop up to which they are inlined."""
 QUICK = " noinline optnone"
 """Attributes that halve the time of code generation; a single block without loops runs as fast."""
 
 
-class KernelEmitter(Traffic):
+class KernelEmitter(Steps):
     """Prints the body of one function."""
 
     # --------------------------------------------------------------------------------------------- statements
@@ -77,6 +74,8 @@ class KernelEmitter(Traffic):
                 self.repeat(statement)
             elif isinstance(statement, Choose):
                 self.choose(statement)
+            elif isinstance(statement, Push):
+                self.push(statement)
             else:
                 self.check(statement)
 
@@ -186,6 +185,8 @@ class KernelEmitter(Traffic):
             return self.load(value, dtype)
         if isinstance(value, Index):
             return self.index(value.value)
+        if isinstance(value, Peek):
+            return self.peek(value, dtype)
         return self.operation(value, dtype)
 
     def operation(self, value: ir.Scalar, dtype: np.dtype) -> Value:
@@ -217,106 +218,6 @@ class KernelEmitter(Traffic):
         bad = self.scalars.failing(value.op, source, lanes, names)
         if bad:
             self.report(bad, lanes, u, value.check)
-
-    # ------------------------------------------------------------------------------------------- handing on
-
-    def repeat(self, loop: Repeat) -> None:
-        """Print steps that hand values on: a phi for each value and vector."""
-        fn = self.fn
-        head, body, done = fn.label("steps"), fn.label("step"), fn.label("done")
-        starts = [self.every(carried.start) for carried in loop.carried]
-        before = fn.current
-        fn.do(f"br label %{head}")
-        fn.start(head)
-        counter = fn.phi("i64")
-        counter.add("0", before)
-        phis = [self.handed(c.ref, start, before) for c, start in zip(loop.carried, starts, strict=True)]
-        self.bound[loop.axis] = counter.name
-        self.scopes.append(Scope())
-        calls, self.scalars.calls = self.scalars.calls, _many_functions(loop)
-        if loop.holds is not None:
-            self.look(counter.name, done)
-            self.body(loop.test)
-            fn.do(f"br i1 {self.scalar(loop.holds)}, label %{body}, label %{done}")
-            fn.start(body)
-        self.prepare(loop.body)
-        self.body(loop.body)
-        self.scalars.calls = calls
-        following = fn.op(f"add i64 {counter.name}, 1")
-        counter.add(following, fn.current)
-        lefts = [self.every(carried.after) for carried in loop.carried]
-        for parts, left in zip(phis, lefts, strict=True):
-            for phi, part in zip(parts, left, strict=True):
-                phi.add(part, fn.current)
-        if loop.holds is not None:
-            fn.do(f"br label %{head}")
-        else:
-            more = fn.op(f"icmp slt i64 {following}, {loop.extent}")
-            fn.do(f"br i1 {more}, label %{head}, label %{done}")
-            for carried, left in zip(loop.carried, lefts, strict=True):
-                self.values[carried.ref] = Value(left, carried.ref.dtype, self.lanes is None)
-        fn.start(done)
-        self.scopes.pop()
-        del self.bound[loop.axis]
-
-    def every(self, ref: Ref) -> list[str]:
-        """The vectors of a value in lanes, else its one number."""
-        return [self.scalar(ref)] if self.lanes is None else self.vectors(ref)
-
-    def handed(self, ref: Ref, start: Sequence[str], before: str) -> list[Phi]:
-        """Phis for a value that steps hand on."""
-        of = vector(kind(ref.dtype), 1 if self.lanes is None else self.lanes.count)
-        phis = [self.fn.phi(of) for _ in start]
-        for phi, part in zip(phis, start, strict=True):
-            phi.add(part, before)
-        self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.lanes is None)
-        return phis
-
-    def look(self, counter: str, done: str) -> None:
-        """Now and then, in a loop that may never end, look for signals; end it when a handler raised."""
-        fn = self.fn
-        self.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
-        due, go_on = fn.label("due"), fn.label("go")
-        rest = fn.op(f"and i64 {counter}, {LOOK_EVERY - 1}")
-        fn.do(f"br i1 {fn.op(f'icmp eq i64 {rest}, {LOOK_EVERY - 1}')}, label %{due}, label %{go_on}")
-        fn.start(due)
-        slot = fn.shared_slot("{ i64 }")
-        fn.do(f"store i64 1, ptr {slot}")  # a time long ago: look now
-        raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {slot})')}, 0")
-        ended, on = fn.label("ended"), fn.label("on")
-        fn.do(f"br i1 {raised}, label %{ended}, label %{on}")
-        fn.start(ended)
-        fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
-        fn.do(f"br label %{done}")
-        fn.start(on)
-        fn.do(f"br label %{go_on}")
-        fn.start(go_on)
-
-    def choose(self, statement: Choose) -> None:
-        """Print branches, of which one runs: a phi for each value that they leave."""
-        fn = self.fn
-        labels = [fn.label("branch") for _ in statement.branches]
-        done = fn.label("done")
-        which = self.scalar(statement.which)
-        below = fn.op(f"icmp slt i64 {which}, 0")
-        which = fn.op(f"select i1 {below}, i64 0, i64 {which}")
-        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
-        fn.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
-        ends: list[tuple[list[str], str]] = []
-        for number, (branch, label) in enumerate(zip(statement.branches, labels, strict=True)):
-            fn.start(label)
-            self.scopes.append(Scope())
-            self.prepare(branch)
-            self.body(branch)
-            self.scopes.pop()
-            ends.append(([self.scalar(values[number]) for _, values in statement.results], fn.current))
-            fn.do(f"br label %{done}")
-        fn.start(done)
-        for i, (ref, _) in enumerate(statement.results):
-            phi = fn.phi(kind(ref.dtype))
-            for left, block in ends:
-                phi.add(left[i], block)
-            self.values[ref] = Value([phi.name], ref.dtype, True)
 
     # -------------------------------------------------------------------------------------------------- loops
 
@@ -536,12 +437,6 @@ class KernelEmitter(Traffic):
             before, found = fn.op("load i64, ptr %status"), fn.op(f"load i64, ptr {status}")
             none = fn.op(f"icmp eq i64 {before}, 0")
             fn.do(f"store i64 {fn.op(f'select i1 {none}, i64 {found}, i64 {before}')}, ptr %status")
-
-
-def _many_functions(loop: Repeat) -> bool:
-    """Whether inlined functions would make the code of a loop long."""
-    lets = (s for s in ir.walk((loop,)) if isinstance(s, Let) and isinstance(s.value, ir.Scalar))
-    return sum(is_function(let.value.op) for let in lets) > MOST_INLINED  # type: ignore[union-attr]
 
 
 def _can_fail(statement: Statement) -> bool:

@@ -129,6 +129,7 @@ class Registers:
         self.bases: dict[Buffer, str] = {}
         self.heap = ""  # what this function must free
         self.status = "%status"  # where errors are noted: in a task, a cell of its own
+        self.exits: list[str] = []  # blocks after the loops of steps that are open
         self.parallel = 0
         self.fence = False  # whether any loop streams
 

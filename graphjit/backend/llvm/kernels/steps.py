@@ -1,0 +1,177 @@
+"""Print steps that hand values on, branches, and tapes: the parts of a kernel that is a loop in registers.
+
+Input: statements of a kernel. Output: LLVM text in its function.
+Invariant: what is handed on is a phi, for each vector where the steps run in lanes; a loop that may never end
+looks for signals now and then.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, SYMBOL
+from graphjit.backend.llvm.kernels.memory import Traffic
+from graphjit.backend.llvm.kernels.registers import OUT_OF_MEMORY, Scope, Value
+from graphjit.backend.llvm.kernels.scalar import kind, stored, vector
+from graphjit.backend.llvm.tapes import LINK, PUSH, record_bytes
+from graphjit.backend.llvm.writing.text import Phi
+from graphjit.ir.scalars import is_function
+from graphjit.loops import ir
+from graphjit.loops.ir import Choose, Let, Peek, Push, Ref, Repeat, Statement
+
+LOOK_EVERY = 1 << 20
+"""Steps of a loop of unknown length between two looks for signals; a power of two."""
+MOST_INLINED = 8
+"""Elementary functions in a loop up to which they are inlined."""
+
+
+class Steps(Traffic):
+    """What `KernelEmitter` knows of steps and branches."""
+
+    def body(self, statements: Sequence[Statement]) -> None:
+        """Print statements in order."""
+        raise NotImplementedError
+
+    def repeat(self, loop: Repeat) -> None:
+        """Print steps that hand values on: a phi for each value and vector."""
+        fn = self.fn
+        head, body, done = fn.label("steps"), fn.label("step"), fn.label("done")
+        starts = [self.every(carried.start) for carried in loop.carried]
+        before = fn.current
+        fn.do(f"br label %{head}")
+        fn.start(head)
+        counter = fn.phi("i64")
+        counter.add("0", before)
+        phis = [self.handed(c.ref, start, before) for c, start in zip(loop.carried, starts, strict=True)]
+        self.bound[loop.axis] = counter.name
+        self.scopes.append(Scope())
+        calls, self.scalars.calls = self.scalars.calls, _many_functions(loop)
+        if loop.holds is not None:
+            self.look(counter.name, done)
+            self.body(loop.test)
+            fn.do(f"br i1 {self.scalar(loop.holds)}, label %{body}, label %{done}")
+            fn.start(body)
+        self.prepare(loop.body)
+        self.exits.append(done)
+        self.body(loop.body)
+        self.exits.pop()
+        self.scalars.calls = calls
+        following = fn.op(f"add i64 {counter.name}, 1")
+        counter.add(following, fn.current)
+        lefts = [self.every(carried.after) for carried in loop.carried]
+        for parts, left in zip(phis, lefts, strict=True):
+            for phi, part in zip(parts, left, strict=True):
+                phi.add(part, fn.current)
+        if loop.holds is not None:
+            fn.do(f"br label %{head}")
+        else:
+            more = fn.op(f"icmp slt i64 {following}, {loop.extent}")
+            fn.do(f"br i1 {more}, label %{head}, label %{done}")
+            for carried, left in zip(loop.carried, lefts, strict=True):
+                self.values[carried.ref] = Value(left, carried.ref.dtype, self.lanes is None)
+        fn.start(done)
+        self.scopes.pop()
+        del self.bound[loop.axis]
+
+    def every(self, ref: Ref) -> list[str]:
+        """The vectors of a value in lanes, else its one number."""
+        return [self.scalar(ref)] if self.lanes is None else self.vectors(ref)
+
+    def handed(self, ref: Ref, start: Sequence[str], before: str) -> list[Phi]:
+        """Phis for a value that steps hand on."""
+        of = vector(kind(ref.dtype), 1 if self.lanes is None else self.lanes.count)
+        phis = [self.fn.phi(of) for _ in start]
+        for phi, part in zip(phis, start, strict=True):
+            phi.add(part, before)
+        self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.lanes is None)
+        return phis
+
+    def look(self, counter: str, done: str) -> None:
+        """Now and then, in a loop that may never end, look for signals; end it when a handler raised."""
+        fn = self.fn
+        self.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
+        due, go_on = fn.label("due"), fn.label("go")
+        rest = fn.op(f"and i64 {counter}, {LOOK_EVERY - 1}")
+        fn.do(f"br i1 {fn.op(f'icmp eq i64 {rest}, {LOOK_EVERY - 1}')}, label %{due}, label %{go_on}")
+        fn.start(due)
+        slot = fn.shared_slot("{ i64 }")
+        fn.do(f"store i64 1, ptr {slot}")  # a time long ago: look now
+        raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {slot})')}, 0")
+        ended, on = fn.label("ended"), fn.label("on")
+        fn.do(f"br i1 {raised}, label %{ended}, label %{on}")
+        fn.start(ended)
+        fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
+        fn.do(f"br label %{done}")
+        fn.start(on)
+        fn.do(f"br label %{go_on}")
+        fn.start(go_on)
+
+    def push(self, statement: Push) -> None:
+        """Write on tapes; where there is no memory the loop ends."""
+        fn = self.fn
+        sizes = [record_bytes(w.values[0].dtype, len(w.values)) for w in statement.writes]
+        piece = fn.op(f"call ptr @{PUSH}(ptr {self.bases[statement.memory]}, i64 {sum(sizes)})")
+        full, there = fn.label("full"), fn.label("there")
+        fn.do(f"br i1 {fn.op(f'icmp eq ptr {piece}, null')}, label %{full}, label %{there}")
+        fn.start(full)
+        fn.do(f"store i64 {OUT_OF_MEMORY}, ptr {self.status}")
+        fn.do(f"br label %{self.exits[-1]}")
+        fn.start(there)
+        for write, offset in zip(statement.writes, itertools.accumulate(sizes[:-1], initial=0), strict=True):
+            record = fn.op(f"getelementptr i8, ptr {piece}, i64 {offset}")
+            fn.do(f"store i64 {self.scalar(write.before)}, ptr {record}")
+            for at, ref in enumerate(write.values):
+                of, value = stored(ref.dtype), self.scalar(ref)
+                if of != kind(ref.dtype):
+                    value = fn.op(f"zext {kind(ref.dtype)} {value} to {of}")
+                place = fn.op(f"getelementptr i8, ptr {record}, i64 {LINK + at * ref.dtype.itemsize}")
+                fn.do(f"store {of} {value}, ptr {place}")
+            self.values[write.ref] = Value([fn.op(f"ptrtoint ptr {record} to i64")], write.ref.dtype, True)
+
+    def peek(self, value: Peek, dtype: np.dtype) -> Value:
+        """Read from a tape."""
+        fn = self.fn
+        record = fn.op(f"inttoptr i64 {self.scalar(value.tape)} to ptr")
+        if value.at < 0:
+            return Value([fn.op(f"load i64, ptr {record}")], dtype, True)
+        place = fn.op(f"getelementptr i8, ptr {record}, i64 {LINK + value.at * dtype.itemsize}")
+        of = stored(dtype)
+        found = fn.op(f"load {of}, ptr {place}")
+        if of != kind(dtype):
+            found = fn.op(f"trunc {of} {found} to {kind(dtype)}")
+        return Value([found], dtype, True)
+
+    def choose(self, statement: Choose) -> None:
+        """Print branches, of which one runs: a phi for each value that they leave."""
+        fn = self.fn
+        labels = [fn.label("branch") for _ in statement.branches]
+        done = fn.label("done")
+        which = self.scalar(statement.which)
+        below = fn.op(f"icmp slt i64 {which}, 0")
+        which = fn.op(f"select i1 {below}, i64 0, i64 {which}")
+        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
+        fn.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
+        ends: list[tuple[list[str], str]] = []
+        for number, (branch, label) in enumerate(zip(statement.branches, labels, strict=True)):
+            fn.start(label)
+            self.scopes.append(Scope())
+            self.prepare(branch)
+            self.body(branch)
+            self.scopes.pop()
+            ends.append(([self.scalar(values[number]) for _, values in statement.results], fn.current))
+            fn.do(f"br label %{done}")
+        fn.start(done)
+        for i, (ref, _) in enumerate(statement.results):
+            phi = fn.phi(kind(ref.dtype))
+            for left, block in ends:
+                phi.add(left[i], block)
+            self.values[ref] = Value([phi.name], ref.dtype, True)
+
+
+def _many_functions(loop: Repeat) -> bool:
+    """Whether inlined functions would make the code of a loop long."""
+    lets = (s for s in ir.walk((loop,)) if isinstance(s, Let) and isinstance(s.value, ir.Scalar))
+    return sum(is_function(let.value.op) for let in lets) > MOST_INLINED  # type: ignore[union-attr]
