@@ -28,7 +28,7 @@ from graphjit.ir.rule import rule_of
 from graphjit.transforms.effects import retold
 from graphjit.transforms.masked import lift_mask, scale
 from graphjit.transforms.substitute import body_of, in_terms_of
-from graphjit.transforms.tapes import plus
+from graphjit.transforms.tapes import plus, zeros_like
 
 
 def active_nodes(outputs: Iterable[Node], wrt: Iterable[Node]) -> list[Node]:
@@ -145,7 +145,7 @@ def summed(b: Builder, nodes: Sequence[Node], given: Sequence[Node | None]) -> d
 
 def or_zeros(b: Builder, nodes: Sequence[Node], derivatives: Sequence[Node | None]) -> list[Node]:
     """The derivative that belongs to each node; where there is none, zeros of the node's type."""
-    return [b.full(0, x.type) if d is None else d for x, d in zip(nodes, derivatives, strict=True)]
+    return [zeros_like(b, x) if d is None else d for x, d in zip(nodes, derivatives, strict=True)]
 
 
 def pull(b: Builder, node: Node, ct: Node, inside: set[Node]) -> Sequence[Node | None]:

@@ -34,11 +34,6 @@ def blank(b: Builder, type: Type) -> Node:
     return b.broadcast_to(tape, shape=type.shape) if type.shape else tape
 
 
-def or_zeros_like(b: Builder, nodes: Sequence[Node], values: Sequence[Node | None]) -> list[Node]:
-    """Zeros of the type of each node in the place of None."""
-    return [zeros_like(b, x) if v is None else v for x, v in zip(nodes, values, strict=True)]
-
-
 def plus(b: Builder, x: Node, y: Node) -> Node:
     """The sum; of two tapes value by value."""
     return b.add(x, y) if x.type.record is None else each(b, [], [x, y], lambda p, q: plus(b, p, q))

@@ -237,7 +237,7 @@ def test_effects_of_rules_in_loops_of_unknown_length_are_refused() -> None:
         cotangents(b, {z: d}, [x])
 
 
-# ------------------------------------------------------------------------------------- which way a batch goes
+# ------------------------------------------------------------------------------------ which way a batch goes
 
 
 def ops_of(name: str, flags: list[bool], derive: Callable[[Graph], Graph] = lambda graph: graph) -> list[str]:

@@ -21,6 +21,9 @@ from graphjit.transforms.substitute import body_of
 
 Values = list[Node | None]
 
+MAX_ELEMENTS = 600
+"""Of one value of a random graph."""
+
 
 @dataclass(frozen=True)
 class GraphRule(Rule):
@@ -50,10 +53,6 @@ class GraphRule(Rule):
     ) -> Rule:
         """`Batched`."""
         return Batched.of(self, node, batched, size, varying)
-
-
-MAX_ELEMENTS = 600
-"""Of one value of a random graph."""
 
 
 def add_body(maker: Any) -> int:

@@ -30,9 +30,9 @@ from graphjit.transforms.control.effects import refuse_effects
 from graphjit.transforms.control.loops import Values, depending, outside
 from graphjit.transforms.control.residuals import border_of, cut, known_of
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.reverse import cotangents, summed
+from graphjit.transforms.reverse import cotangents, or_zeros, summed
 from graphjit.transforms.substitute import substitute
-from graphjit.transforms.tapes import as_stack, blank, or_zeros_like
+from graphjit.transforms.tapes import as_stack, blank
 
 CHEAP = 40
 """What all branches cost an element, in the units of `scalars`, up to which all of them are computed."""
@@ -136,7 +136,7 @@ def _chosen(
     b: Builder, ones: Sequence[Node], values: Sequence[Node | None], numbers: Sequence[int]
 ) -> list[Node]:
     """Those of the ``values`` with these numbers, zeros like ``ones`` for None."""
-    return or_zeros_like(b, [ones[k] for k in numbers], [values[k] for k in numbers])
+    return or_zeros(b, [ones[k] for k in numbers], [values[k] for k in numbers])
 
 
 def cond_vjp(b: Builder, node: Node, given: Sequence[Node | None], wanted: Sequence[bool]) -> Values:

@@ -17,7 +17,7 @@ from graphjit.ir.node import Node
 from graphjit.transforms.control.effects import told_by_steps
 from graphjit.transforms.control.loops import Loop, Parts, Values, opened, run
 from graphjit.transforms.forward import tangents
-from graphjit.transforms.tapes import or_zeros_like
+from graphjit.transforms.reverse import or_zeros
 
 
 def loop_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
@@ -29,7 +29,7 @@ def loop_jvp(b: Builder, node: Node, given: Sequence[Node | None]) -> Values:
     count = len(loop.after)
     active = [i for i, d in enumerate(directions.carries) if d is not None]
     initial, moved = (
-        or_zeros_like(b, [ones[i] for i in active], [values[i] for i in active])
+        or_zeros(b, [ones[i] for i in active], [values[i] for i in active])
         for ones, values in ((loop.args.carries, pushed.carries), (loop.after, found))
     )
     wide = replace(

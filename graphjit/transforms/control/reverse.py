@@ -21,8 +21,8 @@ from graphjit.ir.node import Node
 from graphjit.transforms.control.effects import told_by_steps
 from graphjit.transforms.control.loops import Loop, Parts, Values, opened, run
 from graphjit.transforms.control.residuals import saved
-from graphjit.transforms.reverse import active_nodes, cotangents, summed
-from graphjit.transforms.tapes import or_zeros_like, plus, zeros_like
+from graphjit.transforms.reverse import active_nodes, cotangents, or_zeros, summed
+from graphjit.transforms.tapes import plus, zeros_like
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _way_back(
     summands, made = back.summands, given[len(loop.after) :]
     sums = [b.input(ct.type, "sum") for ct in summands.values()]
     initial, pulled = (
-        or_zeros_like(b, [ones[i] for i in back.carried], [values[i] for i in back.carried])
+        or_zeros(b, [ones[i] for i in back.carried], [values[i] for i in back.carried])
         for ones, values in ((results, given), (loop.inputs.carries, back.pulled.carries))
     )
     return Loop(
