@@ -37,8 +37,8 @@ SEED = 7
 STEP = 1e-5
 VALUE_BOUND, GRADIENT_BOUND = 1e-12, 1e-7
 
-# Sizes are no multiples of a vector or block, so that the loops' tails run too. What follows a colon is said for
-# people: some kernels have several ways through their code.
+# Sizes are no multiples of a vector or block, so that the loops' tails run too. What follows a colon in a
+# name says which of several ways through a kernel's code is meant.
 CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
     "black_scholes": (black_scholes.make, black_scholes.inputs(37, SEED, "float64"), (0, 1, 2, 3, 4)),
     "mlp_16_32_32_4": (

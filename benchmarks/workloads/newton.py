@@ -88,7 +88,6 @@ def _workload(
         torch=torch_port,
         # JAX differentiates a loop of unknown length forward only.
         jax=partial(make, True) if transform == "value_and_grad" else None,
-        loops=True,
         absent={"torch.compile": IN_PIECES},
         native=NATIVE.get(transform),
     )

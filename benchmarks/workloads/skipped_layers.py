@@ -54,7 +54,6 @@ def _workload(layers: int, size: int, batch: int, suites: Sequence[str]) -> Work
         size=layers,
         suites=suites,
         torch=torch_port,
-        loops=True,
         flops=KEPT * layers * batch * size * (6 * size + ELEMENTARY),
     )
 
