@@ -112,16 +112,14 @@ class Workload:
     `family` and `size` place it on a scaling curve. `inputs(seed, dtype)` gives the positional arguments as
     NumPy pytrees; `argnums` says which of them are differentiated. With `in_axes` the function is one of a
     single example, and what `transform` makes of it is mapped over these axes of the arguments (0, or None
-    for what all examples share). `torch(torch, *arguments)` is the port:
-    what `f` returns, from tensors. `jax` is another `make` of the same function, for what JAX's compiler or
-    its reverse mode cannot take as it stands. `loops` says that the function calls those of its namespace.
-    `absent` names peers that are not asked, with reasons. `native` and `numba` name kernels of
+    for what all examples share). `torch(torch, *arguments)` is the port: what `f` returns, from tensors.
+    `jax` is another `make` of the same function, for what JAX's compiler or its reverse mode cannot take as
+    it stands. `absent` names peers that are not asked, with reasons. `native` and `numba` name kernels of
     `benchmarks.native` and `benchmarks.numba_kernels`; `pytensor` says that the source runs under PyTensor's
-    namespace. `flops` is
-    the least number of additions and multiplications that the result takes, 0 where that is not natural to
-    say; `moved` the numbers that must be read or written, None where that is all of the arguments and
-    results. `same_as` gives, by dtype, the largest relative difference where equality to rounding is not to
-    be expected.
+    namespace. `flops` is the least number of additions and multiplications that the result takes, 0 where
+    that is not natural to say; `moved` the numbers that must be read or written, None where that is all of
+    the arguments and results. `same_as` gives, by dtype, the largest relative difference where equality to
+    rounding is not to be expected.
     """
 
     name: str
@@ -136,7 +134,6 @@ class Workload:
     suites: Sequence[str] = field(default=BOTH)
     torch: Callable[..., Any] | None = None
     jax: Callable[[Namespace], Callable[..., Any]] | None = None
-    loops: bool = False
     absent: Mapping[str, str] = field(default_factory=dict)
     native: str | None = None
     numba: str | None = None

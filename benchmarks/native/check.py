@@ -37,7 +37,8 @@ SEED = 7
 STEP = 1e-5
 VALUE_BOUND, GRADIENT_BOUND = 1e-12, 1e-7
 
-# Sizes are no multiples of a vector or block, so that the loops' tails run too.
+# Sizes are no multiples of a vector or block, so that the loops' tails run too. What follows a colon in a
+# name says which of several ways through a kernel's code is meant.
 CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
     "black_scholes": (black_scholes.make, black_scholes.inputs(37, SEED, "float64"), (0, 1, 2, 3, 4)),
     "mlp_16_32_32_4": (
@@ -56,6 +57,11 @@ CASES: dict[str, tuple[Any, tuple[Pytree, ...], tuple[int, ...]]] = {
     "stencil": (stencil.make, stencil.inputs(9, 11, SEED, "float64"), (0, 1)),
     "pairwise_energy": (pairwise_energy.make, pairwise_energy.inputs(23, SEED, "float64"), (0, 1)),
     "rnn": (partial(recurrent.make, "rnn"), recurrent.inputs("rnn", 43, 7, 19, SEED, "float64"), (0,)),
+    "rnn: no batch": (
+        partial(recurrent.make, "rnn"),
+        recurrent.inputs("rnn", 8, 75, 1, SEED, "float64"),
+        (0,),
+    ),
     "kalman": (filters.make_kalman, filters.kalman_inputs(11, SEED, "float64"), (0,)),
     "rk4_9": (partial(integrators.make, 9, False), integrators.inputs(SEED, "float64"), (0, 1)),
     "newton": (partial(newton.make, False), newton.inputs(5, False, SEED, "float64"), (0,)),
@@ -94,7 +100,7 @@ def flat(tree: Pytree) -> list[numpy.ndarray]:
 def differences(name: str, fast: bool, path: Path | None) -> tuple[float, float]:
     """Relative error of the value and of the directional derivatives along each differentiated array."""
     make, arguments, argnums = CASES[name]
-    kernel = native.KERNELS[name].function(fast, path)
+    kernel = native.KERNELS[name.partition(":")[0]].function(fast, path)
     expected = make(Namespace(numpy, scipy.special))(*arguments)
     value, gradients = kernel(*arguments)
     arrays = flat(tuple(arguments[position] for position in argnums))

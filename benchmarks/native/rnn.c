@@ -1,13 +1,16 @@
-/* A tanh recurrent network over a sequence. Inputs are multiplied before the recurrence begins and weight
- * gradients summed after it ended, so that only products with the state stand in line. Large batches are cut
- * between threads, each of which runs the whole sequence for its examples. */
+/* A tanh recurrent network over a sequence. Inputs are multiplied, and weight gradients summed, for some steps at
+ * a time, so that only products with the state stand in line. Large batches are cut between threads, each of which
+ * runs the whole sequence for its examples. Sizes that are measured are known at compile time. */
 #include "native.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { LANES = 8, ROWS = 4, COLUMNS = 4 * LANES, SEGMENT = 64, LEAST_SHARE = 8 };
+
+#define INLINE static inline __attribute__((always_inline))
 
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
 
@@ -18,8 +21,7 @@ typedef struct {
 } matrix;
 
 /* out[rows, 8 wide] += left[rows, depth] @ right[depth, ...], with the sums in registers */
-static inline __attribute__((always_inline)) void block(size_t rows, size_t wide, size_t depth, matrix left,
-                                                        const double *right, size_t n, double *out)
+INLINE void block(size_t rows, size_t wide, size_t depth, matrix left, const double *right, size_t n, double *out)
 {
     lanes sums[rows][wide];
     for (size_t r = 0; r < rows; ++r)
@@ -35,7 +37,7 @@ static inline __attribute__((always_inline)) void block(size_t rows, size_t wide
 }
 
 /* out[rows, n] += left[rows, depth] @ right[depth, n] */
-static void add_product(size_t rows, size_t depth, size_t n, matrix left, const double *right, double *out)
+INLINE void add_product(size_t rows, size_t depth, size_t n, matrix left, const double *right, double *out)
 {
     const size_t whole = rows - rows % ROWS;
     size_t j = 0;
@@ -61,89 +63,113 @@ static void add_product(size_t rows, size_t depth, size_t n, matrix left, const 
                 out[i * n + j] += left.data[i * left.row + k * left.column] * right[k * n + j];
 }
 
-/* d_w[n, n] += left[rows, n].T @ d_out[rows, n], some rows at a time so that they stay in the cache */
-static void add_weight_gradient(size_t rows, size_t n, const double *left, const double *d_out, double *d_w)
-{
-    for (size_t i = 0; i < rows; i += SEGMENT) {
-        const matrix transposed = {left + i * n, 1, n};
-        add_product(n, rows - i < SEGMENT ? rows - i : SEGMENT, n, transposed, d_out + i * n, d_w);
-    }
-}
-
+/* A share of a problem: `count` examples from `first` on of `batch`, whose rows follow each other from step to step
+ * where they are all. */
 typedef struct {
-    size_t steps, batch, n;
+    size_t steps, batch, first, count, span;
     const double *w, *u, *b, *v, *x, *y, *turned;
-    double *h, *d_z;
-} problem;
+    double *h, *d_z, *d_h, *d_w, *d_u, *d_b, *d_v;
+    double scale;
+} share;
 
-typedef struct {
-    double *w, *u, *b, *v;
-} gradients;
-
-/* States h[step + 1, batch, n] of `count` examples from `first` on; h[0] is zero. */
-static void forward(const problem *p, size_t first, size_t count)
+/* States h[step + 1, batch, n]; h[0] is zero. */
+INLINE void forward(const share *s, size_t n)
 {
-    const size_t n = p->n;
-    for (size_t t = 0; t < p->steps; ++t) {
-        const size_t at = (t * p->batch + first) * n;
-        double *z = p->h + at + p->batch * n;
-        for (size_t i = 0; i < count * n; i += n)
-            memcpy(z + i, p->b, n * sizeof *z);
-        add_product(count, n, n, (matrix){p->x + at, n, 1}, p->w, z);
-        add_product(count, n, n, (matrix){p->h + at, n, 1}, p->u, z);
+    for (size_t begin = 0; begin < s->steps; begin += s->span) {
+        const size_t end = begin + s->span < s->steps ? begin + s->span : s->steps;
+        const size_t from = (begin * s->batch + s->first) * n, rows = (end - begin) * s->count;
+        double *z = s->h + from + s->batch * n;
+        for (size_t i = 0; i < rows; ++i)
+            for (size_t j = 0; j < n; ++j)
+                z[i * n + j] = s->b[j];
+        add_product(rows, n, n, (matrix){s->x + from, n, 1}, s->w, z);
+        for (size_t t = begin; t < end; ++t) {
+            const double *before = s->h + (t * s->batch + s->first) * n;
+            double *state = s->h + ((t + 1) * s->batch + s->first) * n;
+            add_product(s->count, n, n, (matrix){before, n, 1}, s->u, state);
 #pragma omp simd
-        for (size_t i = 0; i < count * n; ++i)
-            z[i] = tanh(z[i]);
+            for (size_t i = 0; i < s->count * n; ++i)
+                state[i] = tanh(state[i]);
+        }
     }
 }
 
-/* Sum of squared errors of these examples; their gradients are added to `d`. */
-static double backward(const problem *p, size_t first, size_t count, double scale, gradients d, double *d_h)
+/* Derivatives d_z of the sums of one step, from d_h; returns the sum of squared errors. */
+INLINE double errors(const share *s, size_t n, size_t t, double *d_z)
 {
-    const size_t n = p->n;
+    const double *h = s->h + ((t + 1) * s->batch + s->first) * n, *y = s->y + t * s->batch + s->first;
     double total = 0.0;
-    memset(d_h, 0, count * n * sizeof *d_h);
-    for (size_t t = p->steps; t-- > 0;) {
-        const size_t row = t * p->batch + first;
-        const double *h = p->h + (row + p->batch) * n;
-        double *d_z = p->d_z + row * n;
-        for (size_t i = 0; i < count; ++i) {
-            double error = -p->y[row + i];
-            for (size_t j = 0; j < n; ++j)
-                error += h[i * n + j] * p->v[j];
-            total += error * error;
-            error *= 2.0 * scale;
-            for (size_t j = 0; j < n; ++j) {
-                const double state = h[i * n + j];
-                d.v[j] += error * state;
-                d.b[j] += d_z[i * n + j] = (d_h[i * n + j] + error * p->v[j]) * (1.0 - state * state);
-            }
+    for (size_t i = 0; i < s->count; ++i) {
+        double error = -y[i];
+        for (size_t j = 0; j < n; ++j)
+            error += h[i * n + j] * s->v[j];
+        total += error * error;
+        error *= 2.0 * s->scale;
+        for (size_t j = 0; j < n; ++j) {
+            const double state = h[i * n + j];
+            s->d_v[j] += error * state;
+            s->d_b[j] += d_z[i * n + j] = (s->d_h[i * n + j] + error * s->v[j]) * (1.0 - state * state);
         }
-        memset(d_h, 0, count * n * sizeof *d_h);
-        add_product(count, n, n, (matrix){d_z, n, 1}, p->turned, d_h);
-        if (count < p->batch) {
-            add_weight_gradient(count, n, p->x + row * n, d_z, d.w);
-            add_weight_gradient(count, n, p->h + row * n, d_z, d.u);
-        }
-    }
-    if (count == p->batch) {
-        add_weight_gradient(p->steps * count, n, p->x, p->d_z, d.w);
-        add_weight_gradient(p->steps * count, n, p->h, p->d_z, d.u);
     }
     return total;
+}
+
+/* d_w[n, n] += left[rows, n].T @ d_z[rows, n] */
+INLINE void add_weight_gradient(size_t rows, size_t n, const double *left, const double *d_z, double *d_w)
+{
+    add_product(n, rows, n, (matrix){left, 1, n}, d_z, d_w);
+}
+
+/* The sum of squared errors; gradients are added up. */
+INLINE double backward(const share *s, size_t n)
+{
+    double total = 0.0;
+    for (size_t end = s->steps; end > 0;) {
+        const size_t begin = end > s->span ? end - s->span : 0, from = (begin * s->batch + s->first) * n;
+        const size_t rows = (end - begin) * s->count;
+        while (end-- > begin) {
+            double *d_z = s->d_z + (end - begin) * s->count * n;
+            total += errors(s, n, end, d_z);
+            for (size_t i = 0; i < s->count * n; ++i)
+                s->d_h[i] = 0.0;
+            add_product(s->count, n, n, (matrix){d_z, n, 1}, s->turned, s->d_h);
+        }
+        add_weight_gradient(rows, n, s->x + from, s->d_z, s->d_w);
+        add_weight_gradient(rows, n, s->h + from, s->d_z, s->d_u);
+        end = begin;
+    }
+    return total;
+}
+
+static double run(const share *s, size_t n)
+{
+    switch (n) {
+    case 8:
+        forward(s, 8);
+        return backward(s, 8);
+    case 32:
+        forward(s, 32);
+        return backward(s, 32);
+    default:
+        forward(s, n);
+        return backward(s, n);
+    }
 }
 
 double NATIVE(rnn)(size_t steps, size_t batch, size_t n, const double *w, const double *u, const double *b,
                    const double *v, const double *x, const double *y, double *d_w, double *d_u, double *d_b,
                    double *d_v)
 {
-    const size_t square = n * n, numbers = steps * batch * n;
-    const size_t shares = batch / LEAST_SHARE > 1 ? batch / LEAST_SHARE : 1, own = 2 * square + 2 * n + batch * n;
-    double *memory = malloc((2 * numbers + batch * n + square + shares * own) * sizeof *memory);
-    if (!memory || !numbers)
+    if (!steps || !batch || !n)
         return NAN;
-    double *h = memory, *d_z = h + numbers + batch * n, *turned = d_z + numbers, *rest = turned + square;
-    const problem p = {steps, batch, n, w, u, b, v, x, y, turned, h, d_z};
+    const size_t square = n * n, threads = (size_t)omp_get_max_threads();
+    const size_t most = batch / LEAST_SHARE < threads ? batch / LEAST_SHARE : threads, shares = most > 1 ? most : 1;
+    const size_t span = shares > 1 || batch > SEGMENT ? 1 : SEGMENT / batch;
+    const size_t sums = 2 * square + 2 * n, own = sums + (span + 1) * batch * n;
+    double *memory = malloc(((steps + 1) * batch * n + square + shares * own) * sizeof *memory);
+    if (!memory)
+        return NAN;
+    double *h = memory, *turned = h + (steps + 1) * batch * n, *rest = turned + square;
     const double scale = 1.0 / (double)(steps * batch);
     double total = 0.0;
 
@@ -153,16 +179,16 @@ double NATIVE(rnn)(size_t steps, size_t batch, size_t n, const double *w, const 
         for (size_t j = 0; j < n; ++j)
             turned[j * n + i] = u[i * n + j];
 #pragma omp parallel for reduction(+ : total) schedule(static) if (shares > 1)
-    for (size_t share = 0; share < shares; ++share) {
-        const size_t first = share * batch / shares, count = (share + 1) * batch / shares - first;
-        double *mine = rest + share * own;
-        const gradients d = {mine, mine + square, mine + 2 * square, mine + 2 * square + n};
-        forward(&p, first, count);
-        total += backward(&p, first, count, scale, d, mine + 2 * square + 2 * n);
+    for (size_t i = 0; i < shares; ++i) {
+        const size_t first = i * batch / shares, count = (i + 1) * batch / shares - first;
+        double *a = rest + i * own, *c = a + 2 * square, *d = a + sums;
+        const share s = {steps, batch, first, count, span, w, u, b, v, x, y, turned,
+                         h, d, d + span * count * n, a, a + square, c, c + n, scale};
+        total += run(&s, n);
     }
-    for (size_t share = 1; share < shares; ++share)
-        for (size_t i = 0; i < 2 * square + 2 * n; ++i)
-            rest[i] += rest[share * own + i];
+    for (size_t i = 1; i < shares; ++i)
+        for (size_t j = 0; j < sums; ++j)
+            rest[j] += rest[i * own + j];
     memcpy(d_w, rest, square * sizeof *d_w);
     memcpy(d_u, rest + square, square * sizeof *d_u);
     memcpy(d_b, rest + 2 * square, n * sizeof *d_b);

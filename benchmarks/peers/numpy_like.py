@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -42,8 +41,7 @@ class Graphjit:
             hessian=library.hessian,
             checkpoint=library.checkpoint,
         )
-        names = [loop.name for loop in fields(Loops)]
-        loops = Loops(**{name: getattr(library, name, missing) for name in names})
+        loops = Loops(library.scan, library.fori_loop, library.while_loop, library.cond)
         self.namespace = Namespace(numpy, scipy.special, self._transforms, loops=loops)
 
     def prepare(self, workload: Workload, arguments: tuple[Pytree, ...]) -> Prepared:

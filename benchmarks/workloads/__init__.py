@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import graphjit
 from benchmarks.workload import Workload
 from benchmarks.workloads import (
     attention,
@@ -87,16 +86,6 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-HAS_LOOPS = hasattr(graphjit, "scan")
-"""Without loops in graphjit there is nothing to hold the workloads that call them against."""
-
-
 def suite(name: str) -> list[Workload]:
-    """The workloads of one suite (see `benchmarks.workload`) that graphjit can run, in the order of the
-    families.
-    """
-    return [
-        workload
-        for workload in WORKLOADS.values()
-        if name in workload.suites and (HAS_LOOPS or not workload.loops)
-    ]
+    """The workloads of one suite (see `benchmarks.workload`), in the order of the families."""
+    return [workload for workload in WORKLOADS.values() if name in workload.suites]

@@ -84,7 +84,6 @@ def _kalman(steps: int, suites: Sequence[str]) -> Workload:
         size=steps,
         suites=suites,
         torch=torch_kalman,
-        loops=True,
         absent={"torch.compile": TOO_SLOW},
         native="kalman",
         # Forward four products of 4x4 with 4x4 or less, backward twice that.
@@ -160,7 +159,6 @@ def _hidden(scaled: bool, states: int, steps: int, suites: Sequence[str]) -> Wor
         size=steps * states**2,
         suites=suites,
         torch=partial(torch_forward, scaled),
-        loops=True,
         absent={"torch.compile": TOO_SLOW},
         flops=steps * states**2 * (6 if scaled else ELEMENTARY + 6),
     )

@@ -88,7 +88,6 @@ def _classical(steps: int, unrolled: bool, suites: Sequence[str]) -> Workload:
         torch=partial(torch_port, steps),
         # Its compiler takes minutes for the unrolled loop.
         jax=partial(make, steps, False),
-        loops=not unrolled,
         absent={"torch.compile": TOO_SLOW},
         native=f"rk4_{steps}",
         flops=3 * steps * OPERATIONS,
@@ -183,7 +182,6 @@ def _adaptive(end: float, bound: int, suites: Sequence[str]) -> Workload:
         suites=suites,
         torch=partial(torch_adaptive, end),
         jax=partial(make_adaptive, end, bound),
-        loops=True,
         absent={"torch.compile": TOO_SLOW},
     )
 

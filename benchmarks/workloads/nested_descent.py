@@ -68,7 +68,6 @@ def _workload(
         size=rows * columns,
         suites=suites,
         torch=partial(torch_port, inner),
-        loops=True,
         absent={"torch.compile": TOO_SLOW} | (NOT_NESTED if inner == "forward" else {}),
         # Two products a step; forward twice again for each of two directions, backward twice again.
         flops=STEPS * 4 * rows * columns * 3,

@@ -123,7 +123,6 @@ def _workload(kind: str, size: int, steps: int, batch: int, suites: Sequence[str
         size=operations(kind, size) * steps * batch,
         suites=suites,
         torch=partial(torch_port, kind),
-        loops=True,
         absent={"torch.compile": TOO_SLOW},
         native="rnn" if kind == "rnn" else None,
         flops=operations(kind, size) * steps * batch,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy
 
 from benchmarks.workload import BOTH, ELEMENTARY, TEST, Namespace, Pytree, Workload
-from benchmarks.workloads.recurrent import TOO_SLOW
 
 KEPT = 0.2
 
@@ -55,8 +54,6 @@ def _workload(layers: int, size: int, batch: int, suites: Sequence[str]) -> Work
         size=layers,
         suites=suites,
         torch=torch_port,
-        loops=True,
-        absent={"torch.compile": TOO_SLOW},
         flops=KEPT * layers * batch * size * (6 * size + ELEMENTARY),
     )
 

@@ -4,7 +4,6 @@ that.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ import scipy.special
 
 import graphjit
 from benchmarks.agreement import disagreement, largest_difference
-from benchmarks.peers import Peer, available
+from benchmarks.peers import available
 from benchmarks.workload import DIRECTIONAL, Loops, Namespace, Workload, label
 from benchmarks.workloads import _FAMILIES, WORKLOADS, bundle_adjustment, projection_jacobians
 from benchmarks.workloads import suite as workloads
@@ -114,41 +113,6 @@ def test_libraries_agree(name: str) -> None:
         agreed += not difference
     assert not apart
     assert agreed
-
-
-LOOPS = [workload for workload in WORKLOADS.values() if workload.loops and "test" in workload.suites]
-
-
-def results_of_libraries(workload: Workload, dtype: str, peers: dict[str, Peer]) -> dict[str, Any]:
-    """What each of `peers` returns; without those for which the workload is not written."""
-    found = {}
-    for name, peer in peers.items():
-        if name in workload.absent:
-            continue
-        with contextlib.suppress(LookupError):
-            prepared = peer.prepare(workload, workload.inputs(3, dtype))
-            found[name] = optree.tree_map(np.asarray, prepared.fn(*prepared.arguments))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # theirs
-@pytest.mark.parametrize("workload", LOOPS, ids=lambda workload: workload.name)
-def test_libraries_agree_on_loops(workload: Workload) -> None:
-    """With JAX, whether or not graphjit has loops; NumPy's value by loops of Python is in every result."""
-    pytest.importorskip("jax")
-    peers, _ = available((*LIBRARIES, "numpy"))
-    for dtype in workload.dtypes:
-        found = results_of_libraries(workload, dtype, peers)
-        expected, value = found.pop("jax"), found.pop("numpy", None)
-        forward = workload.forward_value(expected)
-        if value is not None and forward is not None:
-            assert not disagreement(value, forward, workload.tolerance(dtype))
-        apart = {
-            name: disagreement(result, expected, workload.tolerance(dtype)) for name, result in found.items()
-        }
-        assert not any(apart.values()), apart
-        assert len(found) >= 1
 
 
 OTHER_FORMS = [w for w in WORKLOADS.values() if w.jax is not None and "test" in w.suites]
