@@ -59,16 +59,20 @@ class ConstValue:
 
 
 class Body:
-    """A graph as an attribute of a node: what ``custom`` computes. Compared by what it computes.
+    """A graph as an attribute of a node: what ``custom`` computes. Compared by what it computes, and by how
+    the nodes in it are differentiated.
 
     It is closed: all that it reads comes in through its inputs, which are the node's arguments.
     """
 
-    __slots__ = ("_key", "graph")
+    __slots__ = ("_key", "graph", "structure")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._key = graph.key()
+        self.structure = graph.key()
+        """What it computes."""
+        rules = tuple(node.attrs["rule"] for node in with_bodies(graph) if "rule" in node.attrs)
+        self._key = (self.structure, rules)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Body) and self._key == other._key
@@ -157,10 +161,17 @@ class Graph:
         for node in self.nodes():
             if node not in number:
                 number[node] = len(number)
-                attrs = tuple([value for name, value in node.attrs.items() if name != "rule"])
+                attrs = tuple([_structure(value) for name, value in node.attrs.items() if name != "rule"])
                 rows.append((node.op.name, tuple(number[a] for a in node.args), attrs, node.type))
         rows.append(tuple(number[node] for node in self.outputs))
         return tuple(rows)
+
+
+def _structure(value: Any) -> Hashable:
+    """An attribute as it stands in a key: of bodies what they compute."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Body):
+        return tuple(body.structure for body in value)
+    return value.structure if isinstance(value, Body) else value  # type: ignore[no-any-return]
 
 
 def with_bodies(graph: Graph) -> Iterator[Node]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
+import graphjit
 from graphjit.errors import IRError, ShapeError
 from graphjit.interpret import interpret
 from graphjit.ir.builder import Builder
@@ -159,3 +161,23 @@ def test_derivatives_and_batches_part_by_part() -> None:
     got = interpret(Graph("b", [wide, n], rows), np.stack([given, -2 * given]), 4)
     np.testing.assert_array_equal(got[0], np.stack([given**2, 4 * given**2]))
     np.testing.assert_array_equal(got[1], [14.0, 56.0])
+
+
+def test_bodies_that_differ_in_a_rule_are_two() -> None:
+    def square(scale: float) -> Any:
+        @graphjit.custom_jvp
+        def f(x: Any) -> Any:
+            return x * x
+
+        @f.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            return f(*primals), scale * primals[0] * tangents[0]
+
+        return f
+
+    def both(x: Any) -> Any:
+        first, _ = graphjit.scan(lambda c, _: (c + square(2.0)(x), None), 0.0, length=3)
+        second, _ = graphjit.scan(lambda c, _: (c + square(20.0)(x), None), 0.0, length=3)
+        return first + second
+
+    assert graphjit.grad(both)(1.5) == pytest.approx(3 * 22.0 * 1.5)
