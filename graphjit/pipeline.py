@@ -33,6 +33,7 @@ from graphjit.loops.passes.tails import fit_tails
 from graphjit.loops.passes.vectorize import vectorize
 from graphjit.passes.bodies import inside
 from graphjit.passes.decompose import decompose
+from graphjit.passes.fission import fission
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.join_loops import join_loops
 from graphjit.passes.open_bodies import open_bodies
@@ -72,6 +73,9 @@ GRAPH_PASSES = (
     open_bodies,
     simplify,
     join_loops,
+    tidy_loops,
+    fission,
+    simplify,
     tidy_loops,
     turn_constants,
     decompose,

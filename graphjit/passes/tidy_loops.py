@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from graphjit.ir.builder import Builder
@@ -193,7 +194,9 @@ def _tidy_loop(b: Builder, node: Node, args: Sequence[Node], read: set[int]) -> 
     early = _hoisted(loop.roots(live), varying, node.op.name == "scan")
     constants = _with_early(b, constants, early, set(reachable(loop.roots(live), early)), known)
     arguments = [*constants, *carries, *slices]
-    made = _made(b, node, loop, arguments, known, live, (len(carries), len(slices)))
+    counts = len(carries), len(slices)
+    outputs = [loop.outputs[k] for k in live]
+    made = remade(b, node, arguments, outputs, counts, known, loop.test)
     values: Values = [None] * len(node.parts)
     for k in fixed:
         values[k] = loop.carries[k].value
@@ -218,29 +221,30 @@ def _with_early(
     return settle([*constants, *lifted], {*needed, *early}, known)
 
 
-def _made(
+def remade(
     b: Builder,
     node: Node,
-    loop: Loop,
     arguments: Sequence[Argument],
-    known: Mapping[Node, Node],
-    live: Sequence[int],
+    outputs: Sequence[Node],
     counts: tuple[int, int],
+    known: Mapping[Node, Node] = MappingProxyType({}),
+    test: Sequence[Node] = (),
 ) -> list[Node]:
-    """The loop with these arguments; its results."""
+    """The loop ``node`` with other arguments and outputs; its results.
+
+    ``counts`` are the numbers of carries and of slices among the ``arguments``; ``known`` says what stands
+    for inputs that are no arguments any more.
+    """
     inputs = [argument.x for argument in arguments]
+    carried, sliced = counts
     name = node.attrs["body"].graph.name  # type: ignore[attr-defined]
-    attrs = {
-        **node.attrs,
-        "body": body_of(b, name, inputs, [loop.outputs[k] for k in live], known),
-        "carried": counts[0],
-    }
-    if loop.test:
-        attrs["test"] = body_of(b, node.attrs["test"].graph.name, inputs, loop.test, known)  # type: ignore[attr-defined]
-    counted = {"sliced": counts[1], "tapes": counts[1], "taped": len(live) - counts[0]}
+    attrs = {**node.attrs, "body": body_of(b, name, inputs, outputs, known), "carried": carried}
+    if test:
+        attrs["test"] = body_of(b, node.attrs["test"].graph.name, inputs, test, known)  # type: ignore[attr-defined]
+    counted = {"sliced": sliced, "tapes": sliced, "taped": len(outputs) - carried}
     attrs |= {name: count for name, count in counted.items() if name in attrs}
     made = b.like(node).emit(node.op, *(argument.value for argument in arguments), **attrs)
-    return [b.item(made, index=k) for k in range(len(live))]
+    return [b.item(made, index=k) for k in range(len(outputs))]
 
 
 def _hoisted(roots: Sequence[Node], varying: set[Node], runs: bool) -> list[Node]:

@@ -6,10 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import graphjit
+from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, with_bodies
-from graphjit.pipeline import optimize
+from graphjit.passes.fission import fission
+from graphjit.passes.simplify import simplify
+from graphjit.passes.tidy_loops import tidy_loops
+from graphjit.pipeline import GRAPH_PASSES, optimize
+from graphjit.trace.pytree import flatten
 
 
 def optimized(function: Callable[..., Any], *args: Any) -> Graph:
@@ -102,3 +108,62 @@ def test_matrices_that_vectors_are_multiplied_with_are_turned_once() -> None:
     np.testing.assert_allclose(
         graphjit.jit(f)(w, np.random.default_rng(0).normal(size=(2, 16, 16))[1][0] / 4), h[0], rtol=1e-12
     )
+
+
+def recurrent(weights: Any, h: Any, xs: Any) -> Any:
+    w_h, w_x, w_y, b = weights
+
+    def step(h: Any, x: Any) -> Any:
+        h = np.tanh(h @ w_h + x @ w_x + b)
+        return h, h @ w_y
+
+    h, ys = graphjit.scan(step, h, xs)
+    return np.sum(ys**2) + np.sum(h)
+
+
+def drawn(batch: tuple[int, ...], n: int = 6, steps: int = 12) -> tuple[Any, ...]:
+    rng = np.random.default_rng(5)
+    weights = [rng.normal(size=shape) / 3 for shape in ((n, n), (4, n), (n, 3), (n,))]
+    return weights, rng.normal(size=(*batch, n)), rng.normal(size=(steps, *batch, 4))
+
+
+@pytest.mark.parametrize("batch", [(), (5,)])
+def test_products_that_the_recurrence_does_not_need_leave_the_loop(batch: tuple[int, ...]) -> None:
+    args = drawn(batch)
+    graph = graphjit.make_graph(graphjit.value_and_grad(recurrent, argnums=(0, 1, 2)))(*args)
+    made = graph
+    for step in GRAPH_PASSES[: GRAPH_PASSES.index(fission) + 1]:
+        made = step(made)
+    forward, back = loops(tidy_loops(simplify(made)))
+    assert body(forward).count("contract") == 1  # h @ w_h
+    assert body(back).count("contract") == 1  # w_h times the cotangent
+    leaves = flatten(args)[0]
+    for got, want in zip(interpret(made, *leaves), interpret(graph, *leaves), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11)
+
+
+@pytest.mark.parametrize("batch", [(), (5,)])
+def test_split_loops_compute_the_same(batch: tuple[int, ...]) -> None:
+    args = drawn(batch)
+    value, grads = graphjit.value_and_grad(recurrent)(*args)
+    assert value == pytest.approx(recurrent(*args), rel=1e-12)
+    direction = [np.random.default_rng(6).normal(size=w.shape) for w in args[0]]
+    moved = [
+        recurrent([w + s * d for w, d in zip(args[0], direction, strict=True)], *args[1:])
+        for s in (1e-6, -1e-6)
+    ]
+    slope = sum(float(np.sum(g * d)) for g, d in zip(grads, direction, strict=True))
+    assert slope == pytest.approx((moved[0] - moved[1]) / 2e-6, rel=1e-6)
+
+
+def test_sums_of_terms_that_are_not_stacked_stay() -> None:
+    def f(w: Any, xs: Any) -> Any:
+        def step(carry: Any, x: Any) -> Any:
+            h, total = carry
+            h = np.sin(h * w + x)
+            return (h, total + h), None
+
+        return graphjit.scan(step, (w, w), xs)[0][1]
+
+    (loop,) = loops(optimized(f, np.ones(40), np.ones((20, 40))))
+    assert loop.attrs["carried"] == 2
