@@ -33,6 +33,7 @@ from graphjit.loops.ir import (
     Carried,
     Choose,
     Const,
+    For,
     Index,
     Let,
     Load,
@@ -256,10 +257,20 @@ class Points(Nest):
         statements = self.leave()
         del self.loops[axis]
         length: Any = node.attrs.get("length", 0)
-        self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
+        if self.is_map(node, handed, statements):
+            self.lists[-1].append(For(axis, length, statements))
+        else:
+            self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
         self.home.update({c.ref: len(self.lists) - 1 for c in handed})
         made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
         return [*refs, *made]
+
+    def is_map(self, node: Node, handed: Sequence[Carried], statements: Sequence[Statement]) -> bool:
+        """Whether steps are independent, so that they may run in lanes and on threads; tapes have one memory
+        for all.
+        """
+        alone = node.op.name == "scan" and not handed and len(self.lists) == 1
+        return alone and not any(isinstance(s, Push) for s in ir.walk(tuple(statements)))
 
     def word(self, node: Node) -> Ref:
         """A tape, as a number."""
