@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphjit
 from graphjit import compilation, pipeline
-from graphjit.interpret import interpret
+from graphjit.interpret import evaluate, interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import BOOL, F64, I64, Type
+from graphjit.loops.ir import Repeat, walk
 from graphjit.running.instruments import Compare
 from graphjit.running.runner import Runner
 
@@ -236,7 +238,7 @@ def test_ctrl_c_ends_a_loop_that_never_ends() -> None:
 def test_what_does_not_change_the_loop_is_not_copied() -> None:
     b = Builder()
     x, h = b.input(f64(100, 50), "x"), b.input(f64(50), "h")
-    made = scan(b, [], [h], [x], lambda h, x: [b.add(h, x)], 100)
+    made = scan(b, [], [h], [x], lambda h, x: [b.add(b.mul(h, 0.5), x)], 100)
     compiled = pipeline.compile_graph(Graph("f", [x, h], made))
     assert [step.name for step in compiled.program.steps] == ["k0"]
     assert list(compiled.kernels) == ["k0_body_k0"]
@@ -325,3 +327,47 @@ def test_long_tapes_take_several_blocks_and_are_used_again() -> None:
     for count in (0, 1, 3_000, 20, 10_000, 5):
         (found,) = code.run([np.array(count), start])
         np.testing.assert_allclose(found, count * start + count * (count - 1) / 2, rtol=1e-12)
+
+
+def test_elements_of_a_batch_take_their_own_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def halved(x: Any) -> Any:
+        return graphjit.while_loop(lambda s: s[0] > 1.0, lambda s: (s[0] * 0.5, s[1] + 1), (x, 0))[1]
+
+    x = np.repeat(2.0 ** np.arange(1, 101), 3)
+    trips = np.repeat(np.arange(1, 101), 3)
+    counted = graphjit.vmap(halved)
+    np.testing.assert_array_equal(counted(x), trips)
+    graph = pipeline.optimize(graphjit.make_graph(counted)(x))
+    steps = 0
+
+    def counting(node: Node, args: Any) -> Any:
+        nonlocal steps
+        steps += node.op.name == "mul"
+        return evaluate(node, args)
+
+    monkeypatch.setattr("graphjit.interpret.evaluate", counting)
+    interpret(graph, x)
+    assert steps == trips.sum()
+    # Each element has a loop of its own in one kernel, and the elements run on threads.
+    (kernel,) = [k for k in pipeline.compile_graph(graph).kernels.values() if "scan" in k.comment]
+    assert any(isinstance(s, Repeat) for s in walk(kernel.body))
+
+
+@pytest.mark.parametrize("in_registers", [True, False])
+def test_a_loop_in_which_something_fails_ends(in_registers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_registers:
+        monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    b = Builder()
+    k, n = b.input(Type(I64, ()), "k"), b.input(Type(I64, ()), "n")
+
+    def step(k: Node, n: Node) -> list[Node]:
+        return [b.floor_divide(n, k)]
+
+    graph = Graph(
+        f"f{in_registers}", [k, n], while_(b, [k], [n], lambda k, n: [b.gt(n, b.const(1, I64))], step)
+    )
+    for backend in ("llvm", "numba"):
+        code = compilation.executable(graph, backend)
+        assert code.run([np.array(2), np.array(64)])[0] == 1
+        with pytest.raises(ZeroDivisionError):
+            code.run([np.array(0), np.array(64)])

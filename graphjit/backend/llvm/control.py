@@ -26,6 +26,7 @@ class Driver(Protocol):
     """The function that runs a program (`graphjit.backend.llvm.program.Driver`)."""
 
     fn: Function
+    status: str
 
     @property
     def tapes(self) -> Tapes:
@@ -125,7 +126,7 @@ class ControlEmitter:
         fn.start(body)
         values = self.written.push()
         self.run("body", [*constants, *carries.read], [*carries.written, *values])
-        self.go_on(head, counter, carries)
+        self.go_on(head, done, counter, carries)
         fn.start(done)
         carries.deliver()
         self.written.deliver()
@@ -155,17 +156,24 @@ class ControlEmitter:
         following = [fn.op(f"load ptr, ptr {phi.name}") for phi in read]
         for phi, one in zip(read, following, strict=True):
             phi.add(one, fn.current)
-        self.go_on(head, counter, carries)
+        self.go_on(head, done, counter, carries)
         fn.start(done)
         carries.deliver()
         self.written.deliver()
 
-    def go_on(self, head: str, counter: Phi, carries: Carries) -> None:
-        """The end of a step of a loop of unknown length."""
-        counter.add(self.fn.op(f"add i64 {counter.name}, 1"), self.fn.current)
+    def go_on(self, head: str, done: str, counter: Phi, carries: Carries) -> None:
+        """The end of a step of a loop of unknown length. One in which something failed ends: who knows
+        whether it would with what stands in for the values.
+        """
+        fn = self.fn
+        counter.add(fn.op(f"add i64 {counter.name}, 1"), fn.current)
         carries.turn()
         self.written.turn()
-        self.fn.do(f"br label %{head}")
+        if not any(program.errors for program in self.step.programs):
+            fn.do(f"br label %{head}")
+            return
+        code = fn.op(f"load i64, ptr {self.driver.status}")
+        fn.do(f"br i1 {fn.op(f'icmp eq i64 {code}, 0')}, label %{head}, label %{done}")
 
     def head(self, label: str, carries: Carries) -> Phi:
         """Begin the block of a step; the number of the step."""

@@ -58,6 +58,8 @@ def while_loop(
         after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
         body([*constants, *carries], [*after, *made], status)
         carries, tapes = after, _written(made, tapes)
+        if status[0]:  # with what stands in for a value that failed, the loop might not end
+            break
     _deliver(carries, results)
     _deliver([np.array([word]) for word in tapes], results[carried:])
 
@@ -81,6 +83,8 @@ def unwind(
         after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
         body([*constants, *carries, *values], [*after, *made], status)
         carries, written = after, _written(made, written)
+        if status[0]:
+            break
     _deliver(carries, results)
     _deliver([np.array([word]) for word in written], results[carried:])
 

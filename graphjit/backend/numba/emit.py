@@ -226,7 +226,8 @@ class _Kernel:
         else:
             lines += [f"{pad}{loop.axis!r} = -1", f"{pad}while True:", f"{pad}{INDENT}{loop.axis!r} += 1"]
             self.body(loop.test, depth + 1, lines)
-            lines += [f"{pad}{INDENT}if not {loop.holds!r}:", f"{pad}{INDENT * 2}break"]
+            test = f"not {loop.holds!r} or status[0] != 0"
+            lines += [f"{pad}{INDENT}if {test}:", f"{pad}{INDENT * 2}break"]
         self.body(loop.body, depth + 1, lines)
         if loop.carried:
             names, values = (

@@ -254,6 +254,19 @@ class Points(Nest):
             for ref, start, left in zip(refs[k], starts[k], lefts[k], strict=True)
         ]
         handed += tapes.carried()
+        self.close(node, axis, handed, test, holds)
+        made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
+        return [*refs, *made]
+
+    def close(
+        self,
+        node: Node,
+        axis: Axis,
+        handed: Sequence[Carried],
+        test: tuple[Statement, ...],
+        holds: Ref | None,
+    ) -> None:
+        """Put a loop around the innermost list."""
         statements = self.leave()
         del self.loops[axis]
         length: Any = node.attrs.get("length", 0)
@@ -262,8 +275,6 @@ class Points(Nest):
         else:
             self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
         self.home.update({c.ref: len(self.lists) - 1 for c in handed})
-        made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
-        return [*refs, *made]
 
     def is_map(self, node: Node, handed: Sequence[Carried], statements: Sequence[Statement]) -> bool:
         """Whether steps are independent, so that they may run in lanes and on threads; tapes have one memory

@@ -18,7 +18,7 @@ from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_bloc
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
-from graphjit.backend.llvm.kernels.steps import Steps
+from graphjit.backend.llvm.kernels.steps import Steps, can_fail
 from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
@@ -412,7 +412,7 @@ class KernelEmitter(Steps):
                 f"load ptr, ptr {inner.op(f'getelementptr ptr, ptr %context, i64 {i}')}"
             )
         emitter.own([buffer for buffer in used if buffer.kind == "scratch"])
-        failing = any(map(_can_fail, ir.walk(loop.body)))
+        failing = any(map(can_fail, ir.walk(loop.body)))
         if failing:
             emitter.status = inner.alloca("i64")
             inner.do(f"store i64 0, ptr {emitter.status}")
@@ -437,13 +437,6 @@ class KernelEmitter(Steps):
             before, found = fn.op("load i64, ptr %status"), fn.op(f"load i64, ptr {status}")
             none = fn.op(f"icmp eq i64 {before}, 0")
             fn.do(f"store i64 {fn.op(f'select i1 {none}, i64 {found}, i64 {before}')}, ptr %status")
-
-
-def _can_fail(statement: Statement) -> bool:
-    """Whether a statement can report an error."""
-    return isinstance(statement, Check) or (
-        isinstance(statement, Let) and isinstance(statement.value, ir.Scalar) and statement.value.check > 0
-    )
 
 
 def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:

@@ -20,7 +20,7 @@ from graphjit.backend.llvm.tapes import LINK, PUSH, record_bytes
 from graphjit.backend.llvm.writing.text import Phi
 from graphjit.ir.scalars import is_function
 from graphjit.loops import ir
-from graphjit.loops.ir import Choose, Let, Peek, Push, Ref, Repeat, Statement
+from graphjit.loops.ir import Check, Choose, Let, Peek, Push, Ref, Repeat, Statement
 
 LOOK_EVERY = 1 << 20
 """Steps of a loop of unknown length between two looks for signals; a power of two."""
@@ -66,7 +66,10 @@ class Steps(Traffic):
             for phi, part in zip(parts, left, strict=True):
                 phi.add(part, fn.current)
         if loop.holds is not None:
-            fn.do(f"br label %{head}")
+            # Where something failed the loop ends: with what stands in for the values it might not.
+            failing = any(map(can_fail, ir.walk((loop,))))
+            code = fn.op(f"load i64, ptr {self.status}") if failing else "0"
+            fn.do(f"br i1 {fn.op(f'icmp eq i64 {code}, 0')}, label %{head}, label %{done}")
         else:
             more = fn.op(f"icmp slt i64 {following}, {loop.extent}")
             fn.do(f"br i1 {more}, label %{head}, label %{done}")
@@ -169,6 +172,13 @@ class Steps(Traffic):
             for left, block in ends:
                 phi.add(left[i], block)
             self.values[ref] = Value([phi.name], ref.dtype, True)
+
+
+def can_fail(statement: Statement) -> bool:
+    """Whether a statement can report an error."""
+    return isinstance(statement, Check) or (
+        isinstance(statement, Let) and isinstance(statement.value, ir.Scalar) and statement.value.check > 0
+    )
 
 
 def _many_functions(loop: Repeat) -> bool:
