@@ -254,11 +254,11 @@ class Points(Nest):
             for ref, start, left in zip(refs[k], starts[k], lefts[k], strict=True)
         ]
         handed += tapes.carried()
-        self.close(node, axis, handed, test, holds)
+        self.wrap(node, axis, handed, test, holds)
         made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
         return [*refs, *made]
 
-    def close(
+    def wrap(
         self,
         node: Node,
         axis: Axis,
