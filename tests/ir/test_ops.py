@@ -447,7 +447,9 @@ def test_declarations_do_not_load_scipy() -> None:
 def test_summary(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     """Every op that was asked for was checked or has a reason why not."""
     ran = {
-        item.callspec.params["name"] for item in request.session.items if "test_first_order[" in item.nodeid
+        item.callspec.params["name"]
+        for item in request.session.items
+        if "test_ops.py::test_first_order[" in item.nodeid
     }  # type: ignore[attr-defined]
     unchecked = {name for name in ran if not CHECKS[name] and not any(n == name for n, _ in SKIPS)}
     assert not unchecked
