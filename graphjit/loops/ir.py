@@ -367,6 +367,16 @@ def loads(body: tuple[Statement, ...]) -> Iterator[Load]:
             yield statement.value
 
 
+def map_blocks(statement: Statement, change: Callable[[Statement], Statement]) -> Statement:
+    """A statement with ``change`` applied to the statements in it, if it hands values on."""
+    if isinstance(statement, Repeat):
+        test, body = (tuple(map(change, block)) for block in (statement.test, statement.body))
+        return replace(statement, test=test, body=body)
+    if isinstance(statement, Choose):
+        return replace(statement, branches=tuple(tuple(map(change, s)) for s in statement.branches))
+    return statement
+
+
 def fresh_numbers(kernel: LoopKernel) -> itertools.count[int]:
     """Numbers for new refs of a kernel."""
     used = (ref.number for s in walk(kernel.body) for ref in defines(s))
@@ -523,7 +533,17 @@ def uses(statement: Statement) -> tuple[Ref, ...]:
 def free_refs(loop: For) -> set[Ref]:
     """Refs that the loop reads and does not define."""
     defined = {ref for s in walk(loop.body) for ref in defines(s)}
-    return {ref for s in walk(loop.body) for ref in uses(s)} - defined
+    return {ref for s in walk(loop.body) for ref in (*uses(s), *_left(s))} - defined
+
+
+def _left(statement: Statement) -> tuple[Ref, ...]:
+    """Refs that lists of statements in a statement leave to what follows."""
+    if isinstance(statement, Repeat):
+        lefts = tuple(carried.after for carried in statement.carried)
+        return lefts if statement.holds is None else (*lefts, statement.holds)
+    if isinstance(statement, Choose):
+        return tuple(ref for _, values in statement.results for ref in values)
+    return ()
 
 
 def open_accumulators(loop: For) -> dict[Ref, str]:

@@ -218,7 +218,9 @@ def _with_early(
     outside = {**known, **{constant.x: constant.value for constant in constants}}
     outside = {x: outside.get(value, value) for x, value in outside.items()}
     lifted = [Argument(value, x) for x, value in zip(early, rebuilt(b, early, outside), strict=True)]
-    return settle([*constants, *lifted], {*needed, *early}, known)
+    # What stands for another input is read where that is.
+    read = {known.get(x, x) for x in needed}
+    return settle([*constants, *lifted], {*needed, *read, *early}, known)
 
 
 def remade(

@@ -27,3 +27,18 @@ def test_many(chunk):
     for seed in range(5000 + chunk * 30, 5000 + chunk * 30 + 30):
         examine(random_graph(seed, 40), seed)
         examine(with_gradient(random_graph(seed, 30, differentiable=True)), seed)
+
+
+@pytest.mark.parametrize("chunk", range(5))
+def test_loops_and_choices(chunk):
+    for seed in range(2000 + chunk * 8, 2000 + chunk * 8 + 8):
+        examine(random_graph(seed, 14, control=True), seed)
+        examine(with_gradient(random_graph(seed, 10, differentiable=True, control=True)), seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(25))
+def test_many_loops_and_choices(chunk):
+    for seed in range(20_000 + chunk * 40, 20_000 + chunk * 40 + 40):
+        examine(random_graph(seed, 20, control=True), seed)
+        examine(with_gradient(random_graph(seed, 12, differentiable=True, control=True)), seed)

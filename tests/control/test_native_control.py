@@ -371,3 +371,26 @@ def test_a_loop_in_which_something_fails_ends(in_registers: bool, monkeypatch: p
         assert code.run([np.array(2), np.array(64)])[0] == 1
         with pytest.raises(ZeroDivisionError):
             code.run([np.array(0), np.array(64)])
+
+
+def test_many_small_loops_over_arrays_of_their_own() -> None:
+    rng = np.random.default_rng(8)
+    starts, xs, shift = rng.normal(size=20_000), rng.normal(size=(20_000, 6)), 0.25
+
+    def filtered(start: Any, row: Any, shift: Any) -> Any:
+        def step(s: Any) -> Any:
+            i, level = s
+            return i + 1, 0.5 * level + row.sum() + shift
+
+        return graphjit.while_loop(lambda s: s[0] < 3, step, (0, start))[1]
+
+    def all_of_them(starts: Any, xs: Any, shift: Any) -> Any:
+        return graphjit.map(lambda one: filtered(*one, shift), (starts, xs))
+
+    compiled = pipeline.compile_graph(graphjit.make_graph(all_of_them)(starts, xs, shift))
+    loops = [s for k in compiled.kernels.values() for s in k.body if getattr(s, "kind", "") == "parallel"]
+    assert any(isinstance(s, Repeat) for s in walk(tuple(loops)))
+    wanted = starts
+    for _ in range(3):
+        wanted = 0.5 * wanted + xs.sum(axis=1) + shift
+    np.testing.assert_allclose(graphjit.jit(all_of_them)(starts, xs, shift), wanted, rtol=1e-12)

@@ -21,6 +21,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
     addresses,
+    map_blocks,
 )
 
 
@@ -83,4 +84,4 @@ def map_addresses(statement: Statement, change: object) -> Statement:
     if isinstance(statement, For):
         bound = statement.bound and Bound(change(statement.bound.start), statement.bound.stop)
         return replace(statement, body=tuple(map_addresses(s, change) for s in statement.body), bound=bound)
-    return statement
+    return map_blocks(statement, lambda s: map_addresses(s, change))
