@@ -86,7 +86,7 @@ class Rolled:
 
     def _argument(self, number: int, step: int) -> Node:
         """What was recorded as an argument of the body in a step."""
-        return self.loop.row.args[int(self.loop.number[step, number])]
+        return self.loop.row.argument(int(self.loop.number[step, number]))
 
     # ------------------------------------------------------------------------------------------- the body
 
@@ -148,7 +148,7 @@ class Rolled:
         b, column = self.b, self.loop.number[:, number]
         key = self.loop.row.value[column].tobytes()
         if key not in self.arrays:
-            nodes = [self.now(self.loop.row.args[i]) for i in column.tolist()]
+            nodes = [self.now(self.loop.row.argument(i)) for i in column.tolist()]
             below, views = stripped(nodes)
             if all(node is below[0] for node in below):
                 return self._constant(nodes[0])
@@ -164,11 +164,11 @@ class Rolled:
         recorded = [self._argument(number, step) for step in range(back)]
         shown = self._argument(number, self.loop.length - 2)
         views: list[Node] = []
-        if view and all(self.loop.row.place[node][1] == view for node in recorded):
+        if view and all(self.loop.row.place(node)[1] == view for node in recorded):
             # Seen in the same way from the first step on: the whole is handed on, once for all its views.
             views = _views(shown)
             shown, recorded = result_of(shown), [result_of(node) for node in recorded]
-            view = self.loop.row.place[shown][1]
+            view = self.loop.row.place(shown)[1]
         initial = [self.now(node) for node in recorded]
         after: Any = (place, shown)
         for k in range(1, back + 1):
@@ -193,7 +193,7 @@ class Rolled:
 
     def _shown(self, place: int, node: Node) -> Node:
         """The result of an operation as a recorded ``node`` shows it."""
-        view = self.loop.row.place[node][1]
+        view = self.loop.row.place(node)[1]
         found = self.shown.get((place, view))
         if found is None:
             found = self.shown[place, view] = self._seen(self.values[place], _views(node, whole=True))
@@ -207,13 +207,13 @@ class Rolled:
         late: dict[Node, Node] = {}
         for node in read:
             result = result_of(node)
-            if self.at[row.place[node][0]][0] == last:
+            if self.at[row.place(node)[0]][0] == last:
                 late[node] = result
             else:
                 self.stacked.setdefault(self._key(result), result)
         kept = {key[:2] for key in self.carries if key[2] == 1}
         for node, result in late.items():
-            (source, view), (_, whole) = row.place[node], row.place[result]
+            (source, view), (_, whole) = row.place(node), row.place(result)
             place = self.at[source][1]
             if (place, view) in kept or (place, whole) in kept or self._key(result) in self.stacked:
                 continue
@@ -227,13 +227,13 @@ class Rolled:
 
     def _key(self, result: Node) -> tuple[int, int]:
         number: Any = result.attrs["index"] if result.op.name in VIEWS else -1
-        return self.at[self.loop.row.place[result][0]][1], number
+        return self.at[self.loop.row.place(result)[0]][1], number
 
     def read(self, node: Node) -> Node | None:
         """What stands for a recorded node that shows a result of the loop; None for a view of what stands for
         its argument.
         """
-        source, view = self.loop.row.place[node]
+        source, view = self.loop.row.place(node)
         step, place = self.at[source]
         if step == self.loop.length - 1 and (place, view) in self.final:
             return self.final[place, view]

@@ -12,6 +12,7 @@ Invariant: arguments with the same source and the same view are the same value.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from operator import attrgetter
 import numpy as np
 
 from graphjit.ir.node import Node
+from graphjit.ir.opdef import REGISTRY
 
 VIEWS = frozenset({"slice", "reshape", "broadcast_to", "transpose", "flip", "item"})
 """Ops that show their argument in another way."""
@@ -39,17 +41,38 @@ class Row:
 
     order: list[Node]
     """All nodes, views and inputs too."""
+    index: dict[Node, int]
+    """Their positions there."""
+    shows: np.ndarray
+    """For each of them the position in ``nodes`` of the operation that it shows, or `OUTSIDE`."""
+    views: np.ndarray
+    """For each of them the number of the way in which it shows that."""
     nodes: list[Node]
     labels: np.ndarray
     first: np.ndarray
-    source: np.ndarray
-    """For each argument a position in ``nodes``, or `OUTSIDE`."""
-    view: np.ndarray
     value: np.ndarray
-    """For each argument a number that says which node it is."""
-    args: list[Node]
-    place: dict[Node, tuple[int, int]]
-    """Source and view of each node."""
+    """For each argument its position in ``order``."""
+
+    @cached_property
+    def source(self) -> np.ndarray:
+        """For each argument a position in ``nodes``, or `OUTSIDE`."""
+        found: np.ndarray = self.shows[self.value]
+        return found
+
+    @cached_property
+    def view(self) -> np.ndarray:
+        """For each argument the number of its view."""
+        found: np.ndarray = self.views[self.value]
+        return found
+
+    def argument(self, number: int) -> Node:
+        """An argument, by its number."""
+        return self.order[int(self.value[number])]
+
+    def place(self, node: Node) -> tuple[int, int]:
+        """Source and view of a node."""
+        at = self.index[node]
+        return int(self.shows[at]), int(self.views[at])
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -76,40 +99,46 @@ class Row:
 def recorded(roots: Sequence[Node], since: int) -> Row:
     """The row of all that ``roots`` need; what is older than serial number ``since`` counts as known."""
     order = _since(roots, since)
-    place: dict[Node, tuple[int, int]] = {}
+    index = {node: at for at, node in enumerate(order)}
+    shows, views = [OUTSIDE] * len(order), [0] * len(order)
     nodes: list[Node] = []
-    args: list[Node] = []
+    value: list[int] = []
     first, labels = [0], list[int]()
     known: dict[Hashable, int] = {}
-    views: dict[Hashable, int] = {}
-    for node in order:
-        op = node.op
-        if op.name in VIEWS and node.serial >= since:
-            source, view = place[node.args[0]]
-            key = (view, op, *node.attrs.values())
-            place[node] = source, views.setdefault(key, len(views) + 1)
-        elif not node.args or node.serial < since:
-            place[node] = OUTSIDE, 0
-        else:
-            label = (op, node.type, node.loc, len(node.args), *node.attrs.values())
-            labels.append(known.setdefault(label, len(known)))
-            place[node] = len(nodes), 0
-            nodes.append(node)
-            args += node.args
-            first.append(len(args))
-    sources = [place[arg] for arg in args]
-    pairs = np.array(sources, np.int64).reshape(-1, 2)
+    ways: dict[Hashable, int] = {}
+    view_ops = {REGISTRY[name] for name in VIEWS}
+    place = index.__getitem__
+    for at, node in enumerate(order):
+        op, args = node.op, node.args
+        if not args or node.serial < since:
+            continue
+        if op in view_ops:
+            below = index[args[0]]
+            shows[at] = shows[below]
+            views[at] = ways.setdefault((views[below], op, *node.attrs.values()), len(ways) + 1)
+            continue
+        # There is one location for each place in the code: by its id, places of one line are told apart.
+        label = (op, node.type, id(node.loc), len(args), *node.attrs.values())
+        labels.append(known.setdefault(label, len(known)))
+        shows[at] = len(nodes)
+        nodes.append(node)
+        value += map(place, args)
+        first.append(len(value))
     return Row(
         order,
+        index,
+        _numbers(shows),
+        _numbers(views),
         nodes,
-        np.array(labels, np.int64),
-        np.array(first, np.int64),
-        pairs[:, 0],
-        pairs[:, 1],
-        np.array([arg.serial for arg in args], np.int64),
-        args,
-        place,
+        _numbers(labels),
+        _numbers(first),
+        _numbers(value),
     )
+
+
+def _numbers(values: list[int]) -> np.ndarray:
+    """An array of integers. (While a function is traced, ``np.array`` looks at each element of a list.)"""
+    return np.frombuffer(array("q", values), np.int64)
 
 
 def _since(roots: Sequence[Node], since: int) -> list[Node]:

@@ -103,9 +103,9 @@ class _Rebuilt:
         origin, owner = member[row.source], member[row.owner]
         found: list[dict[Node, None]] = [{} for _ in range(count)]
         for number in np.flatnonzero((origin >= 0) & (origin != owner)).tolist():
-            found[origin[number]][row.args[number]] = None
+            found[origin[number]][row.argument(number)] = None
         for root in roots:
-            number = int(member[row.place[root][0]])
+            number = int(member[row.place(root)[0]])
             if number >= 0:
                 found[number][root] = None
         return found
@@ -174,7 +174,7 @@ class _Rebuilt:
         """What stands for a node whose operation was copied."""
         new, views = self.new, []
         while node not in new:
-            source = self.row.place[node][0]
+            source = self.row.place(node)[0]
             if source < 0:
                 new[node] = node
                 break
