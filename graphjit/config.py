@@ -22,6 +22,7 @@ TOPICS = {
     "compile": "every compilation: size, steps, time",
     "jacobian": "which mode a Jacobian is computed by, and why",
     "donate": "donated arguments that cannot be reused",
+    "reroll": "Python loops that are compiled as loops, and why others are not",
 }
 """What GRAPHJIT_LOG can print."""
 

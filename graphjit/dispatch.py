@@ -128,12 +128,14 @@ class Dispatcher:
         backend: str = "llvm",
         donate_argnums: Sequence[int] = (),
         donate_argnames: Sequence[str] = (),
+        reroll: bool = True,
     ) -> None:
         if backend not in BACKENDS:
             raise ValueError(
                 f"there is no backend {backend!r}; choose one of {', '.join(map(repr, BACKENDS))}"
             )
         self.backend = backend
+        self.rolls = reroll
         self.run = run
         self.function = function
         self.named_by = function
@@ -275,6 +277,7 @@ class Dispatcher:
             static,
             leaf_names(self.named_by, spec),
             self.derives,
+            self.rolls,
         )
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:

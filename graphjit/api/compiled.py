@@ -31,6 +31,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    reroll: bool = ...,
 ) -> Callable[P, R]: ...
 
 
@@ -43,6 +44,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    reroll: bool = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -55,6 +57,7 @@ def jit(
     donate_argnums: Positions = (),
     donate_argnames: Names = (),
     backend: str = "llvm",
+    reroll: bool = True,
 ) -> Any:
     """Compile a function.
 
@@ -77,6 +80,9 @@ def jit(
     backend : {"llvm", "numba"}, optional
         ``"llvm"`` makes native code. ``"numba"`` lets Numba compile the same loops from Python source, which
         is slower and meant for comparison.
+    reroll : bool, optional
+        Whether a Python loop of many equal steps is compiled as a loop. Without it, and where steps differ,
+        each step is code of its own.
 
     Returns
     -------
@@ -118,6 +124,7 @@ def jit(
         donate_argnums=donate_argnums,
         donate_argnames=donate_argnames,
         backend=backend,
+        reroll=reroll,
     )
     return recipe if fun is None else _jitted(fun, recipe)
 
@@ -135,6 +142,7 @@ def _jitted(fun: Callable[..., Any], recipe: functools.partial[Any]) -> Any:
         options["backend"],
         positions(options["donate_argnums"]),
         names(options["donate_argnames"]),
+        options["reroll"],
     )
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
 

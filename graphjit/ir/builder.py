@@ -44,6 +44,10 @@ class Builder:
         self.told = Effects()
         """What the program tells the outside."""
 
+    def count(self) -> int:
+        """How many different nodes it has made, inputs apart."""
+        return len(self._interned)
+
     def input(self, type: Type, name: str) -> Node:
         """A new input; never interned."""
         return Node(REGISTRY["input"], (), {"name": name}, type, self.loc, self.origin)

@@ -41,6 +41,7 @@ from graphjit.trace.outside.untraced_code import plain_handlers
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
+from graphjit.trace.rolling import rolled
 from graphjit.trace.statics import Exact
 
 
@@ -148,9 +149,10 @@ def stage(
     static: Sequence[Any] = (),
     names: Sequence[str] = (),
     derivative: bool = False,
+    rolls: bool = True,
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments,
-    for guards; ``names`` are the leaves' for people.
+    for guards; ``names`` are the leaves' for people; ``rolls`` is whether its loops are rolled up again.
     """
     reach = find_guards(function, [*static, *_statics(leaves)])
     before = _states(reach.generators)
@@ -165,6 +167,7 @@ def stage(
             watch_all(trace, reach.arrays)
         inputs, values = _inputs(trace, leaves, names)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
+        trace.rolls = rolls
         trace.fresh = derivative  # the derivative is the whole function: nothing else can hold its arguments
         result = call(values)
         if _states(reach.generators) != before:
@@ -175,7 +178,7 @@ def stage(
         results = results_of(trace, result, arguments, derivative)
         held = [node for _, node in trace.captured.values()]
         told = Told.of(tellable(trace.builder.told.effects, [*inputs, *held]))
-        nodes = [*results.nodes, *told.nodes]
+        nodes = rolled(trace, [*results.nodes, *told.nodes])
         if len(nodes) > 0 and (foreign := _foreign(nodes, inputs, trace)):
             raise _out_of_place(trace, nodes, foreign)
     _name_leaks(reach.stores)

@@ -38,7 +38,7 @@ def repeating(body: str, before: str = "pass") -> Callable[[int], Function]:
 
 
 def traced(function: Function, *args: Any) -> Any:
-    return graphjit.jit(function).dispatcher.staged(*args)
+    return graphjit.jit(function, reroll=False).dispatcher.staged(*args)
 
 
 def calls_of(function: Function, *args: Any) -> int:

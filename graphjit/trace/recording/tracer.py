@@ -73,6 +73,8 @@ class Trace(Recorder):
         """Captured arrays whose values were taken out (`captured`)."""
         self.free: dict[Node, bool] = {}
         """Whether a node depends on captured arrays alone, as far as somebody asked."""
+        self.rolls = True
+        """Whether loops are rolled up again (`trace.rolling`)."""
         self.fresh = False
         """Inputs were just made for one transform, which may differentiate with respect to them directly."""
 

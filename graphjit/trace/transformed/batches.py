@@ -23,6 +23,7 @@ from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import TreeSpec, flatten, prefix_leaves, texts, unflatten
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace, Tracer, is_number
+from graphjit.trace.rolling import rolled
 from graphjit.trace.transformed.placeholders import unchanging
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.effects import told_for_each
@@ -63,8 +64,13 @@ def vmap(
     start = len(told)
     with told.silence() if trace.values is not None else nullcontext():  # there is no element to tell of
         result = unchanging(function, new_args, new_kwargs, "vmap")
+    returned, tree = flatten(result)
+    axes = prefix_leaves(out_axes, result, "vmap: out_axes")
+    given = [_output(trace, function, leaf) for leaf in returned if leaf is not None]
+    outputs = iter(rolled(trace, given, list(placeholders), start))
     told_for_each(trace.builder, told.take(start), placeholders, size)
-    return _results(trace, function, result, out_axes, placeholders, size)
+    found = [None if leaf is None else next(outputs) for leaf in returned]
+    return unflatten(tree, _results(trace, found, axes, placeholders, size))
 
 
 def _leaf_names(spec: TreeSpec) -> list[str]:
@@ -145,16 +151,12 @@ def _size(names: Sequence[str], nodes: Sequence[Node | None], axis_size: int | N
 
 def _results(
     trace: Trace,
-    function: Callable[..., Any],
-    result: Any,
-    out_axes: Any,
+    nodes: Sequence[Node | None],
+    axes: Sequence[Any],
     placeholders: dict[Node, Node],
     size: int,
-) -> Any:
+) -> list[Any]:
     """What the function returned for one element, over the batch."""
-    leaves, spec = flatten(result)
-    axes = prefix_leaves(out_axes, result, "vmap: out_axes")
-    nodes = [None if leaf is None else _output(trace, function, leaf) for leaf in leaves]
     wide = iter(batch(trace.builder, [node for node in nodes if node is not None], placeholders))
     found: list[Any] = []
     for node, axis in zip(nodes, axes, strict=True):
@@ -171,7 +173,7 @@ def _results(
         if over is None:
             over = repeated(trace.builder, node, size)
         found.append(Tracer(trace, from_front(trace.builder, over, _out_axis(axis, node))))
-    return unflatten(spec, found)
+    return found
 
 
 def _varies(node: Node) -> ValueError:

@@ -27,6 +27,7 @@ from graphjit.trace.outside.inspection import function_of_compiled
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Within
 from graphjit.trace.recording.tracer import Trace, Tracer
+from graphjit.trace.rolling import rolled
 from graphjit.trace.transformed.bodies import Leaves, border
 from graphjit.transforms.substitute import substitute
 
@@ -105,7 +106,8 @@ def enclosed(trace: Trace, bodies: Sequence[Recorded]) -> tuple[list[Graph], lis
     for body in bodies:
         inner = placeholders_for(trace, [node.type for node in outside], "outside")
         made = substitute(b, body.outputs, dict(zip(outside, inner, strict=True)))
-        graphs.append(Graph(body.name, [*inner, *body.placeholders], made))
+        inputs = [*inner, *body.placeholders]
+        graphs.append(Graph(body.name, inputs, rolled(trace, made, inputs, len(b.told))))
         for node in body.made:
             if node not in inside:
                 b.adopt(node)

@@ -50,14 +50,14 @@ def value_and_grad(
         new_args[i] = next(values)
     new_kwargs = kwargs | {name: next(values) for name in argnames}
     result, aux = with_aux(unchanging(function, new_args, new_kwargs), has_aux, "grad")
-    value = _one_number(trace, function, result)
+    auxiliary = Auxiliary(trace, aux)
+    value, *others = placeholders.rolled([_one_number(trace, function, result), *auxiliary.nodes])
     b = trace.builder
     found = cotangents(b, {value: b.full(1.0, value.type)}, placeholders.inputs)
     if "grad" in config.log_topics:
         _say_independent(function, placeholders.inputs, found)
     gradients = or_zeros(b, placeholders.inputs, found)
-    auxiliary = Auxiliary(trace, aux)
-    nodes = placeholders.resolve([value, *gradients, *auxiliary.nodes])
+    nodes = placeholders.resolve([value, *gradients, *others])
     first, *rest = [Tracer(trace, node) for node in nodes]
     count = len(gradients)
     return first, auxiliary.tree(rest[count:]), placeholders.trees(rest[:count])
@@ -99,7 +99,8 @@ def jvp(
     seeds = {
         node: _tangent_like(trace, node, leaf) for node, leaf in zip(placeholders.inputs, leaves, strict=True)
     }
-    outs, spec = output_nodes(trace, unchanging(function, placeholders.values, {}), "jvp")
+    found, spec = output_nodes(trace, unchanging(function, placeholders.values, {}), "jvp")
+    outs = placeholders.rolled(found)
     out_tangents = or_zeros(trace.builder, outs, tangents(trace.builder, seeds, outs))
     resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *out_tangents])]
     return unflatten(spec, resolved[: len(outs)]), unflatten(spec, resolved[len(outs) :])
@@ -148,9 +149,11 @@ def linearize(
     """
     placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "linearize")
     result, aux = with_aux(unchanging(function, placeholders.values, {}), has_aux, "linearize")
-    outs, spec = output_nodes(trace, result, "linearize")
+    found, spec = output_nodes(trace, result, "linearize")
     auxiliary = Auxiliary(trace, aux)
-    resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]
+    nodes = placeholders.rolled([*found, *auxiliary.nodes])
+    outs = nodes[: len(found)]
+    resolved = [Tracer(trace, node) for node in placeholders.resolve(nodes)]
 
     def pushforward(*trees: Any) -> Any:
         leaves = _tangent_leaves(placeholders, trees)
@@ -194,9 +197,11 @@ def vjp(
     """``(out, pullback, aux)``; the pullback takes a tree like ``out`` and returns one tree per primal."""
     placeholders = Placeholders(trace, primals, [f"argument {i}" for i in range(len(primals))], "vjp")
     result, aux = with_aux(unchanging(function, placeholders.values, {}), has_aux, "vjp")
-    outs, spec = output_nodes(trace, result, "vjp")
+    results, spec = output_nodes(trace, result, "vjp")
     auxiliary = Auxiliary(trace, aux)
-    resolved = [Tracer(trace, node) for node in placeholders.resolve([*outs, *auxiliary.nodes])]
+    rolled = placeholders.rolled([*results, *auxiliary.nodes])
+    outs = rolled[: len(results)]
+    resolved = [Tracer(trace, node) for node in placeholders.resolve(rolled)]
 
     def pullback(tree: Any) -> tuple[Any, ...]:
         leaves, structure = flatten(tree)

@@ -49,8 +49,10 @@ def jacobian(
     for i, value in zip(argnums, placeholders.values, strict=True):
         new_args[i] = value
     result, aux = with_aux(unchanging(function, new_args, kwargs), has_aux, mode)
-    outs, spec = output_nodes(trace, result, mode)
+    found, spec = output_nodes(trace, result, mode)
     auxiliary = Auxiliary(trace, aux)
+    rolled = placeholders.rolled([*found, *auxiliary.nodes])
+    outs, others = rolled[: len(found)], rolled[len(found) :]
     derive = blocks.forward if _forward(function, mode, placeholders.inputs, outs) else blocks.reverse
     b = trace.builder
     rows = derive(b, placeholders.inputs, outs, chunk_size or _directions_that_fit)
@@ -59,7 +61,7 @@ def jacobian(
         for out, row in zip(outs, rows, strict=True)
         for x, block in zip(placeholders.inputs, row, strict=True)
     ]
-    resolved = [Tracer(trace, node) for node in placeholders.resolve([*flat, *auxiliary.nodes])]
+    resolved = [Tracer(trace, node) for node in placeholders.resolve([*flat, *others])]
     width = len(placeholders.inputs)
     trees = [tuple(placeholders.trees(resolved[k * width : (k + 1) * width])) for k in range(len(outs))]
     if single:

@@ -30,6 +30,7 @@ from graphjit.trace.recording.tracer import (
     kind_of,
 )
 from graphjit.trace.results import changed_by_transformed
+from graphjit.trace.rolling import rolled
 from graphjit.transforms.effects import retold
 from graphjit.transforms.substitute import substitute
 
@@ -104,6 +105,10 @@ class Placeholders:
         actual = dict(zip(self.inputs, self.actual, strict=True))
         retold(self.trace.builder, self.told, actual)
         return substitute(self.trace.builder, nodes, actual)
+
+    def rolled(self, nodes: Sequence[Node]) -> list[Node]:
+        """``nodes`` of what the function returned, with its loops rolled up again."""
+        return rolled(self.trace, nodes, self.inputs, self.told)
 
     def trees(self, values: Sequence[Any]) -> list[Any]:
         """One value for each placeholder, put together like the arguments; leaves that are no numbers stand
