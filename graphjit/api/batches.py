@@ -26,6 +26,7 @@ def vmap(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make a compiled function that maps a function over an axis of its arguments.
 
@@ -45,7 +46,7 @@ def vmap(
         Where each result gets the axis. None returns a result that does not vary as it is.
     axis_size : int, optional
         The number of elements; needed only if no argument is mapped.
-    static_argnums, static_argnames, backend : optional
+    static_argnums, static_argnames, backend, python_control_flow : optional
         As in `jit`.
 
     Returns
@@ -88,6 +89,7 @@ def vmap(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
     )
     if fun is None:
         return recipe
@@ -97,4 +99,8 @@ def vmap(
     def run(*args: Any, **kwargs: Any) -> Any:
         return batches.vmap(current_trace(), fun, args, kwargs, in_axes, out_axes, axis_size)
 
-    return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
+    return compiled_function(
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow),
+        fun,
+        (recipe, (fun,)),
+    )

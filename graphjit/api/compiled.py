@@ -31,6 +31,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[P, R]: ...
 
 
@@ -43,6 +44,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -55,6 +57,7 @@ def jit(
     donate_argnums: Positions = (),
     donate_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Compile a function.
 
@@ -77,6 +80,10 @@ def jit(
     backend : {"llvm", "numba"}, optional
         ``"llvm"`` makes native code. ``"numba"`` lets Numba compile the same loops from Python source, which
         is slower and meant for comparison.
+    python_control_flow : bool, optional
+        Whether ``if``, ``while`` and ``for`` may depend on values that are known only when the compiled code
+        runs. Then the function is converted, and so are the user's functions that it calls. With False they
+        are an error.
 
     Returns
     -------
@@ -118,6 +125,7 @@ def jit(
         donate_argnums=donate_argnums,
         donate_argnames=donate_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
     )
     return recipe if fun is None else _jitted(fun, recipe)
 
@@ -135,6 +143,7 @@ def _jitted(fun: Callable[..., Any], recipe: functools.partial[Any]) -> Any:
         options["backend"],
         positions(options["donate_argnums"]),
         names(options["donate_argnames"]),
+        options["python_control_flow"],
     )
     return compiled_function(dispatcher, fun, (recipe, (fun,)))
 

@@ -36,6 +36,7 @@ def grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[P, Any]: ...
 
 
@@ -49,6 +50,7 @@ def grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
 
@@ -62,6 +64,7 @@ def grad(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make the compiled gradient of a function that returns one floating-point number.
 
@@ -77,7 +80,7 @@ def grad(
         Whether the function returns a pair, of which only the first is differentiated.
     argnames : str or sequence of str, optional
         Names of arguments to differentiate, alone or besides `argnums`.
-    static_argnums, static_argnames, backend : optional
+    static_argnums, static_argnames, backend, python_control_flow : optional
         As in `jit`.
 
     Returns
@@ -104,7 +107,9 @@ def grad(
     >>> graphjit.grad(loss)(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
     array([-1., -2.])
     """
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, False)
+    return _gradient(
+        fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow, False
+    )
 
 
 @overload
@@ -117,6 +122,7 @@ def value_and_grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[P, tuple[R, Any]]: ...
 
 
@@ -130,6 +136,7 @@ def value_and_grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
 
 
@@ -143,6 +150,7 @@ def value_and_grad(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make a compiled function that returns a value together with its gradient.
 
@@ -152,7 +160,7 @@ def value_and_grad(
     ----------
     fun : callable, optional
         The function, as for `grad`.
-    argnums, has_aux, argnames, static_argnums, static_argnames, backend : optional
+    argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow : optional
         As in `grad`.
 
     Returns
@@ -176,7 +184,9 @@ def value_and_grad(
     >>> loss(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
     (np.float64(2.5), array([-1., -2.]))
     """
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, True)
+    return _gradient(
+        fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow, True
+    )
 
 
 def _gradient(
@@ -187,6 +197,7 @@ def _gradient(
     static_argnums: Positions,
     static_argnames: Names,
     backend: str,
+    python_control_flow: bool,
     with_value: bool,
 ) -> Any:
     """What `grad` and, ``with_value``, `value_and_grad` return."""
@@ -198,13 +209,18 @@ def _gradient(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
     )
     if fun is None:
         return recipe
     require_callable(fun, "value_and_grad" if with_value else "grad")
     function, statics = inner_statics(fun, static_argnums, static_argnames)
     run = Gradient(fun, argnums, argnames, has_aux, with_value)
-    return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
+    return compiled_function(
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow),
+        fun,
+        (recipe, (fun,)),
+    )
 
 
 @hides_frames

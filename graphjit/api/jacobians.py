@@ -37,6 +37,7 @@ def jacfwd(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, column by column (forward mode).
 
@@ -55,7 +56,7 @@ def jacfwd(
     chunk_size : int, optional
         How many directions are computed at a time. Fewer need less memory. By default all of them, or as many
         as fit a share of the machine's memory.
-    static_argnums, static_argnames, backend : optional
+    static_argnums, static_argnames, backend, python_control_flow : optional
         As in `jit`.
 
     Returns
@@ -82,7 +83,17 @@ def jacfwd(
     array([[ 0., -2.],
            [ 1.,  0.]])
     """
-    return _made(jacfwd, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend)
+    return _made(
+        jacfwd,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+    )
 
 
 @hides_frames
@@ -95,6 +106,7 @@ def jacrev(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, row by row (reverse mode).
 
@@ -103,7 +115,7 @@ def jacrev(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
         As in `jacfwd`; `chunk_size` counts elements of the result.
 
     Returns
@@ -123,7 +135,17 @@ def jacrev(
     >>> graphjit.jacrev(lambda w, x: w @ x)(np.ones((2, 3)), np.array([1.0, 2.0, 3.0])).shape
     (2, 2, 3)
     """
-    return _made(jacrev, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend)
+    return _made(
+        jacrev,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+    )
 
 
 @hides_frames
@@ -136,6 +158,7 @@ def jacobian(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, by the mode that costs less.
 
@@ -144,7 +167,7 @@ def jacobian(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
         As in `jacfwd`.
 
     Returns
@@ -165,7 +188,17 @@ def jacobian(
     array([[1., 0.],
            [1., 1.]])
     """
-    return _made(jacobian, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend)
+    return _made(
+        jacobian,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+    )
 
 
 @hides_frames
@@ -178,6 +211,7 @@ def hessian(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
 ) -> Any:
     """Make the compiled Hessian of a function (forward over reverse mode).
 
@@ -185,7 +219,7 @@ def hessian(
     ----------
     fun : callable, optional
         A function written with NumPy; usually it returns one number. Without it the result is a decorator.
-    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend : optional
+    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow : optional
         As in `jacfwd`.
 
     Returns
@@ -208,7 +242,17 @@ def hessian(
     array([[6., 2.],
            [2., 0.]])
     """
-    return _made(hessian, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend)
+    return _made(
+        hessian,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+    )
 
 
 def _made(
@@ -220,6 +264,7 @@ def _made(
     static_argnums: Positions,
     static_argnames: Names,
     backend: str,
+    python_control_flow: bool,
 ) -> Any:
     """What ``make``, one of the functions above, returns."""
     recipe = functools.partial(
@@ -230,6 +275,7 @@ def _made(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
     )
     if fun is None:
         return recipe
@@ -245,7 +291,11 @@ def _made(
         )
     else:
         run = _Jacobian(fun, argnums, has_aux, name, chunk_size)  # type: ignore[arg-type]
-    return compiled_function(Dispatcher(run, function, *statics, backend), fun, (recipe, (fun,)))
+    return compiled_function(
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow),
+        fun,
+        (recipe, (fun,)),
+    )
 
 
 class _Jacobian:
