@@ -126,7 +126,9 @@ def test_writes_are_those_of_python(function: Callable[..., Any]) -> None:
             np.testing.assert_allclose(got, want, rtol=1e-14)
 
 
-@pytest.mark.parametrize("function", [view_from_outside, both_ways, nested_writes, attributes, bound_to_others])
+@pytest.mark.parametrize(
+    "function", [view_from_outside, both_ways, nested_writes, attributes, bound_to_others]
+)
 def test_gradients_through_writes(function: Callable[..., Any]) -> None:
     def total(x):
         return sum(np.sum(part**2) for part in function(x, 3))
@@ -237,5 +239,5 @@ def test_the_functional_interface_keeps_its_error() -> None:
 
         return graphjit.fori_loop(0, 3, step, x)
 
-    with pytest.raises(graphjit.TraceError, match="writes at .* into an array that was made outside of it"):
+    with pytest.raises(graphjit.TraceError, match=r"writes at .* into an array that was made outside of it"):
         graphjit.jit(function)(1.0)

@@ -8,7 +8,7 @@ shape that the other way gives. What cannot be both is an error where it is read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -22,7 +22,7 @@ from graphjit.ops.failing import may_fail
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.converted.containers import Place, here_before, places
 from graphjit.trace.converted.errors import Raising
-from graphjit.trace.converted.journals import journal, outside, owners, undo, written
+from graphjit.trace.converted.journals import become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_control, is_result, ld, same
 from graphjit.trace.pytree import flatten
 from graphjit.trace.recording.location import user_location
@@ -52,35 +52,57 @@ class Outcome:
     around: list[Within | None]
     """The bodies around it."""
 
+    def give(self, places: Mapping[Any, Place]) -> None:
+        """Add the values of these places to those of the variables."""
+        if self.values is None:
+            return
+        for key, place in places.items():
+            _, value, end = self.places.get(key) or (place, place.get(), frozen(place.get()))
+            self.values.append(value)
+            self.frozen.append(end)
+
 
 def choose(trace: Trace, test: Scalar, what: str, ways: Sequence[Way], names: Sequence[str]) -> list[Any]:
     """The values of some variables after one of two ``ways`` was taken, that where the test does not hold or
-    that where it does. Each of them returns the values that it leads to. Attributes and items
-    are written here.
+    that where it does. Each of them returns the values that it leads to. Attributes, items and arrays are
+    written here.
     """
     outcomes = [record(trace, what, way) for way in reversed(ways)][::-1]
     if all(each.values is None for each in outcomes):
         raise TraceError(f"both ways of the {what} at {user_location()} raise an error")
-    stored = {key: storage for each in outcomes for key, (storage, _) in each.arrays.items()}
-    written_places = {key: place for each in outcomes for key, (place, _, _) in each.places.items()}
-    for each in outcomes:
-        if each.values is not None:
-            for key, place in written_places.items():
-                _, value, end = each.places.get(key, (place, place.get(), frozen(place.get())))
-                each.values.append(value)
-                each.frozen.append(end)
-    names = [*names, *(place.name for place in written_places.values())]
-    flags: Flags = {
-        name: [each.values[i] for each in outcomes if each.values is not None]
-        for i, name in enumerate(names)
-        if is_control(name)
-    }
+    changed = _places(outcomes)
+    names = [*names, *(place.name for place in changed.values())]
+    flags = _flags(names, outcomes)
     merged = [_variable(trace, name, what, i, outcomes, flags) for i, name in enumerate(names)]
+    stored = _close(outcomes, merged)
+    which = trace.convert(test._node, I64)
+    found = iter(cond_node(trace, which, [each.body for each in outcomes]))
+    for storage in stored.values():
+        become(trace, storage, next(found))
+    _freeze(what, names, outcomes, merged)
+    values = [_filled(trace, value, found) for value in merged]
+    after = dict(zip(names, values, strict=True))
+    count = len(values) - len(changed)
+    for place, value in zip(changed.values(), values[count:], strict=True):
+        place.set(ld(value))
+    return [value.now(after) if type(value) is Maybe else value for value in values[:count]]
+
+
+def _places(outcomes: Sequence[Outcome]) -> dict[Any, Place]:
+    """The attributes and items that one of the ways writes. They become variables of both."""
+    found = {key: place for each in outcomes for key, (place, _, _) in each.places.items()}
     for each in outcomes:
-        for number, storage in stored.items():
-            each.body.outputs.append(each.arrays[number][1] if number in each.arrays else storage.node())
-    for value in merged:
-        value = value.value if type(value) is Maybe else value
+        each.give(found)
+    return found
+
+
+def _close(outcomes: Sequence[Outcome], merged: Sequence[Any]) -> dict[int, Owned]:
+    """Give both bodies their outputs: the arrays that one of them writes, which are returned, then variables."""
+    stored = {key: storage for each in outcomes for key, (storage, _) in each.arrays.items()}
+    for each in outcomes:
+        for key, storage in stored.items():
+            each.body.outputs.append(each.arrays[key][1] if key in each.arrays else storage.node())
+    for value in map(_inner, merged):
         if isinstance(value, Merged):
             for each, nodes in zip(outcomes, value.nodes, strict=True):
                 each.body.outputs += nodes
@@ -88,42 +110,34 @@ def choose(trace: Trace, test: Scalar, what: str, ways: Sequence[Way], names: Se
         made = set(each.body.made)
         each.body.kept = [node for node in each.body.made if not node.is_const]
         each.body.kept += [node for node in set(each.body.outputs) - made if may_fail(node)]
-    which = trace.convert(test._node, I64)
-    found = iter(cond_node(trace, which, [each.body for each in outcomes]))
-    for storage in stored.values():
-        node = next(found)
-        storage.note(trace)
-        storage.become_traced(trace)
-        storage.replace(node)
-    _freeze(what, names, outcomes, merged)
-    found_values = [_filled(trace, value, found) for value in merged]
-    after = dict(zip(names, found_values, strict=True))
-    count = len(found_values) - len(written_places)
-    for place, value in zip(written_places.values(), found_values[count:], strict=True):
-        place.set(ld(value))
-    return [value.now(after) if type(value) is Maybe else value for value in found_values[:count]]
+    return stored
+
+
+def _inner(value: Any) -> Any:
+    """A variable, or what it holds if it holds something."""
+    return value.value if type(value) is Maybe else value
 
 
 def _freeze(what: str, names: Sequence[str], outcomes: Sequence[Outcome], merged: Sequence[Any]) -> None:
     """Refuse to write into arrays from outside that a variable may name after the statement, and note in the
     variable that it may be one of them.
     """
-    for i, value in enumerate(merged):
-        inner = value.value if type(value) is Maybe else value
-        if not isinstance(inner, Merged):
+    for i, value in enumerate(map(_inner, merged)):
+        if not isinstance(value, Merged):
             continue
+        message = (
+            f"{names[i]} may be this array or not, which the {what} at {user_location()} decides when the compiled code runs. Give {names[i]} a copy "
+            f"there, {names[i]} = x.copy()"
+        )
         for each in outcomes:
-            if each.values is None or isinstance(each.values[i], Undefined):
+            held = None if each.values is None else _inner(each.values[i])
+            if isinstance(held, Undefined):
                 continue
-            message = (
-                f"{names[i]} may be this array or not, which the {what} at {user_location()} decides when the compiled code runs. Give {names[i]} a copy "
-                f"there, {names[i]} = x.copy()"
-            )
-            for storage in owners(each.values[i]):
-                if storage.within in each.around:
-                    storage.frozen = inner.frozen = message
-            if any(isinstance(leaf, Outside | np.ndarray) for leaf in flatten(each.values[i])[0]):
-                inner.frozen = message
+            outer = [storage for storage in owners(held) if storage.within in each.around]
+            for storage in outer:
+                storage.frozen = message
+            if outer or any(isinstance(leaf, Outside | np.ndarray) for leaf in flatten(held)[0]):
+                value.frozen = message
 
 
 def _filled(trace: Trace, value: Any, found: Iterator[Node]) -> Any:
@@ -215,37 +229,44 @@ def _variable(trace: Trace, name: str, what: str, i: int, outcomes: Sequence[Out
     return _joined(trace, [leaves_of(each) for each in pair])
 
 
+Flags = dict[str, list[Any]]
+"""The variables that say how a loop or a function goes on: their values after each way."""
+
+
+def _flags(names: Sequence[str], outcomes: Sequence[Outcome]) -> Flags:
+    return {
+        name: [each.values[i] for each in outcomes if each.values is not None]
+        for i, name in enumerate(names)
+        if is_control(name)
+    }
+
+
 def _merged(trace: Trace, name: str, what: str, pair: list[Any], flags: Flags) -> Any:
     """What a variable is after the statement, to which the ways give different values: one that depends on
     the way, or `Undefined`.
     """
-    where = f"the {what} at {user_location()}"
-    when: frozenset[str] = frozenset()
-    message = ""
-    lacks = [isinstance(value, Undefined) for value in pair]
-    if any(lacks):
-        message = next((each.message for each in pair if isinstance(each, Undefined) and each.message), "")
-        way = "where its test holds" if lacks[0] else "where its test does not hold"
-        message = message or f"{name} has a value after {where} only {way}"
-        when = frozenset(flag for flag in flags if all(map(_told_by, repeat(flag), pair, flags[flag])))
-        values = [each.value if type(each) is Maybe else each for each in pair]
-        given = [each for each in values if not isinstance(each, Undefined)]
-        if not given or not (when or is_result(name)):
-            return Undefined(name, message)
-        pair = [blank(given[-1]) if isinstance(each, Undefined) else each for each in values]
+    if any(isinstance(value, Undefined) for value in pair):
+        return _merged_with_nothing(trace, name, what, pair, flags)
     trees = [leaves_of(value) for value in pair]
     reason = _differ(trees, name)
-    if reason is not None:
-        title = "what the function returns" if is_result(name) else name
-        return Undefined(name, f"{title} is no one thing after {where}: {reason}")
-    merged = pair[1] if same(*pair) else _joined(trace, trees)
-    if any(lacks) and not is_result(name):
-        return Maybe(name, message, merged, when)
-    return merged
+    if reason is None:
+        return pair[1] if same(*pair) else _joined(trace, trees)
+    title = "what the function returns" if is_result(name) else name
+    return Undefined(name, f"{title} is no one thing after the {what} at {user_location()}: {reason}")
 
 
-Flags = dict[str, list[Any]]
-"""The variables that say how a loop or a function goes on: their values after each way."""
+def _merged_with_nothing(trace: Trace, name: str, what: str, pair: list[Any], flags: Flags) -> Any:
+    """`_merged` of a variable that has no value after one way, or has one only if a flag holds."""
+    messages = [each.message for each in pair if isinstance(each, Undefined) and each.message]
+    way = "where its test holds" if isinstance(pair[0], Undefined) else "where its test does not hold"
+    message = (*messages, f"{name} has a value after the {what} at {user_location()} only {way}")[0]
+    when = frozenset(flag for flag in flags if all(map(_told_by, repeat(flag), pair, flags[flag])))
+    given = [each for each in map(_inner, pair) if not isinstance(each, Undefined)]
+    if not given or not (when or is_result(name)):
+        return Undefined(name, message)
+    filled = [blank(given[-1]) if isinstance(each, Undefined) else each for each in map(_inner, pair)]
+    merged = _merged(trace, name, what, filled, flags)
+    return merged if is_result(name) or isinstance(merged, Undefined) else Maybe(name, message, merged, when)
 
 
 def _told_by(flag: str, value: Any, state: Any) -> bool:

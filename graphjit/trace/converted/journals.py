@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from graphjit.ir.node import Node
 from graphjit.trace.arrays.buffers import Stored, from_storage, storage_of, stored
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.pytree import flatten
@@ -47,11 +48,11 @@ def array_of(storage: Owned) -> Stored:
     return from_storage(storage)
 
 
-def become(trace: Trace, storage: Owned, value: Any) -> None:
+def become(trace: Trace, storage: Owned, node: Node) -> None:
     """Write a new value of the whole array."""
     storage.note(trace)
     storage.become_traced(trace)
-    storage.replace(trace.node(value))
+    storage.replace(node)
 
 
 def owner(array: Array) -> Owned:

@@ -8,21 +8,24 @@ writes. Which these are is found by recording the body until nothing new turns u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from graphjit.errors import GraphjitError, TraceError
-from graphjit.trace.arrays.buffers import Stored, storage_of
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.converted.choices import choose
 from graphjit.trace.converted.containers import Place, here_before, places
 from graphjit.trace.converted.iteration import Steps, steps_of
 from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
-from graphjit.trace.pytree import flatten, tree_map
+from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.recorder import Journal
 from graphjit.trace.recording.tracer import Number, Scalar, Trace, Tracer, is_python_number, kind_of
 from graphjit.trace.transformed.control import while_loop
 from graphjit.trace.transformed.control_bodies import stands_for
@@ -113,12 +116,14 @@ class _Plan:
     """Those that the body changes, with what they begin with."""
     maybe: dict[int, Maybe] = field(default_factory=dict)
     """Those of them that have no value before a ``break``."""
+    lost: dict[int, Undefined] = field(default_factory=dict)
+    """Those that have no value afterwards, and why."""
     left: int | None = None
     """The one whose truth alone ends the loop."""
-    spoilt: bool = False
-    """Whether the body writes into an array that a variable holds from step to step."""
     arrays: list[Owned] = field(default_factory=list)
-    """Arrays from outside that it writes."""
+    """Arrays from outside that the body writes."""
+    spoilt: set[int] = field(default_factory=set)
+    """The carried variables that begin as arrays into which some step writes."""
 
 
 class _Again(Exception):
@@ -133,82 +138,169 @@ def _recorded(loop: Loop, trace: Trace) -> None:
             plan.carried[i] = value
     for _ in range(ROUNDS):
         try:
-            _attempt(loop, trace, plan)
+            found = _Recording(loop, trace, plan).node()
         except _Again:
             continue
+        _spoil(loop, plan)
+        now = dict(enumerate(_variables(loop, plan, found))) | plan.lost
+        if plan.left is not None:
+            now[plan.left] = True
+        loop.set([*now.values()])
+        for storage, value in zip(plan.arrays, found[len(plan.carried) :], strict=True):
+            become(trace, storage, value._node)
         return
     raise TraceError(
         f"{loop.what} at {user_location()}: what its body changes is not the same in any two steps"
     )
 
 
-def _attempt(loop: Loop, trace: Trace, plan: _Plan) -> None:
-    """Record the node, with the carries that are known so far."""
+@dataclass
+class _Recording:
+    """One attempt to make the node, with the carries that are known so far: variables, then arrays."""
 
-    def given(values: Any, inside: bool) -> None:
-        count = len(plan.carried)
-        now = _variables(loop, plan, values[:count])
-        if inside:  # the loop was not left, nor the function
-            now = [False if is_exit(name) else x for name, x in zip(loop.names, now, strict=True)]
-        loop.set(now)
-        for storage, value in zip(plan.arrays, values[count:], strict=True):
-            become(trace, storage, value)
+    loop: Loop
+    trace: Trace
+    plan: _Plan
 
-    def step(values: Any) -> Any:
-        with journal(trace) as notes:
+    def node(self) -> Sequence[Any]:
+        """The carries after the loop.
+
+        Raises:
+            _Again: there have to be more of them, or others.
+        """
+        loop, plan = self.loop, self.plan
+
+        def step(values: Any) -> Any:
+            return self.step(values)
+
+        def test(values: Any) -> Any:
+            return self.test(values)
+
+        stands_for(step, loop.body)
+        stands_for(test, loop.test)
+        init = (*plan.carried.values(), *map(array_of, plan.arrays))
+        names = (*(loop.names[i] for i in plan.carried), *("an array from outside" for _ in plan.arrays))
+        found: Sequence[Any] = while_loop(self.trace, test, step, init, loop.what, names, opened=True)
+        return found
+
+    @contextmanager
+    def begun(self, values: Sequence[Any], inside: bool) -> Iterator[Journal]:
+        """Variables and arrays as a step finds them; afterwards they are as before the loop. ``inside``: the
+        loop was not left, nor the function.
+        """
+        loop, plan = self.loop, self.plan
+        with journal(self.trace) as notes:
             try:
-                mine = tree_map(lambda x: kind_of(x)(trace, x._node) if isinstance(x, Tracer) else x, values)
-                given(mine, True)
-                start = loop.get()
-                loop.body()
-                plan.spoilt |= any(
-                    type(x) is Stored and id(storage_of(x)) in notes
-                    for x in flatten(mine[: len(plan.carried)])[0]
+                now = _variables(loop, plan, values)
+                if inside:
+                    now = [False if is_exit(name) else x for name, x in zip(loop.names, now, strict=True)]
+                loop.set(now)
+                for storage, value in zip(plan.arrays, values[len(plan.carried) :], strict=True):
+                    become(self.trace, storage, value._node)
+                yield notes
+            finally:
+                undo(notes)
+                loop.set_state(plan.before[: len(plan.before) - len(loop.places)])
+
+    def test(self, values: Sequence[Any]) -> Any:
+        """The answer of the test."""
+        with self.begun(values, False):
+            answer = truth(self.loop.test())
+        self.plan.left = None
+        if not isinstance(answer, bool) and answer._node.op.name == "not":
+            nodes = {value._node: i for i, value in zip(self.plan.carried, values, strict=False)}
+            self.plan.left = nodes.get(answer._node.args[0])
+        return answer
+
+    def step(self, values: Sequence[Any]) -> Any:
+        """The carries after a step."""
+        loop, plan = self.loop, self.plan
+        mine = tree_map(
+            lambda x: kind_of(x)(self.trace, x._node) if isinstance(x, Tracer) else x, tuple(values)
+        )
+        with self.begun(mine, True) as notes:
+            start = loop.get()
+            loop.body()
+            after = loop.get()
+            found, broken = places(notes)
+            again = _more_variables(loop, self.trace, plan, start, after)
+            new = [each for each in written(notes, self.trace.within) if each not in plan.arrays]
+            if not again and not new:
+                plan.spoilt = self.overwritten(mine, after, notes)
+            ends = [_held(frozen(after[i])) for i in plan.carried]
+            ends += [Tracer(self.trace, storage.node()) for storage in plan.arrays]
+        there = here_before(loop.body, found, broken, loop.what)
+        more = _more_places(loop, plan, [place for place, _ in there])
+        # A variable that turns out to be carried may be the only one that was written.
+        plan.arrays = [] if again or more else plan.arrays + new
+        if again or more or new:
+            raise _Again
+        return tuple(ends)
+
+    def overwritten(self, mine: Sequence[Any], after: Sequence[Any], notes: Journal) -> set[int]:
+        """The carried variables whose arrays some step writes into, at once or when another variable holds
+        them.
+
+        Raises:
+            TraceError: what such a write shows in differs from step to step.
+        """
+        carried = self.plan.carried
+        begins = {i: _owners(value) for i, value in zip(carried, mine, strict=False)}
+        spoilt = {i for i in carried if any(id(each) in notes for each in begins[i])}
+        if not spoilt:
+            return spoilt
+        ends = {i: _owners(after[i]) for i in carried}
+        own = {id(each) for each in chain.from_iterable(begins.values())}
+        self.refuse_aliases([*chain.from_iterable(ends.values())], own)
+        while more := {i for i in carried if i not in spoilt and _meet(begins[i], ends, spoilt)}:
+            spoilt |= more
+        return spoilt
+
+    def refuse_aliases(self, held: Sequence[Owned], own: set[int]) -> None:
+        """Refuse that the arrays that variables hold after a step are one, or arrays from outside but for
+        those that the step began with, its ``own``.
+        """
+        around = outside(self.trace.within)
+        twice = len(set(map(id, held))) < len(held)
+        if twice or any(each.within in around and id(each) not in own for each in held):
+            raise _aliased(self.loop, self.plan)
+
+
+def _meet(begins: Sequence[Owned], ends: Mapping[int, Sequence[Owned]], among: set[int]) -> bool:
+    """Whether one of these arrays is held by one of these variables after a step."""
+    return any(each in ends[j] for j in among for each in begins)
+
+
+def _held(value: Any) -> Any:
+    """What a variable holds where it holds something."""
+    return value.value if type(value) is Maybe else value
+
+
+def _owners(value: Any) -> list[Owned]:
+    """The storages of the arrays in a variable."""
+    return [] if isinstance(_held(value), Undefined) else owners(_held(value))
+
+
+def _more_variables(
+    loop: Loop, trace: Trace, plan: _Plan, start: Sequence[Any], after: Sequence[Any]
+) -> bool:
+    """Whether some variables were not known to change, or to be arrays; now they are."""
+    known = dict(plan.carried)
+    for i, (value, was) in enumerate(zip(after, start, strict=True)):
+        if i in known:
+            if isinstance(_held(value), Undefined):
+                raise TraceError(
+                    f"{loop.what}: {loop.names[i]} has no value after some steps of the loop at {user_location()}: {value.message}"
                 )
-                found, broken = places(notes)
-                result = _after(loop, trace, plan, notes, start)
-            finally:
-                undo(notes)
-                loop.set_state(plan.before[: len(plan.before) - len(loop.places)])
-            new = here_before(loop.body, found, broken, loop.what)
-            if _more_places(loop, plan, [place for place, _ in new]) or result is None:
-                raise _Again
-            return result
-
-    def test(values: Any) -> Any:
-        with journal(trace) as notes:
-            try:
-                given(values, False)
-                answer = truth(loop.test())
-                plan.left = _left_by(plan, values, answer)
-                return answer
-            finally:
-                undo(notes)
-                loop.set_state(plan.before[: len(plan.before) - len(loop.places)])
-
-    stands_for(step, loop.body)
-    stands_for(test, loop.test)
-    init = (*plan.carried.values(), *map(array_of, plan.arrays))
-    names = (*(loop.names[i] for i in plan.carried), *("an array from outside" for _ in plan.arrays))
-    found = while_loop(trace, test, step, init, loop.what, names, opened=True)
-    if plan.spoilt:
-        _spoil(loop, plan)
-    now = _variables(loop, plan, found[: len(plan.carried)])
-    if plan.left is not None:
-        now[plan.left] = True
-    loop.set(now)
-    for storage, value in zip(plan.arrays, found[len(plan.carried) :], strict=True):
-        become(trace, storage, value)
-
-
-def _left_by(plan: _Plan, values: Sequence[Any], answer: Any) -> int | None:
-    """The variable of which the test is the negation."""
-    if isinstance(answer, bool) or answer._node.op.name != "not":
-        return None
-    for i, value in zip(plan.carried, values, strict=False):
-        if isinstance(value, Tracer) and value._node is answer._node.args[0]:
-            return i
-    return None
+            plan.carried[i] = _wider(trace, known[i], _held(value))
+        elif type(value) is Maybe and isinstance(was, Undefined):
+            plan.maybe[i] = value
+            plan.carried[i] = blank(value.value)
+        elif isinstance(value, Undefined):
+            plan.lost[i] = value
+        elif not same(value, was):
+            plan.carried[i] = blank(value) if isinstance(was, Undefined) else was
+    return len(known) < len(plan.carried) or any(plan.carried[i] is not known[i] for i in known)
 
 
 def _more_places(loop: Loop, plan: _Plan, found: Sequence[Place]) -> bool:
@@ -223,9 +315,9 @@ def _more_places(loop: Loop, plan: _Plan, found: Sequence[Place]) -> bool:
     return bool(new)
 
 
-def _variables(loop: Loop, plan: _Plan, carried: Sequence[Any]) -> list[Any]:
-    """All variables, with these values of those that are carried."""
-    now = dict(zip(plan.carried, carried, strict=True))
+def _variables(loop: Loop, plan: _Plan, values: Sequence[Any]) -> list[Any]:
+    """All variables, where those that are carried have these values."""
+    now = dict(zip(plan.carried, values, strict=False))
     for i, maybe in plan.maybe.items():
         present = dict(zip(loop.names, [now.get(k) for k in range(len(plan.before))], strict=True))
         now[i] = Maybe(maybe.name, maybe.message, now[i], maybe.when).now(present)
@@ -233,22 +325,19 @@ def _variables(loop: Loop, plan: _Plan, carried: Sequence[Any]) -> list[Any]:
 
 
 def _spoil(loop: Loop, plan: _Plan) -> None:
-    """Refuse to read the arrays with which carried variables began: some step writes into one of them.
+    """Refuse to read the arrays with which some variables began: steps write into them.
 
     Raises:
         TraceError: two of them are one array.
     """
-    seen: set[int] = set()
-    for i in plan.carried:
-        begin = [] if isinstance(plan.before[i], Undefined) else owners(plan.before[i])
-        if seen & set(map(id, begin)):
-            raise _aliased(loop, plan)
-        seen |= set(map(id, begin))
-        for storage in begin:
-            storage.spoilt = (
-                f"the {loop.what} at {user_location()} writes into the array that {loop.names[i]} was before it, and which step does so is not known, since "
-                f"{loop.names[i]} is bound to other arrays in it. Work on a copy, {loop.names[i]} = {loop.names[i]}.copy(), before the loop"
-            )
+    begins = [(i, each) for i in plan.spoilt for each in _owners(plan.before[i])]
+    if len({id(each) for _, each in begins}) < len(begins):
+        raise _aliased(loop, plan)
+    for i, storage in begins:
+        storage.spoilt = (
+            f"the {loop.what} at {user_location()} writes into the array that {loop.names[i]} was before it, and which step does so is not known, since "
+            f"{loop.names[i]} is bound to other arrays in it. Work on a copy, {loop.names[i]} = {loop.names[i]}.copy(), before the loop"
+        )
 
 
 def _aliased(loop: Loop, plan: _Plan) -> TraceError:
@@ -259,48 +348,10 @@ def _aliased(loop: Loop, plan: _Plan) -> TraceError:
     )
 
 
-def _after(loop: Loop, trace: Trace, plan: _Plan, notes: Any, start: Sequence[Any]) -> Any:
-    """The carries after a step; None: there have to be more of them, or others."""
-    after, again = loop.get(), False
-    for i, (value, was) in enumerate(zip(after, start, strict=True)):
-        if i in plan.carried:
-            if type(value) is Maybe:
-                value = value.value
-            elif isinstance(value, Undefined):
-                raise TraceError(
-                    f"{loop.what}: {loop.names[i]} has no value after some steps of the loop at {user_location()}: {value.message}"
-                )
-            wider = _wider(trace, plan.carried[i], value)
-            if wider is not None:
-                plan.carried[i], again = wider, True
-        elif type(value) is Maybe and isinstance(was, Undefined):
-            plan.maybe[i] = value
-            plan.carried[i], again = blank(value.value), True
-        elif not same(value, was) and not isinstance(value, Undefined):
-            plan.carried[i] = blank(value) if isinstance(was, Undefined) else was
-            again = True
-    new = [storage for storage in written(notes, trace.within) if storage not in plan.arrays]
-    if new or again:
-        # A variable that turns out to be carried may be the only one that was written.
-        plan.arrays = [] if again else plan.arrays + new
-        plan.spoilt = False
-        return None
-    if plan.spoilt:
-        held = [
-            each for i in plan.carried if not isinstance(after[i], Undefined) for each in owners(after[i])
-        ]
-        around = outside(trace.within)
-        if len(set(map(id, held))) < len(held) or any(each.within in around for each in held):
-            raise _aliased(loop, plan)
-    ends = {i: frozen(after[i]) for i in plan.carried}
-    variables = tuple(end.value if type(end) is Maybe else end for end in ends.values())
-    return (*variables, *(Tracer(trace, storage.node()) for storage in plan.arrays))
-
-
 def _wider(trace: Trace, begin: Any, value: Any) -> Any:
-    """A number of Python that the loop begins with, in the shape of the array that a step makes of it."""
+    """What a variable begins with: a number of Python in the shape of the array that a step makes of it."""
     if not is_python_number(begin) or not isinstance(value, Tracer) or not value._node.shape:
-        return None
+        return begin
     node = trace.broadcast(trace.node(begin), value._node.shape)
     return Tracer(trace, trace.narrow(node, value._node.dtype))
 
@@ -322,17 +373,30 @@ def for_stmt(
     if steps is not None and (extra_test is not None or not steps.known):
         _for_steps(steps, extra_test or (lambda: True), body, get_state, set_state, names)
         return
+    if extra_test is not None:
+        _written_out(iterated, extra_test, body, get_state, set_state, names)
+        return
     for x in iterated:
-        if extra_test is None:
-            body(x)
-            continue
+        body(x)
+
+
+def _written_out(
+    iterated: Iterable[Any],
+    extra_test: Thunk,
+    body: Callable[[Any], None],
+    get_state: Getter,
+    set_state: Setter,
+    names: Sequence[str],
+) -> None:
+    """All steps one after the other, each under the condition that the loop was not left before."""
+    for x in iterated:
         answer = truth(extra_test())
         if answer is False:
             break
         if answer is True:
             body(x)
         else:
-            _maybe(answer, lambda x=x: body(x), get_state, set_state, names)  # type: ignore[misc]
+            _maybe(answer, functools.partial(body, x), get_state, set_state, names)
 
 
 def _maybe(answer: Scalar, body: Thunk, get_state: Getter, set_state: Setter, names: Sequence[str]) -> None:
@@ -346,7 +410,7 @@ def _maybe(answer: Scalar, body: Thunk, get_state: Getter, set_state: Setter, na
         finally:
             set_state(before)
 
-    stands_for(run, body)
+    stands_for(run, getattr(body, "func", body))
     set_state(choose(answer._trace, answer, "for", (lambda: before, run), names))
 
 
@@ -384,8 +448,14 @@ def _for_steps(
 
     stands_for(step, body)
     loop = Loop("for", test, step, get, set_, ["the number of steps", *names])
-    answer = truth(test())
-    while answer is True:
-        answer = _step(loop)
-    if answer is not False:
-        _recorded(loop, answer._trace)
+    try:
+        answer = truth(test())
+        while answer is True:
+            answer = _step(loop)
+        if answer is not False:
+            _recorded(loop, answer._trace)
+    except (GraphjitError, TypeError, IndexError, UnboundLocalError):
+        if not steps.known or steps.length - number[0] > SHORT:
+            raise
+        rest = (steps.element(k) for k in range(number[0], steps.length))
+        _written_out(rest, extra_test, body, get_state, set_state, names)

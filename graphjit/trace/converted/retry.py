@@ -45,17 +45,23 @@ def traced_again(error: TraceError, name: str, trace: Callable[[Callable[[Any], 
 
 def _reason(error: TraceError) -> str:
     """Why the code that asked for the value is not converted."""
-    asked: CodeType | None = None
+    asking: list[CodeType] = []
     entry = error.__traceback__
     while entry is not None:
         code = entry.tb_frame.f_code
         if not code.co_filename.startswith(PACKAGE):
-            asked = code
+            asking.append(code)
         entry = entry.tb_next
-    if asked is None:
+    if not asking:
         return "its value is asked for by compiled code"
-    if asked in reasons:
-        return reasons[asked]
-    if asked.co_filename.startswith(LIBRARIES):
-        return f"{asked.co_qualname} is a library's"
+    inner = asking[-1]
+    if inner.co_filename.startswith(LIBRARIES):
+        return f"{inner.co_qualname} is a library's"
+    for code in reversed(asking):
+        if code in reasons:
+            return reasons[code]
+        # The reason may be that of the function around it, or of the one that evaluates a text.
+        part = code is inner or inner.co_qualname.startswith(f"{code.co_qualname}.")
+        if not part and not inner.co_filename.startswith("<"):
+            break
     return "the value is asked for by a function that is not Python's own, or not by a keyword"
