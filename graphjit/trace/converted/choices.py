@@ -97,7 +97,7 @@ def _places(outcomes: Sequence[Outcome]) -> dict[Any, Place]:
 
 
 def _close(outcomes: Sequence[Outcome], merged: Sequence[Any]) -> dict[int, Owned]:
-    """Give both bodies their outputs: the arrays that one of them writes, which are returned, then variables."""
+    """Give both bodies their outputs: the arrays that one of them writes (returned), then variables."""
     stored = {key: storage for each in outcomes for key, (storage, _) in each.arrays.items()}
     for each in outcomes:
         for key, storage in stored.items():
