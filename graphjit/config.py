@@ -21,6 +21,7 @@ TOPICS = {
     "grad": "arguments that a result does not depend on",
     "compile": "every compilation: size, steps, time",
     "jacobian": "which mode a Jacobian is computed by, and why",
+    "control": "functions whose Python control flow is converted, and why",
     "donate": "donated arguments that cannot be reused",
     "reroll": "Python loops that are compiled as loops, and why others are not",
 }
@@ -123,6 +124,12 @@ SETTINGS = (
         "GRAPHJIT_DISABLE_JIT", _switch, False, "1: nothing is compiled, as inside graphjit.disable_jit()"
     ),
     Setting(
+        "GRAPHJIT_PYTHON_CONTROL_FLOW",
+        _switch,
+        True,
+        "0: if, while and for on traced values are errors, as with python_control_flow=False",
+    ),
+    Setting(
         "GRAPHJIT_DEBUG_NANS",
         _switch,
         False,
@@ -187,5 +194,6 @@ cache_directory: str | None = _cache_directory(_values["GRAPHJIT_CACHE_DIR"], _v
 dump_directory: str | None = os.path.abspath(_values["GRAPHJIT_DUMP"]) if _values["GRAPHJIT_DUMP"] else None
 machine: str | None = _values["GRAPHJIT_MACHINE"] or None
 disable_jit: bool = _values["GRAPHJIT_DISABLE_JIT"]
+python_control_flow: bool = _values["GRAPHJIT_PYTHON_CONTROL_FLOW"]
 debug_nans: bool = _values["GRAPHJIT_DEBUG_NANS"]
 full_traceback: bool = _values["GRAPHJIT_TRACEBACK"] == "full"

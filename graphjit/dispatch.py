@@ -42,7 +42,7 @@ from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.location import user_level
 from graphjit.trace.recording.tracer import Array, Trace
 from graphjit.trace.results import Results, refuse_changed_containers, same_objects
-from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage
+from graphjit.trace.stage import Leaf, Staged, classify, run_eagerly, stage, unconverted
 from graphjit.trace.statics import exact_keys
 from graphjit.trace.tracebacks import hides_frames
 
@@ -128,6 +128,7 @@ class Dispatcher:
         backend: str = "llvm",
         donate_argnums: Sequence[int] = (),
         donate_argnames: Sequence[str] = (),
+        python_control_flow: bool = True,
         reroll: bool = True,
     ) -> None:
         if backend not in BACKENDS:
@@ -146,6 +147,8 @@ class Dispatcher:
         """Whether this is a derivative, which needs a trace even where nothing is compiled."""
         name = attribute(function, "__name__", None)
         self.name = str.__str__(name) if isinstance(name, str) else type(function).__name__
+        self.converts = python_control_flow and config.python_control_flow
+        """Whether Python's control flow on traced values is converted (`trace.converted`)."""
         self.static_nums, self.static_names = resolve(function, static_argnums, static_argnames, "static")
         self.donate_nums, self.donate_names = resolve(function, donate_argnums, donate_argnames, "donate")
         both = {*self.static_nums, *self.static_names} & {*self.donate_nums, *self.donate_names}
@@ -258,7 +261,15 @@ class Dispatcher:
         """The function on traced arguments, whose containers it must leave as they are."""
         before = _taken_apart(args, kwargs)
         plain = [a.value if isinstance(a, Static) else a for a in args]
-        result = self.run(*plain, **{k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()})
+        named = {k: v.value if isinstance(v, Static) else v for k, v in kwargs.items()}
+        trace = active_trace()
+        if trace is None:
+            result = self.run(*plain, **named)
+        elif self.converts:
+            result = (self.run if self.derives else trace.user(self.run))(*plain, **named)
+        else:
+            with unconverted(trace):
+                result = self.run(*plain, **named)
         if before is not None:
             refuse_changed_containers(
                 self.name, lambda: leaf_names(self.named_by, before[1]), before, flatten((args, kwargs))
@@ -278,6 +289,7 @@ class Dispatcher:
             leaf_names(self.named_by, spec),
             self.derives,
             self.rolls,
+            self.converts,
         )
 
     def staged(self, *args: Any, **kwargs: Any) -> Staged:

@@ -27,19 +27,18 @@ class GraphjitError(Exception):
 class TraceError(GraphjitError, TypeError):
     """Traced code needs the value of an array, which is known only when the compiled code runs.
 
-    ``if`` and ``while`` on traced values, ``float(x)``, ``x.item()`` and indexing a list by one raise it. Use
-    `numpy.where` for a choice between values, `cond` and `while_loop` for computations, or make the argument
-    static.
+    ``float(x)``, ``x.item()`` and indexing a list by a traced value raise it, and so does control flow of
+    Python that cannot be converted. Use NumPy's functions on the value itself, or make the argument static.
 
     Examples
     --------
     >>> import numpy as np
     >>> import graphjit
     >>> try:
-    ...     graphjit.jit(lambda x: x if x > 0 else -x)(2.0)
+    ...     graphjit.jit(lambda i: [2.0, 3.0][i])(1)
     ... except graphjit.TraceError:
-    ...     print("use np.where(x > 0, x, -x)")
-    use np.where(x > 0, x, -x)
+    ...     print("use np.array([2.0, 3.0])[i]")
+    use np.array([2.0, 3.0])[i]
     """
 
 

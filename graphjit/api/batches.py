@@ -26,6 +26,7 @@ def vmap(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make a compiled function that maps a function over an axis of its arguments.
@@ -46,6 +47,7 @@ def vmap(
         Where each result gets the axis. None returns a result that does not vary as it is.
     axis_size : int, optional
         The number of elements; needed only if no argument is mapped.
+    static_argnums, static_argnames, backend, python_control_flow : optional
     static_argnums, static_argnames, backend, reroll : optional
         As in `jit`.
 
@@ -89,6 +91,7 @@ def vmap(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
         reroll=reroll,
     )
     if fun is None:
@@ -100,5 +103,7 @@ def vmap(
         return batches.vmap(current_trace(), fun, args, kwargs, in_axes, out_axes, axis_size)
 
     return compiled_function(
-        Dispatcher(run, function, *statics, backend, reroll=reroll), fun, (recipe, (fun,))
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow, reroll=reroll),
+        fun,
+        (recipe, (fun,)),
     )

@@ -31,6 +31,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[P, R]: ...
 
@@ -44,6 +45,7 @@ def jit(
     donate_argnums: Positions = ...,
     donate_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
@@ -57,6 +59,7 @@ def jit(
     donate_argnums: Positions = (),
     donate_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Compile a function.
@@ -80,6 +83,10 @@ def jit(
     backend : {"llvm", "numba"}, optional
         ``"llvm"`` makes native code. ``"numba"`` lets Numba compile the same loops from Python source, which
         is slower and meant for comparison.
+    python_control_flow : bool, optional
+        Whether ``if``, ``while`` and ``for`` may depend on values that are known only when the compiled code
+        runs. Then the function is converted, and so are the user's functions that it calls. With False they
+        are an error.
     reroll : bool, optional
         Whether a Python loop of many equal steps is compiled as a loop. Without it, and where steps differ,
         each step is code of its own.
@@ -124,6 +131,7 @@ def jit(
         donate_argnums=donate_argnums,
         donate_argnames=donate_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
         reroll=reroll,
     )
     return recipe if fun is None else _jitted(fun, recipe)
@@ -142,6 +150,7 @@ def _jitted(fun: Callable[..., Any], recipe: functools.partial[Any]) -> Any:
         options["backend"],
         positions(options["donate_argnums"]),
         names(options["donate_argnames"]),
+        options["python_control_flow"],
         options["reroll"],
     )
     return compiled_function(dispatcher, fun, (recipe, (fun,)))

@@ -36,6 +36,7 @@ def grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[P, Any]: ...
 
@@ -50,6 +51,7 @@ def grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]: ...
 
@@ -64,6 +66,7 @@ def grad(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make the compiled gradient of a function that returns one floating-point number.
@@ -80,6 +83,7 @@ def grad(
         Whether the function returns a pair, of which only the first is differentiated.
     argnames : str or sequence of str, optional
         Names of arguments to differentiate, alone or besides `argnums`.
+    static_argnums, static_argnames, backend, python_control_flow : optional
     static_argnums, static_argnames, backend, reroll : optional
         As in `jit`.
 
@@ -107,7 +111,18 @@ def grad(
     >>> graphjit.grad(loss)(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
     array([-1., -2.])
     """
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, reroll, False)
+    return _gradient(
+        fun,
+        argnums,
+        has_aux,
+        argnames,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
+        False,
+    )
 
 
 @overload
@@ -120,6 +135,7 @@ def value_and_grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[P, tuple[R, Any]]: ...
 
@@ -134,6 +150,7 @@ def value_and_grad(
     static_argnums: Positions = ...,
     static_argnames: Names = ...,
     backend: str = ...,
+    python_control_flow: bool = ...,
     reroll: bool = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, tuple[R, Any]]]: ...
 
@@ -148,6 +165,7 @@ def value_and_grad(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make a compiled function that returns a value together with its gradient.
@@ -158,6 +176,7 @@ def value_and_grad(
     ----------
     fun : callable, optional
         The function, as for `grad`.
+    argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow : optional
     argnums, has_aux, argnames, static_argnums, static_argnames, backend, reroll : optional
         As in `grad`.
 
@@ -182,7 +201,18 @@ def value_and_grad(
     >>> loss(np.zeros(2), np.eye(2), np.array([1.0, 2.0]))
     (np.float64(2.5), array([-1., -2.]))
     """
-    return _gradient(fun, argnums, has_aux, argnames, static_argnums, static_argnames, backend, reroll, True)
+    return _gradient(
+        fun,
+        argnums,
+        has_aux,
+        argnames,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
+        True,
+    )
 
 
 def _gradient(
@@ -193,6 +223,7 @@ def _gradient(
     static_argnums: Positions,
     static_argnames: Names,
     backend: str,
+    python_control_flow: bool,
     reroll: bool,
     with_value: bool,
 ) -> Any:
@@ -205,6 +236,7 @@ def _gradient(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
         reroll=reroll,
     )
     if fun is None:
@@ -213,7 +245,9 @@ def _gradient(
     function, statics = inner_statics(fun, static_argnums, static_argnames)
     run = Gradient(fun, argnums, argnames, has_aux, with_value)
     return compiled_function(
-        Dispatcher(run, function, *statics, backend, reroll=reroll), fun, (recipe, (fun,))
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow, reroll=reroll),
+        fun,
+        (recipe, (fun,)),
     )
 
 

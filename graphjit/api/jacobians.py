@@ -37,6 +37,7 @@ def jacfwd(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, column by column (forward mode).
@@ -56,6 +57,7 @@ def jacfwd(
     chunk_size : int, optional
         How many directions are computed at a time. Fewer need less memory. By default all of them, or as many
         as fit a share of the machine's memory.
+    static_argnums, static_argnames, backend, python_control_flow : optional
     static_argnums, static_argnames, backend, reroll : optional
         As in `jit`.
 
@@ -83,7 +85,18 @@ def jacfwd(
     array([[ 0., -2.],
            [ 1.,  0.]])
     """
-    return _made(jacfwd, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll)
+    return _made(
+        jacfwd,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
+    )
 
 
 @hides_frames
@@ -96,6 +109,7 @@ def jacrev(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, row by row (reverse mode).
@@ -105,7 +119,7 @@ def jacrev(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
         As in `jacfwd`; `chunk_size` counts elements of the result.
 
     Returns
@@ -125,7 +139,18 @@ def jacrev(
     >>> graphjit.jacrev(lambda w, x: w @ x)(np.ones((2, 3)), np.array([1.0, 2.0, 3.0])).shape
     (2, 2, 3)
     """
-    return _made(jacrev, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll)
+    return _made(
+        jacrev,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
+    )
 
 
 @hides_frames
@@ -138,6 +163,7 @@ def jacobian(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make the compiled Jacobian of a function, by the mode that costs less.
@@ -147,7 +173,7 @@ def jacobian(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
         As in `jacfwd`.
 
     Returns
@@ -169,7 +195,16 @@ def jacobian(
            [1., 1.]])
     """
     return _made(
-        jacobian, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll
+        jacobian,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
     )
 
 
@@ -183,6 +218,7 @@ def hessian(
     static_argnums: Positions = (),
     static_argnames: Names = (),
     backend: str = "llvm",
+    python_control_flow: bool = True,
     reroll: bool = True,
 ) -> Any:
     """Make the compiled Hessian of a function (forward over reverse mode).
@@ -191,6 +227,7 @@ def hessian(
     ----------
     fun : callable, optional
         A function written with NumPy; usually it returns one number. Without it the result is a decorator.
+    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow : optional
     argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll : optional
         As in `jacfwd`.
 
@@ -214,7 +251,18 @@ def hessian(
     array([[6., 2.],
            [2., 0.]])
     """
-    return _made(hessian, fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll)
+    return _made(
+        hessian,
+        fun,
+        argnums,
+        has_aux,
+        chunk_size,
+        static_argnums,
+        static_argnames,
+        backend,
+        python_control_flow,
+        reroll,
+    )
 
 
 def _made(
@@ -226,6 +274,7 @@ def _made(
     static_argnums: Positions,
     static_argnames: Names,
     backend: str,
+    python_control_flow: bool,
     reroll: bool,
 ) -> Any:
     """What ``make``, one of the functions above, returns."""
@@ -237,6 +286,7 @@ def _made(
         static_argnums=static_argnums,
         static_argnames=static_argnames,
         backend=backend,
+        python_control_flow=python_control_flow,
         reroll=reroll,
     )
     if fun is None:
@@ -254,7 +304,9 @@ def _made(
     else:
         run = _Jacobian(fun, argnums, has_aux, name, chunk_size)  # type: ignore[arg-type]
     return compiled_function(
-        Dispatcher(run, function, *statics, backend, reroll=reroll), fun, (recipe, (fun,))
+        Dispatcher(run, function, *statics, backend, python_control_flow=python_control_flow, reroll=reroll),
+        fun,
+        (recipe, (fun,)),
     )
 
 

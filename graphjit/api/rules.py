@@ -298,7 +298,7 @@ def checkpoint(fun: Callable[..., Any] | None = None, *, policy: Policy | None =
             return fun(*args, **kwargs)
 
         def with_keywords(positional: Any, named: Any) -> Any:
-            return fun(*positional, **named)
+            return trace.user(fun)(*positional, **named)
 
         with_keywords.__qualname__ = with_keywords.__name__ = name_of(fun)
         rule = Checkpoint(name_of(fun), policy)

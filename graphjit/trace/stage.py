@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ from graphjit.trace.outside.check_guards import SMALL, guard_text, holds
 from graphjit.trace.outside.find_guards import find_guards
 from graphjit.trace.outside.untraced_code import plain_handlers
 from graphjit.trace.recording.concrete import Values
+from graphjit.trace.recording.recorder import as_it_is
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
 from graphjit.trace.rolling import rolled
@@ -150,10 +151,52 @@ def stage(
     names: Sequence[str] = (),
     derivative: bool = False,
     rolls: bool = True,
+    converts: bool = True,
 ) -> Staged:
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments,
     for guards; ``names`` are the leaves' for people; ``rolls`` is whether its loops are rolled up again.
+    ``converts``: if Python's control flow needs a traced value, it is traced once more with all functions
+    converted (`trace.converted`).
     """
+    try:
+        return _staged(function, name, leaves, call, static, names, derivative, rolls)
+    except TraceError as error:
+        if not converts or not getattr(error, "decides", False):
+            raise
+        from graphjit.trace.converted.retry import traced_again  # not needed before
+
+        return traced_again(
+            error,
+            name,
+            lambda user: _staged(function, name, leaves, call, static, names, derivative, rolls, user),
+        )
+
+
+@contextmanager
+def unconverted(trace: Trace) -> Iterator[None]:
+    """Convert no function meanwhile: what needs it is an error."""
+    user, trace.user = trace.user, as_it_is
+    try:
+        yield
+    except TraceError as error:
+        error.decides = False  # type: ignore[attr-defined]
+        raise
+    finally:
+        trace.user = user
+
+
+def _staged(
+    function: Callable[..., Any],
+    name: str,
+    leaves: Sequence[Leaf],
+    call: Callable[[list[Any]], Any],
+    static: Sequence[Any],
+    names: Sequence[str],
+    derivative: bool,
+    rolls: bool,
+    user: Callable[[Any], Any] | None = None,
+) -> Staged:
+    """`stage`, once; ``user`` gives what is called in place of a function of the user's."""
     reach = find_guards(function, [*static, *_statics(leaves)])
     before = _states(reach.generators)
     with (
@@ -163,6 +206,7 @@ def stage(
         Trace() as trace,
         lent([] if reach.exact else reach.arrays, not reach.exact) as trace.lend,
     ):
+        trace.user = user or trace.user
         if reach.opaque or reach.exact:
             watch_all(trace, reach.arrays)
         inputs, values = _inputs(trace, leaves, names)

@@ -26,7 +26,7 @@ from graphjit.trace.recording.location import LIBRARIES, PACKAGE
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-_PLUMBING = (
+PLUMBING = (
     os.path.join(os.path.dirname(LIBRARIES[0].rstrip(os.sep)), "optree") + os.sep,
     os.path.abspath(contextlib.__file__),
     os.path.abspath(functools.__file__),
@@ -104,6 +104,6 @@ def _writer(code: CodeType) -> str:
     file = code.co_filename
     if file.startswith(PACKAGE):
         return "graphjit"
-    if file.startswith(_PLUMBING):
+    if file.startswith(PLUMBING):
         return "plumbing"
     return "library" if file.startswith((*LIBRARIES, "<__array_function__")) else "user"

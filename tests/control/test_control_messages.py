@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from control_harness import graph_of, run
+from control_harness import run
 
 import graphjit
 from graphjit.errors import ShapeError, TraceError
@@ -247,9 +247,9 @@ def test_a_value_that_leaves_its_body():
 
 def test_python_points_to_the_functions():
     with pytest.raises(TraceError, match=r"graphjit\.cond .* graphjit\.while_loop"):
-        graph_of(lambda x: 1 if x > 0 else 2, 3.0)
+        graphjit.jit(lambda x: 1 if x > 0 else 2, python_control_flow=False)(3.0)
     with pytest.raises(TraceError, match=r"graphjit\.fori_loop"):
-        graph_of(lambda n: list(range(n)), 3)
+        graphjit.jit(lambda n: list(range(n)), python_control_flow=False)(3)
 
 
 def test_tracebacks_end_in_the_body():

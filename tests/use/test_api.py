@@ -285,7 +285,7 @@ def test_methods_bind():
 )
 def test_values_asked_while_tracing(use, words):
     with pytest.raises(TraceError, match=words) as caught:
-        graphjit.jit(use)(1.0)
+        graphjit.jit(use, python_control_flow=False)(1.0)
     assert f"{__file__}:" in str(caught.value)
     assert (
         "np.where" in str(caught.value)

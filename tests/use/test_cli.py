@@ -62,7 +62,7 @@ badly_declared.example = [1.0]
 
 
 def branching(x):
-    return x if x > 0 else -x
+    return x if float(x) > 0 else -x
 
 
 branching.example = (1.0,)
@@ -311,7 +311,7 @@ MISTAKES = {
     "model.py:softmax_loss 3 4": "node numbers are for --why-not-fused",
     "model.py:softmax_loss --why-not-fused 3": "takes two node numbers",
     "model.py:softmax_loss --why-not-fused 3 999": "has no node %999",
-    "model.py:branching": f"model.py:{SOURCE[: SOURCE.index('if x > 0')].count(chr(10)) + 1}",
+    "model.py:branching": f"model.py:{SOURCE[: SOURCE.index('if float(x) > 0')].count(chr(10)) + 1}",
     "model.py:failing": "tracing failed: KeyError: 'key' (at ",
 }
 

@@ -37,7 +37,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (
             "GRAPHJIT_LOG",
             "retrace,foo",
-            "there is no topic 'foo'; the topics are retrace, grad, compile, jacobian, donate, reroll",
+            "there is no topic 'foo'; the topics are retrace, grad, compile, jacobian, control, donate, reroll",
         ),
         ("GRAPHJIT_NUM_THREADS", "abc", "it must be a number of threads, 1 or more"),
         ("GRAPHJIT_NUM_THREADS", "0", "it must be a number of threads"),
@@ -85,7 +85,7 @@ def test_a_wrong_setting_ends_the_import() -> None:
     done = python("import graphjit", GRAPHJIT_LOG="foo")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "GRAPHJIT_LOG='foo': there is no topic 'foo'; the topics are retrace, grad, compile, jacobian, donate, reroll"
+        "GRAPHJIT_LOG='foo': there is no topic 'foo'; the topics are retrace, grad, compile, jacobian, control, donate, reroll"
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from graphjit.errors import UnsupportedError
+from graphjit.errors import TraceError, UnsupportedError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import write
@@ -39,7 +39,7 @@ from graphjit.trace.numpy.arguments import static_array, tracing, wrap
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.answers import from_outside, written_within
 from graphjit.trace.recording.location import user_location
-from graphjit.trace.recording.recorder import Within
+from graphjit.trace.recording.recorder import Within, current
 from graphjit.trace.recording.tables import FUNCTIONS, METHODS, SHARING_FUNCTIONS, SHARING_METHODS
 from graphjit.trace.recording.tracer import Array, Outside, Trace, Tracer
 
@@ -278,9 +278,8 @@ def known_in_place(name: str) -> Callable[[Stored, Any], Any]:
     recorded = getattr(Array, name)
 
     def method(self: Stored, other: Any) -> Any:
-        known = self.known()
+        known = None if self.known() is None else writable_storage(self).known()
         if known is not None:
-            writable_storage(self)
             try:
                 getattr(known, name)(known_values(other))
             except Unknown:
@@ -470,11 +469,12 @@ def writable_storage(value: Tracer) -> Owned | Lens:
     """The storage of a tracer that is about to be written; a plain tracer gets one."""
     if type(value) is not Stored and (not isinstance(value, Tracer) or isinstance(value, Outside)):
         raise from_outside("this assignment")
-    here = within()
+    here, made = within(), None
     if here is not None and isinstance(value, Array):
         made = storage_of(value).within if isinstance(value, Stored) else value._within
-        if made is not here:
-            raise written_within(here.what, here.name)
+        refused = here.refuses(made)
+        if refused is not None:
+            raise written_within(refused.what, refused.name)
     if type(value) is not Stored:
         if not isinstance(value, Array):
             raise TypeError(
@@ -482,10 +482,7 @@ def writable_storage(value: Tracer) -> Owned | Lens:
             )
         if value._model is not None and not value._model.flags.writeable:
             raise read_only()
-        owned = Owned(value._node.type, None, value._trace, value._node)
-        owned.model = value._model
-        value.__class__ = Stored  # type: ignore[assignment]
-        _NODE.__set__(value, owned)
+        stored(value)
     storage = storage_of(value)
     if isinstance(storage, Lens) and not storage.layout().flags.writeable:
         raise read_only()
@@ -494,7 +491,39 @@ def writable_storage(value: Tracer) -> Owned | Lens:
             f"writing into the result of np.{storage.shared} at {user_location()} is not compiled: NumPy would write through to the original "
             "array. Index the original array instead, or take a .copy() first"
         )
+    _about_to_write(storage, here if here is not made else None)
     return storage
+
+
+def stored(value: Tracer) -> Stored:
+    """A plain tracer, which becomes a stored one in place."""
+    if type(value) is not Stored:
+        owned = Owned(value._node.type, None, value._trace, value._node)
+        owned.model = value._model
+        owned.within = value._within
+        value.__class__ = Stored  # type: ignore[assignment]
+        _NODE.__set__(value, owned)
+    return cast(Stored, value)
+
+
+def _about_to_write(storage: Owned | Lens, inside: Within | None) -> None:
+    """Let the array that is about to be written be restored. ``inside``: the body of converted code, if it
+    was not made there.
+
+    Raises:
+        TraceError: it is one of several arrays, and nobody knows which (`Owned.frozen`).
+    """
+    while isinstance(storage, Lens):
+        if not isinstance(storage.base, Stored):
+            return  # it becomes one when the view is written
+        storage = storage_of(storage.base)
+    if storage.frozen:
+        raise TraceError(f"a write at {user_location()}: {storage.frozen}")
+    trace = current.recorder
+    if trace is not None and trace.journals:
+        storage.note(trace)
+        if inside is not None:
+            storage.become_traced(tracing())
 
 
 def ultimate_base(value: Stored) -> Any:

@@ -15,12 +15,13 @@ Example: after ``x[0] = a; x[2] = b`` on an array of four elements there are two
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby, product
 from typing import Any
 
 import numpy as np
 
+from graphjit.errors import TraceError
 from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.arrays.assignment import fitted, write
@@ -28,7 +29,8 @@ from graphjit.trace.arrays.indexing import Plan, item, read
 from graphjit.trace.arrays.layout import model_of_copy
 from graphjit.trace.numpy.arguments import tracing
 from graphjit.trace.numpy.shapes import sliced
-from graphjit.trace.recording.recorder import Within, current
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.recorder import Recorder, Within, current
 from graphjit.trace.recording.tracer import Trace, check_dtype
 
 PIECES = 16
@@ -61,11 +63,13 @@ class Owned:
         "array",
         "base",
         "cells",
+        "frozen",
         "grain",
         "joined",
         "model",
         "shared",
         "spent",
+        "spoilt",
         "token",
         "trace",
         "type",
@@ -88,6 +92,10 @@ class Owned:
         """Cells that were read as a part of several since the last write."""
         # The function that made it, where NumPy would have returned a view that we do not follow.
         self.shared = shared
+        self.frozen = ""
+        """Why it cannot be written any more."""
+        self.spoilt = ""
+        """Why it cannot be read any more."""
         self.model: np.ndarray | None = None
         self.token: object = node if node is not None else self
 
@@ -109,6 +117,8 @@ class Owned:
 
     def node(self) -> Node:
         """The present value."""
+        if self.spoilt:
+            raise TraceError(f"{self.spoilt} (read at {user_location()})")
         if self.array is not None:
             return constant(tracing(), self.array)
         assert self.base is not None
@@ -116,7 +126,29 @@ class Owned:
             self._join()
         return self.base
 
-    def _become_traced(self, trace: Trace) -> None:
+    def note(self, trace: Recorder) -> None:
+        """Keep what it is now in all journals that have not got it."""
+        for journal in reversed(trace.journals):
+            if id(self) in journal:
+                return
+            journal[id(self)] = self, self._undo()
+
+    def _undo(self) -> Callable[[], None]:
+        """What makes it again what it is now."""
+        fields = ("base", "grain", "model", "spent", "token", "trace")
+        kept = [getattr(self, name) for name in fields]
+        array = None if self.array is None else self.array.copy(order="K")
+        cells, joined = dict(self.cells), dict(self.joined)
+
+        def undo() -> None:
+            for name, value in zip(fields, kept, strict=True):
+                setattr(self, name, value)
+            self.array, self.cells, self.joined = array, dict(cells), dict(joined)
+
+        return undo
+
+    def become_traced(self, trace: Trace) -> None:
+        """Nodes in place of known values."""
         if self.array is not None:
             self.base = constant(trace, self.array)
             self.model = model_of_copy(self.array, "K")
@@ -151,12 +183,12 @@ class Owned:
         if address is not None:
             self.put(trace, address, value)
             return
-        self._become_traced(trace)
+        self.become_traced(trace)
         self.replace(write(trace, self.node(), p, value))
 
     def put(self, trace: Trace, at: tuple[int, ...], value: Any) -> None:
         """Assign to what stands at a position."""
-        self._become_traced(trace)
+        self.become_traced(trace)
         grain = len(at)
         if grain != self.grain:
             if self.cells:

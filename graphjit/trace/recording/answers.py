@@ -30,12 +30,15 @@ def complex_needed(value: complex) -> UnsupportedError:
     )
 
 
-def value_needed(what: str, type: Type, advice: str) -> TraceError:
-    """The error for something that needs a traced value."""
+def value_needed(what: str, type: Type, advice: str, decides: bool = False) -> TraceError:
+    """The error for something that needs a traced value. ``decides``: it is control flow of Python, which can
+    be converted (`trace.converted`).
+    """
     where = user_location()
     error = TraceError(
         f"{what} needs the value of a traced {type} at {where}, which is only known when the compiled code runs. {advice}"
     )
+    error.decides = decides  # type: ignore[attr-defined]
     trace = current.recorder
     if trace is not None:
         trace.refused = error, where
@@ -145,9 +148,9 @@ def depends(tracer: Any) -> bool:
     return any(node in trace.values.differentiated for node in reachable([tracer._node]))
 
 
-def asks_value(name: str, what: str, advice: str) -> Callable[..., Any]:
+def asks_value(name: str, what: str, advice: str, decides: bool = False) -> Callable[..., Any]:
     """A method of ndarrays or numbers that needs the value: of a traced value it refuses, unless there is a
-    value now (`present`). ``what`` and ``advice`` stand in the error.
+    value now (`present`). ``what``, ``advice`` and ``decides`` are those of the error (`value_needed`).
     """
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -161,7 +164,7 @@ def asks_value(name: str, what: str, advice: str) -> Callable[..., Any]:
             raise (
                 from_outside("an assignment to an item")
                 if assigns_item()
-                else value_needed(what, self._node.type, advice)
+                else value_needed(what, self._node.type, advice, decides)
             )
         value = value if getattr(value, name, None) is not None else np.asarray(value)
         return getattr(value, name)(*args, **kwargs)
@@ -211,8 +214,9 @@ class Unanswered:
                 "the truth value (if, while, and, or, not, assert)",
                 self._node.type,
                 f"{INSTEAD} {STATIC}",
+                decides=True,
             )
-        raise value_needed(f"an argument of {asker}", self._node.type, STATIC)
+        raise value_needed(f"an argument of {asker}", self._node.type, STATIC, decides=True)
 
     def __index__(self) -> int:
         value = present(self, "an index")
@@ -223,6 +227,7 @@ class Unanswered:
             f"an argument of {asker}" if asker else "a Python index, a size or an axis",
             self._node.type,
             f"graphjit.fori_loop counts to a traced number. {STATIC}" if asker == "range" else STATIC,
+            decides=asker == "range",
         )
 
     __float__ = asks_value(
@@ -230,7 +235,7 @@ class Unanswered:
         "float() or a function of the math module",
         f"Use the NumPy function on the array. {STATIC}",
     )
-    __int__ = asks_value("__int__", "int()", f"Use .astype(int) on the array. {STATIC}")
+    __int__ = asks_value("__int__", "int()", f"Use .astype(int) on the array. {STATIC}", decides=True)
     __complex__ = asks_value("__complex__", "complex()", "Complex numbers are not compiled.")
     item = asks_value("item", ".item()", "Return the array and call .item() outside.")
     tolist = asks_value("tolist", ".tolist()", "Return the array and call .tolist() outside.")

@@ -84,7 +84,7 @@ def called_function() -> str | None:
     None where it calls none.
     """
     executing = _user_instruction()
-    if executing is None or not executing[0].opname.startswith("CALL"):
+    if executing is None or not executing[0].opname.startswith(("CALL", "PRECALL")):
         return None
     instruction, file = executing
     where = instruction.positions

@@ -11,7 +11,7 @@ the computation come at the user's line.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +26,14 @@ from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
 from graphjit.trace.recording.promotion import PYTHON_KINDS
 
+Journal = dict[Hashable, tuple[Any, Callable[[], None]]]
+"""By what was written first: what it is, and how it becomes again what it was."""
+
+
+def as_it_is(function: Any) -> Any:
+    """The function itself."""
+    return function
+
 
 @dataclass(frozen=True, eq=False)
 class Within:
@@ -35,6 +43,19 @@ class Within:
     """The function of control flow: ``scan``."""
     name: str
     """The user's function."""
+    outer: Within | None = None
+    """The body around it."""
+    open: bool = False
+    """Whether it may write into arrays from outside: `trace.converted` hands on what they become."""
+
+    def refuses(self, made: Within | None) -> Within | None:
+        """The body around a write that must not write into arrays that were made in ``made``."""
+        here: Within | None = self
+        while here is not None and here is not made:
+            if not here.open:
+                return here
+            here = here.outer
+        return None
 
 
 class Recorder:
@@ -53,6 +74,12 @@ class Recorder:
         """The innermost body of control flow that is being recorded; None outside of all."""
         self.stand_ins: dict[Node, Within] = {}
         """Inputs of bodies of control flow, which have no value outside of them."""
+        self.journals: list[Journal] = []
+        """What was as it was before, for each body of converted Python code that is being recorded."""
+        self.user: Callable[[Any], Any] = as_it_is
+        """What is called in place of a function of the user's: in a trace of converted code, its
+        conversion.
+        """
         self._outer: Recorder | None = None
         self._numbers: dict[Hashable, Node] = {}
         """Constants of Python numbers by value, type and dtype, of NumPy's by dtype and bytes."""

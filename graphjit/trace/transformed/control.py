@@ -70,6 +70,7 @@ def scan(
     """``(carry, ys)``: ``f(carry, x)`` once for each of ``length`` elements. ``what`` and ``name`` are for
     messages; ``elements`` is what the body gets of an array of numbers.
     """
+    f = trace.user(f)
     carry = Carry(trace, init, what, name)
     stacked = leaves_of(xs)
     arrays = stacked.nodes(trace)
@@ -102,21 +103,28 @@ def scan(
 
 
 def while_loop(
-    trace: Trace, test: Function, step: Function, init: Any, what: str = "while_loop", name: Name = "val"
+    trace: Trace,
+    test: Function,
+    step: Function,
+    init: Any,
+    what: str = "while_loop",
+    name: Name = "val",
+    opened: bool = False,
 ) -> Any:
     """The values for which ``test`` is False first, where ``step`` makes the next ones."""
+    test, step = trace.user(test), trace.user(step)
     carry = Carry(trace, init, what, name)
     handed: list[Node] | None = None
     while handed is None:
         placeholders = placeholders_for(trace, carry.types, "carry")
         given = carry.tree(placeholders)
-        with recording(trace, what, step, placeholders, apart=True) as body:
+        with recording(trace, what, step, placeholders, True, opened) as body:
             handed = carry.after(step, step(given))
     body.outputs = handed
     body.kept = [node for node in body.made if may_fail(node)]
     placeholders = placeholders_for(trace, carry.types, "carry")
     given = carry.tree(placeholders)
-    with recording(trace, what, test, placeholders) as condition:
+    with recording(trace, what, test, placeholders, False, opened) as condition:
         condition.outputs = [trace.node(truth(test(given), test, what))]
     for part in (condition, body):
         _refuse_effects(part, what)
@@ -148,6 +156,7 @@ def fori_loop(trace: Trace, lower: Any, upper: Any, body: Function, init: Any, u
     Raises:
         ValueError: there is something to unroll, and the bounds are known only at run time.
     """
+    body = trace.user(body)
     bounds = [
         trace.convert(trace.node(one_number(bound, "fori_loop", name, "iu")), I64)
         for bound, name in ((lower, "lower"), (upper, "upper"))
@@ -219,6 +228,7 @@ def _one_of(
     trace: Trace, which: Node, known: bool, branches: Sequence[Function], operands: Sequence[Any], what: str
 ) -> Any:
     """The result of one of ``branches``; ``known``: ``which`` depends on constants alone."""
+    branches = [trace.user(branch) for branch in branches]
     recorded, results, nodes = [], [], []
     for branch in branches:
         with recording(trace, what, branch, apart=True) as body:
@@ -244,7 +254,7 @@ def _one_of(
             trace.builder.told.tell(effect)
         outputs = chosen.outputs
     else:
-        outputs = _cond_node(trace, which, recorded)
+        outputs = cond_node(trace, which, recorded)
     return results[0].filled([kind(trace, node) for kind, node in zip(classes, outputs, strict=False)])
 
 
@@ -252,7 +262,7 @@ _ORDER: list[type[Tracer]] = [Number, Scalar, Array]
 """Kinds of traced values, those first that others make to their own."""
 
 
-def _cond_node(trace: Trace, which: Node, recorded: Sequence[Recorded]) -> list[Node]:
+def cond_node(trace: Trace, which: Node, recorded: Sequence[Recorded]) -> list[Node]:
     """The results of a node with these branches; what they tell is told."""
     count = len(recorded[0].outputs)
     told = [values_inside(body) for body in recorded]

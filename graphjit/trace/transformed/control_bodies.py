@@ -45,6 +45,8 @@ class Recorded:
     """The nodes that were made meanwhile, if it was recorded `apart`."""
     kept: list[Node] = field(default_factory=list)
     """Those of them that must not be computed outside."""
+    within: Within | None = None
+    """Itself, as arrays that were made in it know it."""
 
     def values_told(self) -> list[Node]:
         """The values of its effects, each once."""
@@ -58,11 +60,15 @@ def recording(
     function: Callable[..., Any],
     placeholders: Sequence[Node] = (),
     apart: bool = False,
+    opened: bool = False,
 ) -> Iterator[Recorded]:
-    """Record a function as a body. With ``apart`` later requests do not find its nodes (`Builder.apart`)."""
+    """Record a function as a body. With ``apart`` later requests do not find its nodes (`Builder.apart`);
+    ``opened``: it may write into arrays from outside (`Within.open`).
+    """
     body = Recorded(name_of(function), list(placeholders))
     told, start = trace.builder.told, len(trace.builder.told)
-    outer, trace.within = trace.within, Within(what, body.name)
+    outer, trace.within = trace.within, Within(what, body.name, trace.within, opened)
+    body.within = trace.within
     trace.stand_ins |= dict.fromkeys(placeholders, trace.within)
     trace.fresh = False
     try:

@@ -20,6 +20,7 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import Type
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten
+from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer, any_tracer, is_number
 from graphjit.trace.transformed.bodies import Closed, Leaves, TracedRule, call_as_node
 from graphjit.transforms.bodies import transposed_jvp, transposed_vjp
@@ -182,8 +183,9 @@ def with_nondiff(
     rest = [arg for i, arg in enumerate(args) if i not in fixed]
 
     def partial(*given: Any) -> Any:
-        values = iter(given)
-        return function(*[fixed[i] if i in fixed else next(values) for i in range(len(args))])
+        values, trace = iter(given), active_trace()
+        called = function if trace is None else trace.user(function)
+        return called(*[fixed[i] if i in fixed else next(values) for i in range(len(args))])
 
     partial.__qualname__ = partial.__name__ = name_of(function)
     return partial, rest, [args[i] for i in nondiff]

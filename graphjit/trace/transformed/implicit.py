@@ -19,6 +19,7 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
 from graphjit.trace.marks import name_of
 from graphjit.trace.pytree import flatten, unflatten
+from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Trace, Tracer
 from graphjit.trace.transformed.bodies import (
     Closed,
@@ -47,7 +48,8 @@ def residual(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     def difference(x: Any) -> Any:
         before, spec = flatten(x)
-        after, other = flatten(f(x))
+        trace = active_trace()
+        after, other = flatten((f if trace is None else trace.user(f))(x))
         if other != spec:
             raise DerivativeError(f"fixed_point: {name_of(f)} returned {other} for {spec}")
         return unflatten(spec, [a - b for a, b in zip(after, before, strict=True)])
@@ -65,6 +67,7 @@ def root(
     has_aux: bool,
 ) -> Any:
     """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
+    f, solve = trace.user(f), trace.user(solve)
     with trace.builder.told.silence():  # what happens, happens where the solver calls it
         guess, equation = _equation(trace, f, guess, "custom_root")
     given = Leaves.of(guess)
@@ -92,6 +95,7 @@ def linear_solve(
     has_aux: bool,
 ) -> Any:
     """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
+    matvec, solve = trace.user(matvec), trace.user(solve)
     with trace.builder.told.silence():  # as in `root`
         b, equation = _equation(trace, matvec, b, "custom_linear_solve")
     given = Leaves.of(b)

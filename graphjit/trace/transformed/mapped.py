@@ -21,6 +21,8 @@ from graphjit.trace.transformed.control_bodies import stands_for
 def map_each(trace: Trace, f: Callable[[Any], Any], xs: Any, length: int, batch_size: int | None) -> Any:
     """``f`` on each element along the first axes; ``batch_size`` elements at once."""
 
+    f = trace.user(f)
+
     def one(carry: Any, x: Any) -> Any:
         return carry, f(x)
 

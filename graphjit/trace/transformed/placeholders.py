@@ -19,6 +19,7 @@ from graphjit.errors import DerivativeError
 from graphjit.ir.node import Node
 from graphjit.trace.arrays.buffers import token_of
 from graphjit.trace.pytree import TreeSpec, flatten, texts, unflatten
+from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import (
     Array,
@@ -142,7 +143,9 @@ def unchanging(
     """
     arrays = [leaf for leaf in flatten((tuple(args), kwargs))[0] if isinstance(leaf, Array)]
     before = [token_of(x) for x in arrays]
-    result = function(*args, **kwargs)
+    trace = active_trace()
+    called = function if trace is None else trace.user(function)
+    result = called(*args, **kwargs)
     for x, token in zip(arrays, before, strict=True):
         if token_of(x) is not token:
             raise changed_by_transformed(x, what)

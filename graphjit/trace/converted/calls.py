@@ -1,0 +1,103 @@
+"""What converted code calls: the user's functions are converted too, and some built-in functions are ours.
+
+Input: what stands before the parentheses. Output: what is called instead.
+Invariant: a function that is not converted is called as it is, and why not is remembered for messages.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import os
+import sys
+import types
+from typing import Any
+
+from graphjit import config
+from graphjit.trace.converted import conversion
+from graphjit.trace.converted.builtin_functions import REPLACED
+from graphjit.trace.converted.containers import changing
+from graphjit.trace.converted.sources import Refused
+from graphjit.trace.marks import name_of
+from graphjit.trace.outside.inspection import by_user, function_of_compiled, package_of
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE
+from graphjit.trace.tracebacks import PLUMBING
+
+INSTALLED = f"{os.sep}site-packages{os.sep}"
+CONVERTED = "__graphjit_converted__"
+"""Marks functions that are conversions."""
+
+packages: set[str] = set()
+"""Packages whose functions graphjit was given."""
+
+reasons: dict[types.CodeType, str] = {}
+"""Why functions are not converted."""
+
+
+def converted(function: Any) -> Any:
+    """What is called in place of ``function``."""
+    kind = type(function)
+    if kind is types.FunctionType:
+        return _function(function)
+    if kind is types.MethodType:
+        inner = converted(function.__func__)
+        return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
+    if kind is types.BuiltinFunctionType and function.__self__ is not builtins:
+        return changing(function)
+    if kind is types.BuiltinFunctionType or kind is type:
+        return REPLACED.get(function, function) if _hashable(function) else function
+    if kind is functools.partial:
+        return functools.partial(converted(function.func), *function.args, **function.keywords)
+    if isinstance(function, type) or function_of_compiled(function) is not None:
+        return function
+    call = inspect.getattr_static(kind, "__call__", None)
+    if type(call) is types.FunctionType and by_user(kind.__module__):
+        inner = converted(call)
+        return function if inner is call else types.MethodType(inner, function)
+    return function
+
+
+def entered(function: Any) -> Any:
+    """What is called in place of a function that graphjit was given: it counts as the user's wherever it
+    stands, and so does its package.
+    """
+    packages.add(package_of(getattr(function, "__module__", "")))
+    return converted(function)
+
+
+def _hashable(function: Any) -> bool:
+    return type(function).__hash__ is not None
+
+
+def _function(function: types.FunctionType) -> Any:
+    """The conversion of a Python function of the user's."""
+    if getattr(function, CONVERTED, False) or not _is_users(function):
+        return function
+    known = id(function.__code__) in conversion.known
+    try:
+        made = conversion.instantiate(function)
+    except Refused as reason:
+        reasons[function.__code__] = str(reason)
+        _say(function, known, f"is not converted: {reason}")
+        return function
+    setattr(made, CONVERTED, True)
+    _say(function, known, "is converted")
+    return made
+
+
+def _is_users(function: types.FunctionType) -> bool:
+    """Whether a function is the user's own code, and no library's."""
+    file = function.__code__.co_filename
+    if not by_user(function.__module__) or file.startswith((PACKAGE, *LIBRARIES, *PLUMBING)):
+        return False
+    return INSTALLED not in file or package_of(function.__module__) in packages
+
+
+def _say(function: types.FunctionType, known: bool, what: str) -> None:
+    if "control" in config.log_topics and not known:
+        code = function.__code__
+        print(
+            f"graphjit: control: {name_of(function)} ({code.co_filename}:{code.co_firstlineno}) {what}",
+            file=sys.stderr,
+        )

@@ -1,0 +1,212 @@
+"""Attributes of objects and items of containers that a body of converted code changes.
+
+Job: keep what they were, put it back after a body was recorded, tell which of them were changed.
+Input: the object in front of each assignment ``o.name = v`` or ``o[k] = v``, and each method that changes a
+list, a dict, a set or a deque. Output: `Place`s, which are read and written like variables.
+Invariant: a value that an object gets in a body is a variable of the body. What gets or loses items,
+attributes or keys is refused.
+"""
+
+from __future__ import annotations
+
+import collections
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphjit.errors import TraceError
+from graphjit.trace.outside.inspection import by_user, instance_dict
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.recorder import Journal, Recorder, current
+from graphjit.trace.recording.tracer import Tracer
+
+CONTAINERS = (list, dict, set, collections.deque)
+CHANGING = frozenset(
+    "append extend insert pop remove clear sort reverse update setdefault popitem add discard appendleft extendleft popleft rotate "
+    "intersection_update difference_update symmetric_difference_update __setitem__ __delitem__".split()
+)
+"""Methods that change a container."""
+MOST = 10_000
+"""Objects that are looked at to find out whether one of them was there before."""
+
+
+class Contents:
+    """What an object held before it was changed; called, it puts that back."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self.where = user_location()
+        self.before: Any = None if isinstance(thing, CONTAINERS) else dict(_attributes(thing))
+        if isinstance(thing, CONTAINERS):
+            self.before = thing.copy()
+
+    def __call__(self) -> None:
+        thing, before = self.thing, self.before
+        if isinstance(thing, list):
+            thing[:] = before
+            return
+        target: Any = thing if isinstance(thing, CONTAINERS) else _attributes(thing)
+        target.clear()
+        (target.extend if isinstance(target, collections.deque) else target.update)(before)
+
+    def changed(self) -> list[Any] | None:
+        """The keys whose values were changed; None: there are more of them, or less."""
+        now: Any = self.thing if isinstance(self.thing, CONTAINERS) else _attributes(self.thing)
+        if isinstance(now, list) and len(now) == len(self.before):
+            return [i for i, value in enumerate(now) if value is not self.before[i]]
+        if isinstance(now, dict) and list(now) == list(self.before):
+            return [key for key, value in now.items() if value is not self.before[key]]
+        return [] if not isinstance(now, list | dict) and now == self.before else None
+
+    def refused(self, what: str) -> TraceError:
+        """The error for a change that a body of ``what`` cannot make."""
+        kind = type(self.thing).__name__
+        parts = "items" if isinstance(self.thing, CONTAINERS) else "attributes"
+        return TraceError(
+            f"{what}: the {kind} that is changed at {self.where} gets or loses {parts} in a body that runs only where the values ask for it, or as often as they "
+            f"do: its structure would not be known. Give it all {parts} before, or fill an array: out[i] = value"
+        )
+
+
+class Place(NamedTuple):
+    """An attribute of an object, or an item of a container."""
+
+    thing: Any
+    key: Any
+
+    @property
+    def name(self) -> str:
+        """It, for people."""
+        kind = type(self.thing).__name__
+        if isinstance(self.thing, CONTAINERS):
+            return f"item {self.key!r} of a {kind}"
+        return f"the attribute {self.key} of a {kind}"
+
+    def get(self) -> Any:
+        """What is there now."""
+        return self._holder()[self.key]
+
+    def set(self, value: Any) -> None:
+        """Put a value there."""
+        changed(self.thing)
+        self._holder()[self.key] = value
+
+    def _holder(self) -> Any:
+        return self.thing if isinstance(self.thing, CONTAINERS) else _attributes(self.thing)
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """The attributes of an object."""
+    return instance_dict(thing) or {}
+
+
+def changed(thing: Any) -> Any:
+    """An object that is about to be changed."""
+    trace = current.recorder
+    if trace is not None and trace.journals:
+        _note(trace, thing)
+    return thing
+
+
+def _note(trace: Recorder, thing: Any) -> None:
+    if issubclass(type(thing), Tracer | np.ndarray):
+        return  # arrays note themselves
+    if not isinstance(thing, CONTAINERS) and instance_dict(thing) is None:
+        return
+    for journal in reversed(trace.journals):
+        if id(thing) in journal:
+            return
+        journal[id(thing)] = thing, Contents(thing)
+
+
+def changing(method: Any) -> Any:
+    """A method of a container that is about to be called."""
+    if method.__name__ in CHANGING and isinstance(method.__self__, CONTAINERS):
+        changed(method.__self__)
+    return method
+
+
+def contents(notes: Journal) -> Iterator[Contents]:
+    """The objects that were changed."""
+    return (restore for _, restore in notes.values() if isinstance(restore, Contents))
+
+
+def reaches(function: Callable[..., Any], things: list[Any]) -> set[int]:
+    """The ids of those ``things`` that a function reaches by its variables: they were there before it ran."""
+    wanted = set(map(id, things))
+    seen: dict[int, Any] = {}
+    pending: list[Any] = [function]
+    while pending and len(seen) < MOST and wanted - seen.keys():
+        value = pending.pop()
+        if id(value) not in seen:
+            seen[id(value)] = value
+            pending += _inside(value)
+    return wanted & seen.keys()
+
+
+def _inside(value: Any) -> list[Any]:
+    """What an object leads to."""
+    kind = type(value)
+    if kind is types.FunctionType:
+        cells = [_cell(cell) for cell in value.__closure__ or ()]
+        names = _names(value.__code__)
+        wrapped = [value.__wrapped__] if hasattr(value, "__wrapped__") else []
+        return [
+            *cells,
+            *wrapped,
+            *(value.__globals__[name] for name in names if name in value.__globals__),
+        ]
+    if kind is types.MethodType:
+        return [value.__func__, value.__self__]
+    if isinstance(value, dict):
+        return list(dict.values(value))
+    if isinstance(value, list | tuple | set | collections.deque):
+        return list(value)
+    if issubclass(kind, Tracer | np.ndarray | type | types.ModuleType) or not by_user(kind.__module__):
+        return []
+    return list(_attributes(value).values())
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that code reads, that of functions inside included."""
+    found = set(code.co_names)
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            found |= _names(part)
+    return found
+
+
+def _cell(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def places(notes: Journal) -> tuple[list[tuple[Place, Any]], list[Contents]]:
+    """Places that were changed, with what is there now; objects whose structure was changed."""
+    found, broken = [], []
+    for each in contents(notes):
+        keys = each.changed()
+        if keys is None:
+            broken.append(each)
+        else:
+            found += [(place, place.get()) for place in (Place(each.thing, key) for key in keys)]
+    return found, broken
+
+
+def here_before(
+    function: Callable[..., Any], found: list[tuple[Place, Any]], broken: list[Contents], what: str
+) -> list[tuple[Place, Any]]:
+    """The places of objects that were there before ``function`` ran, as they are again now.
+
+    Raises:
+        TraceError: the structure of such an object was changed.
+    """
+    there = reaches(function, [place.thing for place, _ in found] + [each.thing for each in broken])
+    for each in broken:
+        if id(each.thing) in there:
+            raise each.refused(what)
+    return [(place, value) for place, value in found if id(place.thing) in there]

@@ -1,0 +1,461 @@
+"""``while`` and ``for`` in converted code.
+
+Job: run the loop in Python as long as all that decides how it goes on is known; then make one node.
+Input: the test, the body and the variables as functions. Output: variables and arrays as they are afterwards.
+Invariants: carries of the node are the variables that the body changes, and all arrays from outside that it
+writes. Which these are is found by recording the body until nothing new turns up.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from graphjit.errors import GraphjitError, TraceError
+from graphjit.trace.arrays.storage import Owned
+from graphjit.trace.converted.choices import choose
+from graphjit.trace.converted.containers import Place, here_before, places
+from graphjit.trace.converted.iteration import Steps, steps_of
+from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
+from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
+from graphjit.trace.pytree import tree_map
+from graphjit.trace.recording.active import active_trace
+from graphjit.trace.recording.location import user_location
+from graphjit.trace.recording.recorder import Journal
+from graphjit.trace.recording.tracer import Number, Scalar, Trace, Tracer, is_python_number, kind_of
+from graphjit.trace.transformed.control import while_loop
+from graphjit.trace.transformed.control_bodies import stands_for
+
+Thunk = Callable[[], Any]
+Getter = Callable[[], tuple[Any, ...]]
+Setter = Callable[[Sequence[Any]], None]
+
+SHORT = 32
+"""Steps of a loop over something that is no array, or that a node cannot do, which are written out."""
+ROUNDS = 20
+"""How often the body is recorded to find what it changes."""
+
+
+@dataclass
+class Loop:
+    """A loop that may become a node."""
+
+    what: str
+    """The keyword."""
+    test: Thunk
+    body: Thunk
+    get_state: Getter
+    set_state: Setter
+    names: list[str]
+    places: list[Place] = field(default_factory=list)
+    """Attributes and items that the body changes: variables too, behind the others."""
+
+    def get(self) -> tuple[Any, ...]:
+        """The values of all variables."""
+        return (*self.get_state(), *(place.get() for place in self.places))
+
+    def set(self, values: Sequence[Any]) -> None:
+        """Give them values."""
+        count = len(values) - len(self.places)
+        self.set_state(tuple(values[:count]))
+        for place, value in zip(self.places, values[count:], strict=True):
+            if place.get() is not value:
+                place.set(ld(value))
+
+
+def while_stmt(
+    test: Thunk, body: Thunk, get_state: Getter, set_state: Setter, names: Sequence[str], options: Any
+) -> None:
+    """``while test(): body()``."""
+    loop = Loop("while", test, body, get_state, set_state, list(names))
+    answer = truth(test())
+    while answer is True:
+        answer = _step(loop)
+    if answer is not False:
+        _recorded(loop, answer._trace)
+
+
+def _step(loop: Loop) -> bool | Scalar:
+    """One step of a loop whose test holds; the answer of the test after it.
+
+    If that is traced then, the step was taken back: all of the loop becomes a node, this step too. If a node
+    cannot do the step, it stands before the loop.
+    """
+    trace = active_trace()
+    if trace is None:
+        loop.body()
+        return truth(loop.test())
+    before, told = loop.get(), len(trace.builder.told)
+    with journal(trace) as notes:
+        loop.body()
+        answer = truth(loop.test())
+        if isinstance(answer, bool):
+            return answer
+        undo(notes)
+    loop.set(before)
+    trace.builder.told.take(told)
+    try:
+        _recorded(loop, trace)
+    except (GraphjitError, TypeError, IndexError, UnboundLocalError):
+        loop.body()
+        return truth(loop.test())
+    return False
+
+
+@dataclass
+class _Plan:
+    """What a node hands from step to step."""
+
+    before: tuple[Any, ...]
+    """The variables."""
+    carried: dict[int, Any] = field(default_factory=dict)
+    """Those that the body changes, with what they begin with."""
+    maybe: dict[int, Maybe] = field(default_factory=dict)
+    """Those of them that have no value before a ``break``."""
+    lost: dict[int, Undefined] = field(default_factory=dict)
+    """Those that have no value afterwards, and why."""
+    left: int | None = None
+    """The one whose truth alone ends the loop."""
+    arrays: list[Owned] = field(default_factory=list)
+    """Arrays from outside that the body writes."""
+    spoilt: set[int] = field(default_factory=set)
+    """The carried variables that begin as arrays into which some step writes."""
+
+
+class _Again(Exception):
+    """Control flow of this module: the plan was changed."""
+
+
+def _recorded(loop: Loop, trace: Trace) -> None:
+    """The loop as one node."""
+    plan = _Plan(loop.get())
+    for i, value in enumerate(plan.before):
+        if is_python_number(value) or isinstance(value, bool | Number | Scalar):
+            plan.carried[i] = value
+    for _ in range(ROUNDS):
+        try:
+            found = _Recording(loop, trace, plan).node()
+        except _Again:
+            continue
+        _spoil(loop, plan)
+        now = dict(enumerate(_variables(loop, plan, found))) | plan.lost
+        if plan.left is not None:
+            now[plan.left] = True
+        loop.set([*now.values()])
+        for storage, value in zip(plan.arrays, found[len(plan.carried) :], strict=True):
+            become(trace, storage, value._node)
+        return
+    raise TraceError(
+        f"{loop.what} at {user_location()}: what its body changes is not the same in any two steps"
+    )
+
+
+@dataclass
+class _Recording:
+    """One attempt to make the node, with the carries that are known so far: variables, then arrays."""
+
+    loop: Loop
+    trace: Trace
+    plan: _Plan
+
+    def node(self) -> Sequence[Any]:
+        """The carries after the loop.
+
+        Raises:
+            _Again: there have to be more of them, or others.
+        """
+        loop, plan = self.loop, self.plan
+
+        def step(values: Any) -> Any:
+            return self.step(values)
+
+        def test(values: Any) -> Any:
+            return self.test(values)
+
+        stands_for(step, loop.body)
+        stands_for(test, loop.test)
+        init = (*plan.carried.values(), *map(array_of, plan.arrays))
+        names = (*(loop.names[i] for i in plan.carried), *("an array from outside" for _ in plan.arrays))
+        found: Sequence[Any] = while_loop(self.trace, test, step, init, loop.what, names, opened=True)
+        return found
+
+    @contextmanager
+    def begun(self, values: Sequence[Any], inside: bool) -> Iterator[Journal]:
+        """Variables and arrays as a step finds them; afterwards they are as before the loop. ``inside``: the
+        loop was not left, nor the function.
+        """
+        loop, plan = self.loop, self.plan
+        with journal(self.trace) as notes:
+            try:
+                now = _variables(loop, plan, values)
+                if inside:
+                    now = [False if is_exit(name) else x for name, x in zip(loop.names, now, strict=True)]
+                loop.set(now)
+                for storage, value in zip(plan.arrays, values[len(plan.carried) :], strict=True):
+                    become(self.trace, storage, value._node)
+                yield notes
+            finally:
+                undo(notes)
+                loop.set_state(plan.before[: len(plan.before) - len(loop.places)])
+
+    def test(self, values: Sequence[Any]) -> Any:
+        """The answer of the test."""
+        with self.begun(values, False):
+            answer = truth(self.loop.test())
+        self.plan.left = None
+        if not isinstance(answer, bool) and answer._node.op.name == "not":
+            nodes = {value._node: i for i, value in zip(self.plan.carried, values, strict=False)}
+            self.plan.left = nodes.get(answer._node.args[0])
+        return answer
+
+    def step(self, values: Sequence[Any]) -> Any:
+        """The carries after a step."""
+        loop, plan = self.loop, self.plan
+        mine = tree_map(
+            lambda x: kind_of(x)(self.trace, x._node) if isinstance(x, Tracer) else x, tuple(values)
+        )
+        with self.begun(mine, True) as notes:
+            start = loop.get()
+            loop.body()
+            after = loop.get()
+            found, broken = places(notes)
+            again = _more_variables(loop, self.trace, plan, start, after)
+            new = [each for each in written(notes, self.trace.within) if each not in plan.arrays]
+            if not again and not new:
+                plan.spoilt = self.overwritten(mine, after, notes)
+            ends = [_held(frozen(after[i])) for i in plan.carried]
+            ends += [Tracer(self.trace, storage.node()) for storage in plan.arrays]
+        there = here_before(loop.body, found, broken, loop.what)
+        more = _more_places(loop, plan, [place for place, _ in there])
+        # A variable that turns out to be carried may be the only one that was written.
+        plan.arrays = [] if again or more else plan.arrays + new
+        if again or more or new:
+            raise _Again
+        return tuple(ends)
+
+    def overwritten(self, mine: Sequence[Any], after: Sequence[Any], notes: Journal) -> set[int]:
+        """The carried variables whose arrays some step writes into, at once or when another variable holds
+        them.
+
+        Raises:
+            TraceError: what such a write shows in differs from step to step.
+        """
+        carried = self.plan.carried
+        begins = {i: _owners(value) for i, value in zip(carried, mine, strict=False)}
+        spoilt = {i for i in carried if any(id(each) in notes for each in begins[i])}
+        if not spoilt:
+            return spoilt
+        ends = {i: _owners(after[i]) for i in carried}
+        own = {id(each) for each in chain.from_iterable(begins.values())}
+        self.refuse_aliases([*chain.from_iterable(ends.values())], own)
+        while more := {i for i in carried if i not in spoilt and _meet(begins[i], ends, spoilt)}:
+            spoilt |= more
+        return spoilt
+
+    def refuse_aliases(self, held: Sequence[Owned], own: set[int]) -> None:
+        """Refuse that the arrays that variables hold after a step are one, or arrays from outside but for
+        those that the step began with, its ``own``.
+        """
+        around = outside(self.trace.within)
+        twice = len(set(map(id, held))) < len(held)
+        if twice or any(each.within in around and id(each) not in own for each in held):
+            raise _aliased(self.loop, self.plan)
+
+
+def _meet(begins: Sequence[Owned], ends: Mapping[int, Sequence[Owned]], among: set[int]) -> bool:
+    """Whether one of these arrays is held by one of these variables after a step."""
+    return any(each in ends[j] for j in among for each in begins)
+
+
+def _held(value: Any) -> Any:
+    """What a variable holds where it holds something."""
+    return value.value if type(value) is Maybe else value
+
+
+def _owners(value: Any) -> list[Owned]:
+    """The storages of the arrays in a variable."""
+    return [] if isinstance(_held(value), Undefined) else owners(_held(value))
+
+
+def _more_variables(
+    loop: Loop, trace: Trace, plan: _Plan, start: Sequence[Any], after: Sequence[Any]
+) -> bool:
+    """Whether some variables were not known to change, or to be arrays; now they are."""
+    known = dict(plan.carried)
+    for i, (value, was) in enumerate(zip(after, start, strict=True)):
+        if i in known:
+            if isinstance(_held(value), Undefined):
+                raise TraceError(
+                    f"{loop.what}: {loop.names[i]} has no value after some steps of the loop at {user_location()}: {value.message}"
+                )
+            plan.carried[i] = _wider(trace, known[i], _held(value))
+        elif type(value) is Maybe and isinstance(was, Undefined):
+            plan.maybe[i] = value
+            plan.carried[i] = blank(value.value)
+        elif isinstance(value, Undefined):
+            plan.lost[i] = value
+        elif not same(value, was):
+            plan.carried[i] = blank(value) if isinstance(was, Undefined) else was
+    return len(known) < len(plan.carried) or any(plan.carried[i] is not known[i] for i in known)
+
+
+def _more_places(loop: Loop, plan: _Plan, found: Sequence[Place]) -> bool:
+    """Whether some attributes and items were not known to be variables; now they are."""
+    known = {(id(place.thing), place.key) for place in loop.places}
+    new = [place for place in found if (id(place.thing), place.key) not in known]
+    for place in new:
+        plan.carried[len(plan.before)] = place.get()
+        plan.before = (*plan.before, place.get())
+        loop.places.append(place)
+        loop.names.append(place.name)
+    return bool(new)
+
+
+def _variables(loop: Loop, plan: _Plan, values: Sequence[Any]) -> list[Any]:
+    """All variables, where those that are carried have these values."""
+    now = dict(zip(plan.carried, values, strict=False))
+    for i, maybe in plan.maybe.items():
+        present = dict(zip(loop.names, [now.get(k) for k in range(len(plan.before))], strict=True))
+        now[i] = Maybe(maybe.name, maybe.message, now[i], maybe.when).now(present)
+    return [now.get(i, value) for i, value in enumerate(plan.before)]
+
+
+def _spoil(loop: Loop, plan: _Plan) -> None:
+    """Refuse to read the arrays with which some variables began: steps write into them.
+
+    Raises:
+        TraceError: two of them are one array.
+    """
+    begins = [(i, each) for i in plan.spoilt for each in _owners(plan.before[i])]
+    if len({id(each) for _, each in begins}) < len(begins):
+        raise _aliased(loop, plan)
+    for i, storage in begins:
+        storage.spoilt = (
+            f"the {loop.what} at {user_location()} writes into the array that {loop.names[i]} was before it, and which step does so is not known, since "
+            f"{loop.names[i]} is bound to other arrays in it. Work on a copy, {loop.names[i]} = {loop.names[i]}.copy(), before the loop"
+        )
+
+
+def _aliased(loop: Loop, plan: _Plan) -> TraceError:
+    names = ", ".join(loop.names[i] for i in plan.carried)
+    return TraceError(
+        f"{loop.what}: variables that change from step to step ({names}) are views of one array, or name an array from outside, and a step writes into one of "
+        f"them (the loop at {user_location()}): which arrays a write shows in differs from step to step. Write copies: x = x.copy()"
+    )
+
+
+def _wider(trace: Trace, begin: Any, value: Any) -> Any:
+    """What a variable begins with: a number of Python in the shape of the array that a step makes of it."""
+    if not is_python_number(begin) or not isinstance(value, Tracer) or not value._node.shape:
+        return begin
+    node = trace.broadcast(trace.node(begin), value._node.shape)
+    return Tracer(trace, trace.narrow(node, value._node.dtype))
+
+
+# ------------------------------------------------------------------------------------------------------- for
+
+
+def for_stmt(
+    iterated: Any,
+    extra_test: Thunk | None,
+    body: Callable[[Any], None],
+    get_state: Getter,
+    set_state: Setter,
+    names: Sequence[str],
+    options: Any,
+) -> None:
+    """``for x in iterated: body(x)``, as long as ``extra_test()`` holds."""
+    steps = steps_of(iterated)
+    if steps is not None and (extra_test is not None or not steps.known):
+        _for_steps(steps, extra_test or (lambda: True), body, get_state, set_state, names)
+        return
+    if extra_test is not None:
+        _written_out(iterated, extra_test, body, get_state, set_state, names)
+        return
+    for x in iterated:
+        body(x)
+
+
+def _written_out(
+    iterated: Iterable[Any],
+    extra_test: Thunk,
+    body: Callable[[Any], None],
+    get_state: Getter,
+    set_state: Setter,
+    names: Sequence[str],
+) -> None:
+    """All steps one after the other, each under the condition that the loop was not left before."""
+    for x in iterated:
+        answer = truth(extra_test())
+        if answer is False:
+            break
+        if answer is True:
+            body(x)
+        else:
+            _maybe(answer, functools.partial(body, x), get_state, set_state, names)
+
+
+def _maybe(answer: Scalar, body: Thunk, get_state: Getter, set_state: Setter, names: Sequence[str]) -> None:
+    """A step that happens only if the loop was not left."""
+    before = get_state()
+
+    def run() -> Any:
+        try:
+            body()
+            return get_state()
+        finally:
+            set_state(before)
+
+    stands_for(run, getattr(body, "func", body))
+    set_state(choose(answer._trace, answer, "for", (lambda: before, run), names))
+
+
+def _for_steps(
+    steps: Steps,
+    extra_test: Thunk,
+    body: Callable[[Any], None],
+    get_state: Getter,
+    set_state: Setter,
+    names: Sequence[str],
+) -> None:
+    """A loop over something that has an element for each number."""
+    number: list[Any] = [0]
+
+    def get() -> tuple[Any, ...]:
+        return (number[0], *get_state())
+
+    def set_(values: Sequence[Any]) -> None:
+        number[0] = values[0]
+        set_state(tuple(values[1:]))
+
+    def step() -> None:
+        k = number[0]
+        number[0] = k + 1
+        body(steps.element(k))
+
+    def test() -> Any:
+        more = number[0] < steps.length
+        if more is False:
+            return False
+        on = truth(extra_test())
+        if isinstance(on, bool) or more is True:
+            return more if on is True else on
+        return more & on
+
+    stands_for(step, body)
+    loop = Loop("for", test, step, get, set_, ["the number of steps", *names])
+    try:
+        answer = truth(test())
+        while answer is True:
+            answer = _step(loop)
+        if answer is not False:
+            _recorded(loop, answer._trace)
+    except (GraphjitError, TypeError, IndexError, UnboundLocalError):
+        if not steps.known or steps.length - number[0] > SHORT:
+            raise
+        rest = (steps.element(k) for k in range(number[0], steps.length))
+        _written_out(rest, extra_test, body, get_state, set_state, names)

@@ -1,0 +1,243 @@
+"""Arrays, attributes and containers that plain Python control flow changes: as in Python, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphjit
+
+
+class Holder:
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def view_from_outside(x, n):
+    a = np.zeros(4)
+    tail, alias = a[1:], a
+    if x > 0:
+        tail[0] = x
+        alias[3] += 1
+    i = 0
+    while i < n:
+        a[i] += x
+        i += 1
+    return a, tail
+
+
+def one_way_only(x, n):
+    a = np.ones((2, 2))
+    row, turned = a[1], a.T
+    if x > n:
+        row *= x
+    return a, turned, row
+
+
+def both_ways(x, n):
+    buffers = [np.zeros(3), np.ones(2)]
+    named = {"a": buffers[1]}
+    holder = Holder(buffer=buffers[0])
+    for i in range(n):
+        if x > i:
+            holder.buffer[i % 3] += x
+        else:
+            named["a"][0] *= 2.0
+    return buffers[0], buffers[1], named["a"]
+
+
+def nested_writes(x, n):
+    a = np.zeros((3, 3))
+    row, column = a[1], a[:, 2]
+    i = 0
+    while i < n:
+        if x > i:
+            row += x
+            for j in range(i):
+                column[j % 3] -= 1
+        else:
+            a[i % 3, 0] = i
+        i += 1
+    return a, row, column
+
+
+def made_inside(x, n):
+    s = 0.0
+    for i in range(n):
+        t = np.zeros(2)
+        t[0] = x * i
+        if t[0] > 2:
+            t[1] = 1.0
+        s += t.sum()
+    return s, x
+
+
+def bound_to_others(x, n):
+    u, v = np.arange(6.0) * x, np.zeros(6)
+    for _ in range(n):
+        v[1:-1] = 0.5 * (u[2:] + u[:-2])
+        u, v = v, u
+    return u, v
+
+
+def attributes(x, n):
+    holder = Holder(total=0.0, k=0, items={"n": 0}, pair=[x, 1])
+    while holder.k < n:
+        holder.total += x * holder.k
+        holder.k += 1
+        if holder.total > 3:
+            holder.items["n"] += 1
+            holder.pair[1] = holder.total
+    return holder.total, holder.items["n"], holder.pair[1] * 1.0
+
+
+def made_in_a_way(x, n):
+    if x > n:
+        values = [x]
+        values.append(2 * x)
+        own = Holder()
+        own.sum = sum(values)
+        y = own.sum
+    else:
+        y = x
+    return y, x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        view_from_outside,
+        one_way_only,
+        both_ways,
+        nested_writes,
+        made_inside,
+        bound_to_others,
+        attributes,
+        made_in_a_way,
+    ],
+)
+def test_writes_are_those_of_python(function: Callable[..., Any]) -> None:
+    compiled = graphjit.jit(function)
+    for x, n in [(2.5, 3), (-1.0, 3), (1.5, 0), (0.5, 4)]:
+        for got, want in zip(compiled(x, n), function(x, n), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "function", [view_from_outside, both_ways, nested_writes, attributes, bound_to_others]
+)
+def test_gradients_through_writes(function: Callable[..., Any]) -> None:
+    def total(x):
+        return sum(np.sum(part**2) for part in function(x, 3))
+
+    slope = (total(1.3 + 1e-6) - total(1.3 - 1e-6)) / 2e-6
+    assert graphjit.grad(total)(1.3) == pytest.approx(slope, rel=1e-6)
+
+
+def test_an_argument_that_one_way_writes() -> None:
+    @graphjit.jit
+    def function(a, c):
+        if c > 0:
+            a[0] = 5.0
+        return a.sum()
+
+    a = np.ones(3)
+    assert function(a, -1.0) == 3.0
+    assert a.tolist() == [1.0, 1.0, 1.0]
+    assert function(a, 1.0) == 7.0
+    assert a.tolist() == [5.0, 1.0, 1.0]
+
+
+def test_objects_are_as_they_were_after_an_error() -> None:
+    def function(x, out):
+        if x > 0:
+            out.append(1.0)
+        return x
+
+    out = [2.0]
+    with pytest.raises(graphjit.TraceError, match=r"if: the list that is changed at .*gets or loses items"):
+        graphjit.jit(lambda x: function(x, out))(1.0)
+    assert out == [2.0]
+
+
+def appended(x):
+    out = []
+    for i in range(x):
+        out.append(i * 2.0)
+    return out
+
+
+def new_key(x):
+    found = {}
+    if x > 0:
+        found["k"] = x
+    return x
+
+
+def maybe_alias(x):
+    a = np.ones(2) * x
+    b = a if x > 0 else 2 * a
+    b[0] = 7.0
+    return a
+
+
+def written_base_of_alias(x):
+    a = np.ones(2) * x
+    if x > 0:
+        b = a[1:]
+    else:
+        b = np.zeros(1)
+    a[1] = 3.0
+    return b
+
+
+def aliasing_carries(n):
+    a = np.zeros(3)
+    b = a[:]
+    for i in range(n):
+        a[i] += 1.0
+        a, b = b, a
+    return a
+
+
+def swapped_argument(u, n):
+    v = np.zeros_like(u)
+    for _ in range(n):
+        v[:] = 2 * u
+        u, v = v, u
+    return u
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "message"),
+    [
+        (appended, (3,), r"for: the list that is changed at .*:\d+ gets or loses items"),
+        (new_key, (1.0,), r"if: the dict that is changed at .*:\d+ gets or loses items"),
+        (maybe_alias, (1.0,), "the value may be this array or not, which the conditional expression at"),
+        (written_base_of_alias, (1.0,), "b may be this array or not, which the if at"),
+        (aliasing_carries, (2,), "views of one array"),
+        (swapped_argument, (np.ones(3), 2), r"writes into the array that u was before it.*u = u.copy\(\)"),
+    ],
+)
+def test_what_cannot_be_made_right_is_refused(
+    function: Callable[..., Any], args: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(graphjit.TraceError, match=message):
+        graphjit.jit(function)(*args)
+
+
+def test_the_functional_interface_keeps_its_error() -> None:
+    def function(x):
+        a = np.zeros(3)
+
+        def step(i, s):
+            a[0] = s
+            return s + 1 if s > 2 else s
+
+        return graphjit.fori_loop(0, 3, step, x)
+
+    with pytest.raises(graphjit.TraceError, match=r"writes at .* into an array that was made outside of it"):
+        graphjit.jit(function)(1.0)
