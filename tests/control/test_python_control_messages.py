@@ -318,9 +318,11 @@ def run(rest: str, tmp_path: Path, **environment: str) -> subprocess.CompletedPr
 
 
 def test_what_traces_costs_nothing_and_the_log_says_what_is_converted(tmp_path: Path) -> None:
-    ran = run("assert graphjit.grad(chosen)(2.0) == 4.0", tmp_path, GRAPHJIT_LOG="control")
+    program = "assert graphjit.grad(chosen)(2.0) == 4.0\nassert graphjit.jit(chosen)(3) == 9"
+    ran = run(program, tmp_path, GRAPHJIT_LOG="control")
     assert ran.returncode == 0, ran.stderr
-    first, second = ran.stderr.splitlines()
+    first, second, third = ran.stderr.splitlines()
+    assert third.startswith("graphjit: control: chosen is traced again")  # the conversion was kept
     assert first.startswith("graphjit: control: chosen is traced again: the truth value")
     assert second.startswith("graphjit: control: chosen (")
     assert second.endswith("program.py:5) is converted")
