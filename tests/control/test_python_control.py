@@ -469,3 +469,69 @@ def test_decorated_functions_and_wrappers() -> None:
 def test_two_lambdas_on_a_line() -> None:
     one, other = (lambda x: x if x > 0 else -x), (lambda x: 2 * x if x > 0 else x)
     assert (graphjit.jit(one)(-3.0), graphjit.jit(other)(-3.0)) == (3.0, -3.0)
+
+
+def test_rules_and_solvers_of_the_user() -> None:
+    @graphjit.custom_jvp
+    def log(x):
+        return np.log(x) if x > 0 else 0.0
+
+    @log.defjvp
+    def _(primals, tangents):
+        (x,), (dx,) = primals, tangents
+        return log(x), (dx / x if x > 0 else 0 * dx)
+
+    assert (graphjit.grad(log)(2.0), graphjit.grad(log)(-2.0)) == (0.5, 0.0)
+
+    @graphjit.custom_vjp
+    def root(x):
+        return np.sqrt(x)
+
+    root.defvjp(lambda x: (root(x), x), lambda x, ct: ((ct if x > 1 else 2 * ct),))
+    assert (graphjit.grad(root)(4.0), graphjit.grad(root)(0.25)) == (1.0, 2.0)
+
+    def solve(f, x):
+        while abs(f(x)) > 1e-12:
+            x = x - f(x) / graphjit.grad(f)(x)
+        return x
+
+    def cube_root(a):
+        return graphjit.custom_root(lambda x: x**3 - a, 1.5, solve, lambda g, y: y / g(1.0))
+
+    assert graphjit.jit(cube_root)(8.0) == pytest.approx(2.0)
+    assert graphjit.grad(cube_root)(8.0) == pytest.approx(1 / 12)
+
+
+def test_methods_that_are_compiled_and_other_back_ends() -> None:
+    class Model:
+        def __init__(self):
+            self.w = np.ones(2)
+
+        @graphjit.jit
+        def __call__(self, x):
+            if np.sum(x * self.w) > 1:
+                return x * self.w
+            return x
+
+    model = Model()
+    assert model(np.ones(2)).tolist() == [1.0, 1.0]
+    model.w[0] = 5.0
+    assert model(np.ones(2)).tolist() == [5.0, 1.0]
+    assert graphjit.grad(lambda x: model(x).sum())(np.ones(2)).tolist() == [5.0, 1.0]
+    assert graphjit.jit(early_return, backend="numba")(3.0, 5) == 14.0
+    with graphjit.disable_jit():
+        assert graphjit.grad(helper)(3.0) == 6.0
+    (slope,) = graphjit.vjp(helper, 3.0)[1](1.0)
+    assert slope == graphjit.linearize(helper, 3.0)[1](1.0) == 6.0
+
+
+def test_printing_in_a_branch(capsys: pytest.CaptureFixture[str]) -> None:
+    @graphjit.jit
+    def function(x):
+        if x > 0:
+            graphjit.debug.print("positive: {}", x)
+        return x
+
+    function(-1.0)
+    function(2.0)
+    assert capsys.readouterr().out == "positive: 2.0\n"

@@ -318,9 +318,11 @@ def run(rest: str, tmp_path: Path, **environment: str) -> subprocess.CompletedPr
 
 
 def test_what_traces_costs_nothing_and_the_log_says_what_is_converted(tmp_path: Path) -> None:
-    ran = run("assert graphjit.grad(chosen)(2.0) == 4.0", tmp_path, GRAPHJIT_LOG="control")
+    program = "assert graphjit.grad(chosen)(2.0) == 4.0\nassert graphjit.jit(chosen)(3) == 9"
+    ran = run(program, tmp_path, GRAPHJIT_LOG="control")
     assert ran.returncode == 0, ran.stderr
-    first, second = ran.stderr.splitlines()
+    first, second, third = ran.stderr.splitlines()
+    assert third.startswith("graphjit: control: chosen is traced again")  # the conversion was kept
     assert first.startswith("graphjit: control: chosen is traced again: the truth value")
     assert second.startswith("graphjit: control: chosen (")
     assert second.endswith("program.py:5) is converted")
@@ -329,3 +331,38 @@ def test_what_traces_costs_nothing_and_the_log_says_what_is_converted(tmp_path: 
 def test_the_environment_forbids_it(tmp_path: Path) -> None:
     ran = run("graphjit.jit(chosen)(2.0)", tmp_path, GRAPHJIT_PYTHON_CONTROL_FLOW="0")
     assert "TraceError: the truth value" in ran.stderr
+
+
+class Settings:
+    factor = 1.0
+
+
+def writes_class(x):
+    if x > 0:
+        Settings.factor = 2.0
+    return x * Settings.factor
+
+
+def test_what_cannot_be_put_back_is_refused() -> None:
+    with pytest.raises(graphjit.TraceError, match=r"Settings is changed at .*cannot be put back"):
+        graphjit.jit(writes_class)(1.0)
+
+
+class Sign:
+    def __init__(self, x):
+        if x > 0:
+            self.value = 1.0
+        else:
+            self.value = -1.0
+
+    def __neg__(self):
+        return Sign(-self.value) if self.value > 0 else self
+
+
+def test_constructors_are_converted_and_operators_are_not() -> None:
+    compiled = graphjit.jit(lambda x: Sign(x).value)
+    assert (compiled(3.0), compiled(-3.0)) == (1.0, -1.0)
+    with pytest.raises(
+        graphjit.TraceError, match="a method that an operator, a built-in function or a library"
+    ):
+        graphjit.jit(lambda x: (-Sign(x)).value)(3.0)

@@ -241,3 +241,20 @@ def test_the_functional_interface_keeps_its_error() -> None:
 
     with pytest.raises(graphjit.TraceError, match=r"writes at .* into an array that was made outside of it"):
         graphjit.jit(function)(1.0)
+
+
+def test_both_ways_may_give_an_object_the_same_structure() -> None:
+    def function(x):
+        holder, found, out = Holder(), {}, []
+        if x > 0:
+            holder.value = x
+            found["k"] = 1.0
+            out.append(x)
+        else:
+            holder.value = -x
+            found["k"] = 2.0
+            out.append(0.0)
+        return holder.value, found["k"], out[0]
+
+    for x in (3.0, -3.0):
+        assert graphjit.jit(function)(x) == function(x)

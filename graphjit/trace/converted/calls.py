@@ -25,6 +25,7 @@ from graphjit.trace.recording.location import LIBRARIES, PACKAGE
 from graphjit.trace.tracebacks import PLUMBING
 
 INSTALLED = f"{os.sep}site-packages{os.sep}"
+TYPES = [function for function in REPLACED if isinstance(function, type)]
 CONVERTED = "__graphjit_converted__"
 """Marks functions that are conversions."""
 
@@ -45,11 +46,13 @@ def converted(function: Any) -> Any:
         return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
     if kind is types.BuiltinFunctionType and function.__self__ is not builtins:
         return changing(function)
-    if kind is types.BuiltinFunctionType or kind is type:
-        return REPLACED.get(function, function) if _hashable(function) else function
+    if kind is types.BuiltinFunctionType or any(function is each for each in TYPES):
+        return REPLACED.get(function, function)
     if kind is functools.partial:
         return functools.partial(converted(function.func), *function.args, **function.keywords)
-    if isinstance(function, type) or function_of_compiled(function) is not None:
+    if isinstance(function, type):
+        return _constructor(function)
+    if function_of_compiled(function) is not None:
         return function
     call = inspect.getattr_static(kind, "__call__", None)
     if type(call) is types.FunctionType and by_user(kind.__module__):
@@ -66,8 +69,21 @@ def entered(function: Any) -> Any:
     return converted(function)
 
 
-def _hashable(function: Any) -> bool:
-    return type(function).__hash__ is not None
+def _constructor(kind: type) -> Any:
+    """What makes an object of a class: by the conversion of its ``__init__``, where that is all there is."""
+    init = inspect.getattr_static(kind, "__init__", None)
+    if type(kind) is not type or kind.__new__ is not object.__new__ or type(init) is not types.FunctionType:
+        return kind
+    inner = _function(init)
+    if inner is init:
+        return kind
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        made: Any = object.__new__(kind)
+        inner(made, *args, **kwargs)
+        return made
+
+    return make
 
 
 def _function(function: types.FunctionType) -> Any:

@@ -20,7 +20,7 @@ from graphjit.ir.node import Node, bodies
 from graphjit.ir.types import I64
 from graphjit.ops.failing import may_fail
 from graphjit.trace.arrays.storage import Owned
-from graphjit.trace.converted.containers import Place, here_before, places
+from graphjit.trace.converted.containers import Contents, Place, here_before, places
 from graphjit.trace.converted.errors import Raising
 from graphjit.trace.converted.journals import become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_control, is_result, ld, same
@@ -49,6 +49,8 @@ class Outcome:
     """Arrays from outside that it writes, and what they become."""
     places: dict[tuple[int, Any], tuple[Place, Any, Any]]
     """Attributes and items from outside that it writes, what they become, and that as it was at the end."""
+    grown: dict[int, tuple[Contents, dict[Any, Any], dict[Any, Any]]]
+    """Objects from outside whose structure it changes: what they hold at the end, and that as it is then."""
     around: list[Within | None]
     """The bodies around it."""
 
@@ -70,8 +72,12 @@ def choose(trace: Trace, test: Scalar, what: str, ways: Sequence[Way], names: Se
     outcomes = [record(trace, what, way) for way in reversed(ways)][::-1]
     if all(each.values is None for each in outcomes):
         raise TraceError(f"both ways of the {what} at {user_location()} raise an error")
-    changed = _places(outcomes)
-    names = [*names, *(place.name for place in changed.values())]
+    changed, grown = _places(outcomes), _grown(outcomes, what)
+    names = [
+        *names,
+        *(place.name for place in changed.values()),
+        *(f"item {key!r}" for _, keys in grown for key in keys),
+    ]
     flags = _flags(names, outcomes)
     merged = [_variable(trace, name, what, i, outcomes, flags) for i, name in enumerate(names)]
     stored = _close(outcomes, merged)
@@ -82,9 +88,12 @@ def choose(trace: Trace, test: Scalar, what: str, ways: Sequence[Way], names: Se
     _freeze(what, names, outcomes, merged)
     values = [_filled(trace, value, found) for value in merged]
     after = dict(zip(names, values, strict=True))
-    count = len(values) - len(changed)
-    for place, value in zip(changed.values(), values[count:], strict=True):
-        place.set(ld(value))
+    count = len(values) - len(changed) - sum(len(keys) for _, keys in grown)
+    rest = map(ld, values[count:])
+    for place, value in zip(changed.values(), rest, strict=False):
+        place.set(value)
+    for each, keys in grown:
+        each.fill(dict(zip(keys, rest, strict=False)))
     return [value.now(after) if type(value) is Maybe else value for value in values[:count]]
 
 
@@ -94,6 +103,27 @@ def _places(outcomes: Sequence[Outcome]) -> dict[Any, Place]:
     for each in outcomes:
         each.give(found)
     return found
+
+
+def _grown(outcomes: Sequence[Outcome], what: str) -> list[tuple[Contents, list[Any]]]:
+    """The objects that both ways give the same new structure, and their keys. What they hold is variables.
+
+    Raises:
+        TraceError: the ways give an object different structures.
+    """
+    goes_on = [each for each in outcomes if each.values is not None]
+    found: dict[int, tuple[Contents, list[Any]]] = {}
+    for one in goes_on:
+        for key, (contents, held, _) in one.grown.items():
+            found[key] = contents, list(held)
+            if any(list(other.grown.get(key, (0, {}))[1]) != list(held) or not held for other in goes_on):
+                raise contents.refused(what)
+    for each in goes_on:
+        for key, (_, keys) in found.items():
+            _, held, end = each.grown[key]
+            each.values += [held[k] for k in keys]  # type: ignore[operator]
+            each.frozen += [end[k] for k in keys]
+    return [*found.values()]
 
 
 def _close(outcomes: Sequence[Outcome], merged: Sequence[Any]) -> dict[int, Owned]:
@@ -189,12 +219,18 @@ def record(trace: Trace, what: str, way: Way) -> Outcome:
                 found = list(map(frozen, values or ()))
                 made, broken = places(notes) if values is not None else ([], [])
                 ends = [(place, value, frozen(value)) for place, value in made]
+                held = {id(each.thing): each.held() or {} for each in broken}
+                fixed = {key: {k: frozen(v) for k, v in now.items()} for key, now in held.items()}
         finally:
             undo(notes)
     around = outside(body.within)
-    there = {(id(place.thing), place.key) for place, _ in here_before(way, made, broken, what)}
+    here, outer = here_before(way, made, broken)
+    there = {(id(place.thing), place.key) for place, _ in here}
     kept = {(id(each[0].thing), each[0].key): each for each in ends}
-    return Outcome(body, values, found, arrays, {key: kept[key] for key in kept if key in there}, around)
+    grown = {id(each.thing): (each, held[id(each.thing)], fixed[id(each.thing)]) for each in outer}
+    return Outcome(
+        body, values, found, arrays, {key: kept[key] for key in kept if key in there}, grown, around
+    )
 
 
 @dataclass

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.errors import TraceError
+from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, instance_dict
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Journal, Recorder, current
@@ -48,7 +49,8 @@ class Contents:
             thing[:] = before
             return
         target: Any = thing if isinstance(thing, CONTAINERS) else _attributes(thing)
-        target.clear()
+        if not (isinstance(target, dict) and list(target) == list(before)):
+            target.clear()
         (target.extend if isinstance(target, collections.deque) else target.update)(before)
 
     def changed(self) -> list[Any] | None:
@@ -60,6 +62,24 @@ class Contents:
             return [key for key, value in now.items() if value is not self.before[key]]
         return [] if not isinstance(now, list | dict) and now == self.before else None
 
+    def held(self) -> dict[Any, Any] | None:
+        """What the object holds now, by key; None: it has no keys."""
+        if isinstance(self.thing, list):
+            return dict(enumerate(self.thing))
+        if isinstance(self.thing, CONTAINERS) and not isinstance(self.thing, dict):
+            return None
+        return dict(self.thing if isinstance(self.thing, dict) else _attributes(self.thing))
+
+    def fill(self, values: dict[Any, Any]) -> None:
+        """Let the object hold these values."""
+        changed(self.thing)
+        if isinstance(self.thing, list):
+            self.thing[:] = values.values()
+        else:
+            target = self.thing if isinstance(self.thing, dict) else _attributes(self.thing)
+            target.clear()
+            target.update(values)
+
     def refused(self, what: str) -> TraceError:
         """The error for a change that a body of ``what`` cannot make."""
         kind = type(self.thing).__name__
@@ -67,6 +87,20 @@ class Contents:
         return TraceError(
             f"{what}: the {kind} that is changed at {self.where} gets or loses {parts} in a body that runs only where the values ask for it, or as often as they "
             f"do: its structure would not be known. Give it all {parts} before, or fill an array: out[i] = value"
+        )
+
+
+class Lost:
+    """An object that was changed and cannot be put back."""
+
+    def __init__(self, thing: Any) -> None:
+        self.what = name_of(thing) if isinstance(thing, type) else type(thing).__name__
+        self.where = user_location()
+
+    def __call__(self) -> None:
+        raise TraceError(
+            f"{self.what} is changed at {self.where} in a branch or a loop that depends on values which are only known when the compiled code runs. What it was "
+            "cannot be put back: it is a class, or keeps its values elsewhere than in attributes, a list, a dict or a set. Return the value instead"
         )
 
 
@@ -99,7 +133,8 @@ class Place(NamedTuple):
 
 def _attributes(thing: Any) -> dict[str, Any]:
     """The attributes of an object."""
-    return instance_dict(thing) or {}
+    found = instance_dict(thing)
+    return {} if found is None else found
 
 
 def changed(thing: Any) -> Any:
@@ -113,12 +148,11 @@ def changed(thing: Any) -> Any:
 def _note(trace: Recorder, thing: Any) -> None:
     if issubclass(type(thing), Tracer | np.ndarray):
         return  # arrays note themselves
-    if not isinstance(thing, CONTAINERS) and instance_dict(thing) is None:
-        return
+    restores = isinstance(thing, CONTAINERS) or instance_dict(thing) is not None
     for journal in reversed(trace.journals):
         if id(thing) in journal:
             return
-        journal[id(thing)] = thing, Contents(thing)
+        journal[id(thing)] = thing, Contents(thing) if restores else Lost(thing)
 
 
 def changing(method: Any) -> Any:
@@ -198,15 +232,11 @@ def places(notes: Journal) -> tuple[list[tuple[Place, Any]], list[Contents]]:
 
 
 def here_before(
-    function: Callable[..., Any], found: list[tuple[Place, Any]], broken: list[Contents], what: str
-) -> list[tuple[Place, Any]]:
-    """The places of objects that were there before ``function`` ran, as they are again now.
-
-    Raises:
-        TraceError: the structure of such an object was changed.
-    """
+    function: Callable[..., Any], found: list[tuple[Place, Any]], broken: list[Contents]
+) -> tuple[list[tuple[Place, Any]], list[Contents]]:
+    """Those of them whose objects were there before ``function`` ran, as they are again now."""
     there = reaches(function, [place.thing for place, _ in found] + [each.thing for each in broken])
-    for each in broken:
-        if id(each.thing) in there:
-            raise each.refused(what)
-    return [(place, value) for place, value in found if id(place.thing) in there]
+    return (
+        [(place, value) for place, value in found if id(place.thing) in there],
+        [each for each in broken if id(each.thing) in there],
+    )

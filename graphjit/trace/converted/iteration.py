@@ -59,7 +59,9 @@ class TracedRange:
 
     def steps(self) -> Steps:
         """Its elements by number."""
-        count = np.maximum(-((self.start - self.stop) // self.step), 0)
+        one = type(self.step) is int and self.step == 1
+        room = self.stop - self.start
+        count = np.maximum(room if one else -(-room // self.step), 0)
         length = Number(count._trace, count._trace.node(count))
         return Steps(length, lambda k: self.start + k * self.step)
 

@@ -229,7 +229,9 @@ class _Recording:
                 plan.spoilt = self.overwritten(mine, after, notes)
             ends = [_held(frozen(after[i])) for i in plan.carried]
             ends += [Tracer(self.trace, storage.node()) for storage in plan.arrays]
-        there = here_before(loop.body, found, broken, loop.what)
+        there, grown = here_before(loop.body, found, broken)
+        for each in grown:
+            raise each.refused(loop.what)
         more = _more_places(loop, plan, [place for place, _ in there])
         # A variable that turns out to be carried may be the only one that was written.
         plan.arrays = [] if again or more else plan.arrays + new

@@ -64,4 +64,7 @@ def _reason(error: TraceError) -> str:
         part = code is inner or inner.co_qualname.startswith(f"{code.co_qualname}.")
         if not part and not inner.co_filename.startswith("<"):
             break
-    return "the value is asked for by a function that is not Python's own, or not by a keyword"
+    return (
+        "the value is asked for by a function that is not Python's own, or not by a keyword; or by a method that an operator, a built-in function or a library "
+        "called"
+    )

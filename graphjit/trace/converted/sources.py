@@ -48,7 +48,7 @@ def _lines_of(code: CodeType) -> list[str]:
     """The lines of the file with this code."""
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename)
-    if not lines:
+    if not lines and not code.co_filename.startswith("<"):
         try:
             lines = inspect.findsource(code)[0]
         except (OSError, TypeError):
@@ -125,7 +125,9 @@ def _copy(node: Any) -> Any:
         return [_copy(each) for each in node]
     if not isinstance(node, ast.AST):
         return node
-    made = type(node)(**{name: _copy(value) for name, value in ast.iter_fields(node)})
+    # Not all fields that the object names: the library marks nodes, also some that all trees share.
+    fields = (name for name in type(node)._fields if hasattr(node, name))
+    made = type(node)(**{name: _copy(getattr(node, name)) for name in fields})
     return ast.copy_location(made, node)
 
 

@@ -199,6 +199,7 @@ def call_with_jvp(
     nondiff: Sequence[int],
 ) -> Any:
     """The result of a function whose derivative is ``rule(*nondiff, primals, tangents)``."""
+    rule = trace.user(rule)
     partial, rest, fixed = with_nondiff(function, args, nondiff)
 
     def on_pairs(primals: Any, tangents: Any) -> Any:
@@ -220,6 +221,7 @@ def call_with_vjp(
     """The result of a function whose derivative is ``forward(*args)`` and ``backward(*nondiff, residuals,
     cotangent)``.
     """
+    backward = trace.user(backward)
     partial, rest, fixed = with_nondiff(function, args, nondiff)
     first, _, _ = with_nondiff(forward, args, nondiff)
 

@@ -67,7 +67,7 @@ def root(
     has_aux: bool,
 ) -> Any:
     """The solution of ``f(x) = 0`` that ``solve(f, guess)`` finds."""
-    f, solve = trace.user(f), trace.user(solve)
+    f, solve, tangent_solve = map(trace.user, (f, solve, tangent_solve))
     with trace.builder.told.silence():  # what happens, happens where the solver calls it
         guess, equation = _equation(trace, f, guess, "custom_root")
     given = Leaves.of(guess)
@@ -95,7 +95,7 @@ def linear_solve(
     has_aux: bool,
 ) -> Any:
     """The solution of ``matvec(x) = b`` that ``solve(matvec, b)`` finds."""
-    matvec, solve = trace.user(matvec), trace.user(solve)
+    matvec, solve, transpose_solve = map(trace.user, (matvec, solve, transpose_solve))
     with trace.builder.told.silence():  # as in `root`
         b, equation = _equation(trace, matvec, b, "custom_linear_solve")
     given = Leaves.of(b)
