@@ -14,6 +14,7 @@ import numpy as np
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.passes.reroll.bodies import NotRolled, Rolled
+from graphjit.passes.reroll.families import found_families
 from graphjit.passes.reroll.periods import periods, stretches
 from graphjit.passes.reroll.recording import STEPS, VIEWS, Row, recorded
 from graphjit.passes.reroll.stacks import joined
@@ -56,17 +57,19 @@ def _loops(row: Row, say: Say | None) -> list[Loop]:
     free = np.ones(len(labels), bool)
     found: list[Loop] = []
     for period in periods(labels):
-        for start, stop in list(stretches(labels, period, free)):
-            loops = [loop for loop in loops_in(row, start, stop, period, free) if _is_worth_it(loop)]
-            if not loops and say is not None:
-                where = row.nodes[row.kept[start]].loc
-                say(
-                    f"{_repetitions((stop - start) // period, where)} stay: what the steps read does not repeat"
-                )
-            for loop in loops:
+        there = list(stretches(labels, period, free))
+        loops = [loops_in(row, start, stop, period, free) for start, stop in there]
+        found_families([loop for part in loops for loop in part])
+        for (start, stop), part in zip(there, loops, strict=True):
+            chosen = [loop for loop in part if loop.family is not None or _is_worth_it(loop)]
+            if not chosen and say is not None:
+                where = _repetitions((stop - start) // period, row.nodes[row.kept[start]].loc)
+                why = "there is too little in them" if part else "what the steps read does not repeat"
+                say(f"{where} stay: {why}")
+            for loop in chosen:
                 taken = loop.positions[loop.positions >= 0]
                 free[np.searchsorted(row.kept, taken)] = False
-            found += loops
+            found += chosen
     return sorted(found, key=lambda loop: int(loop.positions[0, 0]))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class Loop:
     back: np.ndarray
     origin: np.ndarray
     view: np.ndarray
+    family: Any = None
+    """Its `families.Family`, if it is one of many that grow."""
 
     @property
     def length(self) -> int:
