@@ -187,7 +187,8 @@ class Rolled:
     def _carry(self, number: int, place: int, view: int, back: int) -> Node:
         """What operation ``place`` computed ``back`` steps before."""
         recorded = [self._argument(number, step) for step in range(back)]
-        shown = self._argument(number, self.loop.length - 2)
+        whole = self.loop if self.loop.family is None else self.loop.family.longest
+        shown = self.loop.row.argument(int(whole.number[whole.length - 2, number]))
         views: list[Node] = []
         if view and all(self.loop.row.place(node)[1] == view for node in recorded):
             # Seen in the same way from the first step on: the whole is handed on, once for all its views.

@@ -13,7 +13,7 @@ Invariant: steps that do not count read values of steps that do, so they compute
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -24,19 +24,23 @@ from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
 from graphjit.passes.reroll.recording import STEPS
 from graphjit.passes.reroll.stacks import PIECES, stripped
-from graphjit.passes.reroll.steps import VARYING, Loop
+from graphjit.passes.reroll.steps import VARYING, Loop, does_as_usual
 
 
 @dataclass
 class Family:
     """Loops with equal bodies whose lengths grow."""
 
-    length: int
-    """That of the longest."""
+    longest: Loop
     front: bool
     """Whether new steps come in front of the others, so that all end with the same one."""
     lists: dict[int, tuple[list[Node], Node]] = field(default_factory=dict)
     """By the number of an argument: the values that the last loop read, and the array that holds them."""
+
+    @property
+    def length(self) -> int:
+        """The number of steps of all."""
+        return self.longest.length
 
     def counts(self, b: Builder, steps: int) -> Node:
         """Which steps of a loop of so many count."""
@@ -47,34 +51,31 @@ class Family:
         """What the steps of a loop read as argument ``number``, and views of its elements; None where that is
         not known for steps that do not count.
         """
-        below, views = stripped(nodes)
-        found = self._longer_slice(b, below)
-        if found is not None:
-            return found, views
-        return self._list(b, number, nodes), []
-
-    def _longer_slice(self, b: Builder, nodes: Sequence[Node]) -> Node | None:
-        """Elements of one array, and those behind or in front of them."""
+        longest = [self.longest.row.argument(i) for i in self.longest.number[:, number].tolist()]
+        below, views = stripped(longest)
+        gap = _regular(below)
+        if gap is None:
+            return self._list(b, number, nodes), []
+        own = []
         first = nodes[0]
-        if first.op.name != "slice" or any(
-            node.op is not first.op or node.args[0] is not first.args[0] for node in nodes
-        ):
-            return None
-        starts = np.array([node.attrs["starts"] for node in nodes], np.int64)
-        moving = np.flatnonzero((starts != starts[0]).any(0)).tolist()
-        if len(moving) != 1 or first.shape[moving[0]] != 1:
-            return None
-        (axis,) = moving
-        gaps = np.diff(starts[:, axis])
-        gap = int(gaps[0])
-        low = int(starts[0, axis]) - (self.length - len(nodes) if self.front else 0) * gap
-        limit = low + (self.length - 1) * gap + 1
-        base = first.args[0]
-        if gap < 1 or not (gaps == gap).all() or low < 0 or limit > base.shape[axis]:
+        for view in views:
+            if first.op is not view.op:
+                return None, []
+            own.append(first)
+            first = first.args[0]
+        return self._longer_slice(b, first, *gap, len(nodes)), own
+
+    def _longer_slice(self, b: Builder, first: Node, axis: int, gap: int, steps: int) -> Node | None:
+        """Elements of one array from a ``first`` one on, and those behind or in front of them."""
+        if first.op.name != "slice":
             return None
         place, limits, step = (list(first.attrs[name]) for name in ("starts", "limits", "steps"))  # type: ignore[call-overload]
+        low = place[axis] - (self.length - steps if self.front else 0) * gap
+        limit = low + (self.length - 1) * gap + 1
+        if low < 0 or limit > first.args[0].shape[axis]:
+            return None
         place[axis], limits[axis], step[axis] = low, limit, gap
-        part = b.slice(base, starts=tuple(place), limits=tuple(limits), steps=tuple(step))
+        part = b.slice(first.args[0], starts=tuple(place), limits=tuple(limits), steps=tuple(step))
         blocks = b.reshape(part, shape=(*first.shape[:axis], self.length, *first.shape[axis:]))
         others = [k for k in range(len(blocks.shape)) if k != axis]
         return b.transpose(blocks, perm=(axis, *others))
@@ -105,20 +106,65 @@ class Family:
         return b.concatenate(*([rest, *rows] if self.front else [*rows, rest]), axis=0)
 
 
-def found_families(loops: Sequence[Loop]) -> None:
-    """Put loops into families."""
+def _regular(nodes: Sequence[Node]) -> tuple[int, int] | None:
+    """The axis along which slices of one array move, and by how much each time; they are one element long."""
+    first = nodes[0]
+    if first.op.name != "slice" or any(
+        node.op is not first.op or node.args[0] is not first.args[0] for node in nodes
+    ):
+        return None
+    starts = np.array([node.attrs["starts"] for node in nodes], np.int64)
+    moving = np.flatnonzero((starts != starts[0]).any(0)).tolist()
+    if len(moving) != 1 or first.shape[moving[0]] != 1:
+        return None
+    gaps = np.diff(starts[:, moving[0]])
+    return (moving[0], int(gaps[0])) if gaps[0] > 0 and (gaps == gaps[0]).all() else None
+
+
+# -------------------------------------------------------------------------------------- which loops they are
+
+
+def found_families(loops: Sequence[Loop], free: np.ndarray) -> list[Loop]:
+    """Put loops into families; the shorter loops that belong to them, where all is ``free``."""
+    more: list[Loop] = []
     for _, group in groupby(loops, _body):
         alike = list(group)
-        lengths = [loop.length for loop in alike]
-        gaps = {after - before for before, after in pairwise(lengths)}
+        gaps = {after.length - before.length for before, after in pairwise(alike)}
         if len(alike) < STEPS or len(gaps) != 1 or not 1 <= min(gaps) <= PIECES:
             continue
         front = _grows_in_front(alike[0], alike[1])
         if front is None:
             continue
-        family = Family(lengths[-1], front)
-        for loop in alike:
+        shorter = _shorter(alike, min(gaps), free)
+        family = Family(alike[-1], front)
+        for loop in (*alike, *shorter):
             loop.family = family
+        more += shorter
+    return more
+
+
+def _shorter(alike: Sequence[Loop], gap: int, free: np.ndarray) -> list[Loop]:
+    """Loops in front of the first one that are too short to be found alone."""
+    first, second = alike[:2]
+    row, size = first.row, first.size
+    starts = [int(np.searchsorted(row.kept, loop.positions[0, 0])) for loop in (first, second)]
+    between = starts[1] - starts[0] - first.length * size
+    labels = row.labels[first.positions[1]]
+    found: list[Loop] = []
+    start, steps = starts[0], first.length
+    while steps - gap >= max(1, int(first.back.max())):
+        steps -= gap
+        start -= between + steps * size
+        if start < 0 or not free[start : start + steps * size].all():
+            break
+        positions = row.kept[start : start + steps * size].reshape(steps, size)
+        if not (row.labels[positions] == labels).all():
+            break
+        loop = replace(first, positions=positions, number=row.numbers(positions))
+        if not does_as_usual(loop):
+            break
+        found.append(loop)
+    return found
 
 
 def _body(loop: Loop) -> Hashable:

@@ -290,3 +290,18 @@ def _cut(broken: list[bool], after: list[int], changed: list[bool]) -> list[tupl
         start = t + 1 if broken[t] or after[t] >= t else t
     found.append((start, len(broken)))
     return [(start, stop) for start, stop in found if stop > start]
+
+
+def does_as_usual(loop: Loop) -> bool:
+    """Whether all arguments of a loop come from where its ``kind``, ``back``, ``origin`` and ``view`` say."""
+    row = loop.row
+    origins = _origins(row, loop.positions, loop.number, np.ones(loop.number.shape, bool))
+    steps = np.arange(loop.length)[:, None]
+    usual = (
+        (steps - origins.step == loop.back)
+        & (origins.place == loop.origin)
+        & (row.view[loop.number] == loop.view)
+    )
+    value = row.value[loop.number]
+    found = _intervals(loop, origins, usual, value)
+    return found == [(0, loop.length)]
