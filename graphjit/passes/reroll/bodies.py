@@ -18,6 +18,7 @@ import numpy as np
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.types import BOOL, Type
 from graphjit.passes.reroll.recording import VIEWS
 from graphjit.passes.reroll.stacks import stack, stripped
 from graphjit.passes.reroll.steps import HANDED_ON, INVARIANT, Loop
@@ -101,6 +102,8 @@ class Rolled:
         self._collect(read)
         carried = list(self.carries)
         after = [self._after(key) for key in carried]
+        if self.loop.family is not None:
+            after = self._counted(after)
         made = [self._shown(place, node) for (place, _), node in self.stacked.items()]
         arrays = list(self.arrays.values())
         carries = list(self.carries.values())
@@ -114,7 +117,7 @@ class Rolled:
             body=Body(Graph("step", inputs, [*after, *made])),
             carried=len(after),
             sliced=len(arrays),
-            length=self.loop.length,
+            length=self.loop.length if self.loop.family is None else self.loop.family.length,
             reverse=False,
         )
         items = [b.item(scan, index=k) for k in range(len(scan.parts))]
@@ -149,6 +152,8 @@ class Rolled:
         key = self.loop.row.value[column].tobytes()
         if key not in self.arrays:
             nodes = [self.now(self.loop.row.argument(i)) for i in column.tolist()]
+            if self.loop.family is not None:
+                return self._growing(number, key, nodes)
             below, views = stripped(nodes)
             if all(node is below[0] for node in below):
                 return self._constant(nodes[0])
@@ -159,10 +164,31 @@ class Rolled:
         _, x, views = self.arrays[key]
         return self._seen(x, views)
 
+    def _growing(self, number: int, key: bytes, nodes: list[Node]) -> Node:
+        """What varies from step to step of a loop that grows."""
+        array, views = self.loop.family.array(self.b, number, nodes)
+        if array is None:
+            raise NotRolled(_why_varying(self.pattern[self.loop.place[number]], nodes[0]))
+        element = self.b.input(array.type.with_shape(array.shape[1:]), "element")
+        self.arrays[key] = array, element, views
+        return self._seen(element, views)
+
+    def _counted(self, after: Sequence[Node]) -> list[Node]:
+        """What a step makes of the carries, which are handed on as they are where it does not count."""
+        b = self.b
+        counts = b.input(Type(BOOL, ()), "counts")
+        self.arrays[b""] = self.loop.family.counts(b, self.loop.length), counts, []
+        before = [x for x, _, _ in self.carries.values()]
+        return [
+            b.select(b.broadcast_to(counts, shape=x.shape), new, x)
+            for x, new in zip(before, after, strict=True)
+        ]
+
     def _carry(self, number: int, place: int, view: int, back: int) -> Node:
         """What operation ``place`` computed ``back`` steps before."""
         recorded = [self._argument(number, step) for step in range(back)]
-        shown = self._argument(number, self.loop.length - 2)
+        whole = self.loop if self.loop.family is None else self.loop.family.longest
+        shown = self.loop.row.argument(int(whole.number[whole.length - 2, number]))
         views: list[Node] = []
         if view and all(self.loop.row.place(node)[1] == view for node in recorded):
             # Seen in the same way from the first step on: the whole is handed on, once for all its views.

@@ -14,6 +14,7 @@ import numpy as np
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.passes.reroll.bodies import NotRolled, Rolled
+from graphjit.passes.reroll.families import found_families
 from graphjit.passes.reroll.periods import periods, stretches
 from graphjit.passes.reroll.recording import STEPS, VIEWS, Row, recorded
 from graphjit.passes.reroll.stacks import joined
@@ -56,17 +57,20 @@ def _loops(row: Row, say: Say | None) -> list[Loop]:
     free = np.ones(len(labels), bool)
     found: list[Loop] = []
     for period in periods(labels):
-        for start, stop in list(stretches(labels, period, free)):
-            loops = [loop for loop in loops_in(row, start, stop, period, free) if _is_worth_it(loop)]
-            if not loops and say is not None:
-                where = row.nodes[row.kept[start]].loc
-                say(
-                    f"{_repetitions((stop - start) // period, where)} stay: what the steps read does not repeat"
-                )
-            for loop in loops:
-                taken = loop.positions[loop.positions >= 0]
-                free[np.searchsorted(row.kept, taken)] = False
-            found += loops
+        there = list(stretches(labels, period, free))
+        loops = [loops_in(row, start, stop, period, free) for start, stop in there]
+        shorter = found_families([loop for part in loops for loop in part], free)
+        for (start, stop), part in zip(there, loops, strict=True):
+            chosen = [loop for loop in part if loop.family is not None or _is_worth_it(loop)]
+            if not chosen and say is not None:
+                where = _repetitions((stop - start) // period, row.nodes[row.kept[start]].loc)
+                why = "there is too little in them" if part else "what the steps read does not repeat"
+                say(f"{where} stay: {why}")
+            shorter += chosen
+        for loop in shorter:
+            taken = loop.positions[loop.positions >= 0]
+            free[np.searchsorted(row.kept, taken)] = False
+        found += shorter
     return sorted(found, key=lambda loop: int(loop.positions[0, 0]))
 
 
@@ -121,9 +125,9 @@ class _Rebuilt:
             self._copy(range(at, start))
             late = self._among(number, start, stop)
             try:
-                self.rolled[number] = Rolled(self.b, loop, self.now, self._reads[number])
+                rolled = self.rolled[number] = Rolled(self.b, loop, self.now, self._reads[number])
                 self.changed = True
-                self._tell(loop, self.rolled[number])
+                self._tell(loop, rolled)
             except NotRolled as reason:
                 self.member[known] = -1
                 late = sorted([*late, *known.tolist()])
@@ -134,13 +138,15 @@ class _Rebuilt:
             at = stop
         self._copy(range(at, len(self.row.nodes)))
 
-    def _tell(self, loop: Loop, rolled: Rolled | None) -> None:
-        if self.say is not None and rolled is not None:
-            carries, arrays, stacked = len(rolled.carries), len(rolled.arrays), len(rolled.stacked)
-            self.say(
-                f"{_repetitions(loop.length, rolled.pattern[0].loc)} of {loop.size} operations are a loop: {carries} carries, "
-                f"{arrays} arrays read and {stacked} written"
-            )
+    def _tell(self, loop: Loop, rolled: Rolled) -> None:
+        if self.say is None:
+            return
+        count = str(loop.length) if loop.family is None else f"up to {loop.family.length}"
+        where = rolled.pattern[0].loc
+        carries, arrays, stacked = len(rolled.carries), len(rolled.arrays), len(rolled.stacked)
+        self.say(
+            f"{count} repetitions at {where} of {loop.size} operations are a loop: {carries} carries, {arrays} arrays read and {stacked} written"
+        )
 
     def _among(self, number: int, start: int, stop: int) -> list[int]:
         """Copy what stands among the steps of a loop and does not read them; the others."""

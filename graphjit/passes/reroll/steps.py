@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class Loop:
     back: np.ndarray
     origin: np.ndarray
     view: np.ndarray
+    family: Any = None
+    """Its `families.Family`, if it is one of many that grow."""
 
     @property
     def length(self) -> int:
@@ -287,3 +290,18 @@ def _cut(broken: list[bool], after: list[int], changed: list[bool]) -> list[tupl
         start = t + 1 if broken[t] or after[t] >= t else t
     found.append((start, len(broken)))
     return [(start, stop) for start, stop in found if stop > start]
+
+
+def does_as_usual(loop: Loop) -> bool:
+    """Whether all arguments of a loop come from where its ``kind``, ``back``, ``origin`` and ``view`` say."""
+    row = loop.row
+    origins = _origins(row, loop.positions, loop.number, np.ones(loop.number.shape, bool))
+    steps = np.arange(loop.length)[:, None]
+    usual = (
+        (steps - origins.step == loop.back)
+        & (origins.place == loop.origin)
+        & (row.view[loop.number] == loop.view)
+    )
+    value = row.value[loop.number]
+    found = _intervals(loop, origins, usual, value)
+    return found == [(0, loop.length)]

@@ -253,6 +253,47 @@ def a_number_of_each_row(x: Any, w: Any) -> Any:
     return total, np.array(rows)[::2]
 
 
+def forward_substitution(a: Any, b: Any) -> Any:
+    found: list[Any] = []
+    for i in range(len(b)):
+        rest = b[i]
+        for j in range(i):
+            rest = rest - a[i, j] * found[j]
+        found.append(rest / (2.0 + a[i, i]))
+    return np.array(found)
+
+
+def backward_substitution(a: Any, b: Any) -> Any:
+    found = np.zeros(len(b))
+    for i in reversed(range(len(b))):
+        rest = b[i]
+        for j in range(i + 1, len(b)):
+            rest = rest - a[i, j] * found[j]
+        found[i] = rest / (2.0 + a[i, i])
+    return found
+
+
+def orthonormal(vectors: Any, weights: Any) -> Any:
+    found: list[Any] = []
+    total = 0.0
+    for vector, weight in zip(vectors, weights, strict=True):
+        for q in found:
+            vector = vector - np.sum(q * vector) * q
+        found.append(vector / np.sqrt(np.sum(vector * vector)))
+        total = total + np.sum(weight * found[-1])
+    return total, found[-1]
+
+
+def every_pair(x: Any) -> Any:
+    total = 0.0
+    for i in range(len(x)):
+        near = x[i]
+        for j in range(i):
+            near = np.tanh(near * x[j]) + 0.1 * near
+        total = total + near
+    return total
+
+
 class Program(NamedTuple):
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -291,5 +332,9 @@ PROGRAMS = [
     Program(one_after_the_other, (some(STEPS, 4), some(4)), 3),
     Program(called_twice, (some(STEPS, 4), some(4)), 2),
     Program(nested, (some(STEPS, 4), some(20, 4))),
+    Program(forward_substitution, (some(36, 36), some(36))),
+    Program(backward_substitution, (some(36, 36), some(36))),
+    Program(orthonormal, (np.eye(34, 40) + 0.1 * some(34, 40), some(34, 40))),
+    Program(every_pair, (some(36),)),
     Program(a_number_of_each_row, (some(2 * STEPS, 4), some(4, 4))),
 ]
