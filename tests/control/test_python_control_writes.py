@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,27 @@ def new_key(x):
     return x
 
 
+class Slotted:
+    __slots__ = ("found",)
+
+
+SHARED = types.SimpleNamespace(found=[1.0])
+
+
+def inside_of_others(x):
+    slotted = Slotted()
+    slotted.found = {"k": []}
+    if x > 0:
+        slotted.found["k"].append(x)
+    return x
+
+
+def in_a_global(x):
+    if x > 0:
+        SHARED.found.append(x)
+    return x
+
+
 def maybe_alias(x):
     a = np.ones(2) * x
     b = a if x > 0 else 2 * a
@@ -216,6 +238,8 @@ def swapped_argument(u, n):
     [
         (appended, (3,), r"for: the list that is changed at .*:\d+ gets or loses items"),
         (new_key, (1.0,), r"if: the dict that is changed at .*:\d+ gets or loses items"),
+        (inside_of_others, (1.0,), r"if: the list that is changed at .*:\d+ gets or loses items"),
+        (in_a_global, (1.0,), r"if: the list that is changed at .*:\d+ gets or loses items"),
         (maybe_alias, (1.0,), "the value may be this array or not, which the conditional expression at"),
         (written_base_of_alias, (1.0,), "b may be this array or not, which the if at"),
         (aliasing_carries, (2,), "views of one array"),
@@ -258,3 +282,54 @@ def test_both_ways_may_give_an_object_the_same_structure() -> None:
 
     for x in (3.0, -3.0):
         assert graphjit.jit(function)(x) == function(x)
+
+
+def created(x):
+    made = [
+        np.array([3.0, 1.0, 2.0]),
+        np.arange(3.0),
+        np.asarray([1.0, 2.0, 3.0]),
+        np.full(3, 2.0),
+        np.zeros(3),
+        np.copy(np.ones(3)),
+        np.eye(3)[0],
+    ]
+    made += [np.zeros_like(made[0]), np.ones_like(made[0]), made[0].copy(), np.linspace(0.0, 1.0, 3)]
+    if x > 0:
+        for a in made:
+            a[0] = x
+    return np.stack(made)
+
+
+def by_functions(x):
+    a, b, c = np.zeros(3), np.ones((3, 3)), np.arange(3.0)
+    if x > 0:
+        np.add(a, 1.0, out=a)
+        a[1:].fill(3.0)
+        a.flat[0] = x
+        np.copyto(c, 5.0)
+        np.fill_diagonal(b, 0.0)
+        np.add.at(c, [0, 0], 1.0)
+        c[c > 5] -= 1
+        np.cumsum(np.ones(3), out=a)
+    return a.sum() + np.sum(b * c), c
+
+
+@pytest.mark.parametrize("function", [created, by_functions])
+def test_all_arrays_and_ways_to_write(function: Callable[..., Any]) -> None:
+    """Also where all values are known while the function is traced."""
+    compiled = graphjit.jit(function)
+    for x in (2.0, -2.0):
+        for got, want in zip(compiled(x), function(x), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_sorting_in_place_stays_refused() -> None:
+    def function(x):
+        a = np.array([3.0, 1.0, 2.0])
+        if x > 0:
+            a.sort()
+        return a
+
+    with pytest.raises(graphjit.UnsupportedError, match="sorting is not compiled"):
+        graphjit.jit(function)(1.0)

@@ -23,7 +23,7 @@ with arrays from outside, which can change between calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -291,6 +291,22 @@ def known_in_place(name: str) -> Callable[[Stored, Any], Any]:
     return method
 
 
+WRITING = frozenset({np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis})
+"""Functions that write into their first argument."""
+WRITING_METHODS = frozenset({"fill", "put", "sort", "partition", "flat"})
+
+
+def _announce(targets: Sequence[Any], options: dict[str, Any]) -> None:
+    """Say which arrays a call will write, where somebody has to know it beforehand (`Recorder.journals`)."""
+    trace = current.recorder
+    if trace is None or not trace.journals:
+        return
+    out = options.get("out")
+    for target in (*targets, *(out if isinstance(out, tuple) else (out,))):
+        if isinstance(target, Stored):
+            writable_storage(target)
+
+
 class Stored(Array):
     """A tracer whose value lives in a storage and can be written."""
 
@@ -408,6 +424,7 @@ class Stored(Array):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         """Known arguments are computed at once, ``out=`` in place."""
+        _announce(args[:1] if method == "at" else (), kwargs)
         try:
             plain, options = known_values(args), known_values(kwargs)
         except Unknown:
@@ -420,6 +437,7 @@ class Stored(Array):
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
         """Known arguments are computed at once."""
+        _announce(args[:1] if function in WRITING else (), kwargs)
         if function in SHARING_FUNCTIONS:
             return in_order(FUNCTIONS[function](*args, **kwargs), function, args, kwargs)
         try:
@@ -430,6 +448,7 @@ class Stored(Array):
 
     def __getattr__(self, name: str) -> Any:
         """Methods and attributes of known values are NumPy's own, but for those that speak of memory."""
+        _announce((self,) if name in WRITING_METHODS else (), {})
         known = self.known()
         if known is None or name in SHARING_METHODS or name.startswith("__"):
             return Tracer.__getattr__(self, name)
@@ -438,6 +457,7 @@ class Stored(Array):
             return local(attribute)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            _announce((), kwargs)
             try:
                 plain, options = known_values(args), known_values(kwargs)
             except Unknown:

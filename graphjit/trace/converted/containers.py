@@ -10,15 +10,17 @@ attributes or keys is refused.
 from __future__ import annotations
 
 import collections
+import functools
 import types
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.trace.marks import name_of
-from graphjit.trace.outside.inspection import by_user, instance_dict
+from graphjit.trace.outside.inspection import by_user, class_dict, instance_dict, module_dict, mro_of
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Journal, Recorder, current
 from graphjit.trace.recording.tracer import Tracer
@@ -146,8 +148,8 @@ def changed(thing: Any) -> Any:
 
 
 def _note(trace: Recorder, thing: Any) -> None:
-    if issubclass(type(thing), Tracer | np.ndarray):
-        return  # arrays note themselves
+    if issubclass(type(thing), Tracer | np.ndarray) or type(thing).__module__.startswith("graphjit."):
+        return  # arrays, and what stands for their parts, note themselves
     restores = isinstance(thing, CONTAINERS) or instance_dict(thing) is not None
     for journal in reversed(trace.journals):
         if id(thing) in journal:
@@ -168,39 +170,66 @@ def contents(notes: Journal) -> Iterator[Contents]:
 
 
 def reaches(function: Callable[..., Any], things: list[Any]) -> set[int]:
-    """The ids of those ``things`` that a function reaches by its variables: they were there before it ran."""
+    """The ids of those ``things`` that a function reaches by its variables: they were there before it ran.
+    Where there is too much to look at, all of them may have been.
+    """
     wanted = set(map(id, things))
     seen: dict[int, Any] = {}
     pending: list[Any] = [function]
-    while pending and len(seen) < MOST and wanted - seen.keys():
+    while pending and wanted - seen.keys():
+        if len(seen) > MOST:
+            return wanted
         value = pending.pop()
-        if id(value) not in seen:
+        if id(value) not in seen and not isinstance(value, ATOMS):
             seen[id(value)] = value
             pending += _inside(value)
     return wanted & seen.keys()
+
+
+ATOMS = (int, float, complex, str, bytes, type(None), Tracer, np.ndarray, np.generic)
+"""What leads to nothing that could be changed."""
 
 
 def _inside(value: Any) -> list[Any]:
     """What an object leads to."""
     kind = type(value)
     if kind is types.FunctionType:
-        cells = [_cell(cell) for cell in value.__closure__ or ()]
-        names = _names(value.__code__)
-        wrapped = [value.__wrapped__] if hasattr(value, "__wrapped__") else []
+        names = _names(value.__code__) & value.__globals__.keys()
         return [
-            *cells,
-            *wrapped,
-            *(value.__globals__[name] for name in names if name in value.__globals__),
+            *map(_cell, value.__closure__ or ()),
+            *(value.__globals__[name] for name in names),
+            *value.__dict__.values(),
+            *(value.__defaults__ or ()),
         ]
-    if kind is types.MethodType:
-        return [value.__func__, value.__self__]
+    if kind is types.MethodType or kind is types.BuiltinMethodType:
+        return [value.__self__, getattr(value, "__func__", None)]
+    if kind is functools.partial:
+        return [value.func, value.args, value.keywords]
     if isinstance(value, dict):
-        return list(dict.values(value))
+        return [*dict.values(value), *_attributes(value).values()]
     if isinstance(value, list | tuple | set | collections.deque):
-        return list(value)
-    if issubclass(kind, Tracer | np.ndarray | type | types.ModuleType) or not by_user(kind.__module__):
-        return []
-    return list(_attributes(value).values())
+        return [*value, *_attributes(value).values()]
+    if isinstance(value, types.ModuleType):
+        return list(module_dict(value).values()) if by_user(value.__name__) else []
+    if isinstance(value, type):
+        return list(class_dict(value).values()) if by_user(value.__module__) else []
+    return [kind, *_attributes(value).values(), *_slots(value)]
+
+
+def _slots(value: Any) -> list[Any]:
+    """What stands in the slots of an object of a class of the user's."""
+    descriptors = [
+        entry
+        for base in mro_of(type(value))
+        if by_user(base.__module__)
+        for entry in class_dict(base).values()
+        if type(entry) is types.MemberDescriptorType
+    ]
+    found = []
+    for descriptor in descriptors:
+        with suppress(AttributeError):
+            found.append(descriptor.__get__(value))
+    return found
 
 
 def _names(code: types.CodeType) -> set[str]:

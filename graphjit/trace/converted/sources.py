@@ -47,7 +47,8 @@ def definition_of(code: CodeType) -> Definition:
 def _lines_of(code: CodeType) -> list[str]:
     """The lines of the file with this code."""
     linecache.checkcache(code.co_filename)
-    lines = linecache.getlines(code.co_filename)
+    # Python 3.13 has lines for "<string>", of whatever was evaluated last.
+    lines = [] if code.co_filename == "<string>" else linecache.getlines(code.co_filename)
     if not lines and not code.co_filename.startswith("<"):
         try:
             lines = inspect.findsource(code)[0]
