@@ -105,7 +105,7 @@ def jacrev(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll
         As in `jacfwd`; `chunk_size` counts elements of the result.
 
     Returns
@@ -147,7 +147,7 @@ def jacobian(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll
         As in `jacfwd`.
 
     Returns
