@@ -119,7 +119,7 @@ def jacrev(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow, reroll
         As in `jacfwd`; `chunk_size` counts elements of the result.
 
     Returns
@@ -173,7 +173,7 @@ def jacobian(
 
     Parameters
     ----------
-    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow
+    fun, argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow, reroll
         As in `jacfwd`.
 
     Returns

@@ -22,6 +22,7 @@ import numpy as np
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.types import BOOL, I64
+from graphjit.ops.failing import may_fail
 from graphjit.passes.reroll.recording import STEPS
 from graphjit.passes.reroll.stacks import PIECES, stripped
 from graphjit.passes.reroll.steps import VARYING, Loop, does_as_usual
@@ -133,7 +134,7 @@ def found_families(loops: Sequence[Loop], free: np.ndarray) -> list[Loop]:
         if len(alike) < STEPS or len(gaps) != 1 or not 1 <= min(gaps) <= PIECES:
             continue
         front = _grows_in_front(alike[0], alike[1])
-        if front is None:
+        if front is None or any(may_fail(alike[0].row.nodes[at]) for at in alike[0].positions[1].tolist()):
             continue
         shorter = _shorter(alike, min(gaps), free)
         family = Family(alike[-1], front)
