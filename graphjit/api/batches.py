@@ -47,8 +47,7 @@ def vmap(
         Where each result gets the axis. None returns a result that does not vary as it is.
     axis_size : int, optional
         The number of elements; needed only if no argument is mapped.
-    static_argnums, static_argnames, backend, python_control_flow : optional
-    static_argnums, static_argnames, backend, reroll : optional
+    static_argnums, static_argnames, backend, python_control_flow, reroll : optional
         As in `jit`.
 
     Returns

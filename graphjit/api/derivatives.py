@@ -83,8 +83,7 @@ def grad(
         Whether the function returns a pair, of which only the first is differentiated.
     argnames : str or sequence of str, optional
         Names of arguments to differentiate, alone or besides `argnums`.
-    static_argnums, static_argnames, backend, python_control_flow : optional
-    static_argnums, static_argnames, backend, reroll : optional
+    static_argnums, static_argnames, backend, python_control_flow, reroll : optional
         As in `jit`.
 
     Returns
@@ -176,8 +175,7 @@ def value_and_grad(
     ----------
     fun : callable, optional
         The function, as for `grad`.
-    argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow : optional
-    argnums, has_aux, argnames, static_argnums, static_argnames, backend, reroll : optional
+    argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow, reroll : optional
         As in `grad`.
 
     Returns

@@ -57,8 +57,7 @@ def jacfwd(
     chunk_size : int, optional
         How many directions are computed at a time. Fewer need less memory. By default all of them, or as many
         as fit a share of the machine's memory.
-    static_argnums, static_argnames, backend, python_control_flow : optional
-    static_argnums, static_argnames, backend, reroll : optional
+    static_argnums, static_argnames, backend, python_control_flow, reroll : optional
         As in `jit`.
 
     Returns
@@ -227,8 +226,7 @@ def hessian(
     ----------
     fun : callable, optional
         A function written with NumPy; usually it returns one number. Without it the result is a decorator.
-    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow : optional
-    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, reroll : optional
+    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow, reroll : optional
         As in `jacfwd`.
 
     Returns
