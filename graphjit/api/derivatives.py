@@ -175,7 +175,9 @@ def value_and_grad(
     ----------
     fun : callable, optional
         The function, as for `grad`.
-    argnums, has_aux, argnames, static_argnums, static_argnames, backend, python_control_flow, reroll : optional
+    argnums, has_aux, argnames, static_argnums, static_argnames : optional
+        As in `grad`.
+    backend, python_control_flow, reroll : optional
         As in `grad`.
 
     Returns

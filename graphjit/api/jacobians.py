@@ -226,7 +226,9 @@ def hessian(
     ----------
     fun : callable, optional
         A function written with NumPy; usually it returns one number. Without it the result is a decorator.
-    argnums, has_aux, chunk_size, static_argnums, static_argnames, backend, python_control_flow, reroll : optional
+    argnums, has_aux, chunk_size, static_argnums, static_argnames : optional
+        As in `jacfwd`.
+    backend, python_control_flow, reroll : optional
         As in `jacfwd`.
 
     Returns
