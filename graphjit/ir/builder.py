@@ -19,7 +19,7 @@ from graphjit.effects import Effects
 from graphjit.errors import GraphjitError, IRError
 from graphjit.ir.node import ConstValue, Graph, Location, Node
 from graphjit.ir.opdef import REGISTRY, OpDef
-from graphjit.ir.types import Bundle, Type
+from graphjit.ir.types import Bundle, Type, own
 
 # Kept by name: while a function is traced, another object stands in NumPy's module, which looks at who calls.
 _asarray = np.asarray
@@ -54,7 +54,7 @@ class Builder:
 
     def const(self, value: Any, dtype: np.dtype) -> Node:
         """A constant array or scalar of ``dtype``."""
-        array = _asarray(value, dtype=dtype)
+        array = _asarray(value, dtype=own(dtype))
         return self._intern(
             REGISTRY["const"], (), {"value": ConstValue(array)}, Type(array.dtype, array.shape)
         )

@@ -35,6 +35,16 @@ SHORT = {
 DTYPES = {short: np.dtype(name) for name, short in SHORT.items()}
 BOOL, I64, F32, F64 = DTYPES["bool"], DTYPES["i64"], DTYPES["f32"], DTYPES["f64"]
 
+_OWN = {dtype: dtype for dtype in DTYPES.values()}
+
+
+def own(dtype: np.dtype) -> np.dtype:
+    """The dtype of that name that graphs hold. NumPy has two that are int64, and so equal; their scalars are
+    of different classes.
+    """
+    return _OWN.get(dtype, dtype)
+
+
 TYPE_TEXT = r"(?:tape\()*\w+\[[\d,\s]*\](?:\)\[[\d,\s]*\])*"
 """What the text of a type looks like, as a regular expression."""
 

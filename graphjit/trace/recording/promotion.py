@@ -16,7 +16,7 @@ import numpy as np
 
 from graphjit.errors import UnsupportedError
 from graphjit.ir.node import Node
-from graphjit.ir.types import DTYPES, SHORT
+from graphjit.ir.types import DTYPES, SHORT, own
 from graphjit.trace.recording.location import user_location
 
 
@@ -64,7 +64,7 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     dtypes = ufunc.resolve_dtypes((*kinds, *([None] * ufunc.nout)))
     for dtype in dtypes:
         check_dtype(dtype)
-    return tuple(dtypes)
+    return tuple(map(own, dtypes))  # equal ones share this cache
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +72,7 @@ def common(kinds: tuple[Any, ...]) -> np.dtype:
     """``np.result_type`` of dtypes, and of Python numbers by ``int`` or ``float``."""
     dtype = np.result_type(*[kind(0) if kind is int or kind is float else kind for kind in kinds])
     check_dtype(dtype)
-    return dtype
+    return own(dtype)
 
 
 def common_shape(*nodes: Node) -> tuple[int, ...]:
