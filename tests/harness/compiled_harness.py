@@ -30,9 +30,9 @@ from graphjit.transforms.reverse import cotangents
 TOLERANCE = {"f": {8: 2e-13, 4: 5e-6}}
 
 
-def traced(function: Callable[..., Any], *args: Any) -> Graph:
+def traced(function: Callable[..., Any], *args: Any, reroll: bool = True) -> Graph:
     """The graph of a call."""
-    return graphjit.jit(function).dispatcher.staged(*args).graph
+    return graphjit.jit(function, reroll=reroll).dispatcher.staged(*args).graph
 
 
 def executable(graph: Graph, limits: Limits | None = None) -> Code | Executable:
