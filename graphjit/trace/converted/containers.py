@@ -31,7 +31,7 @@ CHANGING = frozenset(
     "intersection_update difference_update symmetric_difference_update __setitem__ __delitem__".split()
 )
 """Methods that change a container."""
-MOST = 10_000
+MOST = 1_000_000
 """Objects that are looked at to find out whether one of them was there before."""
 
 
