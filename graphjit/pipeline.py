@@ -41,11 +41,11 @@ from graphjit.passes.simplify import simplify
 from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.passes.turn_constants import turn_constants
 from graphjit.running.runner import Runner
-from graphjit.schedule.control import bodies_of, name_steps, own_arguments, share_errors
+from graphjit.schedule.control import name_steps, own_arguments, programs_of, share_errors
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.pieces import own_pieces
-from graphjit.schedule.program import Assembly, Control, Inner, Kernel, Product, Program, Sweep
+from graphjit.schedule.program import Assembly, Control, Kernel, Product, Program, Sweep
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
@@ -175,7 +175,7 @@ def schedule(
     """
     runner, limits = runner or new_runner(), limits or host_limits()
     inner = {
-        node: {role: Inner(*_scheduled_body(body.graph, limits)) for role, body in bodies_of(node).items()}
+        node: programs_of(node, lambda body: schedule(body, (), Runner(), limits)[1])
         for node in graph.nodes()
         if node.is_bundle
     }
@@ -208,11 +208,6 @@ def schedule(
     if inner:  # programs inside are shared by all that was tried
         name_steps(program)
     return fusion, program
-
-
-def _scheduled_body(body: Graph, limits: Limits) -> tuple[Program, Fusion]:
-    fusion, program = schedule(body, (), Runner(), limits)
-    return program, fusion
 
 
 def _fresh_bytes(program: Program) -> int:

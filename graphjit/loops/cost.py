@@ -54,7 +54,7 @@ def _step(program: Program, step: Step, kernels: Mapping[str, LoopKernel]) -> Co
         return _product(program, step)
     if step.name in kernels or not isinstance(step, Control):
         return kernel_cost(kernels[step.name])
-    each = [sum(costs(inner, kernels).values(), Cost()) for inner in step.programs]
+    each = [sum(costs(inner, kernels).values(), Cost()) for inner in step.inner.values()]
     if step.node.op.name == "cond":
         return max(each, key=lambda cost: cost.nanoseconds)
     return sum(each, Cost()).times(trips(step))
@@ -78,7 +78,7 @@ def nanoseconds(step: Step, kernels: Mapping[str, LoopKernel]) -> int:
     if isinstance(step, Product):
         return product_ns(step.batch * step.m * step.n * step.k)
     if isinstance(step, Control) and not step.in_registers:
-        each = [STEP_NS + program_nanoseconds(inner, kernels) for inner in step.programs]
+        each = [STEP_NS + program_nanoseconds(inner, kernels) for inner in step.inner.values()]
         return max(each) if step.node.op.name == "cond" else trips(step) * sum(each)
     return _loops(kernels[step.name]) if step.name in kernels else 0
 

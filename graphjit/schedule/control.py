@@ -1,8 +1,9 @@
 """Loops and choices as steps: which programs run inside them, and what memory they need besides.
 
-A node of control flow becomes one step, `Control`. Its bodies are scheduled like any graph, each to a program
-of its own. Their arguments and results are the loop's: step t of a ``scan`` reads element t of an array where
-it lies and writes its results where they belong, so nothing is copied.
+A node of control flow becomes one step, `Control`. A small one is one kernel (`schedule.registers`). In
+others each body is scheduled like any graph, to a program of its own. Its arguments and results are the
+loop's: step t of a ``scan`` reads element t of an array where it lies and writes its results where they
+belong, so nothing is copied.
 
 Carries alternate between two places, their *home*, where the result of the loop is wanted, and a *spare* one.
 Step t reads one and writes the other; the first step reads the initial values where they lie.
@@ -13,7 +14,7 @@ Invariant: scratch is used while the step runs only, and steps of one loop use t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +28,29 @@ FLAG = 8
 """Bytes of the answer of a test."""
 
 
-def bodies_of(node: Node) -> dict[str, Body]:
+def graphs_of(node: Node) -> dict[str, Graph]:
     """The graphs inside a node of control flow, by what they are for."""
     if node.op.name == "cond":
         branches: Any = node.attrs["branches"]
-        return {f"branch{i}": branch for i, branch in enumerate(branches)}
-    return {name: value for name, value in node.attrs.items() if isinstance(value, Body)}
+        return {f"branch{i}": branch.graph for i, branch in enumerate(branches)}
+    return {name: value.graph for name, value in node.attrs.items() if isinstance(value, Body)}
 
 
-def control_step(graph: Graph, node: Node, inner: Mapping[str, Any]) -> Control:
-    """The step that computes ``node``, a node of ``graph``."""
+def programs_of(node: Node, scheduled: Callable[[Graph], Program]) -> dict[str, Program]:
+    """The programs that a loop or a choice runs, made by ``scheduled``; none if it runs in registers."""
+    graphs = graphs_of(node)
+    if runs_in_registers(node):
+        return {}
+    return {role: scheduled(graph) for role, graph in graphs.items()}
+
+
+def control_step(graph: Graph, node: Node, inner: Mapping[str, Program]) -> Control:
+    """The step that computes ``node``, a node of ``graph``; ``inner`` are its `programs_of`."""
     results: list[Node | None] = [None] * len(node.parts)
     for item in graph.nodes():
         if item.op.name == "item" and item.args[0] is node:
             results[item.attrs["index"]] = item  # type: ignore[call-overload]
-    graphs = [one.program.graph for one in inner.values()]
-    return Control(node, results, dict(inner), runs_in_registers(node, graphs))
+    return Control(node, results, dict(inner))
 
 
 def own_arguments(graph: Graph) -> Graph:
@@ -87,7 +95,7 @@ def scratch(step: Control) -> Scratch:
         return Scratch(0, 0, (), {}, 0)
     node = step.node
     carried: Any = node.attrs.get("carried", 0)
-    at = -(-max(program.arena for program in step.programs) // ALIGN) * ALIGN
+    at = -(-max(program.arena for program in step.inner.values()) // ALIGN) * ALIGN
     flag = at
     at += ALIGN if "test" in step.inner else 0
     spares, homes = [], {}
@@ -108,13 +116,13 @@ def name_steps(program: Program, prefix: str = "") -> None:
         step.name = f"{prefix}k{i}"
         if isinstance(step, Control):
             for role, inner in step.inner.items():
-                name_steps(inner.program, f"{step.name}_{role}_")
+                name_steps(inner, f"{step.name}_{role}_")
 
 
 def share_errors(program: Program) -> None:
     """One table of errors for a program and all inside it."""
     for step in program.steps:
         if isinstance(step, Control):
-            for inner in step.programs:
+            for inner in step.inner.values():
                 inner.errors = program.errors
                 share_errors(inner)

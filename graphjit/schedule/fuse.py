@@ -23,11 +23,11 @@ from graphjit.schedule.access import Read, is_window, operands, reads, storage, 
 from graphjit.schedule.constraints import Root, joined
 from graphjit.schedule.control import control_step
 from graphjit.schedule.pieces import Destination, find_destinations
-from graphjit.schedule.program import Assembly, Inner, Kernel, Member, Step
+from graphjit.schedule.program import Assembly, Kernel, Member, Program, Step
 from graphjit.schedule.rewrite.contractions import as_product
 from graphjit.schedule.roots import NOTHING_DECIDED, choose_roots, must_be_stored, own_cost
 
-NO_INNER: Mapping[Node, Mapping[str, Inner]] = MappingProxyType({})
+NO_INNER: Mapping[Node, Mapping[str, Program]] = MappingProxyType({})
 
 
 @dataclass
@@ -84,7 +84,7 @@ def fuse(
     limits: Limits,
     order: Sequence[Node] | None = None,
     decided: Mapping[Node, bool] = NOTHING_DECIDED,
-    inner: Mapping[Node, Mapping[str, Inner]] = NO_INNER,
+    inner: Mapping[Node, Mapping[str, Program]] = NO_INNER,
 ) -> Fusion:
     """Group the roots of ``graph`` into steps.
 

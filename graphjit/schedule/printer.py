@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.names import name_text
@@ -180,11 +181,12 @@ def _head(step: Step) -> str:
 def _control_head(step: Control) -> str:
     attrs = step.node.attrs
     where = ", in registers" if step.in_registers else ""
+    branches: Any = attrs.get("branches", ())
     if step.node.op.name == "scan":
         order = ", last step first" if attrs["reverse"] else ""
         return f"scan of {attrs['length']} steps{order}{where}"
     words = {"while": "loop while its test holds", "unwind": "loop over a tape"}
-    return words.get(step.node.op.name, f"choice of {len(step.inner)} branches") + where
+    return words.get(step.node.op.name, f"choice of {len(branches)} branches") + where
 
 
 def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str]:
@@ -198,7 +200,7 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
         items = [f"%{numbers[item]} = {node_text(item, numbers)}" for item in step.nodes]
         if step.in_registers:
             return items
-        return items + [line for role, inner in step.inner.items() for line in _inside(role, inner.program)]
+        return items + [line for role, inner in step.inner.items() for line in _inside(role, inner)]
     if not isinstance(step, Kernel):
         return [f"%{numbers[step.node]} = {node_text(step.node, numbers)}"]
     lines = []

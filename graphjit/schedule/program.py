@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -149,13 +149,6 @@ class Sweep:
         return [node for part in self.parts for node in part.nodes]
 
 
-class Inner(NamedTuple):
-    """A program inside another one, and the fusion that it was planned from."""
-
-    program: Program
-    fusion: Any
-
-
 @dataclass(eq=False)
 class Control:
     """A loop or a choice (`graphjit.schedule.control`).
@@ -163,16 +156,15 @@ class Control:
     Attributes:
         node: what is computed; its op says how.
         results: the nodes that take its results, None where nobody reads one.
-        inner: the programs inside, by what they are for: ``body``, ``test``, ``branch0`` ...
-        in_registers: whether it is one kernel (`schedule.registers`); the programs inside do not run then.
+        inner: the programs that it runs, by what they are for: ``body``, ``test``, ``branch0`` ...; a step
+            that is one kernel has none.
         scratch: where its own memory begins in the arena.
         name: of the step.
     """
 
     node: Node
     results: list[Node | None]
-    inner: dict[str, Inner]
-    in_registers: bool = False
+    inner: dict[str, Program]
     scratch: int = 0
     name: str = ""
 
@@ -182,9 +174,9 @@ class Control:
         return [node for node in self.results if node is not None]
 
     @property
-    def programs(self) -> list[Program]:
-        """The programs inside."""
-        return [inner.program for inner in self.inner.values()]
+    def in_registers(self) -> bool:
+        """Whether it is one kernel (`schedule.registers`)."""
+        return not self.inner
 
 
 Step = Kernel | Assembly | Product | Sweep | Control
@@ -264,11 +256,11 @@ class Program:
         return self.graph.name
 
     def with_inner(self) -> Iterator[Program]:
-        """This program and all inside it that run as programs."""
+        """This program and all inside it."""
         yield self
         for step in self.steps:
-            if isinstance(step, Control) and not step.in_registers:
-                for inner in step.programs:
+            if isinstance(step, Control):
+                for inner in step.inner.values():
                     yield from inner.with_inner()
 
     def error(self, kind: type[Exception], message: str, loc: Location | None) -> int:

@@ -5,13 +5,12 @@ memory. It becomes one kernel instead, in which every element of every value is 
 (`graphjit.loops.lowering.points`). ``x = x - f(x) / df(x)`` in a ``while`` is such a loop; a recurrent
 network of 32 neurons is not: its steps are loops over lanes.
 
-Input: a node of control flow, the optimized graphs inside. Output: yes or no.
+Input: a node of control flow. Output: yes or no.
 Invariant: the decision depends on shapes and operations only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from graphjit.ir.node import Graph, Node, bodies
@@ -29,27 +28,33 @@ OTHERS = ("input", "const", "iota", "reshape", "recompute", "concatenate", "item
 """Ops besides elementwise ones, views and reductions that have a meaning element by element."""
 
 
-def runs_in_registers(node: Node, graphs: Iterable[Graph]) -> bool:
-    """Whether a loop or a choice is small enough; ``graphs`` are its bodies."""
+def runs_in_registers(node: Node) -> bool:
+    """Whether a loop or a choice is small enough."""
+    work = _step_work(node)
+    return work is not None and work <= WORK
+
+
+def _step_work(node: Node) -> int | None:
+    """Operations of one step of a loop or a choice; None where it is not for registers."""
     carried: Any = node.attrs.get("carried", 0)
     sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
     first = len(node.args) - sliced - carried
     if node.op.name not in CONTROL or node.attrs.get("length") == 0:
-        return False
+        return None
     if sum(part.size for part in node.parts[:carried]) > CARRIED:
-        return False
+        return None
     if any(part.record is not None and part.record.size not in range(1, ELEMENTS + 1) for part in node.parts):
-        return False
+        return None
     if node.op.name == "cond" and any(part.size > ELEMENTS for part in node.parts):
-        return False
-    work = 0
-    for graph in graphs:
+        return None
+    total = 0
+    for graph in (body.graph for body in bodies(node)):
         constants = set(graph.inputs[:first]) if carried or node.op.name == "scan" else set(graph.inputs)
-        found = _work(graph, constants)
-        if found is None:
-            return False
-        work += found
-    return work <= WORK
+        work = _work(graph, constants)
+        if work is None:
+            return None
+        total += work
+    return total
 
 
 def _work(graph: Graph, constants: set[Node]) -> int | None:
@@ -78,11 +83,9 @@ def _work(graph: Graph, constants: set[Node]) -> int | None:
 
 
 def _nested(node: Node) -> int | None:
-    """Operations of a loop or a choice inside a body; a loop has no arrays to go through there."""
-    if node.attrs.get("sliced") or not runs_in_registers(node, [body.graph for body in bodies(node)]):
-        return None
+    """Operations of a loop or a choice inside a body; it has no arrays to go through or to fill there."""
     carried: Any = node.attrs.get("carried", 0)
-    if node.op.name == "scan" and len(node.parts) > carried:
+    stacks = node.op.name == "scan" and len(node.parts) > carried
+    if node.attrs.get("sliced") or stacks:
         return None
-    found = [_work(body.graph, set()) for body in bodies(node)]
-    return None if any(work is None for work in found) else sum(work for work in found if work is not None)
+    return _step_work(node)

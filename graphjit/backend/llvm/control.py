@@ -68,7 +68,7 @@ class ControlEmitter:
 
     def run(self, role: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Run a program inside."""
-        self.driver.run(self.step.inner[role].program, inputs, outputs, self.at(self.layout.arena))
+        self.driver.run(self.step.inner[role], inputs, outputs, self.at(self.layout.arena))
 
     def at(self, offset: int) -> str:
         """A place in the scratch memory."""
@@ -169,7 +169,7 @@ class ControlEmitter:
         counter.add(fn.op(f"add i64 {counter.name}, 1"), fn.current)
         carries.turn()
         self.written.turn()
-        if not any(program.errors for program in self.step.programs):
+        if not any(program.errors for program in self.step.inner.values()):
             fn.do(f"br label %{head}")
             return
         code = fn.op(f"load i64, ptr {self.driver.status}")

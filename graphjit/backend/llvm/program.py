@@ -19,7 +19,7 @@ from graphjit.backend.llvm.products.step import call_product
 from graphjit.backend.llvm.tapes import Tapes
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.ir.buffers import TAPES, Buffer
-from graphjit.ir.node import with_bodies
+from graphjit.ir.node import bodies, with_bodies
 from graphjit.limits import Limits
 from graphjit.loops.cost import nanoseconds, trips
 from graphjit.loops.ir import LoopKernel, parameters
@@ -191,7 +191,7 @@ class _Looks:
 
 def _names(step: Control) -> set[str]:
     """The ops of a loop or a choice and of those inside."""
-    graphs = [inner.graph for inner in step.programs]
+    graphs = [body.graph for body in bodies(step.node)]
     return {step.node.op.name, *(node.op.name for graph in graphs for node in with_bodies(graph))}
 
 
@@ -217,7 +217,7 @@ def _has(program: Program, names: Collection[str], taped: bool = False) -> bool:
         for inner in program.with_inner()
         for step in inner.steps
         if isinstance(step, Control)
-        for node in (step.node, *(x for one in step.programs for x in with_bodies(one.graph)))
+        for node in (step.node, *(x for body in bodies(step.node) for x in with_bodies(body.graph)))
     )
 
 

@@ -114,7 +114,7 @@ class _Program:
 
     def control(self, program: Program, step: Control, used: dict[Buffer, None]) -> str:
         """The call that runs a loop or a choice; its programs become functions."""
-        runs = [self.inside(f"run_{step.name}_{role}", one.program) for role, one in step.inner.items()]
+        runs = [self.inside(f"run_{step.name}_{role}", one) for role, one in step.inner.items()]
         args = [program.buffers[storage(arg)] for arg in step.node.args]
         results = [None if item is None else program.buffers[item] for item in step.results]
         used.update(dict.fromkeys([*args, *(buffer for buffer in results if buffer is not None)]))

@@ -23,7 +23,7 @@ import numpy as np
 from graphjit.errors import IRError
 from graphjit.ir.affine import Affine, axis_index, linear
 from graphjit.ir.buffers import TAPES, Buffer
-from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Reduce
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
@@ -48,6 +48,7 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.lowering.kernels import Index_, Nest, Where
 from graphjit.schedule.access import SHARES, storage
+from graphjit.schedule.control import graphs_of
 from graphjit.schedule.program import Control, Program
 
 
@@ -56,9 +57,8 @@ def lower_in_registers(program: Program, step: Control) -> LoopKernel:
     points = Points(program)
     for arg in step.node.args:
         points.lies_in_memory(storage(arg), program.buffers[storage(arg)])
-    inner = {role: one.program.graph for role, one in step.inner.items()}
     into = [None if item is None else program.buffers[item] for item in step.results]
-    found = points.control(step.node, inner, into)
+    found = points.control(step.node, into)
     for buffer, refs in zip(into, found, strict=True):
         for at, ref in enumerate(refs if buffer is not None else ()):
             assert buffer is not None
@@ -211,16 +211,15 @@ class Points(Nest):
 
     def nested(self, node: Node) -> list[list[Ref]]:
         """A loop or a choice inside a body."""
-        inner = {f"branch{i}": body.graph for i, body in enumerate(node.attrs.get("branches", ()))}  # type: ignore[arg-type, var-annotated]
-        inner |= {name: value.graph for name, value in node.attrs.items() if isinstance(value, Body)}
-        found = self.control(node, inner, [None] * len(node.parts))
+        found = self.control(node, [None] * len(node.parts))
         self.memo[-1]["results", node] = found  # type: ignore[assignment]
         return found
 
-    def control(self, node: Node, inner: dict[str, Graph], into: Sequence[Buffer | None]) -> list[list[Ref]]:
+    def control(self, node: Node, into: Sequence[Buffer | None]) -> list[list[Ref]]:
         """The elements of the results of a loop or a choice; those that are stacked go ``into`` memory, and
         have none here.
         """
+        inner = graphs_of(node)
         if node.op.name == "cond":
             return self.choice(node, list(inner.values()))
         carried: Any = node.attrs["carried"]
