@@ -18,15 +18,16 @@ another order.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable, users
-from graphjit.passes.bodies import inside
-from graphjit.passes.tidy_loops import Argument, Loop, rebuilt, remade
+from graphjit.passes.bodies import inside, remade
 from graphjit.transforms.batch import batch, repeated
+from graphjit.transforms.control.loops import Parts, depending, opened, run
+from graphjit.transforms.substitute import substitute
 
 STEPS = 8
 """Steps of a loop from which it is split."""
@@ -40,34 +41,16 @@ ORDERS = ("transpose", "reshape")
 
 def fission(graph: Graph) -> Graph:
     """``graph`` with products taken out of its loops."""
-    nodes = graph.nodes()
-    if not any(node.is_bundle for node in nodes):
+    if not any(node.is_bundle for node in graph.nodes()):
         return graph
-    graph = inside(graph, fission)
-    if not any(node.op.name == "scan" for node in graph.nodes()):
-        return graph
-    b = Builder()
-    replaced: dict[Node, Node] = {}
-    results: dict[Node, Sequence[Node]] = {}
-    for node in graph.nodes():
-        if node.op.name == "item" and node.args[0] in results:
-            replaced[node] = results[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
-            continue
-        args = [replaced[arg] for arg in node.args]
-        if node.op.name == "scan" and node.attrs["length"] >= STEPS:  # type: ignore[operator]
-            results[node] = _Split(b.like(node), node, args).results()
-        else:
-            replaced[node] = b.copy(node, tuple(args))
-    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+    return remade(inside(graph, fission), _split)
 
 
-def _depending(roots: Iterable[Node], sources: Collection[Node]) -> set[Node]:
-    """The nodes below ``roots`` that depend on ``sources``."""
-    found = set(sources)
-    for node in sorted(reachable(roots), key=lambda node: node.serial):
-        if any(arg in found for arg in node.args):
-            found.add(node)
-    return found
+def _split(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> Sequence[Node] | None:
+    """The results of a `scan` with enough steps, None for others and where nothing can be taken out."""
+    if node.op.name != "scan" or node.attrs["length"] < STEPS:  # type: ignore[operator]
+        return None
+    return _Split(b, node, args).results()
 
 
 @dataclass
@@ -86,42 +69,36 @@ class _Split:
     def __init__(self, b: Builder, node: Node, args: Sequence[Node]) -> None:
         self.b = b
         self.node = node
-        self.loop = Loop.of(b, node, args)
-        length: Any = node.attrs["length"]
-        self.length: int = length
-        self.count = len(self.loop.carries)
-        self.carried = {carry.x for carry in self.loop.carries}
-        self.arrays = {argument.x: argument.value for argument in self.loop.slices}
-        self.constants = {argument.x: argument.value for argument in self.loop.constants}
+        self.loop = opened(b, node, args)
+        self.length = self.loop.length
+        self.count = len(self.loop.after)
+        self.carried = set(self.loop.inputs.carries)
+        self.arrays = dict(zip(self.loop.inputs.slices, self.loop.args.slices, strict=True))
+        self.constants = dict(zip(self.loop.inputs.constants, self.loop.args.constants, strict=True))
         self.all = set(reachable(self.loop.outputs))
-        self.recurrent = _depending(self.loop.outputs, self.carried)
-        self.varying = _depending(self.loop.outputs, {*self.carried, *self.arrays})
+        self.recurrent = depending(self.loop.outputs, self.carried)
+        self.varying = depending(self.loop.outputs, {*self.carried, *self.arrays})
         self.stacked = dict(self.arrays)
         """What lies stacked outside of the loop, as far as it is known."""
         self.early = self._early()
 
-    def results(self) -> list[Node]:
-        """The results of the loop."""
+    def results(self) -> list[Node] | None:
+        """The results of the loop; None if it stays as it is."""
         sums = self._sums()
         moved = {one.carry for one in sums}
         kept = [k for k in range(self.count) if k not in moved]
         late = self._late([self.loop.outputs[k] for k in kept])
         if not (self.early or sums or late):
-            made = self.b.copy(self.node, tuple(self._arguments()))
-            return [self.b.item(made, index=k) for k in range(len(made.parts))]
+            return None
         stay = [k for k in range(self.count, len(self.loop.outputs)) if k not in late]
         extra = self._extra(sums, late, [self.loop.outputs[k] for k in stay])
         values = self._run(kept, stay, extra)
         for k in late:
             values[k] = self._outside(self.loop.outputs[k], late[k])
         for one in sums:
-            start = self.loop.carries[one.carry].value
+            start = self.loop.args.carries[one.carry]
             values[one.carry] = self.b.add(start, self._total(one.added))
         return [values[k] for k in range(len(self.loop.outputs))]
-
-    def _arguments(self) -> list[Node]:
-        loop = self.loop
-        return [argument.value for argument in (*loop.constants, *loop.carries, *loop.slices)]
 
     # ---------------------------------------------------------------------------------------- what may move
 
@@ -155,7 +132,7 @@ class _Split:
 
     def _sum(self, k: int, readers: Mapping[Node, Sequence[Node]]) -> _Sum | None:
         """A carry that a step adds something to, and does nothing else with."""
-        x, after = self.loop.carries[k].x, self.loop.outputs[k]
+        x, after = self.loop.inputs.carries[k], self.loop.after[k]
         if after.op.name != "add" or x not in after.args or x.dtype.kind != "f":
             return None
         if len(readers.get(x, ())) != 1 or readers.get(after) or self.loop.outputs.count(after) != 1:
@@ -212,18 +189,24 @@ class _Split:
 
     def _run(self, kept: Sequence[int], stay: Sequence[int], extra: Sequence[Node]) -> dict[int, Node]:
         """The loop with what stays in it; the values of its results, by their old numbers."""
-        loop = self.loop
-        outputs = [*(loop.outputs[k] for k in (*kept, *stay)), *extra]
-        values: dict[int, Node] = {}
+        loop, args, inputs = self.loop, self.loop.args, self.loop.inputs
         self.stacked.update(self.early)
-        if not outputs:
-            return values
-        slices = [*loop.slices, *(Argument(value, x) for x, value in self.early.items())]
-        arguments = [*loop.constants, *(loop.carries[k] for k in kept), *slices]
-        made = remade(self.b, self.node, arguments, outputs, (len(kept), len(slices)))
-        values.update(zip((*kept, *stay), made, strict=False))
-        self.stacked.update((loop.outputs[k], values[k]) for k in stay)
-        self.stacked.update(zip(extra, made[len(kept) + len(stay) :], strict=True))
+        stacked = [*(loop.outputs[k] for k in stay), *extra]
+        new = {node: self.b.input(node.type, "before") for node in self.early}
+        split = replace(
+            loop,
+            args=Parts(args.constants, [args.carries[k] for k in kept], [*args.slices, *self.early.values()]),
+            inputs=Parts(
+                inputs.constants, [inputs.carries[k] for k in kept], [*inputs.slices, *new.values()]
+            ),
+            after=[loop.after[k] for k in kept],
+            made=stacked,
+        )
+        split = split.with_roots(substitute(self.b, split.roots, new))
+        results = run(self.b.like(self.node), split)
+        values = {k: results.carries[i] for i, k in enumerate(kept)}
+        values.update(zip(stay, results.made, strict=False))
+        self.stacked.update(zip(stacked, results.made, strict=True))
         return values
 
     # -------------------------------------------------------------------------------------- outside of it
@@ -232,7 +215,7 @@ class _Split:
         """``node`` for all steps at once, from the stacks of ``leaves``."""
         b = self.b
         one = {leaf: b.input(leaf.type, "step") for leaf in leaves}
-        (made,) = rebuilt(b, [node], {**self.constants, **one})
+        (made,) = substitute(b, [node], {**self.constants, **one})
         (wide,) = batch(b, [made], {x: self.stacked[leaf] for leaf, x in one.items()})
         return repeated(b, made, self.length) if wide is None else wide
 
@@ -243,7 +226,7 @@ class _Split:
 
     def _fixed(self, node: Node) -> Node:
         """A value that does not vary."""
-        return rebuilt(self.b, [node], self.constants)[0]
+        return substitute(self.b, [node], self.constants)[0]
 
     def _total(self, node: Node) -> Node:
         """The sum of ``node`` over time."""

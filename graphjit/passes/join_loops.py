@@ -13,49 +13,32 @@ same operations, and neither needs a result of the other.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Body, Graph, Node, reachable
+from graphjit.ir.node import Graph, Node, reachable
 from graphjit.passes.bodies import inside
+from graphjit.transforms.control.loops import Loop, Parts, kinds_of, opened, run
+from graphjit.transforms.substitute import body_of
 
 LOOPS = ("scan", "while")
 
 
 def join_loops(graph: Graph) -> Graph:
     """``graph`` without loops that do what another one does."""
-    nodes = graph.nodes()
-    loops = [node for node in nodes if node.op.name in LOOPS]
-    if not loops:
+    if not any(node.is_bundle for node in graph.nodes()):
         return graph
     graph = inside(graph, join_loops)
-    nodes = graph.nodes()
-    loops = [node for node in nodes if node.op.name in LOOPS]
-    pairs = _pairs(loops)
+    pairs = _pairs([node for node in graph.nodes() if node.op.name in LOOPS])
     return graph if not pairs else _joined(graph, pairs)
 
 
-@dataclass
-class _Opened:
-    """A loop on inputs that stand for its arguments: equal arguments have one input."""
+class _Opened(NamedTuple):
+    """A node, and its loop on inputs that stand for its arguments: equal arguments have one input."""
 
     node: Node
-    inputs: list[Node]
-    after: list[Node]
-    others: list[Node]
-    test: Node | None
-
-    @property
-    def carries(self) -> list[Node]:
-        """The inputs of the carries."""
-        first = len(self.inputs) - _sliced(self.node) - len(self.after)
-        return self.inputs[first : first + len(self.after)]
-
-
-def _sliced(node: Node) -> int:
-    count: Any = node.attrs.get("sliced", 0)
-    return int(count)
+    loop: Loop
 
 
 class _Shelf:
@@ -65,27 +48,20 @@ class _Shelf:
         self.b = Builder()
         self.known: dict[Hashable, Node] = {}
 
-    def input(self, x: Node, key: Hashable) -> Node:
-        """The input that stands for ``key``."""
-        if key not in self.known:
-            self.known[key] = self.b.input(x.type, str(x.attrs["name"]))
-        return self.known[key]
-
     def opened(self, node: Node) -> _Opened:
         """A loop on these inputs."""
-        body: Any = node.attrs["body"]
-        test: Any = node.attrs.get("test")
-        carried: Any = node.attrs["carried"]
-        first = len(node.args) - _sliced(node) - carried
-        inputs, times = [], dict[Node, int]()
-        for i, (arg, x) in enumerate(zip(node.args, body.graph.inputs, strict=True)):
-            kind = "constant" if i < first else "carry" if i < first + carried else "slice"
-            # Carries that begin alike are told apart by their order.
-            times[arg] = times.get(arg, 0) + (kind == "carry")
-            inputs.append(self.input(x, (kind, arg, times[arg] if kind == "carry" else 0)))
-        outputs = self.b.inline(body.graph, tuple(inputs))
-        tests = self.b.inline(test.graph, tuple(inputs)) if test is not None else (None,)
-        return _Opened(node, inputs, list(outputs[:carried]), list(outputs[carried:]), tests[0])
+        body = body_of(node)
+        inputs: list[Node] = []
+        for kind, where in zip(Parts._fields, kinds_of(node), strict=True):
+            times: dict[Node, int] = {}
+            for arg, x in zip(node.args[where], body.inputs[where], strict=True):
+                # Carries that begin alike are told apart by their order.
+                times[arg] = times.get(arg, 0) + (kind == "carries")
+                key = kind, arg, times[arg]
+                if key not in self.known:
+                    self.known[key] = self.b.input(x.type, str(x.attrs["name"]))
+                inputs.append(self.known[key])
+        return _Opened(node, opened(self.b, node, inputs=inputs))
 
 
 def _pairs(loops: Sequence[Node]) -> list[tuple[_Opened, _Opened]]:
@@ -100,34 +76,33 @@ def _pairs(loops: Sequence[Node]) -> list[tuple[_Opened, _Opened]]:
         if len(group) < 2:
             continue
         shelf = _Shelf()
-        opened = [shelf.opened(node) for node in group]
+        members = [shelf.opened(node) for node in group]
         taken: set[Node] = set()
-        for i, one in enumerate(opened):
-            for other in opened[i + 1 :]:
-                small, large = sorted((one, other), key=lambda loop: len(loop.after))
+        for i, one in enumerate(members):
+            for other in members[i + 1 :]:
+                small, large = sorted((one, other), key=lambda member: len(member.loop.after))
                 if {small.node, large.node}.isdisjoint(taken) and _same(small, large):
                     pairs.append((small, large))
                     taken |= {small.node, large.node}
     return pairs
 
 
-def _same(small: _Opened, large: _Opened) -> bool:
+def _same(one: _Opened, other: _Opened) -> bool:
     """Whether a loop computes nothing but what another one does, and both can run at once."""
-    steps = dict(zip(large.carries, large.after, strict=True))
+    small, large = one.loop, other.loop
+    steps = dict(zip(large.inputs.carries, large.after, strict=True))
     if small.test is not large.test or any(
-        steps.get(x) is not after for x, after in zip(small.carries, small.after, strict=True)
+        steps.get(x) is not after for x, after in zip(small.inputs.carries, small.after, strict=True)
     ):
         return False
-    if not small.after and not set(small.inputs) & set(large.inputs):
+    if not small.after and not set(small.inputs.all) & set(large.inputs.all):
         return False  # loops without carries that have nothing in common
-    return small.node not in set(reachable(large.node.args)) and large.node not in set(
-        reachable(small.node.args)
-    )
+    return one.node not in set(reachable(other.node.args)) and other.node not in set(reachable(one.node.args))
 
 
 def _joined(graph: Graph, pairs: Sequence[tuple[_Opened, _Opened]]) -> Graph:
     """``graph`` with one loop for each pair."""
-    partner = {loop.node: pair for pair in pairs for loop in pair}
+    partner = {one.node: pair for pair in pairs for one in pair}
     b = Builder()
     replaced: dict[Node, Node] = dict(zip(graph.inputs, graph.inputs, strict=True))
     results: dict[Node, list[Node]] = {}
@@ -142,8 +117,8 @@ def _joined(graph: Graph, pairs: Sequence[tuple[_Opened, _Opened]]) -> Graph:
         elif waiting:
             stack += waiting
         elif pair is not None:
-            for loop, values in zip(pair, _one(b, pair, replaced), strict=True):
-                results[loop.node] = values
+            for one, values in zip(pair, _one(b, pair, replaced), strict=True):
+                results[one.node] = values
         elif node.op.name == "item" and node.args[0] in results:
             replaced[node] = results[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
         else:
@@ -155,24 +130,24 @@ def _one(
     b: Builder, pair: tuple[_Opened, _Opened], replaced: dict[Node, Node]
 ) -> tuple[list[Node], list[Node]]:
     """One loop for two; the results of each."""
-    small, large = pair
-    args = dict(zip((*small.inputs, *large.inputs), (*small.node.args, *large.node.args), strict=True))
-    carries = large.carries
-    sliced = [x for loop in (large, small) for x in loop.inputs[len(loop.inputs) - _sliced(loop.node) :]]
-    slices = list(dict.fromkeys(sliced))
-    constants = [x for x in dict.fromkeys((*large.inputs, *small.inputs)) if x not in {*carries, *slices}]
-    others = list(dict.fromkeys((*large.others, *small.others)))
-    inputs = [*constants, *carries, *slices]
-    name = large.node.attrs["body"].graph.name  # type: ignore[attr-defined]
-    attrs = {**large.node.attrs, "body": Body(Graph(name, inputs, [*large.after, *others]))}
-    if large.test is not None:
-        attrs |= {"test": Body(Graph("test", inputs, [large.test])), "taped": len(others)}
-    else:
-        attrs["sliced"] = len(slices)
-    node = b.like(large.node).emit(large.node.op, *(replaced[args[x]] for x in inputs), **attrs)
-    items = [b.item(node, index=k) for k in range(len(node.parts))]
-    of_carry = dict(zip(carries, items, strict=False))
-    of_other = dict(zip(others, items[len(carries) :], strict=True))
+    small, large = (one.loop for one in pair)
+    args = {
+        x: replaced[arg] for one in pair for x, arg in zip(one.loop.inputs.all, one.node.args, strict=True)
+    }
+    varying = {*large.inputs.carries, *large.inputs.slices, *small.inputs.slices}
+    inputs = Parts(
+        [x for x in dict.fromkeys((*large.inputs.all, *small.inputs.all)) if x not in varying],
+        large.inputs.carries,
+        list(dict.fromkeys((*large.inputs.slices, *small.inputs.slices))),
+    )
+    made = list(dict.fromkeys((*large.made, *small.made)))
+    joined = replace(
+        large, args=Parts(*([args[x] for x in part] for part in inputs)), inputs=inputs, made=made
+    )
+    results = run(b.like(pair[1].node), joined)
+    of_carry = {x: results.carries[k] for k, x in enumerate(inputs.carries)}
+    of_made = dict(zip(made, results.made, strict=True))
     return tuple(  # type: ignore[return-value]
-        [*(of_carry[x] for x in loop.carries), *(of_other[y] for y in loop.others)] for loop in pair
+        [*(of_carry[x] for x in loop.inputs.carries), *(of_made[y] for y in loop.made)]
+        for loop in (small, large)
     )

@@ -110,6 +110,21 @@ def test_matrices_that_vectors_are_multiplied_with_are_turned_once() -> None:
     )
 
 
+def test_a_matrix_that_is_used_on_its_own_result_is_turned_at_both_places() -> None:
+    def twice(w: Any, h: Any) -> Any:
+        return graphjit.fori_loop(0, 9, lambda i, h: np.tanh(w @ np.tanh(w @ h)), h)
+
+    rng = np.random.default_rng(0)
+    w, h = rng.standard_normal((10, 10)), rng.standard_normal(10)
+    graph = optimized(twice, w, h)
+    (loop,) = loops(graph)
+    assert [arg.op.name for arg in loop.args if arg.shape == (10, 10)] == ["transpose"]
+    (there,) = interpret(graph, w, h)
+    for _ in range(9):
+        h = np.tanh(w @ np.tanh(w @ h))
+    np.testing.assert_allclose(there, h, rtol=1e-12)
+
+
 def recurrent(weights: Any, h: Any, xs: Any) -> Any:
     w_h, w_x, w_y, b = weights
 

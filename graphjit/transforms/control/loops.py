@@ -66,11 +66,17 @@ class Loop:
     """The number of steps of a ``scan``; of others -1."""
     reverse: bool
     name: str
+    test_name: str = "test"
+
+    @property
+    def outputs(self) -> list[Node]:
+        """Results of the body."""
+        return [*self.after, *self.made]
 
     @property
     def roots(self) -> list[Node]:
         """All that a step computes."""
-        return [*self.after, *self.made, *([] if self.test is None else [self.test])]
+        return [*self.outputs, *([] if self.test is None else [self.test])]
 
     def with_roots(self, roots: Sequence[Node]) -> Loop:
         """The loop with other `roots`."""
@@ -84,48 +90,62 @@ class Loop:
         return Parts(values[:first], values[first:second], values[second:])
 
 
-def opened(b: Builder, node: Node) -> Loop:
-    """A loop with its body on fresh inputs, in ``b``."""
+def kinds_of(node: Node) -> tuple[slice, slice, slice]:
+    """Where constants, carries and slices stand among the arguments of a loop."""
+    attrs: Mapping[str, Any] = node.attrs
+    last = len(node.args) - attrs.get("sliced", attrs.get("tapes", 0))
+    first = last - attrs["carried"]
+    return slice(first), slice(first, last), slice(last, None)
+
+
+def opened(
+    b: Builder, node: Node, args: Sequence[Node] | None = None, inputs: Sequence[Node] | None = None
+) -> Loop:
+    """A loop with its body in ``b``: on ``inputs``, or on fresh ones, with ``args`` or with the node's."""
     attrs: Mapping[str, Any] = node.attrs
     graph = body_of(node)
-    inputs = [b.input(x.type, str(x.attrs["name"])) for x in graph.inputs]
+    if inputs is None:
+        inputs = [b.input(x.type, str(x.attrs["name"])) for x in graph.inputs]
+    args = node.args if args is None else args
     outputs = list(b.inline(graph, tuple(inputs)))
-    carried = attrs["carried"]
-    last = len(inputs) - attrs.get("sliced", attrs.get("tapes", 0))
-    cuts = (slice(last - carried), slice(last - carried, last), slice(last, None))
-    test = None
-    if node.op.name == "while":
-        (test,) = b.inline(attrs["test"].graph, tuple(inputs))
-    return Loop(
+    carried, kinds = attrs["carried"], kinds_of(node)
+    loop = Loop(
         node.op.name,
-        Parts(*(list(node.args[cut]) for cut in cuts)),
-        Parts(*(inputs[cut] for cut in cuts)),
+        Parts(*(list(args[kind]) for kind in kinds)),
+        Parts(*(list(inputs[kind]) for kind in kinds)),
         outputs[:carried],
         outputs[carried:],
-        test,
+        None,
         attrs.get("length", -1),
         attrs.get("reverse", False),
         graph.name,
     )
+    if node.op.name != "while":
+        return loop
+    asks: Graph = attrs["test"].graph
+    (test,) = b.inline(asks, tuple(inputs))
+    return replace(loop, test=test, test_name=asks.name)
 
 
 def run(b: Builder, loop: Loop, wanted: Collection[int] | None = None) -> Results:
-    """The results of a loop. Of the carries only those numbered in ``wanted`` need to be there; by default
-    all.
+    """The results of a loop, at the line that ``b`` is at. Of the carries only those numbered in ``wanted``
+    need to be there; by default all.
     """
+    loc, origin = b.loc, b.origin
     loop, kept = pruned(_closed(b, loop), range(len(loop.after)) if wanted is None else wanted)
     if not kept and not loop.made:
         return Results({}, [])
-    outputs = [*loop.after, *loop.made]
-    attrs: dict[str, Any] = {"body": Body(Graph(loop.name, loop.inputs.all, outputs)), "carried": len(kept)}
+    body = Body(Graph(loop.name, loop.inputs.all, loop.outputs))
+    attrs: dict[str, Any] = {"body": body, "carried": len(kept)}
     if loop.op == "scan":
         attrs |= {"sliced": len(loop.args.slices), "length": loop.length, "reverse": loop.reverse}
     elif loop.op == "unwind":
         attrs |= {"tapes": len(loop.args.slices)}
     else:
         assert loop.test is not None
-        test = Graph("test", [*loop.inputs.constants, *loop.inputs.carries], [loop.test])
+        test = Graph(loop.test_name, [*loop.inputs.constants, *loop.inputs.carries], [loop.test])
         attrs |= {"test": Body(test), "taped": len(loop.made)}
+    b.loc, b.origin = loc, origin
     node = b.emit(loop.op, *loop.args.all, **attrs)
     items = [b.item(node, index=k) for k in range(len(node.parts))]
     return Results(dict(zip(kept, items, strict=False)), items[len(kept) :])
