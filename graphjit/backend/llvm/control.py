@@ -202,13 +202,8 @@ class ControlEmitter:
     def cond(self) -> None:
         """One of several programs."""
         fn = self.fn
-        labels = [fn.label("branch") for _ in self.step.inner]
+        labels = fn.branches(fn.op(f"load i64, ptr {self.args[0]}"), len(self.step.inner))
         done = fn.label("done")
-        which = fn.op(f"load i64, ptr {self.args[0]}")
-        below = fn.op(f"icmp slt i64 {which}, 0")
-        which = fn.op(f"select i1 {below}, i64 0, i64 {which}")
-        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
-        fn.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
         for role, label in zip(self.step.inner, labels, strict=True):
             fn.start(label)
             self.run(role, self.args[1:], self.results)

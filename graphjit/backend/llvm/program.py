@@ -154,22 +154,11 @@ class _Looks:
         self.passed += self.times[step.name]
 
     def every(self, count: int, counter: str) -> None:
-        """A look where ``counter`` is a multiple of ``count``, or of a power of two near it."""
+        """A look once in ``count`` steps, or in a power of two near it."""
         if not self.stop:
             return
-        mask = (1 << (count.bit_length() - 1)) - 1
-        fn = self.fn
-        if mask == 0:
+        with self.fn.now_and_then(counter, 1 << (count.bit_length() - 1)):
             self.look()
-            return
-        due, go_on = fn.label("due"), fn.label("next")
-        rest = fn.op(f"and i64 {counter}, {mask}")
-        # Not in the first step: short loops never look.
-        fn.do(f"br i1 {fn.op(f'icmp eq i64 {rest}, {mask}')}, label %{due}, label %{go_on}")
-        fn.start(due)
-        self.look()
-        fn.do(f"br label %{go_on}")
-        fn.start(go_on)
 
     def look(self) -> None:
         """Look, and stop if a handler raised."""

@@ -113,9 +113,6 @@ def paths_of(spec: TreeSpec, name: Name) -> list[str]:
     return [text for part, child in zip(name, spec.children(), strict=True) for text in texts(child, part)]
 
 
-KEEPS = "what a step hands to the next keeps its structure, shape and dtype"
-
-
 def agreement(
     what: str, name: Name, function: Callable[..., Any], given: Leaves, before: Sequence[Kind], made: Leaves
 ) -> list[Kind]:

@@ -96,21 +96,16 @@ class Steps(Traffic):
         """Now and then, in a loop that may never end, look for signals; end it when a handler raised."""
         fn = self.fn
         self.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
-        due, go_on = fn.label("due"), fn.label("go")
-        rest = fn.op(f"and i64 {counter}, {LOOK_EVERY - 1}")
-        fn.do(f"br i1 {fn.op(f'icmp eq i64 {rest}, {LOOK_EVERY - 1}')}, label %{due}, label %{go_on}")
-        fn.start(due)
-        slot = fn.shared_slot("{ i64 }")
-        fn.do(f"store i64 1, ptr {slot}")  # a time long ago: look now
-        raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {slot})')}, 0")
-        ended, on = fn.label("ended"), fn.label("on")
-        fn.do(f"br i1 {raised}, label %{ended}, label %{on}")
-        fn.start(ended)
-        fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
-        fn.do(f"br label %{done}")
-        fn.start(on)
-        fn.do(f"br label %{go_on}")
-        fn.start(go_on)
+        with fn.now_and_then(counter, LOOK_EVERY):
+            slot = fn.shared_slot("{ i64 }")
+            fn.do(f"store i64 1, ptr {slot}")  # a time long ago: look now
+            raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {slot})')}, 0")
+            ended, on = fn.label("ended"), fn.label("on")
+            fn.do(f"br i1 {raised}, label %{ended}, label %{on}")
+            fn.start(ended)
+            fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
+            fn.do(f"br label %{done}")
+            fn.start(on)
 
     def push(self, statement: Push) -> None:
         """Write on tapes; where there is no memory the loop ends."""
@@ -150,13 +145,8 @@ class Steps(Traffic):
     def choose(self, statement: Choose) -> None:
         """Print branches, of which one runs: a phi for each value that they leave."""
         fn = self.fn
-        labels = [fn.label("branch") for _ in statement.branches]
+        labels = fn.branches(self.scalar(statement.which), len(statement.branches))
         done = fn.label("done")
-        which = self.scalar(statement.which)
-        below = fn.op(f"icmp slt i64 {which}, 0")
-        which = fn.op(f"select i1 {below}, i64 0, i64 {which}")
-        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
-        fn.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
         ends: list[tuple[list[str], str]] = []
         for number, (branch, label) in enumerate(zip(statement.branches, labels, strict=True)):
             fn.start(label)

@@ -11,7 +11,8 @@ structure of the loop IR and never patched afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from graphjit.ir.names import one_line
 from graphjit.limits import Limits, host_limits
@@ -230,6 +231,29 @@ class Function:
         """Begin block ``label``; the previous block must already be terminated."""
         self._lines.append(f"{label}:")
         self.current = label
+
+    def branches(self, which: str, count: int) -> list[str]:
+        """Go to the block with the number ``which`` of ``count``, or to the nearest; their labels."""
+        labels = [self.label("branch") for _ in range(count)]
+        below = self.op(f"icmp slt i64 {which}, 0")
+        which = self.op(f"select i1 {below}, i64 0, i64 {which}")
+        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
+        self.do(f"switch i64 {which}, label %{labels[-1]} [ {cases} ]")
+        return labels
+
+    @contextmanager
+    def now_and_then(self, counter: str, every: int) -> Iterator[None]:
+        """What is written meanwhile is done in the last of each ``every`` steps, a power of two.
+
+        So short loops never do it.
+        """
+        due, go_on = self.label("due"), self.label("next")
+        rest = self.op(f"and i64 {counter}, {every - 1}")
+        self.do(f"br i1 {self.op(f'icmp eq i64 {rest}, {every - 1}')}, label %{due}, label %{go_on}")
+        self.start(due)
+        yield
+        self.do(f"br label %{go_on}")
+        self.start(go_on)
 
     def render(self) -> str:
         """The function's text."""
