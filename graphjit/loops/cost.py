@@ -29,7 +29,7 @@ from graphjit.loops.ir import (
     Let,
     Load,
     LoopKernel,
-    Ref,
+    Positions,
     Repeat,
     Scalar,
     Statement,
@@ -140,7 +140,7 @@ class _Count:
         self.flops = Fraction(0)
         self.read: dict[Buffer, Fraction] = {}
         self.written: dict[Buffer, Fraction] = {}
-        self._seen: set[tuple[bool, Buffer, Address, tuple[tuple[Ref, int], ...]]] = set()
+        self._seen: set[tuple[bool, Buffer, Address, Positions]] = set()
 
     def block(self, body: tuple[Statement, ...], trips: dict[Axis, Fraction], times: Fraction) -> None:
         """Count statements that run ``times`` times in all, inside loops with these trip counts."""
@@ -187,7 +187,7 @@ class _Count:
         into: dict[Buffer, Fraction],
         buffer: Buffer,
         address: Address,
-        dynamic: tuple[tuple[Ref, int], ...],
+        dynamic: Positions,
         trips: dict[Axis, Fraction],
         times: Fraction,
     ) -> None:

@@ -45,6 +45,9 @@ class Ref:
         return f"t{self.number}"
 
 
+Positions = tuple[tuple[Ref, int], ...]
+"""Data-dependent parts of an address: ``sum(factor * ref)``."""
+
 # ------------------------------------------------------------------------------------------------ expressions
 
 
@@ -65,7 +68,7 @@ class Load:
 
     buffer: Buffer
     address: Address
-    dynamic: tuple[tuple[Ref, int], ...] = ()
+    dynamic: Positions = ()
     guard: Ref | None = None
 
     @property
@@ -148,7 +151,7 @@ class Store:
     buffer: Buffer
     address: Address
     value: Ref
-    dynamic: tuple[tuple[Ref, int], ...] = ()
+    dynamic: Positions = ()
     combine: str = ""
     streamed: bool = False
 
@@ -429,7 +432,7 @@ def buffers(body: tuple[Statement, ...]) -> list[Buffer]:
 def map_refs(statement: Statement, fresh: Callable[[Ref], Ref]) -> Statement:
     """The statement with every ref replaced."""
 
-    def each(dynamic: tuple[tuple[Ref, int], ...]) -> tuple[tuple[Ref, int], ...]:
+    def each(dynamic: Positions) -> Positions:
         return tuple((fresh(ref), factor) for ref, factor in dynamic)
 
     if isinstance(statement, For):

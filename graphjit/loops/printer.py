@@ -34,8 +34,8 @@ from graphjit.loops.ir import (
     Matrix,
     Multiply,
     Peek,
+    Positions,
     Push,
-    Ref,
     Repeat,
     Statement,
 )
@@ -165,7 +165,7 @@ def _matrix(matrix: Matrix) -> str:
     return f"{matrix.buffer.name}[{matrix.address!r}; {matrix.row}, {matrix.column}]"
 
 
-def _place(address: Address, dynamic: tuple[tuple[Ref, int], ...]) -> str:
+def _place(address: Address, dynamic: Positions) -> str:
     moved = [f"{ref!r}" if factor == 1 else f"{factor}*{ref!r}" for ref, factor in dynamic]
     fixed = [repr(address)] if address.terms or address.offset or not moved else []
     return " + ".join([*fixed, *moved])

@@ -21,6 +21,7 @@ from typing import Any
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.schedule.access import storage
+from graphjit.schedule.in_place import changed_in_place
 from graphjit.schedule.program import ALIGN, Control, Program, padded
 from graphjit.schedule.registers import runs_in_registers
 
@@ -91,20 +92,19 @@ class Scratch:
 
 def scratch(step: Control) -> Scratch:
     """The layout of the memory that ``step`` needs besides arguments and results."""
-    if step.in_registers:
-        return Scratch(0, 0, (), {}, 0)
     node = step.node
-    carried: Any = node.attrs.get("carried", 0)
-    at = -(-max(program.arena for program in step.inner.values()) // ALIGN) * ALIGN
+    carried: Any = 0 if step.in_registers else node.attrs.get("carried", 0)
+    at = -(-max((program.arena for program in step.inner.values()), default=0) // ALIGN) * ALIGN
     flag = at
     at += ALIGN if "test" in step.inner else 0
     spares, homes = [], {}
+    in_memory = changed_in_place(node) if step.in_registers else range(len(node.parts))
     for part in node.parts[:carried]:
         spares.append(at)
         at += padded(part.nbytes)
         at = -(-at // ALIGN) * ALIGN
     for number, result in enumerate(step.results):
-        if result is None:
+        if result is None and number in in_memory:
             homes[number] = at
             at += -(-max(node.parts[number].nbytes, 1) // ALIGN) * ALIGN
     return Scratch(0, flag, tuple(spares), homes, at)

@@ -99,10 +99,11 @@ class _Planner:
                     self.place_owner(i, destination.owner)
             if node in self.needed and node not in self.buffers:
                 self.place(i, step, node)
-        if isinstance(step, Control) and not step.in_registers:
-            nbytes = scratch(step).nbytes
-            step.scratch = self.arena.take(max(nbytes, ALIGN))
-            self.arena.give(step.scratch, max(nbytes, ALIGN))
+        if isinstance(step, Control):
+            nbytes = max(scratch(step).nbytes, 0 if step.in_registers else ALIGN)
+            if nbytes:
+                step.scratch = self.arena.take(nbytes)
+                self.arena.give(step.scratch, nbytes)
         for node in self.expiring.pop(i, ()):
             self.arena.give(self.buffers[node].slot, node.type.nbytes)
 

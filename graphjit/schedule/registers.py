@@ -11,11 +11,13 @@ Invariant: the decision depends on shapes and operations only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from graphjit.ir.node import Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
 from graphjit.schedule.access import is_window
+from graphjit.schedule.in_place import ADDED, Versions, changed_carries, changed_results, first_carry
 from graphjit.schedule.roots import CONTROL
 
 ELEMENTS = 16
@@ -24,68 +26,90 @@ CARRIED = 32
 """Elements of all carries together."""
 WORK = 1_500
 """Operations of one step."""
+READ, WRITE = 6, 6
+"""Operations that an element at a place takes which only the step knows: the place is checked."""
 OTHERS = ("input", "const", "iota", "reshape", "recompute", "concatenate", "item")
 """Ops besides elementwise ones, views and reductions that have a meaning element by element."""
 
 
 def runs_in_registers(node: Node) -> bool:
     """Whether a loop or a choice is small enough."""
-    work = _step_work(node)
+    work = _step_work(node, [True] * len(node.args))
     return work is not None and work <= WORK
 
 
-def _step_work(node: Node) -> int | None:
-    """Operations of one step of a loop or a choice; None where it is not for registers."""
-    carried: Any = node.attrs.get("carried", 0)
-    sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
-    first = len(node.args) - sliced - carried
+def _step_work(node: Node, memory: Sequence[bool]) -> int | None:
+    """Operations of one step of a loop or a choice; None where it is not for registers. ``memory`` says which
+    arguments lie in memory.
+    """
     if node.op.name not in CONTROL or node.attrs.get("length") == 0:
-        return None
-    if sum(part.size for part in node.parts[:carried]) > CARRIED:
         return None
     if any(part.record is not None and part.record.size not in range(1, ELEMENTS + 1) for part in node.parts):
         return None
-    if node.op.name == "cond" and any(part.size > ELEMENTS for part in node.parts):
-        return None
-    total = 0
-    for graph in (body.graph for body in bodies(node)):
-        constants = set(graph.inputs[:first]) if carried or node.op.name == "scan" else set(graph.inputs)
-        work = _work(graph, constants)
-        if work is None:
-            return None
-        total += work
-    return total
+    found = _choice_work(node, memory) if node.op.name == "cond" else _loop_work(node, memory)
+    return None if None in found else sum(work for work in found if work is not None)
 
 
-def _work(graph: Graph, constants: set[Node]) -> int | None:
-    """Operations of a body; None where it is not for registers. ``constants`` lie in memory, and may have any
-    size.
+def _loop_work(node: Node, memory: Sequence[bool]) -> list[int | None]:
+    """Operations of the graphs of a loop."""
+    carried: Any = node.attrs["carried"]
+    first, held = first_carry(node), changed_carries(node)
+    rest = [part for k, part in enumerate(node.parts[:carried]) if k not in held]
+    if sum(part.size for part in rest) > CARRIED or not all(memory[first + k] for k in held):
+        return [None]
+    sliced = range(first + carried, len(node.args)) if node.op.name == "scan" else range(0)
+    if not all(memory[at] or node.args[at].op.name == "iota" for at in sliced):
+        return [None]
+    there = [at for at in range(first) if memory[at]] + [first + k for k in held] + list(sliced)
+    return [
+        _work(graph, {graph.inputs[at] for at in there if at < len(graph.inputs)}, held.values())
+        for graph in (body.graph for body in bodies(node))
+    ]
+
+
+def _choice_work(node: Node, memory: Sequence[bool]) -> list[int | None]:
+    """Operations of the branches of a choice."""
+    held = changed_results(node)
+    big = any(part.size > ELEMENTS for k, part in enumerate(node.parts) if k not in held)
+    if big or not all(memory[at] for at, _ in held.values()):
+        return [None]
+    branches = [body.graph for body in bodies(node)]
+    return [
+        _work(
+            graph,
+            {x for x, lies in zip(graph.inputs, memory[1:], strict=True) if lies},
+            [chains[number] for _, chains in held.values()],
+        )
+        for number, graph in enumerate(branches)
+    ]
+
+
+def _work(graph: Graph, memory: set[Node], held: Iterable[Versions]) -> int | None:
+    """Operations of a body; None where it is not for registers. What lies in ``memory`` may have any size,
+    and so may the versions of arrays that are ``held`` there.
     """
-    total = 0
+    total, memory = 0, memory | {version for versions in held for version in versions}
+    added = {arg for node in memory if node.op.name == "add" for arg in node.args if arg.op.name in ADDED}
     for node in graph.nodes():
         if node.is_bundle:
-            inner = _nested(node)
-            if inner is None:
+            inner = _step_work(node, [arg in memory for arg in node.args])
+            stacks = node.op.name == "scan" and len(node.parts) > node.attrs["carried"]  # type: ignore[operator]
+            if inner is None or stacks:
                 return None
             total += inner
-            continue
-        if node.type.size > ELEMENTS and node not in constants and node.args:
+        elif node in memory or node in added:
+            written = {"scatter_add": 0, "scatter_set": 1}.get(node.op.name)
+            total += 0 if written is None else WRITE * node.args[written].type.size
+        elif node.type.size > ELEMENTS and node.args:
             return None
-        if isinstance(node.op.lower, Scalar):
+        elif node.op.name == "gather":
+            if node.args[0] not in memory:
+                return None
+            total += READ * node.type.size
+        elif isinstance(node.op.lower, Scalar):
             total += node.type.size
         elif isinstance(node.op.lower, Reduce):
             total += node.args[0].type.size
         elif not (isinstance(node.op.lower, View) or is_window(node) or node.op.name in OTHERS):
             return None
-    if any(x.type.size > ELEMENTS for x in graph.inputs if x not in constants):
-        return None
-    return total
-
-
-def _nested(node: Node) -> int | None:
-    """Operations of a loop or a choice inside a body; it has no arrays to go through or to fill there."""
-    carried: Any = node.attrs.get("carried", 0)
-    stacks = node.op.name == "scan" and len(node.parts) > carried
-    if node.attrs.get("sliced") or stacks:
-        return None
-    return _step_work(node)
+    return None if any(x.type.size > ELEMENTS for x in graph.inputs if x not in memory) else total

@@ -38,6 +38,7 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     Peek,
+    Positions,
     Push,
     Ref,
     Repeat,
@@ -334,7 +335,7 @@ def _head(loop: For) -> str:
     return f"for {loop.axis!r} in range({stop}):{note}"
 
 
-def _place(address: Address, dynamic: tuple[tuple[Ref, int], ...]) -> str:
+def _place(address: Address, dynamic: Positions) -> str:
     moved = [repr(ref) if factor == 1 else f"{factor}*{ref!r}" for ref, factor in dynamic]
     fixed = [repr(address)] if address.terms or address.offset or not moved else []
     return " + ".join([*fixed, *moved])

@@ -21,7 +21,20 @@ from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import BOOL, I64
 from graphjit.loops import ir
-from graphjit.loops.ir import Address, Axis, Const, For, Index, Let, Load, LoopKernel, Ref, Statement, Store
+from graphjit.loops.ir import (
+    Address,
+    Axis,
+    Const,
+    For,
+    Index,
+    Let,
+    Load,
+    LoopKernel,
+    Positions,
+    Ref,
+    Statement,
+    Store,
+)
 from graphjit.ops.linalg import FAILURES
 from graphjit.schedule.access import is_window, storage
 from graphjit.schedule.program import Kernel, Member, Program
@@ -169,11 +182,15 @@ class Nest:
         if where:
             ok = self.scalar(level, BOOL, "or", ok, self.scalar(level, BOOL, "not", self.holds(where)))
         code = self.program.error(*FAILURES[str(node.attrs["failure"])], node.loc)
-        key = ("require", ok, code)
+        self.check(level, ok, code)
+        return value
+
+    def check(self, level: int, ok: Ref, code: int) -> None:
+        """Report ``code`` unless ``ok`` holds, once."""
+        key = ("check", ok, code)
         if key not in self.memo[level]:
             self.memo[level][key] = ok
             self.lists[level].append(ir.Check(ok, code))
-        return value
 
     def replaced(self, ref: Ref, value: int, level: int, where: Where) -> Ref:
         """``ref`` inside ``where``, ``value`` outside."""
@@ -250,7 +267,7 @@ class Nest:
         code = self.program.error(
             OverflowError, f"Python integer out of bounds for {node.dtype.name}", node.loc
         )
-        self.lists[level].append(ir.Check(ok, code))
+        self.check(level, ok, code)
 
     def gather(self, node: Node, index: Index_, level: int, where: Where = ()) -> Ref:
         """One element at data-dependent positions along some axes."""
@@ -262,18 +279,22 @@ class Nest:
                 IndexError, f"index is out of bounds for axis {empty} with size 0", node.loc
             )
             outside = self.scalar(level, BOOL, "not", self.holds(where)) if where else self.const(False, BOOL)
-            self.lists[level].append(ir.Check(outside, code))
+            self.check(level, outside, code)
             return self.const(0, node.dtype)
         # Positions are the same for all of a row that is picked; the check stays in a loop, so that blocks of
         # it have one.
         depth = len(node.args[1].shape)
         found = max(self.level(index[:depth]), self.level(tuple(side.index for side in where)), min(level, 1))
         dynamic, rest = self.positions(node, node.args[1:], axes, x.shape, index, found, where)
+        return self.picked(x, dynamic, rest, level, where)
+
+    def picked(self, x: Node, dynamic: Positions, rest: Address, level: int, where: Where) -> Ref:
+        """The element of ``x`` at a checked place."""
         buffer = self.program.buffers.get(storage(x))
-        if buffer is None:  # a single number, which takes no memory: the position has been checked
+        if buffer is None:  # a single number, which takes no memory
             return self.value(x, (Affine(),) * len(x.shape), where)
         guard = self.holds(where) if where else None
-        return self.let(level, node.dtype, Load(buffer, rest, dynamic, guard))
+        return self.let(level, x.dtype, Load(buffer, rest, dynamic, guard))
 
     def positions(
         self,
@@ -284,7 +305,7 @@ class Nest:
         index: Index_,
         level: int,
         where: Where = (),
-    ) -> tuple[tuple[tuple[Ref, int], ...], Address]:
+    ) -> tuple[Positions, Address]:
         """Checked, wrapped positions along ``axes`` and the affine address along the other axes of
         ``shape``.
         """
@@ -304,7 +325,7 @@ class Nest:
             at = self.scalar(level, I64, "select", self.scalar(level, BOOL, "lt", at, zero), wrapped, at)
             low, high = self.scalar(level, BOOL, "ge", at, zero), self.scalar(level, BOOL, "lt", at, length)
             ok = self.scalar(level, BOOL, "and", low, high)
-            self.lists[level].append(ir.Check(ok, code))
+            self.check(level, ok, code)
             dynamic.append((self.scalar(level, I64, "select", ok, at, zero), step[axis]))
         others = iter(index[depth:])
         rest: Address = Affine()

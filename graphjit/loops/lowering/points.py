@@ -4,7 +4,8 @@ Job: one kernel of a loop whose steps work on a few numbers (`graphjit.schedule.
 Carries are handed on in registers, elements of arrays are loaded and stored where a step needs them.
 Input: a program, a step. Output: a loop kernel.
 Invariants: a value is computed as far outside as what it depends on allows, but never before a branch is
-taken; nothing that can fail moves.
+taken; nothing that can fail moves. Arrays that steps change lie in memory (`graphjit.schedule.in_place`):
+each version is read before the next is written over it.
 
     scan f64[2] of 100 steps       ->    t0 = load in0[0]; t1 = load in0[1]
       h = h * w + x                      repeat i0 in 0..100 from t2 = t0, t3 = t1:
@@ -14,8 +15,8 @@ taken; nothing that can fail moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from graphjit.loops.ir import (
     Load,
     LoopKernel,
     Peek,
+    Positions,
     Push,
     Ref,
     Repeat,
@@ -48,7 +50,15 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.lowering.kernels import Index_, Nest, Where
 from graphjit.schedule.access import SHARES, storage
-from graphjit.schedule.control import graphs_of
+from graphjit.schedule.control import graphs_of, scratch
+from graphjit.schedule.in_place import (
+    ADDED,
+    Versions,
+    changed_carries,
+    changed_in_place,
+    changed_results,
+    order,
+)
 from graphjit.schedule.program import Control, Program
 
 
@@ -56,9 +66,17 @@ def lower_in_registers(program: Program, step: Control) -> LoopKernel:
     """Loop IR of a loop or a choice that runs in registers."""
     points = Points(program)
     for arg in step.node.args:
-        points.lies_in_memory(storage(arg), program.buffers[storage(arg)])
+        points.lies_in_memory(storage(arg), Array(program.buffers[storage(arg)]))
     into = [None if item is None else program.buffers[item] for item in step.results]
-    found = points.control(step.node, into)
+    homes: dict[int, Array] = {}
+    for number, place in changed_in_place(step.node).items():
+        part, home = step.node.parts[number], into[number]
+        if home is None:
+            offset = step.scratch + scratch(step).homes[number]
+            home = Buffer(f"own{number}", part.dtype, part.size, "arena", offset)
+        homes[number] = points.begin(step.node.args[place], home)
+        into[number] = None
+    found = points.control(step.node, into, homes)
     for buffer, refs in zip(into, found, strict=True):
         for at, ref in enumerate(refs if buffer is not None else ()):
             assert buffer is not None
@@ -66,12 +84,25 @@ def lower_in_registers(program: Program, step: Control) -> LoopKernel:
     return LoopKernel(step.name, tuple(points.lists[0]), comment=f"{step.node.op.name} in registers")
 
 
+NOWHERE: Address = Affine()
+"""No distance."""
+
+
 @dataclass(frozen=True)
 class Array:
-    """A value in memory: element ``at`` lies at ``address + at``."""
+    """A value in memory: element ``at`` lies at ``address + at``.
+
+    One that steps change is there from list ``since`` on, until the next ``version`` is written over it.
+    """
 
     buffer: Buffer
-    address: Address
+    address: Address = NOWHERE
+    version: object = None
+    since: int = 0
+
+    def next(self, version: object, since: int) -> Array:
+        """What the array becomes."""
+        return replace(self, version=version, since=since)
 
 
 class Points(Nest):
@@ -136,9 +167,29 @@ class Points(Nest):
 
     # ------------------------------------------------------------------------------------------------- values
 
-    def lies_in_memory(self, node: Node, buffer: Buffer, address: Address | None = None) -> None:
+    def lies_in_memory(self, node: Node, array: Array) -> None:
         """Say where a value lies."""
-        self.memo[-1]["array", node] = Array(buffer, address or Affine())  # type: ignore[assignment]
+        self.memo[-1]["array", node] = array  # type: ignore[assignment]
+
+    def array(self, node: Node) -> Array | None:
+        """Where a value lies, if it lies in memory."""
+        found: Any = self.known(("array", storage(node)))
+        return found  # type: ignore[no-any-return]
+
+    def load(self, array: Array, address: Address, dtype: np.dtype, dynamic: Positions = ()) -> Ref:
+        """An element of a value in memory."""
+        value = Load(array.buffer, array.address + address, dynamic)
+        if array.version is None:
+            return self.let(0, dtype, value)
+        key = ("load", array.version, value)
+        found = self.known(key)
+        if found is None:
+            place = max(self.place(value), array.since)
+            found = self.memo[place][key] = self.fresh(dtype)
+            self.home[found] = place
+            self.lists[place].append(Let(found, value))
+        assert isinstance(found, Ref)
+        return found
 
     def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
         """The element of ``node`` at ``index``, which is known numbers."""
@@ -156,9 +207,9 @@ class Points(Nest):
         if found is not None:
             assert isinstance(found, Ref)
             return found
-        array = self.known(("array", node))
+        array = self.array(node)
         if array is not None:
-            return self.let(0, node.dtype, Load(array.buffer, array.address + at))
+            return self.load(array, Affine(at), node.dtype)
         if node.op.name == "item":
             owner: Node = node.args[0]
             results = self.known(("results", owner)) or self.nested(owner)
@@ -211,21 +262,28 @@ class Points(Nest):
 
     def nested(self, node: Node) -> list[list[Ref]]:
         """A loop or a choice inside a body."""
-        found = self.control(node, [None] * len(node.parts))
+        homes: dict[int, Array] = {}
+        for number, place in changed_in_place(node).items():
+            array = self.array(node.args[place])
+            assert array is not None
+            homes[number] = array
+        found = self.control(node, [None] * len(node.parts), homes)
         self.memo[-1]["results", node] = found  # type: ignore[assignment]
         return found
 
-    def control(self, node: Node, into: Sequence[Buffer | None]) -> list[list[Ref]]:
-        """The elements of the results of a loop or a choice; those that are stacked go ``into`` memory, and
-        have none here.
+    def control(
+        self, node: Node, into: Sequence[Buffer | None], homes: Mapping[int, Array]
+    ) -> list[list[Ref]]:
+        """The elements of the results of a loop or a choice. Those that are stacked go ``into`` memory, and
+        those that are changed in place have ``homes``: these have none here.
         """
         inner = graphs_of(node)
         if node.op.name == "cond":
-            return self.choice(node, list(inner.values()))
+            return self.choice(node, list(inner.values()), homes)
         carried: Any = node.attrs["carried"]
         sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
         first = len(node.args) - carried - sliced
-        starts = [self.elements(arg) for arg in node.args[first : first + carried]]
+        starts = [[] if k in homes else self.elements(node.args[first + k]) for k in range(carried)]
         axis = Axis(f"i{next(self._numbers)}")
         tapes = _Tapes(self, node, first + carried)
         place = self.enter()
@@ -234,15 +292,16 @@ class Points(Nest):
         tapes.begin(place)
         holds: Ref | None = tapes.more()
         if "test" in inner:
-            self.stand_for(node, inner["test"], first, refs)
+            self.stand_for(node, inner["test"], first, refs, homes)
             holds = self.element(inner["test"].outputs[0], 0)
         test, self.lists[place] = tuple(self.lists[place]), []
         body = inner["body"]
-        self.stand_for(node, body, first, refs)
+        self.stand_for(node, body, first, refs, homes)
         if node.op.name == "scan":
             self.slices(node, body, first + carried, axis)
         tapes.read(body.inputs)
-        lefts = [self.elements(out) for out in body.outputs[:carried]]
+        self.arrange(body, changed_carries(node) if homes else {}, homes)
+        lefts = [[] if k in homes else self.elements(body.outputs[k]) for k in range(carried)]
         if node.op.name == "scan":
             self.stack(node, body, carried, axis, into)
         else:
@@ -253,7 +312,7 @@ class Points(Nest):
             for ref, start, left in zip(refs[k], starts[k], lefts[k], strict=True)
         ]
         handed += tapes.carried()
-        self.wrap(node, axis, handed, test, holds)
+        self.wrap(node, axis, handed, test, holds, bool(homes))
         made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
         return [*refs, *made]
 
@@ -264,12 +323,13 @@ class Points(Nest):
         handed: Sequence[Carried],
         test: tuple[Statement, ...],
         holds: Ref | None,
+        changes: bool,
     ) -> None:
         """Put a loop around the innermost list."""
         statements = self.leave()
         del self.loops[axis]
         length: Any = node.attrs.get("length", 0)
-        if self.is_map(node, handed, statements):
+        if not changes and self.is_map(node, handed, statements):
             self.lists[-1].append(For(axis, length, statements))
         else:
             self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
@@ -299,26 +359,107 @@ class Points(Nest):
         self.home[ref] = place
         return ref
 
-    def stand_for(self, node: Node, body: Graph, first: int, refs: Sequence[Sequence[Ref]]) -> None:
+    def stand_for(
+        self,
+        node: Node,
+        body: Graph,
+        first: int,
+        refs: Sequence[Sequence[Ref]],
+        homes: Mapping[int, Array],
+    ) -> None:
         """What the inputs of a body are: constants of the loop, then carries."""
         self.constants(node.args[:first], body.inputs[:first])
-        for x, group in zip(body.inputs[first:], refs, strict=False):
-            self.memo[-1].update({(x, at): ref for at, ref in enumerate(group)})
+        for k, (x, group) in enumerate(zip(body.inputs[first:], refs, strict=False)):
+            if k in homes:
+                self.lies_in_memory(x, homes[k].next(x, len(self.lists) - 1))
+            else:
+                self.memo[-1].update({(x, at): ref for at, ref in enumerate(group)})
 
     def constants(self, args: Sequence[Node], inputs: Sequence[Node]) -> None:
         """Inputs that are values from outside."""
         for arg, x in zip(args, inputs, strict=True):
-            array = self.known(("array", storage(arg)))
+            array = self.array(arg)
             if array is not None:
-                self.lies_in_memory(x, array.buffer, array.address)
+                self.lies_in_memory(x, array)
             else:
                 self.memo[-1].update({(x, at): ref for at, ref in enumerate(self.elements(arg))})
+
+    # ------------------------------------------------------------------------------------- arrays that change
+
+    def begin(self, start: Node, home: Buffer) -> Array:
+        """Copy an array to where steps change it."""
+        array = self.array(start)
+        assert array is not None
+        axis, found = Axis(f"i{next(self._numbers)}"), self.fresh(home.dtype)
+        load = Let(found, Load(array.buffer, array.address + axis_index(axis)))
+        copy = (load, Store(home, axis_index(axis), found))
+        self.lists[0].append(For(axis, home.size, copy))
+        return Array(home)
+
+    def arrange(self, graph: Graph, arrays: Mapping[int, Versions], homes: Mapping[int, Array]) -> None:
+        """Read the versions of arrays that a body changes, and write the next ones, in order."""
+        versions = {version: homes[k] for k, found in arrays.items() for version in found}
+        for node in (order(graph, list(arrays.values())) or ()) if versions else ():
+            if node in versions:
+                if node not in graph.inputs:
+                    self.write(node, versions[node])
+            elif not any(arg in versions for arg in node.args):
+                continue
+            elif node.is_bundle:
+                self.nested(node)
+            else:
+                self.elements(node)
+
+    def write(self, node: Node, array: Array) -> None:
+        """Make a version of an array: write what it changes. Loops and choices have done that."""
+        if node.op.name == "scatter_set":
+            self.scatter(node, node.args[1], node.args[2:], array)
+        elif node.op.name == "add":
+            added = next(arg for arg in node.args if arg.op.name in ADDED and arg.args[0].type.size == 1)
+            if added.op.name == "embed":
+                starts: Any = added.attrs["starts"]
+                address = array.address + linear(node.shape, tuple(map(Affine, starts)))
+                self.lists[-1].append(Store(array.buffer, address, self.element(added.args[0], 0), (), "add"))
+            else:
+                self.scatter(added, added.args[0], added.args[1:], array, "add")
+        self.lies_in_memory(node, array.next(node, len(self.lists) - 1))
+
+    def scatter(
+        self, node: Node, updates: Node, indices: tuple[Node, ...], array: Array, combine: str = ""
+    ) -> None:
+        """Write ``updates`` at positions."""
+        axes: Any = node.attrs["axes"]
+        for at in np.ndindex(*updates.shape):
+            index: Index_ = tuple(map(Affine, at))
+            dynamic, rest = self.positions(node, indices, axes, node.shape, index, 0)
+            value = self.value(updates, index)
+            self.lists[-1].append(Store(array.buffer, array.address + rest, value, dynamic, combine))
+
+    def check(self, level: int, ok: Ref, code: int) -> None:
+        """Report ``code`` unless ``ok`` holds: here, unless that was done on the way here."""
+        key = ("check", ok, code)
+        if self.known(key) is None:
+            self.memo[-1][key] = ok
+            self.lists[-1].append(ir.Check(ok, code))
+
+    def picked(self, x: Node, dynamic: Positions, rest: Address, level: int, where: Where) -> Ref:
+        """The element of ``x`` at a checked place."""
+        array = self.array(x)
+        if array is None:
+            raise IRError(f"{x!r} is in registers, which have no places")
+        return self.load(array, rest, x.dtype, dynamic)
+
+    # ------------------------------------------------------------------------------------- parts of a node
 
     def slices(self, node: Node, body: Graph, first: int, axis: Axis) -> None:
         """Inputs that are elements of arrays."""
         for arg, x in zip(node.args[first:], body.inputs[first:], strict=True):
-            array = self.known(("array", storage(arg)))
-            self.lies_in_memory(x, array.buffer, array.address + _step(node, axis) * x.type.size)
+            array, number = self.array(arg), _step(node, axis)
+            if array is not None:
+                self.lies_in_memory(x, replace(array, address=array.address + number * x.type.size))
+            else:
+                for at, place in enumerate(np.ndindex(*x.shape)):
+                    self.memo[-1][x, at] = self.compute(arg, (number, *map(Affine, place)), 0)
 
     def stack(self, node: Node, body: Graph, carried: int, axis: Axis, into: Sequence[Buffer | None]) -> None:
         """Store what a step computes besides the carries."""
@@ -328,21 +469,28 @@ class Points(Nest):
                 for at, ref in enumerate(self.elements(out)):
                     self.store(buffer, address + at, ref)
 
-    def choice(self, node: Node, branches: Sequence[Graph]) -> list[list[Ref]]:
+    def choice(self, node: Node, branches: Sequence[Graph], homes: Mapping[int, Array]) -> list[list[Ref]]:
         """A choice between branches."""
         which = self.element(node.args[0], 0)
         floor, bodies, lefts = self.floor, [], []
-        for branch in branches:
+        changed = changed_results(node) if homes else {}
+        for number, branch in enumerate(branches):
             self.floor = self.enter()
             self.constants(node.args[1:], branch.inputs)
-            lefts.append([ref for out in branch.outputs for ref in self.elements(out)])
+            for k, (at, _) in changed.items():
+                self.lies_in_memory(branch.inputs[at - 1], homes[k].next(branch.inputs[at - 1], self.floor))
+            self.arrange(branch, {k: chains[number] for k, (_, chains) in changed.items()}, homes)
+            outs = [out for k, out in enumerate(branch.outputs) if k not in homes]
+            lefts.append([ref for out in outs for ref in self.elements(out)])
             bodies.append(self.leave())
         self.floor = floor
         flat = [self.handed(ref.dtype, len(self.lists) - 1) for ref in lefts[0]]
         results = tuple((ref, tuple(left[i] for left in lefts)) for i, ref in enumerate(flat))
         self.lists[-1].append(Choose(which, tuple(bodies), results))
         rest = iter(flat)
-        return [[next(rest) for _ in range(part.size)] for part in node.parts]
+        return [
+            [] if k in homes else [next(rest) for _ in range(part.size)] for k, part in enumerate(node.parts)
+        ]
 
 
 class _Tapes:

@@ -97,11 +97,15 @@ def plan(trace: Trace, shape: tuple[int, ...], key: Any) -> Plan:
     result = Plan(shape=shape, index_shape=_index_shape(items))
     final: list[int] = []
     axis = 0
+    # Beside an integer that is only known at run time all integers are positions: one gather of one element.
+    positions = any(kind == "array" for kind, _ in items) and result.index_shape == ()
     for kind, value in items:
         if kind == "new":
             final.append(1)
         elif kind == "slice":
             final.append(_slice_axis(result, value, axis))
+        elif kind == "int" and positions:
+            _gather_axis(result, Static(np.asarray(value)), axis)
         elif kind == "int":
             _box(result, value, 1, 1)
             result.dropped.add(axis)

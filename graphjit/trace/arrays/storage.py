@@ -23,7 +23,7 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.ir.node import Node
-from graphjit.ir.types import Type
+from graphjit.ir.types import I64, Type
 from graphjit.trace.arrays.assignment import fitted, write
 from graphjit.trace.arrays.indexing import Plan, item, read
 from graphjit.trace.arrays.layout import model_of_copy
@@ -35,6 +35,8 @@ from graphjit.trace.recording.tracer import Trace, check_dtype
 
 PIECES = 16
 """Cells of a part up to which it is put together of them."""
+FEW = 16
+"""Cells that are written one by one in a body, into arrays that have more elements."""
 
 
 def constant(trace: Trace, array: np.ndarray) -> Node:
@@ -288,10 +290,20 @@ class Owned:
             yield read(trace, self.base, untouched)
 
     def _join(self) -> None:
-        """One concatenation of written cells and untouched runs."""
+        """One concatenation of written cells and untouched runs. In a body, where a large array from outside
+        is changed in every step, its cells are written one by one: the rest stays where it lies.
+        """
         trace, base = tracing(), self.base
         assert base is not None
         shape, grain = self.type.shape, self.grain
+        if self.within is not trace.within and len(self.cells) <= FEW < self.type.size:
+            for at, cell in self.cells.items():
+                places = [trace.builder.const(index, I64) for index in at]
+                base = trace.emit("scatter_set", base, cell, *places, axes=tuple(range(grain)))
+            self.base = base
+            self.joined.update(self.cells)
+            self.cells = {}
+            return
         outer, inner = shape[:grain], shape[grain:]
         total = math.prod(outer)
         flat = trace.emit("reshape", base, shape=(total, *inner))

@@ -27,7 +27,8 @@ def journal(trace: Trace) -> Iterator[Journal]:
     try:
         yield notes
     finally:
-        trace.journals.remove(notes)
+        # By identity: an inner journal may be equal, as empty ones are.
+        trace.journals[:] = [each for each in trace.journals if each is not notes]
 
 
 def undo(notes: Journal) -> None:

@@ -1,0 +1,234 @@
+"""Arrays that loops change element by element: written where they lie, read before they are written over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphjit
+from graphjit import pipeline
+from graphjit.interpret import interpret
+from graphjit.schedule.in_place import changed_carries, order
+from graphjit.schedule.program import Control, Program
+
+RNG = np.random.default_rng(7)
+N = 9
+MATRIX = RNG.normal(size=(N, N)) + N * np.eye(N)
+
+
+def lu(a: Any, n: Any) -> Any:
+    a = a.copy()
+    for k in range(n):
+        for i in range(k + 1, n):
+            a[i, k] = a[i, k] / a[k, k]
+            for j in range(k + 1, n):
+                a[i, j] = a[i, j] - a[i, k] * a[k, j]
+    return a
+
+
+def cholesky(a: Any, n: Any) -> Any:
+    low = np.zeros_like(a)
+    for i in range(n):
+        for j in range(i + 1):
+            total = a[i, j]
+            for k in range(j):
+                total = total - low[i, k] * low[j, k]
+            if i == j:
+                low[i, i] = np.sqrt(total)
+            else:
+                low[i, j] = total / low[j, j]
+    return low
+
+
+def shortest(a: Any, n: Any) -> Any:
+    d = a.copy()
+    for k in range(n):
+        for i in range(n):
+            for j in range(n):
+                d[i, j] = np.minimum(d[i, j], d[i, k] + d[k, j])
+    return d
+
+
+def sorted_(a: Any, n: Any) -> Any:
+    x = a[0].copy()
+    for i in range(n):
+        for j in range(n - 1 - i):
+            if x[j] > x[j + 1]:
+                x[j], x[j + 1] = x[j + 1], x[j]
+    return x
+
+
+def smoothed(a: Any, n: Any) -> Any:
+    for _ in range(3):
+        for i in range(n):
+            a[i, 0] = (a[i - 1, 0] + a[i, 0] + a[(i + 1) % n, 0]) / 3
+    return a
+
+
+def histogram(a: Any, n: Any) -> Any:
+    counts = np.zeros(20)
+    for i in range(n):
+        counts[np.floor(np.abs(a[i, 0])).astype(int) % 20] += a[i, 1]
+    return counts
+
+
+def two(a: Any, n: Any) -> Any:
+    x, y = a.copy(), np.zeros((N, N))
+    for i in range(n):
+        y[i, i] = x[i, 0] + y[i - 1, i - 1]
+        x[i, 0] = y[i, i] * x[0, i]
+    return x + y
+
+
+def rows(a: Any, n: Any) -> Any:
+    """Elements of rows, and a table that nobody changes."""
+    low, out = a.copy(), np.zeros((N, 3))
+    for i in range(n):
+        out[i] = out[i - 1] * a[i, i] + low[i - 1, 3]
+        low[i, 3] = out[i - 2, 1]
+    return out + low[:, 1:4]
+
+
+def only_a_number(a: Any, n: Any) -> Any:
+    seen, count = np.zeros(20), 0.0
+    for i in range(n):
+        at = (i * 4) % n
+        count = count + seen[at]
+        seen[at] += a[i, 0]
+        seen[0] += 1.0
+    return count
+
+
+PROGRAMS = [lu, cholesky, shortest, sorted_, smoothed, histogram, two, rows, only_a_number]
+SPD = MATRIX @ MATRIX.T
+
+
+def given(function: Callable[..., Any]) -> np.ndarray:
+    return SPD if function is cholesky else np.abs(MATRIX) if function is shortest else MATRIX
+
+
+def program_of(function: Callable[..., Any], *args: Any) -> Program:
+    return graphjit.jit(function).lower(*args).program
+
+
+@pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("n", [N, 0, 1])
+def test_values_are_those_of_python(function: Callable[..., Any], n: int) -> None:
+    a = given(function)
+    compiled = graphjit.jit(function)(a.copy(), n)
+    np.testing.assert_array_equal(compiled, function(a.copy(), n))
+
+
+@pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
+def test_such_a_loop_is_one_kernel(function: Callable[..., Any]) -> None:
+    steps = [s for s in program_of(function, given(function).copy(), N).steps if isinstance(s, Control)]
+    assert steps
+    assert all(step.in_registers for step in steps)
+
+
+@pytest.mark.parametrize("function", [lu, cholesky, smoothed, histogram, two, rows], ids=lambda f: f.__name__)
+def test_gradients(function: Callable[..., Any]) -> None:
+    a, weights = given(function), RNG.normal(size=np.shape(function(given(function).copy(), N)))
+
+    def loss(a: Any, n: Any) -> Any:
+        return np.sum(function(a.copy(), n) * weights)
+
+    gradient = graphjit.grad(loss)(a.copy(), N)
+    direction = RNG.normal(size=a.shape)
+    if function is cholesky:
+        direction = direction + direction.T
+    step = 1e-6
+    slope = (loss(a + step * direction, N) - loss(a - step * direction, N)) / (2 * step)
+    _, tangent = graphjit.jvp(lambda a: loss(a, N), (a.copy(),), (direction,))
+    np.testing.assert_allclose(tangent, slope, rtol=1e-6)
+    np.testing.assert_allclose(np.sum(gradient * direction), tangent, rtol=1e-11)
+
+
+@pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
+def test_numbas_code_gives_the_same(function: Callable[..., Any]) -> None:
+    a = given(function)
+    made = graphjit.jit(function, backend="numba")(a.copy(), N)
+    np.testing.assert_array_equal(made, function(a.copy(), N))
+
+
+def test_a_place_that_is_not_there_is_an_error_at_the_users_line() -> None:
+    def beyond(a: Any, n: Any) -> Any:
+        x = a.copy()
+        for i in range(n):
+            x[i + 2] = x[i]
+        return x
+
+    with pytest.raises(IndexError, match=r"out of bounds for axis 0 with size 5 \(at .*in_place.py"):
+        graphjit.jit(beyond)(np.arange(5.0), 5)
+    np.testing.assert_array_equal(graphjit.jit(beyond)(np.arange(5.0), 3), [0, 1, 0, 1, 0])
+
+
+def test_an_argument_that_nobody_changes_stays() -> None:
+    a = MATRIX.copy()
+    graphjit.jit(lu)(a, N)
+    np.testing.assert_array_equal(a, MATRIX)
+
+
+def loops(function: Callable[..., Any], *args: Any) -> list[Any]:
+    graph = graphjit.jit(function).lower(*args).optimized
+    return [node for node in graph.nodes() if node.op.name == "while"]
+
+
+def test_an_array_that_is_read_after_it_was_written_over_is_not_changed_in_place() -> None:
+    def both(x: Any, n: Any) -> Any:
+        def step(state: Any) -> Any:
+            i, x = state
+            y = x.copy()
+            y[i] = x[i - 1] + 1.0
+            at = np.floor(y[i]).astype(int) % 5  # known after the write, and the old array is read there
+            y[0] = x[at]
+            return i + 1, y
+
+        return graphjit.while_loop(lambda state: state[0] < n, step, (0, x))[1]
+
+    x = np.arange(5.0)
+    (node,) = loops(both, x, 4)
+    assert changed_carries(node) == {}
+    np.testing.assert_array_equal(graphjit.jit(both)(x, 4), both(x, 4))
+
+
+def test_what_is_read_comes_before_what_is_written() -> None:
+    (node,) = loops(lambda a, n: two(a, n), MATRIX, N)
+    found = changed_carries(node)
+    body: Any = node.attrs["body"]
+    nodes = order(body.graph, list(found.values()))
+    assert len(found) == 2
+    assert nodes is not None
+    place = {node: i for i, node in enumerate(nodes)}
+    for versions in found.values():
+        for version, following in itertools.pairwise(versions):
+            readers = [x for x in nodes if version in x.args and x is not following]
+            assert all(place[x] < place[following] for x in readers)
+
+
+def test_a_step_costs_the_same_however_large_the_array() -> None:
+    def filled(x: Any, n: Any) -> Any:
+        for i in range(n):
+            x[i] = x[i - 1] + 1.0
+        return x
+
+    def bytes_of(size: int) -> int:
+        program = program_of(filled, np.zeros(size), 3)
+        (step,) = [s for s in program.steps if isinstance(s, Control)]
+        assert step.in_registers
+        return program.arena
+
+    assert bytes_of(100) == bytes_of(100_000)
+
+
+def test_the_interpreter_and_both_programs_agree() -> None:
+    graph = graphjit.make_graph(graphjit.grad(lambda a, n: np.sum(lu(a, n) ** 2)))(MATRIX, N)
+    (wanted,) = interpret(graph, MATRIX, np.int64(N))
+    (found,) = interpret(pipeline.optimize(graph), MATRIX, np.int64(N))
+    np.testing.assert_allclose(found, wanted, rtol=1e-13)
+    compiled = graphjit.grad(lambda a, n: np.sum(lu(a, n) ** 2))(MATRIX, N)
+    np.testing.assert_allclose(compiled, wanted, rtol=1e-13)
