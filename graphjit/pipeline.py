@@ -38,6 +38,7 @@ from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.join_loops import join_loops
 from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
+from graphjit.passes.sum_onwards import sum_onwards
 from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.passes.turn_constants import turn_constants
 from graphjit.running.runner import Runner
@@ -77,6 +78,7 @@ GRAPH_PASSES = (
     fission,
     simplify,
     tidy_loops,
+    sum_onwards,
     turn_constants,
     decompose,
     simplify,

@@ -211,3 +211,28 @@ def users(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
         for arg in node.args:
             found.setdefault(arg, []).append(node)
     return found
+
+
+def in_order(nodes: Iterable[Node], after: dict[Node, list[Node]]) -> list[Node] | None:
+    """Nodes in an order in which each follows its arguments, and those ``after`` which it comes. None: there
+    is none.
+    """
+    found: dict[Node, None] = {}
+    open_: set[Node] = set()
+    for root in nodes:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in found:
+                stack.pop()
+                open_.discard(node)
+                continue
+            waits = [each for each in (*node.args, *after.get(node, ())) if each not in found]
+            if not waits:
+                found[node] = None
+                continue
+            if any(each in open_ for each in waits):
+                return None
+            open_.add(node)
+            stack += waits
+    return list(found)

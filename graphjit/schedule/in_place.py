@@ -14,11 +14,11 @@ Invariant: an array counts only if there is such an order, for all arrays of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from graphjit.ir.node import Body, Graph, Node, users
+from graphjit.ir.node import Body, Graph, Node, in_order, users
 from graphjit.ir.opdef import View
 
 ADDED = ("scatter_add", "embed")
@@ -142,7 +142,7 @@ def order(graph: Graph, arrays: Sequence[Versions]) -> list[Node] | None:
                     return None
                 elif next_ is not None:
                     after.setdefault(next_, []).append(reader)
-    return _sorted(nodes, after)
+    return in_order(nodes, after)
 
 
 def _picks(reader: Node, version: Node) -> bool:
@@ -153,26 +153,3 @@ def _picks(reader: Node, version: Node) -> bool:
         constants = first_carry(reader) if "carried" in reader.attrs else len(reader.args)
         return version in reader.args[:constants]
     return reader.args[0] is version and (reader.op.name == "gather" or isinstance(reader.op.lower, View))
-
-
-def _sorted(nodes: Iterable[Node], after: dict[Node, list[Node]]) -> list[Node] | None:
-    """Nodes in an order in which each follows its arguments and those ``after`` which it comes."""
-    found: dict[Node, None] = {}
-    open_: set[Node] = set()
-    for root in nodes:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            if node in found:
-                stack.pop()
-                open_.discard(node)
-                continue
-            waits = [each for each in (*node.args, *after.get(node, ())) if each not in found]
-            if not waits:
-                found[node] = None
-                continue
-            if any(each in open_ for each in waits):
-                return None
-            open_.add(node)
-            stack += waits
-    return list(found)

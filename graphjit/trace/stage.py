@@ -13,6 +13,7 @@ Example: of a call ``f(np.ones(3), 2, "tanh")`` the array and the number become 
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,11 +40,14 @@ from graphjit.trace.outside.check_guards import SMALL, guard_text, holds
 from graphjit.trace.outside.find_guards import find_guards
 from graphjit.trace.outside.untraced_code import plain_handlers
 from graphjit.trace.recording.concrete import Values
-from graphjit.trace.recording.recorder import as_it_is
+from graphjit.trace.recording.recorder import LongTrace, as_it_is
 from graphjit.trace.recording.tracer import Trace, Tracer, check_dtype
 from graphjit.trace.results import Results, results_of
 from graphjit.trace.rolling import rolled
 from graphjit.trace.statics import Exact
+
+LONG = 10_000
+"""Nodes of a trace from which on its loops are looked at, to record them as a whole."""
 
 
 class Leaf(NamedTuple):
@@ -156,20 +160,35 @@ def stage(
     """Trace ``call(traced leaves)``; ``function`` is the user's function and ``static`` its static arguments,
     for guards; ``names`` are the leaves' for people; ``rolls`` is whether its loops are rolled up again.
     ``converts``: if Python's control flow needs a traced value, it is traced once more with all functions
-    converted (`trace.converted`).
+    converted (`trace.converted`); so it is if the trace becomes long, to record loops as a whole.
     """
-    try:
-        return _staged(function, name, leaves, call, static, names, derivative, rolls)
-    except TraceError as error:
-        if not converts or not getattr(error, "decides", False):
-            raise
-        from graphjit.trace.converted.retry import traced_again  # not needed before
 
-        return traced_again(
-            error,
-            name,
-            lambda user: _staged(function, name, leaves, call, static, names, derivative, rolls, user),
+    def once(
+        user: Callable[[Any], Any] | None = None, patience: float = math.inf, whole: Any = None
+    ) -> Staged:
+        return _staged(
+            function, name, leaves, call, static, names, derivative, rolls, user, (patience, whole)
         )
+
+    def as_it_is(patience: float) -> Staged:
+        try:
+            return once(None, patience)
+        except TraceError as error:
+            if not converts or not getattr(error, "decides", False):
+                raise
+            from graphjit.trace.converted.retry import traced_again  # not needed before
+
+            return traced_again(error, name, lambda user: once(user, patience))
+
+    if not (converts and rolls):
+        return as_it_is(math.inf)
+    try:
+        return as_it_is(LONG)
+    except LongTrace:
+        from graphjit.trace.converted.retry import traced_whole  # not needed before
+
+        found = traced_whole(name, lambda user, whole: once(user, math.inf, whole))
+        return as_it_is(math.inf) if found is None else found
 
 
 @contextmanager
@@ -195,8 +214,11 @@ def _staged(
     derivative: bool,
     rolls: bool,
     user: Callable[[Any], Any] | None = None,
+    loops: tuple[float, Any] = (math.inf, None),
 ) -> Staged:
-    """`stage`, once; ``user`` gives what is called in place of a function of the user's."""
+    """`stage`, once; ``user`` gives what is called in place of a function of the user's. ``loops``: how many
+    nodes are a long trace; what is known of loops that are recorded as a whole.
+    """
     reach = find_guards(function, [*static, *_statics(leaves)])
     before = _states(reach.generators)
     with (
@@ -212,6 +234,8 @@ def _staged(
         inputs, values = _inputs(trace, leaves, names)
         arguments = [(tracer, tracer._node) for tracer in trace.arguments]
         trace.rolls = rolls
+        patience, trace.whole = loops
+        trace.patience = inputs[-1].serial + patience if inputs else math.inf
         trace.fresh = derivative  # the derivative is the whole function: nothing else can hold its arguments
         result = call(values)
         if _states(reach.generators) != before:

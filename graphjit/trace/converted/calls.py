@@ -19,9 +19,11 @@ from graphjit.trace.converted import conversion
 from graphjit.trace.converted.builtin_functions import REPLACED
 from graphjit.trace.converted.containers import changing
 from graphjit.trace.converted.sources import Refused
+from graphjit.trace.converted.whole import is_pure
 from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, function_of_compiled, package_of
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE
+from graphjit.trace.recording.recorder import current
 from graphjit.trace.tracebacks import PLUMBING
 
 INSTALLED = f"{os.sep}site-packages{os.sep}"
@@ -41,6 +43,9 @@ def converted(function: Any) -> Any:
     kind = type(function)
     if kind is types.FunctionType:
         return _function(function)
+    whole = None if current.recorder is None else current.recorder.whole
+    if whole is not None and whole.depth and not _is_known(function):
+        whole.refuse(f"{name_of(function)} is called")
     if kind is types.MethodType:
         inner = converted(function.__func__)
         return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
@@ -59,6 +64,18 @@ def converted(function: Any) -> Any:
         inner = converted(call)
         return function if inner is call else types.MethodType(inner, function)
     return function
+
+
+def _is_known(function: Any) -> bool:
+    """Whether nothing but a trace sees what a call does. The user's code is looked at when it is called."""
+    if isinstance(function, type) and function.__module__ != "builtins":
+        return _constructor(function) is not function or is_pure(function)
+    if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
+        return is_pure(function) or _is_users(function.__func__)
+    if isinstance(function, functools.partial):
+        return True  # what is inside is looked at
+    call = inspect.getattr_static(type(function), "__call__", None)
+    return is_pure(function) or (type(call) is types.FunctionType and by_user(type(function).__module__))
 
 
 def entered(function: Any) -> Any:
@@ -88,13 +105,20 @@ def _constructor(kind: type) -> Any:
 
 def _function(function: types.FunctionType) -> Any:
     """The conversion of a Python function of the user's."""
-    if getattr(function, CONVERTED, False) or not _is_users(function):
+    if getattr(function, CONVERTED, False):
+        return function
+    whole = None if current.recorder is None else current.recorder.whole
+    if not _is_users(function):
+        if whole is not None and whole.depth and not is_pure(function):
+            whole.refuse(f"{name_of(function)} is called")
         return function
     known = id(function.__code__) in conversion.known
     try:
         made = conversion.instantiate(function)
     except Refused as reason:
         reasons[function.__code__] = str(reason)
+        if whole is not None:
+            whole.refuse(f"{name_of(function)} is called, which is not converted: {reason},")
         _say(function, known, f"is not converted: {reason}")
         return function
     setattr(made, CONVERTED, True)

@@ -9,25 +9,29 @@ writes. Which these are is found by recording the body until nothing new turns u
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from graphjit import config
 from graphjit.errors import GraphjitError, TraceError
+from graphjit.ir.types import I64
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.converted.choices import choose
 from graphjit.trace.converted.containers import Place, here_before, places
 from graphjit.trace.converted.iteration import Steps, steps_of
 from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
+from graphjit.trace.converted.whole import NotWhole, check_integers
 from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Journal
 from graphjit.trace.recording.tracer import Number, Scalar, Trace, Tracer, is_python_number, kind_of
-from graphjit.trace.transformed.control import while_loop
+from graphjit.trace.transformed.control import scan, while_loop
 from graphjit.trace.transformed.control_bodies import stands_for
 
 Thunk = Callable[[], Any]
@@ -53,6 +57,10 @@ class Loop:
     names: list[str]
     places: list[Place] = field(default_factory=list)
     """Attributes and items that the body changes: variables too, behind the others."""
+    length: int | None = None
+    """The number of steps, of a loop that is recorded as a whole (`whole`)."""
+    begin: Callable[[Any], None] = lambda number: None
+    """Called with the number of each step of such a loop."""
 
     def get(self) -> tuple[Any, ...]:
         """The values of all variables."""
@@ -180,6 +188,8 @@ class _Recording:
         stands_for(test, loop.test)
         init = (*plan.carried.values(), *map(array_of, plan.arrays))
         names = (*(loop.names[i] for i in plan.carried), *("an array from outside" for _ in plan.arrays))
+        if loop.length is not None:
+            return counted(self.trace, step, init, loop.length, loop.begin, names)
         found: Sequence[Any] = while_loop(self.trace, test, step, init, loop.what, names, opened=True)
         return found
 
@@ -232,6 +242,8 @@ class _Recording:
         there, grown = here_before(loop.body, found, broken)
         for each in grown:
             raise each.refused(loop.what)
+        if there and loop.length is not None:
+            raise NotWhole(f"{there[0][0].name} is changed")
         more = _more_places(loop, plan, [place for place, _ in there])
         # A variable that turns out to be carried may be the only one that was written.
         plan.arrays = [] if again or more else plan.arrays + new
@@ -372,6 +384,8 @@ def for_stmt(
 ) -> None:
     """``for x in iterated: body(x)``, as long as ``extra_test()`` holds."""
     steps = steps_of(iterated)
+    if extra_test is None and as_a_whole(steps, body, get_state, set_state, names):
+        return
     if steps is not None and (extra_test is not None or not steps.known):
         _for_steps(steps, extra_test or (lambda: True), body, get_state, set_state, names)
         return
@@ -380,6 +394,67 @@ def for_stmt(
         return
     for x in iterated:
         body(x)
+
+
+def as_a_whole(
+    steps: Steps | None,
+    body: Callable[[Any], None],
+    get_state: Getter,
+    set_state: Setter,
+    names: Sequence[str],
+) -> bool:
+    """Record a loop of known length as one node, in a trace that would be long. False: it cannot be done."""
+    trace = active_trace()
+    whole = None if trace is None else trace.whole
+    if trace is None or whole is None or steps is None or not whole.wants(steps, body):
+        return False
+    number: list[Any] = [0]
+
+    def step() -> None:
+        body(steps.element(number[0]))
+
+    def begin(k: Any) -> None:
+        number[0] = k
+
+    stands_for(step, body)
+    loop = Loop("for", step, step, get_state, set_state, list(names), [], steps.length, begin)
+    before = get_state()
+    try:
+        with whole.recording():
+            _recorded(loop, trace)
+    except Exception as error:  # whatever it is, the steps will meet it too, or do without
+        set_state(before)
+        whole.failed[body.__code__] = str(error)
+        if "reroll" in config.log_topics:
+            print(f"graphjit: for at {user_location()} is recorded step by step: {error}", file=sys.stderr)
+        return False
+    whole.made += 1
+    return True
+
+
+def counted(
+    trace: Trace,
+    step: Callable[[Any], Any],
+    init: Any,
+    length: int,
+    begin: Callable[[Any], None],
+    names: tuple[str, ...],
+) -> Sequence[Any]:
+    """The carries after a loop of known length."""
+    numbers = Tracer(trace, trace.emit("iota", dtype=I64, shape=(length,), axis=0))
+
+    def numbered(values: Any, number: Any) -> Any:
+        begin(number)
+        return step(values), None
+
+    stands_for(numbered, step)
+    found: Sequence[Any]
+    found, _ = scan(trace, numbered, init, numbers, length, False, 1, "for", names, Number, opened=True)
+    for value in found:
+        if isinstance(value, Tracer) and value._node.op.name == "item":
+            check_integers(value._node.args[0])
+            break
+    return found
 
 
 def _written_out(

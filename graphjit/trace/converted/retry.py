@@ -15,7 +15,9 @@ from graphjit import config
 from graphjit.errors import TraceError
 from graphjit.trace.converted import operators as operators  # which fills `conversion.OPERATORS`
 from graphjit.trace.converted.calls import entered, reasons
+from graphjit.trace.converted.whole import Whole
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE
+from graphjit.trace.recording.recorder import LongTrace
 
 Traced = TypeVar("Traced")
 
@@ -41,6 +43,20 @@ def traced_again(error: TraceError, name: str, trace: Callable[[Callable[[Any], 
     except BaseException as other:
         other.__context__ = None  # the error of the first trace has nothing to do with it
         raise
+
+
+def traced_whole(name: str, trace: Callable[[Callable[[Any], Any], Any], Traced]) -> Traced | None:
+    """What ``trace`` returns, which gets what converts functions and what is known of loops that are recorded
+    as a whole; None where no loop was, or something cannot be traced in this way.
+    """
+    whole = Whole()
+    try:
+        found = trace(entered, whole)
+    except (Exception, LongTrace) as error:
+        if "reroll" in config.log_topics:
+            print(f"graphjit: {name}: no loop is recorded as a whole: {error}", file=sys.stderr)
+        return None
+    return found if whole.made else None
 
 
 def _reason(error: TraceError) -> str:

@@ -10,6 +10,7 @@ the computation come at the user's line.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class Within:
         return None
 
 
+class LongTrace(BaseException):
+    """A trace became long. No `Exception`, so that the user's code does not take it for one of its own."""
+
+
 class Recorder:
     """A builder that knows where in the user's code it is."""
 
@@ -80,6 +85,10 @@ class Recorder:
         """What is called in place of a function of the user's: in a trace of converted code, its
         conversion.
         """
+        self.patience = math.inf
+        """The serial number of a node from which on the trace is long; then `LongTrace` is raised."""
+        self.whole: Any = None
+        """Where Python's loops are recorded as a whole: the `Whole` of `trace.converted.whole`."""
         self._outer: Recorder | None = None
         self._numbers: dict[Hashable, Node] = {}
         """Constants of Python numbers by value, type and dtype, of NumPy's by dtype and bytes."""
@@ -118,6 +127,8 @@ class Recorder:
         self.builder.loc = user_location()
         self.builder.origin = self.builder.asked
         node = self.builder.emit(op, *args, **attrs)
+        if node.serial > self.patience:
+            raise LongTrace
         if self.values is not None:
             self.values.computed(node)  # now, so that its errors come at the user's line
         return node

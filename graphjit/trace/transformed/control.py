@@ -64,11 +64,13 @@ def scan(
     reverse: bool,
     unroll: int,
     what: str = "scan",
-    name: str = "carry",
+    name: Name = "carry",
     elements: type[Tracer] = Tracer,
+    opened: bool = False,
 ) -> tuple[Any, Any]:
     """``(carry, ys)``: ``f(carry, x)`` once for each of ``length`` elements. ``what`` and ``name`` are for
-    messages; ``elements`` is what the body gets of an array of numbers.
+    messages; ``elements`` is what the body gets of an array of numbers; ``opened``: it may write into arrays
+    from outside.
     """
     f = trace.user(f)
     carry = Carry(trace, init, what, name)
@@ -81,7 +83,7 @@ def scan(
         state = carry.tree(given[0])
         element = stacked.filled([elements(trace, node) for node in given[1]])
         quiet = nullcontext() if length else trace.builder.told.silence()
-        with quiet, recording(trace, what, f, [*given[0], *given[1]]) as body:
+        with quiet, recording(trace, what, f, [*given[0], *given[1]], opened=opened) as body:
             after, y = pair(f(state, element), f, what)
             handed = carry.after(f, after)
             ys = stackable(y, f, what)

@@ -36,6 +36,10 @@ COPIES = frozenset({"concatenate", "embed", "gather", "item", "select", "iota", 
 """Ops with a lowering of their own that do little more than move elements."""
 
 
+FEW = 16
+"""Elements of an array up to which it may be kept to read one of them."""
+
+
 def saved(b: Builder, loop: Loop, results: Sequence[Node], way: Loop) -> Loop:
     """``way`` with the values that it needs of the steps of ``loop`` among its arguments.
 
@@ -142,6 +146,8 @@ class _Plan:
         still = [*loop.inputs.constants, *unchanged]
         certain = loop.op == "scan" and loop.length > 0
         fixed = _fixed(depending(roots, still) - varying, still, certain)
+        # What may fail stays in the steps, and may be stacked like what varies.
+        varying |= {node for node in depending(roots, still) - fixed if may_fail(node)}
         plan = cls(loop, fixed, varying, unchanged, stacked)
         plan._choose([node for node in known if node in varying])
         return plan
@@ -228,6 +234,8 @@ def _again(node: Node) -> int | None:
         return 0
     if not node.args or node.is_bundle:
         return None
+    if node.op.name == "gather" and node.type.size == 1 and node.args[0].type.size > FEW:
+        return None  # reading it again would keep the whole array, which a loop around this one may change
     moved = max(node.type.nbytes, *(arg.type.nbytes for arg in node.args))
     if isinstance(lower, Scalar):
         return lower.cost * moved
