@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import ShapeError, UnsupportedError
-from graphjit.ir.node import Body, Node
+from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.types import BOOL, I64
 from graphjit.ops.failing import may_fail
 from graphjit.trace.marks import name_of
@@ -49,6 +49,8 @@ from graphjit.trace.transformed.control_bodies import (
 )
 from graphjit.trace.transformed.told_inside import tell_branch, tell_steps, values_inside
 from graphjit.trace.transformed.unrolled import scan_nodes
+from graphjit.transforms.control.loops import Loop, Parts
+from graphjit.transforms.control.walks import walked
 
 Function = Callable[..., Any]
 
@@ -95,10 +97,23 @@ def scan(
     inside = values_inside(body)
     body.outputs += inside
     (graph,), outside, _ = enclosed(trace, [body])
-    found = scan_nodes(trace, graph, outside, carry.nodes, arrays, length, reverse, unroll)
+    loop = Loop.of_scan(graph, Parts(outside, carry.nodes, arrays), length, reverse)
+    loop, results = walked(trace.builder, loop, [_numbers(x) for x in arrays], lambda x: _varies(trace, x))
+    graph = Graph(loop.name, loop.inputs.all, loop.outputs)
+    found = results(scan_nodes(trace, graph, *loop.args, length, reverse, unroll))
     count, more = len(handed), len(handed) + len(made)
     tell_steps(trace, body, dict(zip(inside, found[more:], strict=True)), length, reverse)
     return carry.tree(found[:count]), ys.filled([Tracer(trace, node) for node in found[count:more]])
+
+
+def _numbers(array: Node) -> np.ndarray | None:
+    """Integers that are known while the function is traced."""
+    return Values().of(array) if array.dtype == I64 and len(array.shape) == 1 else None
+
+
+def _varies(trace: Trace, node: Node) -> bool:
+    """Whether a value is another one in each step of a loop around: its elements are read where it lies."""
+    return trace.within is not None and any(each in trace.stand_ins for each in reachable([node]))
 
 
 # ---------------------------------------------------------------------------------------------------- while

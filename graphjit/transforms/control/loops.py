@@ -68,6 +68,15 @@ class Loop:
     name: str
     test_name: str = "test"
 
+    @classmethod
+    def of_scan(cls, graph: Graph, args: Parts, length: int, reverse: bool) -> Loop:
+        """A `scan` that is not a node yet; the graph of its body becomes the loop's."""
+        ends = len(args.constants), len(args.constants) + len(args.carries)
+        inputs = Parts(graph.inputs[: ends[0]], graph.inputs[slice(*ends)], graph.inputs[ends[1] :])
+        carried = len(args.carries)
+        after, made = list(graph.outputs[:carried]), list(graph.outputs[carried:])
+        return cls("scan", args, inputs, after, made, None, length, reverse, graph.name)
+
     @property
     def outputs(self) -> list[Node]:
         """Results of the body."""
