@@ -88,28 +88,37 @@ def _work(graph: Graph, memory: set[Node], held: Iterable[Versions]) -> int | No
     """Operations of a body; None where it is not for registers. What lies in ``memory`` may have any size,
     and so may the versions of arrays that are ``held`` there.
     """
-    total, memory = 0, memory | {version for versions in held for version in versions}
+    memory = memory | {version for versions in held for version in versions}
     added = {arg for node in memory if node.op.name == "add" for arg in node.args if arg.op.name in ADDED}
+    if any(x.type.size > ELEMENTS for x in graph.inputs if x not in memory):
+        return None
+    total = 0
     for node in graph.nodes():
-        if node.is_bundle:
-            inner = _step_work(node, [arg in memory for arg in node.args])
-            stacks = node.op.name == "scan" and len(node.parts) > node.attrs["carried"]  # type: ignore[operator]
-            if inner is None or stacks:
-                return None
-            total += inner
-        elif node in memory or node in added:
-            written = {"scatter_add": 0, "scatter_set": 1}.get(node.op.name)
-            total += 0 if written is None else WRITE * node.args[written].type.size
-        elif node.type.size > ELEMENTS and node.args:
+        work = _written(node) if node in memory or node in added else _computed(node, memory)
+        if work is None:
             return None
-        elif node.op.name == "gather":
-            if node.args[0] not in memory:
-                return None
-            total += READ * node.type.size
-        elif isinstance(node.op.lower, Scalar):
-            total += node.type.size
-        elif isinstance(node.op.lower, Reduce):
-            total += node.args[0].type.size
-        elif not (isinstance(node.op.lower, View) or is_window(node) or node.op.name in OTHERS):
-            return None
-    return None if any(x.type.size > ELEMENTS for x in graph.inputs if x not in memory) else total
+        total += work
+    return total
+
+
+def _written(node: Node) -> int:
+    """Operations of what is written into memory."""
+    updates = {"scatter_add": 0, "scatter_set": 1}.get(node.op.name)
+    return 0 if updates is None else WRITE * node.args[updates].type.size
+
+
+def _computed(node: Node, memory: set[Node]) -> int | None:
+    """Operations of a value in registers; None where it cannot be one."""
+    lower, name = node.op.lower, node.op.name
+    if node.is_bundle:
+        stacks = name == "scan" and len(node.parts) > node.attrs["carried"]  # type: ignore[operator]
+        return None if stacks else _step_work(node, [arg in memory for arg in node.args])
+    if node.type.size > ELEMENTS and node.args:
+        return None
+    if name == "gather":
+        return READ * node.type.size if node.args[0] in memory else None
+    if isinstance(lower, Scalar):
+        return node.type.size
+    if isinstance(lower, Reduce):
+        return node.args[0].type.size
+    return 0 if isinstance(lower, View) or is_window(node) or name in OTHERS else None

@@ -57,6 +57,7 @@ from graphjit.schedule.in_place import (
     changed_carries,
     changed_in_place,
     changed_results,
+    first_carry,
     order,
 )
 from graphjit.schedule.program import Control, Program
@@ -281,9 +282,8 @@ class Points(Nest):
         if node.op.name == "cond":
             return self.choice(node, list(inner.values()), homes)
         carried: Any = node.attrs["carried"]
-        sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
-        first = len(node.args) - carried - sliced
-        starts = [[] if k in homes else self.elements(node.args[first + k]) for k in range(carried)]
+        first = first_carry(node)
+        starts = self.handed_on(node.args[first : first + carried], homes)
         axis = Axis(f"i{next(self._numbers)}")
         tapes = _Tapes(self, node, first + carried)
         place = self.enter()
@@ -301,7 +301,7 @@ class Points(Nest):
             self.slices(node, body, first + carried, axis)
         tapes.read(body.inputs)
         self.arrange(body, changed_carries(node) if homes else {}, homes)
-        lefts = [[] if k in homes else self.elements(body.outputs[k]) for k in range(carried)]
+        lefts = self.handed_on(body.outputs[:carried], homes)
         if node.op.name == "scan":
             self.stack(node, body, carried, axis, into)
         else:
@@ -315,6 +315,10 @@ class Points(Nest):
         self.wrap(node, axis, handed, test, holds, bool(homes))
         made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
         return [*refs, *made]
+
+    def handed_on(self, carries: Sequence[Node], homes: Mapping[int, Array]) -> list[list[Ref]]:
+        """The elements of carries; of arrays that are changed in place none."""
+        return [[] if k in homes else self.elements(x) for k, x in enumerate(carries)]
 
     def wrap(
         self,
