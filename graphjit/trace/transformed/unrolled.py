@@ -12,7 +12,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.trace.recording.tracer import Trace
 from graphjit.trace.transformed.segments import checkpointed, stand_ins
-from graphjit.transforms.control.loops import Parts
+from graphjit.transforms.control.loops import Parts, elements
 
 Steps = Callable[[Parts, int], list[Node]]
 """The results of so many steps on these arguments."""
@@ -40,6 +40,8 @@ def scan_nodes(
 
     if every is None or length <= every:
         return steps(args, length)
+    # A little shorter, if then no steps are left over, whose code would be written once more.
+    every = next((size for size in range(every, every // 2, -1) if length % size == 0), every)
     return _in_blocks(trace, step.name, args, length, reverse, every, segment)
 
 
@@ -67,9 +69,9 @@ def _in_blocks(
     start, border = (rest, rest) if reverse else (0, length - rest)
     blocks = []
     for array in args.slices:
-        part = _part(b, array, start, start + count * size)
+        part = elements(b, array, start, start + count * size)
         blocks.append(trace.emit("reshape", part, shape=(count, size, *array.shape[1:])))
-    parts = [_part(b, array, 0, size) for array in args.slices]
+    parts = [elements(b, array, 0, size) for array in args.slices]
     inputs = stand_ins(trace, args._replace(slices=parts))
     with b.apart():
         block = Graph(name, inputs.all, make(inputs, size))
@@ -79,7 +81,7 @@ def _in_blocks(
     if not rest:
         return [*carries, *stacked]
     left = slice(0, border) if reverse else slice(border, length)
-    others = [_part(b, array, left.start, left.stop) for array in args.slices]
+    others = [elements(b, array, left.start, left.stop) for array in args.slices]
     found = make(Parts(args.constants, carries, others), rest)
     pairs = zip(stacked, found[carried:], strict=True)
     joined = [trace.emit("concatenate", *((b, a) if reverse else (a, b)), axis=0) for a, b in pairs]
@@ -90,8 +92,8 @@ def _straight(b: Builder, step: Graph, args: Parts, length: int, reverse: bool) 
     """The steps one after the other, without a loop."""
     count, carried, rows = len(args.carries), tuple(args.carries), dict[int, Sequence[Node]]()
     for t in reversed(range(length)) if reverse else range(length):
-        elements = [b.reshape(_part(b, array, t, t + 1), shape=array.shape[1:]) for array in args.slices]
-        made = b.inline(step, (*args.constants, *carried, *elements))
+        slices = [b.reshape(elements(b, array, t, t + 1), shape=array.shape[1:]) for array in args.slices]
+        made = b.inline(step, (*args.constants, *carried, *slices))
         carried, rows[t] = made[:count], made[count:]
     columns = zip(*(rows[t] for t in range(length)), strict=True)
     stacked = [
@@ -99,11 +101,3 @@ def _straight(b: Builder, step: Graph, args: Parts, length: int, reverse: bool) 
         for column in columns
     ]
     return [*carried, *stacked]
-
-
-def _part(b: Builder, array: Node, start: int, stop: int) -> Node:
-    """Elements from ``start`` to before ``stop`` along the first axis."""
-    others = [0] * (len(array.shape) - 1)
-    return b.slice(
-        array, starts=(start, *others), limits=(stop, *array.shape[1:]), steps=(1,) * len(array.shape)
-    )
