@@ -6,7 +6,7 @@ carries from the same arguments. This pass makes one loop of such two, with the 
 Example: ``h`` after a `scan`, and the `scan` that stacks every ``h``, become one `scan` with both results.
 
 Input and output: a graph.
-Invariant: loops are joined only if each carry of the smaller one is a carry of the other, computed by the
+Invariant: loops are joined only if they have a carry in common, compute all that they have in common by the
 same operations, and neither needs a result of the other.
 """
 
@@ -29,11 +29,14 @@ def join_loops(graph: Graph) -> Graph:
     """``graph`` without loops that do what another one does."""
     if not any(node.is_bundle for node in graph.nodes()):
         return graph
-    pairs = {large.node: (small, large) for small, large in _pairs(graph)}
-    if pairs:
-        nodes = [(small.node, large.node) for small, large in pairs.values()]
-        graph = joined(graph, nodes, lambda b, _, large, known: _one(b, pairs[large], known))
+    while pairs := {large.node: (small, large) for small, large in _pairs(graph)}:
+        graph = _joined(graph, pairs)  # loops that go on from these may be equal now
     return inside(graph, join_loops)  # later: a loop that was joined holds the loops of both bodies
+
+
+def _joined(graph: Graph, pairs: Mapping[Node, tuple[_Opened, _Opened]]) -> Graph:
+    nodes = [(small.node, large.node) for small, large in pairs.values()]
+    return joined(graph, nodes, lambda b, _, large, known: _one(b, pairs[large], known))
 
 
 class _Opened(NamedTuple):
@@ -90,15 +93,15 @@ def _pairs(graph: Graph) -> list[tuple[_Opened, _Opened]]:
 
 
 def _same(one: _Opened, other: _Opened) -> bool:
-    """Whether a loop computes nothing but what another one does, and both can run at once."""
+    """Whether loops compute a carry alike, none that they share differently, and both can run at once."""
     small, large = one.loop, other.loop
     steps = dict(zip(large.inputs.carries, large.after, strict=True))
-    if small.test is not large.test or any(
-        steps.get(x) is not after for x, after in zip(small.inputs.carries, small.after, strict=True)
-    ):
+    pairs = zip(small.inputs.carries, small.after, strict=True)
+    shared = [steps[x] is after for x, after in pairs if x in steps]
+    if small.test is not large.test or not all(shared):
         return False
-    if not small.after and not set(small.inputs.all) & set(large.inputs.all):
-        return False  # loops without carries that have nothing in common
+    if not shared and (small.after or not set(small.inputs.all) & set(large.inputs.all)):
+        return False  # loops that have nothing in common
     return one.node not in set(reachable(other.node.args)) and other.node not in set(reachable(one.node.args))
 
 
@@ -108,16 +111,17 @@ def _one(
     """One loop for two; the results of each."""
     small, large = (one.loop for one in pair)
     args = {x: known[arg] for one in pair for x, arg in zip(one.loop.inputs.all, one.node.args, strict=True)}
-    varying = {*large.inputs.carries, *large.inputs.slices, *small.inputs.slices}
+    steps = dict(zip(small.inputs.carries, small.after, strict=True))
+    steps |= dict(zip(large.inputs.carries, large.after, strict=True))
+    varying = {*steps, *large.inputs.slices, *small.inputs.slices}
     inputs = Parts(
         [x for x in dict.fromkeys((*large.inputs.all, *small.inputs.all)) if x not in varying],
-        large.inputs.carries,
+        list(steps),
         list(dict.fromkeys((*large.inputs.slices, *small.inputs.slices))),
     )
     made = list(dict.fromkeys((*large.made, *small.made)))
-    whole = replace(
-        large, args=Parts(*([args[x] for x in part] for part in inputs)), inputs=inputs, made=made
-    )
+    actual = Parts(*([args[x] for x in part] for part in inputs))
+    whole = replace(large, args=actual, inputs=inputs, after=list(steps.values()), made=made)
     results = run(b, whole)
     of_carry = {x: results.carries[k] for k, x in enumerate(inputs.carries)}
     of_made = dict(zip(made, results.made, strict=True))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable
@@ -34,7 +34,13 @@ def join_segments(graph: Graph) -> Graph:
         return graph
     graph = remade(inside(graph, join_segments), _flat)
     pairs = _following(graph)
-    return joined(graph, pairs, _one) if pairs else graph
+    if not pairs:
+        return graph
+    return joined(
+        graph,
+        list(pairs),
+        lambda b, first, second, known: _one(b, first, second, known, pairs[first, second]),
+    )
 
 
 # ---------------------------------------------------------------------------------------- a loop of segments
@@ -49,37 +55,41 @@ def _flat(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> Va
     if segment is None:
         return None
     inner = _in_terms_of(b, outer, segment)
-    if inner is None or inner.reverse != outer.reverse:
+    if inner is None:
         return None
     places = [list(inner.inputs.carries).index(x) for x in outer.inputs.carries]
     numbers: list[Any] = [out.attrs["index"] for out in outer.outputs]
-    first = len(outer.after)
-    if numbers[:first] != places or any(number < len(inner.after) for number in numbers[first:]):
+    first, behind = len(places), len(inner.after)
+    if numbers[:first] != places or any(number < behind for number in numbers[first:]):
         return None
-    after = [inner.after[place] for place in places]
-    b.like(segment)
-    if outer.op == "while":
-        if outer.made or not _only_counts(b, outer, inner, after):
-            return None
-        carries = run(b, replace(outer, after=after)).carries
-        return [carries[i] for i in range(first)]
-    if len(inner.after) != first:
-        return None
-    count, each = outer.length, inner.length
-    arrays = dict(zip(outer.inputs.slices, outer.args.slices, strict=True))
     whole = replace(
         outer,
-        args=outer.args._replace(
-            slices=[b.reshape(arrays[x], shape=(count * each, *x.shape[1:])) for x in inner.args.slices]
-        ),
-        inputs=outer.inputs._replace(slices=inner.inputs.slices),
-        after=after,
-        made=[inner.made[number - first] for number in numbers[first:]],
+        after=[inner.after[place] for place in places],
+        made=[inner.made[number - behind] for number in numbers[first:]],
+    )
+    b.like(segment)
+    if outer.op == "scan":
+        return _long_scan(b, whole, inner) if behind == first else None
+    if whole.made or not _only_counts(b, outer, inner, whole.after):
+        return None
+    carries = run(b, whole).carries
+    return [carries[i] for i in range(first)]
+
+
+def _long_scan(b: Builder, loop: Loop, inner: Loop) -> Values:
+    """The results of ``loop``, whose steps are those of ``inner``; stacks are in segments."""
+    count, each = loop.length, inner.length
+    arrays = dict(zip(loop.inputs.slices, loop.args.slices, strict=True))
+    slices = [b.reshape(arrays[x], shape=(count * each, *x.shape[1:])) for x in inner.args.slices]
+    whole = replace(
+        loop,
+        args=loop.args._replace(slices=slices),
+        inputs=loop.inputs._replace(slices=inner.inputs.slices),
         length=count * each,
     )
     results = run(b, whole)
     stacks = (b.reshape(y, shape=(count, each, *y.shape[1:])) for y in results.made)
-    return [*(results.carries[i] for i in range(first)), *stacks]
+    return [*(results.carries[i] for i in range(len(loop.after))), *stacks]
 
 
 def _segment(outer: Loop) -> Node | None:
@@ -88,7 +98,8 @@ def _segment(outer: Loop) -> Node | None:
     if len(owners) != 1 or any(out.op.name != "item" for out in outer.outputs):
         return None
     (segment,) = owners
-    return segment if segment.op.name == outer.op else None
+    alike = segment.op.name == outer.op and segment.attrs.get("reverse", False) == outer.reverse
+    return segment if alike else None
 
 
 def _in_terms_of(b: Builder, outer: Loop, segment: Node) -> Loop | None:
@@ -129,65 +140,91 @@ def _only_counts(b: Builder, outer: Loop, inner: Loop, after: list[Node]) -> boo
 # ------------------------------------------------------------------------------------ a loop that goes on
 
 
-def _following(graph: Graph) -> list[tuple[Node, Node]]:
+class _Order(NamedTuple):
+    """Which of a loop's carries, slices and stacked results are which of the loop before it."""
+
+    carries: list[int]
+    slices: list[int]
+    made: list[int]
+
+
+def _following(graph: Graph) -> dict[tuple[Node, Node], _Order]:
     """Loops, and the one that goes on where it ended; none stands in two pairs."""
-    nodes = graph.nodes()
-    readers: dict[Node, list[Node]] = {out: [out] for out in graph.outputs}
-    for node in nodes:
-        for arg in dict.fromkeys(node.args):
-            readers.setdefault(arg, []).append(node)
-    pairs: dict[Node, Node] = {}
-    for second in nodes:
+    readers = _readers(graph)
+    pairs: dict[tuple[Node, Node], _Order] = {}
+    taken: set[Node] = set()
+    for second in graph.nodes():
         carries = second.args[kinds_of(second)[1]] if second.op.name == "scan" else ()
         first = carries[0].args[0] if carries and carries[0].op.name == "item" else second
-        if first is second or first in pairs or first in pairs.values():
+        if first is second or first in taken or any(x.args != (first,) for x in carries):
             continue
         others = [x for x in readers[first] if x not in carries]
-        if (
-            all(x.op.name == "item" and x.args[0] is first for x in carries)
-            and [x.attrs["index"] for x in carries] == list(range(len(carries)))
-            and all(readers[x] == [second] for x in carries)
-            and _goes_on(first, second)
-            and not set(others) & set(reachable(second.args, carries))
-        ):
-            pairs[first] = second
-    return list(pairs.items())
+        alone = all(readers[x] == [second] for x in carries)
+        if alone and not set(others) & set(reachable(second.args, carries)):
+            order = _goes_on(first, second)
+            if order is not None:
+                pairs[first, second] = order
+                taken |= {first, second}
+    return pairs
 
 
-def _goes_on(first: Node, second: Node) -> bool:
-    """Whether a loop does to further elements of the same arrays what another one does."""
-    if first.op.name != "scan" or first.attrs["carried"] != second.attrs["carried"]:
-        return False
-    if first.attrs["reverse"] != second.attrs["reverse"]:
-        return False
-    (constants, _, mine), (others, _, further) = (
-        [node.args[kind] for kind in kinds_of(node)] for node in (first, second)
-    )
+def _readers(graph: Graph) -> dict[Node, list[Node]]:
+    """Who reads each node; an output is read by itself."""
+    readers: dict[Node, list[Node]] = {out: [out] for out in graph.outputs}
+    for node in graph.nodes():
+        for arg in dict.fromkeys(node.args):
+            readers.setdefault(arg, []).append(node)
+    return readers
+
+
+def _goes_on(first: Node, second: Node) -> _Order | None:
+    """How a loop does to further elements of the same arrays what another one does; None: it does not."""
+    if first.op.name != "scan" or first.attrs["reverse"] != second.attrs["reverse"]:
+        return None
     b = Builder()
-    if constants != others or len(mine) != len(further):
-        return False
-    if any(_together(b, x, y, first) is None for x, y in zip(mine, further, strict=True)):
-        return False
-    inputs = tuple(b.input(x.type, str(x.attrs["name"])) for x in body_of(first).inputs)
-    return b.inline(body_of(first), inputs) == b.inline(body_of(second), inputs)
+    loop = opened(b, first)
+    constants, carries, slices = (second.args[kind] for kind in kinds_of(second))
+    numbers: list[Any] = [x.attrs["index"] for x in carries]
+    if sorted(numbers) != list(range(len(loop.after))) or len(slices) != len(loop.args.slices):
+        return None
+    places = [_place(b, loop, y) for y in slices]
+    known = dict(zip(loop.args.constants, loop.inputs.constants, strict=True))
+    if sorted(places) != list(range(len(places))) or not set(constants) <= set(known):
+        return None
+    mine = loop.inputs
+    inputs = [*map(known.__getitem__, constants), *map(mine.carries.__getitem__, numbers)]
+    inputs += map(mine.slices.__getitem__, places)
+    further = opened(b, second, inputs=inputs)
+    if further.after != [loop.after[i] for i in numbers] or not set(further.made) <= set(loop.made):
+        return None
+    return _Order(numbers, places, [loop.made.index(y) for y in further.made])
 
 
-def _together(b: Builder, mine: Node, further: Node, loop: Node) -> Node | None:
-    """The array of which ``loop`` goes through one part, and the next one through the other."""
-    return join_slices(b, *((further, mine) if loop.attrs["reverse"] else (mine, further)), axis=0)
+def _place(b: Builder, loop: Loop, further: Node) -> int:
+    """Which array of a loop goes on with ``further``; -1: none."""
+    for i, x in enumerate(loop.args.slices):
+        left, right = (further, x) if loop.reverse else (x, further)
+        if join_slices(b, left, right, 0) is not None:
+            return i
+    return -1
 
 
-def _one(b: Builder, first: Node, second: Node, known: Mapping[Node, Node]) -> tuple[list[Node], list[Node]]:
+def _one(
+    b: Builder, first: Node, second: Node, known: Mapping[Node, Node], order: _Order
+) -> tuple[list[Node], list[Node]]:
     """One loop for two, the second of which goes on where the first one ended."""
     loop, size = opened(b, first, [known[arg] for arg in first.args]), second.attrs["length"]
     assert isinstance(size, int)
-    pairs = zip(loop.args.slices, (known[x] for x in second.args[kinds_of(second)[2]]), strict=True)
-    ordered = [(y, x) if loop.reverse else (x, y) for x, y in pairs]
-    slices = [join_slices(b, x, y, 0) or b.concatenate(x, y, axis=0) for x, y in ordered]
+    further = [known[x] for x in second.args[kinds_of(second)[2]]]
+    slices = list(loop.args.slices)
+    for i, y in zip(order.slices, further, strict=True):
+        left, right = (y, slices[i]) if loop.reverse else (slices[i], y)
+        slices[i] = join_slices(b, left, right, 0) or b.concatenate(left, right, axis=0)
     whole = replace(loop, args=loop.args._replace(slices=slices), length=loop.length + size)
     results = run(b, whole)
     border = size if loop.reverse else loop.length
-    parts = [(elements(b, y, 0, border), elements(b, y, border, whole.length)) for y in results.made]
-    made = [(y, x) if loop.reverse else (x, y) for x, y in parts]
+    halves = [(elements(b, y, 0, border), elements(b, y, border, whole.length)) for y in results.made]
+    made = [(y, x) if loop.reverse else (x, y) for x, y in halves]
     carries = [results.carries[i] for i in range(len(loop.after))]
-    return [*carries, *(x for x, _ in made)], [*carries, *(y for _, y in made)]
+    mine = [*carries, *(x for x, _ in made)]
+    return mine, [*(carries[i] for i in order.carries), *(made[i][1] for i in order.made)]

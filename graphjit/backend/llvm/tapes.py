@@ -161,9 +161,17 @@ class Tapes:
         fn.start(there)
         return piece
 
-    def end(self) -> None:
-        """Give the memory back."""
-        give_back(self.fn, self.state, "null")
+    def end(self, status: str) -> None:
+        """Give the memory back; what is kept for the next call too, where this one was cut short."""
+        fn = self.fn
+        give_back(fn, self.state, "null")
+        ended, done = fn.label("ended"), fn.label("done")
+        short = fn.op(f"icmp slt i64 {fn.op(f'load i64, ptr {status}')}, 0")
+        fn.do(f"br i1 {short}, label %{ended}, label %{done}")
+        fn.start(ended)
+        fn.do(f"call void @free(ptr {fn.op(f'atomicrmw xchg ptr @{KEPT}, ptr null seq_cst')})")
+        fn.do(f"br label %{done}")
+        fn.start(done)
 
 
 def mark(fn: Function, state: str) -> str:
