@@ -156,6 +156,39 @@ def test_without_derivatives_it_is_the_same_program(n: int) -> None:
         assert cut == plain
 
 
+def nested(every: int | None) -> Callable[[Any], Any]:
+    """A loop of unknown length in a choice in a scan, both cut into segments."""
+
+    def grown(c: Any) -> Any:
+        def step(t: Any) -> Any:
+            return t[0] * 1.3 + 0.1, t[1] + 1
+
+        return (
+            0.3
+            * graphjit.while_loop(lambda t: np.sum(t[0] ** 2) < 4, step, (c, 0), checkpoint_every=every)[0]
+        )
+
+    def step(c: Any, y: Any) -> Any:
+        c = graphjit.cond(c[0] > 0.5, grown, lambda c: np.sin(c) + y, c)
+        return c, np.sum(c)
+
+    def f(x: Any) -> Any:
+        last, sums = graphjit.scan(step, x, 0.1 * np.arange(5.0), checkpoint_every=every)
+        return np.sum(last * last) + np.sum(sums)
+
+    return f
+
+
+@pytest.mark.parametrize(
+    "transform", [graphjit.grad, graphjit.hessian, lambda f: graphjit.jacrev(graphjit.grad(f))]
+)
+def test_nested_loops(transform: Callable[..., Any]) -> None:
+    xs = np.array([[0.7, -0.2, 0.4], [-0.7, 0.2, -0.4], [1.4, 0.0, 0.1]])
+    wanted = np.stack([transform(nested(None))(x) for x in xs])
+    np.testing.assert_allclose(graphjit.vmap(transform(nested(2)))(xs), wanted, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(transform(nested(2))(xs[0]), wanted[0], rtol=1e-10, atol=1e-13)
+
+
 def chain(every: int | None, length: int) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
         last, _ = graphjit.scan(
