@@ -36,6 +36,7 @@ from graphjit.passes.decompose import decompose
 from graphjit.passes.fission import fission
 from graphjit.passes.join_embeds import join_embeds
 from graphjit.passes.join_loops import join_loops
+from graphjit.passes.join_segments import join_segments
 from graphjit.passes.open_bodies import open_bodies
 from graphjit.passes.simplify import simplify
 from graphjit.passes.sum_onwards import sum_onwards
@@ -74,6 +75,7 @@ GRAPH_PASSES = (
     open_bodies,
     simplify,
     join_loops,
+    join_segments,
     tidy_loops,
     fission,
     simplify,

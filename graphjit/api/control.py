@@ -17,7 +17,7 @@ from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Trace
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import control
-from graphjit.trace.transformed.checked import length_of, steps_in_one
+from graphjit.trace.transformed.checked import length_of, steps_in_one, steps_kept
 from graphjit.trace.transformed.mapped import map_each
 
 
@@ -34,6 +34,8 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | bool = 1,
+    *,
+    checkpoint_every: int | None = None,
 ) -> tuple[Any, Any]:
     """Go through arrays step by step, hand a carry on, and stack what the steps return.
 
@@ -62,6 +64,9 @@ def scan(
         Whether the last element comes first. What is stacked stays in the order of `xs`.
     unroll : int or bool, optional
         How many steps one round of the loop has; True: all of them, without a loop. Results stay the same.
+    checkpoint_every : int, optional
+        With k, reverse mode keeps the carry of every k-th step alone, and runs k steps again just before
+        their way back: memory for n / k + k steps instead of n, and about one evaluation more.
 
     Returns
     -------
@@ -81,7 +86,7 @@ def scan(
     -----
     What ``f`` reads from outside is not copied; what it computes of that alone is computed once. Forward mode
     carries tangents along. Reverse mode keeps what it needs of each step, and goes through the steps once
-    more, backwards: memory grows with their number.
+    more, backwards: memory grows with their number. `checkpoint_every` bounds it.
 
     Examples
     --------
@@ -96,13 +101,13 @@ def scan(
     """
     require_callable(f, "scan")
     count = length_of(xs, length, "scan")
-    steps = steps_in_one(unroll, count, "scan")
+    steps, every = steps_in_one(unroll, count, "scan"), steps_kept(checkpoint_every, "scan")
     trace = active_trace()
     if count and not _records(trace):
         return plain.scan(f, init, xs, count, reverse)
     if trace is None:
         return plain.without_steps(lambda init, xs: scan(f, init, xs, 0), init, xs)  # type: ignore[no-any-return]
-    return control.scan(trace, f, init, xs, count, reverse, steps)
+    return control.scan(trace, f, init, xs, count, reverse, steps, every=every)
 
 
 @hides_frames
@@ -113,6 +118,7 @@ def fori_loop(
     init_val: Any,
     *,
     unroll: int | bool | None = None,
+    checkpoint_every: int | None = None,
 ) -> Any:
     """Go from one integer to another, and hand a value on.
 
@@ -135,6 +141,8 @@ def fori_loop(
         The first value. A Python number takes the dtype that the body makes of it.
     unroll : int or bool, optional
         As in `scan`; for bounds that are known when the function is traced.
+    checkpoint_every : int, optional
+        As in `scan`.
 
     Returns
     -------
@@ -153,7 +161,7 @@ def fori_loop(
     Notes
     -----
     With bounds that are numbers in the code, this is a `scan`, with its derivatives. With others it is a
-    `while_loop`, whose reverse mode keeps what it needs on a tape.
+    `while_loop`, whose reverse mode keeps what it needs on a tape; `checkpoint_every` bounds both.
 
     Examples
     --------
@@ -162,14 +170,21 @@ def fori_loop(
     24
     """
     require_callable(body_fun, "fori_loop")
+    every = steps_kept(checkpoint_every, "fori_loop")
     trace = active_trace()
     if not _records(trace):
         return plain.fori_loop(lower, upper, body_fun, init_val)
-    return control.fori_loop(trace, lower, upper, body_fun, init_val, unroll)  # type: ignore[arg-type]
+    return control.fori_loop(trace, lower, upper, body_fun, init_val, unroll, every)  # type: ignore[arg-type]
 
 
 @hides_frames
-def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
+def while_loop(
+    cond_fun: Callable[[Any], Any],
+    body_fun: Callable[[Any], Any],
+    init_val: Any,
+    *,
+    checkpoint_every: int | None = None,
+) -> Any:
     """Make new values as long as a test holds.
 
     As this, in one native loop::
@@ -189,6 +204,8 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         recorded once.
     init_val : array, number, or container of them
         The first value. A Python number takes the dtype that the body makes of it.
+    checkpoint_every : int, optional
+        As in `scan`.
 
     Returns
     -------
@@ -207,7 +224,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     Notes
     -----
     Forward mode carries tangents along. Reverse mode keeps what it needs of each step on a tape, which grows
-    while the loop runs, and goes through the steps once more, backwards.
+    while the loop runs, and goes through the steps once more, backwards. `checkpoint_every` bounds it.
 
     Examples
     --------
@@ -223,10 +240,11 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     """
     require_callable(cond_fun, "while_loop")
     require_callable(body_fun, "while_loop")
+    every = steps_kept(checkpoint_every, "while_loop")
     trace = active_trace()
     if not _records(trace):
         return plain.while_loop(cond_fun, body_fun, init_val)
-    return control.while_loop(trace, cond_fun, body_fun, init_val)  # type: ignore[arg-type]
+    return control.while_loop(trace, cond_fun, body_fun, init_val, every=every)  # type: ignore[arg-type]
 
 
 @hides_frames

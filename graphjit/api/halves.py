@@ -5,7 +5,8 @@ One traced graph of value and derivative is cut where the cotangent (or the tang
 
 Input: a function and its primals. Output: result, residuals, and a `SecondHalf` that takes both residuals and
 cotangents (or tangents).
-Invariant: what does not depend on the cotangent is computed in the first half, once.
+Invariant: what does not depend on the cotangent is computed in the first half, once. But tapes end with the
+program that wrote them: a loop that writes some runs in the second half.
 """
 
 from __future__ import annotations
@@ -242,11 +243,8 @@ def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace, name: str)
     """The part of ``roots`` that depends on ``seeds`` as a graph of its own, and the values it needs from the
     rest.
     """
-    late = set(seeds)
     order = sorted(reachable(roots), key=lambda node: node.serial)
-    for node in order:
-        if any(arg in late for arg in node.args):
-            late.add(node)
+    late = _late(order, seeds)
     border = [node for node in order if node not in late and not _is_constant(node)]
     used = {arg for node in late for arg in node.args} | set(roots)
     residuals = [node for node in border if node in used]
@@ -258,6 +256,15 @@ def split(roots: Sequence[Node], seeds: Sequence[Node], trace: Trace, name: str)
         if node in late and node not in seeds:
             replaced[node] = b.copy(node, tuple(replaced.get(arg, arg) for arg in node.args))
     return residuals, Graph(whole.name, [*stand_ins, *seeds], [replaced.get(root, root) for root in roots])
+
+
+def _late(order: Sequence[Node], seeds: Sequence[Node]) -> set[Node]:
+    """The nodes that need one of ``seeds``, or a tape."""
+    late = set(seeds)
+    for node in order:
+        if any(arg in late for arg in node.args) or any(part.record is not None for part in node.parts):
+            late.add(node)
+    return late
 
 
 def _is_constant(node: Node) -> bool:

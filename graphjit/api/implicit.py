@@ -8,13 +8,19 @@ Input: an equation, and functions that solve it. Output: the solution.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from graphjit.api.control import fori_loop, while_loop
 from graphjit.api.options import require_callable
+from graphjit.trace.pytree import flatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.tracebacks import hides_frames
 from graphjit.trace.transformed import implicit
+from graphjit.trace.transformed.control_bodies import stands_for
 
 
 @hides_frames
@@ -133,6 +139,7 @@ def fixed_point(
     initial_guess: Any,
     *,
     num_steps: int = 50,
+    tol: Any = None,
     tangent_solve: Callable[[Callable[[Any], Any], Any], Any] | None = None,
 ) -> Any:
     """Iterate ``x = f(x)``, with the derivative of the fixed point in all that ``f`` reads from outside.
@@ -144,14 +151,17 @@ def fixed_point(
     initial_guess : array, number, or container of them
         Where the iteration begins.
     num_steps : int, optional
-        How many steps are made. They are unrolled.
+        How many steps are made; with `tol` at most.
+    tol : float, optional
+        Stop as soon as no number changes by more than this. Steps are a `while_loop` then, else a
+        `fori_loop`.
     tangent_solve : callable, optional
         As in `custom_root`.
 
     Returns
     -------
     x
-        The value after `num_steps` steps.
+        The value after the last step.
 
     Raises
     ------
@@ -170,8 +180,41 @@ def fixed_point(
     require_callable(f, "fixed_point")
 
     def iterate(_: Any, x: Any) -> Any:
-        for _ in range(num_steps):
-            x = f(x)
-        return x
+        if active_trace() is None:  # a guess of integers may become floats
+            return _iterated(f, x, num_steps, tol)
+        if tol is None:
+            return fori_loop(0, num_steps, step, x)
+        if num_steps < 1:
+            return x
+        return while_loop(goes_on, following, (x, f(x), 1))[1]
 
+    def step(_: Any, x: Any) -> Any:
+        return f(x)
+
+    def following(state: Any) -> Any:
+        _, x, count = state
+        return x, f(x), count + 1
+
+    def goes_on(state: Any) -> Any:
+        before, x, count = state
+        return np.logical_and(count < num_steps, _distance(before, x) > tol)
+
+    for own in (step, following):
+        stands_for(own, f)
     return custom_root(implicit.residual(f), initial_guess, iterate, tangent_solve)
+
+
+def _iterated(f: Callable[[Any], Any], x: Any, num_steps: int, tol: Any) -> Any:
+    """What is iterated where nothing is recorded."""
+    for _ in range(num_steps):
+        before, x = x, f(x)
+        if tol is not None and not _distance(before, x) > tol:
+            break
+    return x
+
+
+def _distance(x: Any, y: Any) -> Any:
+    """The largest difference of two trees of numbers; NaN where one is NaN."""
+    pairs = zip(flatten(x)[0], flatten(y)[0], strict=True)
+    parts = [np.max(np.abs(b - a)) for a, b in pairs if np.size(a)]
+    return functools.reduce(np.maximum, parts) if parts else 0.0

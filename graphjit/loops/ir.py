@@ -260,7 +260,8 @@ class Repeat:
     """Steps in order that hand values on in registers.
 
     There are ``extent`` steps, numbered by ``axis``; or, where there is a ``test``, as many as begin with
-    ``holds`` true, which the test computes.
+    ``holds`` true, which the test computes. ``lends``: what loops inside wrote on tapes is given back at the
+    end of a step, before it writes on tapes itself.
     """
 
     axis: Axis
@@ -269,6 +270,7 @@ class Repeat:
     body: tuple[Statement, ...]
     test: tuple[Statement, ...] = ()
     holds: Ref | None = None
+    lends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

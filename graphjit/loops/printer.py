@@ -141,7 +141,8 @@ def _head(loop: For | Repeat | Choose) -> str:
     if isinstance(loop, Repeat):
         carried = ", ".join(f"{c.ref!r} = {c.start!r}" for c in loop.carried)
         steps = f" in 0..{loop.extent}" if loop.holds is None else ""
-        return f"repeat {loop.axis!r}{steps} from {carried}:"
+        lends = " giving tapes back" if loop.lends else ""
+        return f"repeat {loop.axis!r}{steps} from {carried}{lends}:"
     parts = [f"{'for' if loop.kind == 'serial' else loop.kind} {loop.axis!r} in 0..{loop.extent}"]
     if loop.kind == "simd":
         parts.append(f"lanes {loop.lanes}")

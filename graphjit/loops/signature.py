@@ -128,7 +128,8 @@ class _Signature:
         blocks = (self.body(statement.test), self.body(statement.body))
         holds = None if statement.holds is None else self.name(statement.holds)
         lefts = tuple(self.name(c.after) for c in statement.carried)
-        return "repeat", self.name(statement.axis), statement.extent, carried, blocks, holds, lefts
+        head = self.name(statement.axis), statement.extent, statement.lends
+        return "repeat", head, carried, blocks, holds, lefts
 
     def expression(self, value: Any) -> Hashable:
         if isinstance(value, Const):

@@ -1,13 +1,13 @@
 """Passes on loops and choices, and on the graphs inside them.
 
-Input: a graph, a pass. Output: the graph whose bodies have gone through the pass (`inside`), or whose loops
-were made others (`remade`).
+Input: a graph, a pass. Output: the graph whose bodies have gone through the pass (`inside`), whose loops were
+made others (`remade`), or of which two loops each became one (`joined`).
 Invariant: a body keeps its inputs and the types of its outputs; a loop keeps the results that are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from graphjit.ir.builder import Builder
@@ -17,6 +17,9 @@ Remake = Callable[[Builder, Node, list[Node], Collection[int]], Sequence[Node | 
 """Makes a node of control flow another: from its arguments and the numbers of the results that are read to
 its results, or to None if it stays as it is.
 """
+
+Join = Callable[[Builder, Node, Node, Mapping[Node, Node]], tuple[Sequence[Node], Sequence[Node]]]
+"""Makes one loop of two: from both, and what stands for their arguments, to the results of each."""
 
 
 def remade(graph: Graph, work: Remake) -> Graph:
@@ -72,3 +75,35 @@ def inside(graph: Graph, work: Callable[[Graph], Graph]) -> Graph:
         else:
             replaced[node] = b.copy(node, args)
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+
+def joined(graph: Graph, pairs: Sequence[tuple[Node, Node]], join: Join) -> Graph:
+    """``graph`` with one loop for each pair of loops. Of the first one's results the second may read some:
+    what stands for these is not asked for.
+    """
+    partner = {node: pair for pair in pairs for node in pair}
+    b = Builder()
+    replaced: dict[Node, Node] = dict(zip(graph.inputs, graph.inputs, strict=True))
+    results: dict[Node, Sequence[Node]] = {}
+    stack = list(reversed(graph.outputs))
+    while stack:
+        node = stack[-1]
+        pair = partner.get(node)
+        needed = node.args if pair is None else _outside(*pair)
+        waiting = [arg for arg in needed if arg not in replaced and arg not in results]
+        if node in replaced or node in results:
+            stack.pop()
+        elif waiting:
+            stack += waiting
+        elif pair is not None:
+            results.update(zip(pair, join(b.like(pair[1]), *pair, replaced), strict=True))
+        elif node.op.name == "item" and node.args[0] in results:
+            replaced[node] = results[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
+        else:
+            replaced[node] = b.copy(node, tuple(replaced[arg] for arg in node.args))
+    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
+
+
+def _outside(first: Node, second: Node) -> list[Node]:
+    """What two loops read, but for what the second reads of the first."""
+    return [x for x in (*first.args, *second.args) if first not in x.args]

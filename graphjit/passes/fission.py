@@ -32,7 +32,7 @@ from graphjit.transforms.substitute import substitute
 STEPS = 8
 """Steps of a loop from which it is split."""
 MOST_BYTES = 1 << 28
-"""Bytes that may be stacked for one product."""
+"""Bytes that may be stacked for one product, and that a value of all steps may have that moves with it."""
 VIEWS = ("transpose", "reshape", "broadcast_to", "slice", "embed", "flip")
 """Linear ops of one argument: a sum over time may be taken before them."""
 ORDERS = ("transpose", "reshape")
@@ -171,7 +171,8 @@ class _Split:
             leaves = [arg for arg in read if arg in border and arg in self.varying]
             leaves.sort(key=lambda node: node.serial)
             new = sum(leaf.type.nbytes for leaf in leaves if leaf not in free)
-            if new <= 2 * out.type.nbytes and self.length * new <= MOST_BYTES:
+            moved = [part.nbytes for node in outer if node in self.varying for part in node.parts]
+            if new <= 2 * out.type.nbytes and self.length * max(new, *moved, 0) <= MOST_BYTES:
                 found[k] = leaves
         return found
 

@@ -6,19 +6,19 @@ carries from the same arguments. This pass makes one loop of such two, with the 
 Example: ``h`` after a `scan`, and the `scan` that stacks every ``h``, become one `scan` with both results.
 
 Input and output: a graph.
-Invariant: loops are joined only if each carry of the smaller one is a carry of the other, computed by the
+Invariant: loops are joined only if they have a carry in common, compute all that they have in common by the
 same operations, and neither needs a result of the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable
-from graphjit.passes.bodies import inside
+from graphjit.passes.bodies import inside, joined
 from graphjit.transforms.control.loops import Loop, Parts, kinds_of, opened, run
 from graphjit.transforms.substitute import body_of
 
@@ -29,9 +29,14 @@ def join_loops(graph: Graph) -> Graph:
     """``graph`` without loops that do what another one does."""
     if not any(node.is_bundle for node in graph.nodes()):
         return graph
-    graph = inside(graph, join_loops)
-    pairs = _pairs([node for node in graph.nodes() if node.op.name in LOOPS])
-    return graph if not pairs else _joined(graph, pairs)
+    while pairs := {large.node: (small, large) for small, large in _pairs(graph)}:
+        graph = _joined(graph, pairs)  # loops that go on from these may be equal now
+    return inside(graph, join_loops)  # later: a loop that was joined holds the loops of both bodies
+
+
+def _joined(graph: Graph, pairs: Mapping[Node, tuple[_Opened, _Opened]]) -> Graph:
+    nodes = [(small.node, large.node) for small, large in pairs.values()]
+    return joined(graph, nodes, lambda b, _, large, known: _one(b, pairs[large], known))
 
 
 class _Opened(NamedTuple):
@@ -64,10 +69,10 @@ class _Shelf:
         return _Opened(node, opened(self.b, node, inputs=inputs))
 
 
-def _pairs(loops: Sequence[Node]) -> list[tuple[_Opened, _Opened]]:
+def _pairs(graph: Graph) -> list[tuple[_Opened, _Opened]]:
     """Loops, and the larger one that does the same; each stands in one pair at most."""
     groups: dict[Hashable, list[Node]] = {}
-    for node in loops:
+    for node in (node for node in graph.nodes() if node.op.name in LOOPS):
         groups.setdefault((node.op.name, node.attrs.get("length"), node.attrs.get("reverse")), []).append(
             node
         )
@@ -88,63 +93,36 @@ def _pairs(loops: Sequence[Node]) -> list[tuple[_Opened, _Opened]]:
 
 
 def _same(one: _Opened, other: _Opened) -> bool:
-    """Whether a loop computes nothing but what another one does, and both can run at once."""
+    """Whether loops compute a carry alike, none that they share differently, and both can run at once."""
     small, large = one.loop, other.loop
     steps = dict(zip(large.inputs.carries, large.after, strict=True))
-    if small.test is not large.test or any(
-        steps.get(x) is not after for x, after in zip(small.inputs.carries, small.after, strict=True)
-    ):
+    pairs = zip(small.inputs.carries, small.after, strict=True)
+    shared = [steps[x] is after for x, after in pairs if x in steps]
+    if small.test is not large.test or not all(shared):
         return False
-    if not small.after and not set(small.inputs.all) & set(large.inputs.all):
-        return False  # loops without carries that have nothing in common
+    if not shared and (small.after or not set(small.inputs.all) & set(large.inputs.all)):
+        return False  # loops that have nothing in common
     return one.node not in set(reachable(other.node.args)) and other.node not in set(reachable(one.node.args))
 
 
-def _joined(graph: Graph, pairs: Sequence[tuple[_Opened, _Opened]]) -> Graph:
-    """``graph`` with one loop for each pair."""
-    partner = {one.node: pair for pair in pairs for one in pair}
-    b = Builder()
-    replaced: dict[Node, Node] = dict(zip(graph.inputs, graph.inputs, strict=True))
-    results: dict[Node, list[Node]] = {}
-    stack = list(reversed(graph.outputs))
-    while stack:
-        node = stack[-1]
-        pair = partner.get(node)
-        needed = node.args if pair is None else (*pair[0].node.args, *pair[1].node.args)
-        waiting = [arg for arg in needed if arg not in replaced and arg not in results]
-        if node in replaced or node in results:
-            stack.pop()
-        elif waiting:
-            stack += waiting
-        elif pair is not None:
-            for one, values in zip(pair, _one(b, pair, replaced), strict=True):
-                results[one.node] = values
-        elif node.op.name == "item" and node.args[0] in results:
-            replaced[node] = results[node.args[0]][node.attrs["index"]]  # type: ignore[call-overload]
-        else:
-            replaced[node] = b.copy(node, tuple(replaced[arg] for arg in node.args))
-    return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
-
-
 def _one(
-    b: Builder, pair: tuple[_Opened, _Opened], replaced: dict[Node, Node]
+    b: Builder, pair: tuple[_Opened, _Opened], known: Mapping[Node, Node]
 ) -> tuple[list[Node], list[Node]]:
     """One loop for two; the results of each."""
     small, large = (one.loop for one in pair)
-    args = {
-        x: replaced[arg] for one in pair for x, arg in zip(one.loop.inputs.all, one.node.args, strict=True)
-    }
-    varying = {*large.inputs.carries, *large.inputs.slices, *small.inputs.slices}
+    args = {x: known[arg] for one in pair for x, arg in zip(one.loop.inputs.all, one.node.args, strict=True)}
+    steps = dict(zip(small.inputs.carries, small.after, strict=True))
+    steps |= dict(zip(large.inputs.carries, large.after, strict=True))
+    varying = {*steps, *large.inputs.slices, *small.inputs.slices}
     inputs = Parts(
         [x for x in dict.fromkeys((*large.inputs.all, *small.inputs.all)) if x not in varying],
-        large.inputs.carries,
+        list(steps),
         list(dict.fromkeys((*large.inputs.slices, *small.inputs.slices))),
     )
     made = list(dict.fromkeys((*large.made, *small.made)))
-    joined = replace(
-        large, args=Parts(*([args[x] for x in part] for part in inputs)), inputs=inputs, made=made
-    )
-    results = run(b.like(pair[1].node), joined)
+    actual = Parts(*([args[x] for x in part] for part in inputs))
+    whole = replace(large, args=actual, inputs=inputs, after=list(steps.values()), made=made)
+    results = run(b, whole)
     of_carry = {x: results.carries[k] for k, x in enumerate(inputs.carries)}
     of_made = dict(zip(made, results.made, strict=True))
     return tuple(  # type: ignore[return-value]

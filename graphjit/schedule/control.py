@@ -14,12 +14,13 @@ Invariant: scratch is used while the step runs only, and steps of one loop use t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Body, Graph, Node
+from graphjit.ir.node import Body, Graph, Node, with_bodies
+from graphjit.ir.types import Type
 from graphjit.schedule.access import storage
 from graphjit.schedule.in_place import changed_in_place
 from graphjit.schedule.program import ALIGN, Control, Program, padded
@@ -43,6 +44,18 @@ def programs_of(node: Node, scheduled: Callable[[Graph], Program]) -> dict[str, 
     if runs_in_registers(node):
         return {}
     return {role: scheduled(graph) for role, graph in graphs.items()}
+
+
+def tapes_end_in(graph: Graph) -> bool:
+    """Whether a body writes tapes, and leaves none to who runs it."""
+    if any(out.type.record is not None for out in graph.outputs):
+        return False
+    return any(part.record is not None for node in with_bodies(graph) for part in _written(node))
+
+
+def _written(node: Node) -> Sequence[Type]:
+    """The results of a loop of unknown length."""
+    return node.parts if node.op.name in ("while", "unwind") else ()
 
 
 def control_step(graph: Graph, node: Node, inner: Mapping[str, Program]) -> Control:

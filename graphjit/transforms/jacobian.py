@@ -24,10 +24,11 @@ import numpy as np
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.types import BOOL, Type
+from graphjit.ir.types import BOOL, I64, Type
 from graphjit.transforms.bands import banded
 from graphjit.transforms.batch import batch, repeated
 from graphjit.transforms.chains import along_chains
+from graphjit.transforms.control.loops import Loop, Parts, run
 from graphjit.transforms.effects import told_for_each
 from graphjit.transforms.reverse import active_nodes, cotangents
 
@@ -35,6 +36,8 @@ MOST_COLUMNS = 32
 """Columns (or rows) up to which a Jacobian may be written out one by one."""
 SMALL = 64
 """Elements up to which a value is small: functions of small values alone are written out."""
+MOST_PARTS = 4
+"""Parts of a Jacobian up to which each gets code of its own."""
 MOST_NODES = 6_000
 """Nodes of derivatives up to which they are."""
 
@@ -120,15 +123,43 @@ def _along(b: Builder, type: Type, derive: Derivative, written_out: bool, chunk:
     known = [node for node in found if node is not None]
     step = chunk(known, mask) if callable(chunk) else chunk or type.size
     step = max(min(step, type.size), 1)
-    parts = []
-    for start in range(0, type.size, step) if type.size else [0]:
+    parts, first = [], 0
+    if type.size // step > MOST_PARTS and not told:
+        first = type.size // step * step
+        parts.append(_of_rows(found, _in_a_loop(b, known, mask, step, first // step)))
+    for start in range(first, type.size, step) if type.size else [0]:
         count = min(step, type.size - start)
         places = {mask: _places(b, type, start, count)}
-        wide = batch(b, known, places)
+        wide = _over(b, known, places, count)
         told_for_each(b, told, places, count, others=start == 0)
-        rest = iter(wide)
-        parts.append([None if node is None else next(rest) or repeated(b, node, count) for node in found])
+        parts.append(_of_rows(found, wide))
     return _joined(b, parts)
+
+
+def _over(b: Builder, known: Sequence[Node], places: dict[Node, Node], count: int) -> list[Node]:
+    """Derivatives for ``count`` directions."""
+    wide = zip(known, batch(b, known, places), strict=True)
+    return [repeated(b, node, count) if over is None else over for node, over in wide]
+
+
+def _of_rows(found: Sequence[Node | None], rows: Sequence[Node]) -> list[Node | None]:
+    """``rows`` of those that are not zero, in the places of all."""
+    rest = iter(rows)
+    return [None if node is None else next(rest) for node in found]
+
+
+def _in_a_loop(b: Builder, known: Sequence[Node], mask: Node, step: int, count: int) -> list[Node]:
+    """Derivatives for the first ``step * count`` directions, ``step`` at a time, by a loop: code for one part
+    serves for all.
+    """
+    start, shape = b.input(Type(I64, ()), "start"), (step, mask.type.size)
+    row = b.add(b.iota(dtype=I64, shape=shape, axis=0), b.broadcast_to(start, shape=shape))
+    same = b.eq(row, b.iota(dtype=I64, shape=shape, axis=1))
+    made = _over(b, known, {mask: b.reshape(same, shape=(step, *mask.shape))}, step)
+    steps = b.iota(dtype=I64, shape=(count,), axis=0)
+    args, inputs = Parts([], [], [b.mul(steps, b.full(step, steps.type))]), Parts([], [], [start])
+    results = run(b, Loop("scan", args, inputs, [], made, None, count, False, "directions")).made
+    return [b.reshape(x, shape=(count * step, *x.shape[2:])) for x in results]
 
 
 def _direction(b: Builder, type: Type, place: int) -> Node:

@@ -199,3 +199,39 @@ def test_fixed_points() -> None:
 def test_what_means_nothing_is_refused(call: Callable[[Any], Any], message: str) -> None:
     with pytest.raises(DerivativeError, match=message):
         graphjit.grad(call)(2.0)
+
+
+@pytest.mark.parametrize("tol", [None, 1e-14])
+def test_steps_of_a_fixed_point_are_a_loop(tol: Any) -> None:
+    """As many as are asked for, or until nothing changes; the code is that of one step."""
+
+    def kepler(e: Any, m: Any, steps: int = 60) -> Any:
+        return graphjit.fixed_point(lambda x: m + e * np.sin(x), m, num_steps=steps, tol=tol)
+
+    x = kepler(0.1, 1.0)
+    np.testing.assert_allclose(x - 0.1 * np.sin(x), 1.0, rtol=1e-13)
+    np.testing.assert_allclose(graphjit.jit(kepler)(0.1, 1.0), x, rtol=1e-13)
+    np.testing.assert_allclose(graphjit.grad(kepler)(0.1, 1.0), np.sin(x) / (1 - 0.1 * np.cos(x)), rtol=1e-12)
+    slopes = graphjit.vmap(graphjit.grad(kepler), (0, None))(np.array([0.1, 0.5]), 1.0)
+    np.testing.assert_allclose(slopes, [graphjit.grad(kepler)(e, 1.0) for e in (0.1, 0.5)], rtol=1e-12)
+    few, many = (graphjit.make_graph(lambda e, n=n: kepler(e, 1.0, n))(0.1).nodes() for n in (9, 9000))
+    assert len(few) == len(many)
+    assert kepler(0.1, 1.0, 0) == graphjit.jit(lambda e: kepler(e, 1.0, 0))(0.1) == 1.0
+    assert kepler(0.1, 1.0, 1) == graphjit.jit(lambda e: kepler(e, 1.0, 1))(0.1)
+
+
+def test_a_tolerance_ends_the_iteration() -> None:
+    """Of trees, and of a guess of integers; a NaN ends it too."""
+
+    def f(a: Any) -> Any:
+        def step(s: Any) -> Any:
+            return {"x": 0.5 * np.cos(s["x"]) * a, "y": 0.1 * s["y"] + s["x"][0]}
+
+        return graphjit.fixed_point(step, {"x": a, "y": 0}, num_steps=10**9, tol=1e-13)
+
+    a = np.array([1.0, 2.0])
+    for found in (f(a), graphjit.jit(f)(a)):
+        np.testing.assert_allclose(found["x"], 0.5 * np.cos(found["x"]) * a, atol=1e-12)
+        np.testing.assert_allclose(found["y"], found["x"][0] / 0.9, atol=1e-12)
+    endless = graphjit.jit(lambda a: graphjit.fixed_point(lambda x: x * a, 1.0, num_steps=10**9, tol=0.0))
+    assert np.isnan(endless(np.nan))

@@ -221,3 +221,30 @@ def test_directions_are_computed_in_parts_where_memory_would_explode(monkeypatch
     part, got = planned()
     assert part < 0.7 * whole
     np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [graphjit.jacfwd, graphjit.jacrev])
+def test_many_parts_are_a_loop(make: Any) -> None:
+    """Code does not grow with their number; what is left over is a part of its own."""
+    rng = np.random.default_rng(3)
+    w = rng.normal(size=(40, 40)) / 6
+
+    def f(x: Any) -> Any:
+        return {
+            "y": np.tanh(w @ np.tanh(w @ x)) * x[0],
+            "x": 2.0 * x,
+            "one": np.sum(x * x),
+            "fixed": np.ones(2),
+        }
+
+    x = rng.normal(size=40)
+    wanted = make(f)(x)
+    for chunk in (1, 3, 7, 10):
+        found = make(f, chunk_size=chunk)(x)
+        assert found.keys() == wanted.keys()
+        for name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-12, atol=1e-14)
+    few, many = (graphjit.make_graph(make(f, chunk_size=chunk))(x).nodes() for chunk in (8, 2))
+    assert len(many) < 1.2 * len(few)
+    inner = graphjit.jit(lambda x: make(lambda x: make(f, chunk_size=3)(x)["one"], chunk_size=3)(x))
+    np.testing.assert_allclose(inner(x), 2 * np.eye(40))

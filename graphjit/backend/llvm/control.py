@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
-from graphjit.backend.llvm.tapes import LINK, Tapes, record_bytes
+from graphjit.backend.llvm.tapes import LINK, Tapes, give_back, mark, record_bytes
 from graphjit.backend.llvm.writing.text import Function, Phi
 from graphjit.ir.types import Type
-from graphjit.schedule.control import Scratch, scratch
+from graphjit.schedule.control import Scratch, scratch, tapes_end_in
 from graphjit.schedule.program import Control, Program
 
 
@@ -67,8 +67,13 @@ class ControlEmitter:
         ]()
 
     def run(self, role: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Run a program inside."""
-        self.driver.run(self.step.inner[role], inputs, outputs, self.at(self.layout.arena))
+        """Run a program inside. Tapes that it writes and does not hand on are given back."""
+        program = self.step.inner[role]
+        lends = tapes_end_in(program.graph)
+        free = mark(self.fn, self.driver.tapes.state) if lends else ""
+        self.driver.run(program, inputs, outputs, self.at(self.layout.arena))
+        if lends:
+            give_back(self.fn, self.driver.tapes.state, free)
 
     def at(self, offset: int) -> str:
         """A place in the scratch memory."""

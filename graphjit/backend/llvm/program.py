@@ -43,7 +43,7 @@ def emit_program(program: Program, kernels: Mapping[str, LoopKernel], limits: Li
     full = tapes.full if tapes else ""
     leave(fn, status, {driver.looks.stop: INTERRUPTED, full: OUT_OF_MEMORY, driver.looks.ended: None})
     if tapes is not None:
-        tapes.end()
+        tapes.end(status)
     if program.arena > ON_STACK:
         old = fn.op(f"atomicrmw xchg ptr @arena, ptr {arena} seq_cst")
         fn.do(f"call void @free(ptr {old})")

@@ -1,7 +1,8 @@
 """Memory for tapes: what loops of unknown length write down for the way back.
 
-Job: lend pieces of memory that stay where they are until the program ends. They lie in blocks, each twice as
-large as the one before; the last is kept for the next call.
+Job: lend pieces of memory that stay where they are until the program ends, or until the step of a loop ends
+whose tapes nobody reads after it. They lie in blocks, each twice as large as the one before; the last is kept
+for the next step or call.
 Input and output: functions of a module, and the code in the driver that calls them.
 Invariants: a piece is a multiple of 8 bytes; where there is no memory the answer is null, and everything that
 was written stays.
@@ -42,29 +43,28 @@ grow:
   %block = load ptr, ptr %block.at
   %first = icmp eq ptr %block, null
   br i1 %first, label %kept, label %more
+more:
+  %size.at = getelementptr i64, ptr %block, i64 1
+  %size = load i64, ptr %size.at
+  %twice = shl i64 %size, 1
+  br label %kept
 kept:
+  %wanted = phi i64 [ {FIRST}, %grow ], [ %twice, %more ]
+  %least = add i64 %bytes, {HEADER}
+  %large = icmp ugt i64 %least, %wanted
+  %room = select i1 %large, i64 %least, i64 %wanted
   %old = atomicrmw xchg ptr @{KEPT}, ptr null seq_cst
   %none = icmp eq ptr %old, null
   br i1 %none, label %fresh, label %look
 look:
   %old.size.at = getelementptr i64, ptr %old, i64 1
   %old.size = load i64, ptr %old.size.at
-  %needed = add i64 %bytes, {HEADER}
-  %enough = icmp uge i64 %old.size, %needed
+  %enough = icmp uge i64 %old.size, %room
   br i1 %enough, label %use, label %small
 small:
   call void @free(ptr %old)
   br label %fresh
-more:
-  %size.at = getelementptr i64, ptr %block, i64 1
-  %size = load i64, ptr %size.at
-  %twice = shl i64 %size, 1
-  br label %fresh
 fresh:
-  %wanted = phi i64 [ {FIRST}, %kept ], [ {FIRST}, %small ], [ %twice, %more ]
-  %least = add i64 %bytes, {HEADER}
-  %large = icmp ugt i64 %least, %wanted
-  %room = select i1 %large, i64 %least, i64 %wanted
   %made = call ptr @malloc(i64 %room)
   %full = icmp eq ptr %made, null
   br i1 %full, label %fail, label %use
@@ -85,33 +85,50 @@ fail:
   ret ptr null
 }}"""
 
-_END = f"""; Give all blocks back but the newest, the largest.
-define internal void @gj_tape_end(ptr %state) nounwind {{
+_BACK = f"""; Give back what was lent since %top was free. The newest block, the largest, is kept.
+define internal void @gj_tape_back(ptr %state, ptr %top) nounwind {{
 entry:
   %block.at = getelementptr {_STATE}, ptr %state, i32 0, i32 2
   %newest = load ptr, ptr %block.at
-  %none = icmp eq ptr %newest, null
-  br i1 %none, label %done, label %keep
+  br label %look
+look:
+  %block = phi ptr [ %newest, %entry ], [ %before, %keep ], [ %before, %release ]
+  %none = icmp eq ptr %block, null
+  br i1 %none, label %empty, label %range
+range:
+  %size.at = getelementptr i64, ptr %block, i64 1
+  %size = load i64, ptr %size.at
+  %stop = getelementptr i8, ptr %block, i64 %size
+  %behind = icmp ugt ptr %top, %block
+  %within = icmp ule ptr %top, %stop
+  %here = and i1 %behind, %within
+  br i1 %here, label %found, label %leave
+leave:
+  %before = load ptr, ptr %block
+  %largest = icmp eq ptr %block, %newest
+  br i1 %largest, label %keep, label %release
 keep:
-  %before = load ptr, ptr %newest
-  %old = atomicrmw xchg ptr @{KEPT}, ptr %newest seq_cst
+  %old = atomicrmw xchg ptr @{KEPT}, ptr %block seq_cst
   call void @free(ptr %old)
-  br label %next
-next:
-  %block = phi ptr [ %before, %keep ], [ %earlier, %release ]
-  %last = icmp eq ptr %block, null
-  br i1 %last, label %done, label %release
+  br label %look
 release:
-  %earlier = load ptr, ptr %block
   call void @free(ptr %block)
-  br label %next
-done:
+  br label %look
+empty:
+  store {_STATE} zeroinitializer, ptr %state
+  ret void
+found:
+  %end.at = getelementptr {_STATE}, ptr %state, i32 0, i32 1
+  store ptr %top, ptr %state
+  store ptr %stop, ptr %end.at
+  store ptr %block, ptr %block.at
   ret void
 }}"""
 
 
 PUSH = "gj_tape_push"
 """The function that lends a piece of memory."""
+_GIVE_BACK = "gj_tape_back"
 
 
 def record_bytes(dtype: np.dtype, count: int) -> int:
@@ -131,7 +148,7 @@ class Tapes:
         module.declare("malloc", "declare ptr @malloc(i64)")
         module.declare("free", "declare void @free(ptr)")
         module.ensure(PUSH, lambda _: _PUSH, driver=True)
-        module.ensure("gj_tape_end", lambda _: _END, driver=True)
+        module.ensure(_GIVE_BACK, lambda _: _BACK, driver=True)
         self.state = fn.alloca(_STATE)
         fn.do(f"store {_STATE} zeroinitializer, ptr {self.state}")
 
@@ -144,6 +161,24 @@ class Tapes:
         fn.start(there)
         return piece
 
-    def end(self) -> None:
-        """Give the memory back."""
-        self.fn.do(f"call void @gj_tape_end(ptr {self.state})")
+    def end(self, status: str) -> None:
+        """Give the memory back; what is kept for the next call too, where this one was cut short."""
+        fn = self.fn
+        give_back(fn, self.state, "null")
+        ended, done = fn.label("ended"), fn.label("done")
+        short = fn.op(f"icmp slt i64 {fn.op(f'load i64, ptr {status}')}, 0")
+        fn.do(f"br i1 {short}, label %{ended}, label %{done}")
+        fn.start(ended)
+        fn.do(f"call void @free(ptr {fn.op(f'atomicrmw xchg ptr @{KEPT}, ptr null seq_cst')})")
+        fn.do(f"br label %{done}")
+        fn.start(done)
+
+
+def mark(fn: Function, state: str) -> str:
+    """What is free now, for `give_back`."""
+    return fn.op(f"load ptr, ptr {state}")
+
+
+def give_back(fn: Function, state: str, free: str) -> None:
+    """Give back what was lent since ``free`` was the `mark`."""
+    fn.do(f"call void @{_GIVE_BACK}(ptr {state}, ptr {free})")

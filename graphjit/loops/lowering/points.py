@@ -50,7 +50,7 @@ from graphjit.loops.ir import (
 )
 from graphjit.loops.lowering.kernels import Index_, Nest, Where
 from graphjit.schedule.access import SHARES, storage
-from graphjit.schedule.control import graphs_of, scratch
+from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
 from graphjit.schedule.in_place import (
     ADDED,
     Versions,
@@ -336,7 +336,8 @@ class Points(Nest):
         if not changes and self.is_map(node, handed, statements):
             self.lists[-1].append(For(axis, length, statements))
         else:
-            self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds))
+            lends = tapes_end_in(graphs_of(node)["body"])
+            self.lists[-1].append(Repeat(axis, length, tuple(handed), statements, test, holds, lends))
         self.home.update({c.ref: len(self.lists) - 1 for c in handed})
 
     def is_map(self, node: Node, handed: Sequence[Carried], statements: Sequence[Statement]) -> bool:

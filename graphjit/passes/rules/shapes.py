@@ -307,7 +307,7 @@ def _concatenate_slices(b: Builder, node: Node) -> Node | None:
     axis: Any = node.attrs["axis"]
     pieces: list[Node] = []
     for arg in node.args:
-        joined = _join_slices(b, pieces[-1], arg, axis) if pieces else None
+        joined = join_slices(b, pieces[-1], arg, axis) if pieces else None
         if joined is None:
             pieces.append(arg)
         else:
@@ -315,7 +315,7 @@ def _concatenate_slices(b: Builder, node: Node) -> Node | None:
     return b.concatenate(*pieces, axis=axis) if len(pieces) < len(node.args) else None
 
 
-def _join_slices(b: Builder, left: Node, right: Node, axis: int) -> Node | None:
+def join_slices(b: Builder, left: Node, right: Node, axis: int) -> Node | None:
     """Two slices of one array that lie side by side along ``axis``, as one slice."""
     if left.op.name != "slice" or right.op.name != "slice" or left.args[0] is not right.args[0]:
         return None

@@ -90,6 +90,21 @@ def steps_in_one(unroll: Any, length: int, what: str) -> int:
     return int(unroll)
 
 
+def steps_kept(every: Any, what: str) -> int | None:
+    """Of how many steps ``checkpoint_every`` keeps one; None: of all.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    if every is None:
+        return None
+    if isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1:
+        raise ValueError(
+            f"{what}: checkpoint_every is a positive number of steps or None, not {every!r} (at {user_location()})"
+        )
+    return int(every)
+
+
 def pair(result: Any, f: Callable[..., Any], what: str) -> tuple[Any, Any]:
     """What a step of a scan returned.
 

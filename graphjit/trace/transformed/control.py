@@ -47,6 +47,7 @@ from graphjit.trace.transformed.control_bodies import (
     returned_at,
     stands_for,
 )
+from graphjit.trace.transformed.segments import while_nodes
 from graphjit.trace.transformed.told_inside import tell_branch, tell_steps, values_inside
 from graphjit.trace.transformed.unrolled import scan_nodes
 from graphjit.transforms.control.loops import Loop, Parts
@@ -69,10 +70,11 @@ def scan(
     name: Name = "carry",
     elements: type[Tracer] = Tracer,
     opened: bool = False,
+    every: int | None = None,
 ) -> tuple[Any, Any]:
     """``(carry, ys)``: ``f(carry, x)`` once for each of ``length`` elements. ``what`` and ``name`` are for
     messages; ``elements`` is what the body gets of an array of numbers; ``opened``: it may write into arrays
-    from outside.
+    from outside; ``every`` as in `scan_nodes`.
     """
     f = trace.user(f)
     carry = Carry(trace, init, what, name)
@@ -100,7 +102,7 @@ def scan(
     loop = Loop.of_scan(graph, Parts(outside, carry.nodes, arrays), length, reverse)
     loop, results = walked(trace.builder, loop, [_numbers(x) for x in arrays], lambda x: _varies(trace, x))
     graph = Graph(loop.name, loop.inputs.all, loop.outputs)
-    found = results(scan_nodes(trace, graph, *loop.args, length, reverse, unroll))
+    found = results(scan_nodes(trace, graph, loop.args, length, reverse, unroll, every))
     count, more = len(handed), len(handed) + len(made)
     tell_steps(trace, body, dict(zip(inside, found[more:], strict=True)), length, reverse)
     return carry.tree(found[:count]), ys.filled([Tracer(trace, node) for node in found[count:more]])
@@ -127,8 +129,11 @@ def while_loop(
     what: str = "while_loop",
     name: Name = "val",
     opened: bool = False,
+    every: int | None = None,
 ) -> Any:
-    """The values for which ``test`` is False first, where ``step`` makes the next ones."""
+    """The values for which ``test`` is False first, where ``step`` makes the next ones. ``every`` as in
+    `scan_nodes`.
+    """
     test, step = trace.user(test), trace.user(step)
     carry = Carry(trace, init, what, name)
     handed: list[Node] | None = None
@@ -146,16 +151,7 @@ def while_loop(
     for part in (condition, body):
         _refuse_effects(part, what)
     (tested, stepped), outside, _ = enclosed(trace, [condition, body])
-    node = trace.emit(
-        "while",
-        *outside,
-        *carry.nodes,
-        test=Body(tested),
-        body=Body(stepped),
-        carried=len(carry.nodes),
-        taped=0,
-    )
-    return carry.tree([trace.emit("item", node, index=k) for k in range(len(carry.nodes))])
+    return carry.tree(while_nodes(trace, tested, stepped, outside, carry.nodes, every))
 
 
 def _refuse_effects(body: Recorded, what: str) -> None:
@@ -167,7 +163,9 @@ def _refuse_effects(body: Recorded, what: str) -> None:
         )
 
 
-def fori_loop(trace: Trace, lower: Any, upper: Any, body: Function, init: Any, unroll: Any) -> Any:
+def fori_loop(
+    trace: Trace, lower: Any, upper: Any, body: Function, init: Any, unroll: Any, every: int | None
+) -> Any:
     """``body(i, val)`` for the integers i from ``lower`` to before ``upper``.
 
     Raises:
@@ -180,7 +178,9 @@ def fori_loop(trace: Trace, lower: Any, upper: Any, body: Function, init: Any, u
     ]
     if all(node.is_const for node in bounds):
         first, last = map(_known, bounds)
-        return _counted(trace, first, max(last - first, 0), body, init, 1 if unroll is None else unroll)
+        return _counted(
+            trace, first, max(last - first, 0), body, init, 1 if unroll is None else unroll, every
+        )
     if unroll is not None:
         raise ValueError(
             f"fori_loop: unroll needs bounds that are known while the function is traced (at {user_location()})"
@@ -196,7 +196,7 @@ def fori_loop(trace: Trace, lower: Any, upper: Any, body: Function, init: Any, u
 
     stands_for(step, body)
     stands_for(test, body)
-    return while_loop(trace, test, step, (begin, init), "fori_loop", ("i", "val"))[1]
+    return while_loop(trace, test, step, (begin, init), "fori_loop", ("i", "val"), every=every)[1]
 
 
 def _known(node: Node) -> int:
@@ -206,7 +206,9 @@ def _known(node: Node) -> int:
     return int(value)
 
 
-def _counted(trace: Trace, first: int, count: int, body: Function, init: Any, unroll: Any) -> Any:
+def _counted(
+    trace: Trace, first: int, count: int, body: Function, init: Any, unroll: Any, every: int | None
+) -> Any:
     """A loop of ``count`` steps over the integers from ``first`` on."""
     numbers = trace.emit("iota", dtype=I64, shape=(count,), axis=0)
     if first:
@@ -217,7 +219,8 @@ def _counted(trace: Trace, first: int, count: int, body: Function, init: Any, un
 
     stands_for(step, body)
     steps = steps_in_one(unroll, count, "fori_loop")
-    return scan(trace, step, init, Tracer(trace, numbers), count, False, steps, "fori_loop", "val", Number)[0]
+    xs = Tracer(trace, numbers)
+    return scan(trace, step, init, xs, count, False, steps, "fori_loop", "val", Number, every=every)[0]
 
 
 # -------------------------------------------------------------------------------------------------- branches

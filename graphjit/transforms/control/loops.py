@@ -160,6 +160,13 @@ def run(b: Builder, loop: Loop, wanted: Collection[int] | None = None) -> Result
     return Results(dict(zip(kept, items, strict=False)), items[len(kept) :])
 
 
+def elements(b: Builder, array: Node, start: int, stop: int) -> Node:
+    """Elements from ``start`` to before ``stop`` along the first axis."""
+    rest = array.shape[1:]
+    starts, limits = (start, *(0 for _ in rest)), (stop, *rest)
+    return b.slice(array, starts=starts, limits=limits, steps=(1,) * len(limits))
+
+
 def depending(roots: Iterable[Node], sources: Collection[Node]) -> set[Node]:
     """The nodes that ``roots`` need and that depend on ``sources``, which are among them."""
     found = set(sources)

@@ -28,7 +28,7 @@ from graphjit.ir.scalars import MEMORY
 from graphjit.ir.types import I64, Type
 from graphjit.mincut import Network
 from graphjit.ops.failing import may_fail
-from graphjit.transforms.control.loops import Loop, Parts, depending, run
+from graphjit.transforms.control.loops import Loop, Parts, depending, elements, run
 from graphjit.transforms.substitute import substitute
 from graphjit.transforms.tapes import record_of
 
@@ -296,12 +296,7 @@ def _shifted(b: Builder, array: Node, end: Node, front: bool) -> Node:
     if size == 0:
         return array
     start = 0 if front else 1
-    inner = b.slice(
-        array,
-        starts=(start, *(0 for _ in rest)),
-        limits=(start + size - 1, *rest),
-        steps=tuple(1 for _ in array.shape),
-    )
+    inner = elements(b, array, start, start + size - 1)
     row = b.reshape(end, shape=(1, *rest))
     return b.concatenate(*((row, inner) if front else (inner, row)), axis=0)
 

@@ -16,8 +16,9 @@ from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, SYMBOL
 from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import OUT_OF_MEMORY, Scope, Value
 from graphjit.backend.llvm.kernels.scalar import kind, stored, vector
-from graphjit.backend.llvm.tapes import LINK, PUSH, record_bytes
+from graphjit.backend.llvm.tapes import LINK, PUSH, give_back, mark, record_bytes
 from graphjit.backend.llvm.writing.text import Phi
+from graphjit.ir.buffers import TAPES
 from graphjit.ir.scalars import is_function
 from graphjit.loops import ir
 from graphjit.loops.ir import Check, Choose, Let, Peek, Push, Ref, Repeat, Statement
@@ -56,7 +57,7 @@ class Steps(Traffic):
             fn.start(body)
         self.prepare(loop.body)
         self.exits.append(done)
-        self.body(loop.body)
+        self.lent(loop)
         self.exits.pop()
         self.scalars.calls = calls
         following = fn.op(f"add i64 {counter.name}, 1")
@@ -78,6 +79,17 @@ class Steps(Traffic):
         fn.start(done)
         self.scopes.pop()
         del self.bound[loop.axis]
+
+    def lent(self, loop: Repeat) -> None:
+        """Print the body; tapes that loops inside wrote are given back before it writes on tapes itself."""
+        if not loop.lends:
+            self.body(loop.body)
+            return
+        own = len(loop.body) - isinstance(loop.body[-1], Push)
+        free = mark(self.fn, self.bases[TAPES])
+        self.body(loop.body[:own])
+        give_back(self.fn, self.bases[TAPES], free)
+        self.body(loop.body[own:])
 
     def every(self, ref: Ref) -> list[str]:
         """The vectors of a value in lanes, else its one number."""
