@@ -123,26 +123,27 @@ def adds_up(loop: Node, k: int) -> bool:
     test: Any = loop.attrs.get("test")
     if test is not None and test.graph.inputs[place] in reachable(test.graph.outputs):
         return False
-    node, nodes = graph.inputs[place], graph.nodes()
-    readers = users(nodes)
-    while True:
+    node: Node | None = graph.inputs[place]
+    readers = users(graph.nodes())
+    while node is not None:
         reading = readers.get(node, [])
         ends = [out for out in graph.outputs if out is node]
         if node is graph.outputs[k] and len(ends) == 1 and not reading:
             return node is not graph.inputs[place]
-        if ends or len(reading) != 1:
-            return False
-        (reader,) = reading
-        if reader.op.name == "add" and reader.args[0] is not reader.args[1]:
-            node = reader
-        elif reader.op.name in ("scan", "while", "unwind") and node in reader.args[kinds_of(reader)[1]]:
-            number = reader.args.index(node) - kinds_of(reader)[1].start
-            items = [x for x in readers[reader] if _number(x) == number]
-            if len(items) != 1 or not adds_up(reader, number):
-                return False
-            (node,) = items
-        else:
-            return False
+        node = None if ends or len(reading) != 1 else _sum_after(node, reading[0], readers)
+    return False
+
+
+def _sum_after(node: Node, reader: Node, readers: dict[Node, list[Node]]) -> Node | None:
+    """What the one that reads a sum adds to it; None if it does something else."""
+    if reader.op.name == "add" and reader.args[0] is not reader.args[1]:
+        return reader
+    if reader.op.name in ("scan", "while", "unwind") and node in reader.args[kinds_of(reader)[1]]:
+        number = reader.args.index(node) - kinds_of(reader)[1].start
+        items = [x for x in readers[reader] if _number(x) == number]
+        if len(items) == 1 and adds_up(reader, number):
+            return items[0]
+    return None
 
 
 def _rebuilt(graph: Graph, added: Added) -> Graph:

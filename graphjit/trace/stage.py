@@ -176,7 +176,7 @@ def stage(
         except TraceError as error:
             if not converts or not getattr(error, "decides", False):
                 raise
-            from graphjit.trace.converted.retry import traced_again  # not needed before
+            from graphjit.trace.retry import traced_again  # not needed before
 
             return traced_again(error, name, lambda user: once(user, patience))
 
@@ -185,7 +185,7 @@ def stage(
     try:
         return as_it_is(LONG)
     except LongTrace:
-        from graphjit.trace.converted.retry import traced_whole  # not needed before
+        from graphjit.trace.retry import traced_whole  # not needed before
 
         found = traced_whole(name, lambda user, whole: once(user, math.inf, whole))
         return as_it_is(math.inf) if found is None else found

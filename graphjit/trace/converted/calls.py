@@ -43,9 +43,7 @@ def converted(function: Any) -> Any:
     kind = type(function)
     if kind is types.FunctionType:
         return _function(function)
-    whole = None if current.recorder is None else current.recorder.whole
-    if whole is not None and whole.depth and not _is_known(function):
-        whole.refuse(f"{name_of(function)} is called")
+    _refuse_unknown(function)
     if kind is types.MethodType:
         inner = converted(function.__func__)
         return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
@@ -64,6 +62,13 @@ def converted(function: Any) -> Any:
         inner = converted(call)
         return function if inner is call else types.MethodType(inner, function)
     return function
+
+
+def _refuse_unknown(function: Any) -> None:
+    """In a loop that is recorded as a whole, refuse what could do another thing in each step."""
+    whole = None if current.recorder is None else current.recorder.whole
+    if whole is not None and whole.depth and not _is_known(function):
+        whole.refuse(f"{name_of(function)} is called")
 
 
 def _is_known(function: Any) -> bool:

@@ -25,7 +25,7 @@ from graphjit.trace.converted.containers import Place, here_before, places
 from graphjit.trace.converted.iteration import Steps, steps_of
 from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
-from graphjit.trace.converted.whole import NotWhole, check_integers
+from graphjit.trace.converted.whole import NotWhole
 from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
@@ -33,6 +33,7 @@ from graphjit.trace.recording.recorder import Journal
 from graphjit.trace.recording.tracer import Number, Scalar, Trace, Tracer, is_python_number, kind_of
 from graphjit.trace.transformed.control import scan, while_loop
 from graphjit.trace.transformed.control_bodies import stands_for
+from graphjit.transforms.control.integers import check_integers
 
 Thunk = Callable[[], Any]
 Getter = Callable[[], tuple[Any, ...]]

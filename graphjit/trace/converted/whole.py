@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import builtins
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from graphjit.errors import TraceError
-from graphjit.ir.node import Body, Graph, Node
-from graphjit.ir.types import I64
 from graphjit.trace.converted.iteration import Steps
 from graphjit.trace.outside.inspection import function_of_compiled
 from graphjit.trace.recording.location import user_location
@@ -118,131 +116,3 @@ def is_pure(function: Any) -> bool:
         return True
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] in LIBRARIES and not module.startswith("numpy.random")
-
-
-# ------------------------------------------------------------------------------------ integers without limits
-
-Range = tuple[int, int]
-"""The least and the greatest value of an integer."""
-TRIPS = 1 << 31
-"""Steps that a loop inside is taken to have at most."""
-_SAME = ("copy", "reshape", "broadcast_to", "transpose", "squeeze")
-_PAIRS: Mapping[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "maximum": max,
-    "minimum": min,
-}
-
-
-def check_integers(scan: Node) -> None:
-    """Refuse a loop in which a number that depends on the number of the step alone could leave 64 bits: there
-    Python's integers have no limits, and those of the node wrap around.
-
-    Raises:
-        NotWhole: it could, or nobody knows.
-    """
-    _loop(scan, [_constant(arg) for arg in scan.args])
-
-
-def _constant(node: Node) -> Range | None:
-    """The values of a known integer."""
-    if node.dtype != I64:
-        return None
-    if node.op.name in (*_SAME, "convert") and node.args[0].dtype == I64:
-        return _constant(node.args[0])
-    if not node.is_const:
-        return None
-    array: np.ndarray = node.attrs["value"].array  # type: ignore[attr-defined]
-    return (int(array.min()), int(array.max())) if array.size == 1 else None
-
-
-def _loop(node: Node, args: list[Range | None]) -> None:
-    """Look at the body of a loop. An integer that is carried may only be counted up or down."""
-    attrs: Any = node.attrs
-    body: Body = attrs["body"]
-    graph, carried = body.graph, attrs["carried"]
-    sliced = attrs.get("sliced", 0)
-    first, trips = len(node.args) - sliced - carried, attrs.get("length", TRIPS)
-    known: dict[Node, Range | None] = dict(zip(graph.inputs, args, strict=False))
-    for x, arg in zip(graph.inputs[first + carried :], node.args[first + carried :], strict=True):
-        known[x] = (0, trips) if arg.op.name == "iota" else None
-    for k in range(carried):
-        x, out = graph.inputs[first + k], graph.outputs[k]
-        start = known[x]
-        if start is not None and out is not x:
-            step = _counts(x, out)
-            if step is None and _depends_on_numbers(graph, out, known):
-                raise NotWhole("an integer that each step makes of the one before: it may outgrow 64 bits")
-            ends = (start[0] + trips * (step or 0), start[1] + trips * (step or 0))
-            known[x] = None if step is None else (min(*start, *ends), max(*start, *ends))
-    _graph(graph, known)
-
-
-def _counts(x: Node, out: Node) -> int | None:
-    """The number that each step adds to a carry."""
-    if out.op.name in ("add", "sub") and out.args[0] is x:
-        step = _constant(out.args[1])
-    elif out.op.name == "add" and out.args[1] is x:
-        step = _constant(out.args[0])
-    else:
-        return None
-    return None if step is None else -step[0] if out.op.name == "sub" else step[0]
-
-
-def _depends_on_numbers(graph: Graph, out: Node, known: Mapping[Node, Range | None]) -> bool:
-    """Whether nothing but numbers of Python's goes into a value."""
-    seen, stack = {out}, [out]
-    while stack:
-        node = stack.pop()
-        if (not node.args and not node.is_const) and known.get(node) is None:
-            return False
-        if node.dtype.kind not in "iub":
-            return False
-        stack += [arg for arg in node.args if arg not in seen]
-        seen.update(node.args)
-    return True
-
-
-def _graph(graph: Graph, known: dict[Node, Range | None]) -> None:
-    """Follow integers through a graph."""
-    for node in graph.nodes():
-        if node in known:
-            continue
-        args = [known.get(arg) for arg in node.args]
-        name = node.op.name
-        if node.is_bundle:
-            known[node] = None
-            if name in ("scan", "while"):
-                _loop(node, args)
-            for branch in node.attrs.get("branches", ()):  # type: ignore[attr-defined]
-                _graph(branch.graph, dict(zip(branch.graph.inputs, args[1:], strict=True)))
-            continue
-        known[node] = _result(node, name, args)
-
-
-def _result(node: Node, name: str, args: list[Range | None]) -> Range | None:
-    """The values of one operation."""
-    if node.is_const:
-        return _constant(node)
-    present = [arg for arg in args if arg is not None]
-    if not args or len(present) < len(args) or node.dtype != I64:
-        return None
-    found: Range
-    if name in _SAME or name == "convert":
-        found = present[0]
-    elif name in ("neg", "abs", "square"):
-        ends = [-x if name == "neg" else abs(x) if name == "abs" else x * x for x in present[0]]
-        found = min(0, *ends), max(0, *ends)
-    elif name in _PAIRS:
-        ends = [_PAIRS[name](a, b) for a in present[0] for b in present[1]]
-        found = min(ends), max(ends)
-    elif name in ("floor_divide", "remainder"):
-        most = max(map(abs, (*present[0], *present[1])))
-        found = -most, most
-    else:
-        raise NotWhole(f"{name} of integers of Python's (at {node.loc}), which have no limits")
-    if found[0] < -(1 << 63) or found[1] >= 1 << 63:
-        raise NotWhole(f"{name} of integers of Python's (at {node.loc}) may outgrow 64 bits")
-    return found

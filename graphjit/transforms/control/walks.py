@@ -173,13 +173,10 @@ def _written(
     loop: Loop, nodes: Sequence[Node], k: int, places: _Places, stays: Callable[[Node], bool]
 ) -> _Written | None:
     """What the steps do with a carry, if all they do is to write one element and to read some."""
-    x, version = loop.inputs.carries[k], loop.after[k]
-    versions = [version]
-    while version is not x:
-        if version.op.name != "scatter_set":
-            return None
-        version = version.args[0]
-        versions.append(version)
+    x = loop.inputs.carries[k]
+    versions = _versions(x, loop.after[k])
+    if len(versions) < 2:
+        return None
     walks = {places.walk(x, version.args[2:], _axes(version)) for version in versions[:-1]}
     walk = walks.pop() if len(walks) == 1 else None
     if walk is None or (versions[0].args[1].type.size == 1 and stays(loop.args.carries[k])):
@@ -197,6 +194,16 @@ def _written(
             written = None if version is x else version.args[1]
             if node.op.name != "gather" or not _reads(found, node, written, places, x.shape[walk.axis]):
                 return None
+    return found
+
+
+def _versions(x: Node, after: Node) -> list[Node]:
+    """What single writes make of an array, the last first; nothing where it is made of something else."""
+    found = [after]
+    while found[-1] is not x:
+        if found[-1].op.name != "scatter_set":
+            return []
+        found.append(found[-1].args[0])
     return found
 
 
