@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
@@ -361,7 +361,7 @@ Limits = Mapping[Address, Interval]
 """What is known of index expressions without their constants."""
 
 
-def _linear(ref: Ref, scope: _Scope) -> Address:
+def _linear(ref: Ref, scope: _Scope) -> Affine[Any]:
     """A number as a sum of loop variables and of refs that are none."""
     let = scope.lets.get(ref)
     known = _constant(ref, scope)
@@ -375,10 +375,10 @@ def _linear(ref: Ref, scope: _Scope) -> Address:
             return first + second
         if not second.terms:
             return first * second.offset
-    return Affine(0, {ref: 1})  # type: ignore[dict-item]
+    return Affine(0, {ref: 1})
 
 
-def _comparison(ref: Ref, scope: _Scope) -> tuple[Address, Interval, Interval] | None:
+def _comparison(ref: Ref, scope: _Scope) -> tuple[Affine[Any], Interval, Interval] | None:
     """An index expression without its constant that is compared with a number, and its ranges where that
     holds and where it does not.
     """
@@ -502,14 +502,14 @@ def _positions(ref: Ref, limits: Limits, scope: _Scope) -> Interval:
     ``ok ? at : safe`` where ``ok`` is a checked range of ``at``.
     """
     index = _linear(ref, scope)
-    if all(term is not ref for term in index.terms):
+    if ref not in index.terms:
         return _confined(index, limits, scope)
     let = scope.lets.get(ref)
     if let is None or not isinstance(let.value, Scalar) or let.value.op != "select":
         return UNKNOWN
     ok, at, otherwise = let.value.args
     test = _comparison(ok, scope)
-    if test is not None and all(term is not at for term in test[0].terms):
+    if test is not None and at not in test[0].terms:
         moving, *ranges = test
         parts = []
         for chosen, found in zip((at, otherwise), ranges, strict=True):

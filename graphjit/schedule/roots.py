@@ -16,7 +16,7 @@ from typing import NamedTuple
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Scalar, Special, View
 from graphjit.limits import FusionLimits
-from graphjit.schedule.access import SHARES, is_framed, is_thin_reshape, is_window, operands, storage
+from graphjit.schedule.access import SHARES, is_framed, is_thin_reshape, operands, storage
 
 LEAVES = ("input", "const", "iota")
 CONTROL = ("scan", "while", "unwind", "cond")
@@ -140,11 +140,13 @@ def choose_roots(
 
 
 def _stored_for(node: Node) -> Node | None:
-    """What is stored where it pays to store ``node``: of a value in a frame of zeros the value, not the
-    frame.
+    """What is stored where it pays to store ``node``: of a value in a frame of zeros, or in another order,
+    the value itself.
     """
-    base = storage(node.args[0] if is_window(node) else node)
-    return None if base.op.name in LEAVES or is_window(base) else base
+    base = node
+    while base.op.name in SHARES or (is_framed(base) and len(base.args) == 1):
+        base = base.args[0]
+    return None if base.op.name in LEAVES else base
 
 
 def _pays_to_store(

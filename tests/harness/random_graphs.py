@@ -386,6 +386,23 @@ def _concatenate(maker: _Maker) -> Found:
     return args, {"axis": axis}
 
 
+def _splice(maker: _Maker) -> Found:
+    found = _concatenate(maker)
+    if found is None:
+        return None
+    args, attrs = found
+    axis = attrs["axis"]
+    args = [arg for arg in args if arg.shape[axis]]
+    segments = []
+    for _ in range(maker.rng.integers(1, 4) if args else 0):
+        which = int(maker.rng.integers(len(args)))
+        n = args[which].shape[axis]
+        start, step = int(maker.rng.integers(n)), int(maker.rng.choice((-2, -1, 1, 2)))
+        most = (start if step < 0 else n - 1 - start) // abs(step) + 1
+        segments.append((which, start, step, int(maker.rng.integers(1, most + 1))))
+    return (args, {"axis": axis, "segments": tuple(segments)}) if segments else None
+
+
 def _contract(maker: _Maker) -> Found:
     x = maker.recent(lambda node: bool(node.shape) and node.dtype.kind in "fi")
     y = (
@@ -577,6 +594,7 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "embed": _embed,
     "flip": _flip,
     "concatenate": _concatenate,
+    "splice": _splice,
     "contract": _contract,
     "correlate": _correlate,
     "select": _select,
