@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compiled_harness import compiled
+from expressions.joined import random_segments
 
 import graphjit
 from graphjit import pipeline
@@ -243,13 +244,8 @@ def test_positions_through_splices(seed: int) -> None:
     b, axis = Builder(), Axis("i0")
     nodes = [b.input(Type(I64, (30,)), "x")]
     for _ in range(3):
-        n = nodes[-1].shape[0]
-        segments = []
-        for _ in range(rng.integers(1, 4)):
-            start, step = int(rng.integers(n)), int(rng.choice((-2, -1, 1, 3)))
-            most = (start if step < 0 else n - 1 - start) // abs(step) + 1
-            segments.append((0, start, step, int(rng.integers(1, most + 1))))
-        nodes.append(b.splice(nodes[-1], axis=0, segments=tuple(segments)))
+        segments = random_segments(rng, nodes[-1].shape)
+        nodes.append(b.splice(nodes[-1], axis=0, segments=segments))
     position = whole(axis_index(axis), {axis: nodes[-1].shape[0]})
     right = np.arange(30)
     for node in nodes[1:]:
