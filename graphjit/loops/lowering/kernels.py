@@ -109,7 +109,7 @@ class Nest:
         """One scalar operation."""
         return self.let(level, dtype, ir.Scalar(op, args, check))
 
-    def load(
+    def loaded(
         self,
         level: int,
         dtype: np.dtype,
@@ -180,7 +180,7 @@ class Nest:
             if where and not buffer.size:
                 return self.const(0, node.dtype)
             guard = self.holds(where) if where else None
-            return self.load(level, node.dtype, buffer, linear(node.shape, index), guard=guard)
+            return self.loaded(level, node.dtype, buffer, linear(node.shape, index), guard=guard)
         key = (node, index, where)
         known = self.memo[level].get(key)
         if known is None:
@@ -410,7 +410,7 @@ class Nest:
         if buffer is None:  # a single number, which takes no memory
             return self.value(x, (Affine(),) * len(x.shape), where)
         guard = self.holds(where) if where else None
-        return self.load(level, x.dtype, buffer, rest, dynamic, guard)
+        return self.loaded(level, x.dtype, buffer, rest, dynamic, guard)
 
     def positions(
         self,
