@@ -102,6 +102,15 @@ class VectorLimits(Section):
     """Vectors that such a chain computes side by side (ten `tanh` of 1e5 elements: 1.77 to 0.80 ms)."""
 
 
+class SeamLimits(Section):
+    """`loops/passes/seams.py`: which loops are cut where a condition on their variable changes."""
+
+    stretch: int = 16
+    """Iterations between two seams from which they are a loop of their own."""
+    statements: int = 1000
+    """Statements of all these loops together: code generation takes time for each."""
+
+
 class ThreadLimits(Section):
     """`loops/passes/parallel.py` and `scans.py`: which loops are cut into blocks that threads claim."""
 
@@ -441,6 +450,7 @@ class Limits(Section):
     """Every threshold, by stage."""
 
     vectors: VectorLimits
+    seams: SeamLimits
     threads: ThreadLimits
     sums: SumLimits
     scatters: ScatterLimits
@@ -464,6 +474,7 @@ class Limits(Section):
         rates = here.rates
         return cls(
             vectors=VectorLimits(vector_bytes=here.vector_bytes),
+            seams=SeamLimits(),
             threads=ThreadLimits(),
             sums=SumLimits(),
             scatters=ScatterLimits(),

@@ -27,6 +27,7 @@ from graphjit.loops.passes.calls import call_functions
 from graphjit.loops.passes.collapse import collapse
 from graphjit.loops.passes.parallel import parallelize
 from graphjit.loops.passes.prefetch import prefetch
+from graphjit.loops.passes.seams import cut_at_seams
 from graphjit.loops.passes.stream import stream
 from graphjit.loops.passes.sums import cut_sums
 from graphjit.loops.passes.tails import fit_tails
@@ -51,6 +52,7 @@ from graphjit.schedule.program import Assembly, Control, Kernel, Product, Progra
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
+from graphjit.schedule.rewrite.splice import splice
 from graphjit.schedule.rewrite.squeeze import squeeze
 from graphjit.schedule.rewrite.unstack import unstack
 from graphjit.schedule.sweep import join_sweeps
@@ -92,11 +94,13 @@ GRAPH_PASSES = (
     squeeze,
     Tuned(align),
     own_outputs,
+    splice,
     own_pieces,
     own_arguments,
 )
 LOOP_PASSES = (
     collapse,
+    Tuned(cut_at_seams),
     Tuned(vectorize),
     Tuned(parallelize),
     Tuned(cut_sums),

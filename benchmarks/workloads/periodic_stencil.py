@@ -1,5 +1,5 @@
-"""Heat steps on a grid whose edges meet, in one plain Python loop by `np.roll`, in another by padding and
-slices: value and gradient with respect to the grid and a conductivity field.
+"""Heat steps on a grid whose edges meet, by `np.roll` in a plain Python loop and in `fori_loop`, and by
+padding and slices: value and gradient with respect to the grid and a conductivity field.
 
 JAX gets its own loop over the first form: of the unrolled one its compiler makes code that computes every
 sweep again for each of the next one's neighbours, a hundred times as slow.
@@ -74,6 +74,7 @@ def torch_padded(torch: Any, u: Any, c: Any) -> Any:
 
 FORMS = {
     "periodic_rolled": (make_rolled, torch_rolled),
+    "periodic_looped": (make_looped, torch_rolled),
     "periodic_padded": (make_padded, torch_padded),
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
@@ -330,14 +330,12 @@ class _Verifier:
             return
         if guard is not None and guard.dtype != BOOL:
             self.fail(statement, "a guard must be bool")
-        inside, around = _within(address, guard, scope)
-        low, high = interval(inside, scope.extents, scope.bounds)
-        low, high = low + around[0], high + around[1]
         for ref, factor in dynamic:
             if ref.dtype != I64:
                 self.fail(statement, f"the position {ref!r} is no i64")
-            ends = sorted(factor * end for end in _positions(ref, scope))
-            low, high = low + ends[0], high + ends[1]
+            address = address + _linear(ref, scope) * factor
+        limits = _limits(guard, scope) if guard is not None else {}
+        low, high = _confined(address, limits, scope)
         if low < 0 or high >= buffer.size:
             reach = "an unchecked position" if max(-low, high) >= 2**62 else f"{low}..{high}"
             self.fail(statement, f"{buffer.name} has {buffer.size} elements and is accessed at {reach}")
@@ -359,35 +357,89 @@ def interval(
     return low, high
 
 
-def _within(address: Address, guard: Ref | None, scope: _Scope) -> tuple[Address, Interval]:
-    """What is left of ``address`` when the index expressions that ``guard`` confines are taken out, and what
-    those contribute.
+Limits = Mapping[Address, Interval]
+"""What is known of index expressions without their constants."""
+
+
+def _linear(ref: Ref, scope: _Scope) -> Affine[Any]:
+    """A number as a sum of loop variables and of refs that are none."""
+    let = scope.lets.get(ref)
+    known = _constant(ref, scope)
+    if known is not None:
+        return Affine(known)
+    if let is not None and isinstance(let.value, Index):
+        return let.value.value
+    if let is not None and isinstance(let.value, Scalar) and let.value.op in ("add", "mul"):
+        first, second = (_linear(arg, scope) for arg in let.value.args)
+        if let.value.op == "add":
+            return first + second
+        if not second.terms:
+            return first * second.offset
+    return Affine(0, {ref: 1})
+
+
+def _comparison(ref: Ref, scope: _Scope) -> tuple[Affine[Any], Interval, Interval] | None:
+    """An index expression without its constant that is compared with a number, and its ranges where that
+    holds and where it does not.
     """
+    let = scope.lets.get(ref)
+    if let is None or not isinstance(let.value, Scalar) or let.value.op not in ("ge", "lt"):
+        return None
+    index, limit = _linear(let.value.args[0], scope), _constant(let.value.args[1], scope)
+    if limit is None or not index.terms:
+        return None
+    above, below = (limit - index.offset, UNKNOWN[1]), (UNKNOWN[0], limit - index.offset - 1)
+    moving = index - index.offset
+    if next(iter(moving.terms.values())) < 0:
+        moving = -moving
+        above, below = (UNKNOWN[0], -above[0]), (-below[1], UNKNOWN[1])
+    return (moving, above, below) if let.value.op == "ge" else (moving, below, above)
+
+
+def _limits(condition: Ref, scope: _Scope) -> dict[Address, Interval]:
+    """What is known where a conjunction of comparisons holds."""
     limits: dict[Address, Interval] = {}
-    pending = [guard] if guard is not None else []
+    pending = [condition]
     while pending:
-        let = scope.lets.get(pending.pop())
-        if let is None or not isinstance(let.value, Scalar):
-            continue
-        if let.value.op == "and":
+        ref = pending.pop()
+        let = scope.lets.get(ref)
+        if let is not None and isinstance(let.value, Scalar) and let.value.op == "and":
             pending += let.value.args
-        elif let.value.op in ("ge", "lt"):
-            index, limit = scope.lets.get(let.value.args[0]), _constant(let.value.args[1], scope)
-            if index is not None and isinstance(index.value, Index) and limit is not None:
-                low, high = limits.get(index.value.value) or interval(
-                    index.value.value, scope.extents, scope.bounds
-                )
-                tighter = (max(low, limit), high) if let.value.op == "ge" else (low, min(high, limit - 1))
-                limits[index.value.value] = tighter
+        found = _comparison(ref, scope)
+        if found is not None:
+            limits[found[0]] = _both(limits.get(found[0], UNKNOWN), found[1])
+    return limits
+
+
+def _both(first: Interval, second: Interval) -> Interval:
+    return max(first[0], second[0]), min(first[1], second[1])
+
+
+def _confined(address: Address, limits: Limits, scope: _Scope) -> Interval:
+    """Smallest and largest value of ``address`` under ``limits``: whole multiples of what these are about are
+    taken out.
+    """
     low = high = 0
-    for expression, (least, most) in limits.items():
-        axis = next(iter(expression.terms), None)
-        factor, odd = divmod(address[axis], expression[axis]) if axis is not None else (0, 0)
+    for expression, limit in limits.items():
+        axis = next(iter(expression.terms))
+        factor, odd = divmod(address[axis], expression[axis])
         if factor and not odd:
             address = address - expression * factor
-            ends = sorted((factor * least, factor * most))
+            ends = sorted(factor * end for end in _both(limit, _reach(expression, limits, scope)))
             low, high = low + ends[0], high + ends[1]
-    return address, (low, high)
+    least, most = _reach(address, limits, scope)
+    return low + least, high + most
+
+
+def _reach(address: Address, limits: Limits, scope: _Scope) -> Interval:
+    """Smallest and largest value of a sum of loop variables and refs, of which ``limits`` say more."""
+    axes = {term: factor for term, factor in address.terms.items() if isinstance(term, Axis)}
+    low, high = interval(Affine(address.offset, axes), scope.extents, scope.bounds)
+    for term, factor in address.terms.items():
+        if isinstance(term, Ref):
+            ends = sorted(factor * end for end in _positions(term, limits, scope))
+            low, high = low + ends[0], high + ends[1]
+    return low, high
 
 
 def _disjoint(address: Address, dynamic: Dynamic, axis: Axis, scope: _Scope) -> bool:
@@ -413,7 +465,7 @@ def _disjoint(address: Address, dynamic: Dynamic, axis: Axis, scope: _Scope) -> 
             if high - low + around >= abs(factor):
                 return False
         if isinstance(digit, Ref):
-            least, most = _positions(digit, scope)
+            least, most = _positions(digit, {}, scope)
             around += (most - least) * abs(factor)
         else:
             below = below + Affine(0, {digit: factor})
@@ -443,20 +495,28 @@ def _owned(ref: Ref, scope: _Scope) -> tuple[int, Address]:
     return 0, Affine(0)
 
 
-def _positions(ref: Ref, scope: _Scope) -> Interval:
-    """What is known of a data-dependent position.
+def _positions(ref: Ref, limits: Limits, scope: _Scope) -> Interval:
+    """What is known of a position under ``limits``.
 
-    It is a constant, a loop index, or ``ok ? at : safe`` where ``ok`` is a checked range of ``at``.
+    It is a constant, a loop index, a choice between such by a comparison of a loop index, or
+    ``ok ? at : safe`` where ``ok`` is a checked range of ``at``.
     """
-    known = _constant(ref, scope)
-    if known is not None:
-        return known, known
+    index = _linear(ref, scope)
+    if ref not in index.terms:
+        return _confined(index, limits, scope)
     let = scope.lets.get(ref)
-    if let is not None and isinstance(let.value, Index):
-        return interval(let.value.value, scope.extents, scope.bounds)
     if let is None or not isinstance(let.value, Scalar) or let.value.op != "select":
         return UNKNOWN
     ok, at, otherwise = let.value.args
+    test = _comparison(ok, scope)
+    if test is not None and at not in test[0].terms:
+        moving, *ranges = test
+        parts = []
+        for chosen, found in zip((at, otherwise), ranges, strict=True):
+            within = _both(_both(limits.get(moving, UNKNOWN), found), _reach(moving, limits, scope))
+            if within[0] <= within[1]:
+                parts.append(_positions(chosen, {**limits, moving: within}, scope))
+        return min((low for low, _ in parts), default=0), max((high for _, high in parts), default=0)
     safe = _constant(otherwise, scope)
     if ok not in scope.checked or safe is None:
         return UNKNOWN

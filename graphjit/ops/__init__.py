@@ -24,6 +24,7 @@ from graphjit.ops import (
     rounding,
     shapes,
     special,
+    splicing,
     storage,
     transcendental,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "rounding",
     "shapes",
     "special",
+    "splicing",
     "storage",
     "transcendental",
 ]

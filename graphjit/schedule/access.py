@@ -16,6 +16,7 @@ from graphjit.ir.affine import Affine, linear, own_index, reshape_index
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import without_ones
+from graphjit.ops.splicing import runs
 
 Address = Affine[int]
 Read = tuple[Node, Address | None]
@@ -49,6 +50,11 @@ def is_window(node: Node) -> bool:
     return all(step == 1 or n <= 1 for step, n in zip(steps, node.args[0].shape, strict=True))
 
 
+def is_framed(node: Node) -> bool:
+    """Whether reading a node is reading one of several values, or zero: that depends on the point."""
+    return node.op.name == "splice" or is_window(node)
+
+
 def space(root: Node) -> tuple[int, ...]:
     """Iteration space of a root: the argument's shape for a reduction, else its own."""
     return root.args[0].shape if isinstance(root.op.lower, Reduce) else root.shape
@@ -76,6 +82,9 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
     if is_window(node):
         starts: Any = node.attrs["starts"]
         return [(node.args[0], tuple(i - s for i, s in zip(index, starts, strict=True)))]
+    if node.op.name == "splice":
+        axis: Any = node.attrs["axis"]
+        return [(run.source, (*index[:axis], run.at(index[axis]), *index[axis + 1 :])) for run in runs(node)]
     if isinstance(lower, Special) and lower.kind == "gather":
         depth = len(node.args[1].shape)
         return [(arg, index[:depth]) for arg in node.args[1:]]
@@ -83,8 +92,8 @@ def expand(node: Node, index: tuple[Affine[Any], ...]) -> list[tuple[Node, tuple
 
 
 def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
-    """The stored values that ``root`` reads through windows: by loads that hang on a condition, which nobody
-    else shares.
+    """The stored values that ``root`` reads through windows or splices: by loads that hang on a condition,
+    which nobody else shares.
     """
     framed_values: set[Node] = set()
     seen: set[tuple[Node, bool]] = set()
@@ -98,7 +107,7 @@ def framed_reads(root: Node, stored: set[Node]) -> set[Node]:
         if base in stored:
             framed_values |= {base} if framed else set()
         else:
-            stack += [(arg, framed or is_window(node)) for arg in node.args]
+            stack += [(arg, framed or is_framed(node)) for arg in node.args]
     return framed_values
 
 

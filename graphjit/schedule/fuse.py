@@ -19,7 +19,7 @@ from types import MappingProxyType
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.opdef import Special
 from graphjit.limits import FusionLimits, Limits
-from graphjit.schedule.access import Read, is_window, operands, reads, storage, waits_for
+from graphjit.schedule.access import Read, is_framed, operands, reads, storage, waits_for
 from graphjit.schedule.constraints import Root, joined
 from graphjit.schedule.control import control_step
 from graphjit.schedule.pieces import Destination, find_destinations
@@ -120,7 +120,7 @@ def _place(fusion: Fusion, node: Node, is_certain: bool, waits: bool, limits: Fu
         product = as_product(node)
         assert product is not None, f"{node!r} was not prepared by split_contractions"
         _append(fusion, product, {storage(arg) for arg in node.args})
-    elif kind not in ("", "gather", "iota", "const") and not is_window(node):
+    elif kind not in ("", "gather", "iota", "const") and not is_framed(node):
         _append(fusion, Assembly(node), _assembly_reads(node, fusion.stored))
     else:
         root = _root(fusion, node, is_certain, waits)

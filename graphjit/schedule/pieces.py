@@ -49,9 +49,7 @@ def own_pieces(graph: Graph) -> Graph:
             if not node.type.size:
                 replaced[node] = b.full(0, node.type)
                 continue
-            args = [
-                arg if _is_computed_by_a_kernel(arg) else _copied(b, arg) for arg in args if arg.type.size
-            ]
+            args = [arg if is_computed_by_a_kernel(arg) else _copied(b, arg) for arg in args if arg.type.size]
         replaced[node] = b.copy(node, tuple(args))
     return Graph(graph.name, graph.inputs, [replaced[node] for node in graph.outputs])
 
@@ -60,7 +58,8 @@ def _copied(b: Builder, node: Node) -> Node:
     return b.reshape(b.emit("copy", squeezed(b, node), slot=-1), shape=node.shape)
 
 
-def _is_computed_by_a_kernel(piece: Node) -> bool:
+def is_computed_by_a_kernel(piece: Node) -> bool:
+    """Whether some kernel computes a piece, and can write it where it belongs."""
     base = storage(piece)
     if without_ones(base.shape) != without_ones(piece.shape):
         return False

@@ -16,7 +16,7 @@ from typing import Any
 
 from graphjit.ir.node import Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
-from graphjit.schedule.access import is_window
+from graphjit.schedule.access import is_framed
 from graphjit.schedule.in_place import ADDED, Versions, changed_carries, changed_results, first_carry
 from graphjit.schedule.roots import CONTROL
 
@@ -121,4 +121,4 @@ def _computed(node: Node, memory: set[Node]) -> int | None:
         return node.type.size
     if isinstance(lower, Reduce):
         return node.args[0].type.size
-    return 0 if isinstance(lower, View) or is_window(node) or name in OTHERS else None
+    return 0 if isinstance(lower, View) or is_framed(node) or name in OTHERS else None

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from graphjit.ir.node import Graph, Node, users
 from graphjit.ir.opdef import Scalar, Special, View
 from graphjit.limits import FusionLimits
-from graphjit.schedule.access import SHARES, is_thin_reshape, is_window, operands, storage
+from graphjit.schedule.access import SHARES, is_framed, is_thin_reshape, operands, storage
 
 LEAVES = ("input", "const", "iota")
 CONTROL = ("scan", "while", "unwind", "cond")
-SHIFTS = ("slice", "embed", "flip")
+SHIFTS = ("slice", "embed", "flip", "splice")
 NOTHING_DECIDED: Mapping[Node, bool] = MappingProxyType({})
 
 
@@ -28,12 +28,12 @@ def own_cost(node: Node) -> int:
     """Cost of one element, its arguments being there; an addition is 1."""
     if isinstance(node.op.lower, Scalar):
         return node.op.lower.cost
-    return 1 if node.op.name in ("gather", "embed") else 0
+    return 1 if node.op.name in ("gather", "embed", "splice") else 0
 
 
 def is_inline(node: Node) -> bool:
     """Whether a node can be computed at the point where it is read."""
-    return isinstance(node.op.lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_window(node)
+    return isinstance(node.op.lower, Scalar | View) or node.op.name in ("gather", *LEAVES) or is_framed(node)
 
 
 def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
@@ -45,15 +45,18 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
     """
     stored = {storage(node) for node in graph.outputs}
     for node in nodes:
-        if isinstance(node.op.lower, Special):
-            kind = node.op.lower.kind
-            if kind in ("contract", "correlate", "concatenate", *CONTROL):
-                stored.update(storage(arg) for arg in node.args)
-            elif kind == "gather":
-                stored.add(storage(node.args[0]))
-            elif kind == "reshape" and not is_thin_reshape(node):
-                stored.add(storage(node))
+        stored.update(needed_in_memory(node))
     return stored
+
+
+def needed_in_memory(node: Node) -> list[Node]:
+    """What a node needs in memory."""
+    kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
+    if kind in ("contract", "correlate", "concatenate", *CONTROL):
+        return [storage(arg) for arg in node.args]
+    if kind == "gather":
+        return [storage(node.args[0])]
+    return [storage(node)] if kind == "reshape" and not is_thin_reshape(node) else []
 
 
 class _Demand(NamedTuple):
@@ -74,7 +77,7 @@ def _demands(nodes: Sequence[Node], limits: FusionLimits) -> dict[Node, _Demand]
         count = shifted = 0
         repeated = False
         for user in readers.get(node, ()):
-            is_view = isinstance(user.op.lower, View)
+            is_view = isinstance(user.op.lower, View) or user.op.name == "splice"
             passes_on = is_view or user.op.name == "reshape"
             beyond = demands[user]
             count += beyond.readers if passes_on else 1
@@ -85,7 +88,8 @@ def _demands(nodes: Sequence[Node], limits: FusionLimits) -> dict[Node, _Demand]
 
 
 def _repeats(user: Node, node: Node, limits: FusionLimits) -> bool:
-    return user.op.name in ("broadcast_to", "embed") and user.type.size > limits.growth * node.type.size
+    repeats = ("broadcast_to", "embed", "splice")
+    return user.op.name in repeats and user.type.size > limits.growth * node.type.size
 
 
 class _Expression(NamedTuple):
@@ -136,11 +140,13 @@ def choose_roots(
 
 
 def _stored_for(node: Node) -> Node | None:
-    """What is stored where it pays to store ``node``: of a value in a frame of zeros the value, not the
-    frame.
+    """What is stored where it pays to store ``node``: of a value in a frame of zeros, or in another order,
+    the value itself.
     """
-    base = storage(node.args[0] if is_window(node) else node)
-    return None if base.op.name in LEAVES or is_window(base) else base
+    base = node
+    while base.op.name in SHARES or (is_framed(base) and len(base.args) == 1):
+        base = base.args[0]
+    return None if base.op.name in LEAVES else base
 
 
 def _pays_to_store(

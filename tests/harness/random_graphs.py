@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from control.random_loops import add_control
+from expressions.joined import random_concatenate, random_splice
 from random_bodies import MAX_ELEMENTS, add_body
 
 import graphjit.ops  # noqa: F401 (fills the registry)
@@ -367,25 +368,6 @@ def _flip(maker: _Maker) -> Found:
     return [x], {"axes": tuple(a for a in range(len(x.shape)) if maker.rng.random() < 0.6)}
 
 
-def _concatenate(maker: _Maker) -> Found:
-    first = maker.recent(lambda node: bool(node.shape))
-    if first is None:
-        return None
-    axis = int(maker.rng.integers(len(first.shape)))
-
-    def fits(node: Node) -> bool:
-        if node.dtype != first.dtype or len(node.shape) != len(first.shape):
-            return False
-        return all(i == axis or n == m for i, (n, m) in enumerate(zip(node.shape, first.shape, strict=True)))
-
-    args = [first]
-    for _ in range(maker.rng.integers(1, 4)):
-        other = maker.recent(fits)
-        if other is not None:
-            args.append(other)
-    return args, {"axis": axis}
-
-
 def _contract(maker: _Maker) -> Found:
     x = maker.recent(lambda node: bool(node.shape) and node.dtype.kind in "fi")
     y = (
@@ -576,7 +558,8 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "slice": _slice,
     "embed": _embed,
     "flip": _flip,
-    "concatenate": _concatenate,
+    "concatenate": random_concatenate,
+    "splice": random_splice,
     "contract": _contract,
     "correlate": _correlate,
     "select": _select,

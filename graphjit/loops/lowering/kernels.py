@@ -10,13 +10,16 @@ the program's codes.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.affine import Affine, index_over, linear, reshape_index, strides
+from graphjit.ir.affine import Affine, axis_index, index_over, linear, reshape_index, strides
+from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar, Scan, Special, View
 from graphjit.ir.types import BOOL, I64
@@ -35,7 +38,9 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
+from graphjit.loops.lowering.positions import ROW, Position, reached, whole
 from graphjit.ops.linalg import FAILURES
+from graphjit.ops.splicing import Run
 from graphjit.schedule.access import is_window, storage
 from graphjit.schedule.program import Kernel, Member, Program
 
@@ -72,6 +77,10 @@ class Nest:
         self.program = program
         self.axes = axes
         self.depth = {axis: i + 1 for i, (axis, _) in enumerate(axes)}
+        self.extents = dict(axes)
+        # Computed numbers that stand in indices like loop variables.
+        self.variables: dict[Ref, Axis] = {}
+        self.computed: dict[Axis, tuple[Ref, Position]] = {}
         self.lists: list[list[Statement]] = [[] for _ in range(len(axes) + 1)]
         self.memo: list[dict[Any, Ref]] = [{} for _ in range(len(axes) + 1)]
         self.registers: dict[Node, Ref] = {}  # members of this kernel that are held in a register now
@@ -99,6 +108,41 @@ class Nest:
     def scalar(self, level: int, dtype: np.dtype, op: str, *args: Ref, check: int = 0) -> Ref:
         """One scalar operation."""
         return self.let(level, dtype, ir.Scalar(op, args, check))
+
+    def loaded(
+        self,
+        level: int,
+        dtype: np.dtype,
+        buffer: Buffer,
+        address: Address,
+        dynamic: tuple[tuple[Ref, int], ...] = (),
+        guard: Ref | None = None,
+    ) -> Ref:
+        """One element; ``address`` may have numbers that are computed."""
+        fixed, moving = self.taken_apart(address)
+        return self.let(level, dtype, Load(buffer, fixed, (*dynamic, *moving), guard))
+
+    def number(self, level: int, index: Address) -> Ref:
+        """What an index is."""
+        fixed, moving = self.taken_apart(index)
+        total = self.let(level, I64, Index(fixed)) if fixed != Affine() or not moving else None
+        for ref, factor in moving:
+            term = ref if factor == 1 else self.scalar(level, I64, "mul", ref, self.const(factor, I64))
+            total = term if total is None else self.scalar(level, I64, "add", total, term)
+        assert total is not None
+        return total
+
+    def taken_apart(self, address: Address) -> tuple[Address, tuple[tuple[Ref, int], ...]]:
+        """What depends on loop variables, and the computed numbers with their factors."""
+        moving = tuple(
+            (self.computed[axis][0], factor)
+            for axis, factor in address.terms.items()
+            if axis in self.computed
+        )
+        if not moving:
+            return address, ()
+        fixed = {axis: factor for axis, factor in address.terms.items() if axis not in self.computed}
+        return Affine(address.offset, fixed), moving
 
     def const(self, value: Any, dtype: np.dtype) -> Ref:
         """A number, named at the top."""
@@ -136,7 +180,7 @@ class Nest:
             if where and not buffer.size:
                 return self.const(0, node.dtype)
             guard = self.holds(where) if where else None
-            return self.let(level, node.dtype, Load(buffer, linear(node.shape, index), guard=guard))
+            return self.loaded(level, node.dtype, buffer, linear(node.shape, index), guard=guard)
         key = (node, index, where)
         known = self.memo[level].get(key)
         if known is None:
@@ -152,6 +196,8 @@ class Nest:
             return self.value(node.args[0], lower.index_map(node, index), where)
         if is_window(node):
             return self.window(node, index, level, where)
+        if node.op.name == "splice":
+            return self.spliced(node, index, level, where)
         if isinstance(lower, Special):
             found = self.special(node, index, level, where)
             if found is not None:
@@ -206,7 +252,7 @@ class Nest:
             return None if inner is None else self.value(node.args[0], inner, where)
         if kind == "iota":
             axis: Any = node.attrs["axis"]
-            number = self.let(level, I64, Index(index[axis]))
+            number = self.number(level, index[axis])
             return number if node.dtype == I64 else self.scalar(level, node.dtype, "convert", number)
         return self.gather(node, index, level, where) if kind == "gather" else None
 
@@ -226,7 +272,7 @@ class Nest:
         found: Ref | None = None
         for side in sorted(where, key=lambda side: self.level((side.index,))):
             level = self.level((side.index,))
-            at = self.let(level, I64, Index(side.index))
+            at = self.number(level, side.index)
             op = "ge" if side.low is not None else "lt"
             bound = side.low if side.low is not None else side.high
             test = self.scalar(level, BOOL, op, at, self.const(bound, I64))
@@ -243,7 +289,7 @@ class Nest:
         inner = tuple(i - s for i, s in zip(index, starts, strict=True))
         sides: list[Side] = []
         for i, n in zip(inner, x.shape, strict=True):
-            low, high = i.span(dict(self.axes))
+            low, high = i.span(self.extents)
             if high < 0 or low >= n:
                 return self.const(0, node.dtype)
             sides += [Side(i, 0, None)] if low < 0 else []
@@ -257,6 +303,76 @@ class Nest:
         return self.scalar(
             level, node.dtype, "select", self.holds(tuple(sides)), value, self.const(0, node.dtype)
         )
+
+    def spliced(self, node: Node, index: Index_, level: int, where: Where) -> Ref:
+        """An element of a splice: of the segment in which the index lies.
+
+        Where loops inside hide it, a position is computed; else each segment is read under a condition, and
+        the loop is cut at the seams (`loops/passes/seams.py`).
+        """
+        axis: Any = node.attrs["axis"]
+        at = index[axis]
+        parts = reached(node, at, self.extents)
+        if not parts:
+            return self.const(0, node.dtype)
+
+        def element(source: Node, place: Address, where: Where) -> Ref:
+            return self.value(source, (*index[:axis], place, *index[axis + 1 :]), where)
+
+        if len(parts) == 1:
+            return element(parts[0].source, parts[0].at(at), where)
+        place = self.place_in_source(at, parts, axis)
+        if place is not None:
+            return element(parts[0].source, place, where)
+        found: Ref | None = None
+        for run in reversed(parts):
+            low = [Side(at, run.begin, None)] if run is not parts[0] else []
+            high = [Side(at, None, run.end)] if run is not parts[-1] else []
+            inside = (*where, *(side for side in (*low, *high) if side not in where))
+            if _contradicts(inside):
+                continue
+            value = element(run.source, run.at(at), inside)
+            if found is not None:
+                test = self.holds((Side(at, None, run.end),))
+                value = self.scalar(level, node.dtype, "select", test, value, found)
+            found = value
+        return self.const(0, node.dtype) if found is None else found
+
+    def place_in_source(self, at: Address, parts: Sequence[Run], axis: int) -> Address | None:
+        """The position along ``axis`` in the one array that all ``parts`` of a splice read; None if there is
+        no such array, or if too few iterations need it.
+        """
+        level, source = self.level((at,)), parts[0].source
+        inner = math.prod(extent for _, extent in self.axes[level:])
+        if inner < ROW or len(at.terms) != 1 or any(run.source is not source for run in parts):
+            return None
+        ((variable, factor),) = at.terms.items()
+        if variable in self.computed:
+            position = self.computed[variable][1].scaled(factor, at.offset)
+        else:
+            position = whole(at, self.extents)
+        return self.computed_index(position.through(parts), source.shape[axis], level)
+
+    def computed_index(self, position: Position, size: int, level: int) -> Address:
+        """A position below ``size`` as an index."""
+        if not position.pieces:  # nobody wants the element
+            return Affine()
+        *earlier, last = position.pieces
+        if not earlier:
+            return position.value(last)
+        number = self.number(level, position.value(last))
+        at = self.number(level, position.index)
+        for piece in reversed(earlier):
+            before = self.scalar(level, BOOL, "lt", at, self.const(piece.end, I64))
+            number = self.scalar(
+                level, I64, "select", before, self.number(level, position.value(piece)), number
+            )
+        variable = self.variables.get(number)
+        if variable is None:
+            variable = self.variables[number] = Axis(f"t{number.number}")
+            self.depth[variable], self.extents[variable] = level, size
+            self.computed[variable] = number, position
+        return axis_index(variable)
 
     def check_narrow(self, node: Node, wide: Ref, result: Ref, level: int) -> None:
         """Report an integer that changed when it was made smaller."""
@@ -294,7 +410,7 @@ class Nest:
         if buffer is None:  # a single number, which takes no memory
             return self.value(x, (Affine(),) * len(x.shape), where)
         guard = self.holds(where) if where else None
-        return self.let(level, x.dtype, Load(buffer, rest, dynamic, guard))
+        return self.loaded(level, x.dtype, buffer, rest, dynamic, guard)
 
     def positions(
         self,

@@ -23,6 +23,9 @@ PIECES = 512
 """Pieces of a concatenation above which its slices are not resolved one by one (the search is linear in
 them).
 """
+CUT = 4
+"""Pieces up to which a concatenation of parts of concatenations is made of their pieces: as many as are read
+where they lie (`schedule/rewrite/splice.py`)."""
 
 
 def _hoist_broadcast(b: Builder, node: Node) -> Node | None:
@@ -303,6 +306,35 @@ def _concatenate_flat(b: Builder, node: Node) -> Node | None:
     return b.concatenate(*pieces, axis=axis) if tuple(pieces) != node.args else None
 
 
+def _concatenate_cut(b: Builder, node: Node) -> Node | None:
+    axis: Any = node.attrs["axis"]
+    pieces: list[Node] = []
+    for arg in node.args:
+        pieces += _cut_pieces(b, arg, axis) or [arg]
+    return b.concatenate(*pieces, axis=axis) if len(node.args) < len(pieces) <= CUT else None
+
+
+def _cut_pieces(b: Builder, node: Node, axis: int) -> list[Node]:
+    """The pieces of a slice of a concatenation along ``axis``; none where it is something else."""
+    inner = node.args[0] if node.op.name == "slice" else node
+    if inner is node or inner.op.name != "concatenate" or inner.attrs["axis"] != axis:
+        return []
+    attrs: Any = node.attrs
+    if attrs["steps"][axis] != 1:
+        return []
+    pieces: list[Node] = []
+    begin = 0
+    for piece in inner.args:
+        end = begin + piece.shape[axis]
+        first, last = max(attrs["starts"][axis], begin), min(attrs["limits"][axis], end)
+        if first < last:
+            starts, limits = list(attrs["starts"]), list(attrs["limits"])
+            starts[axis], limits[axis] = first - begin, last - begin
+            pieces.append(b.slice(piece, starts=tuple(starts), limits=tuple(limits), steps=attrs["steps"]))
+        begin = end
+    return pieces
+
+
 def _concatenate_slices(b: Builder, node: Node) -> Node | None:
     axis: Any = node.attrs["axis"]
     pieces: list[Node] = []
@@ -408,6 +440,12 @@ RULES = (
         _concatenate_flat,
         "concatenate(concatenate(x, y), z) -> concatenate(x, y, z) along one axis; empty pieces go.",
         consumes=("concatenate",),
+    ),
+    Rule(
+        "concatenate_cut",
+        ("concatenate",),
+        _concatenate_cut,
+        "concatenate(slice(concatenate(x, y)), z) -> concatenate(slice(x), slice(y), z): a roll of a roll is one.",
     ),
     Rule(
         "concatenate_slices",

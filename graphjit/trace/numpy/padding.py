@@ -225,12 +225,11 @@ def _symmetric(trace: Trace, x: Node, axis: int, before: int, after: int, kind: 
 
 
 def _wrap(trace: Trace, x: Node, axis: int, before: int, after: int, option: Any) -> Node:
-    """Copies of the array side by side, cut to size."""
+    """Copies of the array side by side, the first and the last cut to size."""
     size = x.shape[axis]
-    start = -before % size
-    copies = -(-(start + before + size + after) // size)
-    whole = trace.emit("concatenate", *[x] * copies, axis=axis)
-    return sliced(trace, whole, axis, start, start + before + size + after)
+    head = sliced(trace, x, axis, size - before % size, size)
+    tail = sliced(trace, x, axis, 0, after % size)
+    return joined(trace, [head, *[x] * (before // size + 1 + after // size), tail], axis)
 
 
 def _statistic(op: str) -> Any:

@@ -340,9 +340,11 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Tracer:
         turned = _rolled(trace, flattened(trace, x), sum(integers(shift, "shift")), 0)
         return wrap_array(trace, trace.emit("reshape", turned, shape=x.shape))
     axes = normalize_axis_tuple(axis, len(x.shape), allow_duplicate=True)
-    shifts = integers(shift, "shift")
-    for amount, number in np.broadcast(shifts, axes):
-        x = _rolled(trace, x, int(amount), int(number))
+    shifts: dict[int, int] = {}
+    for amount, number in np.broadcast(integers(shift, "shift"), axes):
+        shifts[int(number)] = shifts.get(int(number), 0) + int(amount)
+    for number, amount in shifts.items():
+        x = _rolled(trace, x, amount, number)
     return wrap_array(trace, x)
 
 

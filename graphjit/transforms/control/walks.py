@@ -96,12 +96,16 @@ class _Places:
                         self.known[node] = node.op.impl(*args, **node.attrs)
         return self.known[node]
 
-    def walk(self, x: Node, indices: Sequence[Node], axes: Sequence[int]) -> Walk | None:
-        """Where the steps go in ``x``; None where that is not a walk along one axis."""
+    def walk(
+        self, x: Node, indices: Sequence[Node], axes: Sequence[int], from_end: bool = True
+    ) -> Walk | None:
+        """Where the steps go in ``x``; None where that is not a walk along one axis. ``from_end``: places may
+        be counted from the end.
+        """
         if len(axes) != 1 or indices[0].shape:
             return None
         found, size = self.of(indices[0]), x.shape[axes[0]]
-        if found is None or found.min() < -size or found.max() >= size:
+        if found is None or found.min() < (-size if from_end else 0) or found.max() >= size:
             return None
         found = found % size
         step = int(found[1] - found[0]) if len(found) > 1 else 1
@@ -177,22 +181,19 @@ def _written(
     versions = _versions(x, loop.after[k])
     if len(versions) < 2:
         return None
-    walks = {places.walk(x, version.args[2:], _axes(version)) for version in versions[:-1]}
+    walks = {places.walk(x, version.args[2:], _axes(version), False) for version in versions[:-1]}
     walk = walks.pop() if len(walks) == 1 else None
     if walk is None or (versions[0].args[1].type.size == 1 and stays(loop.args.carries[k])):
+        return None
+    if [root for root in loop.roots if root in versions] != [versions[0]]:
         return None
     readers = users(nodes)
     found = _Written(walk, versions[0].args[1])
     for following, version in zip([None, *versions], versions, strict=False):
-        if [root for root in loop.roots if root is version] != ([version] if following is None else []):
-            return None
+        written = None if version is x else version.args[1]
         for node in readers.get(version, []):
-            if node.args.count(version) != 1 or node.args[0] is not version:
-                return None
-            if node is following:
-                continue
-            written = None if version is x else version.args[1]
-            if node.op.name != "gather" or not _reads(found, node, written, places, x.shape[walk.axis]):
+            alone = node.args.count(version) == 1 and node.args[0] is version
+            if not alone or (node is not following and not _reads(found, node, written, places)):
                 return None
     return found
 
@@ -207,11 +208,14 @@ def _versions(x: Node, after: Node) -> list[Node]:
     return found
 
 
-def _reads(found: _Written, node: Node, written: Node | None, places: _Places, size: int) -> bool:
+def _reads(found: _Written, node: Node, written: Node | None, places: _Places) -> bool:
     """Note what a step reads of an array that it writes, after it has ``written`` something there. False: it
     is not known.
     """
     walk = found.walk
+    if node.op.name != "gather":
+        return False
+    size = node.args[0].shape[walk.axis]
     if tuple(_axes(node)) != (walk.axis,) or node.args[1].shape:
         return False
     numbers = places.of(node.args[1])

@@ -355,6 +355,37 @@ SHAPES = (
         ),
     ),
     case(
+        "concatenate_cut",
+        inputs("T[4]", "T[3]")
+        + body(
+            "%2 = concatenate %0 %1 axis=0 : T[7]",
+            "%3 = slice %2 starts=(2,) limits=(6,) steps=(1,) : T[4]",
+            "%4 = concatenate %3 %1 axis=0 : T[7]",
+            "return %4",
+        ),
+        inputs("T[4]", "T[3]")
+        + body(
+            "%2 = slice %0 starts=(2,) limits=(4,) steps=(1,) : T[2]",
+            "%3 = slice %1 starts=(0,) limits=(2,) steps=(1,) : T[2]",
+            "%4 = concatenate %2 %3 %1 axis=0 : T[7]",
+            "return %4",
+        ),
+        inputs("T[4]", "T[3]")
+        + body(
+            "%2 = concatenate %0 %1 axis=0 : T[7]",
+            "%3 = slice %2 starts=(0,) limits=(7,) steps=(2,) : T[4]",
+            "%4 = concatenate %3 %1 axis=0 : T[7]",
+            "return %4",
+        ),
+        inputs("T[2,2]", "T[2,2]")
+        + body(
+            "%2 = concatenate %0 %1 axis=0 : T[4,2]",
+            "%3 = slice %2 starts=(1, 0) limits=(3, 2) steps=(1, 1) : T[2,2]",
+            "%4 = concatenate %3 %1 axis=1 : T[2,4]",
+            "return %4",
+        ),
+    ),
+    case(
         "concatenate_slices",
         inputs("T[7]", "T[2]")
         + body(

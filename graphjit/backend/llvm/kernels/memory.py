@@ -10,7 +10,7 @@ touched; records that a loop body fills are stored by whole vectors, with their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Traffic(Registers):
         """Load one element per lane."""
         access, lanes = self.access(value, dtype), self.lanes
         if value.guard is not None:
-            return self.load_guarded(value.guard, access)
+            return self.load_guarded(value.guard, access, self.bases[value.buffer])
         if access.single:
             return Value([self.load_element(access.base, dtype)], dtype, True)
         assert lanes is not None
@@ -104,8 +104,12 @@ class Traffic(Registers):
             raw = self.gather(self.lane_pointers(access, u), dtype, self.mask(u))
         return self.from_memory(raw, dtype, count)
 
-    def load_guarded(self, ref: Ref, access: Access) -> Value:
-        """Load where the guard ``ref`` holds; 1 elsewhere."""
+    def load_guarded(self, ref: Ref, access: Access, home: str) -> Value:
+        """Load where the guard ``ref`` holds; 1 elsewhere. ``home`` is where the buffer begins.
+
+        A masked load that has no lane to read is slow where no memory is (hundreds of cycles), so it reads
+        nothing at ``home`` then.
+        """
         guard, dtype, lanes = self.value(ref), access.dtype, self.lanes
         if guard.uniform and access.single:
             return Value([self.load_element_if(guard.parts[0], access)], dtype, True)
@@ -114,8 +118,17 @@ class Traffic(Registers):
         for u, mask in enumerate(self.vectors(ref)):
             if lanes.masks is not None:
                 mask = self.fn.op(f"and <{lanes.count} x i1> {mask}, {lanes.masks[u]}")
-            vectors.append(self.load_lanes_if(mask, access, u))
+            wanted = guard.parts[0] if guard.uniform else self.any_lane(mask)
+            base = self.fn.op(f"select i1 {wanted}, ptr {access.base}, ptr {home}")
+            vectors.append(self.load_lanes_if(mask, replace(access, base=base), u))
         return Value(vectors, dtype, False)
+
+    def any_lane(self, mask: str) -> str:
+        """Whether a mask has a lane."""
+        assert self.lanes is not None
+        count = self.lanes.count
+        bits = self.fn.op(f"bitcast <{count} x i1> {mask} to i{count}")
+        return self.fn.op(f"icmp ne i{count} {bits}, 0")
 
     def load_element_if(self, condition: str, access: Access) -> str:
         """One element, or 1 from a place that is safe to read."""
