@@ -46,7 +46,7 @@ from graphjit.trace.results import Results, results_of
 from graphjit.trace.rolling import rolled
 from graphjit.trace.statics import Exact
 
-LONG = 10_000
+LONG = 4_000
 """Nodes of a trace from which on its loops are looked at, to record them as a whole."""
 
 

@@ -261,7 +261,7 @@ def test_a_loop_is_left_alone_without_python_control_flow_or_rolling() -> None:
 
 def test_short_loops_and_short_traces_are_recorded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "scan" not in ops_of(recurrence, RNG.normal(size=(15, 4)))
-    monkeypatch.setattr(stage, "LONG", 10_000)
+    monkeypatch.setattr(stage, "LONG", 4_000)
     function = graphjit.jit(recurrence, reroll=False)
     assert "scan" not in [x.op.name for x in with_bodies(function.lower(RNG.normal(size=(20, 4))).simplified)]
 
