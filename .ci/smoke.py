@@ -1,7 +1,7 @@
 """What an installed graphjit must do outside of its checkout: `.ci/run` runs this where only the wheel is.
 
-Values, derivatives, threads and the command line, each once. A file that is missing from the wheel, or a
-dependency from its list, shows here.
+Values, derivatives, threads, control flow and the command line, each once. A file that is missing from the
+wheel, or a dependency from its list, shows here.
 """
 
 from __future__ import annotations
@@ -55,6 +55,21 @@ def threads() -> None:
     assert results[0] == results[1]
 
 
+def control_flow() -> None:
+    """A loop of unknown length is converted, by a library that nobody has imported yet."""
+
+    @graphjit.value_and_grad
+    def root(a: float) -> float:
+        x = a
+        while abs(x * x - a) > 1e-12 * a:
+            x = 0.5 * (x + a / x)
+        return x
+
+    value, slope = root(2.0)
+    assert np.isclose(value, np.sqrt(2.0))
+    assert np.isclose(slope, 0.5 / np.sqrt(2.0))
+
+
 def commands() -> None:
     """The program graphjit is installed and prints."""
     graphjit_command = Path(sys.executable).with_name("graphjit")
@@ -78,5 +93,6 @@ if __name__ == "__main__":
     assert CHECKOUT not in Path(graphjit.__file__).resolve().parents, "this is the checkout, not the wheel"
     derivatives()
     threads()
+    control_flow()
     commands()
     print(f"graphjit {graphjit.__version__} works from {Path(graphjit.__file__).parent}")

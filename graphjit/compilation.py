@@ -97,8 +97,9 @@ def executable(graph: Graph, backend: str, donated: tuple[int, ...] = ()) -> Cod
             start = time.perf_counter()
             with progress.watching(graph, len(rows)):
                 found, steps = _compiled(graph, backend, donated)
-            _executables[key] = found
+            # In this order: a signal handler that compiles, or an exception, may come between any two lines.
             _failures[found] = Failures(found.failures, graph)
+            _executables[key] = found
             failures = found.failures
             if "compile" in config.log_topics:
                 took = f"{steps} program steps in {1e3 * (time.perf_counter() - start):.1f} ms"

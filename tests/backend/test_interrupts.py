@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import graphjit
-from graphjit import pipeline
+from graphjit import compilation, pipeline
 from graphjit.backend.llvm.entry import interrupts
 
 PROGRAM = """
@@ -153,6 +153,21 @@ np.testing.assert_array_equal(found[0], want)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_code_is_shared_once_all_that_it_needs_is_noted(monkeypatch):
+    """What comes between two lines of `compilation.executable` leaves nothing half done that others find."""
+    x = np.linspace(0.1, 1.0, 7)
+    monkeypatch.setattr(compilation, "Failures", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        graphjit.jit(lambda x: np.sin(x) / 0.8642)(x)
+    monkeypatch.undo()
+    np.testing.assert_allclose(graphjit.jit(lambda x: np.sin(x) / 0.8642)(x), np.sin(x) / 0.8642)
+    assert caught.tb is not None  # whose frames hold the code of the first one
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_a_long_call_ends_between_two_steps():
     done = subprocess.run(
         [sys.executable, "-c", LONG], env=dict(os.environ), capture_output=True, text=True, timeout=300

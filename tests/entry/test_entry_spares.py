@@ -91,6 +91,7 @@ def test_an_array_with_a_weak_reference_is_not_handed_out(copy):
     np.testing.assert_array_equal(found, given(1))
 
 
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")  # of NumPy 2.5
 def test_the_dtype_of_a_changed_array_is_noticed(copy):
     own = spares(copy)
     held = [copy(given(0)) for _ in range(2)]

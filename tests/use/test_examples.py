@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def load(name: str) -> ModuleType:
@@ -139,7 +140,7 @@ def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
     target = tmp_path / "modes.png"
     results = load("forward_vs_reverse").main(["--quick", "--plot", str(target)])
-    assert target.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert target.read_bytes().startswith(PNG)
     for key in ("inputs", "outputs"):
         assert max(results[key]["seconds"]["disagreement"]) <= 1e-12
         for method in ("forward", "reverse", "numerical"):
@@ -256,3 +257,68 @@ def test_keplers_equation_is_solved() -> None:
     for eccentricity in (0.0, 0.3, 0.68, 0.89):
         e = example.eccentric_anomaly(anomaly, eccentricity)
         np.testing.assert_allclose(e - eccentricity * np.sin(e), anomaly, rtol=1e-14)
+
+
+def test_a_differential_equation_is_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
+    target, picture = tmp_path / "populations.json", tmp_path / "populations.png"
+    result = load("populations").main(["--json", str(target), "--plot", str(picture)])
+    # The means and deviations of the posterior that B. Carpenter's case study gives for the same data.
+    theirs = np.array([0.55, 0.028, 0.80, 0.024, 33.96, 5.95])
+    deviations = np.array([0.06, 0.004, 0.09, 0.004, 2.9, 0.5])
+    assert np.all(np.abs(np.array(result["values"]) - theirs) <= 0.5 * deviations)
+    np.testing.assert_allclose(result["errors"], deviations, rtol=0.2)
+    assert 0.2 < result["noise"] < 0.3
+    assert result["difference"] <= 1e-8
+    assert result["to_theirs"] <= 1e-6
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "hunting" in capsys.readouterr().out
+
+
+def test_noise_of_a_kalman_filter_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
+    target, picture = tmp_path / "nile.json", tmp_path / "nile.png"
+    results = load("nile").main(["--json", str(target), "--plot", str(picture)])
+    level, trend, gaps = results.values()
+    # J. Durbin and S. J. Koopman, who know nothing of the first level at all: here its variance is 1e7.
+    np.testing.assert_allclose(level["variances"], [15099.0, 1469.1], rtol=1e-3)
+    assert level["log_likelihood"] == pytest.approx(-632.54, abs=0.01)
+    # The slope of the Nile does not change: its variance has gone to the bound, or nearly so.
+    assert trend["variances"][2] < 1.0
+    assert trend["errors"][2] is None
+    # Less was seen, so less is known of what is seen.
+    assert gaps["errors"][0] > level["errors"][0]
+    assert all(result["difference"] <= 1e-7 for result in results.values())
+    assert json.loads(target.read_text()) == results
+    assert picture.read_bytes().startswith(PNG)
+    assert "variance of the level" in capsys.readouterr().out
+
+
+def test_filter_over_a_gap_knows_less(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the example imports it from the examples extra")
+    example = load("nile")
+    flow = example.FLOW.copy()
+    flow[20:40] = np.nan
+    noise = np.log([15099.0, 1469.1])
+    _, levels, variances = example.filtered(noise, flow)
+    np.testing.assert_array_equal(levels[20:40], levels[19])
+    np.testing.assert_allclose(np.diff(variances[19:40]), 1469.1, rtol=1e-12)
+    for ours, theirs in zip(example.kalman(noise, flow), example.filtered(noise, flow), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-12)
+
+
+def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    target, picture = tmp_path / "pixels.json", tmp_path / "pixels.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = load("pixels").main(["--quick", "--no-progress", *files])
+    assert result["test_accuracy"] > 0.75
+    assert result["value_difference"] <= 1e-12
+    assert result["gradient_difference"] <= 1e-12
+    assert len(result["history"]["loss"]) == 6
+    assert result["history"]["loss"][-1] < 0.5 * result["history"]["loss"][0]
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "test accuracy" in capsys.readouterr().out

@@ -324,8 +324,10 @@ class _Depth(threading.local):
     traces = 0
 
 
-_lock = threading.Lock()
+# Signal handlers and finalizers may trace too, in the thread that holds the lock, between any two lines.
+_lock = threading.RLock()
 _active = {"traces": 0}
+_patched = {"now": False}
 _depth = _Depth()
 
 
@@ -355,6 +357,19 @@ def _add_random(module: ModuleType) -> None:
         _put(patches, True)
 
 
+def _patch(on: bool) -> None:
+    """Put all replacements in or take them out.
+
+    A trace that begins in the middle of it, in a signal handler, does all of it and leaves it as it must be.
+    """
+    if not on:
+        _patched["now"] = False
+    _put(_replacements, on)
+    conversion_hooks.put(on)
+    if on:
+        _patched["now"] = True
+
+
 def _begin() -> None:
     """One more trace: the first of all threads puts the replacements in."""
     with _lock:
@@ -364,9 +379,8 @@ def _begin() -> None:
             when_imported("numpy.random", _add_random)
         _depth.traces += 1
         _active["traces"] += 1
-        if _active["traces"] == 1:
-            _put(_replacements, True)
-            conversion_hooks.put(True)
+        if not _patched["now"]:
+            _patch(True)
 
 
 def _end() -> None:
@@ -375,17 +389,15 @@ def _end() -> None:
         _depth.traces -= 1
         _active["traces"] -= 1
         if _active["traces"] == 0:
-            _put(_replacements, False)
-            conversion_hooks.put(False)
+            _patch(False)
 
 
 def _after_fork() -> None:
     """Only the forking thread lives on in the child: a fresh lock, and its traces alone count."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _active["traces"] = _depth.traces
-    _put(_replacements, _depth.traces > 0)
-    conversion_hooks.put(_depth.traces > 0)
+    _patch(_depth.traces > 0)
 
 
 if hasattr(os, "register_at_fork"):

@@ -121,7 +121,7 @@ class _Library:
         return make(ctypes.byref(spec))
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # signal handlers and finalizers may call while their own thread holds it
 
 
 @cache

@@ -85,7 +85,7 @@ def _keep_exception(w: Body) -> None:
     w.call("Py_DecRef", before)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _taken: Callable[[], Any] | None = None
 
 

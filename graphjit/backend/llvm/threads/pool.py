@@ -33,7 +33,7 @@ class _Pool:
 
 _pool: _Pool | None = None
 _threads: int | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def num_threads() -> int:
@@ -111,6 +111,6 @@ def _apply(pool: _Pool) -> None:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _pool is not None and _pool.forget is not None:
         _pool.forget(os.getpid())
