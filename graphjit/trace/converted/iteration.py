@@ -18,17 +18,23 @@ from graphjit.trace.recording.tracer import Array, Number, Tracer
 
 
 class Steps(NamedTuple):
-    """Something to go over."""
+    """Something to go over, by numbers from ``first`` to before ``end``."""
 
-    length: Any
-    """The number of elements, traced or not."""
+    first: Any
+    end: Any
+    """Both may be traced."""
     element: Callable[[Any], Any]
     """The element of a number."""
 
     @property
     def known(self) -> bool:
         """Whether the number of elements is known."""
-        return isinstance(self.length, int)
+        return isinstance(self.first, int) and isinstance(self.end, int)
+
+    @property
+    def length(self) -> int:
+        """The number of elements, if it is known."""
+        return int(self.end - self.first)
 
 
 class TracedRange:
@@ -59,11 +65,15 @@ class TracedRange:
 
     def steps(self) -> Steps:
         """Its elements by number."""
-        one = type(self.step) is int and self.step == 1
-        room = self.stop - self.start
-        count = np.maximum(room if one else -(-room // self.step), 0)
-        length = Number(count._trace, count._trace.node(count))
-        return Steps(length, lambda k: self.start + k * self.step)
+        if type(self.step) is int and self.step == 1:
+            return Steps(_number(self.start), _number(self.stop), lambda k: k)
+        count = np.maximum(-((self.start - self.stop) // self.step), 0)
+        return Steps(0, _number(count), lambda k: self.start + k * self.step)
+
+
+def _number(value: Any) -> Any:
+    """A number as Python's, which a range gives."""
+    return Number(value._trace, value._trace.node(value)) if isinstance(value, Tracer) else value
 
 
 def range_(*args: Any) -> Any:
@@ -76,7 +86,7 @@ def steps_of(iterated: Any) -> Steps | None:
     if isinstance(iterated, TracedRange):
         return iterated.steps()
     if type(iterated) is range:
-        return Steps(len(iterated), lambda k: iterated.start + k * iterated.step)
+        return Steps(0, len(iterated), lambda k: iterated.start + k * iterated.step)
     if isinstance(iterated, Array) and iterated.shape:
-        return Steps(iterated.shape[0], lambda k: iterated[k])
+        return Steps(0, iterated.shape[0], lambda k: iterated[k])
     return None

@@ -501,7 +501,7 @@ def _for_steps(
     names: Sequence[str],
 ) -> None:
     """A loop over something that has an element for each number."""
-    number: list[Any] = [0]
+    number: list[Any] = [steps.first]
 
     def get() -> tuple[Any, ...]:
         return (number[0], *get_state())
@@ -516,7 +516,7 @@ def _for_steps(
         body(steps.element(k))
 
     def test() -> Any:
-        more = number[0] < steps.length
+        more = number[0] < steps.end
         if more is False:
             return False
         on = truth(extra_test())
@@ -533,7 +533,7 @@ def _for_steps(
         if answer is not False:
             _recorded(loop, answer._trace)
     except (GraphjitError, TypeError, IndexError, UnboundLocalError):
-        if not steps.known or steps.length - number[0] > SHORT:
+        if not steps.known or steps.end - number[0] > SHORT:
             raise
-        rest = (steps.element(k) for k in range(number[0], steps.length))
+        rest = (steps.element(k) for k in range(number[0], steps.end))
         _written_out(rest, extra_test, body, get_state, set_state, names)
