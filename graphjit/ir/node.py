@@ -84,7 +84,7 @@ class Body:
 class Node:
     """One operation and its one result."""
 
-    __slots__ = ("args", "attrs", "loc", "op", "origin", "serial", "type")
+    __slots__ = ("__weakref__", "args", "attrs", "loc", "op", "origin", "serial", "type")
 
     def __init__(
         self,

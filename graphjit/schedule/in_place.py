@@ -14,9 +14,10 @@ Invariant: an array counts only if there is such an order, for all arrays of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from graphjit.ir.node import Body, Graph, Node, in_order, users
 from graphjit.ir.opdef import View
@@ -28,6 +29,22 @@ Versions = list[Node]
 """What one array becomes, from an input of a graph to one of its outputs."""
 
 
+Found = TypeVar("Found")
+
+
+def _once(work: Callable[[Node], Found]) -> Callable[[Node], Found]:
+    """``work``, done once for each node: who asks about a loop asks about those inside, again and again."""
+    known: WeakKeyDictionary[Node, Found] = WeakKeyDictionary()
+
+    @functools.wraps(work)
+    def found(node: Node) -> Found:
+        if node not in known:
+            known[node] = work(node)
+        return known[node]
+
+    return found
+
+
 def first_carry(node: Node) -> int:
     """The number of the argument of a loop that is the first carry."""
     sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
@@ -35,7 +52,7 @@ def first_carry(node: Node) -> int:
     return int(len(node.args) - sliced - carried)
 
 
-@lru_cache(maxsize=256)
+@_once
 def changed_carries(node: Node) -> dict[int, Versions]:
     """The carries of a loop that its body changes where they lie: their versions in the body, by number."""
     body: Any = node.attrs.get("body")
@@ -51,7 +68,7 @@ def changed_carries(node: Node) -> dict[int, Versions]:
     return found if found and order(graph, list(found.values())) is not None else {}
 
 
-@lru_cache(maxsize=256)
+@_once
 def changed_results(node: Node) -> dict[int, tuple[int, list[Versions]]]:
     """The results of a choice that its branches make of an argument where it lies: by number the argument,
     and the versions in each branch.
