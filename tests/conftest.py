@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write the golden files instead of comparing with them"
     )
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and tests stay: no collection of garbage looks through these million objects again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["interpreted", "compiled"])

@@ -5,12 +5,13 @@ memory, derivatives of every order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from compiled_harness import run
+from grids import part, parts
 from threads_harness import same_bits
 
 import graphjit
@@ -34,23 +35,11 @@ def compiled(function: Function, mode: str, backend: str = "llvm") -> Function:
     return graphjit.jit(lambda a, v: function(a, v, mode), backend=backend)
 
 
-THIRDS = (0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow))
-
-
-def third(number: int, *choices: Sequence[Any]) -> Iterator[list[Any]]:
-    """A third of all combinations of choices. The last of them has three; so any two choices of different
-    kinds meet in each third.
-    """
-    for chosen in itertools.product(*map(enumerate, choices)):
-        if sum(i for i, _ in chosen) % 3 == number:
-            yield [value for _, value in chosen]
-
-
-@pytest.mark.parametrize("number", THIRDS)
+@pytest.mark.parametrize("number", parts(3))
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_size(function: Function, number: int) -> None:
     rng = np.random.default_rng(1)
-    for n, m, mode in third(number, SIZES, SIZES, MODES):
+    for n, m, mode in part(number, 3, SIZES, SIZES, MODES):
         a, v = rng.normal(size=n), rng.normal(size=m)
         want, got = function(a, v, mode), compiled(function, mode)(a, v)
         assert got.dtype == want.dtype
@@ -69,12 +58,16 @@ def test_long_series(function: Function) -> None:
             np.testing.assert_array_equal(compiled(function, mode)(a, v), function(a, v, mode))
 
 
-@pytest.mark.parametrize("number", THIRDS)
+CASES = tuple(itertools.product(((20, 6), (6, 20), (70, 40)), MODES))
+
+
+@pytest.mark.parametrize("number", parts(len(CASES)))
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("first", DTYPES)
 def test_dtypes(function: Function, first: str, number: int) -> None:
+    """Each part has all pairs of dtypes, each with another case."""
     rng = np.random.default_rng(2)
-    for second, (n, m), mode in third(number, DTYPES, ((20, 6), (6, 20), (70, 40)), MODES):
+    for second, ((n, m), mode) in part(number, len(CASES), DTYPES, CASES):
         a, v = rng.integers(0, 9, n).astype(first), rng.integers(0, 9, m).astype(second)
         want, got = function(a, v, mode), compiled(function, mode)(a, v)
         assert got.dtype == want.dtype, (first, second)

@@ -1,6 +1,6 @@
 """Every bound function x dtype, pair of dtypes and scalar: dtype, shape, values and exceptions are NumPy's.
 
-79 600 calls by the interpreter, every sixth of them by default and all of them behind ``slow``; the compiled
+79 600 calls by the interpreter, every tenth of them by default and all of them behind ``slow``; the compiled
 code is compared with NumPy on calls of every dtype and on casts between all of them.
 """
 
@@ -91,7 +91,7 @@ def check(number: int, step: int) -> None:
 
 @pytest.mark.parametrize("number", range(len(GROUPS)), ids=NAMES)
 def test_a_sample_of_calls(number: int) -> None:
-    check(number, 6)
+    check(number, 10)
 
 
 @pytest.mark.slow

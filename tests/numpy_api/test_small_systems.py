@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from compiled_harness import compiled
+from grids import part, parts
 
 import graphjit
 from graphjit import UnsupportedError
@@ -54,20 +55,19 @@ def condition(a: np.ndarray) -> float:
     return float(np.max(np.linalg.cond(a), initial=1.0)) if a.shape[-1] else 1.0
 
 
+@pytest.mark.parametrize("number", parts(2))
 @pytest.mark.parametrize("n", SIZES)
-def test_values(n: int) -> None:
-    for stack in STACKS if n < 5 else STACKS[::3] + STACKS[-1:]:
+def test_values(n: int, number: int) -> None:
+    stacks = STACKS if n < 5 else STACKS[::3] + STACKS[-1:]
+    right_sides = [(n, count) for count in ((1, 9) if n > 4 else (1, 3, 8, 9))]
+    for stack, what in part(number, 2, stacks, [*FUNCTIONS, upper_cholesky, *right_sides, (n,)]):
         a = matrices(*stack, n, n)
-        s = positive(*stack, n, n)
-        for function in FUNCTIONS:
-            x = s if function is np.linalg.cholesky else a
-            agree(graphjit.jit(function)(x), function(x), condition(x))
-        agree(graphjit.jit(upper_cholesky)(s), upper_cholesky(s), condition(s))
-        for count in (1, 9) if n > 4 else (1, 3, 8, 9):
-            rhs = matrices(*stack, n, count, seed=1)
+        if callable(what):
+            x = positive(*stack, n, n) if what in (np.linalg.cholesky, upper_cholesky) else a
+            agree(graphjit.jit(what)(x), what(x), condition(x))
+        else:
+            rhs = matrices(*stack, *what, seed=1) if len(what) > 1 else matrices(n, seed=2)
             agree(graphjit.jit(np.linalg.solve)(a, rhs), np.linalg.solve(a, rhs), condition(a))
-        rhs = matrices(n, seed=2)
-        agree(graphjit.jit(np.linalg.solve)(a, rhs), np.linalg.solve(a, rhs), condition(a))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, np.uint16, bool])

@@ -11,6 +11,7 @@ import pytest
 from expressions.shapes import ALL, DIAGONALS, JOINING, SHAPES
 from expressions.ufuncs import UFUNCS
 from expressions.values import EINSUM, INDEXING, PRODUCTS, REDUCTIONS
+from grids import part, parts
 from numpy_harness import OPERANDS, lines, record
 from sharing_harness import ACTIONS, LAYOUTS, compare, gradient_compare
 
@@ -164,11 +165,11 @@ WRITERS = {"copyto", "putmask", "fill_diagonal"}
 """Functions that return nothing; `random_views` and other tests run them."""
 
 
+@pytest.mark.parametrize("number", parts(4))
 @pytest.mark.parametrize("expression", TABLE)
-def test_values_sharing_classes_and_memory_order(expression: str) -> None:
-    for layout in LAYOUTS:
-        for action in ACTIONS:
-            compare(expression, layout, action)
+def test_values_sharing_classes_and_memory_order(expression: str, number: int) -> None:
+    for layout, action in part(number, 4, LAYOUTS, ACTIONS):
+        compare(expression, layout, action)
 
 
 MOVING = [
