@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.ranges import OPERATIONS, Range, fits, known
 from graphjit.ir.types import I64
 from graphjit.schedule.in_place import first_carry
 from graphjit.transforms.control.integers import counts
+from graphjit.transforms.control.ranges import OPERATIONS, Range, fits, known
 
 MOST = (1 << 62) - 1
 """A number that no count reaches."""

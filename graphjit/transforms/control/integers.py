@@ -15,9 +15,9 @@ from typing import Any
 
 from graphjit.errors import GraphjitError
 from graphjit.ir.node import Graph, Node
-from graphjit.ir.ranges import OPERATIONS, Range, fits, known
 from graphjit.ir.types import I64
 from graphjit.transforms.control.loops import kinds_of
+from graphjit.transforms.control.ranges import OPERATIONS, Range, fits, known
 from graphjit.transforms.substitute import body_of
 
 TRIPS = 1 << 31
