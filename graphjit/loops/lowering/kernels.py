@@ -430,31 +430,25 @@ class Nest:
         dynamic = []
         for axis, positions in zip(axes, indices, strict=True):
             at = self.value(positions, index[:depth], where)
-            at = self.checked(node, positions, at, axis, shape[axis], level, where)
-            dynamic.append((at, step[axis]))
+            if where:
+                at = self.scalar(level, I64, "select", self.holds(where), at, self.const(0, I64))
+            n = shape[axis]
+            code = self.program.error(
+                IndexError, f"index is out of bounds for axis {axis} with size {n}", node.loc
+            )
+            zero, length = self.const(0, I64), self.const(n, I64)
+            wrapped = self.scalar(level, I64, "add", at, length)
+            at = self.scalar(level, I64, "select", self.scalar(level, BOOL, "lt", at, zero), wrapped, at)
+            low, high = self.scalar(level, BOOL, "ge", at, zero), self.scalar(level, BOOL, "lt", at, length)
+            ok = self.scalar(level, BOOL, "and", low, high)
+            self.check(level, ok, code)
+            dynamic.append((self.scalar(level, I64, "select", ok, at, zero), step[axis]))
         others = iter(index[depth:])
         rest: Address = Affine()
         for axis, stride in enumerate(step):
             if axis not in axes:
                 rest = rest + next(others) * stride
         return tuple(dynamic), rest
-
-    def checked(
-        self, node: Node, positions: Node, at: Ref, axis: int, size: int, level: int, where: Where
-    ) -> Ref:
-        """The position ``at``, counted from the start; one that is not there is an error, and 0."""
-        if where:
-            at = self.scalar(level, I64, "select", self.holds(where), at, self.const(0, I64))
-        code = self.program.error(
-            IndexError, f"index is out of bounds for axis {axis} with size {size}", node.loc
-        )
-        zero, length = self.const(0, I64), self.const(size, I64)
-        wrapped = self.scalar(level, I64, "add", at, length)
-        at = self.scalar(level, I64, "select", self.scalar(level, BOOL, "lt", at, zero), wrapped, at)
-        low, high = self.scalar(level, BOOL, "ge", at, zero), self.scalar(level, BOOL, "lt", at, length)
-        ok = self.scalar(level, BOOL, "and", low, high)
-        self.check(level, ok, code)
-        return self.scalar(level, I64, "select", ok, at, zero)
 
 
 def _contradicts(where: Where) -> bool:

@@ -49,7 +49,6 @@ from graphjit.loops.ir import (
     Write,
 )
 from graphjit.loops.lowering.kernels import Index_, Nest, Where
-from graphjit.loops.lowering.spans import Spans
 from graphjit.schedule.access import SHARES, storage
 from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
 from graphjit.schedule.in_place import (
@@ -119,7 +118,6 @@ class Points(Nest):
         self.home: dict[Ref, int] = {}
         self.floor = 0
         """List of the innermost branch that is open: nothing moves out of it."""
-        self.spans = Spans()
         self.loops: dict[Axis, int] = {}
         """The list of the steps of each loop that is open."""
 
@@ -299,7 +297,6 @@ class Points(Nest):
         test, self.lists[place] = tuple(self.lists[place]), []
         body = inner["body"]
         self.stand_for(node, body, first, refs, homes)
-        self.spans.steps(node, body, inner.get("test"))
         if node.op.name == "scan":
             self.slices(node, body, first + carried, axis)
         tapes.read(body.inputs)
@@ -377,7 +374,6 @@ class Points(Nest):
     ) -> None:
         """What the inputs of a body are: constants of the loop, then carries."""
         self.constants(node.args[:first], body.inputs[:first])
-        self.spans.enter(body, node.args[:first])
         for k, (x, group) in enumerate(zip(body.inputs[first:], refs, strict=False)):
             if k in homes:
                 self.lies_in_memory(x, homes[k].next(x, len(self.lists) - 1))
@@ -444,14 +440,6 @@ class Points(Nest):
             value = self.value(updates, index)
             self.lists[-1].append(Store(array.buffer, array.address + rest, value, dynamic, combine))
 
-    def checked(
-        self, node: Node, positions: Node, at: Ref, axis: int, size: int, level: int, where: Where
-    ) -> Ref:
-        """A position, counted from the start; one that is in range for certain is what it is."""
-        span = self.spans.of(positions)
-        certain = span is not None and span[0] >= 0 and span[1] < size
-        return at if certain else super().checked(node, positions, at, axis, size, level, where)
-
     def check(self, level: int, ok: Ref, code: int) -> None:
         """Report ``code`` unless ``ok`` holds: here, unless that was done on the way here."""
         key = ("check", ok, code)
@@ -494,7 +482,6 @@ class Points(Nest):
         for number, branch in enumerate(branches):
             self.floor = self.enter()
             self.constants(node.args[1:], branch.inputs)
-            self.spans.enter(branch, node.args[1:])
             for k, (at, _) in changed.items():
                 self.lies_in_memory(branch.inputs[at - 1], homes[k].next(branch.inputs[at - 1], self.floor))
             self.arrange(branch, {k: chains[number] for k, (_, chains) in changed.items()}, homes)
