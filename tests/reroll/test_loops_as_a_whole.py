@@ -207,6 +207,33 @@ def test_what_python_does_in_each_step_is_done_in_each_step() -> None:
     assert next(more) >= 20
 
 
+def test_what_only_pythons_number_has_is_asked_of_it() -> None:
+    table = {f"w{k}": float(k) for k in range(20)}
+
+    def by_name(x: Any) -> Any:
+        for k in range(20):
+            x = np.sin(x) + table.get("w" + str(k), 0.0)
+        return x
+
+    def by_template(x: Any) -> Any:
+        for k in range(20):
+            x = np.sin(x) + table.get("w%s" % k, 0.0)  # noqa: UP031
+        return x
+
+    def by_text(x: Any) -> Any:
+        for k in range(20):
+            x = np.sin(x) + table.get(f"w{k!s}", 0.0)
+        return x
+
+    def by_type(x: Any) -> Any:
+        for k in range(20):
+            x = np.sin(x) + (1.0 if type(k) is int else 2.0)
+        return x
+
+    for function in (by_name, by_template, by_text, by_type):
+        unrolled(function, np.arange(3.0))
+
+
 def test_an_integer_that_python_does_not_limit_is_not_wrapped() -> None:
     def factorials(x: Any) -> Any:
         product = 1

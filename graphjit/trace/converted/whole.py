@@ -31,9 +31,10 @@ SHORTEST = 16
 
 PURE = frozenset(
     "abs all any bool complex dict divmod enumerate filter float frozenset getattr hasattr int isinstance issubclass len list map max min pow "
-    "range reversed round set slice sorted str sum tuple type zip".split()
+    "range reversed round set slice sorted sum tuple zip".split()
 )
-"""Built-in functions and classes that change nothing."""
+"""Built-in functions and classes that change nothing, and do with a traced number what they do with Python's.
+"""
 LIBRARIES = frozenset(("numpy", "scipy", "math", "cmath", "operator", "_operator", "graphjit"))
 """Packages whose functions change nothing but arrays, which the trace sees."""
 CONTAINERS = (list, tuple, dict, set, frozenset, str, int, float, bool, np.ndarray, np.generic, Tracer)

@@ -302,11 +302,19 @@ class Tracer(Unanswered):
 
     def __repr__(self) -> str:
         known = shown(self)
-        return f"<traced {self._node.type}>" if known is None else repr(known)
+        return self._unknown() if known is None else repr(known)
 
     def __str__(self) -> str:
         known = shown(self)
-        return f"<traced {self._node.type}>" if known is None else str(known)
+        return self._unknown() if known is None else str(known)
+
+    def _unknown(self) -> str:
+        """A text for a value that is not known: in a loop that is recorded as a whole it would have to be
+        another one in each step.
+        """
+        if self._trace.whole is not None:
+            self._trace.whole.refuse("the text of a value is asked for")
+        return f"<traced {self._node.type}>"
 
     # operators
     __add__, __radd__ = binary(np.add), binary(np.add, True)
