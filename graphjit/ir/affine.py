@@ -10,6 +10,7 @@ values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -64,6 +65,17 @@ class Affine(Generic[Axis]):
         low, high = sum(min(0, last) for last in lasts), sum(max(0, last) for last in lasts)
         return self.offset + low, self.offset + high
 
+    def direction(self) -> tuple[Affine[Axis], int]:
+        """The expression without its offset and its common factor, and that factor: 6 - 2*i is -2 times i.
+        Expressions that are multiples of one have the same direction; a constant has none, and factor 0.
+        """
+        if not self.terms:
+            return Affine(), 0
+        factor = math.gcd(*self.terms.values())
+        if self.terms[min(self.terms, key=str)] < 0:
+            factor = -factor
+        return Affine(0, {axis: c // factor for axis, c in self.terms.items()}), factor
+
     def __getitem__(self, axis: Axis) -> int:
         return self.terms.get(axis, 0)
 
@@ -72,6 +84,13 @@ class Affine(Generic[Axis]):
         if self.offset or not parts:
             parts.append(str(self.offset))
         return " + ".join(parts).replace("+ -", "- ")
+
+
+def divided(low: int, high: int, factor: int) -> tuple[int, int]:
+    """Between which numbers x lies where ``low <= factor * x <= high``."""
+    if factor < 0:
+        low, high, factor = -high, -low, -factor
+    return -(-low // factor), high // factor
 
 
 def axis_index(axis: Axis) -> Affine[Axis]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.affine import Affine
+from graphjit.ir.affine import Affine, divided
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.types import BOOL, DTYPES, I64
 from graphjit.loops.elements import as_loops
@@ -388,11 +388,9 @@ def _comparison(ref: Ref, scope: _Scope) -> tuple[Affine[Any], Interval, Interva
     index, limit = _linear(let.value.args[0], scope), _constant(let.value.args[1], scope)
     if limit is None or not index.terms:
         return None
-    above, below = (limit - index.offset, UNKNOWN[1]), (UNKNOWN[0], limit - index.offset - 1)
-    moving = index - index.offset
-    if next(iter(moving.terms.values())) < 0:
-        moving = -moving
-        above, below = (UNKNOWN[0], -above[0]), (-below[1], UNKNOWN[1])
+    moving, factor = index.direction()
+    above = divided(limit - index.offset, UNKNOWN[1], factor)
+    below = divided(UNKNOWN[0], limit - index.offset - 1, factor)
     return (moving, above, below) if let.value.op == "ge" else (moving, below, above)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
+from graphjit.loops.lowering.conditions import Side, Where, contradicts, span
 from graphjit.loops.lowering.positions import ROW, Position, reached, whole
 from graphjit.ops.linalg import FAILURES
 from graphjit.ops.splicing import Run
@@ -46,17 +46,6 @@ from graphjit.schedule.program import Kernel, Member, Program
 
 Index_ = tuple[Address, ...]
 
-
-@dataclass(frozen=True)
-class Side:
-    """``index >= low`` or ``index < high``; the other one is None."""
-
-    index: Address
-    low: int | None
-    high: int | None
-
-
-Where = tuple[Side, ...]
 
 CHECKED: dict[str, tuple[type[Exception], str]] = {
     "floor_divide": (ZeroDivisionError, "integer division by zero"),
@@ -289,7 +278,7 @@ class Nest:
         inner = tuple(i - s for i, s in zip(index, starts, strict=True))
         sides: list[Side] = []
         for i, n in zip(inner, x.shape, strict=True):
-            low, high = i.span(self.extents)
+            low, high = span(i, where, self.extents)
             if high < 0 or low >= n:
                 return self.const(0, node.dtype)
             sides += [Side(i, 0, None)] if low < 0 else []
@@ -297,7 +286,7 @@ class Nest:
         if not sides:
             return self.value(x, inner, where)
         inside = (*where, *(side for side in sides if side not in where))
-        if _contradicts(inside):
+        if contradicts(inside):
             return self.const(0, node.dtype)
         value = self.value(x, inner, inside)
         return self.scalar(
@@ -312,7 +301,7 @@ class Nest:
         """
         axis: Any = node.attrs["axis"]
         at = index[axis]
-        parts = reached(node, at, self.extents)
+        parts = reached(node, span(at, where, self.extents))
         if not parts:
             return self.const(0, node.dtype)
 
@@ -329,7 +318,7 @@ class Nest:
             low = [Side(at, run.begin, None)] if run is not parts[0] else []
             high = [Side(at, None, run.end)] if run is not parts[-1] else []
             inside = (*where, *(side for side in (*low, *high) if side not in where))
-            if _contradicts(inside):
+            if contradicts(inside):
                 continue
             value = element(run.source, run.at(at), inside)
             if found is not None:
@@ -449,19 +438,6 @@ class Nest:
             if axis not in axes:
                 rest = rest + next(others) * stride
         return tuple(dynamic), rest
-
-
-def _contradicts(where: Where) -> bool:
-    """Whether two sides exclude each other, as those of frames side by side do."""
-    low: dict[Address, int] = {}
-    high: dict[Address, int] = {}
-    for side in where:
-        moving = side.index - side.index.offset
-        if side.low is not None:
-            low[moving] = max(low.get(moving, side.low - side.index.offset), side.low - side.index.offset)
-        if side.high is not None:
-            high[moving] = min(high.get(moving, side.high - side.index.offset), side.high - side.index.offset)
-    return any(low[moving] >= high.get(moving, low[moving] + 1) for moving in low)
 
 
 def lower_kernel(program: Program, kernel: Kernel) -> LoopKernel:

@@ -48,7 +48,8 @@ from graphjit.loops.ir import (
     Store,
     Write,
 )
-from graphjit.loops.lowering.kernels import Index_, Nest, Where
+from graphjit.loops.lowering.conditions import Where
+from graphjit.loops.lowering.kernels import Index_, Nest
 from graphjit.schedule.access import SHARES, storage
 from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
 from graphjit.schedule.in_place import (

@@ -78,7 +78,7 @@ def whole(index: Address, extents: Mapping[Axis, int]) -> Position:
     return Position(index, (Piece(low, high + 1, 1, 0),))
 
 
-def reached(node: Node, at: Address, extents: Mapping[Axis, int]) -> list[Run]:
-    """The runs of a splice that the index ``at`` along its axis can lie in."""
-    low, high = at.span(extents)
+def reached(node: Node, span: tuple[int, int]) -> list[Run]:
+    """The runs of a splice that an index between these numbers, both included, can lie in."""
+    low, high = span
     return [run for run in runs(node) if run.begin <= high and run.end > low]
