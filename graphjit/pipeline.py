@@ -52,7 +52,6 @@ from graphjit.schedule.program import Assembly, Control, Kernel, Product, Progra
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
-from graphjit.schedule.rewrite.splice import splice
 from graphjit.schedule.rewrite.squeeze import squeeze
 from graphjit.schedule.rewrite.unstack import unstack
 from graphjit.schedule.sweep import join_sweeps
@@ -97,8 +96,6 @@ GRAPH_PASSES = (
     own_pieces,
     own_arguments,
 )
-WAITING = (splice,)
-"""Passes that do not run yet: random programs found faults in them (ROADMAP.md)."""
 LOOP_PASSES = (
     collapse,
     Tuned(cut_at_seams),
