@@ -52,6 +52,7 @@ from graphjit.schedule.program import Assembly, Control, Kernel, Product, Progra
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
+from graphjit.schedule.rewrite.splice import splice
 from graphjit.schedule.rewrite.squeeze import squeeze
 from graphjit.schedule.rewrite.unstack import unstack
 from graphjit.schedule.sweep import join_sweeps
@@ -93,6 +94,7 @@ GRAPH_PASSES = (
     squeeze,
     Tuned(align),
     own_outputs,
+    splice,
     own_pieces,
     own_arguments,
 )
