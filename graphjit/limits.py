@@ -144,7 +144,7 @@ class SumLimits(Section):
     """Additions that follow one another in one loop at the most; shorter sums are not cut."""
     chain_in_lanes: int = 64
     """The same inside a loop in lanes, where the total of a block costs as much as seven of its terms ..."""
-    long_in_lanes: int = 192
+    long_in_lanes: int = 128
     """... and NumPy, too, adds row after row there."""
     wide: int = 64
     """Columns from which sums down them are taken row by row: going down, each step lands on another page."""

@@ -36,6 +36,11 @@ from graphjit.ir.node import Body, Graph
 from graphjit.ir.opdef import ByRule, OverBody, Special, op
 from graphjit.ir.types import BOOL, I64, Bundle, Type, tape_of
 
+SMALL = 16
+"""Elements that a value may have to be in registers while a loop runs (`graphjit.schedule.registers`). Larger
+arrays lie in memory, and are better changed element by element.
+"""
+
 
 def _takes(what: str, graph: Graph, types: Sequence[Type]) -> None:
     """Refuse a body that takes other arguments than these."""

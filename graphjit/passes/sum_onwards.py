@@ -21,11 +21,9 @@ from typing import Any
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, in_order, reachable, users
 from graphjit.ir.patterns import splat
+from graphjit.ops.control import SMALL
 from graphjit.passes.bodies import inside
 from graphjit.transforms.control.loops import kinds_of
-
-LEAST = 17
-"""Elements of a sum from which it is worth it; smaller ones are in registers."""
 
 Added = dict[Node, tuple[Node, Node]]
 """Additions that go away: the other summand, and the item of a loop."""
@@ -40,7 +38,7 @@ def sum_onwards(graph: Graph) -> Graph:
     readers = users(nodes)
     added: Added = {}
     for node in nodes:
-        if node.op.name == "add" and node.type.size >= LEAST:
+        if node.op.name == "add" and node.type.size > SMALL:
             for other, total in (node.args, node.args[::-1]):
                 if _is_sum(total, readers, graph.outputs) and not _needs(other, total.args[0], added):
                     added[node] = other, total
@@ -70,7 +68,7 @@ def one_by_one(graph: Graph) -> Graph:
 
 def _elements(node: Node) -> list[Node]:
     """The summands of a large array each of which is zeros but for one element; none of another array."""
-    if node.is_bundle or node.type.size < LEAST:
+    if node.is_bundle or node.type.size <= SMALL:
         return []
     if node.op.name in ("scatter_add", "embed"):
         return [node] if node.args[0].type.size == 1 else []

@@ -22,9 +22,9 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, with_bodies
 from graphjit.ir.types import Type
 from graphjit.schedule.access import storage
-from graphjit.schedule.in_place import changed_in_place
 from graphjit.schedule.program import ALIGN, Control, Program, padded
 from graphjit.schedule.registers import runs_in_registers
+from graphjit.schedule.versions import changed_in_place
 
 FLAG = 8
 """Bytes of the answer of a test."""

@@ -16,12 +16,12 @@ from typing import Any
 
 from graphjit.ir.node import Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
+from graphjit.ops.control import SMALL
 from graphjit.schedule.access import is_framed
-from graphjit.schedule.in_place import ADDED, Versions, changed_carries, changed_results, first_carry
 from graphjit.schedule.roots import CONTROL
+from graphjit.schedule.versions import ADDED, Versions, changed_carries, changed_results
+from graphjit.transforms.control.loops import kinds_of
 
-ELEMENTS = 16
-"""Elements that a value may have."""
 CARRIED = 32
 """Elements of all carries together."""
 WORK = 1_500
@@ -44,7 +44,7 @@ def _step_work(node: Node, memory: Sequence[bool]) -> int | None:
     """
     if node.op.name not in CONTROL or node.attrs.get("length") == 0:
         return None
-    if any(part.record is not None and part.record.size not in range(1, ELEMENTS + 1) for part in node.parts):
+    if any(part.record is not None and part.record.size not in range(1, SMALL + 1) for part in node.parts):
         return None
     found = _choice_work(node, memory) if node.op.name == "cond" else _loop_work(node, memory)
     return None if None in found else sum(work for work in found if work is not None)
@@ -53,7 +53,7 @@ def _step_work(node: Node, memory: Sequence[bool]) -> int | None:
 def _loop_work(node: Node, memory: Sequence[bool]) -> list[int | None]:
     """Operations of the graphs of a loop."""
     carried: Any = node.attrs["carried"]
-    first, held = first_carry(node), changed_carries(node)
+    first, held = kinds_of(node)[1].start, changed_carries(node)
     rest = [part for k, part in enumerate(node.parts[:carried]) if k not in held]
     if sum(part.size for part in rest) > CARRIED or not all(memory[first + k] for k in held):
         return [None]
@@ -70,7 +70,7 @@ def _loop_work(node: Node, memory: Sequence[bool]) -> list[int | None]:
 def _choice_work(node: Node, memory: Sequence[bool]) -> list[int | None]:
     """Operations of the branches of a choice."""
     held = changed_results(node)
-    big = any(part.size > ELEMENTS for k, part in enumerate(node.parts) if k not in held)
+    big = any(part.size > SMALL for k, part in enumerate(node.parts) if k not in held)
     if big or not all(memory[at] for at, _ in held.values()):
         return [None]
     branches = [body.graph for body in bodies(node)]
@@ -90,7 +90,7 @@ def _work(graph: Graph, memory: set[Node], held: Iterable[Versions]) -> int | No
     """
     memory = memory | {version for versions in held for version in versions}
     added = {arg for node in memory if node.op.name == "add" for arg in node.args if arg.op.name in ADDED}
-    if any(x.type.size > ELEMENTS for x in graph.inputs if x not in memory):
+    if any(x.type.size > SMALL for x in graph.inputs if x not in memory):
         return None
     total = 0
     for node in graph.nodes():
@@ -113,7 +113,7 @@ def _computed(node: Node, memory: set[Node]) -> int | None:
     if node.is_bundle:
         stacks = name == "scan" and len(node.parts) > node.attrs["carried"]  # type: ignore[operator]
         return None if stacks else _step_work(node, [arg in memory for arg in node.args])
-    if node.type.size > ELEMENTS and node.args:
+    if node.type.size > SMALL and node.args:
         return None
     if name == "gather":
         return READ * node.type.size if node.args[0] in memory else None

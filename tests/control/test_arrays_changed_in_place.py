@@ -12,8 +12,8 @@ import pytest
 import graphjit
 from graphjit import pipeline
 from graphjit.interpret import interpret
-from graphjit.schedule.in_place import changed_carries, order
 from graphjit.schedule.program import Control, Program
+from graphjit.schedule.versions import changed_carries, order
 
 RNG = np.random.default_rng(7)
 N = 9

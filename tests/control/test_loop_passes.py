@@ -11,8 +11,10 @@ import pytest
 import graphjit
 from graphjit.interpret import interpret
 from graphjit.ir.node import Graph, Node, with_bodies
+from graphjit.ir.parser import parse_graph
 from graphjit.passes.fission import fission
 from graphjit.passes.simplify import simplify
+from graphjit.passes.sum_onwards import one_by_one, sum_onwards
 from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.pipeline import GRAPH_PASSES, optimize
 from graphjit.trace.pytree import flatten
@@ -182,3 +184,107 @@ def test_sums_of_terms_that_are_not_stacked_stay() -> None:
 
     (loop,) = loops(optimized(f, np.ones(40), np.ones((20, 40))))
     assert loop.attrs["carried"] == 2
+
+
+# -------------------------------------------------------------------------------------------- sums that go on
+
+
+def summed(onto: str, zeros: str = "0.0", last: str = "%4", size: int = 20) -> Graph:
+    """A sum of a loop, added ``onto`` something."""
+    return parse_graph(f"""graph f
+  %0 = input name='x' : f64[{size}]
+  %1 = input name='g' : f64[{size}]
+  %2 = const value={zeros} : f64[]
+  %3 = broadcast_to %2 shape=({size},) : f64[{size}]
+  %4 = const value=3 : i64[]
+  %5 = const value=0 : i64[]
+  %6 = while %4 %0 %5 %3 test={{
+    graph test
+      %0 = input name='n' : i64[]
+      %1 = input name='x' : f64[{size}]
+      %2 = input name='i' : i64[]
+      %3 = input name='sum' : f64[{size}]
+      %4 = lt %2 %0 : bool[]
+      return %4
+  }} body={{
+    graph step
+      %0 = input name='n' : i64[]
+      %1 = input name='x' : f64[{size}]
+      %2 = input name='i' : i64[]
+      %3 = input name='sum' : f64[{size}]
+      %4 = add %3 %1 : f64[{size}]
+      %5 = mul %4 %4 : f64[{size}]
+      %6 = const value=1 : i64[]
+      %7 = add %2 %6 : i64[]
+      return %7 {last}
+  }} carried=2 taped=0 : (i64[], f64[{size}])
+  %7 = item %6 index=1 : f64[{size}]
+  %8 = sin %7 : f64[{size}]
+  %9 = add {onto} %7 : f64[{size}]
+  return %9
+""")
+
+
+def test_a_sum_goes_on_with_what_it_would_be_added_to() -> None:
+    graph = summed("%1")
+    made = sum_onwards(graph)
+    (loop,) = loops(made)
+    assert loop.args[-1] is made.inputs[1]
+    assert made.outputs[0].op.name == "item"
+    x, g = np.arange(20.0), np.linspace(-1.0, 1.0, 20)
+    np.testing.assert_allclose(interpret(made, x, g)[0], interpret(graph, x, g)[0], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        summed("%8"),  # which depends on the loop
+        summed("%1", zeros="1.0"),  # the sum does not begin with zeros
+        summed("%1", last="%5"),  # and is no sum
+        summed("%1", size=16),  # so few numbers are in registers
+    ],
+)
+def test_other_loops_begin_as_they_did(graph: Graph) -> None:
+    assert "add" in [node.op.name for node in sum_onwards(graph).nodes()]
+
+
+def test_elements_are_added_to_a_large_array_one_by_one() -> None:
+    graph = parse_graph("""graph f
+  %0 = input name='x' : f64[30]
+  %1 = input name='i' : i64[]
+  %2 = input name='a' : f64[]
+  %3 = scatter_add %2 %1 shape=(30,) axes=(0,) : f64[30]
+  %4 = reshape %2 shape=(1,) : f64[1]
+  %5 = embed %4 shape=(30,) starts=(7,) steps=(1,) : f64[30]
+  %6 = add %3 %5 : f64[30]
+  %7 = add %0 %6 : f64[30]
+  return %7
+""")
+    made = one_by_one(graph)
+    (out,) = made.outputs
+    assert [out.args[1].op.name, out.args[0].op.name] == ["embed", "add"]
+    assert out.args[0].args[0] is made.inputs[0]
+    args = np.ones(30), np.int64(3), np.float64(0.5)
+    np.testing.assert_array_equal(interpret(made, *args)[0], interpret(graph, *args)[0])
+
+
+def test_the_way_back_keeps_elements_and_no_arrays() -> None:
+    """The inner loop reads rows of an array that the outer one writes."""
+
+    def solved(low: Any, n: Any) -> Any:
+        x = np.zeros(30)
+        for i in range(n):
+            total = 1.0
+            for j in range(i):
+                total = total - low[i, j] * x[j]
+            x[i] = total / low[i, i]
+        return np.sum(x * x)
+
+    graph = optimized(graphjit.grad(solved), np.eye(30) + 0.1, 30)
+    kept = [part.record.shape for node in loops(graph) for part in node.parts if part.record is not None]
+    assert kept
+    assert set(kept) == {()}
+    # Neither way makes an array of zeros, nor adds two arrays, in a step.
+    for node in loops(graph):
+        inner: Graph = node.attrs["body"].graph  # type: ignore[attr-defined]
+        assert not [x for x in inner.nodes() if x.op.name == "broadcast_to" and x.type.size > 16]

@@ -157,7 +157,7 @@ ONE = lines(
     np.isrealobj(x)
     np.zeros_like(x)
     np.ones_like(x)
-    np.empty_like(x) * 0
+    np.zeros_like(np.empty_like(x))
     np.full_like(x, 2)
     np.full_like(x, 2.5)
     np.full_like(x, x)

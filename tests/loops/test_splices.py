@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,14 @@ from expressions.joined import random_segments
 import graphjit
 from graphjit import pipeline
 from graphjit.interpret import interpret
-from graphjit.ir.affine import axis_index
+from graphjit.ir.affine import Affine, axis_index, divided
 from graphjit.ir.builder import Builder
+from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import I64, Type
 from graphjit.loops.cost import costs
 from graphjit.loops.ir import Axis, For, Let, Scalar, loads, walk
+from graphjit.loops.lowering.conditions import Side, contradicts, span
+from graphjit.loops.lowering.kernels import lower_kernel
 from graphjit.loops.lowering.positions import whole
 from graphjit.loops.verify import verify_kernel
 from graphjit.ops.splicing import runs
@@ -254,3 +258,81 @@ def test_positions_through_splices(seed: int) -> None:
         position = position.through(runs(node))
     found = [p.step * i + p.offset for p in position.pieces for i in range(p.begin, p.end)]
     assert found == right.tolist()
+
+
+# --------------------------------------------------------------- conditions around an index, taken together
+
+ROW, COLUMN = Axis("i0"), Axis("i1")
+
+
+def place(offset: int, i: int = 0, j: int = 0) -> Affine[Axis]:
+    return Affine(offset, {ROW: i, COLUMN: j})
+
+
+@pytest.mark.parametrize("factor", [-3, -2, -1, 1, 2, 5])
+def test_a_multiple_between_two_numbers(factor: int) -> None:
+    for low, high in itertools.product(range(-7, 8), repeat=2):
+        inside = [x for x in range(-20, 21) if low <= factor * x <= high]
+        least, most = divided(low, high, factor)
+        assert inside == list(range(least, most + 1))
+
+
+@pytest.mark.parametrize("factor", [-3, -1, 2])
+@pytest.mark.parametrize("other", [-2, 1, 3])
+def test_conditions_of_one_direction_count_together(factor: int, other: int) -> None:
+    extents = {ROW: 9, COLUMN: 4}
+    for low, high in itertools.product(range(-8, 9, 2), range(-8, 9, 3)):
+        where = (Side(place(1, factor), low, None), Side(place(-2, other), None, high))
+        points = [i for i in range(9) if factor * i + 1 >= low and other * i - 2 < high]
+        assert not (points and contradicts(where))
+        if not points:
+            continue
+        for a in (-2, 1, 4):
+            values = [a * i + 3 for i in points]
+            least, most = span(place(3, a), where, extents)
+            assert least <= min(values)
+            assert most >= max(values)
+            assert (least, most) == (min(values), max(values))
+    assert contradicts((Side(place(0, 1), None, 2), Side(place(6, -2), None, 1)))
+    assert not contradicts((Side(place(0, 1), None, 2), Side(place(6, -2, 1), None, 1)))
+
+
+UNREACHED = [
+    """graph f
+  %0 = input name='a' : f64[1]
+  %1 = input name='b' : f64[4]
+  %2 = splice %0 %1 axis=0 segments=((0, 0, 1, 1), (1, 0, 1, 4), (1, 0, 1, 4), (1, 0, 1, 4)) : f64[13]
+  %3 = splice %2 axis=0 segments=((0, 6, -2, 2), (0, 12, 1, 1), (0, 0, 1, 4)) : f64[7]
+  return %3
+""",
+    """graph f
+  %0 = input name='a' : f64[1,6]
+  %1 = input name='b' : f64[1,5]
+  %2 = splice %1 axis=1 segments=((0, 4, -1, 2), (0, 2, 3, 1), (0, 2, -1, 3)) : f64[1,6]
+  %3 = mul %2 %0 : f64[1,6]
+  %4 = slice %3 starts=(0, 0) limits=(1, 2) steps=(1, 1) : f64[1,2]
+  %5 = flip %4 axes=(1,) : f64[1,2]
+  %6 = embed %5 shape=(1, 5) starts=(0, 3) steps=(1, 1) : f64[1,5]
+  return %6
+""",
+    """graph f
+  %0 = input name='a' : f64[6,5]
+  %1 = splice %0 axis=1 segments=((0, 1, 3, 2), (0, 0, 1, 5)) : f64[6,7]
+  %2 = splice %1 %0 axis=1 segments=((0, 4, 1, 3), (0, 2, 3, 1)) : f64[6,4]
+  return %2
+""",
+]
+
+
+@pytest.mark.parametrize("text", UNREACHED)
+def test_what_no_index_reaches_is_not_loaded(text: str) -> None:
+    graph = parse_graph(text)
+    _, program = pipeline.schedule(pipeline.optimize(graph))
+    values = [np.arange(np.prod(x.shape)).reshape(x.shape) * 1.0 for x in graph.inputs]
+    kernels = [lower_kernel(program, step) for step in program.steps if isinstance(step, Kernel)]
+    for kernel in kernels:
+        verify_kernel(kernel, len(program.errors))
+    assert sum(len(list(loads(kernel.body))) for kernel in kernels) <= 6
+    compiled = pipeline.compile_graph(graph)
+    assert compiled.program.steps
+    np.testing.assert_array_equal(interpret(compiled.optimized, *values)[0], interpret(graph, *values)[0])

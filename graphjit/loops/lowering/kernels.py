@@ -104,7 +104,7 @@ class Nest:
         dtype: np.dtype,
         buffer: Buffer,
         address: Address,
-        dynamic: tuple[tuple[Ref, int], ...] = (),
+        dynamic: Positions = (),
         guard: Ref | None = None,
     ) -> Ref:
         """One element; ``address`` may have numbers that are computed."""

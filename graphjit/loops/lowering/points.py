@@ -4,7 +4,7 @@ Job: one kernel of a loop whose steps work on a few numbers (`graphjit.schedule.
 Carries are handed on in registers, elements of arrays are loaded and stored where a step needs them.
 Input: a program, a step. Output: a loop kernel.
 Invariants: a value is computed as far outside as what it depends on allows, but never before a branch is
-taken; nothing that can fail moves. Arrays that steps change lie in memory (`graphjit.schedule.in_place`):
+taken; nothing that can fail moves. Arrays that steps change lie in memory (`graphjit.schedule.versions`):
 each version is read before the next is written over it.
 
     scan f64[2] of 100 steps       ->    t0 = load in0[0]; t1 = load in0[1]
@@ -52,16 +52,16 @@ from graphjit.loops.lowering.conditions import Where
 from graphjit.loops.lowering.kernels import Index_, Nest
 from graphjit.schedule.access import SHARES, storage
 from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
-from graphjit.schedule.in_place import (
+from graphjit.schedule.program import Control, Program
+from graphjit.schedule.versions import (
     ADDED,
     Versions,
     changed_carries,
     changed_in_place,
     changed_results,
-    first_carry,
     order,
 )
-from graphjit.schedule.program import Control, Program
+from graphjit.transforms.control.loops import kinds_of
 
 
 def lower_in_registers(program: Program, step: Control) -> LoopKernel:
@@ -141,10 +141,15 @@ class Points(Nest):
 
     def let(self, level: int, dtype: np.dtype, value: ir.Expression) -> Ref:
         """Compute ``value`` as far outside as it can be; ``level`` is not asked."""
-        key = (value.value.tobytes() if isinstance(value, Const) else value, dtype)
+        return self.once(
+            (value.value.tobytes() if isinstance(value, Const) else value, dtype), dtype, value, 0
+        )
+
+    def once(self, key: Any, dtype: np.dtype, value: ir.Expression, since: int) -> Ref:
+        """``value``, known as ``key``, as far outside as it can be; but not outside of list ``since``."""
         found = self.known(key)
         if found is None:
-            place = self.place(value)
+            place = max(self.place(value), since)
             found = self.memo[place][key] = self.fresh(dtype)
             self.home[found] = place
             self.lists[place].append(Let(found, value))
@@ -183,15 +188,7 @@ class Points(Nest):
         value = Load(array.buffer, array.address + address, dynamic)
         if array.version is None:
             return self.let(0, dtype, value)
-        key = ("load", array.version, value)
-        found = self.known(key)
-        if found is None:
-            place = max(self.place(value), array.since)
-            found = self.memo[place][key] = self.fresh(dtype)
-            self.home[found] = place
-            self.lists[place].append(Let(found, value))
-        assert isinstance(found, Ref)
-        return found
+        return self.once(("load", array.version, value), dtype, value, array.since)
 
     def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
         """The element of ``node`` at ``index``, which is known numbers."""
@@ -283,7 +280,7 @@ class Points(Nest):
         if node.op.name == "cond":
             return self.choice(node, list(inner.values()), homes)
         carried: Any = node.attrs["carried"]
-        first = first_carry(node)
+        first = kinds_of(node)[1].start
         starts = self.handed_on(node.args[first : first + carried], homes)
         axis = Axis(f"i{next(self._numbers)}")
         tapes = _Tapes(self, node, first + carried)

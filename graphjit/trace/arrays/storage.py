@@ -24,6 +24,7 @@ import numpy as np
 from graphjit.errors import TraceError
 from graphjit.ir.node import Node
 from graphjit.ir.types import I64, Type
+from graphjit.ops.control import SMALL
 from graphjit.trace.arrays.assignment import fitted, write
 from graphjit.trace.arrays.indexing import Plan, item, read
 from graphjit.trace.arrays.layout import model_of_copy
@@ -34,9 +35,7 @@ from graphjit.trace.recording.recorder import Recorder, Within, current
 from graphjit.trace.recording.tracer import Trace, check_dtype
 
 PIECES = 16
-"""Cells of a part up to which it is put together of them."""
-FEW = 16
-"""Cells that are written one by one in a body, into arrays that have more elements."""
+"""Cells up to which they are looked at one by one: to put a part together, to be written in a body."""
 
 
 def constant(trace: Trace, array: np.ndarray) -> Node:
@@ -296,7 +295,7 @@ class Owned:
         trace, base = tracing(), self.base
         assert base is not None
         shape, grain = self.type.shape, self.grain
-        if self.within is not trace.within and len(self.cells) <= FEW < self.type.size:
+        if self.within is not trace.within and len(self.cells) <= PIECES and self.type.size > SMALL:
             for at, cell in self.cells.items():
                 places = [trace.builder.const(index, I64) for index in at]
                 base = trace.emit("scatter_set", base, cell, *places, axes=tuple(range(grain)))

@@ -21,13 +21,11 @@ from typing import Any
 import numpy as np
 
 from graphjit.errors import TraceError
+from graphjit.passes.reroll.recording import STEPS
 from graphjit.trace.converted.iteration import Steps
 from graphjit.trace.outside.inspection import function_of_compiled
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Tracer
-
-SHORTEST = 16
-"""Steps from which on a loop becomes a node."""
 
 PURE = frozenset(
     "abs all any bool complex dict divmod enumerate filter float frozenset getattr hasattr int isinstance issubclass len list map max min pow "
@@ -61,7 +59,7 @@ class Whole:
         return (
             steps is not None
             and steps.known
-            and steps.length >= SHORTEST
+            and steps.length >= STEPS
             and body.__code__ not in self.failed
             and not any(map(_moves, _reached(body)))
         )

@@ -10,15 +10,48 @@ Invariant: what depends on values of arguments is left alone: there 64 bits are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphjit.errors import GraphjitError
 from graphjit.ir.node import Graph, Node
 from graphjit.ir.types import I64
 from graphjit.transforms.control.loops import kinds_of
-from graphjit.transforms.control.ranges import OPERATIONS, Range, fits, known
 from graphjit.transforms.substitute import body_of
+
+Range = tuple[int, int]
+"""The least and the greatest value of an integer."""
+
+SAME = ("copy", "reshape", "broadcast_to", "transpose", "convert")
+"""Ops that hand integers on."""
+
+
+def _pairs(of: Callable[[int, int], int]) -> Callable[[Range, Range], list[int]]:
+    """What an operation makes of all ends of two ranges."""
+    return lambda one, other: [of(a, b) for a in one for b in other]
+
+
+def _within(*ranges: Range) -> list[int]:
+    """No further from zero than what is there."""
+    most = max(abs(end) for each in ranges for end in each)
+    return [-most, most]
+
+
+OPERATIONS: Mapping[str, Callable[..., Sequence[int]]] = {
+    **dict.fromkeys(SAME, lambda x: x),
+    "neg": lambda x: [-x[0], -x[1]],
+    "abs": _within,
+    "square": lambda x: [0, x[0] ** 2, x[1] ** 2],
+    "add": _pairs(lambda a, b: a + b),
+    "sub": _pairs(lambda a, b: a - b),
+    "mul": _pairs(lambda a, b: a * b),
+    "maximum": _pairs(max),
+    "minimum": _pairs(min),
+    "floor_divide": _within,
+    "remainder": lambda x, y: [0, y[1] - 1] if y[0] > 0 else _within(x, y),
+}
+"""The least and the greatest value, among others, of those of the arguments."""
+
 
 TRIPS = 1 << 31
 """Steps that a loop inside is taken to have at most."""
@@ -96,6 +129,19 @@ def _graph(graph: Graph, spans: Spans) -> None:
             _graph(branch.graph, dict(zip(branch.graph.inputs, args[1:], strict=True)))
 
 
+def known(node: Node) -> Range | None:
+    """The values of an integer that is known."""
+    if node.is_bundle or node.dtype != I64:
+        return None
+    if node.op.name in SAME and node.args[0].dtype == I64:
+        return known(node.args[0])
+    if not node.is_const:
+        return None
+    value: Any = node.attrs["value"]
+    array = value.array
+    return (int(array.min()), int(array.max())) if array.size == 1 else None
+
+
 def _result(node: Node, args: list[Range | None]) -> Range | None:
     """The values of one operation."""
     if node.is_const:
@@ -107,6 +153,6 @@ def _result(node: Node, args: list[Range | None]) -> Range | None:
     if name not in OPERATIONS:
         raise Unlimited(f"{name} of integers of Python's (at {node.loc}), which have no limits")
     ends = OPERATIONS[name](*present)
-    if not fits(ends):
+    if min(ends) < -(1 << 63) or max(ends) >= 1 << 63:
         raise Unlimited(f"{name} of integers of Python's (at {node.loc}) may outgrow 64 bits")
     return min(ends), max(ends)

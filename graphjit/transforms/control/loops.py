@@ -160,11 +160,15 @@ def run(b: Builder, loop: Loop, wanted: Collection[int] | None = None) -> Result
     return Results(dict(zip(kept, items, strict=False)), items[len(kept) :])
 
 
-def elements(b: Builder, array: Node, start: int, stop: int) -> Node:
-    """Elements from ``start`` to before ``stop`` along the first axis."""
-    rest = array.shape[1:]
-    starts, limits = (start, *(0 for _ in rest)), (stop, *rest)
-    return b.slice(array, starts=starts, limits=limits, steps=(1,) * len(limits))
+def elements(b: Builder, array: Node, start: int, stop: int, axis: int = 0, step: int = 1) -> Node:
+    """Elements from ``start`` to before ``stop`` along an axis."""
+    along = [i == axis for i in range(len(array.shape))]
+    return b.slice(
+        array,
+        starts=tuple(start if here else 0 for here in along),
+        limits=tuple(stop if here else n for here, n in zip(along, array.shape, strict=True)),
+        steps=tuple(step if here else 1 for here in along),
+    )
 
 
 def depending(roots: Iterable[Node], sources: Collection[Node]) -> set[Node]:

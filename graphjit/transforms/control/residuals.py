@@ -27,6 +27,7 @@ from graphjit.ir.opdef import Decompose, Reduce, Scalar, Scan, View
 from graphjit.ir.scalars import MEMORY
 from graphjit.ir.types import I64, Type
 from graphjit.mincut import Network
+from graphjit.ops.control import SMALL
 from graphjit.ops.failing import may_fail
 from graphjit.transforms.control.loops import Loop, Parts, depending, elements, run
 from graphjit.transforms.substitute import substitute
@@ -34,10 +35,6 @@ from graphjit.transforms.tapes import record_of
 
 COPIES = frozenset({"concatenate", "embed", "gather", "item", "select", "iota", "diagonal"})
 """Ops with a lowering of their own that do little more than move elements."""
-
-
-FEW = 16
-"""Elements of an array up to which it may be kept to read one of them."""
 
 
 def saved(b: Builder, loop: Loop, results: Sequence[Node], way: Loop) -> Loop:
@@ -234,7 +231,7 @@ def _again(node: Node) -> int | None:
         return 0
     if not node.args or node.is_bundle:
         return None
-    if node.op.name == "gather" and node.type.size == 1 and node.args[0].type.size > FEW:
+    if node.op.name == "gather" and node.type.size == 1 and node.args[0].type.size > SMALL:
         return None  # reading it again would keep the whole array, which a loop around this one may change
     moved = max(node.type.nbytes, *(arg.type.nbytes for arg in node.args))
     if isinstance(lower, Scalar):

@@ -22,7 +22,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node, reachable, users
 from graphjit.ir.opdef import Scalar
 from graphjit.ir.types import I64
-from graphjit.transforms.control.loops import Loop, Parts
+from graphjit.transforms.control.loops import Loop, Parts, elements
 from graphjit.transforms.substitute import substitute
 
 BACK = 8
@@ -122,14 +122,7 @@ def _part(b: Builder, x: Node, walk: Walk) -> Node:
     """The elements that a walk goes to, stacked."""
     last = walk.start + walk.step * (walk.length - 1)
     low, high = min(walk.start, last), max(walk.start, last)
-    ndim = len(x.shape)
-    along = [i == walk.axis for i in range(ndim)]
-    found = b.slice(
-        x,
-        starts=tuple(low if here else 0 for here in along),
-        limits=tuple(high + 1 if here else n for here, n in zip(along, x.shape, strict=True)),
-        steps=tuple(abs(walk.step) if here else 1 for here in along),
-    )
+    found, ndim = elements(b, x, low, high + 1, walk.axis, abs(walk.step)), len(x.shape)
     if walk.step < 0:
         found = b.flip(found, axes=(walk.axis,))
     return b.transpose(found, perm=(walk.axis, *(i for i in range(ndim) if i != walk.axis)))
@@ -316,18 +309,8 @@ def _placed(b: Builder, origin: Node, walk: Walk, stack: Node) -> Node:
         stop, size = walk.start + walk.length, origin.shape[walk.axis]
         pieces = [part]
         if walk.start:
-            pieces.insert(0, _along(b, origin, walk.axis, 0, walk.start))
+            pieces.insert(0, elements(b, origin, 0, walk.start, walk.axis))
         if stop < size:
-            pieces.append(_along(b, origin, walk.axis, stop, size))
+            pieces.append(elements(b, origin, stop, size, walk.axis))
         return b.concatenate(*pieces, axis=walk.axis) if len(pieces) > 1 else part
     return b.scatter_set(origin, stack, b.const(walk.numbers, I64), axes=(walk.axis,))
-
-
-def _along(b: Builder, x: Node, axis: int, start: int, stop: int) -> Node:
-    """A slice along one axis."""
-    return b.slice(
-        x,
-        starts=tuple(start if i == axis else 0 for i in range(len(x.shape))),
-        limits=tuple(stop if i == axis else n for i, n in enumerate(x.shape)),
-        steps=(1,) * len(x.shape),
-    )

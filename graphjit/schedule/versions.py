@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from graphjit.ir.node import Body, Graph, Node, in_order, users
 from graphjit.ir.opdef import View
+from graphjit.transforms.control.loops import kinds_of
 
 ADDED = ("scatter_add", "embed")
 """Ops that make an array of zeros but for what is added to another one."""
@@ -45,24 +46,15 @@ def _once(work: Callable[[Node], Found]) -> Callable[[Node], Found]:
     return found
 
 
-def first_carry(node: Node) -> int:
-    """The number of the argument of a loop that is the first carry."""
-    sliced: Any = node.attrs.get("sliced", node.attrs.get("tapes", 0))
-    carried: Any = node.attrs["carried"]
-    return int(len(node.args) - sliced - carried)
-
-
 @_once
 def changed_carries(node: Node) -> dict[int, Versions]:
     """The carries of a loop that its body changes where they lie: their versions in the body, by number."""
     body: Any = node.attrs.get("body")
     if not isinstance(body, Body):
         return {}
-    carried: Any = node.attrs["carried"]
-    first, graph = first_carry(node), body.graph
-    found: dict[int, Versions] = {}
-    for k in range(carried):
-        versions = _versions(graph.inputs[first + k], graph.outputs[k])
+    graph, found = body.graph, dict[int, Versions]()
+    for k, (x, after) in enumerate(zip(graph.inputs[kinds_of(node)[1]], graph.outputs, strict=False)):
+        versions = _versions(x, after)
         if versions is not None:
             found[k] = versions
     return found if found and order(graph, list(found.values())) is not None else {}
@@ -94,7 +86,7 @@ def changed_in_place(node: Node) -> dict[int, int]:
     """
     if node.op.name == "cond":
         return {k: at for k, (at, _) in changed_results(node).items()}
-    return {k: first_carry(node) + k for k in changed_carries(node)}
+    return {k: kinds_of(node)[1].start + k for k in changed_carries(node)}
 
 
 def before(node: Node) -> Node | None:
@@ -167,6 +159,6 @@ def _picks(reader: Node, version: Node) -> bool:
     if reader.args.count(version) != 1:
         return False
     if reader.is_bundle:
-        constants = first_carry(reader) if "carried" in reader.attrs else len(reader.args)
-        return version in reader.args[:constants]
+        constants = kinds_of(reader)[0] if "carried" in reader.attrs else slice(None)
+        return version in reader.args[constants]
     return reader.args[0] is version and (reader.op.name == "gather" or isinstance(reader.op.lower, View))
