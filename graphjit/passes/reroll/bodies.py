@@ -18,9 +18,9 @@ import numpy as np
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
-from graphjit.ir.types import BOOL, Type
+from graphjit.ir.types import BOOL, I64, Type
 from graphjit.passes.reroll.recording import VIEWS
-from graphjit.passes.reroll.stacks import stack, stripped
+from graphjit.passes.reroll.stacks import stack, stripped, window_of
 from graphjit.passes.reroll.steps import HANDED_ON, INVARIANT, Loop
 
 Now = Callable[[Node], Node]
@@ -69,6 +69,8 @@ class Rolled:
         """Stacks of what varies, by the numbers of their elements: the stack, the input that stands for an
         element, views of that.
         """
+        self.windows: dict[bytes, Node] = {}
+        """Known truth values, by the numbers of those in each step: what is compared in the body instead."""
         self.carries: dict[Any, tuple[Node, Node, Any]] = {}
         """Inputs of carries, first values, and what comes after: the key of another carry, or an operation
         with a node that shows it.
@@ -157,12 +159,40 @@ class Rolled:
             below, views = stripped(nodes)
             if all(node is below[0] for node in below):
                 return self._constant(nodes[0])
+            window = self.windows.get(key) or self._window(below)
+            if window is not None:
+                self.windows[key] = window
+                return self._seen(window, views)
             array = stack(b, below)
             if array is None:
                 raise NotRolled(_why_varying(self.pattern[self.loop.place[number]], nodes[0]))
             self.arrays[key] = array, b.input(below[0].type, "element"), views
         _, x, views = self.arrays[key]
         return self._seen(x, views)
+
+    def _window(self, nodes: Sequence[Node]) -> Node | None:
+        """Known truth values of which one stretch is true: compared in the body with where that begins and
+        ends, so that no table of all of them is kept.
+        """
+        ends = [window_of(node) for node in nodes]
+        if None in ends:
+            return None
+        b, (size,) = self.b, nodes[0].shape
+        number = b.iota(dtype=I64, shape=(size,), axis=0)
+        found: Node | None = None
+        for name, compare in (("first", b.ge), ("behind", b.lt)):
+            column = [end[name == "behind"] for end in ends]  # type: ignore[index]
+            if len(set(column)) > 1:
+                known = np.array(column, np.int64)
+                entry = b.const(known, I64), b.input(Type(I64, ()), name), list[Node]()
+                _, place, _ = self.arrays.setdefault(name.encode() + known.tobytes(), entry)
+            elif column[0] == (size if name == "behind" else 0):
+                continue
+            else:
+                place = b.const(column[0], I64)
+            one = compare(number, b.broadcast_to(place, shape=(size,)))
+            found = one if found is None else b.emit("and", found, one)
+        return found
 
     def _growing(self, number: int, key: bytes, nodes: list[Node]) -> Node:
         """What varies from step to step of a loop that grows."""

@@ -98,7 +98,7 @@ class Row:
 
 def recorded(roots: Sequence[Node], since: int) -> Row:
     """The row of all that ``roots`` need; what is older than serial number ``since`` counts as known."""
-    order = _since(roots, since)
+    order = recorded_since(roots, since)
     index = {node: at for at, node in enumerate(order)}
     shows, views = [OUTSIDE] * len(order), [0] * len(order)
     nodes: list[Node] = []
@@ -141,7 +141,7 @@ def _numbers(values: list[int]) -> np.ndarray:
     return np.frombuffer(array("q", values), np.int64)
 
 
-def _since(roots: Sequence[Node], since: int) -> list[Node]:
+def recorded_since(roots: Sequence[Node], since: int) -> list[Node]:
     """What ``roots`` need, in the order of recording; older nodes without what those need."""
     seen: set[Node] = set()
     stack = list(roots)

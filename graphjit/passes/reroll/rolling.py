@@ -15,8 +15,9 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
 from graphjit.passes.reroll.bodies import NotRolled, Rolled
 from graphjit.passes.reroll.families import found_families
+from graphjit.passes.reroll.growing import grown
 from graphjit.passes.reroll.periods import periods, stretches
-from graphjit.passes.reroll.recording import STEPS, VIEWS, Row, recorded
+from graphjit.passes.reroll.recording import STEPS, VIEWS, Row, recorded, recorded_since
 from graphjit.passes.reroll.stacks import joined
 from graphjit.passes.reroll.steps import Loop, loops_in
 
@@ -24,6 +25,8 @@ LEAST = 200
 """Operations from which it is worth looking for loops."""
 WORTH = 96
 """Operations from which a loop is rolled."""
+WORTHWHILE = 2
+"""How many times as many nodes there must have been before slices that grow are taken for whole axes."""
 LEVELS = 6
 """Loops inside loops that are looked for."""
 
@@ -34,12 +37,25 @@ def reroll(b: Builder, roots: Sequence[Node], since: int = 0, say: Say | None = 
     """``roots`` with loops in the place of what repeats among the nodes from serial number ``since`` on.
     ``say`` is told what was rolled, and what was not.
     """
-    found = list(roots)
-    if b.count() < LEAST:
-        return found
+    if b.count() < WORTH:
+        return list(roots)
+    order = recorded_since(roots, since)
+    even = grown(order, since, roots)
+    if even is not None:
+        told: list[str] = []
+        found = _rolled(*even, since, told.append, WORTH)
+        if WORTHWHILE * len(recorded_since(found, since)) <= len(order):
+            for text in told if say is not None else ():
+                say(text)  # type: ignore[misc]
+            return found
+    return _rolled(b, list(roots), since, say, LEAST)
+
+
+def _rolled(b: Builder, found: list[Node], since: int, say: Say | None, least: int) -> list[Node]:
+    """The nodes with loops in the place of what repeats, where there are at least so many operations."""
     for level in range(LEVELS):
         row = recorded(found, since)
-        if len(row.nodes) < LEAST and not level:
+        if len(row.nodes) < least and not level:
             break
         loops = _loops(row, say)
         if not loops:

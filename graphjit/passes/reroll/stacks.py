@@ -62,6 +62,17 @@ def stack(b: Builder, nodes: Sequence[Node]) -> Node | None:
     return _of_groups(b, nodes)
 
 
+def window_of(node: Node) -> tuple[int, int] | None:
+    """Where the one stretch of true values begins and ends in a known row of truth values."""
+    if not node.is_const or node.dtype.kind != "b" or len(node.shape) != 1:
+        return None
+    value: Any = node.attrs["value"]
+    there = np.flatnonzero(value.array)
+    if not len(there) or there[-1] - there[0] + 1 != len(there):
+        return None
+    return int(there[0]), int(there[-1]) + 1
+
+
 def over_axis(b: Builder, view: Node, x: Node) -> Node:
     """A view of each element along the first axis."""
     rule: Any = view.op.batch

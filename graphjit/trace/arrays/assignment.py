@@ -81,6 +81,8 @@ def _write_box(trace: Trace, x: Node, p: Plan, part: Node) -> Node:
     ]
     if not partial:
         return part
+    if part.op.name == "slice" and part is boxed(trace, x, p):
+        return x  # what ``x[key] += y`` writes back was written already
     if len(partial) == 1 and p.steps[partial[0]] == 1:
         axis = partial[0]
         start, stop, size = p.starts[axis], p.starts[axis] + p.counts[axis], x.shape[axis]

@@ -66,9 +66,23 @@ def _new_place(frame: FrameType, code: CodeType) -> Location:
     """The location of a frame whose position was not seen before."""
     if len(_places) > _LIMIT:
         _places.clear()
-    location = Location(code.co_filename, frame.f_lineno or 0, code.co_qualname)
-    _places.setdefault(id(code), (code, {}))[1][frame.f_lasti] = location
+    known = _places.setdefault(id(code), (code, {}))[1]
+    start = _instruction(code, frame.f_lasti)
+    location = known.get(start)
+    if location is None:
+        location = known[start] = Location(code.co_filename, frame.f_lineno or 0, code.co_qualname)
+    known[frame.f_lasti] = location
     return location
+
+
+def _instruction(code: CodeType, at: int) -> int:
+    """Where an instruction begins. A frame that calls ``__getitem__`` points at the instruction at first, and
+    at one of its cache entries once the interpreter has specialised it: both are one place.
+    """
+    instructions = code.co_code
+    while at > 0 and instructions[at] == dis.opmap["CACHE"]:
+        at -= 2
+    return at
 
 
 def user_level() -> int:

@@ -1,0 +1,267 @@
+"""Where slices and writes of a recorded graph lie, and how they move and grow from step to step.
+
+Slices made at one place in the code are a group; so are writes. Along an axis a group *grows* if its slices
+have ever other lengths, and *moves* if they have one length and lie at ever other places of an array that
+changes. (Slices of one array that stays are no matter: `stacks` reads them element by element.)
+
+Input: nodes in the order of recording. Output: a `Place` for each slice and each write of a group that grows
+or moves; and the same reads and writes at places that are known numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphjit.ir.builder import Builder
+from graphjit.ir.node import Node
+from graphjit.ir.patterns import splat
+from graphjit.ir.types import I64, Type
+from graphjit.passes.reroll.recording import STEPS
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of an array that is read or written."""
+
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    base: Node
+    """The array."""
+    piece: Node | None = None
+    """What is written."""
+    grows: tuple[int, ...] = ()
+    """Axes on which parts made at the same place in the code have ever other lengths."""
+    moves: tuple[int, ...] = ()
+    """Others, on which they lie at ever other places of an array that changes."""
+
+
+class Groups:
+    """The places of slices and writes, and the lists that grow."""
+
+    def __init__(self, order: Sequence[Node], since: int) -> None:
+        self.places: dict[Node, Place] = {}
+        """Those of groups that grow or move."""
+        self.all: dict[Node, Place] = {}
+        self.joined: dict[Node, Joined] = {}
+        """By each value that an array gets with others at once: that array."""
+        groups: dict[Hashable, dict[Hashable, list[Node]]] = {}
+        lists: dict[Hashable, list[Node]] = {}
+        for node in order:
+            place = _place(node) if node.serial >= since else None
+            if place is not None:
+                self.all[node] = place
+                alike = groups.setdefault((node.op, id(node.loc), len(place.starts)), {})
+                alike.setdefault(_ends(place), []).append(node)
+            elif node.op.name == "concatenate" and node.serial >= since:
+                lists.setdefault((id(node.loc), len(node.shape), node.attrs["axis"]), []).append(node)
+        for members in lists.values():
+            self._add_lists(members)
+        for alike in groups.values():
+            self._add_parts(list(alike.values()))
+        written = {node for node, place in self.places.items() if place.piece is not None}
+        for node, place in self.all.items():
+            if place.base in written and place.piece is not None:  # single writes too
+                self.places.setdefault(node, place)
+
+    def _add_parts(self, groups: Sequence[Sequence[Node]]) -> None:
+        """Parts made at one place in the code, in groups of those with the same ends. A group that grows or
+        moves takes in what is like it: the first and the last steps may have other ends.
+        """
+        kinds = [_kind([self.all[node] for node in members]) for members in groups if len(members) >= STEPS]
+        for kind in kinds:
+            for members in groups if kind is not None else ():
+                for node in members:
+                    if kind.takes(self.all[node]):  # type: ignore[union-attr]
+                        found = replace(self.all[node], grows=kind.grows, moves=kind.moves)  # type: ignore[union-attr]
+                        self.places.setdefault(node, found)
+
+    def _add_lists(self, lists: Sequence[Node]) -> None:
+        """Lists made at one place in the code: if they grow, they are parts of an array that gets the same
+        values later, or of a longer one.
+        """
+        axis: int = lists[0].attrs["axis"]  # type: ignore[assignment]
+        if len({node.shape[axis] for node in lists}) < STEPS:
+            return
+        for node in sorted(lists, key=lambda node: -node.shape[axis]):
+            if self.joined_by(node) is None:
+                joined = Joined.of(node) or Joined.of_parts(node, None)
+                if joined is not None:
+                    self.joined.update(dict.fromkeys(joined.pieces, joined))
+
+    def joined_by(self, node: Node) -> Joined | None:
+        """The array that gets the values of a list."""
+        return self.joined.get(node.args[0]) or self.joined.get(node.args[-1])
+
+
+def _place(node: Node) -> Place | None:
+    """Which part of an array a node reads or writes."""
+    name = node.op.name
+    if name == "slice":
+        return _box(node, node.attrs["starts"], node.shape, node.attrs["steps"], node.args[0])
+    if name == "select":
+        mask, part, base = node.args
+        if mask.op.name == part.op.name == "embed" and mask.attrs == part.attrs and splat(mask.args[0]):
+            (piece,) = part.args
+            return _box(node, part.attrs["starts"], piece.shape, part.attrs["steps"], base, piece)
+    return _replaced(node) if name == "concatenate" else None
+
+
+def _ends(place: Place) -> Hashable:
+    """On which axes a part has the first and the last elements. It tells slices apart that are made at one
+    place in the code: views are read where they are used.
+    """
+    shape = place.base.shape
+    return tuple((s == 0, s + n == all_) for s, n, all_ in zip(place.starts, place.sizes, shape, strict=True))
+
+
+def _box(
+    node: Node, starts: object, sizes: tuple[int, ...], steps: object, base: Node, piece: Node | None = None
+) -> Place | None:
+    if steps != (1,) * len(sizes):
+        return None
+    return Place(tuple(starts), sizes, base, piece)  # type: ignore[arg-type]
+
+
+def _replaced(node: Node) -> Place | None:
+    """A concatenation of a value and of what lies before and behind it in an array."""
+    whole = Joined.of(node)
+    if whole is None or whole.base is None or len(whole.pieces) != 1:
+        return None
+    ((piece, first),) = whole.pieces.items()
+    starts = tuple(first if k == whole.axis else 0 for k in range(len(node.shape)))
+    return Place(starts, piece.shape, whole.base, piece)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A concatenation of values and of what lies between them in an array."""
+
+    type: Type
+    base: Node | None
+    """The array; None where there is none."""
+    axis: int
+    pieces: dict[Node, int]
+    """Where each value begins."""
+
+    def place(self, parts: Sequence[Node]) -> int | None:
+        """Where these values, one behind the other, begin in the array; None where they are not there."""
+        axis, rank = self.axis, len(self.type.shape)
+        first = self.pieces.get(parts[0])
+        if first is None:
+            first = parts[0].attrs["starts"][axis] if parts[0].op.name == "slice" else 0  # type: ignore[index]
+        at: int = first
+        for part in parts:
+            starts = tuple(at if k == axis else 0 for k in range(rank))
+            if self.pieces.get(part) != at and not _is_part(part, self.base, starts):
+                return None
+            at += part.shape[axis]
+        return first
+
+    @classmethod
+    def of(cls, node: Node) -> Joined | None:
+        """What a concatenation joins; None where nothing of an array is left."""
+        for arg in (node.args[0], node.args[-1]):
+            if arg.op.name == "slice" and arg.args[0].type == node.type:
+                return cls.of_parts(node, arg.args[0])
+        return None
+
+    @classmethod
+    def of_parts(cls, node: Node, base: Node | None) -> Joined | None:
+        """What a concatenation joins with parts of ``base``; None where one value comes twice."""
+        axis: int = node.attrs["axis"]  # type: ignore[assignment]
+        pieces: dict[Node, int] = {}
+        first = 0
+        for arg in node.args:
+            starts = tuple(first if k == axis else 0 for k in range(len(node.shape)))
+            if not _is_part(arg, base, starts):
+                if arg in pieces:
+                    return None
+                pieces[arg] = first
+            first += arg.shape[axis]
+        return cls(node.type, base, axis, pieces)  # type: ignore[arg-type]
+
+
+def _is_part(x: Node, base: Node | None, starts: tuple[int, ...]) -> bool:
+    """Whether ``x`` is the part of an array that begins there."""
+    if x.op.name != "slice" or x.args[0] is not base:
+        return False
+    return x.attrs["starts"] == starts and x.attrs["steps"] == (1,) * len(starts)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the parts of a group lie."""
+
+    grows: tuple[int, ...]
+    moves: tuple[int, ...]
+    usual: dict[int, int]
+    """Their length on the axes on which they do not grow."""
+
+    def takes(self, place: Place) -> bool:
+        """Whether a part is one of the group."""
+        sizes = place.sizes
+        return all(sizes[k] == n for k, n in self.usual.items()) and all(sizes[k] > 1 for k in self.grows)
+
+
+def _kind(places: Sequence[Place]) -> _Kind | None:
+    """How parts lie that grow or move; None where they do neither."""
+    starts = np.array([place.starts for place in places])
+    sizes = np.array([place.sizes for place in places])
+    axes = range(starts.shape[1])
+    grows = tuple(k for k in axes if len(np.unique(sizes[:, k])) >= STEPS)
+    changes = len({place.base for place in places}) >= STEPS
+    moves = tuple(k for k in axes if k not in grows and changes and len(np.unique(starts[:, k])) >= STEPS)
+    if not grows and not moves:
+        return None
+    usual = {k: int(np.bincount(sizes[:, k]).argmax()) for k in axes if k not in grows}
+    return _Kind(grows, moves, usual)
+
+
+# --------------------------------------------------------------------------------- places as known numbers
+
+
+def taken(b: Builder, x: Node, axes: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> Node:
+    """The part of ``x`` that begins at ``starts`` along ``axes`` and is so long there."""
+    if not axes:
+        return x
+    if all(sizes[k] == 1 for k in axes):
+        found = b.gather(x, *(b.const(starts[k], I64) for k in axes), axes=tuple(axes))
+        return b.reshape(found, shape=tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
+    found = b.gather(x, *_grid(b, axes, starts, sizes), axes=tuple(axes))
+    return b.transpose(found, perm=_back(axes, len(x.shape)))
+
+
+def put(
+    b: Builder, x: Node, part: Node, axes: Sequence[int], starts: Sequence[int], sizes: Sequence[int]
+) -> Node:
+    """``x`` with that part replaced."""
+    if not axes:
+        return part
+    if all(sizes[k] == 1 for k in axes):
+        rows = b.reshape(part, shape=tuple(n for k, n in enumerate(x.shape) if k not in axes))
+        return b.scatter_set(x, rows, *(b.const(starts[k], I64) for k in axes), axes=tuple(axes))
+    order = _back(axes, len(x.shape))
+    rows = b.transpose(part, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
+    return b.scatter_set(x, rows, *_grid(b, axes, starts, sizes), axes=tuple(axes))
+
+
+def _grid(b: Builder, axes: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> list[Node]:
+    """Places along each axis of all elements of a part."""
+    grid = np.indices([sizes[k] for k in axes])
+    return [b.const(place + starts[k], I64) for place, k in zip(grid, axes, strict=True)]
+
+
+def _back(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """The permutation that puts axes back that an indexed array has in front."""
+    order = [*axes, *(k for k in range(rank) if k not in axes)]
+    return tuple(sorted(range(rank), key=order.__getitem__))
+
+
+def moved(b: Builder, x: Node, axis: int, to: int) -> Node:
+    """``x`` with one axis at another place."""
+    order = [k for k in range(len(x.shape)) if k != axis]
+    order.insert(to, axis)
+    return b.transpose(x, perm=tuple(order))
