@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import graphjit
 from graphjit import compilation, pipeline
+from graphjit.backend.llvm.kernels import quotients
 from graphjit.interpret import evaluate, interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
@@ -394,3 +396,42 @@ def test_many_small_loops_over_arrays_of_their_own() -> None:
     for _ in range(3):
         wanted = 0.5 * wanted + xs.sum(axis=1) + shift
     np.testing.assert_allclose(graphjit.jit(all_of_them)(starts, xs, shift), wanted, rtol=1e-12)
+
+
+DIVISORS = (3.0, -7.0, 0.1, 1e-9, 6.02e23, np.pi, 2.0**90 * 1.1, 5e-324, 1e300, -np.nextafter(2.0, 1.0))
+
+
+def refused_divisor() -> float:
+    """One whose product is not the quotient for some number."""
+    candidates = np.random.default_rng(0).uniform(1.0, 2.0, 3000)
+    return float(next(y for y in candidates if quotients.halves(float(y)) is None))
+
+
+def test_quotients_by_numbers_are_exact() -> None:
+    """Steps multiply where they may; every bit is that of the division, at the hardest numbers as well."""
+    divisors = (*DIVISORS, refused_divisor())
+    assert [quotients.halves(y) is not None for y in divisors] == [True] * 7 + [False] * 2 + [True, False]
+    rng = np.random.default_rng(1)
+    plain = rng.normal(size=2000) * 2.0 ** rng.integers(-1074, 1020, 2000)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -2.0**-1022, 2.0**-969, 1e-290, 1.7e308]
+    numbers = np.array([*special, *plain, *hard_dividends(divisors)])
+    assert len(numbers) > 2020
+
+    def step(largest: Any, x: Any) -> Any:
+        return np.maximum(largest, x), tuple(x / y for y in divisors)
+
+    compiled = graphjit.jit(lambda xs: graphjit.scan(step, 0.0, xs))
+    assert any("llvm.fma" in line for line in compiled.lower(numbers).as_text("llvm").splitlines())
+    with np.errstate(all="ignore"):
+        for y, found in zip(divisors, compiled(numbers)[1], strict=True):
+            np.testing.assert_array_equal(found.view(np.int64), (numbers / y).view(np.int64), str(y))
+
+
+def hard_dividends(divisors: Sequence[float]) -> list[float]:
+    """Numbers whose quotients lie next to the middle between two numbers, at several scales."""
+    found = []
+    for y in divisors:
+        whole = int(np.ldexp(np.frexp(abs(y))[0], quotients.DIGITS))
+        hard = quotients.doubtful(whole, Fraction(1, 2**156))  # a wider net than the proof needs
+        found += [np.ldexp(float(x), scale) for x in hard for scale in (-900, -53, 0, 700)]
+    return found

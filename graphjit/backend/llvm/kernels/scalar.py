@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphjit.backend.llvm import math
+from graphjit.backend.llvm.kernels import quotients
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
 from graphjit.ir.scalars import SCALARS, is_function
@@ -89,6 +90,7 @@ class Scalars:
     def __init__(self, fn: Function, calls: bool) -> None:
         self.fn = fn
         self.calls = calls  # outside loops elementary functions are calls: code size, not speed, counts
+        self.awaited = False  # in steps that hand values on: how long an operation takes counts
 
     def apply(self, op: str, dtype: np.dtype, operand: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """``op`` on operands of dtype ``operand`` (the last one's) giving ``dtype``."""
@@ -176,6 +178,10 @@ class Scalars:
         fn = self.fn
         of = vector(element, lanes)
         instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}.get(op)
+        if op == "div" and self.awaited and of == "double":
+            quotient = quotients.divide(fn, *args)
+            if quotient is not None:
+                return quotient
         if instruction:
             return fn.op(f"{instruction} {of} {args[0]}, {args[1]}")
         if op == "neg":

@@ -50,6 +50,7 @@ class Steps(Traffic):
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
         calls, self.scalars.calls = self.scalars.calls, _many_functions(loop)
+        awaited, self.scalars.awaited = self.scalars.awaited, True
         if loop.holds is not None:
             self.look(counter.name, done)
             self.body(loop.test)
@@ -59,7 +60,7 @@ class Steps(Traffic):
         self.exits.append(done)
         self.lent(loop)
         self.exits.pop()
-        self.scalars.calls = calls
+        self.scalars.calls, self.scalars.awaited = calls, awaited
         following = fn.op(f"add i64 {counter.name}, 1")
         counter.add(following, fn.current)
         lefts = [self.every(carried.after) for carried in loop.carried]
