@@ -413,7 +413,7 @@ def test_quotients_by_numbers_are_exact() -> None:
     assert [quotients.halves(y) is not None for y in divisors] == [True] * 7 + [False] * 2 + [True, False]
     rng = np.random.default_rng(1)
     plain = rng.normal(size=2000) * 2.0 ** rng.integers(-1074, 1020, 2000)
-    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -2.0**-1022, 2.0**-969, 1e-290, 1.7e308]
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -(2.0**-1022), 2.0**-969, 1e-290, 1.7e308]
     numbers = np.array([*special, *plain, *hard_dividends(divisors)])
     assert len(numbers) > 2020
 

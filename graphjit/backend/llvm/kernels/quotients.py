@@ -30,7 +30,7 @@ DIGITS = 53
 DIVISORS = 100
 """Largest exponent of a divisor, up or down."""
 DIVIDENDS = 800
-"""Largest exponent of a number that is not divided: quotients are normal, and so are products with ``low``."""
+"""Largest exponent of a number that is multiplied: quotients are normal, and so are products with ``low``."""
 BIAS = 1023
 """Of the exponent as it stands in the bits of a double."""
 
