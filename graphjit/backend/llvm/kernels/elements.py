@@ -58,24 +58,24 @@ class Elements:
         if not places or not all(place in known for place in places):
             return None
         sources = [known[place] for place in places]
+        if all(source.lanes == lanes and source.lane == i for i, source in enumerate(sources)):
+            if len({source.name for source in sources}) == 1:
+                return sources[0].name
         sources += [sources[0]] * (lanes - len(sources))
-        names = list(dict.fromkeys(source.name for source in sources))
         if all(source.lanes == 1 for source in sources):
             return self._collected(sources, buffer.dtype)
-        widths = {source.lanes for source in sources}
-        if len(names) > 2 or len(widths) > 1:
+        return self._shuffled(sources, buffer.dtype)
+
+    def _shuffled(self, sources: Sequence[Source], dtype: np.dtype) -> str | None:
+        """A vector of lanes of at most two other ones of one length."""
+        names = list(dict.fromkeys(source.name for source in sources))
+        width = sources[0].lanes
+        if len(names) > 2 or any(source.lanes != width for source in sources):
             return None
-        (width,) = widths
-        if (
-            len(names) == 1
-            and width == lanes
-            and [s.lane for s in sources[: len(places)]] == [*range(len(places))]
-        ):
-            return names[0]
-        of = vector(kind(buffer.dtype), width)
+        of = vector(kind(dtype), width)
         order = ", ".join(f"i32 {source.lane + width * names.index(source.name)}" for source in sources)
         second = names[1] if len(names) == 2 else "poison"
-        return self.fn.op(f"shufflevector {of} {names[0]}, {of} {second}, <{lanes} x i32> <{order}>")
+        return self.fn.op(f"shufflevector {of} {names[0]}, {of} {second}, <{len(sources)} x i32> <{order}>")
 
     def _extracted(self, source: Source, dtype: np.dtype) -> str:
         if source.lanes == 1:

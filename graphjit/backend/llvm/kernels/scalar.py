@@ -177,11 +177,9 @@ class Scalars:
         """Floating-point operations that are instructions or intrinsics."""
         fn = self.fn
         of = vector(element, lanes)
-        instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}.get(op)
-        if op == "div" and self.awaited and of == "double":
-            quotient = quotients.divide(fn, *args)
-            if quotient is not None:
-                return quotient
+        instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul"}.get(op)
+        if op == "div":
+            return self.quotient(of, args)
         if instruction:
             return fn.op(f"{instruction} {of} {args[0]}, {args[1]}")
         if op == "neg":
@@ -203,6 +201,11 @@ class Scalars:
                 f"icmp slt {bits} {raw}, zeroinitializer" if lanes > 1 else f"icmp slt {bits} {raw}, 0"
             )
         raise IRError(f"no floating-point operation {op}")
+
+    def quotient(self, of: str, args: Sequence[str]) -> str:
+        """A division; by a product where steps wait for it and the product is the same number."""
+        found = quotients.divide(self.fn, *args) if self.awaited and of == "double" else None
+        return self.fn.op(f"fdiv {of} {args[0]}, {args[1]}") if found is None else found
 
     def extremum(self, predicate: str, of: str, lanes: int, args: Sequence[str]) -> str:
         """NaN of either side wins; else the one that the predicate prefers."""
