@@ -181,8 +181,8 @@ class TrafficLimits(Section):
 
 
 class CodeLimits(Section):
-    """`loops/passes/calls.py`: where code is kept short, because its generation would take longer than it
-    saves. An inlined elementary function takes a millisecond to generate."""
+    """`loops/passes/calls.py`, `loops/passes/write_out.py`: where code is kept short, because its generation
+    would take longer than it saves. An inlined elementary function takes a millisecond to generate."""
 
     calls: int = 16
     """Elementary functions in a loop body up to which all are inlined; of more, each is a call."""
@@ -192,6 +192,10 @@ class CodeLimits(Section):
     """Elements up to which that holds."""
     straight_line: int = 200
     """Statements of a kernel without loops up to which its code is optimised."""
+    written_out: int = 400
+    """Statements up to which a kernel that runs in the steps of a loop has no loops of its own."""
+    joined: int = 1_000
+    """Statements of such kernels up to which neighbours are one."""
 
 
 class ProductLimits(Section):

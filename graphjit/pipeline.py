@@ -32,6 +32,7 @@ from graphjit.loops.passes.stream import stream
 from graphjit.loops.passes.sums import cut_sums
 from graphjit.loops.passes.tails import fit_tails
 from graphjit.loops.passes.vectorize import vectorize
+from graphjit.loops.passes.write_out import write_out
 from graphjit.passes.bodies import inside
 from graphjit.passes.decompose import decompose
 from graphjit.passes.fission import fission
@@ -108,6 +109,7 @@ LOOP_PASSES = (
     Tuned(prefetch),
     Whole(stream),
     Tuned(fit_tails),
+    Whole(write_out),
 )
 
 

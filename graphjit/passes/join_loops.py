@@ -6,13 +6,14 @@ carries from the same arguments. This pass makes one loop of such two, with the 
 Example: ``h`` after a `scan`, and the `scan` that stacks every ``h``, become one `scan` with both results.
 
 Input and output: a graph.
-Invariant: loops are joined only if they have a carry in common, compute all that they have in common by the
-same operations, and neither needs a result of the other.
+Invariant: loops are joined only if they have a carry in common, or loops inside that can be joined; if they
+compute all carries that they have in common by the same operations; and if neither needs a result of the
+other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -53,56 +54,93 @@ class _Shelf:
         self.b = Builder()
         self.known: dict[Hashable, Node] = {}
 
-    def opened(self, node: Node) -> _Opened:
-        """A loop on these inputs."""
+    def opened(self, node: Node, apart: Collection[int] = ()) -> _Opened:
+        """A loop on these inputs. Those of its arguments numbered in ``apart`` are its own."""
         body = body_of(node)
         inputs: list[Node] = []
         for kind, where in zip(Parts._fields, kinds_of(node), strict=True):
             times: dict[Node, int] = {}
             for arg, x in zip(node.args[where], body.inputs[where], strict=True):
                 # Carries that begin alike are told apart by their order.
-                times[arg] = times.get(arg, 0) + (kind == "carries")
-                key = kind, arg, times[arg]
+                own = len(inputs) in apart
+                times[arg] = times.get(arg, 0) + (kind == "carries" and not own)
+                key = kind, arg, (node, len(inputs)) if own else times[arg]
                 if key not in self.known:
                     self.known[key] = self.b.input(x.type, str(x.attrs["name"]))
                 inputs.append(self.known[key])
         return _Opened(node, opened(self.b, node, inputs=inputs))
 
+    def pair(self, one: _Opened, other: _Opened) -> tuple[_Opened, _Opened] | None:
+        """Two loops, the smaller one first, if one can do what both do. Carries that only begin alike are
+        others.
+        """
+        small, large = sorted((one, other), key=lambda member: len(member.loop.after))
+        steps = dict(zip(large.loop.inputs.carries, large.loop.after, strict=True))
+        apart: set[int] = set()
+        while True:
+            pairs = enumerate(
+                zip(small.loop.inputs.carries, small.loop.after, strict=True),
+                start=len(small.loop.inputs.constants),
+            )
+            differing = {k for k, (x, after) in pairs if steps.get(x, after) is not after}
+            if not differing:
+                return (small, large) if _can_be_one(small, large) else None
+            apart |= differing
+            small = self.opened(small.node, apart)
+
 
 def _pairs(graph: Graph) -> list[tuple[_Opened, _Opened]]:
     """Loops, and the larger one that does the same; each stands in one pair at most."""
-    groups: dict[Hashable, list[Node]] = {}
-    for node in (node for node in graph.nodes() if node.op.name in LOOPS):
-        groups.setdefault((node.op.name, node.attrs.get("length"), node.attrs.get("reverse")), []).append(
-            node
-        )
     pairs: list[tuple[_Opened, _Opened]] = []
-    for group in groups.values():
-        if len(group) < 2:
-            continue
+    for group in _alike(graph.nodes()):
         shelf = _Shelf()
         members = [shelf.opened(node) for node in group]
         taken: set[Node] = set()
         for i, one in enumerate(members):
             for other in members[i + 1 :]:
-                small, large = sorted((one, other), key=lambda member: len(member.loop.after))
-                if {small.node, large.node}.isdisjoint(taken) and _same(small, large):
-                    pairs.append((small, large))
-                    taken |= {small.node, large.node}
+                if {one.node, other.node}.isdisjoint(taken) and (pair := shelf.pair(one, other)):
+                    pairs.append(pair)
+                    taken |= {one.node, other.node}
     return pairs
 
 
-def _same(one: _Opened, other: _Opened) -> bool:
-    """Whether loops compute a carry alike, none that they share differently, and both can run at once."""
+def _alike(nodes: Iterable[Node]) -> list[list[Node]]:
+    """The loops among ``nodes`` that make equally many steps in the same direction, two and more."""
+    groups: dict[Hashable, list[Node]] = {}
+    for node in (node for node in nodes if node.op.name in LOOPS):
+        kind = node.op.name, node.attrs.get("length"), node.attrs.get("reverse")
+        groups.setdefault(kind, []).append(node)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _can_be_one(one: _Opened, other: _Opened) -> bool:
+    """Whether loops that compute alike all carries that they share have enough in common, and both can run at
+    once.
+    """
     small, large = one.loop, other.loop
-    steps = dict(zip(large.inputs.carries, large.after, strict=True))
-    pairs = zip(small.inputs.carries, small.after, strict=True)
-    shared = [steps[x] is after for x, after in pairs if x in steps]
-    if small.test is not large.test or not all(shared):
+    if small.test is not large.test or not set(small.inputs.all) & set(large.inputs.all):
         return False
-    if not shared and (small.after or not set(small.inputs.all) & set(large.inputs.all)):
-        return False  # loops that have nothing in common
+    if set(small.inputs.carries).isdisjoint(large.inputs.carries) and small.after:
+        if not _share_a_loop(small, large):
+            return False
     return one.node not in set(reachable(other.node.args)) and other.node not in set(reachable(one.node.args))
+
+
+def _share_a_loop(one: Loop, other: Loop) -> bool:
+    """Whether a loop inside of one does what one inside of the other does: where a derivative in a step goes
+    along with a loop in it, and the value of the step does not matter for later steps.
+    """
+    mine, others = set(reachable(one.roots)), set(reachable(other.roots))
+    if any(node.op.name in LOOPS for node in mine & others):
+        return True
+    for group in _alike(mine | others):
+        shelf = _Shelf()
+        members = [shelf.opened(node) for node in sorted(group, key=lambda node: node.serial)]
+        for x in (member for member in members if member.node in mine):
+            for y in (member for member in members if member.node in others):
+                if shelf.pair(x, y) is not None:
+                    return True
+    return False
 
 
 def _one(

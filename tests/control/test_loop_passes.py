@@ -48,6 +48,31 @@ def test_what_nobody_reads_is_gone() -> None:
     assert sorted(body(loop)) == ["cos", "mul"]
 
 
+def test_loops_around_the_same_loop_are_one() -> None:
+    """The derivative of a sum of roots needs the roots, but no sum of them."""
+
+    def root(a: Any) -> Any:
+        new = lambda x: (0.5 * (x[0] + a / x[0]), x[0])
+        return graphjit.while_loop(lambda x: np.abs(x[0] - x[1]) > 1e-9, new, (a + 1.0, a * 0.0))[0]
+
+    def f(numbers: Any) -> Any:
+        return graphjit.scan(lambda total, a: (total + root(a), None), 0.0, numbers)[0]
+
+    numbers, tangent = np.linspace(1.0, 5.0, 9), np.linspace(-1.0, 2.0, 9)
+    forward = lambda x, t: graphjit.jvp(f, (x,), (t,))
+    assert [loop.op.name for loop in loops(optimized(forward, numbers, tangent))] == ["scan", "while"]
+    value, slope = graphjit.jit(forward)(numbers, tangent)
+    np.testing.assert_allclose(value, np.sum(np.sqrt(numbers)), rtol=1e-12)
+    np.testing.assert_allclose(slope, np.sum(tangent / (2.0 * np.sqrt(numbers))), rtol=1e-9)
+
+    def g(numbers: Any) -> Any:
+        sums = lambda total, a: (total + root(a) * 2.0, None)
+        others = lambda total, a: (total - root(a + 1.0), None)
+        return graphjit.scan(sums, 0.0, numbers)[0], graphjit.scan(others, 0.0, numbers)[0]
+
+    assert [loop.op.name for loop in loops(optimized(g, numbers))].count("scan") == 2  # other loops inside
+
+
 def test_known_numbers_stand_in_the_body() -> None:
     def f(x: Any) -> Any:
         two = np.full(3, 2.0)

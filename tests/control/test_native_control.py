@@ -5,18 +5,24 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+from compiled_harness import with_gradient
+from random_graphs import random_graph, random_inputs, rng_for
 
 import graphjit
 from graphjit import compilation, pipeline
+from graphjit.backend.executable import Executable
+from graphjit.backend.llvm.kernels import quotients
 from graphjit.interpret import evaluate, interpret
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node
 from graphjit.ir.parser import parse_graph
 from graphjit.ir.types import BOOL, F64, I64, Type
+from graphjit.limits import Limits, host_limits
 from graphjit.loops.ir import Repeat, walk
 from graphjit.running.instruments import Compare
 from graphjit.running.runner import Runner
@@ -394,3 +400,104 @@ def test_many_small_loops_over_arrays_of_their_own() -> None:
     for _ in range(3):
         wanted = 0.5 * wanted + xs.sum(axis=1) + shift
     np.testing.assert_allclose(graphjit.jit(all_of_them)(starts, xs, shift), wanted, rtol=1e-12)
+
+
+DIVISORS = (3.0, -7.0, 0.1, 1e-9, 6.02e23, np.pi, 2.0**90 * 1.1, 5e-324, 1e300, -np.nextafter(2.0, 1.0))
+
+
+def refused_divisor() -> float:
+    """One whose product is not the quotient for some number."""
+    candidates = np.random.default_rng(0).uniform(1.0, 2.0, 3000)
+    return float(next(y for y in candidates if quotients.halves(float(y)) is None))
+
+
+def test_quotients_by_numbers_are_exact() -> None:
+    """Steps multiply where they may; every bit is that of the division, at the hardest numbers as well."""
+    divisors = (*DIVISORS, refused_divisor())
+    assert [quotients.halves(y) is not None for y in divisors] == [True] * 7 + [False] * 2 + [True, False]
+    rng = np.random.default_rng(1)
+    plain = rng.normal(size=2000) * 2.0 ** rng.integers(-1074, 1020, 2000)
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -(2.0**-1022), 2.0**-969, 1e-290, 1.7e308]
+    numbers = np.array([*special, *plain, *hard_dividends(divisors)])
+    assert len(numbers) > 2020
+
+    def step(largest: Any, x: Any) -> Any:
+        return np.maximum(largest, x), tuple(x / y for y in divisors)
+
+    compiled = graphjit.jit(lambda xs: graphjit.scan(step, 0.0, xs))
+    assert any("llvm.fma" in line for line in compiled.lower(numbers).as_text("llvm").splitlines())
+    with np.errstate(all="ignore"):
+        for y, found in zip(divisors, compiled(numbers)[1], strict=True):
+            np.testing.assert_array_equal(found.view(np.int64), (numbers / y).view(np.int64), str(y))
+
+
+def hard_dividends(divisors: Sequence[float]) -> list[float]:
+    """Numbers whose quotients lie next to the middle between two numbers, at several scales."""
+    found = []
+    for y in divisors:
+        whole = int(np.ldexp(np.frexp(abs(y))[0], quotients.DIGITS))
+        hard = quotients.doubtful(whole, Fraction(1, 2**156))  # a wider net than the proof needs
+        found += [np.ldexp(float(x), scale) for x in hard for scale in (-900, -53, 0, 700)]
+    return found
+
+
+def small_systems(n: int, dtype: str) -> Graph:
+    """A loop over matrices of n rows: products, a transpose, an inverse, sums along both axes."""
+
+    def step(carry: Any, x: Any) -> Any:
+        mean, spread = carry
+        spread = spread @ x @ spread.T + np.eye(n, dtype=dtype)
+        inverse = np.linalg.inv(spread[:2, :2])
+        mean = np.tanh(x @ mean) - spread[0] / np.sum(np.abs(spread), axis=0)
+        return (mean, spread / np.max(np.abs(spread))), (inverse @ mean[:2], mean[::-1], mean > 0)
+
+    def f(mean: Any, xs: Any) -> Any:
+        return graphjit.scan(step, (mean, np.eye(n, dtype=dtype)), xs)
+
+    return graphjit.make_graph(f)(np.ones(n, dtype), np.ones((5, n, n), dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 8])
+def test_steps_on_small_matrices(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of a step are written out and joined, and elements stay in registers: no bit is another."""
+    monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    graph = small_systems(n, dtype)
+    rng = np.random.default_rng(n)
+    inputs = [np.asarray(rng.normal(size=x.shape), x.dtype) for x in graph.inputs]
+    wanted = interpret(graph, *inputs)
+    plain = host_limits().changed(code={"written_out": 0})
+    assert kernels_of_steps(graph, plain) > kernels_of_steps(graph, host_limits())
+    few = results(graph, inputs, host_limits().changed(code={"joined": 100}))
+    for limits in (host_limits(), host_limits().changed(vectors={"vector_bytes": 64})):
+        with np.errstate(all="ignore"):
+            made = results(graph, inputs, limits)
+            apart = results(graph, inputs, limits.changed(code={"written_out": 0}))
+        for got, same, want, other in zip(made, apart, wanted, few, strict=True):
+            np.testing.assert_array_equal(got, same)
+            np.testing.assert_allclose(other, want, rtol=1e-3 if dtype == "float32" else 1e-9)
+
+
+def kernels_of_steps(graph: Graph, limits: Limits) -> int:
+    compiled = pipeline.compile_graph(graph, limits=limits)
+    _, *inner = compiled.program.with_inner()
+    names = [step.name for program in inner for step in program.steps if step.name in compiled.kernels]
+    return sum(bool(compiled.kernels[name].body) for name in names)
+
+
+def results(graph: Graph, inputs: Sequence[np.ndarray], limits: Limits) -> list[np.ndarray]:
+    compiled = pipeline.compile_graph(graph, limits=limits)
+    return Executable(compiled.program, compiled.module, compiled.nanoseconds).run(list(inputs))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_steps_of_random_loops(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written out computes the same bits, whatever it is."""
+    monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    graph = random_graph(60_000 + seed, 16, differentiable=True, control=True)
+    graph = with_gradient(graph) if seed % 2 else graph
+    inputs = random_inputs(graph, rng_for(seed))
+    limits = host_limits().changed(vectors={"vector_bytes": 16 << seed % 3})
+    made = results(graph, inputs, limits)
+    for got, same in zip(made, results(graph, inputs, limits.changed(code={"written_out": 0})), strict=True):
+        np.testing.assert_array_equal(got, same)

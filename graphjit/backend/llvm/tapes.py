@@ -12,6 +12,8 @@ A tape is the address of its last record: the address of the record before, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from graphjit.backend.llvm.writing.text import Function, Module
@@ -126,7 +128,7 @@ found:
 }}"""
 
 
-PUSH = "gj_tape_push"
+_LEND = "gj_tape_push"
 """The function that lends a piece of memory."""
 _GIVE_BACK = "gj_tape_back"
 
@@ -147,19 +149,14 @@ class Tapes:
         module.add_global(KEPT, f"@{KEPT} = global ptr null")
         module.declare("malloc", "declare ptr @malloc(i64)")
         module.declare("free", "declare void @free(ptr)")
-        module.ensure(PUSH, lambda _: _PUSH, driver=True)
+        module.ensure(_LEND, lambda _: _PUSH, driver=True)
         module.ensure(_GIVE_BACK, lambda _: _BACK, driver=True)
         self.state = fn.alloca(_STATE)
         fn.do(f"store {_STATE} zeroinitializer, ptr {self.state}")
 
     def push(self, nbytes: int) -> str:
         """A piece of memory."""
-        fn = self.fn
-        piece = fn.op(f"call ptr @{PUSH}(ptr {self.state}, i64 {nbytes})")
-        there = fn.label("there")
-        fn.do(f"br i1 {fn.op(f'icmp eq ptr {piece}, null')}, label %{self.full}, label %{there}")
-        fn.start(there)
-        return piece
+        return lend(self.fn, self.state, nbytes, lambda: self.fn.do(f"br label %{self.full}"))
 
     def end(self, status: str) -> None:
         """Give the memory back; what is kept for the next call too, where this one was cut short."""
@@ -172,6 +169,32 @@ class Tapes:
         fn.do(f"call void @free(ptr {fn.op(f'atomicrmw xchg ptr @{KEPT}, ptr null seq_cst')})")
         fn.do(f"br label %{done}")
         fn.start(done)
+
+
+def lend(fn: Function, state: str, nbytes: int, full: Callable[[], None]) -> str:
+    """A piece of memory; ``full`` prints what is done where there is none, and leaves.
+
+    What fits into the newest block is taken here: a call in each step would move all that the steps hand on
+    through memory.
+    """
+    top = fn.op(f"load ptr, ptr {state}")
+    end = fn.op(f"load ptr, ptr {fn.op(f'getelementptr {_STATE}, ptr {state}, i32 0, i32 1')}")
+    following = fn.op(f"getelementptr i8, ptr {top}, i64 {nbytes}")
+    take, grow, none, there = (fn.label(name) for name in ("take", "grow", "none", "there"))
+    fn.do(f"br i1 {fn.op(f'icmp ule ptr {following}, {end}')}, label %{take}, label %{grow}")
+    fn.start(grow)
+    made = fn.op(f"call ptr @{_LEND}(ptr {state}, i64 {nbytes})")
+    fn.do(f"br i1 {fn.op(f'icmp eq ptr {made}, null')}, label %{none}, label %{there}")
+    fn.start(none)
+    full()
+    fn.start(take)
+    fn.do(f"store ptr {following}, ptr {state}")
+    fn.do(f"br label %{there}")
+    fn.start(there)
+    piece = fn.phi("ptr")
+    piece.add(top, take)
+    piece.add(made, grow)
+    return piece.name
 
 
 def mark(fn: Function, state: str) -> str:

@@ -241,8 +241,10 @@ def _simd(loop: For, limits: VectorLimits) -> For:
 
 
 def lanes_of(loop: For, limits: VectorLimits) -> int:
-    """Lanes so that the widest value in the loop fills a register."""
-    return max(2, min(32, limits.vector_bytes // widest(loop)))
+    """Lanes so that the widest value in the loop fills a register; of a short loop no more than it has
+    iterations, or the next power of two.
+    """
+    return max(2, min(32, limits.vector_bytes // widest(loop), 1 << (loop.extent - 1).bit_length()))
 
 
 def is_chained(loop: For, limits: VectorLimits) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from graphjit.backend.llvm.kernels.blocks import read_in_blocks, written_in_blocks
+from graphjit.backend.llvm.kernels.elements import Elements
 from graphjit.backend.llvm.kernels.registers import Accumulator, Lanes, Scope, Value, ramp
 from graphjit.backend.llvm.kernels.running import multiply_add, stages
 from graphjit.backend.llvm.kernels.scalar import constant, kind, literal, vector
@@ -44,6 +45,7 @@ from graphjit.loops.ir import (
     Store,
 )
 from graphjit.loops.passes.vectorize import RECORD
+from graphjit.loops.passes.write_out import is_plain
 
 ATTRIBUTES = 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'
 QUICK = " noinline optnone"
@@ -295,6 +297,11 @@ class KernelEmitter(Steps):
     ) -> None:
         """The loop over part of its range; at least one iteration, unless ``guard`` asks for the test."""
         fn = self.fn
+        if begin.isdigit() and stop.isdigit() and int(stop) - int(begin) <= step:
+            if self.lanes is not None and self.lanes.axis is loop.axis:
+                self.lanes.inside = int(stop) - int(begin)
+            self.iteration(loop, begin, stop, masked)
+            return
         before = fn.current
         head, done = fn.label("loop"), fn.label("done")
         held = {id(acc): list(acc.parts) for acc in self.accumulators.values()} if guard else {}
@@ -306,22 +313,7 @@ class KernelEmitter(Steps):
         counter = fn.phi("i64")
         counter.add(begin, before)
         carried = self.carry(loop, before)
-        self.bound[loop.axis] = counter.name
-        self.scopes.append(Scope())
-        if self.lanes is not None:
-            inside, scope = (loop.body, self.lanes.axis, self.lanes.count), self.scopes[-1]
-            scope.stored = components(*inside)
-            least = 1 if masked else RECORD
-            scope.reads, scope.writes = read_in_blocks(*inside, least), written_in_blocks(*inside, least)
-        calls, self.scalars.calls = self.scalars.calls, loop.calls
-        if masked and self.lanes is not None:
-            self.lanes.masks = self.tail_masks(counter.name, stop)
-        self.prepare(loop.body)
-        self.fetch(loop.fetch)
-        self.body(loop.body)
-        if masked and self.lanes is not None:
-            self.lanes.masks = None
-        self.scalars.calls = calls
+        self.iteration(loop, counter.name, stop, masked)
         following = fn.op(f"add i64 {counter.name}, {step}")
         more = fn.op(f"icmp slt i64 {following}, {stop}")
         fn.do(f"br i1 {more}, label %{head}, label %{done}")
@@ -333,6 +325,25 @@ class KernelEmitter(Steps):
         fn.start(done)
         if guard:
             self.merge(carried, held, before, last)
+
+    def iteration(self, loop: For, counter: str, stop: str, masked: bool) -> None:
+        """The body of a loop, from iteration ``counter`` on."""
+        self.bound[loop.axis] = counter
+        self.scopes.append(Scope())
+        if self.lanes is not None:
+            inside, scope = (loop.body, self.lanes.axis, self.lanes.count), self.scopes[-1]
+            scope.stored = components(*inside)
+            least = 1 if masked else RECORD
+            scope.reads, scope.writes = read_in_blocks(*inside, least), written_in_blocks(*inside, least)
+        calls, self.scalars.calls = self.scalars.calls, loop.calls
+        if masked and self.lanes is not None:
+            self.lanes.masks = self.tail_masks(counter, stop)
+        self.prepare(loop.body)
+        self.fetch(loop.fetch)
+        self.body(loop.body)
+        if masked and self.lanes is not None:
+            self.lanes.masks = None
+        self.scalars.calls = calls
         self.scopes.pop()
         del self.bound[loop.axis]
 
@@ -446,6 +457,7 @@ def emit_kernel(module: Module, kernel: ir.LoopKernel, name: str) -> None:
     fn = Function(module, name, "void", labels, ATTRIBUTES + (QUICK if kernel.quick else ""))
     emitter = KernelEmitter(module, fn, name)
     emitter.bases.update((buffer, f"%b{i}") for i, buffer in enumerate(given))
+    emitter.elements = Elements(fn) if is_plain(kernel) else None
     # Scratch of a parallel loop belongs to the thread that runs a task.
     tasks = [s for s in kernel.body if isinstance(s, For) and s.kind == "parallel"]
     in_tasks = {buffer for task in tasks for buffer in ir.buffers(task.body) if buffer.kind == "scratch"}

@@ -75,6 +75,17 @@ class Traffic(Registers):
     # -------------------------------------------------------------------------------------------------- loads
 
     def load(self, value: Load, dtype: np.dtype) -> Value:
+        """One element per lane, from registers where they have it."""
+        places = None if value.guard is not None else self.numbered(value)
+        if places is None:
+            return self.load_anew(value, dtype)
+        known = self.known(value.buffer, places)
+        if known is None:
+            known = self.load_anew(value, dtype)
+            self.note(value.buffer, places, known)
+        return known
+
+    def load_anew(self, value: Load, dtype: np.dtype) -> Value:
         """Load one element per lane."""
         access, lanes = self.access(value, dtype), self.lanes
         if value.guard is not None:
@@ -84,6 +95,39 @@ class Traffic(Registers):
         assert lanes is not None
         vectors = [self.load_lanes(value, access, u) for u in range(lanes.unroll)]
         return Value(vectors, dtype, False)
+
+    def numbered(self, statement: Load | Store) -> list[list[int]] | None:
+        """The places of the elements that a statement means, in each vector or in all lanes; None where they
+        are no numbers, or nobody asks.
+        """
+        numbers = [name for name in self.bound.values() if not name.isdigit()]
+        if self.elements is None or statement.dynamic or numbers:
+            return None
+        terms = statement.address.terms.items()
+        first = statement.address.offset + sum(factor * int(self.bound[axis]) for axis, factor in terms)
+        step = statement.address[self.lanes.axis] if self.lanes else 0
+        if self.lanes is None or not step:
+            return [[first]]
+        count, unroll = self.lanes.count, self.lanes.unroll
+        rows = [range(u * count, min((u + 1) * count, self.lanes.inside)) for u in range(unroll)]
+        return [[first + step * lane for lane in row] for row in rows]
+
+    def known(self, buffer: Buffer, places: list[list[int]]) -> Value | None:
+        """The elements at numbered places, if registers have them."""
+        assert self.elements is not None
+        if self.lanes is None or places == [places[0][:1]]:
+            name = self.elements.single(buffer, places[0][0])
+            return None if name is None else Value([name], buffer.dtype, True)
+        rows = [self.elements.row(buffer, row, self.lanes.count) for row in places]
+        parts = [row for row in rows if row is not None]
+        return Value(parts, buffer.dtype, False) if len(parts) == len(rows) else None
+
+    def note(self, buffer: Buffer, places: list[list[int]], value: Value) -> None:
+        """Registers have the elements at numbered places."""
+        assert self.elements is not None
+        lanes = 1 if value.uniform or self.lanes is None else self.lanes.count
+        for row, name in zip(places, value.parts, strict=True):
+            self.elements.note(buffer, row, name, lanes)
 
     def load_element(self, base: str, dtype: np.dtype) -> str:
         """The element at ``base``."""
@@ -213,6 +257,7 @@ class Traffic(Registers):
         """Store one element per lane, combined with what is there where the statement says so."""
         dtype = statement.buffer.dtype
         access, lanes = self.access(statement, dtype), self.lanes
+        self.remember(statement)
         if access.single:
             self.store_element(statement, access)
             return
@@ -227,6 +272,18 @@ class Traffic(Registers):
             return
         for u, name in enumerate(self.vectors(statement.value)):
             self.store_lanes(name, statement.combine, access, u)
+
+    def remember(self, statement: Store) -> None:
+        """What is stored is in registers."""
+        if self.elements is None:
+            return
+        places = self.numbered(statement)
+        if places is None or statement.combine:
+            self.elements.forget(statement.buffer)
+            return
+        single = self.lanes is None or not statement.address[self.lanes.axis]
+        names = [self.scalar(statement.value)] if single else self.vectors(statement.value)
+        self.note(statement.buffer, places, Value(names, statement.buffer.dtype, single))
 
     def store_element(self, statement: Store, access: Access) -> None:
         """The element that all lanes mean."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphjit.backend.llvm.kernels.blocks import Block, Blocks
+from graphjit.backend.llvm.kernels.elements import Elements
 from graphjit.backend.llvm.kernels.scalar import Scalars, kind, stored, vector
 from graphjit.backend.llvm.kernels.strided import (
     Components,
@@ -86,6 +87,8 @@ class Lanes:
     masks: list[str] | None = None
     left: str = ""
     """With masks: how many iterations there are from the first lane on."""
+    inside: int = 0
+    """In a loop of one iteration: how many lanes of all vectors are inside the loop."""
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Registers:
         self.heap = ""  # what this function must free
         self.status = "%status"  # where errors are noted: in a task, a cell of its own
         self.exits: list[str] = []  # blocks after the loops of steps that are open
+        self.elements: Elements | None = None  # of a kernel whose addresses are numbers
         self.parallel = 0
         self.fence = False  # whether any loop streams
 
@@ -190,6 +194,8 @@ class Registers:
         """A loop variable times a stride; once for each pointer, as the addresses of a loop are faster that
         way.
         """
+        if name.isdigit():  # of a loop of one iteration
+            return str(int(name) * factor)
         return name if factor == 1 else self.fn.op(f"mul i64 {name}, {factor}")
 
     def index(self, address: Address) -> Value:
@@ -198,7 +204,8 @@ class Registers:
         total = str(address.offset)
         for axis, factor in address.terms.items():
             term = self.multiple(self.bound[axis], factor)
-            total = term if total == "0" else self.fn.op(f"add i64 {total}, {term}")
+            if term != "0":
+                total = term if total == "0" else self.fn.op(f"add i64 {total}, {term}")
         step = address[self.lanes.axis] if self.lanes else 0
         if not step:
             return Value([total], i64, True)
@@ -231,7 +238,9 @@ class Registers:
         axis, factor = max(terms, key=lambda term: depth[term[0]])
         parent = self.partial(buffer, terms - {(axis, factor)})
         step = self.multiple(self.bound[axis], factor)
-        found = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {parent}, i64 {step}")
+        found = parent
+        if step != "0":
+            found = self.fn.op(f"getelementptr {stored(buffer.dtype)}, ptr {parent}, i64 {step}")
         self.scopes[-1].pointers[buffer, terms] = found
         return found
 

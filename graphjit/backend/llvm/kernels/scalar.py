@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphjit.backend.llvm import math
+from graphjit.backend.llvm.kernels import quotients
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
 from graphjit.ir.scalars import SCALARS, is_function
@@ -89,6 +90,7 @@ class Scalars:
     def __init__(self, fn: Function, calls: bool) -> None:
         self.fn = fn
         self.calls = calls  # outside loops elementary functions are calls: code size, not speed, counts
+        self.awaited = False  # in steps that hand values on: how long an operation takes counts
 
     def apply(self, op: str, dtype: np.dtype, operand: np.dtype, lanes: int, args: Sequence[str]) -> str:
         """``op`` on operands of dtype ``operand`` (the last one's) giving ``dtype``."""
@@ -175,7 +177,9 @@ class Scalars:
         """Floating-point operations that are instructions or intrinsics."""
         fn = self.fn
         of = vector(element, lanes)
-        instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}.get(op)
+        instruction = {"add": "fadd", "sub": "fsub", "mul": "fmul"}.get(op)
+        if op == "div":
+            return self.quotient(of, args)
         if instruction:
             return fn.op(f"{instruction} {of} {args[0]}, {args[1]}")
         if op == "neg":
@@ -197,6 +201,11 @@ class Scalars:
                 f"icmp slt {bits} {raw}, zeroinitializer" if lanes > 1 else f"icmp slt {bits} {raw}, 0"
             )
         raise IRError(f"no floating-point operation {op}")
+
+    def quotient(self, of: str, args: Sequence[str]) -> str:
+        """A division; by a product where steps wait for it and the product is the same number."""
+        found = quotients.divide(self.fn, *args) if self.awaited and of == "double" else None
+        return self.fn.op(f"fdiv {of} {args[0]}, {args[1]}") if found is None else found
 
     def extremum(self, predicate: str, of: str, lanes: int, args: Sequence[str]) -> str:
         """NaN of either side wins; else the one that the predicate prefers."""

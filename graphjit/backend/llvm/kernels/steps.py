@@ -16,7 +16,7 @@ from graphjit.backend.llvm.entry.interrupts import INTERRUPTED, SYMBOL
 from graphjit.backend.llvm.kernels.memory import Traffic
 from graphjit.backend.llvm.kernels.registers import OUT_OF_MEMORY, Scope, Value
 from graphjit.backend.llvm.kernels.scalar import kind, stored, vector
-from graphjit.backend.llvm.tapes import LINK, PUSH, give_back, mark, record_bytes
+from graphjit.backend.llvm.tapes import LINK, give_back, lend, mark, record_bytes
 from graphjit.backend.llvm.writing.text import Phi
 from graphjit.ir.buffers import TAPES
 from graphjit.ir.scalars import is_function
@@ -50,6 +50,7 @@ class Steps(Traffic):
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
         calls, self.scalars.calls = self.scalars.calls, _many_functions(loop)
+        awaited, self.scalars.awaited = self.scalars.awaited, True
         if loop.holds is not None:
             self.look(counter.name, done)
             self.body(loop.test)
@@ -59,7 +60,7 @@ class Steps(Traffic):
         self.exits.append(done)
         self.lent(loop)
         self.exits.pop()
-        self.scalars.calls = calls
+        self.scalars.calls, self.scalars.awaited = calls, awaited
         following = fn.op(f"add i64 {counter.name}, 1")
         counter.add(following, fn.current)
         lefts = [self.every(carried.after) for carried in loop.carried]
@@ -123,13 +124,12 @@ class Steps(Traffic):
         """Write on tapes; where there is no memory the loop ends."""
         fn = self.fn
         sizes = [record_bytes(w.values[0].dtype, len(w.values)) for w in statement.writes]
-        piece = fn.op(f"call ptr @{PUSH}(ptr {self.bases[statement.memory]}, i64 {sum(sizes)})")
-        full, there = fn.label("full"), fn.label("there")
-        fn.do(f"br i1 {fn.op(f'icmp eq ptr {piece}, null')}, label %{full}, label %{there}")
-        fn.start(full)
-        fn.do(f"store i64 {OUT_OF_MEMORY}, ptr {self.status}")
-        fn.do(f"br label %{self.exits[-1]}")
-        fn.start(there)
+
+        def full() -> None:
+            fn.do(f"store i64 {OUT_OF_MEMORY}, ptr {self.status}")
+            fn.do(f"br label %{self.exits[-1]}")
+
+        piece = lend(fn, self.bases[statement.memory], sum(sizes), full)
         for write, offset in zip(statement.writes, itertools.accumulate(sizes[:-1], initial=0), strict=True):
             record = fn.op(f"getelementptr i8, ptr {piece}, i64 {offset}")
             fn.do(f"store i64 {self.scalar(write.before)}, ptr {record}")
