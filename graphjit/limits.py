@@ -100,6 +100,15 @@ class VectorLimits(Section):
     leaves the processor idle."""
     chained_unroll: int = 4
     """Vectors that such a chain computes side by side (ten `tanh` of 1e5 elements: 1.77 to 0.80 ms)."""
+    latency: float = 4.0
+    """Cycles that an addition takes until its result is there ..."""
+    units: float = 2.0
+    """... and units of work that are done in a cycle meanwhile."""
+    idle: float = 1.25
+    """How much longer a step waits than it works where further vectors are computed beside it."""
+    steps_code: int = 1000
+    """Statements that steps are written out to, for all vectors (RK4 of 10 000 systems of two numbers, 200
+    steps: one vector at a time 11.0 ms, two 6.6, four 4.5)."""
 
 
 class SeamLimits(Section):

@@ -2,7 +2,8 @@
 
 A traced graph goes through `GRAPH_PASSES`, is scheduled, lowered through `LOOP_PASSES`, and printed as LLVM.
 Each list is the whole truth about its stage: order is the order in the list, and nothing else runs. Between
-them `schedule` runs `fuse`, `join_sweeps`, `decide` and `plan`, some of them twice: it tries and chooses.
+them bodies of loops go the same way, `join_batches` joins loops whose bodies are done, and `schedule` runs
+`fuse`, `join_sweeps`, `decide` and `plan`, some of them twice: it tries and chooses.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from graphjit.passes.sum_onwards import sum_onwards
 from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.passes.turn_constants import turn_constants
 from graphjit.running.runner import Runner
+from graphjit.schedule.batches.join import join_batches
 from graphjit.schedule.control import name_steps, own_arguments, programs_of, share_errors
 from graphjit.schedule.fuse import Fusion, by_level, fuse
 from graphjit.schedule.memory import own_outputs, plan
@@ -162,6 +164,7 @@ def optimize(graph: Graph, runner: Runner | None = None, limits: Limits | None =
             simplified = graph
     if any(node.is_bundle for node in graph.nodes()):
         graph = runner.run("graph", "bodies", lambda graph: _optimize_bodies(graph, limits), graph)
+        graph = runner.run("graph", "join_batches", join_batches, graph)
     return graph
 
 

@@ -47,6 +47,7 @@ from graphjit.loops.ir import (
     open_accumulators,
     uses,
 )
+from graphjit.loops.lanes import varying
 from graphjit.loops.printer import statement_text
 
 COMBINERS = frozenset({"add", "mul", "max", "min", "and", "or"})
@@ -239,7 +240,7 @@ class _Verifier:
         """Steps that hand values on."""
         if loop.axis in scope.extents:
             self.fail(loop, f"{loop.axis!r} runs already")
-        if loop.holds is not None and any(outer.kind == "simd" for outer in scope.loops):
+        if self.differs(loop.holds, scope):
             self.fail(loop, "lanes cannot have numbers of steps of their own")
         if (loop.holds is None and loop.extent < 1) or (loop.holds is not None and loop.holds.dtype != BOOL):
             self.fail(loop, "a loop has a number of steps, or a test that is a bool")
@@ -261,7 +262,7 @@ class _Verifier:
         """One of several branches."""
         if statement.which.dtype != I64 or not statement.branches:
             self.fail(statement, "a branch is chosen by an i64")
-        if any(outer.kind == "simd" for outer in scope.loops):
+        if self.differs(statement.which, scope):
             self.fail(statement, "lanes cannot take branches of their own")
         for number, branch in enumerate(statement.branches):
             inner = scope.apart({})
@@ -272,6 +273,10 @@ class _Verifier:
                     self.fail(statement, f"branch {number} leaves another dtype in {ref!r}")
         for ref, _ in statement.results:
             self.define(statement, ref, scope)
+
+    def differs(self, ref: Ref | None, scope: _Scope) -> bool:
+        """Whether a value is another one in each lane of a loop around."""
+        return any(outer.kind == "simd" and ref in varying(outer) for outer in scope.loops)
 
     def known(self, statement: Statement, ref: Ref, scope: _Scope) -> None:
         """A ref must be defined."""

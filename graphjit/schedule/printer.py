@@ -20,6 +20,7 @@ from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads
 from graphjit.schedule.program import Control, Cost, Kernel, Product, Program, Step, Sweep
+from graphjit.schedule.registers import batches_in_registers
 
 WIDE = 64
 """Columns of the memory chart: with more steps than this, a column stands for several."""
@@ -180,11 +181,14 @@ def _head(step: Step) -> str:
 
 def _control_head(step: Control) -> str:
     attrs = step.node.attrs
-    where = ", in registers" if step.in_registers else ""
+    batches = [f"{batch.extent} elements" for batch in batches_in_registers(step.node)]
+    each = f", for each of {' by '.join(batches)}" if batches else ""
+    where = f"{each}, in registers" if step.in_registers else ""
     branches: Any = attrs.get("branches", ())
     if step.node.op.name == "scan":
         order = ", last step first" if attrs["reverse"] else ""
-        return f"scan of {attrs['length']} steps{order}{where}"
+        length = attrs["length"]
+        return f"scan of {length} {'step' if length == 1 else 'steps'}{order}{where}"
     words = {"while": "loop while its test holds", "unwind": "loop over a tape"}
     return words.get(step.node.op.name, f"choice of {len(branches)} branches") + where
 

@@ -33,7 +33,7 @@ Versions = list[Node]
 Found = TypeVar("Found")
 
 
-def _once(work: Callable[[Node], Found]) -> Callable[[Node], Found]:
+def once(work: Callable[[Node], Found]) -> Callable[[Node], Found]:
     """``work``, done once for each node: who asks about a loop asks about those inside, again and again."""
     known: WeakKeyDictionary[Node, Found] = WeakKeyDictionary()
 
@@ -46,7 +46,7 @@ def _once(work: Callable[[Node], Found]) -> Callable[[Node], Found]:
     return found
 
 
-@_once
+@once
 def changed_carries(node: Node) -> dict[int, Versions]:
     """The carries of a loop that its body changes where they lie: their versions in the body, by number."""
     body: Any = node.attrs.get("body")
@@ -60,7 +60,7 @@ def changed_carries(node: Node) -> dict[int, Versions]:
     return found if found and order(graph, list(found.values())) is not None else {}
 
 
-@_once
+@once
 def changed_results(node: Node) -> dict[int, tuple[int, list[Versions]]]:
     """The results of a choice that its branches make of an argument where it lies: by number the argument,
     and the versions in each branch.

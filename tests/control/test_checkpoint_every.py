@@ -192,7 +192,7 @@ def test_nested_loops(transform: Callable[..., Any]) -> None:
 def chain(every: int | None, length: int) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
         last, _ = graphjit.scan(
-            lambda x, _: (np.sin(x * 1.01) + 0.1, None), x, None, length, checkpoint_every=every
+            lambda x, _: (np.sin(x[::-1] * 1.01) + 0.1, None), x, None, length, checkpoint_every=every
         )
         return np.sum(last)
 

@@ -244,7 +244,7 @@ def test_ctrl_c_ends_a_loop_that_never_ends() -> None:
 def test_what_does_not_change_the_loop_is_not_copied() -> None:
     b = Builder()
     x, h = b.input(f64(100, 50), "x"), b.input(f64(50), "h")
-    made = scan(b, [], [h], [x], lambda h, x: [b.add(b.mul(h, 0.5), x)], 100)
+    made = scan(b, [], [h], [x], lambda h, x: [b.add(b.flip(h, axes=(0,)), x)], 100)
     compiled = pipeline.compile_graph(Graph("f", [x, h], made))
     assert [step.name for step in compiled.program.steps] == ["k0"]
     assert list(compiled.kernels) == ["k0_body_k0"]

@@ -15,6 +15,7 @@ each version is read before the next is written over it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,36 +24,37 @@ import numpy as np
 
 from graphjit.errors import IRError
 from graphjit.ir.affine import Affine, axis_index, linear
-from graphjit.ir.buffers import TAPES, Buffer
-from graphjit.ir.node import Graph, Node
+from graphjit.ir.buffers import Buffer
+from graphjit.ir.node import Graph, Node, with_bodies
 from graphjit.ir.opdef import Reduce
-from graphjit.ir.types import BOOL, I64
+from graphjit.ir.types import I64
 from graphjit.loops import ir
 from graphjit.loops.ir import (
     Address,
     Axis,
     Carried,
     Choose,
-    Const,
     For,
-    Index,
     Let,
     Load,
     LoopKernel,
-    Peek,
     Positions,
     Push,
     Ref,
     Repeat,
     Statement,
     Store,
-    Write,
 )
 from graphjit.loops.lowering.conditions import Where
-from graphjit.loops.lowering.kernels import Index_, Nest
+from graphjit.loops.lowering.kernels import Index_
+from graphjit.loops.lowering.open_loops import OpenLoops
+from graphjit.loops.lowering.stacks import Layout
+from graphjit.loops.lowering.tapes import Tapes
 from graphjit.schedule.access import SHARES, storage
+from graphjit.schedule.batches.axes import Batch, shared_loop, shared_results
 from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
 from graphjit.schedule.program import Control, Program
+from graphjit.schedule.registers import batches_in_registers, is_stack, is_stacked
 from graphjit.schedule.versions import (
     ADDED,
     Versions,
@@ -66,24 +68,17 @@ from graphjit.transforms.control.loops import kinds_of
 
 def lower_in_registers(program: Program, step: Control) -> LoopKernel:
     """Loop IR of a loop or a choice that runs in registers."""
-    points = Points(program)
-    for arg in step.node.args:
+    node, batches = step.node, batches_in_registers(step.node)
+    points = Points(program, [(Axis(f"b{i}"), batch) for i, batch in enumerate(batches)])
+    for arg in node.args:
         points.lies_in_memory(storage(arg), Array(program.buffers[storage(arg)]))
     into = [None if item is None else program.buffers[item] for item in step.results]
-    homes: dict[int, Array] = {}
-    for number, place in changed_in_place(step.node).items():
-        part, home = step.node.parts[number], into[number]
-        if home is None:
-            offset = step.scratch + scratch(step).homes[number]
-            home = Buffer(f"own{number}", part.dtype, part.size, "arena", offset)
-        homes[number] = points.begin(step.node.args[place], home)
-        into[number] = None
-    found = points.control(step.node, into, homes)
-    for buffer, refs in zip(into, found, strict=True):
-        for at, ref in enumerate(refs if buffer is not None else ()):
-            assert buffer is not None
-            points.store(buffer, Affine(at), ref)
-    return LoopKernel(step.name, tuple(points.lists[0]), comment=f"{step.node.op.name} in registers")
+    if batches:
+        points.over_batches(node, into)
+    else:
+        points.whole(node, into, {k: step.scratch + at for k, at in scratch(step).homes.items()})
+    comment = f"{node.op.name} in registers"
+    return LoopKernel(step.name, tuple(points.lists[0]), comment, locals=tuple(points.stacks))
 
 
 NOWHERE: Address = Affine()
@@ -101,76 +96,71 @@ class Array:
     address: Address = NOWHERE
     version: object = None
     since: int = 0
+    layout: Layout | None = None
+    """Of what is kept for a block of a batch only."""
 
     def next(self, version: object, since: int) -> Array:
         """What the array becomes."""
         return replace(self, version=version, since=since)
 
+    def place(self, at: Address) -> Address:
+        """Where an element lies."""
+        return self.address + at if self.layout is None else self.layout.where(self.address + at)
 
-class Points(Nest):
+    def step(self, node: Node, number: int, axis: Axis) -> Array:
+        """Of an array with an element for each step of a loop: the element of this step."""
+        size = math.prod(node.parts[number].shape[1:])
+        return replace(self, address=self.address + _step(node, axis) * size)
+
+
+class Points(OpenLoops):
     """Statements of nested loops and branches, filled from inside out.
 
     The lists of `Nest` are those of the loops that are open. ``home`` has the number of the list in which a
     ref is defined.
     """
 
-    def __init__(self, program: Program) -> None:
-        super().__init__(program, [])
-        self.home: dict[Ref, int] = {}
-        self.floor = 0
-        """List of the innermost branch that is open: nothing moves out of it."""
-        self.loops: dict[Axis, int] = {}
-        """The list of the steps of each loop that is open."""
+    def __init__(self, program: Program, batches: Sequence[tuple[Axis, Batch]] = ()) -> None:
+        super().__init__(program, batches)
+        self.kept: dict[tuple[Node, int], Array] = {}
+        """Where loops inside stack what is an element of a stack itself."""
 
-    # ------------------------------------------------------------------------------------------------- places
+    # -------------------------------------------------------------------------------------------------- whole
 
-    def enter(self) -> int:
-        """Open a list; its number."""
-        self.lists.append([])
-        self.memo.append({})
-        return len(self.lists) - 1
+    def whole(self, node: Node, into: Sequence[Buffer | None], spare: Mapping[int, int]) -> None:
+        """A loop or a choice, whose results go ``into`` memory. Arrays that it changes and that nobody reads
+        lie at ``spare`` places of the arena.
+        """
+        rest, homes = list(into), dict[int, Array]()
+        for number, place in changed_in_place(node).items():
+            part, home = node.parts[number], into[number]
+            if home is None:
+                home = Buffer(f"own{number}", part.dtype, part.size, "arena", spare[number])
+            homes[number] = self.begin(node.args[place], home)
+            rest[number] = None
+        self.store_results(node, rest, homes)
 
-    def leave(self) -> tuple[Statement, ...]:
-        """Close the innermost list; what was known in it is forgotten."""
-        self.memo.pop()
-        return tuple(self.lists.pop())
+    def over_batches(self, node: Node, into: Sequence[Buffer | None]) -> None:
+        """A loop for each element of a batch. What is the same for all of them a loop before computes."""
+        around, shared = self.batches, shared_results(node, [batch for _, batch in self.batches])
+        alone = shared_loop(node, [batch for _, batch in around])
+        if alone is not None and any(into[k] is not None for k in shared):
+            self.batches = ()
+            self.whole(alone, [into[k] for k in shared], {})
+            self.batches = around
+        self.open_batches(in_blocks=any(map(is_stack, with_bodies(graphs_of(node)["body"]))))
+        rest = [None if k in shared else buffer for k, buffer in enumerate(into)]
+        self.store_results(node, rest, {})
+        self.close_batches()
 
-    def known(self, key: Any) -> Any:
-        """What is remembered in a list that is open."""
-        return next((memo[key] for memo in reversed(self.memo) if key in memo), None)
-
-    def let(self, level: int, dtype: np.dtype, value: ir.Expression) -> Ref:
-        """Compute ``value`` as far outside as it can be; ``level`` is not asked."""
-        return self.once(
-            (value.value.tobytes() if isinstance(value, Const) else value, dtype), dtype, value, 0
-        )
-
-    def once(self, key: Any, dtype: np.dtype, value: ir.Expression, since: int) -> Ref:
-        """``value``, known as ``key``, as far outside as it can be; but not outside of list ``since``."""
-        found = self.known(key)
-        if found is None:
-            place = max(self.place(value), since)
-            found = self.memo[place][key] = self.fresh(dtype)
-            self.home[found] = place
-            self.lists[place].append(Let(found, value))
-        assert isinstance(found, Ref)
-        return found
-
-    def place(self, value: ir.Expression) -> int:
-        """The outermost list in which ``value`` can be computed."""
-        if isinstance(value, Const):
-            return 0
-        if isinstance(value, ir.Scalar):
-            if value.check:
-                return len(self.lists) - 1
-            return max(self.floor, *(self.home[ref] for ref in value.args))
-        if isinstance(value, Peek):
-            return len(self.lists) - 1
-        address = value.value if isinstance(value, Index) else value.address
-        places = [self.loops[axis] for axis in address.terms]
-        if isinstance(value, Load):
-            places += [self.home[ref] for ref in value.refs]
-        return max(self.floor if isinstance(value, Load) else 0, *places, 0)
+    def store_results(self, node: Node, into: Sequence[Buffer | None], homes: Mapping[int, Array]) -> None:
+        """A loop or a choice whose results go ``into`` memory."""
+        stacks = {k: Array(home) for k, home in enumerate(into) if home is not None and is_stacked(node, k)}
+        found = self.control(node, stacks, homes)
+        for k, (buffer, refs) in enumerate(zip(into, found, strict=True)):
+            if buffer is not None and k not in stacks:
+                for at, ref in zip(self.result_places(node, k), refs, strict=True):
+                    self.store(buffer, at, ref)
 
     # ------------------------------------------------------------------------------------------------- values
 
@@ -180,25 +170,35 @@ class Points(Nest):
 
     def array(self, node: Node) -> Array | None:
         """Where a value lies, if it lies in memory."""
-        found: Any = self.known(("array", storage(node)))
+        node = storage(node)
+        found: Any = self.known(("array", node))
+        if found is None and self.batches and is_stack(node):
+            key = "stack", node.args[0], node.attrs["index"]
+            if self.known(key) is None:
+                self.nested(node.args[0])
+            found = self.known(key)
         return found  # type: ignore[no-any-return]
 
     def load(self, array: Array, address: Address, dtype: np.dtype, dynamic: Positions = ()) -> Ref:
         """An element of a value in memory."""
-        value = Load(array.buffer, array.address + address, dynamic)
+        value = Load(array.buffer, array.place(address), dynamic)
         if array.version is None:
             return self.let(0, dtype, value)
         return self.once(("load", array.version, value), dtype, value, array.since)
 
     def value(self, node: Node, index: Index_, where: Where = ()) -> Ref:
-        """The element of ``node`` at ``index``, which is known numbers."""
-        return self.element(node, linear(node.shape, index).offset)
+        """The element of ``node`` at ``index``: known numbers, and loops over the batch."""
+        return self.element(node, linear(node.shape, index))
 
     def elements(self, node: Node) -> list[Ref]:
         """All elements of a value."""
-        return [self.element(node, at) for at in range(node.type.size)]
+        return [self.element(node, at) for at in self.places(node)]
 
-    def element(self, node: Node, at: int) -> Ref:
+    def result(self, owner: Node, number: int, node: Node) -> list[Ref]:
+        """All elements of ``node``, which becomes a result of a loop or a choice."""
+        return [self.element(node, at) for at in self.result_places(owner, number)]
+
+    def element(self, node: Node, at: Address = NOWHERE) -> Ref:
         """One element, by its place in row-major order."""
         while node.op.name in SHARES:
             node = node.args[0]
@@ -208,7 +208,7 @@ class Points(Nest):
             return found
         array = self.array(node)
         if array is not None:
-            return self.load(array, Affine(at), node.dtype)
+            return self.load(array, at, node.dtype)
         if node.op.name == "item":
             owner: Node = node.args[0]
             results = self.known(("results", owner)) or self.nested(owner)
@@ -218,18 +218,18 @@ class Points(Nest):
         made = self.memo[-1][node, at] = self.made(node, at)
         return made
 
-    def made(self, node: Node, at: int) -> Ref:
+    def made(self, node: Node, at: Address) -> Ref:
         """Compute one element."""
         if node.is_const:
-            return self.const(node.attrs["value"].array.reshape(-1)[at], node.dtype)  # type: ignore[attr-defined]
-        place = tuple(int(i) for i in np.unravel_index(at, node.shape)) if node.shape else ()
+            return self.const(node.attrs["value"].array.reshape(-1)[at.offset], node.dtype)  # type: ignore[attr-defined]
+        place = self.index_of(node.shape, at)
         if isinstance(node.op.lower, Reduce):
             return self.reduced(node, place)
         if node.op.name == "concatenate":
             return self.piece(node, place)
-        return self.compute(node, tuple(Affine(i) for i in place), len(self.lists) - 1)
+        return self.compute(node, place, len(self.lists) - 1)
 
-    def reduced(self, node: Node, place: tuple[int, ...]) -> Ref:
+    def reduced(self, node: Node, place: Index_) -> Ref:
         """An element of a sum and the like: its terms one after the other."""
         (x,) = node.args
         axes: Any = node.attrs["axes"]
@@ -240,40 +240,57 @@ class Points(Nest):
         total: Ref | None = None
         for inner in np.ndindex(*(x.shape[axis] for axis in axes)):
             along = iter(inner)
-            index: Index_ = tuple(Affine(next(along) if i is None else i) for i in fixed)
+            index: Index_ = tuple(Affine(next(along)) if i is None else i for i in fixed)
             term = self.value(x, index)
             total = term if total is None else self.scalar(0, node.dtype, op, total, term)
         if total is None:
             return self.const(ir.identity(combine, node.dtype), node.dtype)
         return total
 
-    def piece(self, node: Node, place: tuple[int, ...]) -> Ref:
+    def piece(self, node: Node, place: Index_) -> Ref:
         """An element of a concatenation."""
         axis: Any = node.attrs["axis"]
-        at = place[axis]
+        at = place[axis].offset
         for arg in node.args:
             if at < arg.shape[axis]:
-                return self.value(arg, tuple(Affine(at if i == axis else p) for i, p in enumerate(place)))
+                return self.value(arg, (*place[:axis], Affine(at), *place[axis + 1 :]))
             at -= arg.shape[axis]
         raise IRError(f"{node!r} has no element {place}")
 
     # --------------------------------------------------------------------------------------------- loops
 
-    def nested(self, node: Node) -> list[list[Ref]]:
-        """A loop or a choice inside a body."""
+    def nested(self, node: Node) -> list[dict[Address, Ref]]:
+        """A loop or a choice inside a body: its results, by their places."""
         homes: dict[int, Array] = {}
-        for number, place in changed_in_place(node).items():
+        for number, place in changed_in_place(node).items() if not self.batches else ():
             array = self.array(node.args[place])
             assert array is not None
             homes[number] = array
-        found = self.control(node, [None] * len(node.parts), homes)
+        stacks = {k: self.stacked(node, k) for k in range(len(node.parts)) if is_stacked(node, k)}
+        refs = self.control(node, stacks, homes)
+        self.memo[-1].update((("stack", node, k), array) for k, array in stacks.items())  # type: ignore[misc]
+        found = [
+            dict(zip(self.result_places(node, k), group, strict=True)) if group else {}
+            for k, group in enumerate(refs)
+        ]
         self.memo[-1]["results", node] = found  # type: ignore[assignment]
         return found
 
-    def control(
-        self, node: Node, into: Sequence[Buffer | None], homes: Mapping[int, Array]
-    ) -> list[list[Ref]]:
-        """The elements of the results of a loop or a choice. Those that are stacked go ``into`` memory, and
+    def stacked(self, node: Node, number: int) -> Array:
+        """Memory for what a loop inside stacks: that of an element of a stack around, or for a block of the
+        batch.
+        """
+        part, since = node.parts[number], len(self.lists) - 1
+        if (node, number) in self.kept:
+            return replace(self.kept[node, number], version=node, since=since)
+        _, batch = self.batches[-1]
+        layout = Layout(part.shape, batch.results[node, number], self.width, self.block)
+        buffer = Buffer(f"s{len(self.stacks)}", part.dtype, math.prod(layout.narrow), "scratch")
+        self.stacks.append(buffer)
+        return Array(buffer, version=node, since=since, layout=layout)
+
+    def control(self, node: Node, stacks: Mapping[int, Array], homes: Mapping[int, Array]) -> list[list[Ref]]:
+        """The elements of the results of a loop or a choice. Those that are stacked go to ``stacks``, and
         those that are changed in place have ``homes``: these have none here.
         """
         inner = graphs_of(node)
@@ -281,27 +298,31 @@ class Points(Nest):
             return self.choice(node, list(inner.values()), homes)
         carried: Any = node.attrs["carried"]
         first = kinds_of(node)[1].start
-        starts = self.handed_on(node.args[first : first + carried], homes)
+        starts = self.handed_on(node, node.args[first : first + carried], homes)
         axis = Axis(f"i{next(self._numbers)}")
-        tapes = _Tapes(self, node, first + carried)
+        tapes = Tapes(
+            self, node, [self.word(x) for x in node.args[first + carried :] if node.op.name == "unwind"]
+        )
         place = self.enter()
-        self.loops[axis] = place
+        self.loops[axis], self.extents[axis] = place, node.attrs.get("length", 0)  # type: ignore[assignment]
         refs = [[self.handed(ref.dtype, place) for ref in refs] for refs in starts]
         tapes.begin(place)
         holds: Ref | None = tapes.more()
         if "test" in inner:
             self.stand_for(node, inner["test"], first, refs, homes)
-            holds = self.element(inner["test"].outputs[0], 0)
+            holds = self.element(inner["test"].outputs[0])
         test, self.lists[place] = tuple(self.lists[place]), []
         body = inner["body"]
         self.stand_for(node, body, first, refs, homes)
         if node.op.name == "scan":
             self.slices(node, body, first + carried, axis)
+            stacks = {k: array.step(node, k, axis) for k, array in stacks.items()}
+            self.place_stacks(body, stacks)
         tapes.read(body.inputs)
         self.arrange(body, changed_carries(node) if homes else {}, homes)
-        lefts = self.handed_on(body.outputs[:carried], homes)
+        lefts = self.handed_on(node, body.outputs[:carried], homes)
         if node.op.name == "scan":
-            self.stack(node, body, carried, axis, into)
+            self.stack(node, body, stacks)
         else:
             tapes.write([self.elements(out) for out in body.outputs[carried:]])
         handed = [
@@ -314,9 +335,9 @@ class Points(Nest):
         made = [[ref] for ref in tapes.written] or [[] for _ in node.parts[carried:]]
         return [*refs, *made]
 
-    def handed_on(self, carries: Sequence[Node], homes: Mapping[int, Array]) -> list[list[Ref]]:
+    def handed_on(self, node: Node, carries: Sequence[Node], homes: Mapping[int, Array]) -> list[list[Ref]]:
         """The elements of carries; of arrays that are changed in place none."""
-        return [[] if k in homes else self.elements(x) for k, x in enumerate(carries)]
+        return [[] if k in homes else self.result(node, k, x) for k, x in enumerate(carries)]
 
     def wrap(
         self,
@@ -331,7 +352,9 @@ class Points(Nest):
         statements = self.leave()
         del self.loops[axis]
         length: Any = node.attrs.get("length", 0)
-        if not changes and self.is_map(node, handed, statements):
+        if length == 1 and not handed and not changes:
+            self.lists[-1] += statements
+        elif not changes and self.is_map(node, handed, statements):
             self.lists[-1].append(For(axis, length, statements))
         else:
             lends = tapes_end_in(graphs_of(node)["body"])
@@ -347,7 +370,7 @@ class Points(Nest):
 
     def word(self, node: Node) -> Ref:
         """A tape, as a number."""
-        ref = self.element(node, 0)
+        ref = self.element(node)
         return ref if ref.dtype == I64 else self.scalar(0, I64, "convert", ref)
 
     def store(self, buffer: Buffer, address: Address, ref: Ref) -> None:
@@ -355,12 +378,6 @@ class Points(Nest):
         if ref.dtype != buffer.dtype:
             ref = self.scalar(0, buffer.dtype, "convert", ref)
         self.lists[-1].append(Store(buffer, address, ref))
-
-    def handed(self, dtype: np.dtype, place: int) -> Ref:
-        """A value that is there when a list begins."""
-        ref = self.fresh(dtype)
-        self.home[ref] = place
-        return ref
 
     def stand_for(
         self,
@@ -376,7 +393,9 @@ class Points(Nest):
             if k in homes:
                 self.lies_in_memory(x, homes[k].next(x, len(self.lists) - 1))
             else:
-                self.memo[-1].update({(x, at): ref for at, ref in enumerate(group)})
+                self.memo[-1].update(
+                    {(x, at): ref for at, ref in zip(self.result_places(node, k), group, strict=True)}
+                )
 
     def constants(self, args: Sequence[Node], inputs: Sequence[Node]) -> None:
         """Inputs that are values from outside."""
@@ -384,8 +403,8 @@ class Points(Nest):
             array = self.array(arg)
             if array is not None:
                 self.lies_in_memory(x, array)
-            else:
-                self.memo[-1].update({(x, at): ref for at, ref in enumerate(self.elements(arg))})
+            elif not self.batches or all(x in batch.values for _, batch in self.batches):
+                self.memo[-1].update({(x, at): self.element(arg, at) for at in self.places(x)})
 
     # ------------------------------------------------------------------------------------- arrays that change
 
@@ -422,7 +441,7 @@ class Points(Nest):
             if added.op.name == "embed":
                 starts: Any = added.attrs["starts"]
                 address = array.address + linear(node.shape, tuple(map(Affine, starts)))
-                self.lists[-1].append(Store(array.buffer, address, self.element(added.args[0], 0), (), "add"))
+                self.lists[-1].append(Store(array.buffer, address, self.element(added.args[0]), (), "add"))
             else:
                 self.scatter(added, added.args[0], added.args[1:], array, "add")
         self.lies_in_memory(node, array.next(node, len(self.lists) - 1))
@@ -461,20 +480,29 @@ class Points(Nest):
             if array is not None:
                 self.lies_in_memory(x, replace(array, address=array.address + number * x.type.size))
             else:
-                for at, place in enumerate(np.ndindex(*x.shape)):
-                    self.memo[-1][x, at] = self.compute(arg, (number, *map(Affine, place)), 0)
+                for index in self.indices(x.shape, [batch.values.get(x) for _, batch in self.batches]):
+                    self.memo[-1][x, linear(x.shape, index)] = self.compute(arg, (number, *index), 0)
 
-    def stack(self, node: Node, body: Graph, carried: int, axis: Axis, into: Sequence[Buffer | None]) -> None:
-        """Store what a step computes besides the carries."""
-        for out, buffer in zip(body.outputs[carried:], into[carried:], strict=True):
-            if buffer is not None:
-                address = _step(node, axis) * out.type.size
-                for at, ref in enumerate(self.elements(out)):
-                    self.store(buffer, address + at, ref)
+    def place_stacks(self, body: Graph, stacks: Mapping[int, Array]) -> None:
+        """Say where loops inside stack what is an element of a stack of the loop around."""
+        for k, array in stacks.items():
+            out = storage(body.outputs[k])
+            if self.batches and is_stack(out):
+                self.kept[out.args[0], out.attrs["index"]] = array  # type: ignore[index]
+
+    def stack(self, node: Node, body: Graph, stacks: Mapping[int, Array]) -> None:
+        """Store what a step computes besides the carries; what loops inside stack they store there."""
+        for k, array in stacks.items():
+            out = storage(body.outputs[k])
+            if self.batches and is_stack(out):
+                self.array(out)
+                continue
+            for at in self.result_places(node, k):
+                self.store(array.buffer, array.place(at), self.element(out, at))
 
     def choice(self, node: Node, branches: Sequence[Graph], homes: Mapping[int, Array]) -> list[list[Ref]]:
         """A choice between branches."""
-        which = self.element(node.args[0], 0)
+        which = self.element(node.args[0])
         floor, bodies, lefts = self.floor, [], []
         changed = changed_results(node) if homes else {}
         for number, branch in enumerate(branches):
@@ -483,8 +511,8 @@ class Points(Nest):
             for k, (at, _) in changed.items():
                 self.lies_in_memory(branch.inputs[at - 1], homes[k].next(branch.inputs[at - 1], self.floor))
             self.arrange(branch, {k: chains[number] for k, (_, chains) in changed.items()}, homes)
-            outs = [out for k, out in enumerate(branch.outputs) if k not in homes]
-            lefts.append([ref for out in outs for ref in self.elements(out)])
+            outs = [(k, out) for k, out in enumerate(branch.outputs) if k not in homes]
+            lefts.append([ref for k, out in outs for ref in self.result(node, k, out)])
             bodies.append(self.leave())
         self.floor = floor
         flat = [self.handed(ref.dtype, len(self.lists) - 1) for ref in lefts[0]]
@@ -492,65 +520,14 @@ class Points(Nest):
         self.lists[-1].append(Choose(which, tuple(bodies), results))
         rest = iter(flat)
         return [
-            [] if k in homes else [next(rest) for _ in range(part.size)] for k, part in enumerate(node.parts)
+            [] if k in homes else [next(rest) for _ in self.result_places(node, k)]
+            for k in range(len(node.parts))
         ]
-
-
-class _Tapes:
-    """The tapes that a loop reads and writes. Their words are handed on like carries."""
-
-    def __init__(self, points: Points, node: Node, first: int) -> None:
-        self.points = points
-        self.starts: list[Ref] = []
-        self.blank: list[Ref] = []
-        if node.op.name == "unwind":
-            self.starts = [points.word(arg) for arg in node.args[first:]]
-        if node.op.name != "scan":
-            carried: Any = node.attrs["carried"]
-            self.blank = [points.const(0, I64) for _ in node.parts[carried:]]
-        self.words: list[Ref] = []
-        self.written: list[Ref] = []
-        self.before: list[Ref] = []
-        self.after: list[Ref] = []
-
-    def begin(self, place: int) -> None:
-        """In the list of the steps."""
-        self.words = [self.points.handed(I64, place) for _ in self.starts]
-        self.written = [self.points.handed(I64, place) for _ in self.blank]
-
-    def more(self) -> Ref | None:
-        """Whether there is something on the tapes; None for loops that read none."""
-        if not self.words:
-            return None
-        return self.points.scalar(0, BOOL, "ne", self.words[0], self.points.const(0, I64))
-
-    def read(self, inputs: Sequence[Node]) -> None:
-        """The values that a step reads are the last inputs of the body."""
-        for word, x in zip(self.words, inputs[len(inputs) - len(self.words) :], strict=True):
-            for at in range(x.type.size):
-                value = Peek(word, at)
-                self.points.memo[-1][x, at] = self.points.let(0, I64 if x.type.record else x.dtype, value)
-        self.before = [self.points.let(0, I64, Peek(word, -1)) for word in self.words]
-
-    def write(self, values: Sequence[Sequence[Ref]]) -> None:
-        """What a step computes besides carries."""
-        if not values:
-            return
-        self.after = [self.points.handed(I64, len(self.points.lists) - 1) for _ in values]
-        rows = zip(self.after, self.written, values, strict=True)
-        writes = tuple(Write(ref, before, tuple(refs)) for ref, before, refs in rows)
-        self.points.lists[-1].append(Push(TAPES, writes))
-
-    def carried(self) -> list[Carried]:
-        """What steps hand on."""
-        rows = (
-            *zip(self.words, self.starts, self.before, strict=True),
-            *zip(self.written, self.blank, self.after, strict=True),
-        )
-        return [Carried(*row) for row in rows]
 
 
 def _step(node: Node, axis: Axis) -> Address:
     """The number of a step among the elements of the arrays."""
     length: Any = node.attrs["length"]
+    if length == 1:
+        return NOWHERE
     return -axis_index(axis) + (length - 1) if node.attrs["reverse"] else axis_index(axis)

@@ -140,5 +140,6 @@ def _can_cut(loop: For) -> bool:
         if isinstance(statement, Store) and (
             statement.combine or statement.dynamic or not statement.address[loop.axis]
         ):
-            return False
+            if statement.buffer.kind != "scratch":  # each task has its own
+                return False
     return True

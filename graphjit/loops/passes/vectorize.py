@@ -18,11 +18,11 @@ from graphjit.loops.ir import (
     Check,
     Choose,
     For,
-    Index,
     Let,
     Load,
     LoopKernel,
     Multiply,
+    Push,
     Ref,
     Repeat,
     Scalar,
@@ -31,9 +31,11 @@ from graphjit.loops.ir import (
     loads,
     open_accumulators,
     running,
+    uses,
     walk,
     widest,
 )
+from graphjit.loops.lanes import varying
 
 APART = 2
 """A distance of elements that are gathered."""
@@ -66,23 +68,25 @@ def _nest(loop: For, limits: VectorLimits) -> For:
 def _can_lane(loop: For) -> bool:
     """Whether lanes of ``loop`` stay independent.
 
-    Inner loops do not stop early because of it or depend on a condition, no two lanes write to one place,
-    there is no matrix product, which has lanes of its own, and running values (which the back end carries
-    from lane to lane) change only in the innermost loop.
+    Inner loops do not stop early because of it or depend on a condition, all lanes take the same number of
+    steps and the same branches, no two write to one place, there is no matrix product, which has lanes of its
+    own, and running values (which the back end carries from lane to lane) change only in the innermost loop.
     """
     if running(loop) and any(isinstance(s, For) for s in loop.body):
         return False
-    varying = _varying(loop)
+    differs = varying(loop)
     for statement in walk(loop.body):
         if isinstance(statement, For) and (
             statement.when is not None or (statement.bound is not None and statement.bound.start[loop.axis])
         ):
             return False
-        if isinstance(statement, Store) and _collides(statement, loop.axis, varying):
+        if isinstance(statement, Store) and _collides(statement, loop.axis, differs):
             return False
-        if isinstance(statement, Multiply | Choose):
+        if isinstance(statement, Multiply | Push):
             return False
-        if isinstance(statement, Repeat) and statement.holds is not None:
+        if isinstance(statement, Repeat) and statement.holds in differs:
+            return False
+        if isinstance(statement, Choose) and statement.which in differs:
             return False
     return True
 
@@ -92,28 +96,6 @@ def _collides(statement: Store, axis: Axis, varying: set[Ref]) -> bool:
     return any(ref in varying for ref, _ in statement.dynamic) or not statement.address[axis]
 
 
-def _varying(loop: For) -> set[Ref]:
-    """Refs that differ from lane to lane of ``loop``."""
-    found: set[Ref] = set(running(loop))
-    for statement in walk(loop.body):
-        if isinstance(statement, Let):
-            value = statement.value
-            if isinstance(value, Load):
-                differs = bool(value.address[loop.axis]) or any(ref in found for ref in value.refs)
-            elif isinstance(value, Scalar):
-                differs = any(ref in found for ref in value.args)
-            else:
-                differs = isinstance(value, Index) and bool(value.value[loop.axis])
-            if differs:
-                found.add(statement.ref)
-        elif isinstance(statement, Accumulate) and statement.value in found:
-            found.add(statement.ref)
-        elif isinstance(statement, Repeat):
-            # What steps hand on in lanes is taken to differ.
-            found.update(carried.ref for carried in statement.carried)
-    return found
-
-
 def _pays(loop: For, limits: VectorLimits) -> bool:
     """Whether an innermost loop is faster in lanes: strided access costs a little more than in single steps,
     operations a fraction.
@@ -121,7 +103,8 @@ def _pays(loop: For, limits: VectorLimits) -> bool:
     if not _can_lane(loop) or loop.extent < limits.min_lanes:
         return False
     operations = sum(
-        (isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate) for s in loop.body
+        (isinstance(s, Let) and isinstance(s.value, Scalar)) or isinstance(s, Accumulate)
+        for s in walk(loop.body)
     )
     return _accesses(loop.axis, loop.body) + 0.5 * operations > 0
 
@@ -136,7 +119,7 @@ class _Lanes:
 
     @classmethod
     def of(cls, loop: For, limits: VectorLimits) -> _Lanes:
-        return cls(loop.axis, limits.vector_bytes // widest(loop), _varying(loop))
+        return cls(loop.axis, limits.vector_bytes // widest(loop), varying(loop))
 
     def steps(self, extent: int) -> int:
         """Vectors that cover so many iterations."""
@@ -179,6 +162,10 @@ def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None, limits: VectorLim
             total += 1
         elif isinstance(statement, Let) and isinstance(statement.value, Scalar):
             total += cost(statement.value.op)
+        elif isinstance(statement, Repeat):
+            total += max(1, statement.extent) * _cycles((*statement.test, *statement.body), lanes, limits)
+        elif isinstance(statement, Choose):
+            total += max(_cycles(branch, lanes, limits) for branch in statement.branches)
     return total
 
 
@@ -229,15 +216,22 @@ def _simd(loop: For, limits: VectorLimits) -> For:
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
-    if work <= limits.unroll_4:
+    waiting = side_by_side(loop, limits)
+    if waiting > 1:
+        unroll = waiting
+        while unroll > 1 and work * unroll > limits.steps_code:
+            unroll //= 2
+    elif work <= limits.unroll_4:
         unroll = 4
     elif work <= limits.unroll_2:
         unroll = 2
     else:
         unroll = limits.chained_unroll if is_chained(loop, limits) else 1
-    while unroll > 1 and loop.extent < limits.steps * unroll:
+    lanes = lanes_of(loop, limits)
+    # One vector after the other would wait as long as all of them side by side.
+    while unroll > 1 and loop.extent < (lanes * unroll if waiting > 1 else limits.steps * unroll):
         unroll //= 2
-    return replace(loop, kind="simd", unroll=unroll, lanes=lanes_of(loop, limits))
+    return replace(loop, kind="simd", unroll=unroll, lanes=lanes)
 
 
 def lanes_of(loop: For, limits: VectorLimits) -> int:
@@ -247,10 +241,36 @@ def lanes_of(loop: For, limits: VectorLimits) -> int:
     return max(2, min(32, limits.vector_bytes // widest(loop), 1 << (loop.extent - 1).bit_length()))
 
 
-def is_chained(loop: For, limits: VectorLimits) -> bool:
-    """Whether elementary functions of an innermost loop wait for one another: one vector at a time leaves the
-    processor idle.
+def side_by_side(loop: For, limits: VectorLimits) -> int:
+    """How many vectors a loop computes at a time whose iterations take steps that wait for one another: while
+    one waits, others have work. 1: it takes no steps, or they have enough to do.
     """
+    most = max((_waiting(s, limits) for s in loop.body if isinstance(s, Repeat)), default=0.0)
+    vectors = 1
+    while vectors < limits.chained_unroll and most > vectors * limits.idle:
+        vectors *= 2
+    return vectors
+
+
+def _waiting(steps: Repeat, limits: VectorLimits) -> float:
+    """How many times as long as a step works it waits for what it computes itself."""
+    wait: dict[Ref, float] = {}
+    busy = 0.0
+    for statement in walk((steps,)):
+        if isinstance(statement, Let):
+            units = cost(statement.value.op) if isinstance(statement.value, Scalar) else 1
+            busy += units / limits.units
+            before = max((wait.get(ref, 0.0) for ref in uses(statement)), default=0.0)
+            wait[statement.ref] = before + limits.latency * max(1.0, units / limits.units)
+    return max(wait.values(), default=0.0) / max(busy, 1.0)
+
+
+def is_chained(loop: For, limits: VectorLimits) -> bool:
+    """Whether elementary functions of an innermost loop wait for one another, or the steps that it takes: one
+    vector at a time leaves the processor idle.
+    """
+    if side_by_side(loop, limits) > 1:
+        return True
     depth: dict[Ref, int] = {}
     for statement in loop.body:
         if isinstance(statement, For):

@@ -320,7 +320,7 @@ class Grown:
                 return None
             wide = self._whole(base)
         elif place is None:
-            place = self.groups.all.get(node)
+            place = self.groups.place(node)
             if place is None:
                 return None
         starts = [own + first for own, first in zip(wide.frame.places, place.starts, strict=True)]
@@ -344,7 +344,7 @@ class Grown:
 
     def _write(self, node: Node) -> Place | None:
         """Where a node writes, if that moves or grows, or what it writes into is there in a frame."""
-        place = self.groups.all.get(node)
+        place = self.groups.place(node)
         if place is None or place.piece is None:
             return None
         return self.groups.places.get(node) or (place if place.base in self.wide else None)

@@ -44,48 +44,53 @@ class Groups:
     def __init__(self, order: Sequence[Node], since: int) -> None:
         self.places: dict[Node, Place] = {}
         """Those of groups that grow or move."""
-        self.all: dict[Node, Place] = {}
+        self._known: dict[Node, Place | None] = {}
         self.joined: dict[Node, Joined] = {}
         """By each value that an array gets with others at once: that array."""
-        groups: dict[Hashable, dict[Hashable, list[Node]]] = {}
-        lists: dict[Hashable, list[Node]] = {}
+        groups: dict[Hashable, list[Node]] = {}
         for node in order:
-            place = _place(node) if node.serial >= since else None
-            if place is not None:
-                self.all[node] = place
-                alike = groups.setdefault((node.op, id(node.loc), len(place.starts)), {})
-                alike.setdefault(_ends(place), []).append(node)
-            elif node.op.name == "concatenate" and node.serial >= since:
-                lists.setdefault((id(node.loc), len(node.shape), node.attrs["axis"]), []).append(node)
-        for members in lists.values():
-            self._add_lists(members)
-        for alike in groups.values():
-            self._add_parts(list(alike.values()))
+            if node.op.name in _PARTS and node.serial >= since:
+                groups.setdefault((node.op, id(node.loc), len(node.shape)), []).append(node)
+        for members in groups.values():
+            if members[0].op.name == "concatenate":
+                self._add_lists(members)
+            if _may_vary(members):
+                self._add_parts(members)
         written = {node for node, place in self.places.items() if place.piece is not None}
-        for node, place in self.all.items():
-            if place.base in written and place.piece is not None:  # single writes too
+        for node in order if written else ():
+            place = self.place(node) if node.op.name in ("select", "concatenate") else None
+            if place is not None and place.base in written:  # single writes too
                 self.places.setdefault(node, place)
 
-    def _add_parts(self, groups: Sequence[Sequence[Node]]) -> None:
+    def place(self, node: Node) -> Place | None:
+        """The part of an array that a node reads or writes, whether it grows or not."""
+        if node not in self._known:
+            self._known[node] = _place(node)
+        return self._known[node]
+
+    def _add_parts(self, nodes: Sequence[Node]) -> None:
         """Parts made at one place in the code, in groups of those with the same ends. A group that grows or
         moves takes in what is like it: the first and the last steps may have other ends.
         """
-        kinds = [_kind([self.all[node] for node in members]) for members in groups if len(members) >= STEPS]
-        for kind in kinds:
-            for members in groups if kind is not None else ():
-                for node in members:
-                    if kind.takes(self.all[node]):  # type: ignore[union-attr]
-                        found = replace(self.all[node], grows=kind.grows, moves=kind.moves)  # type: ignore[union-attr]
-                        self.places.setdefault(node, found)
+        alike: dict[Hashable, list[Place]] = {}
+        for node in nodes:
+            place = self.place(node)
+            if place is not None:
+                alike.setdefault(_ends(place), []).append(place)
+        kinds = [kind for places in alike.values() if (kind := _kind(places)) is not None]
+        for node in nodes if kinds else ():
+            place = self.place(node)
+            kind = next((kind for kind in kinds if place is not None and kind.takes(place)), None)
+            if place is not None and kind is not None:
+                self.places[node] = replace(place, grows=kind.grows, moves=kind.moves)
 
     def _add_lists(self, lists: Sequence[Node]) -> None:
         """Lists made at one place in the code: if they grow, they are parts of an array that gets the same
         values later, or of a longer one.
         """
-        axis: int = lists[0].attrs["axis"]  # type: ignore[assignment]
-        if len({node.shape[axis] for node in lists}) < STEPS:
+        if len({node.shape for node in lists}) < STEPS:
             return
-        for node in sorted(lists, key=lambda node: -node.shape[axis]):
+        for node in sorted(lists, key=lambda node: -node.type.size):
             if self.joined_by(node) is None:
                 joined = Joined.of(node) or Joined.of_parts(node, None)
                 if joined is not None:
@@ -94,6 +99,18 @@ class Groups:
     def joined_by(self, node: Node) -> Joined | None:
         """The array that gets the values of a list."""
         return self.joined.get(node.args[0]) or self.joined.get(node.args[-1])
+
+
+_PARTS = frozenset({"slice", "select", "concatenate"})
+
+
+def _may_vary(nodes: Sequence[Node]) -> bool:
+    """Whether so many nodes may be parts that grow, or that move in an array that changes."""
+    if len(nodes) < STEPS:
+        return False
+    if nodes[0].op.name != "slice":
+        return True
+    return len({node.shape for node in nodes}) >= STEPS or len({node.args[0] for node in nodes}) >= STEPS
 
 
 def _place(node: Node) -> Place | None:
@@ -208,6 +225,8 @@ class _Kind:
 
 def _kind(places: Sequence[Place]) -> _Kind | None:
     """How parts lie that grow or move; None where they do neither."""
+    if len(places) < STEPS:
+        return None
     starts = np.array([place.starts for place in places])
     sizes = np.array([place.sizes for place in places])
     axes = range(starts.shape[1])

@@ -44,6 +44,7 @@ from graphjit.loops.ir import (
     Statement,
     Store,
 )
+from graphjit.loops.lanes import varying
 from graphjit.loops.passes.vectorize import RECORD
 from graphjit.loops.passes.write_out import is_plain
 
@@ -247,7 +248,7 @@ class KernelEmitter(Steps):
 
     def in_lanes(self, loop: For) -> None:
         """Print a simd loop: whole vectors, and the last ones with masks."""
-        self.lanes = Lanes(loop.axis, loop.lanes, loop.unroll)
+        self.lanes = Lanes(loop.axis, loop.lanes, loop.unroll, varying(loop))
         step = loop.lanes * loop.unroll
         stop, ragged = self.stop(loop), loop.is_ragged
         self.fence |= any(isinstance(s, Store) and s.streamed for s in loop.body)

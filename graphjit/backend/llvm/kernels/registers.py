@@ -84,6 +84,8 @@ class Lanes:
     axis: Axis
     count: int
     unroll: int
+    varying: set[Ref] = field(default_factory=set)
+    """What differs from lane to lane."""
     masks: list[str] | None = None
     left: str = ""
     """With masks: how many iterations there are from the first lane on."""

@@ -1,8 +1,8 @@
 """Print steps that hand values on, branches, and tapes: the parts of a kernel that is a loop in registers.
 
 Input: statements of a kernel. Output: LLVM text in its function.
-Invariant: what is handed on is a phi, for each vector where the steps run in lanes; a loop that may never end
-looks for signals now and then.
+Invariant: what is handed on is a phi, for each vector where it differs from lane to lane; a loop that may
+never end looks for signals now and then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from graphjit.loops.ir import Check, Choose, Let, Peek, Push, Ref, Repeat, State
 LOOK_EVERY = 1 << 20
 """Steps of a loop of unknown length between two looks for signals; a power of two."""
 MOST_INLINED = 8
-"""Elementary functions in a loop up to which they are inlined."""
+"""Elementary functions in a loop up to which they are inlined, once for each vector: more would make its code
+long."""
 
 
 class Steps(Traffic):
@@ -40,7 +41,7 @@ class Steps(Traffic):
         """Print steps that hand values on: a phi for each value and vector."""
         fn = self.fn
         head, body, done = fn.label("steps"), fn.label("step"), fn.label("done")
-        starts = [self.every(carried.start) for carried in loop.carried]
+        starts = [self.every(carried.start, carried.ref) for carried in loop.carried]
         before = fn.current
         fn.do(f"br label %{head}")
         fn.start(head)
@@ -49,7 +50,8 @@ class Steps(Traffic):
         phis = [self.handed(c.ref, start, before) for c, start in zip(loop.carried, starts, strict=True)]
         self.bound[loop.axis] = counter.name
         self.scopes.append(Scope())
-        calls, self.scalars.calls = self.scalars.calls, _many_functions(loop)
+        vectors = 1 if self.lanes is None else self.lanes.unroll
+        calls, self.scalars.calls = self.scalars.calls, _functions(loop) * vectors > MOST_INLINED
         awaited, self.scalars.awaited = self.scalars.awaited, True
         if loop.holds is not None:
             self.look(counter.name, done)
@@ -63,7 +65,7 @@ class Steps(Traffic):
         self.scalars.calls, self.scalars.awaited = calls, awaited
         following = fn.op(f"add i64 {counter.name}, 1")
         counter.add(following, fn.current)
-        lefts = [self.every(carried.after) for carried in loop.carried]
+        lefts = [self.every(carried.after, carried.ref) for carried in loop.carried]
         for parts, left in zip(phis, lefts, strict=True):
             for phi, part in zip(parts, left, strict=True):
                 phi.add(part, fn.current)
@@ -76,7 +78,7 @@ class Steps(Traffic):
             more = fn.op(f"icmp slt i64 {following}, {loop.extent}")
             fn.do(f"br i1 {more}, label %{head}, label %{done}")
             for carried, left in zip(loop.carried, lefts, strict=True):
-                self.values[carried.ref] = Value(left, carried.ref.dtype, self.lanes is None)
+                self.values[carried.ref] = Value(left, carried.ref.dtype, self.alike(carried.ref))
         fn.start(done)
         self.scopes.pop()
         del self.bound[loop.axis]
@@ -92,17 +94,24 @@ class Steps(Traffic):
         give_back(self.fn, self.bases[TAPES], free)
         self.body(loop.body[own:])
 
-    def every(self, ref: Ref) -> list[str]:
-        """The vectors of a value in lanes, else its one number."""
-        return [self.scalar(ref)] if self.lanes is None else self.vectors(ref)
+    def alike(self, ref: Ref) -> bool:
+        """Whether a value is one number: the same in all lanes."""
+        return self.lanes is None or ref not in self.lanes.varying
+
+    def every(self, ref: Ref, into: Ref) -> list[str]:
+        """What becomes of ``into`` where it is ``ref``: its vectors, or its one number."""
+        return [self.scalar(ref)] if self.alike(into) else self.vectors(ref)
+
+    def phi(self, ref: Ref) -> Phi:
+        """A phi for a value, or for one of its vectors."""
+        return self.fn.phi(vector(kind(ref.dtype), 1 if self.alike(ref) else self.lanes.count))  # type: ignore[union-attr]
 
     def handed(self, ref: Ref, start: Sequence[str], before: str) -> list[Phi]:
         """Phis for a value that steps hand on."""
-        of = vector(kind(ref.dtype), 1 if self.lanes is None else self.lanes.count)
-        phis = [self.fn.phi(of) for _ in start]
+        phis = [self.phi(ref) for _ in start]
         for phi, part in zip(phis, start, strict=True):
             phi.add(part, before)
-        self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.lanes is None)
+        self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.alike(ref))
         return phis
 
     def look(self, counter: str, done: str) -> None:
@@ -159,21 +168,23 @@ class Steps(Traffic):
         fn = self.fn
         labels = fn.branches(self.scalar(statement.which), len(statement.branches))
         done = fn.label("done")
-        ends: list[tuple[list[str], str]] = []
+        ends: list[tuple[list[list[str]], str]] = []
         for number, (branch, label) in enumerate(zip(statement.branches, labels, strict=True)):
             fn.start(label)
             self.scopes.append(Scope())
             self.prepare(branch)
             self.body(branch)
+            left = [self.every(values[number], ref) for ref, values in statement.results]
             self.scopes.pop()
-            ends.append(([self.scalar(values[number]) for _, values in statement.results], fn.current))
+            ends.append((left, fn.current))
             fn.do(f"br label %{done}")
         fn.start(done)
         for i, (ref, _) in enumerate(statement.results):
-            phi = fn.phi(kind(ref.dtype))
+            phis = [self.phi(ref) for _ in ends[0][0][i]]
             for left, block in ends:
-                phi.add(left[i], block)
-            self.values[ref] = Value([phi.name], ref.dtype, True)
+                for phi, part in zip(phis, left[i], strict=True):
+                    phi.add(part, block)
+            self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.alike(ref))
 
 
 def can_fail(statement: Statement) -> bool:
@@ -183,7 +194,7 @@ def can_fail(statement: Statement) -> bool:
     )
 
 
-def _many_functions(loop: Repeat) -> bool:
-    """Whether inlined functions would make the code of a loop long."""
+def _functions(loop: Repeat) -> int:
+    """Elementary functions in a loop."""
     lets = (s for s in ir.walk((loop,)) if isinstance(s, Let) and isinstance(s.value, ir.Scalar))
-    return sum(is_function(let.value.op) for let in lets) > MOST_INLINED  # type: ignore[union-attr]
+    return sum(is_function(let.value.op) for let in lets)  # type: ignore[union-attr]
