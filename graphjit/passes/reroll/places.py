@@ -110,7 +110,10 @@ def _may_vary(nodes: Sequence[Node]) -> bool:
         return False
     if nodes[0].op.name != "slice":
         return True
-    return len({node.shape for node in nodes}) >= STEPS or len({node.args[0] for node in nodes}) >= STEPS
+    if len({node.shape for node in nodes}) >= STEPS:
+        return True
+    many = [len({node.args[0] for node in nodes}), len({node.attrs["starts"] for node in nodes})]
+    return min(many) >= STEPS
 
 
 def _place(node: Node) -> Place | None:

@@ -39,6 +39,8 @@ class Row:
     Those of node ``i`` have the numbers from ``first[i]`` to before ``first[i + 1]``.
     """
 
+    since: int
+    """The serial number from which on nodes were looked at."""
     order: list[Node]
     """All nodes, views and inputs too."""
     index: dict[Node, int]
@@ -96,9 +98,8 @@ class Row:
         return np.repeat(np.arange(len(self.nodes)), np.diff(self.first))
 
 
-def recorded(roots: Sequence[Node], since: int) -> Row:
-    """The row of all that ``roots`` need; what is older than serial number ``since`` counts as known."""
-    order = recorded_since(roots, since)
+def recorded(order: list[Node], since: int) -> Row:
+    """The row of nodes in the order of recording; what is older than ``since`` counts as known."""
     index = {node: at for at, node in enumerate(order)}
     shows, views = [OUTSIDE] * len(order), [0] * len(order)
     nodes: list[Node] = []
@@ -125,6 +126,7 @@ def recorded(roots: Sequence[Node], since: int) -> Row:
         value += map(place, args)
         first.append(len(value))
     return Row(
+        since,
         order,
         index,
         _numbers(shows),

@@ -43,20 +43,19 @@ def reroll(b: Builder, roots: Sequence[Node], since: int = 0, say: Say | None = 
     even = grown(order, since, roots)
     if even is not None:
         told: list[str] = []
-        found = _rolled(*even, since, told.append, WORTH)
+        fresh, nodes = even
+        found = _rolled(fresh, nodes, recorded(recorded_since(nodes, since), since), told.append)
         if WORTHWHILE * len(recorded_since(found, since)) <= len(order):
             for text in told if say is not None else ():
                 say(text)  # type: ignore[misc]
             return found
-    return _rolled(b, list(roots), since, say, LEAST)
+    row = recorded(order, since)
+    return list(roots) if len(row.nodes) < LEAST else _rolled(b, list(roots), row, say)
 
 
-def _rolled(b: Builder, found: list[Node], since: int, say: Say | None, least: int) -> list[Node]:
-    """The nodes with loops in the place of what repeats, where there are at least so many operations."""
-    for level in range(LEVELS):
-        row = recorded(found, since)
-        if len(row.nodes) < least and not level:
-            break
+def _rolled(b: Builder, found: list[Node], row: Row, say: Say | None) -> list[Node]:
+    """The nodes with loops in the place of what repeats; ``row`` is what they need."""
+    for _ in range(LEVELS):
         loops = _loops(row, say)
         if not loops:
             break
@@ -64,6 +63,7 @@ def _rolled(b: Builder, found: list[Node], since: int, say: Say | None, least: i
         if not rebuilt.changed:
             break
         found = [rebuilt.now(node) for node in found]
+        row = recorded(recorded_since(found, row.since), row.since)
     return found
 
 
