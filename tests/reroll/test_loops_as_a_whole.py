@@ -113,7 +113,36 @@ def through_functions(x: Any) -> Any:
     return h
 
 
+def layers_in_a_list(x: Any) -> Any:
+    states = [(np.zeros(4), np.ones(4)) for _ in range(2)]
+    for row in x:
+        for k in range(2):
+            h, c = states[k]
+            states[k] = np.tanh(h @ W + row + c), 0.5 * c + h
+            row = states[k][0]
+    return np.concatenate([part for state in states for part in state])
+
+
+class Cell:
+    def __init__(self) -> None:
+        self.state = {"h": np.zeros(4)}
+        self.total = np.zeros(4)
+
+    def step(self, row: Any) -> None:
+        self.state["h"] = np.tanh(self.state["h"] @ W + row)
+        self.total = self.total + self.state["h"] ** 2
+
+
+def objects(x: Any) -> Any:
+    cell = Cell()
+    for row in x:
+        cell.step(row)
+    return cell.total + cell.state["h"]
+
+
 PROGRAMS = [
+    layers_in_a_list,
+    objects,
     recurrence,
     two_behind,
     in_place,

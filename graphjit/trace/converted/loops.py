@@ -9,12 +9,15 @@ writes. Which these are is found by recording the body until nothing new turns u
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from graphjit import config
 from graphjit.errors import GraphjitError, TraceError
@@ -243,8 +246,10 @@ class _Recording:
         there, grown = here_before(loop.body, found, broken)
         for each in grown:
             raise each.refused(loop.what)
-        if there and loop.length is not None:
-            raise NotWhole(f"{there[0][0].name} is changed")
+        if loop.length is not None:
+            for place, value in there:
+                if not _holds_arrays(value) or not _holds_arrays(place.get()):
+                    raise NotWhole(f"{place.name} is changed")
         more = _more_places(loop, plan, [place for place, _ in there])
         # A variable that turns out to be carried may be the only one that was written.
         plan.arrays = [] if again or more else plan.arrays + new
@@ -284,6 +289,15 @@ class _Recording:
 def _meet(begins: Sequence[Owned], ends: Mapping[int, Sequence[Owned]], among: set[int]) -> bool:
     """Whether one of these arrays is held by one of these variables after a step."""
     return any(each in ends[j] for j in among for each in begins)
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether a value is an array, or a tuple of them: after the loop it is what it was before, with other
+    elements. (A number of Python's would be traced then.)
+    """
+    if isinstance(value, tuple):
+        return all(map(_holds_arrays, value))
+    return isinstance(value, Tracer | np.ndarray | np.generic)
 
 
 def _held(value: Any) -> Any:
@@ -420,11 +434,14 @@ def as_a_whole(
     stands_for(step, body)
     loop = Loop("for", step, step, get_state, set_state, list(names), [], steps.length, begin)
     before = get_state()
+    # Only what is recorded step by step makes a trace long.
+    rest, trace.patience = trace.patience - trace.latest(), math.inf
     try:
         with whole.recording():
             _recorded(loop, trace)
     except Exception as error:  # whatever it is, the steps will meet it too, or do without
         set_state(before)
+        trace.patience = trace.latest() + rest
         whole.failed[body.__code__] = str(error)
         if "reroll" in config.log_topics:
             print(f"graphjit: for at {user_location()} is recorded step by step: {error}", file=sys.stderr)

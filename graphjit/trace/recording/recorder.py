@@ -22,7 +22,7 @@ import numpy as np
 from graphjit.errors import GraphjitError, TraceError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Location, Node
-from graphjit.ir.types import F64
+from graphjit.ir.types import F64, I64, Type
 from graphjit.trace.recording.concrete import Values
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE, user_location
 from graphjit.trace.recording.promotion import PYTHON_KINDS
@@ -121,6 +121,10 @@ class Recorder:
             entry = entry.tb_next
         if where is not None and last == where[:2]:
             raise refusal.with_traceback(error.__traceback__) from None
+
+    def latest(self) -> int:
+        """A serial number beyond those of all nodes."""
+        return self.builder.input(Type(I64, ()), "now").serial
 
     def emit(self, op: str, *args: Node | float, **attrs: Any) -> Node:
         """A node at the user's present line."""
