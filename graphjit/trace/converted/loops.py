@@ -247,9 +247,7 @@ class _Recording:
         for each in grown:
             raise each.refused(loop.what)
         if loop.length is not None:
-            for place, value in there:
-                if not _holds_arrays(value) or not _holds_arrays(place.get()):
-                    raise NotWhole(f"{place.name} is changed")
+            _only_arrays(there)
         more = _more_places(loop, plan, [place for place, _ in there])
         # A variable that turns out to be carried may be the only one that was written.
         plan.arrays = [] if again or more else plan.arrays + new
@@ -289,6 +287,13 @@ class _Recording:
 def _meet(begins: Sequence[Owned], ends: Mapping[int, Sequence[Owned]], among: set[int]) -> bool:
     """Whether one of these arrays is held by one of these variables after a step."""
     return any(each in ends[j] for j in among for each in begins)
+
+
+def _only_arrays(changed: Sequence[tuple[Place, Any]]) -> None:
+    """Refuse items and attributes that do not hold arrays before and after a step."""
+    for place, value in changed:
+        if not _holds_arrays(value) or not _holds_arrays(place.get()):
+            raise NotWhole(f"{place.name} is changed")
 
 
 def _holds_arrays(value: Any) -> bool:
