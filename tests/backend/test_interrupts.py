@@ -188,3 +188,63 @@ def test_short_programs_never_look():
 
     assert interrupts.SYMBOL not in text(64)
     assert f"call i64 @{interrupts.SYMBOL}" in text(1500)
+
+
+LOOPS = """
+import signal, sys, time
+import numpy as np
+import graphjit
+
+def step(h, i):
+    return np.tanh(h * 0.9 + 0.1)
+
+def known(h):
+    return graphjit.scan(lambda h, _: (step(h, 0), None), h, None, length=3_000_000)[0]
+
+def unknown(h, n):
+    return graphjit.fori_loop(0, n, lambda i, h: step(h, i), h)
+
+def own(end):
+    return graphjit.while_loop(lambda x: x < end, lambda x: x + 1.0, 0.0)
+
+class Stop(BaseException):
+    pass
+
+raised = []
+
+def stop(number, frame):
+    raised.append(time.perf_counter())
+    raise Stop
+
+signal.signal(signal.SIGALRM, stop)
+
+def ends_soon(call):
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        call()
+    except Stop:
+        return time.perf_counter() - raised[-1]
+    raise AssertionError("it ran to its end")
+
+late = []
+for size in (200, 3000):  # these take seconds to minutes
+    h = np.linspace(0.0, 1.0, size)
+    g = graphjit.jit(graphjit.vmap(unknown, in_axes=(0, None)))
+    want = g(h, 10)
+    f = graphjit.jit(graphjit.vmap(known)).lower(h).compile()
+    late += [ends_soon(lambda: g(h, 2**40 // size)), ends_soon(lambda: f(h))]
+    np.testing.assert_array_equal(g(h, 10), want)
+while_ = graphjit.jit(graphjit.vmap(own))
+while_(np.ones(4))
+late.append(ends_soon(lambda: while_(np.full(10**6, 1e5))))
+late.append(ends_soon(lambda: while_(np.full(3, 1e15))))
+assert max(late) < 2, late
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_loops_over_batches_end_soon():
+    done = subprocess.run(
+        [sys.executable, "-c", LOOPS], env=dict(os.environ), capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -328,3 +328,18 @@ def test_joined_loops_on_any_number_of_threads() -> None:
     both = graphjit.value_and_grad(final_loss, argnums=(0, 1))
     assert long_loops(both, y, p) == 1
     same_bits(graphjit.jit(both), y, p)
+
+
+def test_a_table_inside_of_a_step() -> None:
+    """What is known in a body has elements of its own along every axis."""
+
+    def step(h: Any, _: Any) -> Any:
+        return np.tanh(h * (np.eye(6) + np.arange(6.0))), h.sum()
+
+    def f(h: Any) -> Any:
+        return graphjit.scan(step, h, None, length=5)
+
+    h = RNG.normal(size=(6, 6))
+    graph = graphjit.make_graph(f)(h)
+    for found, wanted in zip(graphjit.jit(f)(h), interpret(graph, h), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-13)

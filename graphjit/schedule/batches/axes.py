@@ -224,6 +224,8 @@ class _Search:
 
     def put_together(self, node: Node, place: int) -> list[tuple[Node, Place]]:
         """The same of what moves elements other than by an index map."""
+        if not node.args:  # a table that is known
+            raise _Meet
         name, x = node.op.name, node.args[0]
         if name == "reshape":
             return [(x, self.reshaped(node, place))]

@@ -21,10 +21,17 @@ from graphjit.backend.llvm.writing.text import Phi
 from graphjit.ir.buffers import TAPES
 from graphjit.ir.scalars import is_function
 from graphjit.loops import ir
+from graphjit.loops.estimate import USUAL_TRIPS, estimate
 from graphjit.loops.ir import Check, Choose, Let, Peek, Push, Ref, Repeat, Statement
 
-LOOK_EVERY = 1 << 20
-"""Steps of a loop of unknown length between two looks for signals; a power of two."""
+LOOK_EVERY = 1 << 14
+"""Steps of a loop between two looks at the clock at most; a power of two."""
+LOOK_LOOPS = 1 << 8
+"""Loops one after the other between two looks at the clock; a power of two."""
+LOOK_NS = 10_000_000
+"""Estimated time of the steps between two looks."""
+LONG_NS = 10_000
+"""Estimated time of a loop of known length from which it looks once before it begins."""
 MOST_INLINED = 8
 """Elementary functions in a loop up to which they are inlined, once for each vector: more would make its code
 long."""
@@ -42,6 +49,10 @@ class Steps(Traffic):
         fn = self.fn
         head, body, done = fn.label("steps"), fn.label("step"), fn.label("done")
         starts = [self.every(carried.start, carried.ref) for carried in loop.carried]
+        ends: list[tuple[list[list[str]], str]] = []
+        if loop.holds is None and estimate(loop) >= LONG_NS:
+            ends.append((starts, self.look(done)))
+        goes_on = "true" if loop.holds is None else self.look_between()
         before = fn.current
         fn.do(f"br label %{head}")
         fn.start(head)
@@ -54,9 +65,11 @@ class Steps(Traffic):
         calls, self.scalars.calls = self.scalars.calls, _functions(loop) * vectors > MOST_INLINED
         awaited, self.scalars.awaited = self.scalars.awaited, True
         if loop.holds is not None:
-            self.look(counter.name, done)
+            with fn.now_and_then(counter.name, look_every(loop)):
+                self.look(done)
             self.body(loop.test)
-            fn.do(f"br i1 {self.scalar(loop.holds)}, label %{body}, label %{done}")
+            holds = fn.op(f"and i1 {goes_on}, {self.scalar(loop.holds)}")
+            fn.do(f"br i1 {holds}, label %{body}, label %{done}")
             fn.start(body)
         self.prepare(loop.body)
         self.exits.append(done)
@@ -64,24 +77,31 @@ class Steps(Traffic):
         self.exits.pop()
         self.scalars.calls, self.scalars.awaited = calls, awaited
         following = fn.op(f"add i64 {counter.name}, 1")
-        counter.add(following, fn.current)
         lefts = [self.every(carried.after, carried.ref) for carried in loop.carried]
+        if loop.holds is None and loop.extent > look_every(loop):
+            with fn.now_and_then(counter.name, look_every(loop)):
+                ends.append((lefts, self.look(done)))
+        counter.add(following, fn.current)
         for parts, left in zip(phis, lefts, strict=True):
             for phi, part in zip(parts, left, strict=True):
                 phi.add(part, fn.current)
-        if loop.holds is not None:
-            # Where something failed the loop ends: with what stands in for the values it might not.
-            failing = any(map(can_fail, ir.walk((loop,))))
-            code = fn.op(f"load i64, ptr {self.status}") if failing else "0"
-            fn.do(f"br i1 {fn.op(f'icmp eq i64 {code}, 0')}, label %{head}, label %{done}")
-        else:
-            more = fn.op(f"icmp slt i64 {following}, {loop.extent}")
-            fn.do(f"br i1 {more}, label %{head}, label %{done}")
-            for carried, left in zip(loop.carried, lefts, strict=True):
-                self.values[carried.ref] = Value(left, carried.ref.dtype, self.alike(carried.ref))
+        ends.append((lefts, fn.current))
+        fn.do(f"br i1 {self.is_more(loop, following)}, label %{head}, label %{done}")
         fn.start(done)
+        if loop.holds is None:
+            self.ended(loop, ends)
         self.scopes.pop()
         del self.bound[loop.axis]
+
+    def is_more(self, loop: Repeat, following: str) -> str:
+        """Whether another step may follow; a loop of unknown length ends where something failed: with what
+        stands in for the values it might not.
+        """
+        if loop.holds is None:
+            return self.fn.op(f"icmp slt i64 {following}, {loop.extent}")
+        failing = any(map(can_fail, ir.walk((loop,))))
+        code = self.fn.op(f"load i64, ptr {self.status}") if failing else "0"
+        return self.fn.op(f"icmp eq i64 {code}, 0")
 
     def lent(self, loop: Repeat) -> None:
         """Print the body; tapes that loops inside wrote are given back before it writes on tapes itself."""
@@ -114,20 +134,53 @@ class Steps(Traffic):
         self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.alike(ref))
         return phis
 
-    def look(self, counter: str, done: str) -> None:
-        """Now and then, in a loop that may never end, look for signals; end it when a handler raised."""
+    def look_between(self) -> str:
+        """Look for signals between loops of unknown length, one after the other. Whether they go on."""
+        if not self.bound:
+            return "true"
+        fn, counter = self.fn, next(reversed(self.bound.values()))
+        on = fn.label("begin")
+        if self.lanes is not None:
+            self.look(on)
+        elif not counter.isdigit():
+            with fn.now_and_then(counter, LOOK_LOOPS):
+                self.look(on)
+        fn.do(f"br label %{on}")
+        fn.start(on)
+        return fn.op(f"xor i1 {self.is_interrupted()}, true")
+
+    def ended(self, loop: Repeat, ends: Sequence[tuple[list[list[str]], str]]) -> None:
+        """What a loop of known length leaves, by the block in which it ended."""
+        for i, carried in enumerate(loop.carried):
+            parts = ends[-1][0][i]
+            if len(ends) > 1:
+                phis = [self.phi(carried.ref) for _ in parts]
+                for left, block in ends:
+                    for phi, part in zip(phis, left[i], strict=True):
+                        phi.add(part, block)
+                parts = [phi.name for phi in phis]
+            self.values[carried.ref] = Value(parts, carried.ref.dtype, self.alike(carried.ref))
+
+    def look(self, done: str) -> str:
+        """Look for signals, if it is time; go to ``done`` when a handler raised, here or in another task. The
+        block from which that goes.
+        """
         fn = self.fn
         self.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
-        with fn.now_and_then(counter, LOOK_EVERY):
-            slot = fn.shared_slot("{ i64 }")
-            fn.do(f"store i64 1, ptr {slot}")  # a time long ago: look now
-            raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {slot})')}, 0")
-            ended, on = fn.label("ended"), fn.label("on")
-            fn.do(f"br i1 {raised}, label %{ended}, label %{on}")
-            fn.start(ended)
-            fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
-            fn.do(f"br label %{done}")
-            fn.start(on)
+        raised = fn.op(f"icmp ne i64 {fn.op(f'call i64 @{SYMBOL}(ptr {fn.zeroed_slot()})')}, 0")
+        elsewhere = self.is_interrupted()
+        ended, on = fn.label("ended"), fn.label("on")
+        fn.do(f"br i1 {fn.op(f'or i1 {raised}, {elsewhere}')}, label %{ended}, label %{on}")
+        fn.start(ended)
+        fn.do(f"store i64 {INTERRUPTED}, ptr {self.status}")
+        fn.do(f"br label %{done}")
+        fn.start(on)
+        return ended
+
+    def is_interrupted(self) -> str:
+        """Whether a signal handler raised before, in this task or in another."""
+        status = self.fn.op("load atomic i64, ptr %status monotonic, align 8")
+        return self.fn.op(f"icmp eq i64 {status}, {INTERRUPTED}")
 
     def push(self, statement: Push) -> None:
         """Write on tapes; where there is no memory the loop ends."""
@@ -185,6 +238,13 @@ class Steps(Traffic):
                 for phi, part in zip(phis, left[i], strict=True):
                     phi.add(part, block)
             self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.alike(ref))
+
+
+def look_every(loop: Repeat) -> int:
+    """Steps between two looks at the clock, a power of two."""
+    steps = USUAL_TRIPS if loop.holds is not None else loop.extent
+    wanted = LOOK_NS * steps // max(1, estimate(loop))
+    return 1 << max(0, min(wanted, LOOK_EVERY).bit_length() - 1)
 
 
 def can_fail(statement: Statement) -> bool:

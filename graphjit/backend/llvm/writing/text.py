@@ -217,6 +217,13 @@ class Function:
             self._shared[kind] = self.alloca(kind, align)
         return self._shared[kind]
 
+    def zeroed_slot(self) -> str:
+        """A stack slot for a number that is zero when the function begins: always the same."""
+        if "zeroed" not in self._shared:
+            self._shared["zeroed"] = self.alloca("i64")
+            self._allocas.append(f"  store i64 0, ptr {self._shared['zeroed']}")
+        return self._shared["zeroed"]
+
     def load_into(self, name: str, kind: str, pointer: str) -> None:
         """Append ``name = load kind, pointer`` for a name that later text knows."""
         self.instructions += 1
