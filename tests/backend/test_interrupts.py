@@ -238,6 +238,10 @@ while_ = graphjit.jit(graphjit.vmap(own))
 while_(np.ones(4))
 late.append(ends_soon(lambda: while_(np.full(10**6, 1e5))))
 late.append(ends_soon(lambda: while_(np.full(3, 1e15))))
+for at in range(0, 20_000, 1_999):  # one never ends, on whichever thread it is
+    ends = np.full(20_000, 2e3)
+    ends[at] = 1e18
+    late.append(ends_soon(lambda: while_(ends)))
 assert max(late) < 2, late
 """
 

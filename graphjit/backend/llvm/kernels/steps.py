@@ -1,8 +1,8 @@
 """Print steps that hand values on, branches, and tapes: the parts of a kernel that is a loop in registers.
 
 Input: statements of a kernel. Output: LLVM text in its function.
-Invariant: what is handed on is a phi, for each vector where it differs from lane to lane; a loop that may
-never end looks for signals now and then.
+Invariant: what is handed on is a phi, for each vector where it differs from lane to lane; a loop that takes
+long, or may never end, looks for signals now and then.
 """
 
 from __future__ import annotations
@@ -30,11 +30,27 @@ LOOK_LOOPS = 1 << 8
 """Loops one after the other between two looks at the clock; a power of two."""
 LOOK_NS = 10_000_000
 """Estimated time of the steps between two looks."""
-LONG_NS = 10_000
-"""Estimated time of a loop of known length from which it looks once before it begins."""
+LOOK_FROM_NS = 10_000
+"""Estimated time of a loop of known length from which it looks before it begins."""
 MOST_INLINED = 8
 """Elementary functions in a loop up to which they are inlined, once for each vector: more would make its code
 long."""
+
+
+LOOK_FOR_OTHERS = "gj_look_for_others"
+_LOOK_FOR_OTHERS = f"""; The first word of a context of tasks is the address of their status.
+define internal void @{LOOK_FOR_OTHERS}(ptr %context, ptr %next) nounwind {{
+entry:
+  %raised = call i64 @{SYMBOL}(ptr %next)
+  %none = icmp eq i64 %raised, 0
+  br i1 %none, label %done, label %tell
+tell:
+  %status = load ptr, ptr %context
+  store atomic i64 {INTERRUPTED}, ptr %status monotonic, align 8
+  br label %done
+done:
+  ret void
+}}"""
 
 
 class Steps(Traffic):
@@ -50,7 +66,9 @@ class Steps(Traffic):
         head, body, done = fn.label("steps"), fn.label("step"), fn.label("done")
         starts = [self.every(carried.start, carried.ref) for carried in loop.carried]
         ends: list[tuple[list[list[str]], str]] = []
-        if loop.holds is None and estimate(loop) >= LONG_NS:
+        nanoseconds = estimate(loop)
+        every = look_every(loop, nanoseconds)
+        if loop.holds is None and nanoseconds >= LOOK_FROM_NS:
             ends.append((starts, self.look(done)))
         goes_on = "true" if loop.holds is None else self.look_between()
         before = fn.current
@@ -65,7 +83,7 @@ class Steps(Traffic):
         calls, self.scalars.calls = self.scalars.calls, _functions(loop) * vectors > MOST_INLINED
         awaited, self.scalars.awaited = self.scalars.awaited, True
         if loop.holds is not None:
-            with fn.now_and_then(counter.name, look_every(loop)):
+            with fn.now_and_then(counter.name, every):
                 self.look(done)
             self.body(loop.test)
             holds = fn.op(f"and i1 {goes_on}, {self.scalar(loop.holds)}")
@@ -78,8 +96,8 @@ class Steps(Traffic):
         self.scalars.calls, self.scalars.awaited = calls, awaited
         following = fn.op(f"add i64 {counter.name}, 1")
         lefts = [self.every(carried.after, carried.ref) for carried in loop.carried]
-        if loop.holds is None and loop.extent > look_every(loop):
-            with fn.now_and_then(counter.name, look_every(loop)):
+        if loop.holds is None and loop.extent > every:
+            with fn.now_and_then(counter.name, every):
                 ends.append((lefts, self.look(done)))
         counter.add(following, fn.current)
         for parts, left in zip(phis, lefts, strict=True):
@@ -177,6 +195,14 @@ class Steps(Traffic):
         fn.start(on)
         return ended
 
+    def look_for_others(self) -> str:
+        """The function by which a caller looks for signals while it waits for tasks on other threads: they
+        see its status. (Python's handlers run in the main thread only.)
+        """
+        self.module.declare(SYMBOL, f"declare i64 @{SYMBOL}(ptr)")
+        self.module.ensure(LOOK_FOR_OTHERS, lambda _: _LOOK_FOR_OTHERS)
+        return LOOK_FOR_OTHERS
+
     def is_interrupted(self) -> str:
         """Whether a signal handler raised before, in this task or in another."""
         status = self.fn.op("load atomic i64, ptr %status monotonic, align 8")
@@ -240,10 +266,10 @@ class Steps(Traffic):
             self.values[ref] = Value([phi.name for phi in phis], ref.dtype, self.alike(ref))
 
 
-def look_every(loop: Repeat) -> int:
-    """Steps between two looks at the clock, a power of two."""
+def look_every(loop: Repeat, nanoseconds: int) -> int:
+    """Steps between two looks at the clock, a power of two, of a loop that is estimated to take so long."""
     steps = USUAL_TRIPS if loop.holds is not None else loop.extent
-    wanted = LOOK_NS * steps // max(1, estimate(loop))
+    wanted = LOOK_NS * steps // max(1, nanoseconds)
     return 1 << max(0, min(wanted, LOOK_EVERY).bit_length() - 1)
 
 

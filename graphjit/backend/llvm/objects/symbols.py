@@ -15,6 +15,7 @@ from graphjit.backend.llvm.writing.text import Module
 
 PROVIDERS: dict[str, Callable[[], object]] = {
     waiting.SYMBOL: pool.ensure,
+    waiting.WATCHED: pool.ensure,
     interrupts.SYMBOL: interrupts.ensure,
     parts.TAKE: parts.ensure_workspace,
     parts.GIVE: parts.ensure_workspace,

@@ -33,6 +33,7 @@ from graphjit.backend.llvm.threads.waiting import (
     PER_WORKER_NS,
     STRAYED,
     SYMBOL,
+    WATCHED,
     WORTH_SPINNING_NS,
     WORTH_WAKING_NS,
     has_workers,
@@ -154,12 +155,14 @@ def source() -> str:
     else:
         with _job(text, SYMBOL, estimate="i64") as (w, fn, context, blocks, _):
             w.call("serial", fn, context, blocks)
+        with _job(text, WATCHED, estimate="i64", look="ptr") as (w, fn, context, blocks, _, _):
+            w.call("serial", fn, context, blocks)
     return text.render()
 
 
 def _job(text: Source, name: str, **more: str) -> AbstractContextManager[tuple[Any, ...]]:
     """A function that runs ``fn(context, block)`` for a number of blocks."""
-    linkage = "" if name == SYMBOL else "internal"
+    linkage = "" if name in (SYMBOL, WATCHED) else "internal"
     return text.function(name, "void", _COLD, linkage, fn="ptr", context="ptr", blocks="i64", **more)
 
 
@@ -338,8 +341,10 @@ def _add_control(text: Source) -> None:
 
 
 def _add_parallel_for(text: Source) -> None:
-    """``gj_parallel_for``: share the blocks with idle workers where that is worth it, else run them alone."""
-    with _job(text, SYMBOL, estimate="i64") as (w, fn, context, blocks, estimate):
+    """``gj_parallel_for``: share the blocks with idle workers where that is worth it, else run them alone.
+    ``gj_parallel_watched`` calls ``look(context, next)`` besides, now and then while it waits for workers.
+    """
+    with _job(text, "share", estimate="i64", look="ptr") as (w, fn, context, blocks, estimate, look):
         alone, lonely = w.label("alone"), _WANTED.read(w, "monotonic") < 1
         small = (blocks < 2) | (estimate < WORTH_SPINNING_NS)
         w.goto_if(small | (blocks > _EVERYBODY) | lonely, alone)
@@ -358,12 +363,16 @@ def _add_parallel_for(text: Source) -> None:
         finished_here = w.local("i64")
         finished_here[0] = 0
         w.call("work", finished_here)
-        _join(w, blocks - finished_here[0])
+        _join(w, blocks - finished_here[0], context, look)
         _BUSY.write(w, 0, "release")
         w.ret()
 
         w.place(alone)
         w.call("serial", fn, context, blocks)
+    with _job(text, SYMBOL, estimate="i64") as (w, fn, context, blocks, estimate):
+        w.call("share", fn, context, blocks, estimate, None)
+    with _job(text, WATCHED, estimate="i64", look="ptr") as (w, fn, context, blocks, estimate, look):
+        w.call("share", fn, context, blocks, estimate, look)
 
 
 def _worth_help(w: Body, estimate: Value, alone: Label) -> Value:
@@ -416,9 +425,10 @@ def _rouse(w: Body, blocks: Value, estimate: Value, wanted: Value) -> None:
         w.call("wake", _EPOCH.at(w), missing)
 
 
-def _join(w: Body, elsewhere: Value) -> None:
-    """Wait until workers have finished so many blocks."""
-    turn = w.variable("turn", "i64", 0)
+def _join(w: Body, elsewhere: Value, context: Value, look: Value) -> None:
+    """Wait until workers have finished so many blocks; look for signals meanwhile, if that is asked for."""
+    turn, next = w.variable("turn", "i64", 0), w.local("i64")
+    next[0] = 0
     with w.forever():
         w.break_if(_FINISHED.read(w, "acquire") == elsewhere)
         turn.set(turn + 1)
@@ -427,5 +437,7 @@ def _join(w: Body, elsewhere: Value) -> None:
         with w.else_():
             # Others may be waiting for this very core, and after a while whoever holds a block may take it.
             w.call("sched_yield")
+            with w.if_(~look.is_null()):
+                w.call_at(look, "void (ptr, ptr)", context, next)
             with w.if_(turn == IMPATIENT):
                 w.call("keep_off", -1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from graphjit import config
 from graphjit.backend.llvm.objects import jit
-from graphjit.backend.llvm.threads.waiting import SPIN_NS, SYMBOL, has_workers
+from graphjit.backend.llvm.threads.waiting import SPIN_NS, SYMBOL, WATCHED, has_workers
 from graphjit.machine import cores
 
 
@@ -65,7 +65,7 @@ def awake_workers() -> int:
 
 
 def ensure() -> None:
-    """Compile the pool and make ``gj_parallel_for`` known to modules compiled later; workers start with the
+    """Compile the pool and make its entries known to modules compiled later; workers start with the
     first job worth it.
     """
     global _pool
@@ -85,6 +85,7 @@ def _build() -> _Pool:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(module))
     address = module.address(SYMBOL)
     jit.add_symbol(SYMBOL, address)
+    jit.add_symbol(WATCHED, module.address(WATCHED))
     if not has_workers():
         return _Pool(module, address, None, None, None, None)
     pool = _Pool(

@@ -9,6 +9,8 @@ import platform
 import sys
 
 SYMBOL = "gj_parallel_for"
+WATCHED = "gj_parallel_watched"
+"""The same for blocks that may take for ever: the caller looks for signals while it waits for others."""
 WORTH_SPINNING_NS = 1_300
 """Estimated work from which awake workers are asked to help."""
 WORTH_WAKING_NS = 60_000
