@@ -19,6 +19,10 @@ from graphjit.ir.types import without_ones
 Axis = TypeVar("Axis")
 
 
+UNBOUNDED = (-(2**63), 2**63 - 1)
+"""The least and the greatest value of an integer of which nothing is known."""
+
+
 class Affine(Generic[Axis]):
     """``offset + sum(coefficient * axis)``; supports + and - with ints and Affines, and * with ints."""
 

@@ -2,7 +2,7 @@
 
 Job: be the one table that fusion, vectorisation, the split into threads, recomputation and both back ends
 ask.
-Output: `SCALARS`, `cost`, `is_function`.
+Output: `SCALARS`, `cost`, `is_function`, `identity`.
 Invariant: an op that lowers to `opdef.Scalar(name)` names a row of this table.
 
 A cost is in units of one addition of float64 in SIMD lanes (`machine.Rates.addition`). Types of half the size
@@ -13,6 +13,8 @@ costs are added up.
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
 
 SERIAL = 5
 """How much longer an operation takes outside lanes: eight elements a register, but fewer dependent steps at
@@ -80,3 +82,16 @@ def cost(name: str) -> int:
 def is_function(name: str) -> bool:
     """Whether an operation is an elementary function: a long run of instructions, or a call."""
     return SCALARS[name].symbol != ""
+
+
+def identity(combine: str, dtype: np.dtype, running: bool = False) -> np.generic:
+    """The neutral element of a combiner; a sum of nothing is 0, but what changes no running sum is -0.0."""
+    value: float | bool = {"mul": 1, "and": True}.get(combine, 0)
+    if running and combine == "add" and dtype.kind == "f":
+        value = -0.0
+    if combine == "max":
+        value = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
+    if combine == "min":
+        value = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+    made: np.generic = dtype.type(value)
+    return made

@@ -571,22 +571,6 @@ def running(loop: For) -> set[Ref]:
     }
 
 
-IDENTITY = {"add": 0, "mul": 1, "or": False, "and": True}
-
-
-def identity(combine: str, dtype: np.dtype, running: bool = False) -> np.generic:
-    """The neutral element of a combiner; a sum of nothing is 0, but what changes no running sum is -0.0."""
-    value: float | bool = IDENTITY.get(combine, 0)
-    if running and combine == "add" and dtype.kind == "f":
-        value = -0.0
-    if combine == "max":
-        value = -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
-    if combine == "min":
-        value = np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
-    made: np.generic = dtype.type(value)
-    return made
-
-
 def parameters(kernel: LoopKernel) -> list[Buffer]:
     """The buffers that the function of a kernel is given, in order."""
     return [buffer for buffer in buffers(kernel.body) if buffer.kind not in ("local", "scratch")]

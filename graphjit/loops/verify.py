@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 
 from graphjit.errors import IRError
-from graphjit.ir.affine import Affine, divided
+from graphjit.ir.affine import UNBOUNDED, Affine, divided
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.types import BOOL, DTYPES, I64
 from graphjit.loops.elements import as_loops
@@ -54,7 +54,6 @@ COMBINERS = frozenset({"add", "mul", "max", "min", "and", "or"})
 
 Interval = tuple[int, int]
 Dynamic = tuple[tuple[Ref, int], ...]
-UNKNOWN: Interval = (-(2**63), 2**63 - 1)
 
 
 def verify_kernel(kernel: LoopKernel, errors: int | None = None) -> None:
@@ -394,8 +393,8 @@ def _comparison(ref: Ref, scope: _Scope) -> tuple[Affine[Any], Interval, Interva
     if limit is None or not index.terms:
         return None
     moving, factor = index.direction()
-    above = divided(limit - index.offset, UNKNOWN[1], factor)
-    below = divided(UNKNOWN[0], limit - index.offset - 1, factor)
+    above = divided(limit - index.offset, UNBOUNDED[1], factor)
+    below = divided(UNBOUNDED[0], limit - index.offset - 1, factor)
     return (moving, above, below) if let.value.op == "ge" else (moving, below, above)
 
 
@@ -410,7 +409,7 @@ def _limits(condition: Ref, scope: _Scope) -> dict[Address, Interval]:
             pending += let.value.args
         found = _comparison(ref, scope)
         if found is not None:
-            limits[found[0]] = _both(limits.get(found[0], UNKNOWN), found[1])
+            limits[found[0]] = _both(limits.get(found[0], UNBOUNDED), found[1])
     return limits
 
 
@@ -509,20 +508,20 @@ def _positions(ref: Ref, limits: Limits, scope: _Scope) -> Interval:
         return _confined(index, limits, scope)
     let = scope.lets.get(ref)
     if let is None or not isinstance(let.value, Scalar) or let.value.op != "select":
-        return UNKNOWN
+        return UNBOUNDED
     ok, at, otherwise = let.value.args
     test = _comparison(ok, scope)
     if test is not None and at not in test[0].terms:
         moving, *ranges = test
         parts = []
         for chosen, found in zip((at, otherwise), ranges, strict=True):
-            within = _both(_both(limits.get(moving, UNKNOWN), found), _reach(moving, limits, scope))
+            within = _both(_both(limits.get(moving, UNBOUNDED), found), _reach(moving, limits, scope))
             if within[0] <= within[1]:
                 parts.append(_positions(chosen, {**limits, moving: within}, scope))
         return min((low for low, _ in parts), default=0), max((high for _, high in parts), default=0)
     safe = _constant(otherwise, scope)
     if ok not in scope.checked or safe is None:
-        return UNKNOWN
+        return UNBOUNDED
     low, high = _range(ok, at, scope)
     return min(low, safe), max(high, safe)
 
@@ -531,7 +530,7 @@ def _range(ok: Ref, at: Ref, scope: _Scope) -> Interval:
     """The range of ``at`` where ``ok`` holds, as far as that is a conjunction of comparisons with
     constants.
     """
-    low, high = UNKNOWN
+    low, high = UNBOUNDED
     pending = [ok]
     while pending:
         let = scope.lets.get(pending.pop())

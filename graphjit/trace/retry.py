@@ -54,7 +54,8 @@ def traced_whole(name: str, trace: Callable[[Callable[[Any], Any], Any], Traced]
         found = trace(entered, whole)
     except (Exception, LongTrace) as error:
         if "reroll" in config.log_topics:
-            print(f"graphjit: {name}: no loop is recorded as a whole: {error}", file=sys.stderr)
+            why = str(error) or "there is none at its beginning"
+            print(f"graphjit: {name}: no loop is recorded as a whole: {why}", file=sys.stderr)
         return None
     return found if whole.made else None
 

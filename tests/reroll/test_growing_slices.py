@@ -63,7 +63,10 @@ def test_programs_written_by_hand(f: programs.Program) -> None:
     close(found, wanted)
 
 
-@pytest.mark.parametrize("name", ["forward_substitution", "cholesky", "householder", "not_there_yet"])
+@pytest.mark.parametrize(
+    "name",
+    ["forward_substitution", "cholesky", "householder", "not_there_yet", "only_pairs_that_belong_together"],
+)
 def test_compiled(name: str) -> None:
     f = getattr(programs, name)
     args = programs.arguments(N)
@@ -90,7 +93,7 @@ def test_random_programs(seed: int) -> None:
     close(rolled, unrolled)
 
 
-def test_arguments_of_one_type_are_rolled_from_the_first_step_on() -> None:
+def test_loops_are_rolled_up_from_the_first_step_on() -> None:
     """The interpreter specialises ``x[i]`` after some steps: that must not make another place of it."""
 
     def f(a: Any, b: Any) -> Any:

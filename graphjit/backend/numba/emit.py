@@ -22,6 +22,7 @@ from typing import Any
 
 from graphjit.backend.numba import scalar
 from graphjit.ir.buffers import TAPES, Buffer
+from graphjit.ir.scalars import identity
 from graphjit.ir.types import I64
 from graphjit.loops import ir
 from graphjit.loops.elements import as_loops
@@ -255,7 +256,7 @@ class _Kernel:
             return self.let(statement)
         if isinstance(statement, Init):
             return [
-                f"{statement.ref!r} = {scalar.literal(ir.identity(statement.combine, statement.ref.dtype, statement.running))}"
+                f"{statement.ref!r} = {scalar.literal(identity(statement.combine, statement.ref.dtype, statement.running))}"
             ]
         if isinstance(statement, Accumulate):
             ref = statement.ref

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphjit.ir.affine import divided
+from graphjit.ir.affine import UNBOUNDED, divided
 from graphjit.loops.ir import Address, Axis
 
 Range = tuple[int, int]
 """The least and the greatest value."""
-ALL: Range = (-(1 << 62), 1 << 62)
-"""Of an index of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ def limits(where: Where) -> dict[Address, Range]:
         direction, factor = side.index.direction()
         if not factor:
             continue
-        low = ALL[0] if side.low is None else side.low - side.index.offset
-        high = ALL[1] if side.high is None else side.high - 1 - side.index.offset
-        before, now = found.get(direction, ALL), divided(low, high, factor)
+        low = UNBOUNDED[0] if side.low is None else side.low - side.index.offset
+        high = UNBOUNDED[1] if side.high is None else side.high - 1 - side.index.offset
+        before, now = found.get(direction, UNBOUNDED), divided(low, high, factor)
         found[direction] = max(before[0], now[0]), min(before[1], now[1])
     return found
 

@@ -27,6 +27,7 @@ from graphjit.ir.affine import Affine, axis_index, linear
 from graphjit.ir.buffers import Buffer
 from graphjit.ir.node import Graph, Node, with_bodies
 from graphjit.ir.opdef import Reduce
+from graphjit.ir.scalars import identity
 from graphjit.ir.types import I64
 from graphjit.loops import ir
 from graphjit.loops.ir import (
@@ -244,7 +245,7 @@ class Points(OpenLoops):
             term = self.value(x, index)
             total = term if total is None else self.scalar(0, node.dtype, op, total, term)
         if total is None:
-            return self.const(ir.identity(combine, node.dtype), node.dtype)
+            return self.const(identity(combine, node.dtype), node.dtype)
         return total
 
     def piece(self, node: Node, place: Index_) -> Ref:

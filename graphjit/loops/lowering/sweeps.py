@@ -19,6 +19,7 @@ import numpy as np
 
 from graphjit.ir.affine import Affine
 from graphjit.ir.buffers import Buffer
+from graphjit.ir.scalars import identity
 from graphjit.limits import Limits, SumLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import (
@@ -381,7 +382,7 @@ class _Maker:
         zero, axis = self.fresh(buffer.dtype), Axis("cell")
         store = Store(buffer, start + Affine(0, {axis: 1} if size > 1 else {}), zero)
         return [
-            Let(zero, ir.Const(ir.identity(combine, buffer.dtype))),
+            Let(zero, ir.Const(identity(combine, buffer.dtype))),
             For(axis, size, (store,)) if size > 1 else store,
         ]
 

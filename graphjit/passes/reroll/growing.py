@@ -8,9 +8,9 @@ array into which these are written. Where a changing array is read or written at
 become known numbers of a ``gather`` or a ``scatter_set``.
 
 Input: a builder's nodes. Output: nodes with the same values in a fresh builder, for `rolling` to look at.
-Invariants: elements that do not count hold copies of one that does wherever something is computed of them, so
-nothing is computed that was not; derivatives do not see these copies. Sums over the longer axis may differ in
-the last bits.
+Invariants: wherever something is computed of elements that do not count, they are copies: along each axis, of
+the first that counts. So no two numbers meet that did not meet before, and derivatives do not see the copies.
+Sums over the longer axis may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from graphjit.ir.batching import from_front
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Reduce, Scalar
+from graphjit.ir.scalars import identity
 from graphjit.ir.types import BOOL, I64
-from graphjit.passes.reroll.places import Groups, Joined, Place, moved, put, taken
-
-NEUTRAL = {"add": 0, "mul": 1, "and": True, "or": False}
-"""What elements that do not count are in a reduction; for ``max`` and ``min`` the ends of the dtype."""
+from graphjit.passes.reroll.places import Groups, Joined, Place, put, taken
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Wide:
     shape: tuple[int, ...]
     """Of the value alone."""
     clean: bool = False
-    """Whether elements that do not count are copies of one that does."""
+    """Whether elements that do not count are copies, along each axis of the first that does."""
 
 
 class Grown:
@@ -77,7 +76,7 @@ class Grown:
         self.exact: dict[Node, Node] = {}
         self.wide: dict[Node, Wide] = {}
         self.framed: dict[tuple[Node, Frame], Node | None] = {}
-        self.buffers: dict[int, tuple[set[Node], Node]] = {}
+        self.buffers: dict[Joined, tuple[set[Node], Node]] = {}
         """By an array that gets values at once: those that were written into it, and what it is now."""
         self.rules = {
             "slice": self._slice,
@@ -154,12 +153,11 @@ class Grown:
         if node.op.name == "broadcast_to":
             return self._broadcast(node, frame)
         if node.is_const:
-            pads = [
-                (place, size - place - own)
-                for (size, place), own in zip(frame.pairs, node.shape, strict=True)
-            ]
-            value: Any = node.attrs["value"]
-            return self.b.const(np.pad(value.array, pads, mode="edge"), node.dtype)
+            known: Any = node.attrs["value"]
+            array = known.array
+            for axis in axes:
+                array = array.take(_copied(frame, node.shape, axis), axis)
+            return self.b.const(array, node.dtype)
         if isinstance(node.op.lower, Scalar) and node.args:
             args = [self.at(arg, frame) for arg in node.args]
             if None not in args:
@@ -168,12 +166,10 @@ class Grown:
 
     def _moved(self, x: Node, own: Frame, wanted: Frame, shape: tuple[int, ...]) -> Node | None:
         """From one frame to another."""
-        for axis, ((size, place), (new, there), count) in enumerate(
-            zip(own.pairs, wanted.pairs, shape, strict=True)
-        ):
-            if (size, place) != (new, there):
-                places = np.clip(np.arange(new) - there, 0, count - 1) + place
-                x = moved(self.b, self.b.gather(x, self.b.const(places, I64), axes=(axis,)), 0, axis)
+        for axis, (here, there) in enumerate(zip(own.pairs, wanted.pairs, strict=True)):
+            if here != there:
+                places = self.b.const(_copied(wanted, shape, axis) + own.places[axis], I64)
+                x = from_front(self.b, self.b.gather(x, places, axes=(axis,)), axis)
         return x
 
     def _broadcast(self, node: Node, frame: Frame) -> Node | None:
@@ -186,12 +182,15 @@ class Grown:
         return None if x is None else self.b.broadcast_to(x, shape=frame.sizes)
 
     def clean(self, wide: Wide) -> Node:
-        """The array, with copies of the first element that counts where one does not."""
+        """The array, with copies where an element does not count."""
         if wide.clean:
             return wide.node
-        axes = wide.frame.wide(wide.shape)
-        edge = self.b.stop_gradient(taken(self.b, wide.node, axes, wide.frame.places, (1,) * len(wide.shape)))
-        return self._masked(wide, axes, self.b.broadcast_to(edge, shape=wide.frame.sizes))
+        frame, x = wide.frame, wide.node
+        for axis in frame.wide(wide.shape):
+            first = taken(self.b, x, (axis,), frame.places, (1,) * len(frame.places))
+            copies = self.b.broadcast_to(self.b.stop_gradient(first), shape=frame.sizes)
+            x = self.b.select(self._window(frame, wide.shape, axis), x, copies)
+        return x
 
     def _masked(self, wide: Wide, axes: Sequence[int], other: Node) -> Node:
         """The array, with the elements of another one where one does not count along ``axes``."""
@@ -210,15 +209,9 @@ class Grown:
 
     def _neutral(self, wide: Wide, axes: Sequence[int], combine: str) -> Node:
         """The array without effect on a reduction where an element does not count along some of ``axes``."""
-        dtype = wide.node.dtype
-        if combine in NEUTRAL:
-            value: Any = NEUTRAL[combine]
-        elif dtype.kind == "f":
-            value = -np.inf if combine == "max" else np.inf
-        else:
-            value = getattr(np.iinfo(dtype), "min" if combine == "max" else "max")
         axes = [axis for axis in wide.frame.wide(wide.shape) if axis in axes]
-        return self._masked(wide, axes, self.b.full(value, wide.node.type))
+        neutral: Any = identity(combine, wide.node.dtype)
+        return self._masked(wide, axes, self.b.full(neutral, wide.node.type))
 
     # ------------------------------------------------------------------------------------------------ rules
 
@@ -307,7 +300,8 @@ class Grown:
         for axis in axes:
             size, place = pairs[axis]
             pairs[axis] = size, size - place - wide.shape[axis]
-        return replace(wide, node=self.b.flip(wide.node, axes=axes), frame=Frame.of(pairs))
+        # What were copies of the first element are now copies of the last.
+        return Wide(self.b.flip(wide.node, axes=axes), Frame.of(pairs), node.shape)
 
     # -------------------------------------------------------------------------------------- slices and writes
 
@@ -331,10 +325,7 @@ class Grown:
         x = taken(self.b, wide.node, moves, starts, place.sizes)
         still = [k for k in range(len(starts)) if k not in grows and k not in moves]
         x = self._kept(x, still, starts, place.sizes)
-        frame = Frame.of(
-            [(wide.frame.sizes[k], starts[k]) if k in grows else (n, 0) for k, n in enumerate(place.sizes)]
-        )
-        return Wide(x, frame, node.shape)
+        return Wide(x, _frame_of(place, wide, starts), node.shape)
 
     def _kept(self, x: Node, axes: Sequence[int], starts: Sequence[int], sizes: Sequence[int]) -> Node:
         """The part of an array along some axes."""
@@ -352,19 +343,13 @@ class Grown:
     def _written(self, node: Node, place: Place) -> Wide | None:
         """An array with a part of it written anew."""
         assert place.piece is not None
-        assert place.base is not None
         wide = self.wide.get(place.base) or self._whole(place.base)
         starts = [own + first for own, first in zip(wide.frame.places, place.starts, strict=True)]
         moves = [
             k for k in range(len(starts)) if k not in place.grows and place.sizes[k] != wide.frame.sizes[k]
         ]
         rows = taken(self.b, wide.node, moves, starts, place.sizes)
-        frame = Frame.of(
-            [
-                (wide.frame.sizes[k], starts[k]) if k in place.grows else (n, 0)
-                for k, n in enumerate(place.sizes)
-            ]
-        )
+        frame = _frame_of(place, wide, starts)
         piece = self.raw(place.piece, frame)
         if piece is None:
             return None
@@ -385,18 +370,32 @@ class Grown:
         if first is None or node.attrs["axis"] != axis:
             return None
         pieces = dict.fromkeys(arg for arg in node.args if arg in joined.pieces)
-        if id(joined) not in self.buffers:
+        if joined not in self.buffers:
             start = self.b.full(0, joined.type) if joined.base is None else self.now(joined.base)
-            self.buffers[id(joined)] = set(), start
-        known, x = self.buffers[id(joined)]
+            self.buffers[joined] = set(), start
+        known, x = self.buffers[joined]
         for arg in pieces:
             if arg not in known:
                 starts = tuple(joined.pieces[arg] if k == axis else 0 for k in range(len(arg.shape)))
                 x = put(self.b, x, self.now(arg), (axis,), starts, arg.shape)
-        self.buffers[id(joined)] = known | set(pieces), x
+        self.buffers[joined] = known | set(pieces), x
         places = [(n, 0) for n in x.shape]
         places[axis] = x.shape[axis], first
         return Wide(x, Frame.of(places), node.shape)
+
+
+def _copied(frame: Frame, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """For each place along an axis of a frame the number of the element that stands or is copied there."""
+    number = np.arange(frame.sizes[axis]) - frame.places[axis]
+    return np.where((number >= 0) & (number < shape[axis]), number, 0)
+
+
+def _frame_of(place: Place, wide: Wide, starts: Sequence[int]) -> Frame:
+    """The frame of a part that begins at ``starts`` in the frame of the array that it is a part of."""
+    sizes = wide.frame.sizes
+    return Frame.of(
+        [(sizes[k], starts[k]) if k in place.grows else (n, 0) for k, n in enumerate(place.sizes)]
+    )
 
 
 def grown(order: Sequence[Node], since: int, roots: Sequence[Node]) -> tuple[Builder, list[Node]] | None:

@@ -155,7 +155,7 @@ def _replaced(node: Node) -> Place | None:
     return Place(starts, piece.shape, whole.base, piece)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joined:
     """A concatenation of values and of what lies between them in an array."""
 
@@ -253,7 +253,7 @@ def taken(b: Builder, x: Node, axes: Sequence[int], starts: Sequence[int], sizes
         found = b.gather(x, *(b.const(starts[k], I64) for k in axes), axes=tuple(axes))
         return b.reshape(found, shape=tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
     found = b.gather(x, *_grid(b, axes, starts, sizes), axes=tuple(axes))
-    return b.transpose(found, perm=_back(axes, len(x.shape)))
+    return b.transpose(found, perm=tuple(np.argsort(_in_front(axes, x)).tolist()))
 
 
 def put(
@@ -265,8 +265,7 @@ def put(
     if all(sizes[k] == 1 for k in axes):
         rows = b.reshape(part, shape=tuple(n for k, n in enumerate(x.shape) if k not in axes))
         return b.scatter_set(x, rows, *(b.const(starts[k], I64) for k in axes), axes=tuple(axes))
-    order = _back(axes, len(x.shape))
-    rows = b.transpose(part, perm=tuple(sorted(range(len(order)), key=order.__getitem__)))
+    rows = b.transpose(part, perm=_in_front(axes, x))
     return b.scatter_set(x, rows, *_grid(b, axes, starts, sizes), axes=tuple(axes))
 
 
@@ -276,14 +275,6 @@ def _grid(b: Builder, axes: Sequence[int], starts: Sequence[int], sizes: Sequenc
     return [b.const(place + starts[k], I64) for place, k in zip(grid, axes, strict=True)]
 
 
-def _back(axes: Sequence[int], rank: int) -> tuple[int, ...]:
-    """The permutation that puts axes back that an indexed array has in front."""
-    order = [*axes, *(k for k in range(rank) if k not in axes)]
-    return tuple(sorted(range(rank), key=order.__getitem__))
-
-
-def moved(b: Builder, x: Node, axis: int, to: int) -> Node:
-    """``x`` with one axis at another place."""
-    order = [k for k in range(len(x.shape)) if k != axis]
-    order.insert(to, axis)
-    return b.transpose(x, perm=tuple(order))
+def _in_front(axes: Sequence[int], x: Node) -> tuple[int, ...]:
+    """All axes, with those in front that are indexed."""
+    return (*axes, *(k for k in range(len(x.shape)) if k not in axes))

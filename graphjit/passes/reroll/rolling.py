@@ -46,9 +46,12 @@ def reroll(b: Builder, roots: Sequence[Node], since: int = 0, say: Say | None = 
         fresh, nodes = even
         found = _rolled(fresh, nodes, recorded(recorded_since(nodes, since), since), told.append)
         if WORTHWHILE * len(recorded_since(found, since)) <= len(order):
-            for text in told if say is not None else ():
-                say(text)  # type: ignore[misc]
+            if say is not None:
+                for text in told:
+                    say(text)
             return found
+    if b.count() < LEAST:
+        return list(roots)
     row = recorded(order, since)
     return list(roots) if len(row.nodes) < LEAST else _rolled(b, list(roots), row, say)
 

@@ -134,6 +134,20 @@ def not_there_yet(a: Any, b: Any) -> Any:
     return x + y
 
 
+def only_pairs_that_belong_together(a: Any, b: Any) -> Any:
+    """Each divisor is 1, and each logarithm of a number near 1; other pairs would raise, or give NaN."""
+    n = len(b)
+    up, known, whole = np.cumsum(1 + b**2), np.arange(float(n)), np.arange(n) + (b > 9)
+    sums, total = up[:, None] - up + 0.02 * np.outer(b, b), np.zeros(n)
+    for i in range(1, n):
+        rows, columns = up[i:], up[: n - i]
+        total[i] = np.sum(np.log(1 + sums[i:, : n - i] - (rows[:, None] - columns)))
+        total[i] += np.sum(np.log(1 + (known[i:] + 0.1 * b[i:]) - np.arange(float(i), n)))
+        total[i] += np.sum(np.log(1 + up[i:][::-1] - (up[i:] - 0.1 * b[i:])[::-1]))
+        total[i] += np.sum(7 // (1 + whole[: n - i] - np.arange(n - i))) * b[i]
+    return total
+
+
 def equal_maxima(a: Any, b: Any) -> Any:
     x = np.zeros(len(b))
     for i in range(len(b)):
@@ -168,7 +182,8 @@ def lists(a: Any, b: Any) -> Any:
 
 def truths(a: Any, b: Any) -> Any:
     whole = np.cumsum(np.abs(b) * 10).astype(np.int64)
-    found = [np.any(b[:i] > 1) + 2 * np.all(b[:i] < 2) + np.max(whole[:i]) for i in range(1, len(b) + 1)]
+    parts = [(b[:i], whole[:i]) for i in range(1, len(b) + 1)]
+    found = [np.any(p > 1) + 2 * np.all(p < 2) + np.max(p > 0) - np.min(p > 0) + np.max(w) for p, w in parts]
     return np.array(found) * b
 
 
@@ -203,6 +218,7 @@ PROGRAMS: tuple[Program, ...] = (
     volterra,
     shortest_so_far,
     not_there_yet,
+    only_pairs_that_belong_together,
     equal_maxima,
     statistics,
     quadratic_forms,

@@ -23,8 +23,9 @@ from graphjit.backend.llvm.kernels.steps import Steps, can_fail
 from graphjit.backend.llvm.kernels.strided import components
 from graphjit.backend.llvm.products.in_sweeps import block_function
 from graphjit.backend.llvm.products.tile import host_tile
+from graphjit.backend.llvm.threads import waiting
 from graphjit.backend.llvm.writing.text import Function, Module, Phi
-from graphjit.ir.scalars import is_function
+from graphjit.ir.scalars import identity, is_function
 from graphjit.loops import ir
 from graphjit.loops.ir import (
     Accumulate,
@@ -95,7 +96,7 @@ class KernelEmitter(Steps):
 
     def init(self, statement: Init, following: Sequence[Statement]) -> None:
         """Open an accumulator, already in vector form when an inner simd loop will feed it."""
-        start = ir.identity(statement.combine, statement.ref.dtype, statement.running)
+        start = identity(statement.combine, statement.ref.dtype, statement.running)
         widened = None if self.lanes else _feeding_simd(statement.ref, following)
         lanes, unroll = (self.lanes.count, self.lanes.unroll) if self.lanes else (1, 1)
         if widened is not None:
@@ -125,7 +126,7 @@ class KernelEmitter(Steps):
         for u, value in enumerate(values):
             if self.lanes.masks is not None and acc.widened:
                 of = vector(kind(acc.dtype), acc.lanes)
-                rest = constant(ir.identity(acc.combine, acc.dtype), acc.lanes)
+                rest = constant(identity(acc.combine, acc.dtype), acc.lanes)
                 mask = self.lanes.masks[u]
                 value = self.fn.op(f"select {vector('i1', acc.lanes)} {mask}, {of} {value}, {of} {rest}")
             acc.parts[u] = self.step(statement, acc, u, value, factors[u])
@@ -145,10 +146,10 @@ class KernelEmitter(Steps):
         of = vector(kind(acc.dtype), count)
         for u, (value, factor) in enumerate(zip(values, factors, strict=True)):
             if masks is not None:
-                rest = constant(ir.identity(acc.combine, acc.dtype, True), count)
+                rest = constant(identity(acc.combine, acc.dtype, True), count)
                 value = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {value}, {of} {rest}")
                 if factor is not None:
-                    one = constant(ir.identity("mul", acc.dtype), count)
+                    one = constant(identity("mul", acc.dtype), count)
                     factor = self.fn.op(f"select {vector('i1', count)} {masks[u]}, {of} {factor}, {of} {one}")
             part, last = stages(
                 self.fn, self.scalars, acc.combine, acc.dtype, count, acc.parts[0], value, factor
@@ -441,10 +442,13 @@ class KernelEmitter(Steps):
             fn.do(f"store i64 0, ptr {status}")
         for i, pointer in enumerate([status, *(self.bases[buffer] for buffer in shared)]):
             fn.do(f"store ptr {pointer}, ptr {fn.op(f'getelementptr ptr, ptr {context}, i64 {i}')}")
-        self.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-        fn.do(
-            f"call void @gj_parallel_for(ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds})"
-        )
+        job = f"ptr @{name}, ptr {context}, i64 {loop.extent}, i64 {loop.nanoseconds}"
+        if any(isinstance(s, Repeat) for s in ir.walk(loop.body)):
+            self.module.declare(waiting.WATCHED, f"declare void @{waiting.WATCHED}(ptr, ptr, i64, i64, ptr)")
+            fn.do(f"call void @{waiting.WATCHED}({job}, ptr @{self.look_for_others()})")
+        else:
+            self.module.declare(waiting.SYMBOL, f"declare void @{waiting.SYMBOL}(ptr, ptr, i64, i64)")
+            fn.do(f"call void @{waiting.SYMBOL}({job})")
         if failing:
             before, found = fn.op("load i64, ptr %status"), fn.op(f"load i64, ptr {status}")
             none = fn.op(f"icmp eq i64 {before}, 0")

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphjit.backend.llvm.kernels.scalar import Scalars, constant, intrinsic, kind, vector
 from graphjit.backend.llvm.writing.text import Function
-from graphjit.loops import ir
+from graphjit.ir.scalars import identity
 
 
 def multiply_add(
@@ -40,7 +40,7 @@ def stages(
     if factor is not None or (combine == "mul" and dtype.kind == "f"):
         return _one_by_one(fn, scalars, combine, dtype, lanes, before, value, factor)
     of, element = vector(kind(dtype), lanes), kind(dtype)
-    neutral = constant(ir.identity(combine, dtype, True), lanes)
+    neutral = constant(identity(combine, dtype, True), lanes)
     width = 1
     while width < lanes:
         order = ", ".join(f"i32 {lanes + i if i < width else i - width}" for i in range(lanes))
