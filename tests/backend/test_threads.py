@@ -179,15 +179,16 @@ def test_middle_sized_jobs_in_a_row_wake_the_workers() -> None:
 def test_workers_keep_off_their_callers_core() -> None:
     pool.configure(3)
     allowed = os.sched_getaffinity(0)
-    assert meeting(3) == 3
-    python = {thread.native_id for thread in threading.enumerate()}
-    masks = [
-        os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task") if int(task) not in python
-    ]
-    kept_off = [mask for mask in masks if mask < allowed]
-    assert len(kept_off) >= 2  # other libraries have threads too
-    assert all(len(mask) == len(allowed) - 1 for mask in kept_off)
-    assert os.sched_getaffinity(0) == allowed
+    deadline = time.monotonic() + 30  # of trials: a caller that waits long lets its workers go anywhere
+    while time.monotonic() < deadline:
+        assert meeting(3) == 3
+        masks = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+        kept_off = [mask for mask in masks if mask < allowed]
+        assert all(len(mask) == len(allowed) - 1 for mask in kept_off)
+        assert os.sched_getaffinity(0) == allowed  # the caller may still run anywhere
+        if len(kept_off) >= 2:  # the other threads are the caller's own
+            return
+    pytest.fail("workers run where their caller runs")
 
 
 @pytest.mark.skipif(pool.cores() < 2, reason="one core leaves workers no other")
