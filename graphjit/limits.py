@@ -106,6 +106,11 @@ class VectorLimits(Section):
     """... and units of work that are done in a cycle meanwhile."""
     idle: float = 1.25
     """How much longer a step waits than it works where further vectors are computed beside it."""
+    sums_registers: int = 8
+    """Sums that are kept in registers at a time while they grow, in lanes each (`h @ W` with 32 columns in
+    each step of a loop: one vector at a time 0.35 us, eight 0.07)."""
+    sums_code: int = 400
+    """Statements that a body with such sums is written out to, for all vectors."""
     steps_code: int = 1000
     """Statements that steps are written out to, for all vectors (RK4 of 10 000 systems of two numbers, 200
     steps: one vector at a time 11.0 ms, two 6.6, four 4.5)."""
@@ -227,6 +232,11 @@ class ProductLimits(Section):
     few_tiles: int = 3
     """Register tiles of rows up to which B is read where it lies, whatever its size: too few to repay
     packing."""
+    panel_tiles: int = 32
+    """Tiles of rows up to which each block packs its own panels of B, one at a time (1000 x 32 transposed
+    times 1000 x 128: 27 to 37 GF/s): of more, all blocks share one packed copy ..."""
+    few_panels: int = 32
+    """... and panels up to which it does so although much of A is read again for each."""
     tiny_bytes: int = 16 << 10
     """Size of B up to which the product of any shape reads it where it lies."""
     packed_bytes: int = 32 << 10

@@ -22,6 +22,7 @@ from graphjit.errors import DerivativeError
 from graphjit.trace.marks import attribute, name_of
 from graphjit.trace.parameters import leaf_names
 from graphjit.trace.pytree import flatten, texts, unflatten
+from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.tracer import Tracer
 
 MODES = ("fwd", "rev")
@@ -174,7 +175,9 @@ def _subject(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Subject, Val
         return unflatten(spec, [replaced.get(i, leaf) for i, leaf in enumerate(leaves)])
 
     def function(*values: Any) -> tuple[Any, ...]:
-        return tuple(filter(_is_float, flatten(f(*given(values)))[0]))
+        trace = active_trace()
+        inner = f if trace is None else trace.user(f)
+        return tuple(filter(_is_float, flatten(inner(*given(values)))[0]))
 
     function.__module__ = attribute(f, "__module__", __name__)  # what `f` reads from outside is watched
     function.__qualname__ = function.__name__ = name_of(f)

@@ -333,15 +333,18 @@ class Lowered:
         self.kernels = kernels
 
 
+COMPOUND = (For, Repeat, Choose)
+"""Statements with lists of statements in them."""
+
+
 def walk(body: tuple[Statement, ...]) -> list[Statement]:
     """Every statement, loops before their bodies."""
     found: list[Statement] = []
-    stack: list[Statement] = list(reversed(body))
-    while stack:
-        statement = stack.pop()
+    for statement in body:
         found.append(statement)
-        for inner in reversed(inside(statement)):
-            stack.extend(reversed(inner))
+        if isinstance(statement, COMPOUND):
+            for inner in inside(statement):
+                found += walk(inner)
     return found
 
 

@@ -1,8 +1,9 @@
-"""Matrices that a loop multiplies vectors with, laid out for lanes.
+"""Matrices whose rows the steps of a loop multiply, laid out for lanes.
 
 In ``W @ h`` the elements of the result are neighbours if those of each column of ``W`` are, but NumPy's
-matrices are stored by rows. One product would not pay for another order; a loop makes many with the same
-matrix. So a matrix that does not change in a loop is transposed before it, once.
+matrices are stored by rows. The way back of ``h @ W`` has the same product, ``g @ W.T``, for one ``g`` or for
+a batch of them. One product would not pay for another order; a loop makes many with the same matrix. So a
+matrix that does not change in a loop is transposed before it, once.
 
 Input and output: a graph; its loops get further constants.
 Invariant: the same products, of the same numbers, summed in the same order.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable
@@ -36,7 +38,7 @@ def _turned(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> 
     """A loop with the matrices that its body wants in the other order among its constants."""
     if node.op.name == "cond" or (node.op.name == "scan" and node.attrs["length"] < STEPS):  # type: ignore[operator]
         return None
-    if not any(_is_wanted(inner) for inner in body_of(node).nodes()):
+    if all(_wanted(inner) is None for inner in body_of(node).nodes()):
         return None
     loop = opened(b, node, args)
     value = dict(zip(loop.inputs.constants, loop.args.constants, strict=True))
@@ -44,11 +46,14 @@ def _turned(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> 
     replaced: dict[Node, Node] = {}
     for inner in sorted(reachable(loop.roots), key=lambda node: node.serial):
         args = [replaced.get(arg, arg) for arg in inner.args]
-        if _is_wanted(inner) and inner.args[0] in value:
-            x, vector = inner.args[0], args[1]
+        which = _wanted(inner)
+        if which is not None and (x := inner.args[which]) in value:
             if x not in turned:
                 turned[x] = b.input(x.type.with_shape(x.shape[::-1]), "turned")
-            replaced[inner] = b.like(inner).contract(turned[x], vector, contract=((0,), (0,)), batch=((), ()))
+            args[which] = turned[x]
+            summed = list(inner.attrs["contract"])  # type: ignore[call-overload]
+            summed[which] = (0,)
+            replaced[inner] = b.like(inner).contract(*args, contract=tuple(summed), batch=((), ()))
         elif any(arg in replaced for arg in inner.args):
             replaced[inner] = b.copy(inner, tuple(args))
     if not turned:
@@ -64,9 +69,15 @@ def _turned(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> 
     return [*results.carries.values(), *results.made]
 
 
-def _is_wanted(node: Node) -> bool:
-    """Whether a node multiplies the rows of a matrix with a vector."""
-    if node.op.name != "contract" or node.attrs["contract"] != ((1,), (0,)):
-        return False
-    x, y = node.args
-    return len(x.shape) == 2 and x.type.size >= LEAST and len(y.shape) == 1
+def _wanted(node: Node) -> int | None:
+    """Which operand of a product is a matrix whose rows are multiplied, so that neighbours in the result come
+    from elements a row apart; None: neither is.
+    """
+    if node.op.name != "contract" or node.attrs["batch"] != ((), ()):
+        return None
+    summed: Any = node.attrs["contract"]
+    for which, x in enumerate(node.args):
+        last = which == 1 or len(node.args[1].shape) == 1
+        if last and len(x.shape) == 2 and x.type.size >= LEAST and summed[which] == (1,):
+            return which
+    return None

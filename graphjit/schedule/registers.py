@@ -56,7 +56,7 @@ def batches_in_registers(node: Node) -> tuple[Batch, ...]:
 
 
 def _is_small(steps: _Steps, node: Node) -> bool:
-    work = steps.control(node, [True] * len(node.args))
+    work = steps.control(node, [True] * len(node.args), [True] * len(node.args))
     return work is not None and work <= WORK
 
 
@@ -76,9 +76,9 @@ class _Steps:
         shared = [b.extent for b in self.batches if b.results.get((node, number)) is not None]
         return node.parts[number].size // math.prod(shared)
 
-    def control(self, node: Node, memory: Sequence[bool]) -> int | None:
+    def control(self, node: Node, memory: Sequence[bool], owned: Sequence[bool]) -> int | None:
         """Operations of one step of a loop or a choice; None where it is not for registers. ``memory`` says
-        which arguments lie in memory.
+        which arguments lie in memory, and ``owned`` which of these are there to be changed.
         """
         if node.op.name not in CONTROL or node.attrs.get("length") == 0:
             return None
@@ -86,16 +86,16 @@ class _Steps:
             part.record is not None and part.record.size not in range(1, SMALL + 1) for part in node.parts
         ):
             return None
-        found = self.choice(node, memory) if node.op.name == "cond" else self.loop(node, memory)
+        found = (self.choice if node.op.name == "cond" else self.loop)(node, memory, owned)
         return None if None in found else sum(work for work in found if work is not None)
 
-    def loop(self, node: Node, memory: Sequence[bool]) -> list[int | None]:
+    def loop(self, node: Node, memory: Sequence[bool], owned: Sequence[bool]) -> list[int | None]:
         """Operations of the graphs of a loop."""
         carried: Any = node.attrs["carried"]
         # An array that steps change where it lies is one for the whole batch.
         first, held = kinds_of(node)[1].start, {} if self.batches else changed_carries(node)
         rest = [k for k in range(carried) if k not in held]
-        if sum(self.part(node, k) for k in rest) > CARRIED or not all(memory[first + k] for k in held):
+        if sum(self.part(node, k) for k in rest) > CARRIED or not all(owned[first + k] for k in held):
             return [None]
         sliced = range(first + carried, len(node.args)) if node.op.name == "scan" else range(0)
         if not self.batches and not all(memory[at] or node.args[at].op.name == "iota" for at in sliced):
@@ -106,11 +106,11 @@ class _Steps:
             for graph in (body.graph for body in bodies(node))
         ]
 
-    def choice(self, node: Node, memory: Sequence[bool]) -> list[int | None]:
+    def choice(self, node: Node, memory: Sequence[bool], owned: Sequence[bool]) -> list[int | None]:
         """Operations of the branches of a choice."""
         held = {} if self.batches else changed_results(node)
         big = any(self.part(node, k) > SMALL for k in range(len(node.parts)) if k not in held)
-        if big or not all(memory[at] for at, _ in held.values()):
+        if big or not all(owned[at] for at, _ in held.values()):
             return [None]
         branches = [body.graph for body in bodies(node)]
         return [
@@ -126,7 +126,8 @@ class _Steps:
         """Operations of a body; None where it is not for registers. What lies in ``memory`` may have any
         size, and so may the versions of arrays that are ``held`` there.
         """
-        memory = memory | {version for versions in held for version in versions}
+        owned = {version for versions in held for version in versions}
+        memory = memory | owned
         added = {arg for node in memory if node.op.name == "add" for arg in node.args if arg.op.name in ADDED}
         if any(self.value(x) > SMALL for x in graph.inputs if x not in memory):
             return None
@@ -141,7 +142,9 @@ class _Steps:
             if node in by_step:
                 work: int | None = by_step[node]
             else:
-                work = _written(node) if node in memory or node in added else self.computed(node, memory)
+                work = (
+                    _written(node) if node in memory or node in added else self.computed(node, memory, owned)
+                )
             if work is None:
                 return None
             total += work
@@ -160,7 +163,7 @@ class _Steps:
                 found[node] = self.value(node) // node.shape[0] if isinstance(node.op.lower, Scalar) else 0
         return found
 
-    def inner(self, node: Node, memory: set[Node]) -> int | None:
+    def inner(self, node: Node, memory: set[Node], owned: set[Node]) -> int | None:
         """The same for a loop or a choice inside a body. What it stacks has a place where elements run one by
         one.
         """
@@ -169,13 +172,14 @@ class _Steps:
                 return None
         elif any(is_stacked(node, k) for k in range(len(node.parts))):
             return None
-        return self.control(node, [storage(arg) in memory for arg in node.args])
+        there = [storage(arg) in memory for arg in node.args]
+        return self.control(node, there, [arg in owned for arg in node.args])
 
-    def computed(self, node: Node, memory: set[Node]) -> int | None:
+    def computed(self, node: Node, memory: set[Node], owned: set[Node]) -> int | None:
         """Operations of a value in registers; None where it cannot be one."""
         lower, name = node.op.lower, node.op.name
         if node.is_bundle:
-            return self.inner(node, memory)
+            return self.inner(node, memory, owned)
         if self.value(node) > SMALL and node.args:
             return None
         if name == "gather":

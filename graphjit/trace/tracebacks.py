@@ -88,7 +88,8 @@ def shortened(error: BaseException) -> TracebackType | None:
         )
         if writers[i] != "graphjit" and not inside:
             one = entries[i]
-            result = TracebackType(result, one.tb_frame, one.tb_lasti, one.tb_lineno)
+            line = -1 if one.tb_lineno is None else one.tb_lineno  # an instruction that belongs to no line
+            result = TracebackType(result, one.tb_frame, one.tb_lasti, line)
     return result
 
 

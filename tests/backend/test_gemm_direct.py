@@ -17,7 +17,7 @@ import graphjit
 from graphjit.backend.llvm.objects import jit, symbols
 from graphjit.backend.llvm.products.choose_tiles import choose_tiles
 from graphjit.backend.llvm.products.direct import call_direct, emit_direct
-from graphjit.backend.llvm.products.plan import Matrices, Plan, Way, plan
+from graphjit.backend.llvm.products.plan import Matrices, Packing, Plan, Way, plan
 from graphjit.backend.llvm.products.tile import Tile, host_tile
 from graphjit.backend.llvm.threads import pool
 from graphjit.backend.llvm.writing.text import Function, Module
@@ -78,8 +78,11 @@ def multiply(
     tile: str = "host",
     counts: tuple[int, ...] = (1,),
     limits: Limits = LIMITS,
+    memory: bool = True,
 ) -> np.ndarray:
-    """The product by generated code, which must be the same for each number of threads."""
+    """The product by generated code, which must be the same for each number of threads; with or without
+    workspace for what blocks may pack.
+    """
     chosen = planned(a, b, tile, limits)
     assert chosen is not None
     module = Module("direct", limits)
@@ -90,7 +93,12 @@ def multiply(
     fn.do("ret void")
     module.add_function(fn)
     symbols.provide(module)
-    native = jit.NativeModule(module.render())
+    text = module.render()
+    if not memory:
+        needed = "declare ptr @gj_take_room(i64)"
+        assert needed in text
+        text = text.replace(needed, "define internal ptr @gj_take_room(i64 %must) { ret ptr null }")
+    native = jit.NativeModule(text)
     shape = (*a.shape[:-2], a.shape[-2], b.shape[-1])
     results = []
     for count in counts:
@@ -215,7 +223,7 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(
     ("shape", "path"),
     [
-        ((8, 1000, 300), "few rows"),
+        ((8, 1000, 300), "rows"),
         ((130, 60, 129), "in place"),
         ((90, 13, 70), "packed"),
         ((3, 5, 9000), "segments"),
@@ -229,21 +237,31 @@ def test_batches(kind: str, shape: tuple[int, int, int]) -> None:
         ((24, 4100, 300), "streams"),
         ((130, 2, 300), "dots"),
         ((1003, 3, 517), "dots"),
+        ((64, 300, 1000), "panels"),
+        ((33, 513, 1001), "panels"),
+        ((30, 31, 9000), "panels of segments"),
     ],
 )
 def test_larger_shapes_on_each_path(kind: str, shape: tuple[int, int, int], path: str) -> None:
     m, n, k = shape
     if path == "dots" and n >= host_tile(kind).lanes // 2:
         pytest.skip("vectors of this machine are too short for dot products to pay")
-    a, b = operands(kind, m, n, k, left=n == 1, right=path == "packed")
+    a, b = operands(kind, m, n, k, left=n == 1 or path.startswith("panels"), right=path == "packed")
     chosen = planned(a, b)
     assert chosen is not None
-    assert chosen.packs == (path in ("packed", "dots"))
+    packing = {"packed": Packing.BLOCK, "dots": Packing.BLOCK, "panels": Packing.PANEL}
+    assert chosen.packing is packing.get(path.split()[0], Packing.NONE)
     assert (chosen.way is Way.STREAMED) == (path == "streams")
     assert (chosen.way is Way.DOTS) == (path == "dots")
-    if path in ("segments", "swapped"):
+    if path in ("segments", "swapped", "panels of segments"):
         assert chosen.cuts.segments > 1
     check(a, b, multiply(a, b, counts=(1, 2, 3, 8)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_memory_panels_are_read_where_they_lie(kind: str) -> None:
+    a, b = operands(kind, 33, 513, 1001, left=True)
+    np.testing.assert_array_equal(multiply(a, b, memory=False), multiply(a, b))
 
 
 def test_sizes_follow_the_second_level_cache() -> None:
@@ -272,13 +290,13 @@ def test_the_library_takes_what_repays_packing() -> None:
     assert plan(Matrices(4, 4, 0, (0, 1), (4, 1)), host_tile("f64"), LIMITS) is None
 
 
-def test_what_packs_cuts_no_terms():
-    """Both need workspace, and who holds some must not wait for more."""
+def test_what_packs_at_once_cuts_no_terms():
+    """Both need workspace, and who holds some must not wait for more. (Panels do without where there is none.)"""
     for kind in ("f64", "f32"):
         for k in (2048, 4096, 8192):
             for n in (2, 3, 4):
                 chosen = plan(Matrices(64, n, k, (1, 64), (1, k)), host_tile(kind), LIMITS)
-                assert chosen is None or not (chosen.packs and chosen.cuts.segments > 1)
+                assert chosen is None or not (chosen.packed_bytes and chosen.cuts.segments > 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -418,3 +418,12 @@ def test_without_compiling_bodies_see_numbers():
         slope = graphjit.grad(f)(np.array([1.0, 2.0, 3.0]))
     assert seen == ["1.0", "2.0", "3.0"]
     assert slope.tolist() == [8.0, 3.0, 2.0]
+
+
+def test_a_loop_of_many_steps_needs_no_array_of_their_numbers() -> None:
+    many = 10**12
+    stops = lambda i, x: graphjit.cond(i < 5, lambda: x + 1.0, lambda: x)
+    f = graphjit.jit(lambda x: graphjit.fori_loop(many, many + 3 * (x < 0), stops, x))
+    assert f(1.0) == 1.0
+    graph = graphjit.make_graph(lambda x: graphjit.fori_loop(0, many, stops, x))(1.0)
+    assert all(node.type.size < 10 for node in graph.nodes() if not node.is_bundle)

@@ -137,6 +137,19 @@ def test_matrices_that_vectors_are_multiplied_with_are_turned_once() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(16,), (3, 16), (2, 3, 16)])
+def test_so_are_those_of_the_way_back(shape: tuple[int, ...]) -> None:
+    def loss(h: Any, w: Any) -> Any:
+        return np.sum(graphjit.scan(lambda h, _: (np.tanh(h @ w), None), h, None, length=20)[0])
+
+    rng = np.random.default_rng(0)
+    h, w = rng.standard_normal(shape), rng.standard_normal((16, 16)) / 4
+    there, back = loops(optimized(graphjit.grad(loss), h, w))
+    assert [arg.op.name for arg in there.args if arg.shape == w.shape] == ["input"]
+    assert [arg.op.name for arg in back.args if arg.shape == w.shape] == ["transpose"]
+    graphjit.check_grads(loss, (h, w), order=1, modes=["rev"])
+
+
 def test_a_matrix_that_is_used_on_its_own_result_is_turned_at_both_places() -> None:
     def twice(w: Any, h: Any) -> Any:
         return graphjit.fori_loop(0, 9, lambda i, h: np.tanh(w @ np.tanh(w @ h)), h)

@@ -338,6 +338,43 @@ def calls(x):
     return helper(x) + layer(2 * x) + layer.leaky(-x) + double(x)
 
 
+@on((1.0,), (-1.0,))
+def containers_under_not(x):
+    pair, found, done = (x, x * 2), {"steps": 0}, x < 0
+    while not done:
+        pair, found = (pair[0] + 1, pair[1]), {"steps": found["steps"] + 1}
+        done = pair[0] > 3
+    return pair, found["steps"]
+
+
+@on((1.0,))
+def containers_for_ever(x):
+    state = (x, [0.0])
+    while True:
+        state = (state[0] * 2, [state[1][0] + 1])
+        if state[0] > 10:
+            break
+    return state
+
+
+@on(*((np.arange(float(n)), steps) for n in (1, 4, 5, 16, 40) for steps in (0, 1, min(n, 3))))
+def arrays_returned_on_the_way(x, n):
+    for i in range(n):
+        if x[i] > 0:
+            return x * 2
+    return x * 3
+
+
+@on(*((np.arange(float(n)), np.ones(n), 2) for n in (2, 5, 17)))
+def choice_in_a_loop_in_a_branch(a, b, n):
+    b = b.copy()
+    if a[1] > 0:
+        total = np.sum(b)
+        for i in range(n):
+            b[i] = np.sum(a) if total > 1.0 else -0.3
+    return b
+
+
 @pytest.mark.parametrize(
     ("function", "args"), CASES, ids=[f"{f.__name__}-{i}" for i, (f, _) in enumerate(CASES)]
 )

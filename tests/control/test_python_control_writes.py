@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import io
+import itertools
+import random
 import types
 from collections.abc import Callable
 from typing import Any
@@ -333,3 +337,177 @@ def test_sorting_in_place_stays_refused() -> None:
 
     with pytest.raises(graphjit.UnsupportedError, match="sorting is not compiled"):
         graphjit.jit(function)(1.0)
+
+
+# --------------------------------------------------------------------- what says another thing each time
+
+
+class Hooked:
+    """Keeps its number where only its methods find it."""
+
+    def __init__(self, number):
+        self.numbers = [number]
+
+    def __getitem__(self, i):
+        return self.numbers[i]
+
+    def __setitem__(self, i, number):
+        self.numbers[i] = number
+
+    def __iadd__(self, number):
+        self.numbers[0] += number
+        return self
+
+    def __enter__(self):
+        self.numbers[0] += 1.0
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    @property
+    def number(self):
+        return self.numbers[0]
+
+    @number.setter
+    def number(self, number):
+        self.numbers[0] = number
+
+
+def item_set(x, p):
+    p[0] = -p[0] + x
+
+
+def property_set(x, p):
+    p.number = -p.number + x
+
+
+def added(x, p):
+    p += x
+
+
+def entered(x, p):
+    with p:
+        p[0] = p[0] * x
+
+
+@pytest.mark.parametrize("change", [item_set, property_set, added, entered], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("x", [1.5, -0.5])
+def test_methods_that_statements_call(change: Callable[..., Any], x: float) -> None:
+    def in_branch(x):
+        p = Hooked(1.0)
+        if x > 0:
+            change(x, p)
+        return x * p[0]
+
+    def in_loop(x):
+        p = Hooked(1.0)
+        while abs(x) < 20:
+            change(2.0, p)
+            x = x * 2
+        return x * p[0]
+
+    def long(x):
+        p, s = Hooked(1.0), x
+        for _ in range(1500):
+            change(0.5, p)
+            s = np.sin(s) * (p[0] % 3 + 2) * 0.1 + 1
+        return s
+
+    for function in (in_branch, in_loop, long):
+        np.testing.assert_allclose(
+            graphjit.jit(function)(x), function(x), rtol=1e-13, err_msg=function.__name__
+        )
+
+
+def test_counters_are_put_back() -> None:
+    def f(x):
+        found = collections.Counter(a=1)
+        if x > 0:
+            found["a"] += 4
+        return x * found["a"]
+
+    assert (graphjit.jit(f)(2.0), graphjit.jit(f)(-2.0)) == (10.0, -2.0)
+
+
+def draws(x):
+    rng = np.random.default_rng(0)
+    while x < 5:
+        x += rng.normal() ** 2
+    return x
+
+
+def draws_of_python(x):
+    rng = random.Random(0)
+    if x > 0:
+        x += rng.gauss(0.0, 1.0)
+    return x + rng.random()
+
+
+def draws_of_a_module(x):
+    while x < 5:
+        x += random.random()
+    return x
+
+
+def draws_in_the_test(x):
+    rng = random.Random(0)
+    while x < rng.random() * 100:
+        x += 1
+    return x
+
+
+def takes_the_next(x):
+    numbers = iter([1.0, 2.0, 3.0, 4.0])
+    while x < 5:
+        x += next(numbers)
+    return x
+
+
+def counts_on(x):
+    numbers = itertools.count()
+    if x > 0:
+        next(numbers)
+    return x * next(numbers)
+
+
+def goes_through(x):
+    numbers = iter([1.0, 2.0])
+    if x > 0:
+        for number in numbers:
+            x = x + number
+    return x + sum(numbers)
+
+
+def writes_a_text(x):
+    text = io.StringIO()
+    if x > 0:
+        text.write("abc")
+    return x + text.tell()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        draws, draws_of_python, draws_of_a_module, draws_in_the_test, takes_the_next, counts_on, goes_through,
+        writes_a_text,
+    ],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_what_values_ask_for_an_unknown_number_of_times_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(graphjit.TraceError, match="says another thing each time"):
+        graphjit.jit(function)(1.0)
+
+
+def test_what_is_made_inside_may_say_what_it_wants() -> None:
+    def f(x):
+        rng = np.random.default_rng(3)
+        for _ in range(3):
+            x = x + rng.normal()
+        if x > 0:
+            numbers = iter([2.0, 3.0])
+            x = x * next(numbers) * next(numbers)
+        return x
+
+    assert graphjit.jit(f)(5.0) == f(5.0)
+    assert graphjit.jit(f)(-50.0) == f(-50.0)

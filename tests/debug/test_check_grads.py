@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,3 +184,15 @@ def test_what_makes_no_sense():
         check_grads(np.sin, (1.0,), 1, eps=-1.0)
     with pytest.raises(TypeError, match="check_grads takes a function"):
         check_grads(3, (1.0,), 1)
+
+
+def test_control_flow_of_plain_python() -> None:
+    def f(x: Any) -> Any:
+        if x < 0:
+            return -x
+        while x < 10:
+            x = x * x
+        return x
+
+    graphjit.check_grads(f, (2.0,), order=2)
+    graphjit.check_grads(lambda x: f(x), (-3.0,), order=1)

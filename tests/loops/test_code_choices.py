@@ -75,6 +75,18 @@ def test_unrolling_gives_way_to_whole_vectors():
     assert rest.is_ragged
 
 
+@pytest.mark.parametrize("vectors", [1, 2, 3, 5, 8, 9, 11, 16, 40])
+def test_sums_in_lanes_stand_side_by_side(vectors):
+    """They would wait for one another's additions; the last vectors are not alone."""
+    width = vectors * host_limits().vectors.vector_bytes // 8
+    x, w = np.linspace(-1.0, 1.0, 30), np.random.default_rng(0).standard_normal((30, width))
+    graph = traced(lambda x, w: np.tanh(np.sum(x[:, None] * w, axis=0)), x, w)
+    loops = [s for k in kernels(graph) for s in walk(k.body) if isinstance(s, For) and s.kind == "simd"]
+    (loop,) = (s for s in loops if any(isinstance(inner, For) for inner in s.body))
+    assert loop.unroll == {1: 1, 2: 2, 3: 3, 5: 5, 9: 5, 11: 6}.get(vectors, 8)
+    np.testing.assert_allclose(run(graph, [x, w])[0], np.tanh(x @ w), rtol=1e-13, atol=1e-15)
+
+
 def test_light_loops_keep_their_tail_apart_and_heavy_ones_mask_it():
     assert {loop.tail for loop in lane_loops(lambda x: x + 1.0, np.zeros(1003))} == {"apart"}
     assert {loop.tail for loop in lane_loops(np.exp, np.zeros(1003))} == {"masked"}

@@ -114,6 +114,21 @@ def test_exceptions_of_the_user_keep_their_chain_and_notes() -> None:
     assert error.__cause__.__notes__ == ["a note"]
 
 
+def test_instructions_that_belong_to_no_line() -> None:
+    """A signal may arrive at one."""
+
+    def f(x: Any) -> Any:
+        raise LookupError(x)
+
+    f.__code__ = f.__code__.replace(co_linetable=b"\xf8" * 8)
+    with pytest.raises(LookupError) as caught:
+        graphjit.jit(f)(1.0)
+    last = caught.tb
+    while last.tb_next is not None:
+        last = last.tb_next
+    assert last.tb_lineno is None
+
+
 def test_groups_generators_and_recursion() -> None:
     def grouped(x: Any) -> Any:
         found = []

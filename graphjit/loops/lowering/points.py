@@ -196,7 +196,9 @@ class Points(OpenLoops):
         return [self.element(node, at) for at in self.places(node)]
 
     def result(self, owner: Node, number: int, node: Node) -> list[Ref]:
-        """All elements of ``node``, which becomes a result of a loop or a choice."""
+        """All elements of ``node``, which becomes a result of a loop or a choice; of a tape its number."""
+        if owner.parts[number].record is not None:
+            return [self.word(node)]
         return [self.element(node, at) for at in self.result_places(owner, number)]
 
     def element(self, node: Node, at: Address = NOWHERE) -> Ref:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from graphjit.limits import Limits, VectorLimits
 from graphjit.loops.ir import For, LoopKernel, Statement, Store, loads, walk
 from graphjit.loops.passes.stream import is_light
-from graphjit.loops.passes.vectorize import is_chained
+from graphjit.loops.passes.vectorize import is_chained, sums_side_by_side
 
 
 def fit_tails(kernel: LoopKernel, limits: Limits) -> LoopKernel:
@@ -32,7 +32,8 @@ def _loop(loop: For, limits: VectorLimits) -> For:
     if loop.kind != "simd":
         return replace(loop, body=_body(loop.body, limits))
     unroll = loop.unroll
-    if not is_chained(loop, limits):  # a chain needs all of its vectors to have enough to do
+    # A chain needs all of its vectors to have enough to do.
+    if not is_chained(loop, limits) and sums_side_by_side(loop, limits) == 1:
         while unroll > 1 and loop.extent % (loop.lanes * unroll) and not loop.extent % loop.lanes:
             unroll //= 2
     loop = replace(loop, unroll=unroll)

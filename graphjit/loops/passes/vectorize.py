@@ -216,6 +216,19 @@ def _simd(loop: For, limits: VectorLimits) -> For:
         for s in walk(loop.body)
         if not isinstance(s, For | Check)
     )
+    lanes = lanes_of(loop, limits)
+    unroll = _vectors_for_work(loop, work, lanes, limits)
+    vectors = -(-loop.extent // lanes)
+    most = min(sums_side_by_side(loop, limits), vectors, max(1, limits.sums_code // work))
+    if most > unroll:
+        # What is halved again and again at the end needs a power of two.
+        halves = loop.bound is not None or open_accumulators(loop)
+        unroll = 1 << (most.bit_length() - 1) if halves else _even_share(vectors, most)
+    return replace(loop, kind="simd", unroll=unroll, lanes=lanes)
+
+
+def _vectors_for_work(loop: For, work: int, lanes: int, limits: VectorLimits) -> int:
+    """How many vectors at a time the work and the chains of a loop body ask for."""
     waiting = side_by_side(loop, limits)
     if waiting > 1:
         unroll = waiting
@@ -227,11 +240,16 @@ def _simd(loop: For, limits: VectorLimits) -> For:
         unroll = 2
     else:
         unroll = limits.chained_unroll if is_chained(loop, limits) else 1
-    lanes = lanes_of(loop, limits)
     # One vector after the other would wait as long as all of them side by side.
     while unroll > 1 and loop.extent < (lanes * unroll if waiting > 1 else limits.steps * unroll):
         unroll //= 2
-    return replace(loop, kind="simd", unroll=unroll, lanes=lanes)
+    return unroll
+
+
+def _even_share(vectors: int, most: int) -> int:
+    """How many vectors to compute at a time, so that the last ones have company too: 9 are 5 and 4."""
+    exact = next((n for n in range(most, most // 2, -1) if vectors % n == 0), None)
+    return exact or -(-vectors // -(-vectors // most))
 
 
 def lanes_of(loop: For, limits: VectorLimits) -> int:
@@ -263,6 +281,31 @@ def _waiting(steps: Repeat, limits: VectorLimits) -> float:
             before = max((wait.get(ref, 0.0) for ref in uses(statement)), default=0.0)
             wait[statement.ref] = before + limits.latency * max(1.0, units / limits.units)
     return max(wait.values(), default=0.0) / max(busy, 1.0)
+
+
+def sums_side_by_side(loop: For, limits: VectorLimits) -> int:
+    """How many vectors a loop in lanes needs at a time, so that the sums in it need not wait: each addition
+    waits for the one before it, which takes longer than to read and multiply what is added. 1: there are
+    no such sums.
+    """
+    differs = varying(loop)
+    most = 1
+    for inner in walk(loop.body):
+        if not isinstance(inner, For) or any(isinstance(s, For | Repeat | Choose) for s in inner.body):
+            continue
+        sums = [s for s in inner.body if isinstance(s, Accumulate) and s.value in differs]
+        if not sums or running(inner):
+            continue
+        made = [s.value for s in inner.body if isinstance(s, Let) and s.ref in differs]
+        loaded = sum(isinstance(value, Load) for value in made)
+        # A product is added in one operation.
+        worked = sum(cost(value.op) for value in made if isinstance(value, Scalar) and value.op != "mul")
+        busy = max(loaded, worked + len(sums)) / limits.units
+        vectors = 1
+        while len(sums) * 2 * vectors <= limits.sums_registers and limits.latency > vectors * busy:
+            vectors *= 2
+        most = max(most, vectors)
+    return most
 
 
 def is_chained(loop: For, limits: VectorLimits) -> bool:

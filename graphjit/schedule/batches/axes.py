@@ -24,6 +24,7 @@ from graphjit.ir.affine import Affine, axis_index, own_index, strides
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
+from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.schedule.access import is_window, operands
 from graphjit.schedule.versions import once
 from graphjit.transforms.control.loops import kinds_of
@@ -89,7 +90,8 @@ def shared_loop(node: Node, batches: Sequence[Batch]) -> Node | None:
         return [*values[kinds[0]], *(carries[k] for k in alone), *values[kinds[2]]]
 
     def part(body: Any, outputs: Sequence[Node]) -> Body:
-        return Body(Graph(body.graph.name, some(body.graph.inputs), outputs))
+        # A choice inside may compute values for the other results too, of carries that are gone.
+        return Body(tidy_loops(Graph(body.graph.name, some(body.graph.inputs), outputs)))
 
     attrs: Any = dict(node.attrs)
     body = attrs["body"]

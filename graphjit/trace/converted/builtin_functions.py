@@ -15,6 +15,7 @@ import numpy as np
 
 from graphjit.ir.types import I64
 from graphjit.trace.converted.choices import pick
+from graphjit.trace.converted.containers import changed
 from graphjit.trace.converted.iteration import range_
 from graphjit.trace.converted.values import is_traced, truth
 from graphjit.trace.recording.tracer import Array, Number
@@ -80,6 +81,11 @@ def _quantified(function: Callable[[Iterable[Any]], bool], of_array: Any, stops:
     return call
 
 
+def next_(iterator: Any, *default: Any) -> Any:
+    """``next(iterator)``."""
+    return next(changed(iterator), *default)
+
+
 REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.range: range_,
     builtins.max: _extreme(max, lambda a, b: a > b, np.max),
@@ -87,6 +93,7 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     builtins.bool: bool_,
     builtins.int: int_,
     builtins.any: _quantified(any, np.any, True),
+    builtins.next: next_,
     builtins.all: _quantified(all, np.all, False),
 }
 """What is called in their place."""

@@ -17,7 +17,7 @@ from typing import Any
 from graphjit import config
 from graphjit.trace.converted import conversion
 from graphjit.trace.converted.builtin_functions import REPLACED
-from graphjit.trace.converted.containers import changing
+from graphjit.trace.converted.containers import changing, has_hooks
 from graphjit.trace.converted.sources import Refused
 from graphjit.trace.converted.whole import is_pure
 from graphjit.trace.marks import name_of
@@ -45,6 +45,7 @@ def converted(function: Any) -> Any:
         return _function(function)
     _refuse_unknown(function)
     if kind is types.MethodType:
+        changing(function)
         inner = converted(function.__func__)
         return function if inner is function.__func__ else types.MethodType(inner, function.__self__)
     if kind is types.BuiltinFunctionType and function.__self__ is not builtins:
@@ -93,6 +94,9 @@ def entered(function: Any) -> Any:
 
 def _constructor(kind: type) -> Any:
     """What makes an object of a class: by the conversion of its ``__init__``, where that is all there is."""
+    whole = None if current.recorder is None else current.recorder.whole
+    if whole is not None and whole.depth and has_hooks(kind):
+        whole.refuse(f"a {name_of(kind)} is made, whose methods are called unseen,")
     init = inspect.getattr_static(kind, "__init__", None)
     if type(kind) is not type or kind.__new__ is not object.__new__ or type(init) is not types.FunctionType:
         return kind

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.errors import TraceError
+from graphjit.trace.converted.states import SHARED, UNKNOWN, is_stateful, put_back, state_of
 from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, class_dict, instance_dict, module_dict, mro_of
 from graphjit.trace.recording.location import user_location
@@ -28,7 +29,7 @@ from graphjit.trace.recording.tracer import Tracer
 CONTAINERS = (list, dict, set, collections.deque)
 CHANGING = frozenset(
     "append extend insert pop remove clear sort reverse update setdefault popitem add discard appendleft extendleft popleft rotate "
-    "intersection_update difference_update symmetric_difference_update __setitem__ __delitem__".split()
+    "intersection_update difference_update symmetric_difference_update move_to_end subtract __setitem__ __delitem__".split()
 )
 """Methods that change a container."""
 MOST = 1_000_000
@@ -51,8 +52,10 @@ class Contents:
             thing[:] = before
             return
         target: Any = thing if isinstance(thing, CONTAINERS) else _attributes(thing)
-        if not (isinstance(target, dict) and list(target) == list(before)):
-            target.clear()
+        if isinstance(target, dict):
+            _refill(target, before)
+            return
+        target.clear()
         (target.extend if isinstance(target, collections.deque) else target.update)(before)
 
     def changed(self) -> list[Any] | None:
@@ -78,9 +81,7 @@ class Contents:
         if isinstance(self.thing, list):
             self.thing[:] = values.values()
         else:
-            target = self.thing if isinstance(self.thing, dict) else _attributes(self.thing)
-            target.clear()
-            target.update(values)
+            _refill(self.thing if isinstance(self.thing, dict) else _attributes(self.thing), values)
 
     def refused(self, what: str) -> TraceError:
         """The error for a change that a body of ``what`` cannot make."""
@@ -89,6 +90,42 @@ class Contents:
         return TraceError(
             f"{what}: the {kind} that is changed at {self.where} gets or loses {parts} in a body that runs only where the values ask for it, or as often as they "
             f"do: its structure would not be known. Give it all {parts} before, or fill an array: out[i] = value"
+        )
+
+
+def _refill(target: dict[Any, Any], values: dict[Any, Any]) -> None:
+    """Let a dict hold these values, in this order; the ``update`` of a counter would add them."""
+    kind: Any = collections.OrderedDict if isinstance(target, collections.OrderedDict) else dict
+    if list(target) != list(values):
+        kind.clear(target)
+    for key, value in values.items():
+        kind.__setitem__(target, key, value)
+
+
+class State(Contents):
+    """What an object would say next (`states.py`)."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        self.where = user_location()
+        self.before = state_of(thing)
+
+    def __call__(self) -> None:
+        if not put_back(self.thing, self.before):
+            raise self.refused("a branch or a loop")
+
+    def changed(self) -> list[Any] | None:
+        """Nothing; None: it would say something else, or does not tell."""
+        return [] if self.before is not UNKNOWN and state_of(self.thing) == self.before else None
+
+    def held(self) -> None:
+        """It has no keys."""
+
+    def refused(self, what: str) -> TraceError:
+        """The error for what a body of ``what`` takes from it."""
+        return TraceError(
+            f"{what}: the {type(self.thing).__name__} at {self.where} says another thing each time, and how often it is asked depends on values that are "
+            "only known when the compiled code runs. Take what it says before, as an array"
         )
 
 
@@ -150,17 +187,63 @@ def changed(thing: Any) -> Any:
 def _note(trace: Recorder, thing: Any) -> None:
     if issubclass(type(thing), Tracer | np.ndarray) or type(thing).__module__.startswith("graphjit."):
         return  # arrays, and what stands for their parts, note themselves
-    restores = isinstance(thing, CONTAINERS) or instance_dict(thing) is not None
     for journal in reversed(trace.journals):
         if id(thing) in journal:
             return
-        journal[id(thing)] = thing, Contents(thing) if restores else Lost(thing)
+        journal[id(thing)] = thing, _kept(thing)
+    if has_hooks(type(thing)):
+        for part in parts_of(thing):
+            _note(trace, part)
+
+
+def _kept(thing: Any) -> Contents | Lost:
+    """What an object is now."""
+    if is_stateful(thing):
+        return State(thing)
+    restores = isinstance(thing, CONTAINERS) or instance_dict(thing) is not None
+    return Contents(thing) if restores else Lost(thing)
+
+
+HOOKS = frozenset(
+    "__getitem__ __setitem__ __delitem__ __getattr__ __getattribute__ __setattr__ __delattr__ __len__ __contains__ __iter__ __next__ __enter__ __exit__ "
+    "__bool__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ __iand__ __ior__ __ixor__ __imatmul__ __ilshift__ __irshift__".split()
+)
+"""Methods that statements and keywords call, which are not converted, and may change an object."""
+
+
+def has_hooks(kind: type) -> bool:
+    """Whether a class of the user's has such methods, or properties."""
+    return any(
+        name in HOOKS or isinstance(entry, property)
+        for base in mro_of(kind)
+        if by_user(base.__module__)
+        for name, entry in class_dict(base).items()
+    )
+
+
+def parts_of(thing: Any) -> list[Any]:
+    """The containers and objects of the user's classes that an object consists of."""
+    return [
+        part
+        for part in _inside(thing)
+        if isinstance(part, CONTAINERS)
+        or (not isinstance(part, type) and by_user(type(part).__module__) and instance_dict(part) is not None)
+        or is_stateful(part)
+    ]
+
+
+def touched(thing: Any, *following: Any) -> Any:
+    """An object whose methods a statement will call; what follows it, if that is given."""
+    if isinstance(thing, CONTAINERS) or is_stateful(thing) or has_hooks(type(thing)):
+        changed(thing)
+    return following[0] if following else thing
 
 
 def changing(method: Any) -> Any:
-    """A method of a container that is about to be called."""
-    if method.__name__ in CHANGING and isinstance(method.__self__, CONTAINERS):
-        changed(method.__self__)
+    """A method that is about to be called: of a container, or of what says another thing each time."""
+    owner = method.__self__
+    if is_stateful(owner) or (method.__name__ in CHANGING and isinstance(owner, CONTAINERS)):
+        changed(owner)
     return method
 
 
@@ -175,7 +258,7 @@ def reaches(function: Callable[..., Any], things: list[Any]) -> set[int]:
     """
     wanted = set(map(id, things))
     seen: dict[int, Any] = {}
-    pending: list[Any] = [function]
+    pending: list[Any] = [function, *SHARED]
     while pending and wanted - seen.keys():
         if len(seen) > MOST:
             return wanted

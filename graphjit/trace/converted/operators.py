@@ -13,7 +13,7 @@ from typing import Any
 
 from graphjit.trace.converted import calls, loops
 from graphjit.trace.converted.choices import assumed, both, choose
-from graphjit.trace.converted.containers import changed
+from graphjit.trace.converted.containers import changed, touched
 from graphjit.trace.converted.conversion import OPERATORS
 from graphjit.trace.converted.errors import raised
 from graphjit.trace.converted.scopes import FunctionScope, with_function_scope
@@ -151,6 +151,7 @@ vars(OPERATORS).update(
     ld=ld,
     raised=raised,
     changed=changed,
+    touched=touched,
     converted=calls.converted,
     autograph_artifact=artifact,
     FunctionScope=FunctionScope,

@@ -144,6 +144,18 @@ class _Prepared(ast.NodeTransformer):
             node.exc = like(node.exc, operator("raised", node.exc))
         return node
 
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.target, ast.Name):
+            target = like(node.target, ast.Name(node.target.id, ast.Load()))
+            node.value = like(node.value, operator("touched", target, node.value))
+        return node
+
+    def visit_withitem(self, node: ast.withitem) -> ast.AST:
+        self.generic_visit(node)
+        node.context_expr = like(node.context_expr, operator("touched", node.context_expr))
+        return node
+
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         return self._target(node)
 

@@ -22,7 +22,9 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.passes.reroll.recording import STEPS
+from graphjit.trace.converted.containers import ATOMS, has_hooks, parts_of
 from graphjit.trace.converted.iteration import Steps
+from graphjit.trace.converted.states import is_stateful
 from graphjit.trace.outside.inspection import function_of_compiled
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Tracer
@@ -37,6 +39,10 @@ LIBRARIES = frozenset(("numpy", "scipy", "math", "cmath", "operator", "_operator
 """Packages whose functions change nothing but arrays, which the trace sees."""
 CONTAINERS = (list, tuple, dict, set, frozenset, str, int, float, bool, np.ndarray, np.generic, Tracer)
 """What has methods that change nothing else than it."""
+
+
+MOST = 10_000
+"""Objects that are looked at."""
 
 
 class NotWhole(TraceError):
@@ -61,7 +67,7 @@ class Whole:
             and steps.known
             and steps.length >= STEPS
             and body.__code__ not in self.failed
-            and not any(map(_moves, _reached(body)))
+            and not acts_unseen(_reached(body))
         )
 
     @contextmanager
@@ -90,9 +96,23 @@ def _reached(function: Any) -> list[Any]:
     return found
 
 
-def _moves(value: Any) -> bool:
-    """Whether a value is another one after each look at it."""
-    return isinstance(value, Iterator | np.random.Generator | np.random.RandomState)
+def acts_unseen(values: list[Any]) -> bool:
+    """Whether one of some values, or something in them, says another thing each time, or has methods that
+    statements call unseen; whether there is too much to look at.
+    """
+    seen: dict[int, Any] = {}
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if id(value) in seen or isinstance(value, ATOMS):
+            continue
+        if is_stateful(value) or has_hooks(value if isinstance(value, type) else type(value)):
+            return True
+        if len(seen) > MOST:
+            return True
+        seen[id(value)] = value
+        pending += parts_of(value)
+    return False
 
 
 def is_pure(function: Any) -> bool:

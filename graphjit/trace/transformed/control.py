@@ -163,6 +163,10 @@ def _refuse_effects(body: Recorded, what: str) -> None:
         )
 
 
+NUMBERED = 1 << 24
+"""Steps up to which a loop goes along an array of their numbers; a longer one counts."""
+
+
 def fori_loop(
     trace: Trace, lower: Any, upper: Any, body: Function, init: Any, unroll: Any, every: int | None
 ) -> Any:
@@ -178,9 +182,9 @@ def fori_loop(
     ]
     if all(node.is_const for node in bounds):
         first, last = map(_known, bounds)
-        return _counted(
-            trace, first, max(last - first, 0), body, init, 1 if unroll is None else unroll, every
-        )
+        if unroll is not None or last - first <= NUMBERED:
+            count = max(last - first, 0)
+            return _counted(trace, first, count, body, init, 1 if unroll is None else unroll, every)
     if unroll is not None:
         raise ValueError(
             f"fori_loop: unroll needs bounds that are known while the function is traced (at {user_location()})"

@@ -254,9 +254,7 @@ class KernelEmitter(Steps):
         stop, ragged = self.stop(loop), loop.is_ragged
         self.fence |= any(isinstance(s, Store) and s.streamed for s in loop.body)
         if ragged and loop.tail == "apart":
-            whole = (
-                str(int(stop) // step * step) if stop.isdigit() else self.fn.op(f"and i64 {stop}, {-step}")
-            )
+            whole = str(int(stop) // step * step) if stop.isdigit() else self.multiple_below(stop, step)
             if whole != "0":
                 self.run(loop, "0", whole, step, guard=not whole.isdigit())
                 self.lanes = replace(self.lanes, unroll=1)
@@ -266,6 +264,12 @@ class KernelEmitter(Steps):
             self.run(loop, "0", stop, step, masked=ragged)
         self.lanes = None
         self.running.clear()
+
+    def multiple_below(self, stop: str, step: int) -> str:
+        """The largest multiple of ``step`` that is not above ``stop``."""
+        if not step & (step - 1):
+            return self.fn.op(f"and i64 {stop}, {-step}")
+        return self.fn.op(f"sub i64 {stop}, {self.fn.op(f'urem i64 {stop}, {step}')}")
 
     def clears(self, loop: For) -> bool:
         """Print a loop that only fills neighbouring elements with zeros, as calls; False where it does

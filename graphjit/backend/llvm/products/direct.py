@@ -1,7 +1,7 @@
 """Writes out a product of known shape: the loops around its native parts, made for one `Plan`.
 
-Job: a function for the blocks of a product whose B is read where it lies (or packed at once, when small),
-over the whole batch.  Which code runs inside (register tiles, rows of B, dot products, term by term) is
+Job: a function for the blocks of a product whose B is read where it lies, packed at once when small, or
+packed panel by panel (`Packing`), over the whole batch.  Which code runs inside (register tiles, rows of B, dot products, term by term) is
 decided in `plan.py`.
 Input: a `Plan`.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariant: each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms
@@ -29,7 +29,7 @@ from graphjit.backend.llvm.products.extents import (
     times,
 )
 from graphjit.backend.llvm.products.panels import call_pack, declare_transpose
-from graphjit.backend.llvm.products.plan import Plan, Way
+from graphjit.backend.llvm.products.plan import Packing, Plan, Way
 from graphjit.backend.llvm.products.streamed import ROWS, ROWS_PARAMETERS, declare_rows
 from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, declare_tile
 from graphjit.backend.llvm.products.vectors import VectorType, arguments
@@ -89,6 +89,7 @@ class _Block(Writer):
         self.size, self.vector_bytes = plan.tile.size, plan.tile.vector.nbytes
         self.product = p = plan.product
         self.a, self.b, self.c, partial = (self.load("ptr", self.at("%context", 8 * i)) for i in range(4))
+        self.packs = plan.packing is not Packing.NONE
         self.borrows = plan.packed_bytes > module.limits.products.packed_on_stack
         self.buffer = self._take_buffer()
         terms = p.k // ROWS if plan.way is Way.STREAMED else p.k
@@ -104,14 +105,23 @@ class _Block(Writer):
 
     def _take_buffer(self) -> str:
         """Where a block packs B."""
+        if self.plan.packing is Packing.PANEL:  # without memory B is read where it lies
+            return take_workspace(self, 0)
         if self.borrows:
             return take_workspace(self, 1)
-        return self.fn.alloca(f"[{self.plan.packed_bytes} x i8]", 64) if self.plan.packs else ""
+        return self.fn.alloca(f"[{self.plan.packed_bytes} x i8]", 64) if self.packs else ""
 
     def give_buffer(self) -> None:
         """Give back what was borrowed to pack B."""
-        if self.borrows:
+        if self.plan.packing is Packing.PANEL:
+            with self.when(self.has_buffer()):
+                give_workspace(self, self.buffer)
+        elif self.borrows:
             give_workspace(self, self.buffer)
+
+    def has_buffer(self) -> str:
+        """Whether there was memory for a panel."""
+        return self.op(f"icmp ne ptr {self.buffer}, null")
 
     def _choose_sum(self, partial: str) -> None:
         """The first segment of k is summed in C, each other one in memory of its own."""
@@ -139,8 +149,8 @@ class _Block(Writer):
 
 
 class _TilesBlock(_Block):
-    """`Way.TILES`: blocks of k, in them panels of B, in them tiles of rows (where B is packed, the other way
-    round: packed panels stay for all rows).
+    """`Way.TILES`: blocks of k, in them panels of B, in them tiles of rows (where all panels are packed, the
+    other way round: they stay for all rows).
     """
 
     def block(self) -> None:
@@ -152,13 +162,17 @@ class _TilesBlock(_Block):
             self.b_k = self.at(self.operand(1, element), times(self, k0, p.rhs[0] * size))
             self.c_k = self.result(element)
             self.continues = "0" if k0 == 0 else self.test("ne", k0, self.terms[0])
-            if self.plan.packs:
-                self.pack()
+            if self.plan.packing is Packing.BLOCK:
+                for strip, vector in self.each_panel():
+                    self.pack(strip, vector)
                 with each(self, self.tiles) as index:
                     for strip, vector in self.each_panel():
                         self.one_tile(strip, vector, index)
             else:
                 for strip, vector in self.each_panel():
+                    if self.packs:
+                        with self.when(self.has_buffer()):
+                            self.pack(strip, vector)
                     with each(self, self.tiles) as index:
                         self.one_tile(strip, vector, index)
         self.give_buffer()
@@ -169,27 +183,32 @@ class _TilesBlock(_Block):
             with each(self, self.panels_of(strip)) as panel:
                 yield strip, self.first_vector(strip, panel)
 
-    def pack(self) -> None:
-        """Copy the panels of B into the buffer."""
+    def pack(self, strip: Strip, vector: Value) -> None:
+        """Copy a panel of B into the buffer."""
         p, tile = self.product, self.tile
         if p.rhs[0] == 1:
             declare_transpose(self.module, tile)
         row, column = (step * self.size for step in p.rhs)
-        for strip, vector in self.each_panel():
-            columns = strip.width * tile.lanes
-            rest = minus(self, p.n, times(self, vector, tile.lanes))
-            valid = min(columns, rest) if isinstance(rest, int) else self.min(columns, rest)
-            source = self.at(self.b_k, times(self, vector, p.rhs[1] * self.vector_bytes))
-            target, _ = self.panel_of_b(strip, vector)
-            call_pack(self, tile, [target, source, row, column, self.count, valid, columns])
+        columns = strip.width * tile.lanes
+        rest = minus(self, p.n, times(self, vector, tile.lanes))
+        valid = min(columns, rest) if isinstance(rest, int) else self.min(columns, rest)
+        source = self.at(self.b_k, times(self, vector, p.rhs[1] * self.vector_bytes))
+        alone = self.plan.packing is Packing.PANEL
+        target = self.buffer if alone else self.panel_of_b(strip, vector)[0]
+        call_pack(self, tile, [target, source, row, column, self.count, valid, columns])
 
-    def panel_of_b(self, strip: Strip, vector: Value) -> tuple[str, int]:
+    def panel_of_b(self, strip: Strip, vector: Value) -> tuple[str, Value]:
         """Where a panel of B lies, and the distance of its rows."""
-        if not self.plan.packs:
-            place = times(self, vector, self.product.rhs[1] * self.vector_bytes)
-            return self.at(self.b_k, place), self.product.rhs[0] * self.size
-        place = times(self, vector, self.plan.k_block * self.vector_bytes)
-        return self.at(self.buffer, place), strip.width * self.vector_bytes
+        packed_step = strip.width * self.vector_bytes
+        if self.plan.packing is Packing.BLOCK:
+            place = times(self, vector, self.plan.k_block * self.vector_bytes)
+            return self.at(self.buffer, place), packed_step
+        panel = self.at(self.b_k, times(self, vector, self.product.rhs[1] * self.vector_bytes))
+        step = self.product.rhs[0] * self.size
+        if not self.packs:
+            return panel, step
+        packed = self.has_buffer()
+        return self.select(packed, self.buffer, panel, "ptr"), self.select(packed, packed_step, step)
 
     def one_tile(self, strip: Strip, vector: Value, index: Value) -> None:
         """Call one register tile."""
@@ -220,7 +239,7 @@ class _DotsBlock(_Block):
         with each(self, self.batches) as element:
             a, b = self.operand(0, element), self.operand(1, element)
             c, step = self.result(element), p.rhs[1] * size
-            if self.plan.packs:
+            if self.packs:
                 if p.rhs[1] == 1:
                     declare_transpose(self.module, tile)
                 call_pack(self, tile, [self.buffer, b, p.rhs[1] * size, p.rhs[0] * size, p.n, p.k, p.k])

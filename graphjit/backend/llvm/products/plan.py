@@ -67,6 +67,14 @@ class Way(Enum):
     WRITTEN_OUT = "a batch of small products, term by term"
 
 
+class Packing(Enum):
+    """What a block copies of B before its tiles read it."""
+
+    NONE = "nothing: B is read where it lies"
+    BLOCK = "some terms of all panels"
+    PANEL = "some terms of one panel, which the tiles of all rows then find in the first-level cache"
+
+
 class Cuts(NamedTuple):
     """Into how many parts each axis is cut; a block is one part of each."""
 
@@ -85,8 +93,8 @@ class Cuts(NamedTuple):
 class Plan:
     """How a product runs.
 
-    ``product`` is the oriented one, and ``order`` says which of A, B and C are its operands; ``packs``: each
-    block packs B first, ``k_block`` terms of it at a time.
+    ``product`` is the oriented one, and ``order`` says which of A, B and C are its operands; B is packed
+    ``k_block`` terms at a time.
     """
 
     product: Matrices
@@ -94,7 +102,7 @@ class Plan:
     tile: Tile
     way: Way
     tiling: Tiling
-    packs: bool
+    packing: Packing
     k_block: int
     cuts: Cuts
     nanoseconds: int
@@ -102,8 +110,12 @@ class Plan:
     @cached_property
     def packed_bytes(self) -> int:
         """Size of what a block packs."""
-        columns = self.product.n if self.way is Way.DOTS else self.tiling.vectors * self.tile.lanes
-        size = self.k_block * columns * self.tile.size if self.packs else 0
+        if self.packing is Packing.NONE:
+            return 0
+        panels = [panel.width for panel in self.tiling.panels]
+        vectors = sum(panels) if self.packing is Packing.BLOCK else max(panels)
+        columns = self.product.n if self.way is Way.DOTS else vectors * self.tile.lanes
+        size = self.k_block * columns * self.tile.size
         assert size <= PIECE_BYTES
         return size
 
@@ -138,10 +150,16 @@ class _Planner:
         self.b_bytes = product.k * product.n * tile.size
 
     def _plan(
-        self, way: Way, tiling: Tiling, nanoseconds: int, k_block: int, segments: int = 1, packs: bool = False
+        self,
+        way: Way,
+        tiling: Tiling,
+        nanoseconds: int,
+        k_block: int,
+        segments: int = 1,
+        packing: Packing = Packing.NONE,
     ) -> Plan:
         cuts = _cuts(self.product.batch, segments, tiling, nanoseconds, self.limits.products)
-        return Plan(self.product, self.order, self.tile, way, tiling, packs, k_block, cuts, nanoseconds)
+        return Plan(self.product, self.order, self.tile, way, tiling, packing, k_block, cuts, nanoseconds)
 
     # ----------------------------------------------------------------------------------------------- streamed
 
@@ -188,7 +206,8 @@ class _Planner:
         work = p.m * p.n * p.k // (self.limits.products.vectors_per_ns * tile.lanes)
         read = p.m * p.k * tile.size // self.limits.products.bytes_per_ns // 2
         groups = Tiling(rows, -(-p.m // rows), even_panels(1, 1))
-        return self._plan(Way.DOTS, groups, p.batch * max(work, read), p.k, packs=p.rhs[0] != 1)
+        packing = Packing.NONE if p.rhs[0] == 1 else Packing.BLOCK
+        return self._plan(Way.DOTS, groups, p.batch * max(work, read), p.k, packing=packing)
 
     # -------------------------------------------------------------------------------------------------- tiles
 
@@ -197,17 +216,19 @@ class _Planner:
         p, tile, limits = self.product, self.tile, self.limits.products
         terms = min(p.k, limits.k_block)
         tiling = choose_tiles(tile, p.m, p.n, terms, self.limits.tiles, self.least_panel())
+        segments, packing = self.segments(), Packing.NONE if p.contiguous else Packing.BLOCK
         if self.packing_pays(tiling):
-            return None
+            if not self.panels_pay(tiling):
+                return None
+            packing = Packing.PANEL
         nanoseconds = p.batch * p.k * tiling.multiplications // limits.vectors_per_ns
         if self.b_bytes > limits.in_place_bytes:
             nanoseconds = max(nanoseconds, p.batch * self.b_bytes // limits.bytes_per_ns)
         if self.written_out_pays():
             return self._plan(Way.WRITTEN_OUT, tiling, nanoseconds, p.k)
-        segments = self.segments()
         length = -(-p.k // segments)
         k_block = -(-length // max(1, round(length / limits.k_block)))
-        return self._plan(Way.TILES, tiling, nanoseconds, k_block, segments, packs=not p.contiguous)
+        return self._plan(Way.TILES, tiling, nanoseconds, k_block, segments, packing)
 
     def least_panel(self) -> int:
         """Vectors of a panel at the least: operands from memory are read in long pieces of their rows, since
@@ -228,6 +249,16 @@ class _Planner:
             and tiling.tiles > self.limits.products.few_tiles
         )
 
+    def panels_pay(self, tiling: Tiling) -> bool:
+        """Whether each block had better pack its own panels, one at a time. The product of any shape packs B
+        for all of them, and A too where its terms lie apart, which few rows do not repay; but A is then
+        read again for each panel.
+        """
+        p, limits = self.product, self.limits.products
+        rows_of_a = min(p.k, limits.k_block) * p.m * self.tile.size
+        little = len(tiling.panels) <= limits.few_panels or rows_of_a <= limits.in_place_bytes
+        return p.contiguous and p.lhs[1] != 1 and little and tiling.tiles <= limits.panel_tiles
+
     def written_out_pays(self) -> bool:
         """Whether the products of a batch are so small that each is written out."""
         p, limits = self.product, self.limits.products
@@ -237,7 +268,8 @@ class _Planner:
     def segments(self) -> int:
         """Segments of k that are summed apart, where a small C gives too few blocks."""
         p, limits = self.product, self.limits.products
-        if p.batch > 1 or not p.contiguous:  # who packs borrows workspace, and must hold no other meanwhile
+        # Who packs all panels has to borrow workspace, and must hold no other meanwhile.
+        if p.batch > 1 or not p.contiguous:
             return 1
         fitting = limits.partial_bytes // (self.tile.size * p.m * p.n) + 1
         return max(1, min(p.k // limits.segment, fitting, limits.max_segments))

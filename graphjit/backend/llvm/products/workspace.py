@@ -15,7 +15,7 @@ from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import Writer
 
 PIECE_BYTES = 144 << 10
-"""Bytes of a piece: enough for the rows of A, or the sums of segments, that one block keeps."""
+"""Bytes of a piece: enough for the rows of A, a panel of B, or the sums of segments, that one block keeps."""
 SLOTS = 64
 """Pieces kept at the most; a power of two."""
 STACK_SHARE = 20
