@@ -382,7 +382,7 @@ def map(f: Callable[[Any], Any], xs: Any, *, batch_size: int | None = None) -> A
     require_callable(f, "map")
     count = length_of(xs, None, "map")
     if batch_size is not None:
-        batch_size = steps_in_one(batch_size, count, "map")
+        batch_size = steps_in_one(batch_size, count, "map", "batch_size")
     trace = active_trace()
     if count and not _records(trace):
         return plain.map_each(f, xs, count)

@@ -291,7 +291,7 @@ def test_the_library_takes_what_repays_packing() -> None:
 
 
 def test_what_packs_at_once_cuts_no_terms():
-    """Both need workspace, and who holds some must not wait for more. (Panels do without where there is none.)"""
+    """Both need workspace, and who holds some must not wait for more (panels do without)."""
     for kind in ("f64", "f32"):
         for k in (2048, 4096, 8192):
             for n in (2, 3, 4):

@@ -511,3 +511,38 @@ def test_what_is_made_inside_may_say_what_it_wants() -> None:
 
     assert graphjit.jit(f)(5.0) == f(5.0)
     assert graphjit.jit(f)(-50.0) == f(-50.0)
+
+
+def test_which_list_is_written_must_not_depend_on_values() -> None:
+    def late(x):
+        a = [1.0, 2.0]
+        b = a
+        if x > 0:
+            b = [5.0, 6.0]
+        b[0] = 7.0
+        return x * a[0]
+
+    def first(x):
+        a, b = {"n": 1.0}, {"n": 2.0}
+        c = a if x > 0 else b
+        a["n"] = 3.0
+        return x * c["n"]
+
+    for function in (late, first):
+        with pytest.raises(graphjit.TraceError, match="neither can be changed afterwards"):
+            graphjit.jit(function)(1.0)
+
+    def fresh(x, given):
+        if x > 0:
+            kept = [x, 1.0]
+        else:
+            kept = list(given)
+        kept[0] = kept[0] + 1.0
+        given[1] = x
+        if x > 5:
+            return given
+        given[0] = 0.0
+        return [kept[0] + given[0], kept[1] + given[1]]
+
+    for x in (7.0, 2.0, -2.0):
+        assert graphjit.jit(lambda x: fresh(x, [3.0, 4.0]))(x) == fresh(x, [3.0, 4.0])

@@ -20,7 +20,7 @@ from graphjit.ir.node import Node, bodies
 from graphjit.ir.types import I64
 from graphjit.ops.failing import may_fail
 from graphjit.trace.arrays.storage import Owned
-from graphjit.trace.converted.containers import Contents, Place, here_before, places
+from graphjit.trace.converted.containers import Contents, Place, here_before, lists_in, places, reaches
 from graphjit.trace.converted.errors import Raising
 from graphjit.trace.converted.journals import become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_control, is_result, ld, same
@@ -87,6 +87,7 @@ def choose(trace: Trace, test: Scalar, what: str, ways: Sequence[Way], names: Se
         become(trace, storage, next(found))
     _freeze(what, names, outcomes, merged)
     values = [_filled(trace, value, found) for value in merged]
+    _doubt(trace, what, names, merged, values, outcomes, ways)
     after = dict(zip(names, values, strict=True))
     count = len(values) - len(changed) - sum(len(keys) for _, keys in grown)
     rest = map(ld, values[count:])
@@ -168,6 +169,36 @@ def _freeze(what: str, names: Sequence[str], outcomes: Sequence[Outcome], merged
                 storage.frozen = message
             if outer or any(isinstance(leaf, Outside | np.ndarray) for leaf in flatten(held)[0]):
                 value.frozen = message
+
+
+def _doubt(
+    trace: Trace,
+    what: str,
+    names: Sequence[str],
+    merged: Sequence[Any],
+    values: Sequence[Any],
+    outcomes: Sequence[Outcome],
+    ways: Sequence[Way],
+) -> None:
+    """Refuse to change lists and the like that a variable may name after the statement, and those that it
+    does: which of them would change is not known.
+    """
+    for i, name in enumerate(names):
+        if not isinstance(_inner(merged[i]), Merged) or is_result(name):
+            continue
+        there = []
+        for outcome, way in zip(outcomes, ways, strict=True):
+            found = [] if outcome.values is None else lists_in(_inner(outcome.values[i]))
+            before = reaches(way, found) if found else set()
+            there += [each for each in found if id(each) in before]
+        if there:
+            message = (
+                f"{name} may be this {type(there[0]).__name__} or another one, which the {what} at {user_location()} decides when the compiled code runs: "
+                f"neither can be changed afterwards. Give {name} a copy there"
+            )
+            trace.doubtful.update(
+                (id(each), (each, message)) for each in [*there, *lists_in(_inner(values[i]))]
+            )
 
 
 def _filled(trace: Trace, value: Any, found: Iterator[Node]) -> Any:

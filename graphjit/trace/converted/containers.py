@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from graphjit.errors import TraceError
-from graphjit.trace.converted.states import SHARED, UNKNOWN, is_stateful, put_back, state_of
 from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, class_dict, instance_dict, module_dict, mro_of
+from graphjit.trace.outside.states import SHARED, UNKNOWN, is_stateful, put_back, state_of
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Journal, Recorder, current
 from graphjit.trace.recording.tracer import Tracer
@@ -177,8 +177,14 @@ def _attributes(thing: Any) -> dict[str, Any]:
 
 
 def changed(thing: Any) -> Any:
-    """An object that is about to be changed."""
+    """An object that is about to be changed.
+
+    Raises:
+        TraceError: it is one of two, which values decide.
+    """
     trace = current.recorder
+    if trace is not None and id(thing) in trace.doubtful:
+        raise TraceError(f"{trace.doubtful[id(thing)][1]} (written at {user_location()})")
     if trace is not None and trace.journals:
         _note(trace, thing)
     return thing
@@ -245,6 +251,16 @@ def changing(method: Any) -> Any:
     if is_stateful(owner) or (method.__name__ in CHANGING and isinstance(owner, CONTAINERS)):
         changed(owner)
     return method
+
+
+def lists_in(value: Any) -> list[Any]:
+    """The lists, dicts, sets and deques in a variable."""
+    if isinstance(value, tuple):
+        return [each for part in value for each in lists_in(part)]
+    if not isinstance(value, CONTAINERS):
+        return []
+    parts = value.values() if isinstance(value, dict) else value
+    return [value, *(each for part in parts for each in lists_in(part))]
 
 
 def contents(notes: Journal) -> Iterator[Contents]:

@@ -24,8 +24,8 @@ from graphjit.errors import TraceError
 from graphjit.passes.reroll.recording import STEPS
 from graphjit.trace.converted.containers import ATOMS, has_hooks, parts_of
 from graphjit.trace.converted.iteration import Steps
-from graphjit.trace.converted.states import is_stateful
 from graphjit.trace.outside.inspection import function_of_compiled
+from graphjit.trace.outside.states import is_stateful
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.tracer import Tracer
 

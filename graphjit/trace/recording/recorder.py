@@ -81,6 +81,8 @@ class Recorder:
         """Inputs of bodies of control flow, which have no value outside of them."""
         self.journals: list[Journal] = []
         """What was as it was before, for each body of converted Python code that is being recorded."""
+        self.doubtful: dict[int, tuple[Any, str]] = {}
+        """Lists and the like that a variable may name or not, as values decide; why they cannot change."""
         self.user: Callable[[Any], Any] = as_it_is
         """What is called in place of a function of the user's: in a trace of converted code, its
         conversion.

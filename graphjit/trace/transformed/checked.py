@@ -77,8 +77,8 @@ def length_of(xs: Any, length: int | None, what: str) -> int:
     return next(iter(sizes.values()))
 
 
-def steps_in_one(unroll: Any, length: int, what: str) -> int:
-    """How many steps ``unroll`` puts into one.
+def steps_in_one(unroll: Any, length: int, what: str, name: str = "unroll") -> int:
+    """How many steps ``unroll``, the argument of this ``name``, puts into one.
 
     Raises:
         ValueError: it is no positive number.
@@ -86,7 +86,9 @@ def steps_in_one(unroll: Any, length: int, what: str) -> int:
     if isinstance(unroll, bool):
         return max(length, 1) if unroll else 1
     if not isinstance(unroll, int | np.integer) or unroll < 1:
-        raise ValueError(f"{what}: unroll is a positive number of steps or a bool, not {unroll!r}")
+        raise ValueError(
+            f"{what}: {name} is a positive number of steps or a bool, not {unroll!r} (at {user_location()})"
+        )
     return int(unroll)
 
 

@@ -9,7 +9,7 @@ file to read first; it takes the first row of this table that fits:
 |---|---|---|---|
 | streamed | wide B from memory (4 MB; 128 KB for one row), A of up to 24 rows | `streams` | `streamed.py` |
 | dots | C has two columns or more, but fewer than fill half a vector | `dots_pay` | `dots.py` |
-| packed | a large B, rows of A enough to repay a copy of it, not `panels_pay` | `packing_pays` | `packed.py` |
+| packed | a large B, rows of A enough to repay a copy; not `panels_pay` | `packing_pays` | `packed.py` |
 | written out | a batch of 32 or more, of up to 8 rows and 8 terms each | `written_out_pays` | `direct.py` |
 | tiles | all others: B is read where it lies, or packed (`Packing`) | `tiles` | `direct.py` |
 

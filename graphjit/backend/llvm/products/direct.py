@@ -1,8 +1,8 @@
 """Writes out a product of known shape: the loops around its native parts, made for one `Plan`.
 
 Job: a function for the blocks of a product whose B is read where it lies, packed at once when small, or
-packed panel by panel (`Packing`), over the whole batch.  Which code runs inside (register tiles, rows of B, dot products, term by term) is
-decided in `plan.py`.
+packed panel by panel (`Packing`), over the whole batch. Which code runs inside (register tiles, rows of B,
+dot products, term by term) is decided in `plan.py`.
 Input: a `Plan`.  Output: one function ``name(context, block)`` in the program's module, and how to call it.
 Invariant: each element of C is the sum of chains of fused multiply-adds in the order of k, of some 256 terms
 each, except that of a small C of many terms fixed segments of k are summed apart, that long rows are streamed
