@@ -125,6 +125,13 @@ def new_runner() -> Runner:
     return Runner(configured())
 
 
+def split_loops(graph: Graph) -> Graph:
+    """``graph`` after the passes that decide what belongs into loops."""
+    for step in GRAPH_PASSES[: GRAPH_PASSES.index(sum_onwards)]:
+        graph = step(graph)  # type: ignore[operator, call-arg]
+    return graph
+
+
 def _bound(step: Callable[..., Any], limits: Limits) -> Callable[[Any], Any]:
     """A pass as a function of one argument."""
     return functools.partial(step, limits=limits) if isinstance(step, Tuned) else step

@@ -8,6 +8,7 @@ Invariant: the stages themselves are those of ``f.lower(*args)``, by way of `gra
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,8 @@ from graphjit.cli.target import arguments, load_target
 from graphjit.ir.export import to_dot, to_json
 from graphjit.ir.node import Node
 from graphjit.ir.printer import number_nodes
+from graphjit.passes.fission import why_inside
+from graphjit.pipeline import split_loops
 from graphjit.running.instruments import Compare, Dump, Verify
 from graphjit.running.runner import Instrument
 from graphjit.schedule.fuse import why_not_fused
@@ -167,9 +170,19 @@ def _reasons(stages: Stages, nodes: list[int]) -> str:
     if nodes:
         return _reason(stages, numbers, *_two_nodes(numbers, nodes))
     steps = stages.whole.program.steps
+    inside = [_inside(*found) for found in why_inside(split_loops(stages.whole.simplified))]
     if len(steps) < 2:
-        return f"everything runs in {len(steps)} step"
-    return "\n".join(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps))
+        return "\n".join([f"everything runs in {len(steps)} step", *inside])
+    return "\n".join(
+        [*(_reason(stages, numbers, a.nodes[-1], b.nodes[0]) for a, b in pairwise(steps)), *inside]
+    )
+
+
+def _inside(loop: Node, product: Node, why: str) -> str:
+    """Why a product stays in a loop."""
+    at = product.loc or loop.loc
+    place = f" at {os.path.basename(at.file)}:{at.line}" if at else ""
+    return f"{product.op.name} {product.type} in the {loop.op.name}{place}: {why}"
 
 
 def _two_nodes(numbers: dict[Node, int], wanted: list[int]) -> tuple[Node, Node]:

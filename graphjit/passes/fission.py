@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphjit.ir.builder import Builder
-from graphjit.ir.node import Graph, Node, reachable, users
+from graphjit.ir.node import Graph, Node, reachable, users, with_bodies
 from graphjit.passes.bodies import inside, remade
 from graphjit.transforms.batch import batch, repeated
-from graphjit.transforms.control.loops import Parts, depending, opened, run
+from graphjit.transforms.control.loops import Loop, Parts, depending, opened, run
 from graphjit.transforms.substitute import substitute
 
 STEPS = 8
@@ -51,6 +51,36 @@ def _split(b: Builder, node: Node, args: list[Node], read: Collection[int]) -> S
     if node.op.name != "scan" or node.attrs["length"] < STEPS:  # type: ignore[operator]
         return None
     return _Split(b, node, args).results()
+
+
+def why_inside(graph: Graph) -> list[tuple[Node, Node, str]]:
+    """The products that are left in the loops of a graph after `fission`: loop, product, and why."""
+    found: list[tuple[Node, Node, str]] = []
+    for node in with_bodies(graph):
+        if node.op.name in ("scan", "while"):
+            loop = opened(Builder(), node)
+            carries = {x: k for k, x in enumerate(loop.inputs.carries)}
+            below = sorted(reachable(loop.roots), key=lambda node: node.serial)
+            products = [each for each in below if each.op.name == "contract"]
+            found += [(node, each, _why_inside(loop, carries, each)) for each in products]
+    return found
+
+
+def _why_inside(loop: Loop, carries: Mapping[Node, int], product: Node) -> str:
+    """Why one product is in its loop."""
+    needed = sorted({carries[node] for node in reachable([product]) if node in carries})
+    names = " and ".join(str(node.attrs["name"]) for node, k in carries.items() if k in needed)
+    if needed and product in set(reachable(loop.after)):
+        return f"a step hands on what depends on it, and it needs {names}, which the step before handed on"
+    if loop.op == "while":
+        return "how many steps there will be is not known, so nothing is computed for all of them"
+    if loop.length < STEPS:
+        return f"{loop.length} steps are too few to split the loop ({STEPS})"
+    if product not in depending(loop.outputs, {*carries, *loop.inputs.slices}):
+        return "it is the same in each step, but can fail, and the loop may make none"
+    if loop.length * product.type.nbytes > MOST_BYTES:
+        return f"of all steps at once it would take {loop.length * product.type.nbytes} bytes"
+    return "what would be stacked for it is more memory traffic than it saves"
 
 
 @dataclass

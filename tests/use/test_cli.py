@@ -220,6 +220,37 @@ def test_why_not_fused(model):
     assert run("inspect", model + "nothing", "--why-not-fused") == "everything runs in 1 step"
 
 
+LOOPS = """
+import numpy as np
+import graphjit
+
+def recurrent(w, u, x):
+    h, ys = graphjit.scan(lambda h, row: (np.tanh(row @ w + h @ u), h @ w), np.zeros(16), x)
+    return np.sum(ys ** 2)
+
+def until(w, x):
+    while np.sum(x * x) > 1e-3:
+        x = np.tanh(x @ w) * 0.5
+    return x
+"""
+
+
+def test_why_products_stay_in_loops(tmp_path, monkeypatch):
+    (tmp_path / "loops.py").write_text(LOOPS)
+    monkeypatch.chdir(tmp_path)
+    shapes = ["--arg", "f64[16,16]", "--arg", "f64[16,16]", "--arg", "f64[50,16]"]
+    lines = run("inspect", "loops.py:recurrent", "--why-not-fused", *shapes).splitlines()
+    inside = [line for line in lines if line.startswith("contract")]
+    assert inside == [
+        "contract f64[16] in the scan at loops.py:6: a step hands on what depends on it, and it needs carry0, "
+        "which the step before handed on"
+    ]
+    shapes = ["--arg", "f64[16,16]", "--arg", "f64[16]"]
+    assert "contract f64[16] in the while at loops.py:11: a step hands on" in run(
+        "inspect", "loops.py:until", "--why-not-fused", *shapes
+    )
+
+
 def test_graph_for_other_tools(model):
     dot = run("inspect", model + "softmax_loss", "--stage", "trace", "--dot")
     assert dot.startswith('digraph "softmax_loss" {')
