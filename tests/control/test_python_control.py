@@ -572,3 +572,18 @@ def test_printing_in_a_branch(capsys: pytest.CaptureFixture[str]) -> None:
     function(-1.0)
     function(2.0)
     assert capsys.readouterr().out == "positive: 2.0\n"
+
+
+def test_messages_of_errors_name_what_they_would_show() -> None:
+    def root(x: Any) -> Any:
+        assert x > 0, f"bad {x:.3f} beside {3:d}"
+        if x > 100:
+            raise ValueError(f"large: {x * 2!r}")
+        return np.sqrt(x)
+
+    compiled = graphjit.jit(root)
+    assert compiled(4.0) == 2.0
+    with pytest.raises(AssertionError, match=r"^bad \{x\} beside 3"):
+        compiled(-1.0)
+    with pytest.raises(ValueError, match=r"^large: \{x \* 2\}"):
+        compiled(200.0)

@@ -139,6 +139,24 @@ def artifact(function: Any) -> Any:
     return function
 
 
+class Shown:
+    """A value in a message that is written before the value is known: its text in the program."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __format__(self, how: str) -> str:
+        return f"{{{self.text}}}"
+
+    def __repr__(self) -> str:
+        return format(self)
+
+
+def shown(value: Any, text: str) -> Any:
+    """A value in the message of an error that values decide on."""
+    return Shown(text) if is_traced(value) else value
+
+
 vars(OPERATORS).update(
     if_stmt=if_stmt,
     while_stmt=loops.while_stmt,
@@ -150,6 +168,7 @@ vars(OPERATORS).update(
     chain=chain,
     ld=ld,
     raised=raised,
+    shown=shown,
     changed=changed,
     touched=touched,
     converted=calls.converted,

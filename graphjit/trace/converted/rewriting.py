@@ -139,6 +139,10 @@ class _Prepared(ast.NodeTransformer):
         return like(node, ast.If(test, [self.visit(like(node, ast.Raise(error, None)))], []))  # type: ignore[no-any-return]
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        for part in ast.walk(node):
+            if isinstance(part, ast.FormattedValue):
+                text = ast.Constant(ast.unparse(part.value))
+                part.value = like(part.value, operator("shown", part.value, text))
         self.generic_visit(node)
         if node.exc is not None:
             node.exc = like(node.exc, operator("raised", node.exc))
