@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compiled_harness import kernels, run, traced
 
+import graphjit
 from graphjit.ir import scalars
 from graphjit.ir.opdef import REGISTRY, Scalar
 from graphjit.limits import host_limits
@@ -85,6 +86,14 @@ def test_sums_in_lanes_stand_side_by_side(vectors):
     (loop,) = (s for s in loops if any(isinstance(inner, For) for inner in s.body))
     assert loop.unroll == {1: 1, 2: 2, 3: 3, 5: 5, 9: 5, 11: 6}.get(vectors, 8)
     np.testing.assert_allclose(run(graph, [x, w])[0], np.tanh(x @ w), rtol=1e-13, atol=1e-15)
+
+
+def test_arrays_without_elements_have_loops_without_statements():
+    def step(total, row):
+        return total + np.sum(row), np.sign(row)
+
+    total, signs = graphjit.jit(lambda rows: graphjit.scan(step, 0.0, rows))(np.ones((4, 0)))
+    assert (total, signs.shape) == (0.0, (4, 0))
 
 
 def test_light_loops_keep_their_tail_apart_and_heavy_ones_mask_it():

@@ -219,7 +219,7 @@ def _simd(loop: For, limits: VectorLimits) -> For:
     lanes = lanes_of(loop, limits)
     unroll = _vectors_for_work(loop, work, lanes, limits)
     vectors = -(-loop.extent // lanes)
-    most = min(sums_side_by_side(loop, limits), vectors, max(1, limits.sums_code // work))
+    most = min(sums_side_by_side(loop, limits), vectors, max(1, limits.sums_code // max(1, work)))
     if most > unroll:
         # What is halved again and again at the end needs a power of two.
         halves = loop.bound is not None or open_accumulators(loop)
