@@ -235,7 +235,7 @@ class ProductLimits(Section):
     panel_tiles: int = 32
     """Tiles of rows up to which each block packs its own panels of B, one at a time (1000 x 32 transposed
     times 1000 x 128: 27 to 37 GF/s): of more, all blocks share one packed copy ..."""
-    few_panels: int = 32
+    few_panels: int = 16
     """... and panels up to which it does so although much of A is read again for each."""
     tiny_bytes: int = 16 << 10
     """Size of B up to which the product of any shape reads it where it lies."""

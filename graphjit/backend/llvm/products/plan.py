@@ -158,7 +158,10 @@ class _Planner:
         segments: int = 1,
         packing: Packing = Packing.NONE,
     ) -> Plan:
-        cuts = _cuts(self.product.batch, segments, tiling, nanoseconds, self.limits.products)
+        limits = self.limits.products
+        cuts = _cuts(self.product.batch, segments, tiling, nanoseconds, limits)
+        if packing is Packing.PANEL and cuts.blocks // cuts.rows >= limits.small_blocks:
+            cuts = cuts._replace(rows=1)  # or else each block of rows would pack the same panel
         return Plan(self.product, self.order, self.tile, way, tiling, packing, k_block, cuts, nanoseconds)
 
     # ----------------------------------------------------------------------------------------------- streamed
