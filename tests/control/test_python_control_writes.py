@@ -546,3 +546,48 @@ def test_which_list_is_written_must_not_depend_on_values() -> None:
 
     for x in (7.0, 2.0, -2.0):
         assert graphjit.jit(lambda x: fresh(x, [3.0, 4.0]))(x) == fresh(x, [3.0, 4.0])
+
+
+def test_lists_that_a_variable_may_name_are_read_freely() -> None:
+    def f(x):
+        a, b = [1.0, 2.0], [3.0, 4.0]
+        numbers = a if x > 0 else b
+        total = x
+        for number in numbers:
+            total = total + number * numbers[0]
+        return total + len(numbers)
+
+    assert (graphjit.jit(f)(1.5), graphjit.jit(f)(-1.5)) == (f(1.5), f(-1.5))
+
+
+class Doubling:
+    def __init__(self):
+        self.number = 1.0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.number *= 2.0
+        return self.number
+
+
+def test_iterators_of_the_user_are_objects() -> None:
+    def f(x):
+        numbers = Doubling()
+        if x > 0:
+            x = x * next(numbers)
+        while x < 50:
+            x = x + next(numbers)
+        return x * next(numbers), numbers.number
+
+    def nested(x):
+        pairs = [(0, Hooked(1.0))]
+        for _ in range(1500):
+            pairs[0][1].number = -pairs[0][1].number
+            x = np.sin(x) * (pairs[0][1][0] + 2) * 0.1 + 1
+        return x
+
+    for x in (1.5, -1.5):
+        assert graphjit.jit(f)(x) == f(x)
+        np.testing.assert_allclose(graphjit.jit(nested)(x), nested(x), rtol=1e-13)

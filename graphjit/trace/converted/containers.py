@@ -229,20 +229,34 @@ def has_hooks(kind: type) -> bool:
 
 def parts_of(thing: Any) -> list[Any]:
     """The containers and objects of the user's classes that an object consists of."""
-    return [
-        part
-        for part in _inside(thing)
-        if isinstance(part, CONTAINERS)
-        or (not isinstance(part, type) and by_user(type(part).__module__) and instance_dict(part) is not None)
-        or is_stateful(part)
-    ]
+    found, pending = [], list(_inside(thing))
+    while pending:
+        part = pending.pop()
+        if isinstance(part, tuple):
+            pending += part
+        elif isinstance(part, CONTAINERS) or is_stateful(part) or _is_users(part):
+            found.append(part)
+    return found
 
 
-def touched(thing: Any, *following: Any) -> Any:
-    """An object whose methods a statement will call; what follows it, if that is given."""
-    if isinstance(thing, CONTAINERS) or is_stateful(thing) or has_hooks(type(thing)):
+def _is_users(thing: Any) -> bool:
+    """Whether an object of a class of the user's keeps attributes."""
+    return (
+        not isinstance(thing, type) and by_user(type(thing).__module__) and instance_dict(thing) is not None
+    )
+
+
+def asked(thing: Any) -> Any:
+    """An object that a statement calls methods of, which may change it."""
+    return changed(thing) if is_stateful(thing) or has_hooks(type(thing)) else thing
+
+
+def added_to(thing: Any, value: Any) -> Any:
+    """The right-hand side of ``thing += value`` and its kin, which may change the object on the left."""
+    if isinstance(thing, CONTAINERS):
         changed(thing)
-    return following[0] if following else thing
+    asked(thing)
+    return value
 
 
 def changing(method: Any) -> Any:

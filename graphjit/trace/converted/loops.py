@@ -24,7 +24,7 @@ from graphjit.errors import GraphjitError, TraceError
 from graphjit.ir.types import I64
 from graphjit.trace.arrays.storage import Owned
 from graphjit.trace.converted.choices import choose
-from graphjit.trace.converted.containers import Place, here_before, places, touched
+from graphjit.trace.converted.containers import Place, asked, here_before, places
 from graphjit.trace.converted.iteration import Steps, steps_of
 from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
 from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
@@ -407,7 +407,7 @@ def for_stmt(
     options: Any,
 ) -> None:
     """``for x in iterated: body(x)``, as long as ``extra_test()`` holds."""
-    steps = steps_of(touched(iterated))
+    steps = steps_of(asked(iterated))
     if extra_test is None and as_a_whole(steps, body, get_state, set_state, names):
         return
     if steps is not None and (extra_test is not None or not steps.known):

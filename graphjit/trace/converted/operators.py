@@ -13,7 +13,7 @@ from typing import Any
 
 from graphjit.trace.converted import calls, loops
 from graphjit.trace.converted.choices import assumed, both, choose
-from graphjit.trace.converted.containers import changed, touched
+from graphjit.trace.converted.containers import added_to, asked, changed
 from graphjit.trace.converted.conversion import OPERATORS
 from graphjit.trace.converted.errors import raised
 from graphjit.trace.converted.scopes import FunctionScope, with_function_scope
@@ -170,7 +170,8 @@ vars(OPERATORS).update(
     raised=raised,
     shown=shown,
     changed=changed,
-    touched=touched,
+    asked=asked,
+    added_to=added_to,
     converted=calls.converted,
     autograph_artifact=artifact,
     FunctionScope=FunctionScope,

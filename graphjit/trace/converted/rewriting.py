@@ -152,12 +152,12 @@ class _Prepared(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.target, ast.Name):
             target = like(node.target, ast.Name(node.target.id, ast.Load()))
-            node.value = like(node.value, operator("touched", target, node.value))
+            node.value = like(node.value, operator("added_to", target, node.value))
         return node
 
     def visit_withitem(self, node: ast.withitem) -> ast.AST:
         self.generic_visit(node)
-        node.context_expr = like(node.context_expr, operator("touched", node.context_expr))
+        node.context_expr = like(node.context_expr, operator("asked", node.context_expr))
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-STATEFUL = (np.random.Generator, np.random.RandomState, random.Random, Iterator, io.StringIO, io.BytesIO)
+from graphjit.trace.outside.inspection import by_user
+
+STATEFUL = (np.random.Generator, np.random.RandomState, random.Random, io.StringIO, io.BytesIO)
 SHARED = (random._inst, np.random.mtrand._rand)  # type: ignore[attr-defined]
 """What stands behind functions of modules, so that nothing in a program leads there."""
 UNKNOWN = object()
@@ -23,8 +25,12 @@ UNKNOWN = object()
 
 
 def is_stateful(thing: Any) -> bool:
-    """Whether an object says another thing each time."""
-    return isinstance(thing, STATEFUL)
+    """Whether an object says another thing each time. Iterators of the user's classes keep what comes next in
+    attributes, as any object does.
+    """
+    return isinstance(thing, STATEFUL) or (
+        isinstance(thing, Iterator) and not by_user(type(thing).__module__)
+    )
 
 
 def state_of(thing: Any) -> Any:
