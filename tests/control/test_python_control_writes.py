@@ -347,12 +347,14 @@ class Hooked:
 
     def __init__(self, number):
         self.numbers = [number]
+        self.rows = {"a": [number]}
 
     def __getitem__(self, i):
-        return self.numbers[i]
+        return self.numbers[i] + self.rows["a"][i]
 
     def __setitem__(self, i, number):
         self.numbers[i] = number
+        self.rows["a"][i] = number * 3
 
     def __iadd__(self, number):
         self.numbers[0] += number

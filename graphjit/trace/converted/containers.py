@@ -190,16 +190,17 @@ def changed(thing: Any) -> Any:
     return thing
 
 
-def _note(trace: Recorder, thing: Any) -> None:
+def _note(trace: Recorder, thing: Any, whole: bool = False) -> None:
+    """Keep what an object is; ``whole``: and all that it consists of, which its methods may change unseen."""
     if issubclass(type(thing), Tracer | np.ndarray) or type(thing).__module__.startswith("graphjit."):
         return  # arrays, and what stands for their parts, note themselves
     for journal in reversed(trace.journals):
         if id(thing) in journal:
             return
         journal[id(thing)] = thing, _kept(thing)
-    if has_hooks(type(thing)):
+    if whole or has_hooks(type(thing)):
         for part in parts_of(thing):
-            _note(trace, part)
+            _note(trace, part, whole=True)
 
 
 def _kept(thing: Any) -> Contents | Lost:
