@@ -49,6 +49,7 @@ def by_dtype(samples):
 OPS = sorted(name for name in REGISTRY if name not in NO_SAMPLES)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_forward(name):
     op = REGISTRY[name]
@@ -64,6 +65,7 @@ def test_every_op_forward(name):
             )
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", [name for name in OPS if REGISTRY[name].arity != 0])
 def test_every_op_in_batches(name):
     """One program of every choice of arguments that vary, over a batch that fills vectors and one that does
@@ -112,6 +114,7 @@ def test_every_op_special_values(name):
                 )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", [n for n in OPS if not isinstance(REGISTRY[n].derivative, ZeroDerivative)])
 def test_every_op_reverse(name):
     op = REGISTRY[name]

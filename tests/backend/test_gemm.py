@@ -105,6 +105,7 @@ def restore_threads() -> Iterator[None]:
     pool.configure(before)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("tile", ["", *TILES])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_shape_and_layout(kind: str, tile: str) -> None:

@@ -168,6 +168,7 @@ def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
     assert bool(used) == (TILES[tile](kind).lanes >= 8)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:
@@ -368,6 +369,7 @@ def test_tilings_cover_the_matrix_and_fit_the_registers() -> None:
             assert chosen.rows * widest <= tile.rows * tile.vectors
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("tile", ["host", "avx2", "sse2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_products_of_a_batch_are_written_out(kind: str, tile: str) -> None:

@@ -89,6 +89,7 @@ def test_damaged_files_are_made_anew(tmp_path):
     assert contents(tmp_path) == files
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_where_it_should_not_be(tmp_path):
     shared = tmp_path / "shared"
     (shared / store.NAME).mkdir(parents=True)
@@ -247,6 +248,7 @@ def test_a_file_of_another_user_is_not_loaded(kept, monkeypatch, capfd):
     assert (kept / name).exists()
 
 
+@pytest.mark.slow
 def test_files_exchanged_with_each_other_count_as_missing(tmp_path):
     cold = compiled(tmp_path)
     files = contents(tmp_path)
@@ -403,6 +405,7 @@ def test_files_of_others_stay(kept, monkeypatch):
     assert [store.find(store.key(str(i))) is not None for i in range(3)] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_the_usual_place(tmp_path):
     given = {
         name: value

@@ -115,6 +115,7 @@ def program_of(function: Callable[..., Any], *args: Any) -> Program:
     return graphjit.jit(function).lower(*args).program
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("n", [N, 0, 1])
 def test_values_are_those_of_python(function: Callable[..., Any], n: int) -> None:
@@ -130,6 +131,7 @@ def test_such_a_loop_is_one_kernel(function: Callable[..., Any]) -> None:
     assert all(step.in_registers for step in steps)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("function", [lu, cholesky, smoothed, histogram, two, rows], ids=lambda f: f.__name__)
 def test_gradients(function: Callable[..., Any]) -> None:
     a, weights = given(function), RNG.normal(size=np.shape(function(given(function).copy(), N)))
@@ -148,6 +150,7 @@ def test_gradients(function: Callable[..., Any]) -> None:
     np.testing.assert_allclose(np.sum(gradient * direction), tangent, rtol=1e-11)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
 def test_numbas_code_gives_the_same(function: Callable[..., Any]) -> None:
     a = given(function)

@@ -72,6 +72,7 @@ def number(f: Callable[..., Any]) -> Callable[..., Any]:
     return total
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_scans(reverse: bool, unroll: int) -> None:
@@ -110,6 +111,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_transformations(transform: Callable[..., Any]) -> None:
     xs = RNG.normal(size=(7, 4))

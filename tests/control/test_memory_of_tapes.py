@@ -100,6 +100,7 @@ def script(code: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("size", [4, 64], ids=["in registers", "as programs"])
 @pytest.mark.parametrize("name", ["plain", "nested"])
 def test_a_tape_that_cannot_grow_is_a_memory_error(name: str, size: int) -> None:
@@ -107,6 +108,7 @@ def test_a_tape_that_cannot_grow_is_a_memory_error(name: str, size: int) -> None
     script(NO_MEMORY.format(name=name, size=size))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("size", [4, 64], ids=["in registers", "as programs"])
 @pytest.mark.parametrize("code", [FAILS, INTERRUPTED, UNREAD], ids=["fails", "interrupted", "unread"])
 def test_calls_that_end_early_keep_nothing(code: str, size: int) -> None:

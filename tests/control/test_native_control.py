@@ -91,6 +91,7 @@ def check(graph: Graph, *inputs: Any) -> list[np.ndarray]:
     return wanted
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [0, 1, 2, 7])
 def test_carries_and_stacked_results(length: int, reverse: bool) -> None:
@@ -137,6 +138,7 @@ def test_products_in_loops(n: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_large_carries_and_arenas() -> None:
     b = Builder()
     x = b.input(f64(300, 200), "x")
@@ -457,6 +459,7 @@ def small_systems(n: int, dtype: str) -> Graph:
     return graphjit.make_graph(f)(np.ones(n, dtype), np.ones((5, n, n), dtype))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n", [3, 4, 5, 6, 8])
 def test_steps_on_small_matrices(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,6 +493,7 @@ def results(graph: Graph, inputs: Sequence[np.ndarray], limits: Limits) -> list[
     return Executable(compiled.program, compiled.module, compiled.nanoseconds).run(list(inputs))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(24))
 def test_steps_of_random_loops(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written out computes the same bits, whatever it is."""

@@ -375,6 +375,7 @@ def choice_in_a_loop_in_a_branch(a, b, n):
     return b
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("function", "args"), CASES, ids=[f"{f.__name__}-{i}" for i, (f, _) in enumerate(CASES)]
 )
@@ -389,6 +390,7 @@ def test_values_are_those_of_python(function: Callable[..., Any], args: tuple[An
         assert np.asarray(b).dtype == np.asarray(a).dtype
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("function", "args"),
     [

@@ -111,6 +111,7 @@ def made_in_a_way(x, n):
     return y, x
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "function",
     [

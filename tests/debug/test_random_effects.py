@@ -39,6 +39,7 @@ def same(told, expected) -> None:
     told.clear()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_values_are_told_once_and_in_order(seed):
     program, args, told = telling(seed)
@@ -63,6 +64,7 @@ def test_values_are_told_once_and_in_order(seed):
         same(told, expected)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_batches_tell_statement_by_statement(seed):
     program, args, told = telling(seed)
@@ -85,6 +87,7 @@ def test_batches_tell_statement_by_statement(seed):
     assert all(names.count(name) in (1, 2) for name in names)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_wrong_with_good_programs(seed):
     program, args, _ = telling(seed)

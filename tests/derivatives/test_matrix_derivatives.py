@@ -61,6 +61,7 @@ def test_both_modes_and_both_orders(name: str, n: int) -> None:
             check_derivative(derived, [*arrays, *extra], rng)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("n", [1, 3, 4, 6, 8])
 def test_compiled_gradients(name: str, n: int) -> None:
@@ -127,6 +128,7 @@ def of_rank(n: int, rank: int, count: int = 12) -> np.ndarray:
     return (left @ right).astype(float)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("n", range(1, 9))
 def test_gradient_of_the_determinant_at_singular_matrices(n: int) -> None:
     """It is the matrix of cofactors; of rank n - 1 these are not zero, below they are."""

@@ -76,6 +76,7 @@ CASES: list[tuple[str, Callable[[Any], Any], Any, Any]] = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "function", "at", "expected"), CASES, ids=[case[0] for case in CASES])
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 def test_both_modes(name: str, function: Callable[[Any], Any], at: Any, expected: Any, dtype: str) -> None:

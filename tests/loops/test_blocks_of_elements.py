@@ -40,6 +40,7 @@ def mixed(n: int, k: int, dtype: np.dtype, seed: int):
     return make.graph(joined)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("dtype", [F64, F32, I64, np.dtype(np.int8), BOOL])
 @pytest.mark.parametrize("given", [None, ONCE], ids=["apart", "masked"])
 def test_records_of_every_length(dtype, given):

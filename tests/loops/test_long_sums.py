@@ -46,6 +46,7 @@ def fits(got: Any, numpy: Any, x: np.ndarray) -> None:
         assert mine <= max(2 * theirs, 6), (mine, theirs)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -73,6 +74,7 @@ def test_sums_down_columns(dtype: Any, rows: int, columns: int) -> None:
         assert error(got[-1], x) <= math.log2(rows) + 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("rows", [3_001, 4_096, 8_195])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_down_columns_in_blocks_of_few_rows(dtype: Any, rows: int) -> None:

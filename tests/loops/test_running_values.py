@@ -248,6 +248,7 @@ def restore_threads() -> Iterator[None]:
     pool.configure(before)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [np.dtype(t) for t in ("f8", "f4", "i8", "i4", "u1")])
 @pytest.mark.parametrize("n", [2, 64, 65, 127, 128, 200, 1000, 4097])

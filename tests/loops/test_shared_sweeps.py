@@ -40,6 +40,7 @@ EVERYWHERE = host_limits().changed(
 # ---------------------------------------------------------------------------------------------- random graphs
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(6))
 def test_random_graphs_with_every_threshold_off(chunk):
     for seed in range(20_000 + chunk * 12, 20_000 + chunk * 12 + 12):

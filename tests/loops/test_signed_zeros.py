@@ -43,6 +43,7 @@ def along(name: str, shape: tuple[int, ...]):
     return every_axis
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("backend", ["llvm", "numba"])
 @pytest.mark.parametrize("name", ["cumsum", "cumprod", "sum", "prod", "nancumsum", "mean"])
 def test_zeros_have_numpys_signs(name: str, backend: str) -> None:

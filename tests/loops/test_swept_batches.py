@@ -7,7 +7,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from compiled_harness import run_function
-from grids import spread
 from threads_harness import same_bits
 
 import graphjit
@@ -177,7 +176,10 @@ EVERYWHERE = host_limits().changed(
 SIZES = [(3, 12, 5), (2, 7, 3), (5, 16, 8), (4, 4, 4), (8, 8, 3), (3, 9, 9), (2, 30, 17)]
 
 
-@pytest.mark.parametrize(("name", "sizes", "dtype"), spread(2, FUNCTIONS, SIZES, ["float64", "float32"]))
+@pytest.mark.sample(10)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_values_and_gradients(name, sizes, dtype):
     f, args = FUNCTIONS[name], arguments(name, sizes, dtype)
     graph, program = scheduled(f, args, EVERYWHERE)

@@ -57,6 +57,7 @@ def scheduled(graph: Graph, limits: Limits | None = None) -> Program:
     return pipeline.schedule(pipeline.optimize(graph, limits=limits), limits=limits)[1]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("dtype", [F64, F32])
 @pytest.mark.parametrize("rows", [1000, 1024, 5003])
 def test_a_network_is_swept_once(rows, dtype):
@@ -133,6 +134,7 @@ SQUARES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", [F64, F32])
 @pytest.mark.parametrize("which", SQUARES)
 @pytest.mark.parametrize("n", [4, 11, 24])
@@ -146,6 +148,7 @@ def test_square_matrices(n, which, dtype):
     check(make, b.mul(first, b.add(twice, y)), 100, EVERYWHERE)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_networks(chunk):
     for seed in range(50_000 + chunk * 6, 50_000 + chunk * 6 + 6):

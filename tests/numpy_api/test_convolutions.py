@@ -61,6 +61,7 @@ def test_long_series(function: Function) -> None:
 CASES = tuple(itertools.product(((20, 6), (6, 20), (70, 40)), MODES))
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("number", parts(len(CASES)))
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("first", DTYPES)
@@ -112,6 +113,7 @@ def test_shorter_vectors_and_results_cut_anywhere(vector: int) -> None:
         np.testing.assert_allclose(got, interpret(graph, x, w)[0], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_numba_back_end() -> None:
     pytest.importorskip("numba")
     rng = np.random.default_rng(4)
@@ -148,6 +150,7 @@ def toeplitz(v: np.ndarray, n: int) -> np.ndarray:
     return made
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("n", "m"), [(9, 4), (4, 9), (7, 7), (70, 66), (150, 20)])
 def test_derivatives(n: int, m: int) -> None:
     """First ones against the explicit matrix, second ones against differences, both in both modes."""

@@ -89,6 +89,7 @@ def check(number: int, step: int) -> None:
     assert not wrong, "\n".join([f"{expression}: {len(wrong)} calls differ", *wrong[:9]])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", range(len(GROUPS)), ids=NAMES)
 def test_a_sample_of_calls(number: int) -> None:
     check(number, 10)

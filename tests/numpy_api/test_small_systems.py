@@ -55,6 +55,7 @@ def condition(a: np.ndarray) -> float:
     return float(np.max(np.linalg.cond(a), initial=1.0)) if a.shape[-1] else 1.0
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("number", parts(2))
 @pytest.mark.parametrize("n", SIZES)
 def test_values(n: int, number: int) -> None:
@@ -178,6 +179,7 @@ def raised(function, *args) -> Exception:
     return error.value
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("n", range(1, 9))
 @pytest.mark.parametrize("stack", [(), (13,), (3000,)])
 def test_singular_and_indefinite(n: int, stack) -> None:

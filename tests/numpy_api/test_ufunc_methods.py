@@ -87,6 +87,7 @@ METHODS: dict[str, Callable[[np.ufunc], Callable[..., Any]]] = {
 }
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("ufunc", BINARY, ids=lambda f: f.__name__)
 def test_methods_give_what_numpy_gives(ufunc: np.ufunc) -> None:
     compared = 0

@@ -156,6 +156,7 @@ PROGRAMS = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("n", [17, 32])
 def test_values_and_gradients(function: Callable[..., Any], n: int) -> None:

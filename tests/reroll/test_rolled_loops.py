@@ -54,6 +54,7 @@ def test_values_bit_by_bit(program: Program) -> None:
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.function.__name__)
 def test_gradients_and_tangents(program: Program) -> None:
     function, args, _ = program

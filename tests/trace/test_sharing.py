@@ -195,6 +195,7 @@ MOVING = [
 """Expressions that only move elements, or are linear in them."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("expression", MOVING)
 def test_gradients_through_views_and_writes(expression: str) -> None:
     for layout in LAYOUTS:

@@ -67,6 +67,7 @@ def loss(y: Any, p: Any) -> Any:
     return np.sum(last**2) + np.mean(path * times.astype(path.dtype))
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("size", sorted({1, 3, LANES - 1, LANES, LANES + 1, 4 * LANES + 3, 67, 1000}))
 def test_every_size_of_a_batch(size: int, dtype: Any) -> None:
@@ -168,6 +169,7 @@ def slices_made_in_a_step(u: Any, v: Any) -> Any:
 TOGETHER = [by_hand, nested, chosen, backwards, picking, until, grid, rows, reshaped]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("function", TOGETHER)
 @pytest.mark.parametrize("size", [5, 40])
 def test_bodies_that_run_in_lanes(function: Callable[..., Any], size: int) -> None:
@@ -284,6 +286,7 @@ def long_loops(function: Callable[..., Any], *args: Any) -> int:
     return sum(node.op.name == "scan" for node in compiled(function, *args).optimized.nodes())
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("function", "joined"), [(final_loss, True), (path_loss, True), (rare_loss, False), (common_loss, False)]
 )

@@ -60,6 +60,7 @@ def differences(function: Callable[[Any], Any], x: np.ndarray) -> np.ndarray:
     return np.stack(columns, -1).reshape((*columns[0].shape, *x.shape))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_modes_and_differences_agree(name: str) -> None:
     function, x = FUNCTIONS[name]
@@ -73,6 +74,7 @@ def test_modes_and_differences_agree(name: str) -> None:
             np.testing.assert_allclose(part, got, rtol=1e-12, atol=1e-13, err_msg=make.__name__)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_hessians(name: str) -> None:
     function, x = FUNCTIONS[name]
@@ -91,6 +93,7 @@ def test_hessians(name: str) -> None:
     np.testing.assert_allclose(third, graphjit.jacrev(graphjit.hessian(number))(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_batches_of_jacobians(name: str) -> None:
     function, x = FUNCTIONS[name]

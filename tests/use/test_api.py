@@ -388,6 +388,7 @@ def test_one_trace_per_signature_and_bounded_specialisations():
     assert len(c.dispatcher.known) <= 64
 
 
+@pytest.mark.slow
 def test_equal_graphs_share_code_and_code_is_freed():
     from graphjit import compilation
 

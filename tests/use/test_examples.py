@@ -276,6 +276,7 @@ def test_a_differential_equation_is_fitted(tmp_path: Path, capsys: pytest.Captur
     assert "hunting" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_noise_of_a_kalman_filter_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
     target, picture = tmp_path / "nile.json", tmp_path / "nile.png"

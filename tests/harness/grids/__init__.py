@@ -23,14 +23,3 @@ def part(number: int, count: int, *choices: Iterable[Any]) -> Iterator[tuple[Any
     for chosen in itertools.product(*map(enumerate, choices)):
         if sum(i for i, _ in chosen) % count == number:
             yield tuple(value for _, value in chosen)
-
-
-def spread(count: int, *choices: Iterable[Any]) -> list[Any]:
-    """Parameters of a test that takes one combination at a time."""
-    kept = [list(values) for values in choices]
-    first = [pytest.param(*chosen) for chosen in part(0, count, *kept)]
-    return first + [
-        pytest.param(*chosen, marks=pytest.mark.slow)
-        for number in range(1, count)
-        for chosen in part(number, count, *kept)
-    ]
