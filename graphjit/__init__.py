@@ -11,6 +11,9 @@ from graphjit.supported import require_supported_system
 require_supported_system()  # before the libraries are loaded that would fail in their own words elsewhere
 
 # ruff: noqa: E402
+import importlib
+from types import ModuleType
+
 from graphjit import debug
 from graphjit.api.associative import associative_scan
 from graphjit.api.batches import vmap
@@ -87,3 +90,12 @@ __all__ = [
     "while_loop",
 ]
 __version__ = "0.1.0"
+
+_ON_DEMAND: tuple[str, ...] = ()
+"""Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"graphjit.{name}")
+    raise AttributeError(f"module 'graphjit' has no attribute {name!r}")

@@ -33,6 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("compilation", "lowered"),
     ("trace", "dispatch", "api", "debug"),
+    ("nn", "optim", "random", "data"),
+    ("distributed", "dask", "view"),
     ("cli", "__main__"),
 )
 """Parts of the package from the lowest to the highest layer (design: "the road that data travels"). A part
