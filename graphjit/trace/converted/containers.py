@@ -20,7 +20,14 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.trace.marks import name_of
-from graphjit.trace.outside.inspection import by_user, class_dict, instance_dict, module_dict, mro_of
+from graphjit.trace.outside.inspection import (
+    by_user,
+    class_dict,
+    instance_dict,
+    module_dict,
+    mro_of,
+    package_of,
+)
 from graphjit.trace.outside.states import SHARED, UNKNOWN, is_stateful, put_back, state_of
 from graphjit.trace.recording.location import user_location
 from graphjit.trace.recording.recorder import Journal, Recorder, current
@@ -308,10 +315,13 @@ def _inside(value: Any) -> list[Any]:
     """What an object leads to."""
     kind = type(value)
     if kind is types.FunctionType:
-        names = _names(value.__code__) & value.__globals__.keys()
         return [
             *map(_cell, value.__closure__ or ()),
-            *(value.__globals__[name] for name in names),
+            *(
+                _named(value.__globals__, _names(value.__code__))
+                if by_user(package_of(value.__module__))
+                else ()
+            ),
             *value.__dict__.values(),
             *(value.__defaults__ or ()),
         ]
@@ -330,6 +340,24 @@ def _inside(value: Any) -> list[Any]:
     return [kind, *_attributes(value).values(), *_slots(value)]
 
 
+def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Any]:
+    """What code finds by its names in a namespace, and by the same names in the modules that it finds there:
+    not all that a module of a large library holds.
+    """
+    seen: set[int] = set()
+    pending = [namespace]
+    while pending:
+        space = pending.pop()
+        if id(space) not in seen:
+            seen.add(id(space))
+            for name in names & space.keys():
+                value = space[name]
+                if isinstance(value, types.ModuleType):
+                    pending += [module_dict(value)] if by_user(value.__name__) else []
+                else:
+                    yield value
+
+
 def _slots(value: Any) -> list[Any]:
     """What stands in the slots of an object of a class of the user's."""
     descriptors = [
@@ -346,9 +374,10 @@ def _slots(value: Any) -> list[Any]:
     return found
 
 
+@functools.lru_cache(4096)
 def _names(code: types.CodeType) -> set[str]:
-    """Names that code reads, that of functions inside included."""
-    found = set(code.co_names)
+    """Names that code reads, that of functions inside included, and strings that may be names."""
+    found = set(code.co_names) | {part for part in code.co_consts if isinstance(part, str)}
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
             found |= _names(part)
