@@ -114,7 +114,7 @@ def test_every_op_special_values(name):
                 )
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", [n for n in OPS if not isinstance(REGISTRY[n].derivative, ZeroDerivative)])
 def test_every_op_reverse(name):
     op = REGISTRY[name]

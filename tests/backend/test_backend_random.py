@@ -9,13 +9,14 @@ from compiled_harness import examine, with_gradient
 from random_graphs import random_graph
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("chunk", range(10))
 def test_forward(chunk):
     for seed in range(chunk * 12, chunk * 12 + 12):
         examine(random_graph(seed, 25), seed)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(10))
 def test_gradient(chunk):
     for seed in range(1000 + chunk * 8, 1000 + chunk * 8 + 8):
@@ -30,6 +31,7 @@ def test_many(chunk):
         examine(with_gradient(random_graph(seed, 30, differentiable=True)), seed)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(5))
 def test_loops_and_choices(chunk):
     for seed in range(2000 + chunk * 8, 2000 + chunk * 8 + 8):

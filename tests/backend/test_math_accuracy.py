@@ -397,7 +397,7 @@ SPECIAL_F64 = [
 ]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", APPROXIMATE)
 def test_error_is_within_the_bound(name: str, kind: str) -> None:

@@ -56,7 +56,7 @@ def check(graph: Graph, args: list[np.ndarray], what: str, python: bool = True, 
         np.testing.assert_allclose(found, want, rtol=tolerance, atol=tolerance * scale, err_msg=what)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", OPS)
 def test_every_op(name):
     """All dtypes, shapes and special values of the op's declaration, as plain Python."""

@@ -296,6 +296,7 @@ def mixed(seed, a, b, r, c):
     return mats[-1], mats[-2], rows[-1], cols[-1], pick(mats) + a, pick(rows) * r, pick(cols) + c
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("shape", [(64, 500), (3, 4000), (500, 64), (1, 700), (700, 1), (40, 41), (2000, 17)])
 def test_random_programs_over_large_arrays(shape):
     """As above where loops are vectors, unrolled, and split over threads."""

@@ -203,6 +203,7 @@ def near(got: np.ndarray, want: np.ndarray, name: str) -> None:
     np.testing.assert_allclose(got, want, rtol=eps, atol=eps * scale, err_msg=name)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OPS)
 def test_batches(name: str) -> None:
     """A batch is the stack of the calls, whichever of the arguments vary."""
@@ -222,6 +223,7 @@ def test_batches(name: str) -> None:
             assert got.shape == (0, *graph.outputs[0].shape)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", OPS)
 def test_batches_of_batches(name: str) -> None:
     """Nested twice, for every two choices of arguments."""

@@ -70,6 +70,7 @@ def chain(graph: Graph) -> Graph:
     return run(graph, CHAIN)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize("step", [fold, simplify, decompose, join_embeds, chain])
 def test_passes_keep_values(step: Callable[[Graph], Graph], chunk: int) -> None:

@@ -51,6 +51,7 @@ def check(graph: Graph, seed: int, limits: Limits) -> None:
                 assert first_difference(got, want, rounding(optimized)) is None, seed
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", LIMITS)
 def test_random_schedules(name: str) -> None:
     for seed in range(60_000, 60_012):

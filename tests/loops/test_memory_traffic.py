@@ -125,6 +125,7 @@ def test_rows_that_are_picked_by_number_run_along():
     assert 48 not in {s.extent for s in lane_loops(made)}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("columns", [1, 2, 3, 4, 7, 9, 16, 33])
 @pytest.mark.parametrize("rows", [3, 8, 31, 64, 65])

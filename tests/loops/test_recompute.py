@@ -180,6 +180,7 @@ def test_elements_keep_every_bit():
         assert again.tobytes() == stored.tobytes()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("chunk", range(6))
 def test_random_graphs(chunk):
     limits = eager(chunk % 2)

@@ -40,6 +40,7 @@ def scan(make: Make, name: str, x: Node, axis: int, reverse: bool) -> Node:
     return getattr(make.b, name)(x, axis=axis, reverse=reverse)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["cumsum", "cumprod", "recurrence"])
 @pytest.mark.parametrize("dtype", [F64, F32])
@@ -64,6 +65,7 @@ def test_integers_wrap_around(name, dtype):
             np.testing.assert_array_equal(run(graph, values)[0], interpret(graph, *values)[0])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", ["cumsum", "cumprod", "recurrence"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -248,7 +250,7 @@ def restore_threads() -> Iterator[None]:
     pool.configure(before)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [np.dtype(t) for t in ("f8", "f4", "i8", "i4", "u1")])
 @pytest.mark.parametrize("n", [2, 64, 65, 127, 128, 200, 1000, 4097])

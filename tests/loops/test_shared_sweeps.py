@@ -70,6 +70,7 @@ def test_random_graphs_as_python(chunk):
 # ---------------------------------------------------------------------------------------------------- strides
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("dtype", [F64, F32])
 @pytest.mark.parametrize("step", [2, 3, 4, 5, 9, 17])
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 31, 64, 100])

@@ -184,7 +184,7 @@ def moved_once(x: Any, kind: str, axis: int, amount: int) -> Any:
     return np.pad(x, frame, mode=kind)[(*before, slice(0, n))]  # type: ignore[call-overload]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("seed", range(24))
 def test_random_shifts(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -176,7 +176,7 @@ EVERYWHERE = host_limits().changed(
 SIZES = [(3, 12, 5), (2, 7, 3), (5, 16, 8), (4, 4, 4), (8, 8, 3), (3, 9, 9), (2, 30, 17)]
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("name", FUNCTIONS)

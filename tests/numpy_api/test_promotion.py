@@ -76,6 +76,7 @@ def test_arrays(name: str) -> None:
             compare(FUNCTIONS[name], array(first), array(second))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_scalars(name: str) -> None:
     function = FUNCTIONS[name]

@@ -141,6 +141,7 @@ def test_cholesky_reads_one_triangle() -> None:
 # --------------------------------------------------------------------------------------------------- pivoting
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("n", range(2, 9))
 def test_zeros_on_the_diagonal_and_every_order_of_rows(n: int) -> None:
     rng = np.random.default_rng(n)
@@ -179,7 +180,7 @@ def raised(function, *args) -> Exception:
     return error.value
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("n", range(1, 9))
 @pytest.mark.parametrize("stack", [(), (13,), (3000,)])
 def test_singular_and_indefinite(n: int, stack) -> None:

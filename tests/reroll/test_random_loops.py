@@ -115,7 +115,7 @@ def rolled_up(seed: int) -> Any:
     return graphjit.jit(program(seed)[1]).dispatcher.staged(*arguments(seed))
 
 
-@pytest.mark.sample(16)
+@pytest.mark.sample(32)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_the_same_bits(seed: int) -> None:
     text, f = program(seed)

@@ -42,6 +42,7 @@ def total(function: Callable[..., Any]) -> Callable[..., Any]:
     return summed
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.function.__name__)
 def test_values_bit_by_bit(program: Program) -> None:
     function, args, count = program
@@ -54,7 +55,7 @@ def test_values_bit_by_bit(program: Program) -> None:
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.function.__name__)
 def test_gradients_and_tangents(program: Program) -> None:
     function, args, _ = program
@@ -71,6 +72,7 @@ def test_gradients_and_tangents(program: Program) -> None:
         np.testing.assert_allclose(after, before, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.function.__name__)
 def test_compiled(program: Program) -> None:
     function, args, _ = program

@@ -48,6 +48,7 @@ np.add.reduce(L); np.add.accumulate(L); np.multiply.outer(L, L); np.subtract.red
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("expression", [expression.strip() for expression in EXPRESSIONS])
 def test_a_list_means_the_array_that_it_makes(expression: str) -> None:
     function = eval(f"lambda a, b: (lambda L: {expression})([a, b])", {"np": np})

@@ -11,7 +11,7 @@ from random_views import Program, Step, compare, draw
 BLOCKS = 20
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_random_programs(block: int) -> None:
     refused = 0

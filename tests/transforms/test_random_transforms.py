@@ -123,12 +123,14 @@ def examine(seed: int, graph: Graph, fails: Callable[[Graph, int], bool]) -> Non
     pytest.fail(f"{fails.__name__} (seed {seed})\n{print_graph(small)}")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", range(10))
 def test_random_batches(chunk: int) -> None:
     for seed in range(10 * chunk, 10 * chunk + 8):
         examine(seed, random_graph(seed, 20), batch_differs)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("chunk", range(10))
 def test_random_derivatives(chunk: int) -> None:
     for seed in range(10 * chunk, 10 * chunk + 8):

@@ -145,7 +145,7 @@ TRANSFORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("names", list(itertools.product(TRANSFORMS, repeat=2)), ids="-".join)
 def test_over_and_under_every_transform(names: tuple[str, str]) -> None:
     """The inner derivative is summed to a number, so that every pair makes sense."""

@@ -66,7 +66,7 @@ def slope(f: Callable[..., Any], workload: Workload, arguments: tuple[Any, ...],
     return optree.tree_map(lambda a, b: (np.asarray(a) - np.asarray(b)) / (2.0 * step), above, below)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(("workload", "dtype"), SMALL, ids=NAMES)
 def test_value_is_numpys(workload: Workload, dtype: str) -> None:
     arguments = workload.inputs(3, dtype)
@@ -136,7 +136,7 @@ def pushed(jacobian: Any, direction: Any, shared: bool) -> Any:
     return np.stack([pushed(j, d, True) for j, d in zip(jacobian, direction, strict=True)])
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("workload", DERIVATIVES, ids=lambda workload: workload.name)
 def test_derivative_is_the_slope_of_the_value(workload: Workload) -> None:
     arguments = workload.inputs(5, "float64")
