@@ -27,6 +27,7 @@ from graphjit.ops import (
     splicing,
     storage,
     transcendental,
+    windows,
 )
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "splicing",
     "storage",
     "transcendental",
+    "windows",
 ]

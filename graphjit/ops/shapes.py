@@ -17,6 +17,7 @@ from graphjit.ir.opdef import Linear, Special, View, op
 from graphjit.ir.types import Type
 from graphjit.ops.masking import peel, remask, summed
 from graphjit.ops.samples import ALL, Cases
+from graphjit.ops.windows import slice_of_windows
 
 Index = Sequence[Affine[Any]]
 
@@ -228,7 +229,7 @@ op(
     grad=Linear(_slice_transpose),
     lower=View(_slice_index),
     batch=_slice_batch,
-    simplify=[_slice_rules],
+    simplify=[_slice_rules, slice_of_windows],
     samples=Cases(
         lambda rng, draw: [
             ([draw(7)], {"starts": (1,), "limits": (6,), "steps": (2,)}),

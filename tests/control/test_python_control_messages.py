@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,3 +367,19 @@ def test_constructors_are_converted_and_operators_are_not() -> None:
         graphjit.TraceError, match="a method that an operator, a built-in function or a library"
     ):
         graphjit.jit(lambda x: (-Sign(x)).value)(3.0)
+
+
+def test_large_libraries_that_a_function_names_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the code names of a module is looked at, in modules inside of it too; so it stays cheap to
+    ask whether a list was there before.
+    """
+    from graphjit.trace.converted import containers
+
+    library, part = types.ModuleType("some_library"), types.ModuleType("some_library.part")
+    library.part, part.kept, part.others = part, [[1.0]], [[] for _ in range(1000)]  # type: ignore[attr-defined]
+    monkeypatch.setattr(containers, "MOST", 200)
+    space = {"library": library, "np": np, "graphjit": graphjit, "pytest": pytest}
+    source = "def f(): return library.part.kept, np.sum, graphjit.jit, pytest.raises"
+    exec(source, space)
+    assert containers.reaches(space["f"], [part.kept[0]]) == {id(part.kept[0])}  # type: ignore[arg-type]
+    assert not containers.reaches(space["f"], [part.others[0]])  # type: ignore[arg-type]

@@ -594,19 +594,3 @@ def test_iterators_of_the_user_are_objects() -> None:
     for x in (1.5, -1.5):
         assert graphjit.jit(f)(x) == f(x)
         np.testing.assert_allclose(graphjit.jit(nested)(x), nested(x), rtol=1e-13)
-
-
-def test_large_libraries_that_a_function_names_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what the code names of a module is looked at, in modules inside of it too; so it stays cheap to
-    ask whether a list was there before.
-    """
-    from graphjit.trace.converted import containers
-
-    library, part = types.ModuleType("some_library"), types.ModuleType("some_library.part")
-    library.part, part.kept, part.others = part, [[1.0]], [[] for _ in range(1000)]  # type: ignore[attr-defined]
-    monkeypatch.setattr(containers, "MOST", 200)
-    space = {"library": library, "np": np, "graphjit": graphjit, "pytest": pytest}
-    source = "def f(): return library.part.kept, np.sum, graphjit.jit, pytest.raises"
-    exec(source, space)
-    assert containers.reaches(space["f"], [part.kept[0]]) == {id(part.kept[0])}  # type: ignore[arg-type]
-    assert not containers.reaches(space["f"], [part.others[0]])  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from graphjit.ir.types import I64, Type
 from graphjit.trace.arrays import layout
 from graphjit.trace.arrays.buffers import Lens, Unknown, from_storage, known_array, known_values, local
 from graphjit.trace.arrays.items import getitem
-from graphjit.trace.numpy import diagonals, einsum, joining, shapes
+from graphjit.trace.numpy import diagonals, einsum, joining, shapes, windows
 from graphjit.trace.numpy.arguments import axes_tuple, axis_number, integers, node_of, tracing, wrap_array
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
@@ -375,6 +375,9 @@ VIEWS: dict[Any, Callable[..., Any]] = {
     np.diag: diag,
     np.einsum: einsum_function,
     np.tile: tile,
+    np.lib.stride_tricks.sliding_window_view: view(
+        windows.sliding_window_view, np.lib.stride_tricks.sliding_window_view, scattered
+    ),
 }
 """Functions that return views where NumPy can."""
 

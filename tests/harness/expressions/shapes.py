@@ -60,6 +60,16 @@ SHAPES = lines(
     np.broadcast_to(one, (2, 3, 5))
     np.broadcast_arrays(m, v, s)
     np.broadcast_arrays(w[:, None], v)
+    np.lib.stride_tricks.sliding_window_view(v, 2)
+    np.lib.stride_tricks.sliding_window_view(v, 4)
+    np.lib.stride_tricks.sliding_window_view(v, 1)
+    np.lib.stride_tricks.sliding_window_view(v, 0)
+    np.lib.stride_tricks.sliding_window_view(m, (2, 3))
+    np.lib.stride_tricks.sliding_window_view(m, (3, 2), axis=(1, 0))
+    np.lib.stride_tricks.sliding_window_view(t, 2, axis=-1)
+    np.lib.stride_tricks.sliding_window_view(t, (2, 2), axis=(1, 2))[:, ::2, 1:, ::-1]
+    np.lib.stride_tricks.sliding_window_view(t, (2, 3), axis=(1, 2))[1:, :, ::2, :, ::2]
+    np.lib.stride_tricks.sliding_window_view(v, (2, 2), axis=(0, 0))
     np.meshgrid(v, w)
     np.meshgrid(v, w, indexing='ij')
     np.meshgrid(v, w, sparse=True)

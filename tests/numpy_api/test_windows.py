@@ -1,0 +1,164 @@
+"""Sliding windows and convolutions written with them: values, gradients by phases of the step, order two."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+import graphjit
+from graphjit.interpret import interpret
+
+LENGTH, CHANNELS, FILTERS = 11, 2, 3
+
+
+def convolution(x: Any, w: Any, step: int, spread: int, padding: int) -> Any:
+    """(n, length, channels) by (size, channels, filters)."""
+    x = np.pad(x, ((0, 0), (padding, padding), (0, 0)))
+    windows = sliding_window_view(x, (w.shape[0] - 1) * spread + 1, axis=1)
+    return np.einsum("nlck,kcf->nlf", windows[:, ::step, :, ::spread], w)
+
+
+def matrix(size: int, step: int, spread: int, padding: int) -> np.ndarray:
+    """``[position, tap, i]``: whether a tap of the window at a position lies at element i."""
+    count = (LENGTH + 2 * padding - (size - 1) * spread - 1) // step + 1
+    found = np.zeros((count, size, LENGTH))
+    for position, tap in itertools.product(range(count), range(size)):
+        i = position * step + tap * spread - padding
+        if 0 <= i < LENGTH:
+            found[position, tap, i] = 1.0
+    return found
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("padding", range(6))
+@pytest.mark.parametrize("size", range(1, 6))
+@pytest.mark.parametrize("step", range(1, 6))
+def test_every_step_size_spread_and_padding(step: int, size: int, padding: int) -> None:
+    """Value, both gradients, and the derivative of a gradient, against the explicit matrix."""
+    rng = np.random.default_rng(1)
+    for spread in range(1, 6):
+        if (size - 1) * spread >= LENGTH + 2 * padding:
+            continue
+        x, w = rng.normal(size=(2, LENGTH, CHANNELS)), rng.normal(size=(size, CHANNELS, FILTERS))
+        where = matrix(size, step, spread, padding)
+        ct, dx = rng.normal(size=(2, len(where), FILTERS)), rng.normal(size=x.shape)
+
+        def both(x: Any, w: Any, ct: Any, dx: Any, spread: int = spread) -> Any:
+            value, pull = graphjit.vjp(lambda x, w: convolution(x, w, step, spread, padding), x, w)
+            of_x, of_w = pull(ct)
+            again = graphjit.grad(
+                lambda w: np.sum(
+                    dx * graphjit.vjp(lambda x: convolution(x, w, step, spread, padding), x)[1](ct)[0]
+                )
+            )(w)
+            return value, of_x, of_w, again
+
+        found = interpret(graphjit.make_graph(both)(x, w, ct, dx), x, w, ct, dx)
+        wanted = (
+            np.einsum("pki,nic,kcf->npf", where, x, w),
+            np.einsum("pki,npf,kcf->nic", where, ct, w),
+            np.einsum("pki,npf,nic->kcf", where, ct, x),
+            np.einsum("pki,npf,nic->kcf", where, ct, dx),
+        )
+        for one, two in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
+def convolution2d(x: Any, w: Any, step: int, spread: int, padding: int) -> Any:
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    spans = tuple((k - 1) * spread + 1 for k in w.shape[:2])
+    windows = sliding_window_view(x, spans, axis=(1, 2))[:, ::step, ::step, :, ::spread, ::spread]
+    return np.einsum("nhwckl,klcf->nhwf", windows, w)
+
+
+SHAPES = [
+    ((2, 9, 8, 3), (3, 2, 3, 4)),
+    ((1, 12, 12, 1), (5, 5, 1, 8)),
+    ((3, 8, 10, 16), (3, 3, 16, 24)),
+    ((2, 6, 6, 5), (1, 1, 5, 7)),
+]
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("step", "spread", "padding"), [(1, 1, 0), (1, 1, 1), (2, 1, 1), (3, 2, 2)])
+@pytest.mark.parametrize(("x_shape", "w_shape"), SHAPES)
+def test_two_axes_compiled(
+    x_shape: Any, w_shape: Any, step: int, spread: int, padding: int, dtype: str
+) -> None:
+    rng = np.random.default_rng(2)
+    x, w = rng.normal(size=x_shape).astype(dtype), rng.normal(size=w_shape).astype(dtype)
+    if max(w_shape[:2]) * spread > min(x_shape[1:3]) + 2 * padding:
+        return
+
+    def loss(x: Any, w: Any) -> Any:
+        return np.mean(np.tanh(convolution2d(x, w, step, spread, padding)) ** 2)
+
+    value, gradients = graphjit.value_and_grad(loss, argnums=(0, 1))(x, w)
+    tolerance = 1e-12 if dtype == "float64" else 2e-5
+    np.testing.assert_allclose(value, loss(x.astype(float), w.astype(float)), rtol=tolerance)
+    graph = graphjit.make_graph(graphjit.value_and_grad(loss, argnums=(0, 1)))(x, w)
+    for one, two in zip(gradients, interpret(graph, x, w)[1:], strict=True):
+        assert one.dtype == x.dtype
+        np.testing.assert_allclose(one, two, rtol=tolerance, atol=tolerance * np.abs(two).max())
+
+
+def pooled(x: Any, size: int, step: int) -> Any:
+    return sliding_window_view(x, (size, size), axis=(1, 2))[:, ::step, ::step].max(axis=(-2, -1))
+
+
+@pytest.mark.parametrize(("size", "step"), [(2, 2), (3, 2), (3, 1), (2, 3)])
+def test_pooling(size: int, step: int) -> None:
+    x = np.random.default_rng(3).permutation(2 * 9 * 8 * 3).reshape(2, 9, 8, 3) / 100.0
+    np.testing.assert_array_equal(
+        graphjit.jit(pooled, static_argnums=(1, 2))(x, size, step), pooled(x, size, step)
+    )
+    gradient = graphjit.grad(lambda x: np.sum(pooled(x, size, step) ** 2))(x)
+    wanted = np.zeros_like(x)
+    for at in np.ndindex(*pooled(x, size, step).shape):
+        n, i, j, c = at
+        part = x[n, i * step : i * step + size, j * step : j * step + size, c]
+        a, b = np.unravel_index(part.argmax(), part.shape)
+        wanted[n, i * step + a, j * step + b, c] += 2 * part.max()
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-14)
+    graphjit.check_grads(lambda x: np.sum(np.sin(pooled(x, size, step))), (x,), order=1)
+
+
+def test_slices_of_windows_are_windows() -> None:
+    """Steps, spreads and what is left out do not survive as slices: no gradient passes through zeros."""
+    x = np.arange(30.0)
+
+    def some(x: Any) -> Any:
+        return sliding_window_view(x, 9)[2:20:3, 1::2]
+
+    (node,) = [node for node in graphjit.make_graph(some)(x).nodes() if node.op.name == "window"]
+    assert (node.attrs["steps"], node.attrs["spreads"], node.attrs["sizes"]) == ((3,), (2,), (4,))
+    assert "slice" in {arg.op.name for arg in node.args}
+    np.testing.assert_array_equal(graphjit.jit(some)(x), some(x))
+
+
+def test_windows_see_later_writes() -> None:
+    def f(x: Any) -> Any:
+        x = x.copy()
+        windows = sliding_window_view(x, 3)
+        x[2] = 10.0
+        return windows.sum(axis=1)
+
+    x = np.arange(6.0)
+    np.testing.assert_array_equal(graphjit.jit(f)(x), f(x))
+
+
+def test_errors_are_numpys() -> None:
+    for call, message in (
+        (lambda x: sliding_window_view(x, 7), "larger than input"),
+        (lambda x: sliding_window_view(x, -1), "negative"),
+        (lambda x: sliding_window_view(x, (2, 2)), "must provide window_shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            graphjit.jit(call)(np.zeros(5))
+        with pytest.raises(ValueError, match=message):
+            call(np.zeros(5))
