@@ -269,6 +269,8 @@ class ProductLimits(Section):
     """Blocks at the most: enough for the threads of one machine to share evenly."""
     block_tiles: int = 4
     """Register tiles of rows per block of the product of any shape at the least, where there are enough."""
+    run_blocks: int = 16
+    """Blocks of a product in runs (`runs.py`) at the most: each packs the panels of B that it reads."""
     few_blocks: int = 8
     """Blocks below which the product of any shape cuts columns further, where it has few rows."""
 

@@ -147,14 +147,16 @@ def _transpose_index(node: Node, index: Index) -> tuple[Affine[Any], ...]:
 
 
 def _transpose_rules(b: Builder, x: Node, *, perm: tuple[int, ...]) -> Node | None:
-    """Identity -> x; transpose of transpose -> one; moving only axes of length 1 -> reshape."""
+    """Identity -> x; transpose of transpose -> one; moving only axes of length 1 -> reshape (not of windows,
+    whose axes contractions are to find).
+    """
     if perm == tuple(range(len(perm))):
         return x
     if x.op.name == "transpose":
         inner: Any = x.attrs["perm"]
         return b.transpose(x.args[0], perm=tuple(inner[p] for p in perm))
     long = [p for p in perm if x.shape[p] != 1]
-    if long == sorted(long):
+    if long == sorted(long) and x.op.name != "window":
         return b.reshape(x, shape=tuple(x.shape[p] for p in perm))
     return None
 

@@ -31,7 +31,7 @@ from graphjit.ir.affine import Affine
 from graphjit.ir.batching import same_op
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
-from graphjit.ir.opdef import Decompose, Linear, View, op
+from graphjit.ir.opdef import REGISTRY, Bilinear, Decompose, Linear, Special, View, op
 from graphjit.ir.types import Type
 from graphjit.ops.contraction import free_axes
 from graphjit.ops.samples import ALL, FLOATS, INTS, Cases
@@ -363,7 +363,9 @@ def _expand_fold(b: Builder, out: Node, y: Node) -> Node:
             order = [a for a in range(len(part.shape)) if a != axis + 1]
             order.insert(taps[number], axis + 1)
             part = b.transpose(part, perm=tuple(order))
-        return b.sum(part, axes=tuple(taps))
+        kept = [a for a in range(len(part.shape)) if a not in taps]
+        part = b.transpose(part, perm=(*kept, *taps))  # loops go over taps innermost
+        return b.sum(part, axes=tuple(range(len(kept), len(part.shape))))
 
     sizes = tuple(y.shape[t] for t in taps)
     return _assembled(b, out.type, axes, attrs["lengths"], attrs["steps"], piece, sizes, attrs["spreads"])
@@ -376,6 +378,7 @@ class _Convolution(NamedTuple):
         g: the factor that has the positions, along the axes ``of_g``.
         w: the factor that has the taps, along the axes ``of_w``.
         contract, batch: the attributes of the contraction.
+        order: the axes of a phase among those of its contraction.
     """
 
     g: Node
@@ -384,25 +387,42 @@ class _Convolution(NamedTuple):
     of_w: Ints
     contract: tuple[Ints, Ints]
     batch: tuple[Ints, Ints]
+    order: Ints
 
     @classmethod
     def of(cls, y: Node, axes: Ints) -> _Convolution | None:
-        """Windows as such a contraction; None if they are another value."""
-        if y.op.name != "contract":
+        """Windows as such a contraction, its axes maybe in another order; None if they are another value."""
+        perm: Any = y.attrs["perm"] if y.op.name == "transpose" else tuple(range(len(y.shape)))
+        made = y.args[0] if y.op.name == "transpose" else y
+        if made.op.name != "contract":
             return None
-        g, w = y.args
-        attrs: Any = y.attrs
+        g, w = made.args
+        attrs: Any = made.attrs
         contract, batch = attrs["contract"], attrs["batch"]
+        taps = place_of_taps(axes, len(y.shape))
         free_g = free_axes(len(g.shape), contract[0], batch[0])
         free_w = free_axes(len(w.shape), contract[1], batch[1])
-        lead = len(batch[0])
-        middle = lead + len(free_g)
-        taps = place_of_taps(axes, len(y.shape))
-        if not all(lead <= a < middle for a in axes) or taps[0] < middle:
+        # Which axis of which factor an axis of the result is.
+        inner: Any = g.attrs["perm"] if g.op.name == "transpose" else tuple(range(len(g.shape)))
+        owners = [
+            *((0, inner[a]) for a in batch[0]),
+            *((0, inner[a]) for a in free_g),
+            *((1, a) for a in free_w),
+        ]
+        of_g, of_w = [owners[perm[a]] for a in axes], [owners[perm[t]] for t in taps]
+        shared = {inner[a] for a in batch[0]}
+        if any(which or a in shared for which, a in of_g) or not all(which for which, _ in of_w):
             return None
-        of_g = tuple(free_g[a - lead] for a in axes)
-        of_w = tuple(free_w[t - middle] for t in taps)
-        return cls(g, w, of_g, of_w, contract, batch)
+        if of_g != sorted(of_g):
+            return None
+        batch = tuple(inner[a] for a in batch[0]), batch[1]
+        contract = tuple(inner[a] for a in contract[0]), contract[1]
+        g = g.args[0] if g.op.name == "transpose" else g
+        made_of = [(0, a) for a in batch[0]]
+        made_of += [(0, a) for a in free_axes(len(g.shape), contract[0], batch[0])]
+        made_of += [(1, a) for a in free_w if (1, a) not in of_w]
+        order = tuple(made_of.index(owners[a]) for i, a in enumerate(perm) if i not in taps)
+        return cls(g, w, tuple(a for _, a in of_g), tuple(a for _, a in of_w), contract, batch, order)
 
     def phase(self, b: Builder, chosen: Sequence[Phase], rows: Ints) -> Node:
         """One phase: windows of the first factor, contracted with some taps of the second too."""
@@ -418,7 +438,7 @@ class _Convolution(NamedTuple):
         def moved(axes: Ints) -> Ints:
             return tuple(a + count if a >= last else a for a in axes)
 
-        return b.contract(
+        made = b.contract(
             windows,
             _taps(b, self.w, self.of_w, chosen),
             contract=(
@@ -427,6 +447,7 @@ class _Convolution(NamedTuple):
             ),
             batch=(moved(self.batch[0]), self.batch[1]),
         )
+        return b.transpose(made, perm=self.order)
 
 
 def _fold_of_contraction(
@@ -466,5 +487,91 @@ op(
             ([draw(4, 2, 1, 2, 3)], {"axes": (0, 2), "lengths": (6, 6), "steps": (1, 4), "spreads": (2, 1)}),
         ],
         FLOATS + INTS,
+    ),
+)
+
+# ------------------------------------------------------------------------------------------- contract_windows
+
+_OF_WINDOW = ("axes", "sizes", "steps", "spreads")
+
+
+def _infer_windowed(x: Type, y: Type, *, contract: Any, batch: Any, **window: Any) -> Type:
+    return REGISTRY["contract"].infer(_infer_window(x, **window), y, contract=contract, batch=batch)
+
+
+def _windowed_impl(x: Any, y: Any, *, contract: Any, batch: Any, **window: Any) -> Any:
+    return REGISTRY["contract"].impl(_window_impl(x, **window), y, contract=contract, batch=batch)
+
+
+def _apart(b: Builder, node: Node, x: Node, y: Node) -> tuple[Node, Node]:
+    """The windows, and the contraction of them, that a node is."""
+    attrs: Any = node.attrs
+    windows = b.window(x, **{name: attrs[name] for name in _OF_WINDOW})
+    return windows, b.contract(windows, y, contract=attrs["contract"], batch=attrs["batch"])
+
+
+def _windowed_lhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
+    windows, product = _apart(b, out, x, y)
+    rule: Any = product.op.derivative
+    return _window_transpose(b, rule.lhs(b, ct, product, windows, y), windows, x)[0]  # type: ignore[return-value]
+
+
+def _windowed_rhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
+    windows, product = _apart(b, out, x, y)
+    rule: Any = product.op.derivative
+    return rule.rhs(b, ct, product, windows, y)  # type: ignore[no-any-return]
+
+
+def _windowed_batch(b: Builder, node: Node, args: Sequence[Node], batched: Sequence[bool]) -> Node:
+    attrs: Any = node.attrs
+    x, y = args
+    axes = tuple(axis + 1 for axis in attrs["axes"]) if batched[0] else attrs["axes"]
+    windows = b.window(x, **{name: attrs[name] for name in _OF_WINDOW[1:]}, axes=axes)
+    one = b.contract(
+        b.window(node.args[0], **{name: attrs[name] for name in _OF_WINDOW}),
+        node.args[1],
+        contract=attrs["contract"],
+        batch=attrs["batch"],
+    )
+    rule: Any = one.op.batch
+    return rule(b, one, (windows, y), batched)  # type: ignore[no-any-return]
+
+
+op(
+    "contract_windows",
+    doc="`contract` of `window` of x with y, windows being read where they lie: what a convolution is run as.",
+    arity=2,
+    attrs=(*_OF_WINDOW, "contract", "batch"),
+    infer=_infer_windowed,
+    impl=_windowed_impl,
+    grad=Bilinear(_windowed_lhs, _windowed_rhs),
+    lower=Special("contract_windows"),
+    batch=_windowed_batch,
+    samples=Cases(
+        lambda rng, draw: [
+            (
+                [draw(2, 7, 6, 3), draw(3, 2, 3, 20)],
+                {
+                    "axes": (1, 2),
+                    "sizes": (3, 2),
+                    "steps": (2, 1),
+                    "spreads": (1, 2),
+                    "contract": ((3, 4, 5), (0, 1, 2)),
+                    "batch": ((), ()),
+                },
+            ),
+            (
+                [draw(2, 9, 4), draw(2, 7, 9)],
+                {
+                    "axes": (1,),
+                    "sizes": (3,),
+                    "steps": (1,),
+                    "spreads": (1,),
+                    "contract": ((0, 1), (0, 1)),
+                    "batch": ((), ()),
+                },
+            ),
+        ],
+        FLOATS,
     ),
 )

@@ -116,7 +116,7 @@ def _place(fusion: Fusion, node: Node, is_certain: bool, waits: bool, limits: Fu
         fusion.position[node] = max(fusion.position[storage(arg)] for arg in node.args)
         return
     kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
-    if kind == "contract":
+    if kind in ("contract", "contract_windows"):
         product = as_product(node)
         assert product is not None, f"{node!r} was not prepared by split_contractions"
         _append(fusion, product, {storage(arg) for arg in node.args})

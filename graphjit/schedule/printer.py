@@ -167,7 +167,9 @@ def _head(step: Step) -> str:
     if isinstance(step, Product):
         batch = f"{step.batch} times " if step.batch > 1 else ""
         shape = f"({step.m}, {step.k}) by ({step.k}, {step.n})"
-        return f"product, {batch}{shape}, strides {step.lhs} and {step.rhs}"
+        outer = {"rows": step.outer_rows, "terms": step.outer_terms}
+        runs = "".join(f", {what} in runs {levels}" for what, levels in outer.items() if levels)
+        return f"product, {batch}{shape}, strides {step.lhs} and {step.rhs}{runs}"
     if isinstance(step, Kernel):
         reduced = f" reducing axes {step.axes}" if step.axes is not None else ""
         return f"kernel over {step.space}{reduced}, cost {step.cost}"

@@ -8,6 +8,7 @@ Invariant: a step reads only inputs, constants and what earlier steps (or earlie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -97,12 +98,24 @@ class Assembly:
         return [self.node]
 
 
+Levels = tuple[tuple[int, int], ...]
+"""Axes that do not lie evenly one in the other: (length, stride) of each, the outermost first."""
+
+
+def runs_of(levels: Levels) -> int:
+    """How many runs there are."""
+    return math.prod(length for length, _ in levels)
+
+
 @dataclass(eq=False)
 class Product:
     """A contraction computed by a matrix kernel: ``batch`` products of (m, k) by (k, n).
 
     ``lhs`` and ``rhs`` are the row and column strides of the operands in elements; ``batch_strides`` lead
-    from one product of the batch to the next, in the operands and in the result.
+    from one product of the batch to the next, in the operands and in the result. Rows and terms of sliding
+    windows do not lie evenly in the left operand: ``lhs`` then holds within a run of them, and
+    ``outer_rows`` and ``outer_terms`` say how many runs there are and how far apart they lie, from the
+    outermost on.
     """
 
     node: Node
@@ -113,12 +126,19 @@ class Product:
     rhs: tuple[int, int]
     batch: int = 1
     batch_strides: tuple[int, int, int] = (0, 0, 0)
+    outer_rows: Levels = ()
+    outer_terms: Levels = ()
     name: str = ""
 
     @property
     def nodes(self) -> list[Node]:
         """The node computed here."""
         return [self.node]
+
+    @property
+    def in_runs(self) -> bool:
+        """Whether rows or terms come in several runs."""
+        return bool(self.outer_rows or self.outer_terms)
 
 
 @dataclass(eq=False)

@@ -44,15 +44,26 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
     of reshapes.
     """
     stored = {storage(node) for node in graph.outputs}
+    paired = {arg for node in nodes if node.op.name == "pair_axes" for arg in node.args}
     for node in nodes:
         stored.update(needed_in_memory(node))
+        # Windows read an element many times, but for those of which one tap a position is wanted.
+        if node.op.name == "window" and node not in paired and _shows_frame(node.args[0]):
+            stored.add(storage(node.args[0]))
     return stored
+
+
+def _shows_frame(node: Node) -> bool:
+    """Whether a value is a view of one in a frame."""
+    while isinstance(node.op.lower, View) or node.op.name in SHARES:
+        node = node.args[0]
+    return is_framed(node)
 
 
 def needed_in_memory(node: Node) -> list[Node]:
     """What a node needs in memory."""
     kind = node.op.lower.kind if isinstance(node.op.lower, Special) else ""
-    if kind in ("contract", "correlate", "concatenate", *CONTROL):
+    if kind in ("contract", "contract_windows", "correlate", "concatenate", *CONTROL):
         return [storage(arg) for arg in node.args]
     if kind == "gather":
         return [storage(node.args[0])]

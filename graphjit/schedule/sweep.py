@@ -260,7 +260,13 @@ def _frame(part: Kernel | Product, limits: SweepLimits) -> Frame:
         batched = len(part.space) > 1 and limits.min_batch <= part.space[0] < limits.min_rows
         return part.space[: 2 if batched else 1]
     x, _ = (storage(arg) for arg in part.node.args)
-    if part.n == 1 or part.m == 1 or not x.shape or not part.node.shape:
+    if (
+        part.n == 1
+        or part.m == 1
+        or part.node.op.name == "contract_windows"
+        or not x.shape
+        or not part.node.shape
+    ):
         return ()
     return _batch_frame(part, limits) if part.batch > 1 else _product_frame(part, limits)
 

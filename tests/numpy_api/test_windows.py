@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from threads_harness import same_bits
 
 import graphjit
+from graphjit import pipeline
+from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
+from graphjit.schedule.program import Product
 
 LENGTH, CHANNELS, FILTERS = 11, 2, 3
 
@@ -80,6 +84,8 @@ SHAPES = [
     ((1, 12, 12, 1), (5, 5, 1, 8)),
     ((3, 8, 10, 16), (3, 3, 16, 24)),
     ((2, 6, 6, 5), (1, 1, 5, 7)),
+    ((2, 7, 7, 20), (3, 3, 20, 1)),
+    ((5, 13, 17, 33), (3, 4, 33, 41)),
 ]
 
 
@@ -162,3 +168,39 @@ def test_errors_are_numpys() -> None:
             graphjit.jit(call)(np.zeros(5))
         with pytest.raises(ValueError, match=message):
             call(np.zeros(5))
+
+
+def test_windows_are_read_where_they_lie() -> None:
+    """Forward and in both gradients of a convolution: nothing as large as all windows is stored."""
+    x, w = np.ones((8, 14, 14, 16), np.float32), np.ones((3, 3, 16, 24), np.float32)
+
+    def loss(x: Any, w: Any) -> Any:
+        return np.sum(convolution2d(x, w, 1, 1, 1) ** 2)
+
+    lowered = graphjit.value_and_grad(loss, argnums=(0, 1)).lower(x, w)
+    products = [step for step in lowered.program.steps if isinstance(step, Product)]
+    assert len(products) == 3
+    assert all(step.in_runs for step in products)
+    assert lowered.memory().arena < 5 * x.nbytes * 24 / 16
+
+
+def test_numba_gives_the_same() -> None:
+    rng = np.random.default_rng(4)
+    x, w = rng.normal(size=(2, 9, 8, 8)), rng.normal(size=(3, 2, 8, 16))
+    graph = graphjit.make_graph(
+        graphjit.value_and_grad(lambda x, w: np.sum(np.sin(convolution2d(x, w, 2, 1, 1))), argnums=(0, 1))
+    )(x, w)
+    compiled = pipeline.compile_graph(graph)
+    for one, two in zip(
+        NumbaExecutable(compiled.program, compiled.kernels).run([x, w]), interpret(graph, x, w), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-11, atol=1e-11)
+
+
+def test_results_do_not_depend_on_threads() -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.normal(size=(16, 14, 14, 16)), rng.normal(size=(3, 3, 16, 32))
+    function = graphjit.value_and_grad(
+        lambda x, w: np.sum(np.sin(convolution2d(x, w, 1, 1, 1))), argnums=(0, 1)
+    )
+    same_bits(function, x, w)

@@ -47,7 +47,7 @@ from graphjit.loops.ir import (
     Write,
 )
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Control, Product, Program
+from graphjit.schedule.program import Control, Product, Program, runs_of
 
 INDENT = "    "
 LONG = 128
@@ -97,7 +97,7 @@ class _Program:
         used: dict[Buffer, None] = {}
         for step in program.steps:
             if isinstance(step, Product):
-                self.imports.add("product")
+                self.imports |= {"product", "in_runs"} if step.in_runs else {"product"}
                 calls += _product(program, step, used)
             elif isinstance(step, Control) and not step.in_registers:
                 calls.append(self.control(program, step, used))
@@ -171,7 +171,16 @@ def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[
         names = [
             f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)
         ]
-    call = f"product({names[0]}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, {step.m}, {step.n}, {step.k})"
+    if step.in_runs:
+        levels = [*step.outer_rows, (step.m // runs_of(step.outer_rows), x_row)]
+        levels += [*step.outer_terms, (step.k // runs_of(step.outer_terms), x_column)]
+        lengths = tuple(length for length, _ in levels)
+        apart = tuple(stride * step.node.dtype.itemsize for _, stride in levels)
+        left = f"in_runs({names[0]}, {lengths}, {apart})"
+        x_row, x_column = step.k, 1
+    else:
+        left = names[0]
+    call = f"product({left}, {x_row}, {x_column}, {names[1]}, {y_row}, {y_column}, {names[2]}, {step.m}, {step.n}, {step.k})"
     return [call] if step.batch == 1 else [f"for batch in range({step.batch}):", INDENT + call]
 
 

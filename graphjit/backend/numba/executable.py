@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graphjit.loops.ir import LoopKernel
     from graphjit.schedule.program import Failure, Program
 
-DRIVER = ("program", "product", *DRIVERS)
+DRIVER = ("program", "product", "in_runs", *DRIVERS)
 TAPED = frozenset(("push_tape", "peek_tape"))
 """What kernels call that stay Python: tapes are lists."""
 _runtime: dict[str, Callable[..., Any]] = {}

@@ -28,6 +28,7 @@ FUNCTIONS = frozenset(
         "floor_divide",
         "fmod",
         "half_bell",
+        "in_runs",
         "int_power",
         "lgamma",
         "log_expit",
@@ -67,6 +68,11 @@ def product(
     left = np.lib.stride_tricks.as_strided(x, (m, k), (x_row * size, x_column * size))
     right = np.lib.stride_tricks.as_strided(y, (k, n), (y_row * size, y_column * size))
     out[: m * n] = np.dot(np.ascontiguousarray(left), np.ascontiguousarray(right)).reshape(m * n)
+
+
+def in_runs(x: Any, lengths: Any, strides: Any) -> Any:
+    """A copy of the elements of ``x`` that lie along several axes, whose strides count bytes."""
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(x, lengths, strides)).reshape(-1)
 
 
 # --------------------------------------------------------------------------------------------------- integers

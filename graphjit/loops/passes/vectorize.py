@@ -53,16 +53,14 @@ def _nest(loop: For, limits: VectorLimits) -> For:
     inner = [s for s in loop.body if isinstance(s, For)]
     if not inner:
         return _simd(loop, limits) if _pays(loop, limits) else loop
-    innermost = all(not any(isinstance(t, For) for t in s.body) for s in inner)
-    if (
-        loop.kind == "serial"
-        and innermost
-        and loop.extent >= limits.min_lanes
-        and _can_lane(loop)
-        and _outer_cycles(loop, limits) < _inner_cycles(loop, limits)
-    ):
+    if _may_lane(loop, limits) and _outer_cycles(loop, limits) < _inner_cycles(loop, limits):
         return _simd(loop, limits)
     return replace(loop, body=tuple(_nest(s, limits) if isinstance(s, For) else s for s in loop.body))
+
+
+def _may_lane(loop: For, limits: VectorLimits) -> bool:
+    """Whether a loop around others could run in lanes."""
+    return loop.kind == "serial" and loop.extent >= limits.min_lanes and _can_lane(loop)
 
 
 def _can_lane(loop: For) -> bool:
@@ -131,11 +129,16 @@ def _outer_cycles(loop: For, limits: VectorLimits) -> float:
     time.
     """
     lanes = _Lanes.of(loop, limits)
-    total = _cycles(loop.body, lanes, limits)
-    for inner in loop.body:
+    return _one_by_one(loop.body, lanes, limits) * lanes.steps(loop.extent) / loop.extent
+
+
+def _one_by_one(body: tuple[Statement, ...], lanes: _Lanes, limits: VectorLimits) -> float:
+    """Cycles of statements in the lanes of a loop around them, the loops among them one step at a time."""
+    total = _cycles(body, lanes, limits)
+    for inner in body:
         if isinstance(inner, For):
-            total += inner.extent * (limits.step + _cycles(inner.body, lanes, limits))
-    return total * lanes.steps(loop.extent) / loop.extent
+            total += inner.extent * (limits.step + _one_by_one(inner.body, lanes, limits))
+    return total
 
 
 def _inner_cycles(loop: For, limits: VectorLimits) -> float:
@@ -143,12 +146,20 @@ def _inner_cycles(loop: For, limits: VectorLimits) -> float:
     total = _cycles(loop.body, None, limits)
     for inner in loop.body:
         if isinstance(inner, For):
-            lanes = _Lanes.of(inner, limits) if _pays(inner, limits) else None
-            sums, steps = (
-                (len(open_accumulators(inner)), lanes.steps(inner.extent)) if lanes else (0, inner.extent)
-            )
-            total += sums * limits.horizontal + steps * (limits.step + _cycles(inner.body, lanes, limits))
+            total += _innermost(inner, limits)
     return total
+
+
+def _innermost(loop: For, limits: VectorLimits) -> float:
+    """Cycles of a loop in the best of ways: in lanes, or what is in it."""
+    if any(isinstance(s, For) for s in loop.body):
+        each = _inner_cycles(loop, limits)
+        if _may_lane(loop, limits):
+            each = min(each, _outer_cycles(loop, limits))
+        return loop.extent * (limits.step + each)
+    lanes = _Lanes.of(loop, limits) if _pays(loop, limits) else None
+    sums, steps = (len(open_accumulators(loop)), lanes.steps(loop.extent)) if lanes else (0, loop.extent)
+    return sums * limits.horizontal + steps * (limits.step + _cycles(loop.body, lanes, limits))
 
 
 def _cycles(body: tuple[Statement, ...], lanes: _Lanes | None, limits: VectorLimits) -> float:

@@ -73,6 +73,15 @@ def _slice_early(b: Builder, node: Node) -> Node | None:
     return made
 
 
+def _slice_before_transpose(b: Builder, node: Node) -> Node | None:
+    (moved,) = node.args
+    if moved.op.name != "transpose" or moved.args[0].op.name != "contract":
+        return None
+    perm: Any = moved.attrs["perm"]
+    own = {name: tuple(value[perm.index(a)] for a in range(len(perm))) for name, value in node.attrs.items()}  # type: ignore[index]
+    return b.transpose(b.slice(moved.args[0], **own), perm=perm)
+
+
 def _of_arguments(b: Builder, x: Node, axis: int, take: Take, count: int) -> Node | None:
     """``take(x, axis)``, which has ``count`` elements along the axis, made of what is taken of arguments."""
     name = x.op.name
@@ -146,5 +155,12 @@ RULES = (
         "contract(x, y)[:k] -> contract(x[:k], y), and the same for y and for batches.",
         bound=ORDER,
         consumes=("contract",),
+    ),
+    Rule(
+        "slice_transposed_contract",
+        ("slice",),
+        _slice_before_transpose,
+        "transpose(contract(x, y))[:k] -> transpose(contract(x, y)[..., :k]), which computes less.",
+        consumes=("transpose",),
     ),
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from graphjit.ir.affine import strides
@@ -18,40 +17,84 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.limits import ContractionLimits, Limits
 from graphjit.ops.contraction import free_axes
+from graphjit.ops.windows import positions
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Product
+from graphjit.schedule.program import Levels, Product
 
 
-def merged(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int] | None:
-    """(length, stride) of several axes seen as one, or None when they do not lie evenly in storage."""
-    step = strides(shape)
-    used = [a for a in axes if shape[a] != 1]
-    if not used:
-        return math.prod(shape[a] for a in axes), 1
-    if any(step[p] != shape[q] * step[q] for p, q in pairwise(used)):
-        return None
-    return math.prod(shape[a] for a in axes), step[used[-1]]
+class _Operand(NamedTuple):
+    """An operand of a product: lengths of its axes, and how far apart their elements lie in storage."""
+
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @classmethod
+    def stored(cls, node: Node) -> _Operand:
+        """A value as it is stored."""
+        return cls(node.shape, strides(node.shape))
+
+    @classmethod
+    def windows(cls, node: Node) -> _Operand:
+        """The windows of which a node is the contraction: steps and spreads are elements of an axis."""
+        attrs: Any = node.attrs
+        axes = attrs["axes"]
+        x = node.args[0].type
+        steps = list(strides(x.shape))
+        shape = list(x.shape)
+        taps = [steps[axis] * spread for axis, spread in zip(axes, attrs["spreads"], strict=True)]
+        for axis, size, step, spread in zip(
+            axes, attrs["sizes"], attrs["steps"], attrs["spreads"], strict=True
+        ):
+            shape[axis] = positions(x.shape[axis], size, step, spread)
+            steps[axis] *= step
+        last = axes[-1] + 1
+        return cls((*shape[:last], *attrs["sizes"], *shape[last:]), (*steps[:last], *taps, *steps[last:]))
+
+    def levels(self, axes: Sequence[int]) -> Levels:
+        """Several axes as few as possible; those that lie evenly one in the other are one."""
+        found: list[tuple[int, int]] = []
+        for axis in axes:
+            length, step = self.shape[axis], self.steps[axis]
+            if length == 1:
+                continue
+            if found and found[-1][1] == length * step:
+                found[-1] = (found[-1][0] * length, step)
+            else:
+                found.append((length, step))
+        return tuple(found) or ((math.prod(self.shape[a] for a in axes), 1),)
 
 
 def as_product(node: Node) -> Product | None:
-    """The strided matrix product that a contraction is, or None."""
-    x, y = node.args
+    """The strided matrix product that a contraction is, or None. Only windows may lie in several runs."""
     attrs: Any = node.attrs
     (cx, cy), (bx, by) = attrs["contract"], attrs["batch"]
+    windows = node.op.name == "contract_windows"
+    x = _Operand.windows(node) if windows else _Operand.stored(node.args[0])
+    y = _Operand.stored(node.args[1])
     order = sorted(range(len(cx)), key=cx.__getitem__)
-    free_x, free_y = free_axes(len(x.shape), cx, bx), free_axes(len(y.shape), cy, by)
-    parts = [
-        merged(x.shape, free_x),
-        merged(x.shape, [cx[i] for i in order]),
-        merged(y.shape, [cy[i] for i in order]),
-        merged(y.shape, free_y),
-        merged(x.shape, bx),
-        merged(y.shape, by),
+    rows, terms = x.levels(free_axes(len(x.shape), cx, bx)), x.levels([cx[i] for i in order])
+    others = [
+        y.levels([cy[i] for i in order]),
+        y.levels(free_axes(len(y.shape), cy, by)),
+        x.levels(bx),
+        y.levels(by),
     ]
-    if any(part is None for part in parts):
+    if any(len(levels) > 1 for levels in others) or (not windows and max(len(rows), len(terms)) > 1):
         return None
-    (m, row_x), (k, col_x), (_, row_y), (n, col_y), (batch, batch_x), (_, batch_y) = parts  # type: ignore[misc]
-    return Product(node, m, n, k, (row_x, col_x), (row_y, col_y), batch, (batch_x, batch_y, m * n))
+    ((_, row_y),), ((n, col_y),), ((batch, batch_x),), ((_, batch_y),) = others
+    m, k = (math.prod(length for length, _ in levels) for levels in (rows, terms))
+    return Product(
+        node,
+        m,
+        n,
+        k,
+        (rows[-1][1], terms[-1][1]),
+        (row_y, col_y),
+        batch,
+        (batch_x, batch_y, m * n),
+        rows[:-1],
+        terms[:-1],
+    )
 
 
 def split_contractions(graph: Graph, limits: Limits) -> Graph:
@@ -103,6 +146,12 @@ class _Contraction(NamedTuple):
         free_y = free_axes(len(y.shape), sum_y, batch_y)
         return cls(node, batch_x, batch_y, tuple(free_x), tuple(free_y), sum_x, sum_y)
 
+    def swapped(self, b: Builder) -> _Contraction:
+        """The contraction of the second operand with the first."""
+        x, y = self.node.args
+        contract, batch = (self.sum_y, self.sum_x), (self.batch_y, self.batch_x)
+        return _Contraction.of(b.contract(y, x, contract=contract, batch=batch))
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Batch, rows, columns and terms."""
@@ -123,10 +172,87 @@ def _rewritten(b: Builder, contraction: _Contraction, alone: bool, operand: bool
     product = as_product(node)
     never = contraction.shape[-1] <= 1 or node.dtype.kind != "f" or node.type.size == 0
     if never or _is_better_fused(contraction, product, alone, operand, limits):
+        if any(_is_windows(arg) for arg in node.args):
+            return _multiply_sum_of_windows(b, contraction)
         left = (*contraction.batch_x, *contraction.free_x, *contraction.sum_x)
         right = (*contraction.batch_y, *contraction.free_y, *contraction.sum_y)
         return _multiply_sum(b, node, left, right, len(contraction.batch_x), len(contraction.free_x))
+    if any(_is_windows(arg) for arg in node.args):
+        made = _over_windows(b, contraction)
+        if made is not None:
+            return made
     return node if product is not None else _copied_in_order(b, contraction)
+
+
+def _multiply_sum_of_windows(b: Builder, contraction: _Contraction) -> Node:
+    """The same as loops that go over windows as they lie in memory: sums innermost, channels before them."""
+    c = contraction
+    x, y = c.node.args
+    if not _is_windows(x):
+        return _back(b, c, _multiply_sum_of_windows(b, c.swapped(b)))
+    perm: Any = x.attrs["perm"] if x.op.name == "transpose" else tuple(range(len(x.shape)))
+    kept = sorted((*c.batch_x, *c.free_x), key=perm.__getitem__)
+    sums = sorted(zip(c.sum_x, c.sum_y, strict=True), key=lambda pair: perm[pair[0]])
+    beside = dict(zip(c.batch_x, c.batch_y, strict=True))
+    rows, terms = [x.shape[a] for a in kept], [x.shape[a] for a, _ in sums]
+    columns = [y.shape[a] for a in c.free_y]
+    full = (*rows, *columns, *terms)
+    both = [n if a in beside else 1 for a, n in zip(kept, rows, strict=True)]
+    left = b.transpose(x, perm=(*kept, *(a for a, _ in sums)))
+    right = b.transpose(y, perm=(*(beside[a] for a in kept if a in beside), *c.free_y, *(a for _, a in sums)))
+    left = b.reshape(left, shape=(*rows, *(1 for _ in columns), *terms))
+    right = b.reshape(right, shape=(*both, *columns, *terms))
+    product = b.mul(b.broadcast_to(left, shape=full), b.broadcast_to(right, shape=full))
+    made = b.sum(product, axes=tuple(range(len(full) - len(terms), len(full))))
+    wanted = [kept.index(a) for a in (*c.batch_x, *c.free_x)]
+    return b.transpose(made, perm=(*wanted, *range(len(kept), len(made.shape))))
+
+
+def _back(b: Builder, contraction: _Contraction, made: Node) -> Node:
+    """A contraction of which the swapped one was ``made``."""
+    lead, left, right = (len(a) for a in (contraction.batch_x, contraction.free_x, contraction.free_y))
+    order = (*range(lead), *range(lead + right, lead + right + left), *range(lead, lead + right))
+    return b.transpose(made, perm=order)
+
+
+def _is_windows(x: Node) -> bool:
+    """Whether a value is windows, maybe with their axes in another order."""
+    return x.op.name == "window" or (x.op.name == "transpose" and x.args[0].op.name == "window")
+
+
+def _over_windows(b: Builder, contraction: _Contraction) -> Node | None:
+    """The contraction with its windows read where they lie. The other operand is copied if its axes are not
+    in their order, or if it consists of windows too. None where elements of a batch lie unevenly.
+    """
+    x, y = contraction.node.args
+    if not _is_windows(x):
+        made = _over_windows(b, contraction.swapped(b))
+        return None if made is None else _back(b, contraction, made)
+    if _is_windows(y):
+        y = b.emit("copy", y, slot=-1)
+    perm: Any = x.attrs["perm"] if x.op.name == "transpose" else tuple(range(len(x.shape)))
+    windows = x.args[0] if x.op.name == "transpose" else x
+    sums = sorted(zip((perm[a] for a in contraction.sum_x), contraction.sum_y, strict=True))
+    attrs = {
+        **windows.attrs,
+        "contract": (tuple(a for a, _ in sums), tuple(a for _, a in sums)),
+        "batch": (tuple(perm[a] for a in contraction.batch_x), contraction.batch_y),
+    }
+    made = b.emit("contract_windows", windows.args[0], y, **attrs)
+    if as_product(made) is None:
+        order = (*contraction.batch_y, *(a for _, a in sums), *contraction.free_y)
+        y = b.emit("copy", b.transpose(y, perm=order), slot=-1)
+        lead = len(contraction.batch_y)
+        attrs["contract"] = (attrs["contract"][0], tuple(range(lead, lead + len(sums))))  # type: ignore[index]
+        attrs["batch"] = (attrs["batch"][0], tuple(range(lead)))  # type: ignore[index]
+        made = b.emit("contract_windows", windows.args[0], y, **attrs)
+        if as_product(made) is None:
+            return None
+    # Free axes come in the order in which windows have them.
+    lead = len(contraction.batch_x)
+    free = [perm[a] for a in contraction.free_x]
+    places = [lead + sorted(free).index(a) for a in free]
+    return b.transpose(made, perm=(*range(lead), *places, *range(lead + len(free), len(made.shape))))
 
 
 def _is_better_fused(
@@ -135,7 +261,7 @@ def _is_better_fused(
     """Whether loops that fuse with their surroundings are better than a matrix kernel."""
     batch, m, n, k = contraction.shape
     thresholds = limits.contractions
-    if m == 1 or n == 1:
+    if (m == 1 or n == 1) and (batch > 1 or not any(map(_is_windows, contraction.node.args))):
         return product is None or not _streams(product, thresholds)
     if k <= limits.unstack.short_axis and min(m, n) >= thresholds.outer and not operand:
         # Its result is most of what moves: loops write it as memory likes it, together with what comes after.

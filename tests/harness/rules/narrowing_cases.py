@@ -71,6 +71,38 @@ NARROWING = (
         dtypes=("f64",),
     ),
     case(
+        "slice_transposed_contract",
+        inputs("T[2,6,4]", "T[2,4,3]")
+        + body(
+            "%2 = contract %0 %1 contract=((2,), (1,)) batch=((0,), (0,)) : T[2,6,3]",
+            "%3 = transpose %2 perm=(1, 0, 2) : T[6,2,3]",
+            "%4 = slice %3 starts=(2, 0, 0) limits=(6, 2, 3) steps=(2, 1, 1) : T[2,2,3]",
+            "return %4",
+        ),
+        inputs("T[2,6,4]", "T[2,4,3]")
+        + body(
+            "%2 = contract %0 %1 contract=((2,), (1,)) batch=((0,), (0,)) : T[2,6,3]",
+            "%3 = slice %2 starts=(0, 2, 0) limits=(2, 6, 3) steps=(1, 2, 1) : T[2,2,3]",
+            "%4 = transpose %3 perm=(1, 0, 2) : T[2,2,3]",
+            "return %4",
+        ),
+        # somebody else reads all of it
+        inputs("T[2,6,4]", "T[2,4,3]")
+        + body(
+            "%2 = contract %0 %1 contract=((2,), (1,)) batch=((0,), (0,)) : T[2,6,3]",
+            "%3 = transpose %2 perm=(1, 0, 2) : T[6,2,3]",
+            "%4 = slice %3 starts=(2, 0, 0) limits=(6, 2, 3) steps=(2, 1, 1) : T[2,2,3]",
+            "return %4 %3",
+        ),
+        # no contraction
+        inputs("T[2,6,4]")
+        + body(
+            "%1 = transpose %0 perm=(1, 0, 2) : T[6,2,4]",
+            "%2 = slice %1 starts=(2, 0, 0) limits=(6, 2, 4) steps=(2, 1, 1) : T[2,2,4]",
+            "return %2",
+        ),
+    ),
+    case(
         "slice_contract",
         ROWS
         + body(

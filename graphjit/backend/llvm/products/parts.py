@@ -44,7 +44,9 @@ SYMBOL = {"f64": "gj_gemm_f64", "f32": "gj_gemm_f32"}
 
 # What a part is, and its shape: gj_tile_f64x8_6x4h is a tile of 6 rows by 4 vectors, the last one half as
 # wide.
-_PART = re.compile(r"gj_(pack|transpose|rows|dots|tile|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?")
+_PART = re.compile(
+    r"gj_(pack|transpose|rows|dots|tile|turns|block)_(f64|f32)x(\d+)(m?)(?:_(\d+)(?:x(\d+)(h?))?)?"
+)
 _modules: dict[str, jit.NativeModule] = {}
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
@@ -76,8 +78,8 @@ def _emit_part(module: Module, name: str) -> None:
     assert match is not None, name
     what, kind, lanes, separate, rows, vectors, half = match.groups()
     tile = Tile(kind, int(rows or 0), int(vectors or 0), int(lanes), not separate)
-    if what == "tile":
-        emit_tile(module, tile, tile.rows, tile.vectors, bool(half))
+    if what in ("tile", "turns"):
+        emit_tile(module, tile, tile.rows, tile.vectors, bool(half), what == "turns")
     elif what == "block":
         emit_block(module, tile)
     elif what == "rows":

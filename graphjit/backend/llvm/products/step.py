@@ -8,7 +8,8 @@ from graphjit.backend.llvm.kernels.scalar import kind
 from graphjit.backend.llvm.products.direct import call_direct, emit_direct
 from graphjit.backend.llvm.products.packed import declare_tiles
 from graphjit.backend.llvm.products.plan import Matrices, plan
-from graphjit.backend.llvm.products.tile import host_tile
+from graphjit.backend.llvm.products.runs import call_runs, emit_runs, plan_runs
+from graphjit.backend.llvm.products.tile import Tile, host_tile
 from graphjit.backend.llvm.writing.text import Function
 from graphjit.backend.llvm.writing.writer import Writer
 from graphjit.schedule.program import Product
@@ -21,6 +22,9 @@ def call_product(fn: Function, step: Product, operands: Sequence[str], known: di
     """
     element = kind(step.node.dtype)
     short = "f64" if element == "double" else "f32"
+    if step.in_runs:
+        _in_runs(fn, step, host_tile(short), operands, known)
+        return
     symbol = f"gj_gemm_{short}"
     direct = plan(
         Matrices(step.m, step.n, step.k, step.lhs, step.rhs, step.batch, step.batch_strides[:2]),
@@ -59,3 +63,14 @@ def call_product(fn: Function, step: Product, operands: Sequence[str], known: di
         more = fn.op(f"icmp slt i64 {following}, {step.batch}")
         fn.do(f"br i1 {more}, label %{head}, label %{done}")
         fn.start(done)
+
+
+def _in_runs(
+    fn: Function, step: Product, tile: Tile, operands: Sequence[str], known: dict[Hashable, str]
+) -> None:
+    """Compute a product whose left operand lies in runs."""
+    runs = plan_runs(step, tile, fn.module.limits)
+    if runs not in known:
+        known[runs] = f"product_{step.name}"
+        emit_runs(fn.module, known[runs], runs)
+    call_runs(Writer.within(fn), known[runs], runs, operands)

@@ -37,6 +37,10 @@ TILE_PARAMETERS = [
 """m rows; n columns in the last vector; k terms, at least one; A's strides, B's row stride and C's row stride
 in bytes; continue: C holds a partial sum.
 """
+TURN_PARAMETERS = [*TILE_PARAMETERS, ("i64", "turns"), ("i64", "jump")]
+"""Besides, of a tile that reads its terms in several turns: their number, at least one, and what in A lies
+between the end of one and the beginning of the next, in bytes. B goes on as before.
+"""
 
 
 @dataclass(frozen=True)
@@ -95,18 +99,28 @@ def tile_symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
     return f"gj_tile_{tile.family}_{rows}x{vectors}{'h' if half else ''}"
 
 
-def declare_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+def turns_symbol(tile: Tile, rows: int, vectors: int, half: bool = False) -> str:
+    """Native name of the same tile where it reads its terms in turns."""
+    return tile_symbol(tile, rows, vectors, half).replace("gj_tile_", "gj_turns_")
+
+
+def declare_tile(
+    module: Module, tile: Tile, rows: int, vectors: int, half: bool = False, turns: bool = False
+) -> str:
     """Declare a tile in ``module``; returns its name."""
-    name = tile_symbol(tile, rows, vectors, half)
-    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in TILE_PARAMETERS)})")
+    name = (turns_symbol if turns else tile_symbol)(tile, rows, vectors, half)
+    parameters = TURN_PARAMETERS if turns else TILE_PARAMETERS
+    module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in parameters)})")
     return name
 
 
-def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = False) -> None:
+def emit_tile(
+    module: Module, tile: Tile, rows: int, vectors: int, half: bool = False, turns: bool = False
+) -> None:
     """Add a tile: C[m, n] (+)= A[m, k] B[k, n] for 1 <= m <= rows and n in the last of ``vectors`` vectors;
-    strides in bytes.
+    strides in bytes. With ``turns``, the terms are k a turn.
     """
-    w = _TileWriter(module, tile, rows, vectors, half)
+    w = _TileWriter(module, tile, rows, vectors, half, turns)
     w.point_to_rows()
     w.store_totals(w.sum_terms())
     w.finish()
@@ -115,9 +129,10 @@ def emit_tile(module: Module, tile: Tile, rows: int, vectors: int, half: bool = 
 class _TileWriter(Writer):
     """A tile under construction."""
 
-    def __init__(self, module: Module, tile: Tile, rows: int, vectors: int, half: bool) -> None:
-        super().__init__(module, tile_symbol(tile, rows, vectors, half), TILE_PARAMETERS, attributes=HOT)
-        self.tile, self.rows = tile, rows
+    def __init__(self, module: Module, tile: Tile, rows: int, vectors: int, half: bool, turns: bool) -> None:
+        name = (turns_symbol if turns else tile_symbol)(tile, rows, vectors, half)
+        super().__init__(module, name, TURN_PARAMETERS if turns else TILE_PARAMETERS, attributes=HOT)
+        self.tile, self.rows, self.turns = tile, rows, turns
         full = tile.vector
         last = VectorType(tile.kind, tile.lanes // 2, tile.fused) if half else full
         self.row = [full] * (vectors - 1) + [last]
@@ -159,27 +174,61 @@ class _TileWriter(Writer):
         return self.at(row, v * self.tile.vector.nbytes), self.mask if v == len(self.row) - 1 else ""
 
     def sum_terms(self) -> list[list[str]]:
-        """The loop over k; gives the sums, by row and vector."""
+        """The loop over k, or over turns and k; gives the sums, by row and vector."""
+        zeros = [["zeroinitializer"] * len(self.row) for _ in range(self.rows)]
+        if not self.turns:
+            return self._one_turn("0", "%b", zeros)[0]
+        fn = self.fn
+        begin, head, done = fn.current, fn.label("turn"), fn.label("summed")
+        self.do(f"br label %{head}")
+        fn.start(head)
+        left, offset, b, sums = self._phis("%turns", "0", "%b", zeros, begin)
+        totals, behind, b_behind = self._one_turn(
+            offset.name, b.name, [[s.name for s in row] for row in sums]
+        )
+        end = fn.current
+        left.add(self.sub(left.name, 1), end)
+        offset.add(self.add(behind, self.hidden("%jump")), end)
+        b.add(b_behind, end)
+        for row, values in zip(sums, totals, strict=True):
+            for phi, value in zip(row, values, strict=True):
+                phi.add(value, end)
+        self.do(f"br i1 {self.test('sgt', left.name, 1)}, label %{head}, label %{done}")
+        fn.start(done)
+        return totals
+
+    def _phis(
+        self, count: str, offset: str, b: str, sums: list[list[str]], begin: str
+    ) -> tuple[Phi, Phi, Phi, list[list[Phi]]]:
+        """What a loop carries: what is left of it, the places in A and B, the sums."""
+        fn = self.fn
+        found = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
+        for phi, value in zip(found, (count, offset, b), strict=True):
+            phi.add(value, begin)
+        carried = [[fn.phi(of.text) for of in self.row] for _ in range(self.rows)]
+        for phi, value in zip(itertools.chain(*carried), itertools.chain(*sums), strict=True):
+            phi.add(value, begin)
+        return *found, carried
+
+    def _one_turn(
+        self, offset_of_a: str, place_in_b: str, before: list[list[str]]
+    ) -> tuple[list[list[str]], str, str]:
+        """The loop over k; gives the sums, by row and vector, and the places behind it."""
         fn = self.fn
         begin, head, done = fn.current, fn.label("k"), fn.label("done")
         self.do(f"br label %{head}")
         fn.start(head)
-        left, offset, b = fn.phi("i64"), fn.phi("i64"), fn.phi("ptr")
-        sums = [[fn.phi(of.text) for of in self.row] for _ in range(self.rows)]
-        left.add("%k", begin)
-        offset.add("0", begin)
-        b.add("%b", begin)
-        for phi in itertools.chain.from_iterable(sums):
-            phi.add("zeroinitializer", begin)
+        left, offset, b, sums = self._phis("%k", offset_of_a, place_in_b, before, begin)
         self._fetch_ahead(offset.name)
         right = [self.load_vector(b.name, v) for v in range(len(self.row))]
         totals = [self._add_term(i, offset.name, right, sums[i], head) for i in range(self.rows)]
         left.add(self.sub(left.name, 1), head)
-        offset.add(self.add(offset.name, self.hidden("%cs")), head)
-        b.add(self.at(b.name, self.hidden("%ldb")), head)
+        behind, b_behind = self.add(offset.name, self.hidden("%cs")), self.at(b.name, self.hidden("%ldb"))
+        offset.add(behind, head)
+        b.add(b_behind, head)
         self.do(f"br i1 {self.test('sgt', left.name, 1)}, label %{head}, label %{done}")
         fn.start(done)
-        return totals
+        return totals, behind, b_behind
 
     def _fetch_ahead(self, offset: str) -> None:
         """Ask for later terms of the first and the last row of A."""
