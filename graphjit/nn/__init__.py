@@ -25,6 +25,19 @@ from graphjit.nn.activations import (
     softplus,
     tanh,
 )
+from graphjit.nn.attention import multi_head_attention, scaled_dot_product_attention
+from graphjit.nn.dense import dropout, embedding, linear
+from graphjit.nn.initialisers import (
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    lecun_normal,
+    lecun_uniform,
+    ones,
+    orthogonal,
+    zeros,
+)
 from graphjit.nn.losses import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -34,32 +47,54 @@ from graphjit.nn.losses import (
     mae,
     mse,
 )
+from graphjit.nn.normalisation import batch_norm, group_norm, layer_norm, rms_norm
+from graphjit.nn.positions import rotary_positions, sinusoidal_positions
 from graphjit.nn.regularisation import l1_penalty, l2_penalty
 
 __all__ = [
+    "batch_norm",
     "binary_cross_entropy_with_logits",
     "celu",
     "cross_entropy",
+    "dropout",
     "elu",
+    "embedding",
     "gelu",
+    "glorot_normal",
+    "glorot_uniform",
+    "group_norm",
     "hard_tanh",
+    "he_normal",
+    "he_uniform",
     "hinge",
     "huber",
     "kl_divergence",
     "l1_penalty",
     "l2_penalty",
+    "layer_norm",
     "leaky_relu",
+    "lecun_normal",
+    "lecun_uniform",
+    "linear",
     "log_sigmoid",
     "log_softmax",
     "mae",
     "mse",
+    "multi_head_attention",
     "one_hot",
+    "ones",
+    "orthogonal",
     "relu",
     "relu6",
+    "rms_norm",
+    "rotary_positions",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",
+    "sinusoidal_positions",
     "softmax",
     "softplus",
     "tanh",
+    "zeros",
 ]
