@@ -49,6 +49,7 @@ from graphjit.nn.losses import (
 )
 from graphjit.nn.normalisation import batch_norm, group_norm, layer_norm, rms_norm
 from graphjit.nn.positions import rotary_positions, sinusoidal_positions
+from graphjit.nn.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from graphjit.nn.regularisation import l1_penalty, l2_penalty
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "glorot_normal",
     "glorot_uniform",
     "group_norm",
+    "gru",
+    "gru_cell",
     "hard_tanh",
     "he_normal",
     "he_uniform",
@@ -78,6 +81,8 @@ __all__ = [
     "linear",
     "log_sigmoid",
     "log_softmax",
+    "lstm",
+    "lstm_cell",
     "mae",
     "mse",
     "multi_head_attention",
@@ -87,6 +92,8 @@ __all__ = [
     "relu",
     "relu6",
     "rms_norm",
+    "rnn",
+    "rnn_cell",
     "rotary_positions",
     "scaled_dot_product_attention",
     "selu",

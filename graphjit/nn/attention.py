@@ -70,8 +70,8 @@ def scaled_dot_product_attention(
     >>> import graphjit
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> graphjit.nn.scaled_dot_product_attention(x, x, x, is_causal=True).round(3)
-    array([[1.   , 0.   ],
-           [0.33 , 0.67 ]])
+    array([[1.  , 0.  ],
+           [0.33, 0.67]])
     """
     name = "scaled_dot_product_attention"
     for what, x in (("q", q), ("k", k), ("v", v)):
