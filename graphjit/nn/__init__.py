@@ -26,6 +26,7 @@ from graphjit.nn.activations import (
     tanh,
 )
 from graphjit.nn.attention import multi_head_attention, scaled_dot_product_attention
+from graphjit.nn.convolution import conv1d, conv2d, conv_transpose2d
 from graphjit.nn.dense import dropout, embedding, linear
 from graphjit.nn.initialisers import (
     glorot_normal,
@@ -48,19 +49,25 @@ from graphjit.nn.losses import (
     mse,
 )
 from graphjit.nn.normalisation import batch_norm, group_norm, layer_norm, rms_norm
+from graphjit.nn.pooling import avg_pool, global_avg_pool, max_pool
 from graphjit.nn.positions import rotary_positions, sinusoidal_positions
 from graphjit.nn.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from graphjit.nn.regularisation import l1_penalty, l2_penalty
 
 __all__ = [
+    "avg_pool",
     "batch_norm",
     "binary_cross_entropy_with_logits",
     "celu",
+    "conv1d",
+    "conv2d",
+    "conv_transpose2d",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
     "gelu",
+    "global_avg_pool",
     "glorot_normal",
     "glorot_uniform",
     "group_norm",
@@ -84,6 +91,7 @@ __all__ = [
     "lstm",
     "lstm_cell",
     "mae",
+    "max_pool",
     "mse",
     "multi_head_attention",
     "one_hot",
