@@ -39,7 +39,7 @@ def conv1d(
     groups: int = 1,
     layout: Literal["NWC", "NCW"] = "NWC",
 ) -> Any:
-    """Products of weights with windows of series.
+    """Products of weights, which are not flipped, with windows of series.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def conv2d(
     groups: int = 1,
     layout: Literal["NHWC", "NCHW"] = "NHWC",
 ) -> Any:
-    """Products of weights with windows of images. (Kernels are not flipped.)
+    """Products of weights, which are not flipped, with windows of images.
 
     Parameters
     ----------

@@ -36,6 +36,19 @@ def _smoothing(name: str, label_smoothing: float) -> None:
         raise complain(name, f"label_smoothing is between 0 and 1, not {label_smoothing!r}")
 
 
+def _numbers(targets: Any, like: Any) -> Any:
+    """Targets that are integers or bools as numbers of the predictions' dtype: NumPy would compute in
+    float64, also where these are float32.
+    """
+    if not (hasattr(targets, "dtype") and hasattr(like, "dtype")):
+        return targets
+    return targets.astype(like.dtype) if targets.dtype.kind in "biu" and like.dtype.kind == "f" else targets
+
+
+def _difference(predictions: Any, targets: Any) -> Any:
+    return np.subtract(predictions, _numbers(targets, predictions))
+
+
 def mse(predictions: ArrayLike, targets: ArrayLike, *, reduction: Reduction = "mean") -> Any:
     """The squared difference.
 
@@ -58,7 +71,7 @@ def mse(predictions: ArrayLike, targets: ArrayLike, *, reduction: Reduction = "m
     >>> float(graphjit.nn.mse(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     2.0
     """
-    return _reduced("mse", np.square(np.subtract(predictions, targets)), reduction)
+    return _reduced("mse", np.square(_difference(predictions, targets)), reduction)
 
 
 def mae(predictions: ArrayLike, targets: ArrayLike, *, reduction: Reduction = "mean") -> Any:
@@ -83,7 +96,7 @@ def mae(predictions: ArrayLike, targets: ArrayLike, *, reduction: Reduction = "m
     >>> float(graphjit.nn.mae(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
     1.0
     """
-    return _reduced("mae", np.abs(np.subtract(predictions, targets)), reduction)
+    return _reduced("mae", np.abs(_difference(predictions, targets)), reduction)
 
 
 def huber(
@@ -112,7 +125,7 @@ def huber(
     >>> graphjit.nn.huber(np.array([0.5, 3.0]), 0.0, reduction="none")
     array([0.125, 2.5  ])
     """
-    difference = np.subtract(predictions, targets)
+    difference = _difference(predictions, targets)
     near = np.clip(difference, -delta, delta)
     # one formula for both parts: no branch, and the second derivative at 0 is 1
     return _reduced("huber", near * (difference - 0.5 * near), reduction)
@@ -142,7 +155,7 @@ def hinge(scores: ArrayLike, targets: ArrayLike, *, reduction: Reduction = "mean
     >>> graphjit.nn.hinge(np.array([0.5, 2.0, 0.5]), np.array([1, 1, -1]), reduction="none")
     array([0.5, 0. , 1.5])
     """
-    return _reduced("hinge", relu(1 - np.multiply(targets, scores)), reduction)
+    return _reduced("hinge", relu(1 - np.multiply(_numbers(targets, scores), scores)), reduction)
 
 
 def kl_divergence(
@@ -240,6 +253,7 @@ def binary_cross_entropy_with_logits(
     """
     name = "binary_cross_entropy_with_logits"
     _smoothing(name, label_smoothing)
+    targets = _numbers(targets, logits)
     if label_smoothing:
         targets = np.multiply(targets, 1.0 - label_smoothing) + 0.5 * label_smoothing
     heavier = targets if pos_weight is None else np.multiply(targets, pos_weight)
@@ -313,7 +327,7 @@ def cross_entropy(
     if np.ndim(targets) == np.ndim(logits):
         if ignore_index is not None:
             raise complain(name, "ignore_index is a label, but targets are probabilities")
-        soft = np.moveaxis(np.asarray(targets), axis, -1)
+        soft = np.moveaxis(_numbers(targets, logits), axis, -1)
         return _reduced(name, _soft(name, logarithms, soft, weight, label_smoothing), reduction)
     if np.shape(targets) != logarithms.shape[:-1]:
         raise complain(

@@ -245,8 +245,8 @@ def rnn(
     >>> import graphjit
     >>> outputs, h = graphjit.nn.rnn(np.ones((3, 2, 1)), None, np.eye(1), np.eye(1), lengths=np.array([3, 1]))
     >>> outputs[:, :, 0].round(4).T, h[:, 0].round(4)
-    (array([[0.7616, 0.943 , 0.9592],
-           [0.7616, 0.    , 0.    ]]), array([0.9592, 0.7616]))
+    (array([[0.7616, 0.9427, 0.9597],
+           [0.7616, 0.    , 0.    ]]), array([0.9597, 0.7616]))
     """
     step = partial(_rnn_step, nonlinearity)
     return _sequence("rnn", step, x, h, (w_ih, w_hh, b_ih, b_hh), lengths, batch_first, reverse)

@@ -188,6 +188,16 @@ def test_targets_may_vary_too() -> None:
     graphjit.check_grads(nn.cross_entropy, (LOGITS, probabilities(2, 4, 5)), 2)
 
 
+def test_integers_are_targets_too() -> None:
+    """Of float32 predictions the loss is float32, where NumPy's promotion would make float64."""
+    whole = (Y > 0).astype(np.int64)
+    for loss in (nn.mse, nn.mae, nn.huber, nn.hinge, nn.binary_cross_entropy_with_logits, nn.cross_entropy):
+        for targets in (whole, Y > 0):
+            found = values(loss, (X, targets), "f")
+            assert_near(found, loss(X, whole.astype(float)).astype("f"))
+    assert nn.mse(3.0, np.array([1, 2])) == 2.5
+
+
 def test_what_does_not_fit_is_an_error() -> None:
     cases: list[tuple[Any, str]] = [
         (lambda: nn.mse(X, Y, reduction="average"), 'nn.mse: reduction is "mean", "sum" or "none", not'),
