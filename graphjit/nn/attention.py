@@ -54,7 +54,7 @@ def scaled_dot_product_attention(
     Raises
     ------
     ShapeError
-        Widths or numbers of positions differ, or an array has less than two axes.
+        Widths or numbers of positions differ, an array has less than two axes, or `mask` holds integers.
 
     Notes
     -----
@@ -83,6 +83,8 @@ def scaled_dot_product_attention(
             f"q, k and v have shapes {q.shape}, {k.shape} and {v.shape}: queries and keys have one width, keys and "
             "values one number of positions",
         )
+    if mask is not None and mask.dtype.kind not in "bf":
+        raise complain(name, f"mask holds bools, or numbers to add to scores, not {mask.dtype}")
     factor = 1.0 / math.sqrt(max(q.shape[-1], 1)) if scale is None else scale
     return np.matmul(_weights(np.matmul(q, np.swapaxes(k, -1, -2)) * factor, mask, is_causal), v)
 

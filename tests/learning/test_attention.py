@@ -151,6 +151,7 @@ def test_what_does_not_fit_is_an_error() -> None:
         (lambda: attend(Q[0, 0, 0], K, V), r"q has shape \(6,\)"),
         (lambda: attend(Q, K[..., :3], V), "queries and keys have one width"),
         (lambda: attend(Q, K, V[:, :, :2]), "one number of positions"),
+        (lambda: attend(Q, K, V, mask=np.ones((4, 5), int)), "mask holds bools, or numbers to add"),
         (lambda: nn.multi_head_attention(Q, K, K, *w, num_heads=4), "4 heads do not divide 6 columns"),
         (lambda: nn.sinusoidal_positions(3, 5), "the width is 5"),
         (lambda: nn.rotary_positions(Q[..., :3]), "the width is 3"),
