@@ -32,7 +32,7 @@ def loops(q: Any, k: Any, v: Any, added: Any = 0.0, scale: float | None = None) 
     return out
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("case", ["plain", "scale", "causal", "bools", "numbers", "one", "all of them"])
 def test_attention(case: str) -> None:
     bools = RNG.random((4, 5)) < 0.5
