@@ -116,15 +116,15 @@ class _Tables:
         }
 
     def item(self, item: Item) -> list[Any]:
-        """One item as a row; zeros and empty lists at its end are left out."""
+        """One item as a row, without zeros and empty lists at its end. Lines and numbers count from 1."""
         row: list[Any] = [
             self.text(item.label),
             self.text(item.kind),
             item.parent,
             self.text(item.type),
-            self.line(item.loc),
+            self.line(item.loc) + 1,
             item.args,
-            item.number,
+            item.number + 1,
             self.text(item.text),
             self.text(item.origin),
             self.text(item.phase),
@@ -133,7 +133,7 @@ class _Tables:
             int(item.hidden),
             [[self.text(name), self.text(value)] for name, value in item.facts],
         ]
-        while not row[-1]:
+        while len(row) > 3 and not row[-1]:
             row.pop()
         return row
 

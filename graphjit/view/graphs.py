@@ -7,6 +7,7 @@ one item.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from graphjit.ir.names import name_text
 from graphjit.ir.node import Body, ConstValue, Graph, Node, bodies
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, View
 from graphjit.ir.printer import LIST_LIMIT, number_nodes, value_text
+from graphjit.ir.types import Type
 from graphjit.view.board import BACKWARD, FORWARD, TANGENT, TOP, Board, Item
 
 TEXT = 120
@@ -58,7 +60,7 @@ def add_graph(board: Board, graph: Graph, parent: int, costs: Mapping[Node, floa
         item.nanoseconds += sum(costs.get(each, 0.0) for each in inside)
         found |= inside
     for i, node in enumerate(graph.outputs):
-        board.add(Item(f"result {i}", "output", type=str(node.type), parent=parent, args=[found[node]]))
+        board.add(Item(f"result {i}", "output", type=type_text(node.type), parent=parent, args=[found[node]]))
     return found
 
 
@@ -83,7 +85,7 @@ def node_item(node: Node, number: int, parent: int, costs: Mapping[Node, float])
         label=str(name or "argument"),
         kind=kind_of(node),
         number=number,
-        type=str(node.type),
+        type=type_text(node.type),
         text=_attributes(node),
         loc=node.loc,
         origin=node.origin,
@@ -92,6 +94,12 @@ def node_item(node: Node, number: int, parent: int, costs: Mapping[Node, float])
         nanoseconds=costs.get(node, 0.0),
         hidden=node.is_const and not node.shape,
     )
+
+
+@functools.lru_cache(maxsize=1_000)
+def type_text(type: Type) -> str:
+    """A type as printed stages have it; most nodes of a graph share a few."""
+    return str(type)
 
 
 def kind_of(node: Node) -> str:
@@ -193,13 +201,11 @@ def _chosen(nodes: list[Node], candidates: list[Node]) -> dict[Node, list[Node]]
         if shared:
             found[node] = min(shared, key=len)
     group = set(nodes)
-    for node in nodes:  # from arguments to those who read them ...
-        if node not in found:
-            near = dict.fromkeys(each for arg in node.args if arg in group for each in found.get(arg, ()))
-            if near:
-                found[node] = list(near)
-    for node in reversed(nodes):  # ... and back
-        for arg in node.args:
-            if arg in group and arg not in found and node in found:
-                found[arg] = found[node]
+    links = [(arg, node) for node in nodes for arg in node.args if arg in group]
+    for arg, node in links:  # from arguments to those who read them ...
+        if arg in found:
+            found.setdefault(node, found[arg])
+    for arg, node in reversed(links):  # ... and back
+        if node in found:
+            found.setdefault(arg, found[node])
     return found

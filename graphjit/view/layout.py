@@ -13,29 +13,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from graphjit.view.libraries import library
 
 MOST_POINTS = 3_000
 """Points of long edges in one box; beyond that the longest ones are drawn as mere names."""
-
-
-class MissingIgraph(ImportError):
-    """python-igraph is not installed."""
-
-
-def require_igraph() -> Any:
-    """The library igraph.
-
-    Raises:
-        MissingIgraph: it is not installed.
-    """
-    try:
-        import igraph
-    except ImportError:
-        raise MissingIgraph(
-            "the view needs igraph, which places the boxes: pip install 'graphjit[view]'"
-        ) from None
-    return igraph
 
 
 @dataclass
@@ -54,7 +36,7 @@ class Placed:
 
 def place(count: int, edges: Sequence[tuple[int, int]], inputs: Collection[int] = ()) -> Placed:
     """Place ``count`` boxes; edges are pairs of them, ``inputs`` what they are computed from."""
-    igraph = require_igraph()
+    igraph = library("igraph", "places the boxes")
     layers = _layers(count, edges, inputs)
     paths: list[list[int] | None] = [None] * len(edges)
     layer = list(layers)

@@ -4,17 +4,17 @@ const DATA = JSON.parse(document.getElementById("data").textContent);
 const TEXTS = DATA.strings;
 const TOP = -1; // the number of what is in no box
 
-/** One row of a stage as an object; what is missing at its end is empty. */
+/** One row of a stage as an object; what is missing at its end is empty, and lines and numbers count from 1. */
 function readItem(row, id) {
   return {
     id,
     label: TEXTS[row[0]],
     kind: TEXTS[row[1]],
-    parent: row[2] ?? TOP,
+    parent: row[2],
     type: TEXTS[row[3] ?? 0],
-    line: row[4] ?? -1,
+    line: (row[4] ?? 0) - 1,
     args: row[5] || [],
-    number: row[6] ?? -1,
+    number: (row[6] ?? 0) - 1,
     text: TEXTS[row[7] ?? 0],
     origin: TEXTS[row[8] ?? 0],
     phase: TEXTS[row[9] ?? 0],
