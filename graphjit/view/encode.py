@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphjit.ir.names import one_line
-from graphjit.ir.node import Graph, Location, with_bodies
+from graphjit.ir.node import Graph, Location, Node, with_bodies
 from graphjit.loops.printer import print_kernel
 from graphjit.lowered import Lowered
+from graphjit.view.answers import answer
 from graphjit.view.arena import Arena, arena_of
 from graphjit.view.board import BACKWARD, TANGENT, TOP, Board, Edge, Item
-from graphjit.view.graphs import graph_board, phase
+from graphjit.view.graphs import add_graph, phase
 from graphjit.view.groups import group
 from graphjit.view.layout import place
 from graphjit.view.sources import Spent, by_line, key_of, short_name, shown_lines
@@ -57,6 +58,13 @@ def as_data(lowered: Lowered, trace: Graph | None = None) -> dict[str, Any]:
         "other": round(tables.spent.get(None, Spent()).total, 2),
         "strings": list(tables.strings),
     }
+
+
+def graph_board(key: str, title: str, note: str, graph: Graph, costs: Mapping[Node, float]) -> Board:
+    """The board of a graph stage."""
+    board = Board(key, title, note)
+    answer(board, add_graph(board, graph, TOP, costs))
+    return board
 
 
 def _recorded(graph: Graph, derived: bool) -> Board:

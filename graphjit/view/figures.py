@@ -19,6 +19,8 @@ from graphjit.view.work import node_costs
 FORMATS = (".png", ".svg", ".pdf")
 MOST = 20
 """Bars of a figure; the others are one bar."""
+FEW = 6
+"""Bars that a figure has room for; fewer are no thicker."""
 THERE, BACK, GREY = "#0072b2", "#d55e00", "#8d97a1"
 """Colours of Okabe and Ito: way there, way back, others."""
 
@@ -69,7 +71,9 @@ def plot_cost(path: Path, lowered: Lowered) -> None:
         for key, one in spent.items()
     ]
     _bars(lines, rows, "line")
-    lines.legend(["way there", "way back"], loc="lower right", frameon=False)
+    patches = library("matplotlib.patches", "draws figures")
+    keys = [patches.Patch(color=THERE, label="way there"), patches.Patch(color=BACK, label="way back")]
+    lines.legend(handles=keys, loc="lower right", frameon=False)
     _bars(
         steps, [(name, float(cost.nanoseconds), 0.0) for name, cost in lowered.cost().steps.items()], "step"
     )
@@ -95,10 +99,10 @@ def _bars(axes: Any, rows: Sequence[tuple[str, float, float]], what: str) -> Non
         shown.append((f"{len(others)} others", sum(map(weight, others)), 0.0))
     names = [name for name, _, _ in shown]
     places = range(len(shown))
-    axes.barh(places, [there for _, there, _ in shown], color=THERE)
+    axes.barh(places, [there for _, there, _ in shown], color=THERE, height=0.7)
     axes.barh(places, [back for _, _, back in shown], left=[there for _, there, _ in shown], color=BACK)
     axes.set_yticks(places, names, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), FEW) - 0.5, -0.5)
     axes.set_xlabel("nanoseconds")
     axes.set_ylabel(what)
     for side in ("top", "right"):

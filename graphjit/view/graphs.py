@@ -1,4 +1,4 @@
-"""A graph as boxes: operations, loops and choices that open, and who answers whom.
+"""A graph as boxes: operations, loops and choices that open.
 
 Input: a graph, and what each of its nodes takes. Output: a `Board`.
 Invariants: numbers are those of `graphjit.ir.printer`; each node of the graph and of the graphs inside it is
@@ -8,7 +8,6 @@ one item.
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,13 +16,10 @@ from graphjit.ir.node import Body, ConstValue, Graph, Node, bodies
 from graphjit.ir.opdef import Decompose, Lowering, Reduce, Scalar, Scan, View
 from graphjit.ir.printer import LIST_LIMIT, number_nodes, value_text
 from graphjit.ir.types import Type
-from graphjit.view.board import BACKWARD, FORWARD, TANGENT, TOP, Board, Item
+from graphjit.view.board import BACKWARD, FORWARD, TANGENT, Board, Item
 
 TEXT = 120
 """Characters that an attribute may have."""
-
-MOST_ANSWERS = 8
-"""Items that one may answer; where it could be more, only the line is known."""
 
 KINDS: tuple[tuple[type, str], ...] = (
     (Scalar, "scalar"),
@@ -39,14 +35,6 @@ MOVES = ("reshape", "concatenate", "copy", "item", "embed", "splice")
 
 PLACES = ("input", "const", "iota")
 """Operations that compute nothing of which a phase could be told."""
-
-
-def graph_board(key: str, title: str, note: str, graph: Graph, costs: Mapping[Node, float]) -> Board:
-    """The board of a graph stage."""
-    board = Board(key, title, note)
-    places = add_graph(board, graph, TOP, costs)
-    answer(board, places)
-    return board
 
 
 def add_graph(board: Board, graph: Graph, parent: int, costs: Mapping[Node, float]) -> dict[Node, int]:
@@ -158,54 +146,3 @@ def _attributes(node: Node) -> str:
         text = text if len(text) <= TEXT else f"{text[:TEXT]}..."
         texts.append(text if node.is_const else f"{name}={text}")
     return " ".join(texts)
-
-
-def answer(board: Board, places: Mapping[Node, int]) -> None:
-    """Say of each item on the way back which items of the way there it answers.
-
-    Its origin names an operation, its place a line. Where that line has several such operations, those count
-    that read or compute what this one reads; where it reads nothing of theirs, those that its neighbours
-    answer. Where a pass has replaced the operation, all that remains of its line counts.
-    """
-    forward: dict[tuple[Any, str], list[Node]] = defaultdict(list)
-    lines: dict[Any, list[Node]] = defaultdict(list)
-    derived: dict[tuple[Any, str], list[Node]] = defaultdict(list)
-    for node in places:
-        if node.loc is None or node.op.name in PLACES:
-            continue
-        rule, _, name = node.origin.partition(" of ")
-        if rule in ("vjp", "jvp") and phase(node) != FORWARD:
-            derived[node.loc, name].append(node)
-        elif phase(node) == FORWARD:
-            forward[node.loc, node.op.name].append(node)
-            lines[node.loc].append(node)
-    for (loc, name), nodes in derived.items():
-        candidates = forward.get((loc, name), [])
-        chosen = _chosen(nodes, candidates) if len(candidates) > 1 else {}
-        for node in nodes:
-            found = chosen.get(node) or candidates or lines.get(loc, [])
-            if len(found) <= MOST_ANSWERS:
-                board.items[places[node]].answers = sorted(places[each] for each in dict.fromkeys(found))
-
-
-def _chosen(nodes: list[Node], candidates: list[Node]) -> dict[Node, list[Node]]:
-    """For each derived node, those of several candidates that it shares a value with, or a neighbour does."""
-    touching: dict[Node, list[Node]] = defaultdict(list)
-    for candidate in candidates:
-        for value in dict.fromkeys((candidate, *candidate.args)):
-            if not value.is_const:
-                touching[value].append(candidate)
-    found: dict[Node, list[Node]] = {}
-    for node in nodes:
-        shared = [touching[arg] for arg in node.args if arg in touching]
-        if shared:
-            found[node] = min(shared, key=len)
-    group = set(nodes)
-    links = [(arg, node) for node in nodes for arg in node.args if arg in group]
-    for arg, node in links:  # from arguments to those who read them ...
-        if arg in found:
-            found.setdefault(node, found[arg])
-    for arg, node in reversed(links):  # ... and back
-        if node in found:
-            found.setdefault(arg, found[node])
-    return found

@@ -64,7 +64,12 @@ function markLine(line) {
 
 const row = (name, ...value) => [el("dt", {}, name), el("dd", {}, ...value)];
 const heading = (text) => el("h3", {}, text);
-const lineLink = (line) => el("a", { onclick: () => chooseLine(line) }, lineName(line));
+
+/** A link to a line: its file and number, or just the number where there is one file. */
+function lineLink(line, brief = false) {
+  const name = brief && DATA.files.length === 1 ? String(DATA.lines[line][1]) : lineName(line);
+  return el("a", { title: `${lineName(line)}  ${lineText(line)}`, onclick: (event) => { event.stopPropagation(); chooseLine(line); } }, name);
+}
 
 /** A link to an item, as its name, number and type. */
 function itemLink(item) {
@@ -150,7 +155,7 @@ function keptTable(rows, kind) {
     const steps = `${made ? `made in ${made}, ` : ""}read in ${read.join(", ")}`;
     table.append(el("tr", { "data-life": name, title: steps, onclick: () => chooseLife(name) },
       el("td", {}, `${op} `, el("span", { class: "muted" }, name)), el("td", { class: "mono" }, type),
-      el("td", { class: "number" }, exact(bytes)), el("td", {}, line < 0 ? "" : lineLink(line))));
+      el("td", { class: "number" }, exact(bytes)), el("td", {}, line < 0 ? "" : lineLink(line, true))));
   }
   const total = rows.reduce((sum, one) => sum + one[2], 0);
   table.append(el("tr", {}, el("td", {}, "together"), el("td", {}), el("td", { class: "number" }, exact(total)), el("td", {})));
