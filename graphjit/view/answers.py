@@ -52,27 +52,38 @@ def answer(board: Board, places: Mapping[Node, int]) -> None:
 
 def _chosen(name: str, nodes: Sequence[Node], candidates: Sequence[Node]) -> dict[Node, list[Node]]:
     """The candidates that each derived node may answer, as far as something says so."""
-    touching: dict[Node, list[Node]] = defaultdict(list)
-    for candidate in candidates:
-        for value in dict.fromkeys((candidate, *candidate.args)):
-            if not _is_number(value):
-                touching[value].append(candidate)
-    reads_nothing = _reads_nothing(name)
-    group = set(nodes)
+    touching = _touching(candidates)
     found: dict[Node, list[Node]] = {}
     for node in sorted(nodes, key=lambda node: node.serial):
         shared = [touching[arg] for arg in node.args if arg in touching]
-        before = [found[arg] for arg in node.args if arg in group and arg in found]
+        before = [found[arg] for arg in node.args if arg in found]
         if shared:
-            found[node] = min(shared, key=len)
+            those = min(shared, key=len)
         elif before:  # a rule runs through the way there from its end: the earliest one is meant
-            found[node] = min(before, key=lambda those: those[0].serial)
-        elif those := [each for each in candidates if reads_nothing or any(map(_is_number, each.args))]:
+            those = min(before, key=lambda some: some[0].serial)
+        else:
+            those = _without_values(name, candidates)
+        if not shared and _reads_nothing(name):
+            those = [each for each in those if _fits(node, each)]
+        if those:
             found[node] = those
-    for node, those in found.items():  # a rule that reads no value is known by shapes alone
-        if reads_nothing and not any(arg in touching for arg in node.args):
-            found[node] = [each for each in those if _fits(node, each)]
-    return {node: those for node, those in found.items() if those}
+    return found
+
+
+def _touching(candidates: Sequence[Node]) -> dict[Node, list[Node]]:
+    """For each value that candidates make or read: those candidates."""
+    found: dict[Node, list[Node]] = {}
+    for candidate in candidates:
+        for value in dict.fromkeys((candidate, *candidate.args)):
+            if not _is_number(value):
+                found.setdefault(value, []).append(candidate)
+    return found
+
+
+def _without_values(name: str, candidates: Sequence[Node]) -> list[Node]:
+    """The candidates whose rule may read none of their values."""
+    reads_nothing = _reads_nothing(name)
+    return [each for each in candidates if reads_nothing or any(map(_is_number, each.args))]
 
 
 def _is_number(node: Node) -> bool:

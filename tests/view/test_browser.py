@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages_harness import data_of, items_of, page_of
+from pages import data_of, items_of, page_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (

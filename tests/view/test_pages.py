@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages_harness import CASES, Reader, boxes_of, data_of, items_of, lowered, page_of
+from pages import CASES, Reader, boxes_of, data_of, items_of, lowered, page_of
 from typer.testing import CliRunner
 
 import graphjit
@@ -354,7 +354,7 @@ def test_many_boxes_are_grouped_by_line():
     assert len(tops) < 20
     groups = [item["label"] for item in tops if item["kind"] == "group"]
     assert any(label.endswith(", way back") for label in groups)
-    assert all(label.startswith("pages_harness.py:") for label in groups)
+    assert all(label.startswith("__init__.py:") for label in groups)
 
 
 def test_long_lists_become_parts():

@@ -108,8 +108,9 @@ function drawItem(stage, item, place, inner, x, y) {
   } else if (small) {
     group.append(svg("text", { class: "small", x: left, y: 34 }, cut(small, place.w - left - 8, 6.7)));
   }
-  if (part >= 0.005 && !inner) {
-    group.append(svg("rect", { class: "bar", x: 7, y: place.h - 4, width: (place.w - 14) * part, height: 2.5, rx: 1 }));
+  const own = stage.total ? Math.min(1, item.ns / stage.total) : 0;
+  if (own >= 0.005 && !inner) {
+    group.append(svg("rect", { class: "bar", x: 7, y: place.h - 4, width: (place.w - 14) * own, height: 2.5, rx: 1 }));
   }
   return group;
 }
