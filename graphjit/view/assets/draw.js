@@ -100,7 +100,7 @@ function drawItem(stage, item, place, inner, x, y) {
   const small = secondLine(item);
   group.append(svg("text", { x: left, y: place.h < 30 && !inner ? 18.5 : 18 }, cut(item.label, place.w - left - 8, 7)));
   if (inner) {
-    const title = [small, item.text].filter((text, i, all) => text && all.indexOf(text) === i).join(" · ");
+    const title = small.includes(item.text) ? small : [small, item.text].filter(Boolean).join(" · ");
     const start = left + 10 + widthOf(item.label, 7.4);
     group.append(svg("text", { class: "small", x: start, y: 18 }, cut(title, place.w - start - 20, 6.7)));
     group.append(drawBox(stage, item.id, inner, (place.w - inner.w) / 2, HEAD));
