@@ -9,11 +9,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import graphjit
+from graphjit.view.page import SCRIPTS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -70,6 +73,14 @@ def control_flow() -> None:
     assert np.isclose(slope, 0.5 / np.sqrt(2.0))
 
 
+def notebooks() -> None:
+    """The files of the page are there; without the library that places boxes, a notebook says what to do."""
+    assets = files("graphjit.view").joinpath("assets")
+    assert all(assets.joinpath(name).is_file() for name in (*SCRIPTS, "page.html", "style.css"))
+    shown = graphjit.jit(np.sin).lower(1.0)._repr_html_()
+    assert "<iframe" in shown if find_spec("igraph") else "pip install" in shown
+
+
 def commands() -> None:
     """The program graphjit is installed and prints."""
     graphjit_command = Path(sys.executable).with_name("graphjit")
@@ -94,5 +105,6 @@ if __name__ == "__main__":
     derivatives()
     threads()
     control_flow()
+    notebooks()
     commands()
     print(f"graphjit {graphjit.__version__} works from {Path(graphjit.__file__).parent}")

@@ -86,15 +86,21 @@ class Lowered:
         donated: Collection[int] = (),
         captured: int = 0,
         make: Callable[[], Any] | None = None,
+        show: Callable[[Lowered], str] | None = None,
     ) -> None:
         self.graph = ReadableGraph.of(graph)
         """What was recorded, derivatives included."""
         self._donated = donated
         self._captured = captured
         self._make = make
+        self._show = show
 
     def __repr__(self) -> str:
         return f"<graphjit.Lowered {name_text(self.graph.name)}: {len(self.graph)} nodes>"
+
+    def _repr_html_(self) -> str | None:
+        """What notebooks show."""
+        return self._show(self) if self._show is not None else None
 
     # ----------------------------------------------------------------------------------------------- stages
 

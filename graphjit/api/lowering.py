@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from graphjit.lowered import Lowered
 
 
+SHOW: list[Callable[[Lowered], str]] = []
+"""How notebooks show a `Lowered`: `graphjit.view.notebook`, a layer above, puts a function here."""
+
+
 @hides_frames
 def make_graph(
     fun: Callable[..., Any], *, static_argnums: Positions = (), static_argnames: Names = ()
@@ -126,7 +130,7 @@ def lower(self: Any, *args: Any, **kwargs: Any) -> Lowered:
         fixed = Fixed(dispatcher, key, staged, donated)
         return compiled_function(fixed, self, (functools.partial(lower), (self,)))
 
-    return Lowered(staged.graph, donated, len(staged.captured), make)
+    return Lowered(staged.graph, donated, len(staged.captured), make, SHOW[0] if SHOW else None)
 
 
 METHODS["lower"] = lower

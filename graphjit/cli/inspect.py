@@ -1,7 +1,7 @@
 """``graphjit inspect``: a function at every stage of its compilation, and what one asks about it.
 
 Input: options. Output: one text: a stage, the difference of two, times, the memory plan, or why steps are not
-fused.
+fused; or files: a page, figures.
 Invariant: the stages themselves are those of ``f.lower(*args)``, by way of `graphjit.cli.stages`.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from graphjit.cli.pictures import write_pictures
 from graphjit.cli.report import UsageError, one_line_errors, table
 from graphjit.cli.stages import STAGES, Stages
 from graphjit.cli.target import arguments, load_target
@@ -64,6 +65,18 @@ Memory = Annotated[
     bool,
     typer.Option("--memory", help="The arena over time: what lies where, how long, and where the peak is."),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write all stages, costs and memory as one page to look at."),
+]
+PlotMemory = Annotated[
+    Path | None,
+    typer.Option("--plot-memory", metavar="FILE", help="Draw the arena over time (PNG, SVG or PDF)."),
+]
+PlotCost = Annotated[
+    Path | None,
+    typer.Option("--plot-cost", metavar="FILE", help="Draw the time by line and by step (PNG, SVG or PDF)."),
+]
 
 
 def inspect(
@@ -84,6 +97,9 @@ def inspect(
     compare: CompareEach = False,
     dump: DumpPasses = None,
     memory: Memory = False,
+    html: Html = None,
+    plot_memory: PlotMemory = None,
+    plot_cost: PlotCost = None,
 ) -> None:
     """Show a function at one stage of its compilation.
 
@@ -98,26 +114,27 @@ def inspect(
         function, module = load_target(target)
         stages = Stages(function, arguments(function, module, arg or ()), derivative, _positions(argnums))
         stages.instruments = _instruments(verify, compare, dump)
-        if stages.instruments:
-            _ = stages.whole.loops  # runs all passes
-            done = ["verified"] * verify + ["compared"] * compare
-            if done:
-                typer.echo(f"every pass {' and '.join(done)}: no fault", err=True)
-        if diff is not None:
-            text = _difference(stages, *diff)
-        elif why:
-            text = _reasons(stages, nodes or [])
-        elif dot:
-            text = to_dot(stages.graph(stage))
-        elif json:
-            text = to_json(stages.graph(stage))
-        elif timings:
-            text = _timings(stages)
-        elif memory:
-            text = print_memory(stages.whole.program, stages.whole.fusion)
-        else:
-            text = stages.text(stage)
+        _watch(stages, ["verified"] * verify + ["compared"] * compare)
+        answers: tuple[tuple[Any, Callable[[], str]], ...] = (
+            (html or plot_memory or plot_cost, lambda: write_pictures(stages, html, plot_memory, plot_cost)),
+            (diff, lambda: _difference(stages, *diff or ("", ""))),
+            (why, lambda: _reasons(stages, nodes or [])),
+            (dot, lambda: to_dot(stages.graph(stage))),
+            (json, lambda: to_json(stages.graph(stage))),
+            (timings, lambda: _timings(stages)),
+            (memory, lambda: print_memory(stages.whole.program, stages.whole.fusion)),
+            (True, lambda: stages.text(stage)),
+        )
+        text = next(answer for asked, answer in answers if asked)()
         typer.echo(text.rstrip("\n"))
+
+
+def _watch(stages: Stages, done: Sequence[str]) -> None:
+    """Run all passes if something watches them."""
+    if stages.instruments:
+        _ = stages.whole.loops
+        if done:
+            typer.echo(f"every pass {' and '.join(done)}: no fault", err=True)
 
 
 def _require_stages(names: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def print_program(program: Program, fusion: Fusion, costs: Mapping[str, Cost]) -
     numbers = number_nodes(program.graph)
     lines = [f"program {name_text(program.name)}"]
     for i, step in enumerate(program.steps):
-        lines.append(f"  {step.name} {_head(step)}")
+        lines.append(f"  {step.name} {step_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
         read, made = fusion.from_outside(i), written(program, step)
         lines.append(f"    reads {_traffic(program, read)}; writes {_traffic(program, made)}")
@@ -73,7 +73,7 @@ def print_steps(program: Program) -> str:
     numbers = number_nodes(program.graph)
     lines = [f"program {name_text(program.name)}"]
     for step in program.steps:
-        lines.append(f"  {step.name} {_head(step)}")
+        lines.append(f"  {step.name} {step_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
     return "\n".join(lines)
 
@@ -163,7 +163,8 @@ def arena_intervals(program: Program, fusion: Fusion) -> list[Interval]:
     return intervals
 
 
-def _head(step: Step) -> str:
+def step_head(step: Step) -> str:
+    """What kind of step it is, and over what it runs."""
     if isinstance(step, Product):
         batch = f"{step.batch} times " if step.batch > 1 else ""
         shape = f"({step.m}, {step.k}) by ({step.k}, {step.n})"
@@ -200,7 +201,7 @@ def _members(step: Step, program: Program, numbers: dict[Node, int]) -> list[str
         return [
             line
             for part in step.parts
-            for line in (_head(part), *(f"  {m}" for m in _members(part, program, numbers)))
+            for line in (step_head(part), *(f"  {m}" for m in _members(part, program, numbers)))
         ]
     if isinstance(step, Control):
         items = [f"%{numbers[item]} = {node_text(item, numbers)}" for item in step.nodes]
@@ -223,7 +224,7 @@ def _inside(role: str, program: Program) -> list[str]:
     numbers = number_nodes(program.graph)
     lines = [f"{role} {name_text(program.name)}"]
     for step in program.steps:
-        lines.append(f"  {step.name} {_head(step)}")
+        lines.append(f"  {step.name} {step_head(step)}")
         lines += [f"    {line}" for line in _members(step, program, numbers)]
     return lines
 
