@@ -419,10 +419,10 @@ def _both(first: Interval, second: Interval) -> Interval:
 
 def _confined(address: Address, limits: Limits, scope: _Scope) -> Interval:
     """Smallest and largest value of ``address`` under ``limits``: whole multiples of what these are about are
-    taken out.
+    taken out, sums of axes before single ones, which say how far the rest reaches.
     """
     low = high = 0
-    for expression, limit in limits.items():
+    for expression, limit in sorted(limits.items(), key=lambda item: -len(item[0].terms)):
         axis = next(iter(expression.terms))
         factor, odd = divmod(address[axis], expression[axis])
         if factor and not odd:

@@ -229,7 +229,12 @@ def _apart(b: Builder, node: Node, x: Node, y: Node) -> tuple[Node, Node]:
 def _windowed_lhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:
     windows, product = _apart(b, out, x, y)
     rule: Any = product.op.derivative
-    return _window_transpose(b, rule.lhs(b, ct, product, windows, y), windows, x)[0]  # type: ignore[return-value]
+    attrs: Any = out.attrs
+    lengths = tuple(x.shape[a] for a in attrs["axes"])
+    by_windows = rule.lhs(b, ct, product, windows, y)
+    return b.fold(
+        by_windows, axes=attrs["axes"], lengths=lengths, steps=attrs["steps"], spreads=attrs["spreads"]
+    )
 
 
 def _windowed_rhs(b: Builder, ct: Node, out: Node, x: Node, y: Node) -> Node:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from control.random_loops import add_control
 from expressions.joined import random_concatenate, random_splice
+from expressions.windowed import random_fold, random_pair, random_window, random_windowed_product
 from random_bodies import MAX_ELEMENTS, add_body
 
 import graphjit.ops  # noqa: F401 (fills the registry)
@@ -560,6 +561,10 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "flip": _flip,
     "concatenate": random_concatenate,
     "splice": random_splice,
+    "window": random_window,
+    "pair_axes": random_pair,
+    "fold": random_fold,
+    "contract_windows": random_windowed_product,
     "contract": _contract,
     "correlate": _correlate,
     "select": _select,
@@ -577,7 +582,8 @@ ARGUMENTS: dict[str, Callable[[_Maker], Found]] = {
     "triangular_solve": _system,
     "inverse": _matrices(checked=(True, False)),
     "logabsdet": _matrices(),
+    "det": _matrices(),
     "cholesky": _matrices(),
 }
 """Ops whose arguments must fit each other or their attributes; pow and fmod are here to stay with floats,
-logabsdet and cholesky to stay with regular matrices."""
+logabsdet, det and cholesky to stay with regular matrices, whose determinants have a sign."""
