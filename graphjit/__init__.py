@@ -78,6 +78,7 @@ __all__ = [
     "linearize",
     "make_graph",
     "map",
+    "optim",
     "register_dataclass",
     "register_pytree_node",
     "scan",
@@ -91,7 +92,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_ON_DEMAND: tuple[str, ...] = ()
+_ON_DEMAND = ("optim",)
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 

@@ -73,10 +73,20 @@ def is_leaf(value: Any) -> bool:
     return _optree().tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
 
 
-def tree_map(function: Callable[..., Any], tree: Any) -> Any:
-    """``function`` on every leaf."""
+def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """``function`` on every leaf, with the leaves at the same places of trees of the same structure.
+
+    Raises:
+        ValueError: a tree has another structure than the first.
+    """
     leaves, spec = flatten(tree)
-    return unflatten(spec, [function(leaf) for leaf in leaves])
+    columns = [leaves]
+    for other in rest:
+        others, found = flatten(other)
+        if found != spec:
+            raise ValueError(f"containers of different structure: {spec} and {found}")
+        columns.append(others)
+    return unflatten(spec, map(function, *columns))
 
 
 def is_plain(spec: TreeSpec) -> bool:
