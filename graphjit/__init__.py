@@ -79,6 +79,7 @@ __all__ = [
     "make_graph",
     "map",
     "optim",
+    "random",
     "register_dataclass",
     "register_pytree_node",
     "scan",
@@ -92,7 +93,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("optim",)
+_ON_DEMAND = ("optim", "random")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 
