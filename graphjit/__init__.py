@@ -61,6 +61,7 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "data",
     "debug",
     "debug_nans",
     "disable_jit",
@@ -93,7 +94,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("optim", "random")
+_ON_DEMAND = ("data", "optim", "random")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 

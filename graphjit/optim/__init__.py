@@ -16,6 +16,14 @@ from graphjit.optim.base import (
     masked,
 )
 from graphjit.optim.minimizing import minimize
+from graphjit.optim.moments import (
+    scale_by_adam,
+    scale_by_lion,
+    scale_by_rms,
+    scale_by_rss,
+    scale_by_stddev,
+    trace,
+)
 from graphjit.optim.optimisers import adagrad, adam, adamw, lion, rmsprop, sgd
 from graphjit.optim.schedules import (
     constant_schedule,
@@ -33,14 +41,8 @@ from graphjit.optim.steps import (
     clip_by_global_norm,
     global_norm,
     scale,
-    scale_by_adam,
     scale_by_learning_rate,
-    scale_by_lion,
-    scale_by_rms,
-    scale_by_rss,
     scale_by_schedule,
-    scale_by_stddev,
-    trace,
 )
 
 __all__ = [

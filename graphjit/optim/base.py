@@ -89,9 +89,21 @@ def like(scalar: Any, leaf: Any) -> Any:
     return scalar.astype(dtype_of(leaf), copy=False) if hasattr(scalar, "astype") else scalar
 
 
+def full_like(tree: Tree, value: float, dtype: Any = None) -> Tree:
+    """The same number everywhere. Where there are no axes it is a number and no array, as the results of
+    compiled code are: so the first step has the signature of all others.
+    """
+
+    def filled(leaf: Any) -> Any:
+        array = np.full_like(leaf, value, dtype=dtype)
+        return array if array.ndim else array[()]
+
+    return each(filled, tree)
+
+
 def zeros_like(tree: Tree, dtype: Any = None) -> Tree:
     """Zeros for each leaf."""
-    return each(lambda leaf: np.zeros_like(leaf, dtype=dtype), tree)
+    return full_like(tree, 0, dtype)
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
@@ -101,7 +113,7 @@ def cast(tree: Tree, dtype: Any) -> Tree:
 
 def new_count() -> Any:
     """The number of steps done, at the start."""
-    return np.zeros((), np.int32)
+    return np.int32(0)
 
 
 def increment(count: Any) -> Any:

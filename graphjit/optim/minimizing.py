@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from graphjit.api.compiled import jit
 from graphjit.api.derivatives import value_and_grad
 from graphjit.api.options import require_callable
 from graphjit.optim.base import Tree
@@ -59,8 +58,8 @@ def minimize(
 ) -> Any:
     """Minimise a function of a container by SciPy, with a compiled gradient.
 
-    As `scipy.optimize.minimize`, but ``x0`` may be any container of arrays and numbers, and the gradient needs
-    not be given. SciPy computes in float64; the function gets the dtypes of ``x0``.
+    As `scipy.optimize.minimize`, but ``x0`` may be any container of arrays and numbers, and the gradient is
+    compiled. SciPy computes in float64; the function gets the dtypes of ``x0``.
 
     Parameters
     ----------
@@ -113,9 +112,7 @@ def minimize(
     arrays = [np.asarray(leaf) for leaf in leaves]
     for leaf, array in zip(leaves, arrays, strict=True):
         if array.dtype.kind != "f":
-            raise TypeError(
-                f"minimize: x0 must consist of numbers of floating point, not {leaf!r}"
-            )
+            raise TypeError(f"minimize: x0 must consist of numbers of floating point, not {leaf!r}")
     shapes = tuple((array.shape, array.dtype) for array in arrays)
     evaluate = _compiled(fun, spec, shapes)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from graphjit.optim.base import GradientTransformation, Mask, Schedule, chain, identity
-from graphjit.optim.steps import (
-    add_decayed_weights,
+from graphjit.optim.moments import (
     scale_by_adam,
-    scale_by_learning_rate,
     scale_by_lion,
     scale_by_rms,
     scale_by_rss,
     scale_by_stddev,
     trace,
+)
+from graphjit.optim.steps import (
+    add_decayed_weights,
+    scale_by_learning_rate,
 )
 
 

@@ -146,8 +146,8 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
     Notes
     -----
     G. E. P. Box, M. E. Muller, 1958: two numbers ``u`` and ``v`` that are evenly spread over (0, 1] give
-    ``sqrt(-2 log u)`` times the cosine and the sine of ``2 pi v``. ``u`` has all bits of a word (of a half for
-    float32), so that the tails are there: up to 9.4 deviations (6.7).
+    ``sqrt(-2 log u)`` times the cosine and the sine of ``2 pi v``. ``u`` has all bits of a word, or of a half
+    for float32, so that the tails are there: up to 9.4 deviations, or 6.7.
 
     Examples
     --------

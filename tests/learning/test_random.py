@@ -153,7 +153,7 @@ def test_a_mask_in_a_step_has_a_byte_an_element():
     assert graphjit.grad(lambda x: np.sum(dropped(KEYS[0], x)))(x).mean() == pytest.approx(1.0, abs=0.01)
 
 
-# ---------------------------------------------------------------------------------------------- distributions
+# --------------------------------------------------------------------------------------------- distributions
 
 
 def test_uniform_is_uniform():
@@ -162,7 +162,9 @@ def test_uniform_is_uniform():
         assert stats.kstest(drawn.astype(np.float64), "uniform").pvalue > 0.01
         assert np.all((drawn >= 0) & (drawn < 1))
         np.testing.assert_array_equal(drawn * grid % 1, 0.0)
-    drawn = random.uniform(random.key(2), (10_000,), np.float32, minval=np.float64(2.0), maxval=np.arange(10_000) + 3)
+    drawn = random.uniform(
+        random.key(2), (10_000,), np.float32, minval=np.float64(2.0), maxval=np.arange(10_000) + 3
+    )
     assert drawn.dtype == np.float32
     assert stats.kstest((drawn - 2) / (np.arange(10_000) + 1), "uniform").pvalue > 0.01
 
@@ -218,7 +220,7 @@ def test_randint_is_even():
     assert random.randint(random.key(8), (100,), 0, 256, np.uint8).max() > 200
 
 
-# ------------------------------------------------------------------------------------------------------ errors
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def test_errors_name_the_function():

@@ -9,6 +9,7 @@ import json
 
 import jax
 import optax
+
 from optimisers.cases import COUNTS, OPTIMISERS, RECORDED, SCHEDULES, trajectory
 
 
