@@ -62,6 +62,7 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "data",
     "debug",
     "debug_nans",
     "disable_jit",
@@ -80,6 +81,8 @@ __all__ = [
     "make_graph",
     "map",
     "nn",
+    "optim",
+    "random",
     "register_dataclass",
     "register_pytree_node",
     "scan",
@@ -94,7 +97,7 @@ __all__ = [
 __version__ = "0.1.0"
 _notebook.register()
 
-_ON_DEMAND: tuple[str, ...] = ("nn",)
+_ON_DEMAND = ("data", "nn", "optim", "random")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 

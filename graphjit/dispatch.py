@@ -36,7 +36,7 @@ from graphjit.trace.outside.captured_class import is_array
 from graphjit.trace.outside.untraced_code import in_finalizer, suspended
 from graphjit.trace.parameters import leaf_names, leaf_text, positions, resolve
 from graphjit.trace.prepared import Prepared
-from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_plain, tree_map, unflatten
+from graphjit.trace.pytree import TreeSpec, flatten, is_leaf, is_named_tuple, is_plain, tree_map, unflatten
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.concrete import jit_disabled
 from graphjit.trace.recording.location import user_level
@@ -481,13 +481,8 @@ def input_tree(value: Any) -> Any:
     if isinstance(value, Static):
         return sig.StaticIn(value.value)
     kind = type(value)
-    if kind in (tuple, list, dict):
-        parts = [input_tree(v) for v in (value.values() if kind is dict else value)]
-        if any(part is None for part in parts):
-            return None
-        if kind is dict:
-            return sig.Dict(tuple(value), tuple(parts))
-        return (sig.Tuple if kind is tuple else sig.List)(tuple(parts))
+    if kind in (tuple, list, dict) or is_named_tuple(value):
+        return _input_container(value)
     if not is_leaf(value):
         return None
     leaf = classify(value)
@@ -498,6 +493,22 @@ def input_tree(value: Any) -> Any:
             return None
         return sig.ArrayIn(leaf.type.dtype, leaf.type.shape)
     return sig.ScalarIn(leaf.type.dtype, leaf.kind == "number")
+
+
+def _input_container(value: Any) -> Any:
+    """The native description of a container, or None when only the slow path understands what is in it."""
+    kind = type(value)
+    parts = [
+        input_tree(v)
+        for v in (
+            value.values() if kind is dict else tuple.__iter__(value) if issubclass(kind, tuple) else value
+        )
+    ]
+    if any(part is None for part in parts):
+        return None
+    if kind is dict:
+        return sig.Dict(tuple(value), tuple(parts))
+    return sig.List(tuple(parts)) if kind is list else sig.Tuple(tuple(parts), kind)
 
 
 def output_tree(value: Any) -> Any:

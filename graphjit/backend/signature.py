@@ -46,9 +46,10 @@ def _check_dtype(dtype: np.dtype) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tuple:
-    """An exact ``tuple``."""
+    """An exact ``tuple``, or as an argument a named tuple of a class, whose items lie as those of tuples."""
 
     children: tuple[Any, ...]
+    kind: type = tuple
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,21 @@ def by_level(graph: Graph) -> list[Node]:
     return sorted(nodes, key=lambda node: (level[node], node.serial))
 
 
+def _numbers_first(nodes: Sequence[Node]) -> list[Node]:
+    """The same order, but what is computed from single numbers alone stands in front.
+
+    Nothing large waits for such a value then: a rate that depends on the step's number, computed between the
+    means of gradients and the parameters, would keep the two in kernels of their own.
+    """
+    early: set[Node] = set()
+    for node in nodes:
+        if node.is_bundle or node.op.name in ("item", "recompute") or node.type.size != 1:
+            continue
+        if all(arg in early for arg in node.args):
+            early.add(node)
+    return sorted(nodes, key=lambda node: node not in early)
+
+
 def fuse(
     graph: Graph,
     limits: Limits,
@@ -101,7 +116,7 @@ def fuse(
     stored = roots | {node for node in nodes if _lies_in_memory(node)}
     fusion = Fusion([], stored, {}, destinations=find_destinations(graph))
     waits = any(node.op.name == "recompute" for node in nodes)
-    for node in order or nodes:
+    for node in _numbers_first(order or nodes):
         if node.is_bundle:
             fusion.position[node] = len(fusion.steps)
             _append(fusion, control_step(graph, node, inner[node]), {storage(arg) for arg in node.args})

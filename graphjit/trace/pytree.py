@@ -13,6 +13,7 @@ Example: ``{"w": x, "rest": (y, None)}`` has the leaves ``x``, ``y``, ``None``.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -73,10 +74,31 @@ def is_leaf(value: Any) -> bool:
     return _optree().tree_is_leaf(value, none_is_leaf=True, namespace=NAMESPACE)
 
 
-def tree_map(function: Callable[..., Any], tree: Any) -> Any:
-    """``function`` on every leaf."""
+def is_named_tuple(value: Any) -> bool:
+    """Whether ``value`` is a named tuple, of a class that nobody registered."""
+    kind = type(value)
+    return (
+        issubclass(kind, tuple)
+        and kind is not tuple
+        and not _registered(kind)
+        and _optree().is_namedtuple_class(kind)
+    )
+
+
+def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """``function`` on every leaf, with the leaves at the same places of trees of the same structure.
+
+    Raises:
+        ValueError: a tree has another structure than the first.
+    """
     leaves, spec = flatten(tree)
-    return unflatten(spec, [function(leaf) for leaf in leaves])
+    columns = [leaves]
+    for other in rest:
+        others, found = flatten(other)
+        if found != spec:
+            raise ValueError(f"containers of different structure: {spec} and {found}")
+        columns.append(others)
+    return unflatten(spec, map(function, *columns))
 
 
 def is_plain(spec: TreeSpec) -> bool:
@@ -134,7 +156,8 @@ def _adopted(value: Any) -> bool:
 
 
 def _registered(kind: type) -> bool:
-    return _optree().register_pytree_node.get(kind, namespace=NAMESPACE) is not None
+    entry = _optree().register_pytree_node.get(kind, namespace=NAMESPACE)
+    return entry is not None and entry.type is kind  # all named tuples share an entry
 
 
 def _register_dict(kind: type) -> None:
@@ -216,7 +239,9 @@ def register_pytree_node(
     def put(static: Any, children: Sequence[Any]) -> Any:
         return unflatten(static.value if type(static) is Exact else static, children)
 
-    return _optree().register_pytree_node(cls, take, put, namespace=NAMESPACE)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class of named tuples was a container before
+        return _optree().register_pytree_node(cls, take, put, namespace=NAMESPACE)  # type: ignore[arg-type]
 
 
 def register_dataclass(

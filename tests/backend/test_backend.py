@@ -335,3 +335,14 @@ def test_chains_of_elementary_functions_run_side_by_side(dtype, size):
     single = graphjit.jit(chain)
     alone = np.array([single(*(v[i : i + 1] for v in (x, y)))[0] for i in range(size)])
     np.testing.assert_array_equal(graphjit.jit(chain)(x, y), alone)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_of_64_bits_become_the_nearest_float64(dtype):
+    info = np.iinfo(dtype)
+    powers = [base + step for base in (2**31, 2**32, 2**52, 2**53, 2**54, 2**62) for step in range(-3, 4)]
+    numbers = [info.min, info.max, info.max - 511, info.max - 512, info.max - 513, *powers]
+    numbers += [2**63 + step for step in (0, 1, 1023, 1024, 1025)] if info.min == 0 else [-n for n in powers]
+    drawn = np.random.default_rng(0).integers(info.min, info.max, 1000, dtype)
+    x = np.concatenate([np.array(numbers, dtype), drawn])
+    np.testing.assert_array_equal(graphjit.jit(lambda x: x.astype(np.float64))(x), x.astype(np.float64))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import graphjit
 from graphjit.machine import cores, machine
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,18 @@ def test_code_for_other_processors_is_right(wanted: str, nbytes: int) -> None:
         pytest.skip(f"this processor cannot run code for {wanted}")
     done = run(wanted)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, str(nbytes), "")
+
+
+def test_bytes_of_vectors_are_mixed_by_instructions_for_vectors() -> None:
+    """SSE4a has others, which processors of AMD do one by one."""
+    assert not machine().has("sse4a")
+    columns = [np.arange(100, dtype=np.uint64) * k for k in (3, 5, 7, 11)]
+    records = graphjit.jit(lambda *columns: np.stack([(c >> 2).astype(np.uint8) for c in columns], axis=-1))
+    code = records.lower(*columns).as_text("asm")
+    assert "insertq" not in code
+    assert "extrq\t$" not in code.replace("vpextrq", "")
+    want = np.stack([(c >> np.uint64(2)).astype(np.uint8) for c in columns], axis=-1)
+    np.testing.assert_array_equal(records(*columns), want)
 
 
 def test_a_file_replaces_fields(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import functools
 import random
@@ -308,6 +309,11 @@ def test_guards():
 # --- trees ---
 
 
+Pair = collections.namedtuple("Pair", "a b")
+Other = collections.namedtuple("Other", "a b")
+Nothing = collections.namedtuple("Nothing", "")
+
+
 def test_containers_must_be_exact():
     x = np.ones(2)
     leaf = ArrayIn(F64, (2,))
@@ -316,6 +322,9 @@ def test_containers_must_be_exact():
         pass
 
     class SubList(list):
+        pass
+
+    class SubPair(Pair):
         pass
 
     class SubDict(dict):
@@ -342,7 +351,13 @@ def test_containers_must_be_exact():
             {0: x, ("k", 1): x},
             [{0.0: x, ("k", 1): x}, {False: x, ("k", 1): x}],
         ),
-        (Tuple(()), (), [(x,), [], {}]),
+        (Tuple(()), (), [(x,), [], {}, Nothing()]),
+        (
+            Tuple((leaf, leaf), Pair),
+            Pair(x, x),
+            [(x, x), [x, x], Other(x, x), SubPair(x, x), Pair(x, None), SubTuple((x, x))],
+        ),
+        (Tuple((), Nothing), Nothing(), [(), []]),
         (List(()), [], [[x], ()]),
         (Dict((), ()), {}, [{"a": x}, []]),
     ]:

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 
 import graphjit
+from graphjit.backend.llvm.entry.callable import specialisations
 from graphjit.errors import DerivativeError, TraceError, UnsupportedError
 
 X = np.array([1.0, 2.0, 3.0])
@@ -344,3 +345,19 @@ def test_dict_order_is_the_callers_in_every_kind_of_call():
         found = gradient({"z": np.ones(2), "a": np.ones(2)})
         assert list(found) == ["z", "a"]
         assert found["z"].tolist() == [2, 2]
+
+
+def test_named_tuples_have_a_native_entry_and_may_be_registered() -> None:
+    class Point(NamedTuple):
+        x: Any
+        name: Any
+
+    f = graphjit.jit(lambda p, q: p.x * 2.0 + q.x)
+    for _ in range(3):
+        assert f(Point(X, "a"), Point(X, None)).tolist() == [3.0, 6.0, 9.0]
+    assert len(specialisations(f)) == 1
+    assert f(Point(X, "b"), Point(X, None)).tolist() == [3.0, 6.0, 9.0]  # a static value is compared
+    graphjit.register_pytree_node(Point, lambda p: ((p.x,), p.name), lambda name, parts: Point(*parts, name))
+    g = graphjit.jit(lambda p: Point(p.x + 1.0, p.name * 2))
+    for _ in range(3):
+        assert g(Point(1.0, "ab")) == Point(2.0, "abab")

@@ -62,6 +62,7 @@ from graphjit.trace.outside.inspection import (
     functions_of,
     instance_dict,
     keeps_attributes,
+    keeps_values,
     module_dict,
     module_of,
     mro_of,
@@ -251,9 +252,7 @@ class _Walk:
             self.instance(value)
 
     def module(self, value: types.ModuleType) -> None:
-        """A module: the user's is watched; of a library only what could take numbers out of arrays is of
-        interest.
-        """
+        """A module: the user's is watched, of a library what could take numbers out of arrays."""
         namespace = module_dict(value)
         name = namespace.get("__name__")
         if by_user(name):
@@ -292,6 +291,8 @@ class _Walk:
         if type(function) is not types.FunctionType:
             self.reach(function)
             return
+        if keeps_values(function.__module__):
+            self.cells(function, names_in(function.__code__, self.without))
         if not by_user(function.__module__) or function.__code__ in self.without:
             return
         self.seen.setdefault(id(function), function)

@@ -48,6 +48,16 @@ def by_user(module: str | None) -> bool:
     )
 
 
+_KEEPERS = frozenset({"data", "nn", "optim", "random"})
+"""Parts of graphjit whose functions hold on to values of the user's: an optimiser has a schedule."""
+
+
+def keeps_values(module: str | None) -> bool:
+    """Whether functions made in a module of graphjit's are looked into for values of the user's."""
+    package, _, rest = (module or "").partition(".")
+    return package == "graphjit" and rest.partition(".")[0] in _KEEPERS
+
+
 def package_of(module: Any) -> str:
     """The package of a module, by its name."""
     return module.partition(".")[0] if type(module) is str else ""

@@ -41,7 +41,7 @@ class Walk(IntEnum):
     VALUE = 3  # a scalar whose object holds its bits
     INT = 4  # a Python int
     STATIC = 5  # an object that was compiled in
-    TUPLE = 6  # its items go to registers
+    TUPLE = 6  # of a class; its items go to registers
     LIST = 7
     DICT = 8
     WORDS = 9  # a table of addresses and the words expected there
@@ -92,7 +92,7 @@ _WALK_FIELDS = {
     Walk.VALUE: "i64 register, i64 slot, ptr type, ptr twin, i64 scalar",
     Walk.INT: "i64 register, i64 slot, i64 scalar",
     Walk.STATIC: "i64 register, object expected",
-    Walk.TUPLE: _SEQUENCE,
+    Walk.TUPLE: f"{_SEQUENCE}, ptr type",
     Walk.LIST: _SEQUENCE,
     Walk.DICT: f"{_SEQUENCE}, object[] keys",
     Walk.WORDS: "word pairs, word end",

@@ -213,7 +213,7 @@ def _static(c: Call, op: Value) -> None:
 
 def _tuple(c: Call, op: Value) -> None:
     sequence = c.register(op)
-    c.require(c.is_type(sequence, "PyTuple_Type"))
+    c.require(sequence["type"] == op["type"])
     _take_items(c, op, sequence, sequence.address("tuple_items"))
 
 

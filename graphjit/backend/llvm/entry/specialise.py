@@ -203,8 +203,10 @@ class _Tables:
         fields = {"register": register * WORD, "items": first * WORD, "length": count}
         if isinstance(node, Dict):
             self._op(Walk.DICT, **fields, keys=self._keys(node.keys))
+        elif isinstance(node, Tuple):
+            self._op(Walk.TUPLE, **fields, type=self._address(node.kind))
         else:
-            self._op(Walk.TUPLE if isinstance(node, Tuple) else Walk.LIST, **fields)
+            self._op(Walk.LIST, **fields)
         return first
 
     def _emit_guards(self, guards: Sequence[Guard]) -> None:

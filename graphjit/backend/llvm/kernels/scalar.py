@@ -19,6 +19,7 @@ from graphjit.backend.llvm.kernels import quotients
 from graphjit.backend.llvm.writing.text import Function, Module
 from graphjit.errors import IRError
 from graphjit.ir.scalars import SCALARS, is_function
+from graphjit.machine import machine
 
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 ROUNDING = {
@@ -84,6 +85,13 @@ def intrinsic(fn: Function, name: str, element: str, lanes: int, args: Sequence[
     )
 
 
+def converts_words() -> bool:
+    """Whether vectors of 64-bit integers become float64 in one instruction. x86 before AVX-512 takes them
+    one by one.
+    """
+    return not machine().has("sse2") or machine().has("avx512dq")
+
+
 class Scalars:
     """Prints scalar operations into a function; ``fail(bad, lanes, code)`` reports lanes that went wrong."""
 
@@ -143,12 +151,35 @@ class Scalars:
         if source.kind == "f":
             return self.to_integer(source, target, lanes, x)
         if target.kind == "f":
-            return fn.op(f"{'sitofp' if source.kind == 'i' else 'uitofp'} {of} {x} to {to}")
+            return self.to_floating(source, target, lanes, x)
         if source.kind != "b" and target.itemsize == source.itemsize:
             return x
         if source.kind == "b" or target.itemsize > source.itemsize:
             return fn.op(f"{'sext' if source.kind == 'i' else 'zext'} {of} {x} to {to}")
         return fn.op(f"trunc {of} {x} to {to}")
+
+    def to_floating(self, source: np.dtype, target: np.dtype, lanes: int, x: str) -> str:
+        """astype of integers and bools."""
+        if target.itemsize == source.itemsize == 8 and lanes > 1 and not converts_words():
+            return self.words_to_doubles(source, lanes, x)
+        of, to = vector(kind(source), lanes), vector(kind(target), lanes)
+        return self.fn.op(f"{'sitofp' if source.kind == 'i' else 'uitofp'} {of} {x} to {to}")
+
+    def words_to_doubles(self, source: np.dtype, lanes: int, x: str) -> str:
+        """Integers of 64 bits as float64, by their halves: put into the mantissas of 2**52 and of 2**84, they
+        are numbers already, and only the last sum rounds. The sign moves the upper half by 2**31.
+        """
+        fn = self.fn
+        bits, of = vector("i64", lanes), vector("double", lanes)
+        signed = source.kind == "i"
+        put, raised = ("xor", 2.0**84 + 2.0**63 + 2.0**52) if signed else ("or", 2.0**84 + 2.0**52)
+        word = lambda number: constant(np.int64(number), lanes)
+        low = fn.op(f"or {bits} {fn.op(f'and {bits} {x}, {word(2**32 - 1)}')}, {word(0x433 << 52)}")
+        upper = fn.op(f"lshr {bits} {x}, {word(32)}")
+        high = fn.op(f"{put} {bits} {upper}, {word((0x453 << 52) + (signed << 31))}")
+        low, high = (fn.op(f"bitcast {bits} {half} to {of}") for half in (low, high))
+        upper = fn.op(f"fsub {of} {high}, {constant(np.float64(raised), lanes)}")
+        return fn.op(f"fadd {of} {upper}, {low}")
 
     def to_integer(self, source: np.dtype, target: np.dtype, lanes: int, x: str) -> str:
         """astype of floating-point numbers. What does not fit becomes what NumPy's C code gives on x86: the

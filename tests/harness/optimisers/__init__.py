@@ -1,0 +1,1 @@
+"""Optimisers and schedules as optax and graphjit.optim write them, and optax's own numbers for them."""
