@@ -94,7 +94,7 @@ __all__ = [
 __version__ = "0.1.0"
 _notebook.register()
 
-_ON_DEMAND: tuple[str, ...] = ("nn",)
+_ON_DEMAND: tuple[str, ...] = ("dask", "distributed", "nn")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 

@@ -36,8 +36,8 @@ METHODS["__reduce__"] = reduce
 
 
 def tell_cloudpickle(library: ModuleType, kind: type) -> bool:
-    """Let cloudpickle carry functions of ``__main__`` by value, as it does with plain ones: what is ``__main__``
-    elsewhere is another program. Whether that is news to it.
+    """Let cloudpickle carry functions of ``__main__`` by value, as it does with plain ones: other processes
+    have another program there. Whether that is news to it.
     """
     table = library.CloudPickler.dispatch_table
     if kind in table:
