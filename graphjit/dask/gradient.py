@@ -106,7 +106,7 @@ def value_and_grad(
     >>> import graphjit
     >>> def loss(w, x, y):
     ...     return np.mean((x @ w - y) ** 2)
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     x, y = da.eye(2, chunks=1), da.from_array(np.array([1.0, 2.0]))
     ...     graphjit.dask.value_and_grad(loss, client)(np.zeros(2), x, y)
     (np.float64(2.5), array([-1., -2.]))

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from distributed_model import arguments, digest
+from processes.model import arguments, digest
 
 import graphjit
 from graphjit.distributed.blocks import bounds, fold

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed_model import arguments, digest, loss, total
+from processes.model import arguments, digest, loss, total
 
 import graphjit
 
@@ -34,7 +34,7 @@ def expected() -> str:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """Two workers in threads of this process."""
-    with distributed.Client(processes=False, n_workers=2, dashboard_address=None) as made:
+    with distributed.Client(processes=False, n_workers=2, dashboard_address=":0") as made:
         yield made
 
 
@@ -46,7 +46,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Any]]:
     made: list[Any] = []
 
     def cluster(workers: int) -> Any:
-        made.append(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+        made.append(distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
         made.append(distributed.Client(made[-1]))
         return made[-1]
 

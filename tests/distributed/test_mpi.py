@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed_model import arguments, digest, loss
+from processes.model import arguments, digest, loss
 
 import graphjit
 
@@ -28,7 +28,7 @@ def run(scenario: str, processes: int, folder: Path, code: int = 0) -> list[dict
     where = os.pathsep.join((str(Path(graphjit.__file__).parents[1]), str(HARNESS)))
     command = [MPIEXEC, "-n", str(processes), sys.executable, "-W", "error", "-m", "mpi4py"]
     done = subprocess.run(
-        [*map(str, command), str(HARNESS / "mpi_program.py"), scenario, str(folder)],
+        [*map(str, command), str(HARNESS / "processes" / "program.py"), scenario, str(folder)],
         capture_output=True,
         text=True,
         timeout=120,

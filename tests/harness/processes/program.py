@@ -1,4 +1,4 @@
-"""What each process of ``mpiexec -n N python -m mpi4py mpi_program.py SCENARIO FOLDER`` runs: each writes a
+"""What each process of ``mpiexec -n N python -m mpi4py program.py SCENARIO FOLDER`` runs: each writes a
 file of JSON into the folder.
 
 The model and the data are those of the tests over dask too (`model`).
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed_model import arguments, digest, loss, total
 
 from graphjit import distributed
+from processes.model import arguments, digest, loss, total
 
 ROWS = 203
 
