@@ -328,6 +328,7 @@ def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.slow
 def test_accidents_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed", reason="the example needs the dask extra")
+    pytest.importorskip("graphjit.optim", reason="the example needs its AdamW")
     pytest.importorskip("tqdm", reason="the example needs the examples extra")
     result = load("beyond_one_machine").main(["--quick", "--no-progress"])
     assert result["killed"]
