@@ -62,10 +62,12 @@ __all__ = [
     "custom_linear_solve",
     "custom_root",
     "custom_vjp",
+    "dask",
     "data",
     "debug",
     "debug_nans",
     "disable_jit",
+    "distributed",
     "fixed_point",
     "fori_loop",
     "get_num_threads",
@@ -97,7 +99,7 @@ __all__ = [
 __version__ = "0.1.0"
 _notebook.register()
 
-_ON_DEMAND = ("data", "nn", "optim", "random")
+_ON_DEMAND = ("dask", "data", "distributed", "nn", "optim", "random")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""
 
 

@@ -547,31 +547,14 @@ def compiled_function(
 
 
 METHODS: dict[str, Callable[..., Any]] = {}
-"""Methods of compiled functions that others write (`graphjit.api.lowering`), by name."""
+"""Methods of compiled functions that others write, by name (`graphjit.api.lowering`, `api.pickling`)."""
 
 
 def _complete_type(kind: Any) -> None:
     """Give the native type the methods that are written in Python."""
-    kind.__reduce__ = _reduce
     kind.__repr__ = _repr
     for name, method in METHODS.items():
         setattr(kind, name, method)
-
-
-def _reduce(self: Any) -> Any:
-    """Pickle by name where the name leads back here (a decorated function), else by recipe; native code is
-    never pickled.
-
-    Raises:
-        TypeError: it was compiled for one signature (`Fixed`), so there is nothing but native code.
-    """
-    if isinstance(self.dispatcher, Fixed):
-        raise TypeError(f"{self!r} cannot be pickled: pickle the function, and lower it again")
-    found: Any = sys.modules.get(getattr(self, "__module__", ""))
-    name = getattr(self, "__qualname__", "")
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return name if found is self else self.recipe
 
 
 def _repr(self: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
+import graphjit.api.pickling  # noqa: F401  a method of every compiled function
 from graphjit.api.options import Names, Positions, names, positions, require_callable
 from graphjit.backend.llvm.threads import pool as thread_pool
 from graphjit.dispatch import Dispatcher, compiled_function

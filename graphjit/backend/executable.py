@@ -70,7 +70,8 @@ class Executable:
 
     def __del__(self) -> None:
         native = self.__dict__.get("native")
-        if native is not None and not sys.is_finalizing():  # at exit the process frees everything at once
+        # At exit the process frees everything at once; `sys` may be gone by then.
+        if native is not None and sys is not None and not sys.is_finalizing():
             for name in self._kept:
                 cell = ctypes.c_void_p.from_address(native.address(name))
                 _free(cell.value)

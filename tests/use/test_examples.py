@@ -323,3 +323,18 @@ def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(target.read_text()) == result
     assert picture.read_bytes().startswith(PNG)
     assert "test accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_accidents_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed", reason="the example needs the dask extra")
+    pytest.importorskip("graphjit.optim", reason="the example needs its AdamW")
+    pytest.importorskip("tqdm", reason="the example needs the examples extra")
+    result = load("beyond_one_machine").main(["--quick", "--no-progress"])
+    assert result["killed"]
+    assert result["killed_again"]
+    assert result["same_bits"]
+    assert result["gradient"] < 1e-5
+    assert result["lbfgs_loss"] < result["adamw_loss"] < 0.6
+    assert result["lbfgs_mistakes"] < 0.2
+    assert "the same bits as" in capsys.readouterr().out
