@@ -284,6 +284,7 @@ ONE = lines(
     np.dsplit(x, 1)
     np.unstack(x)
     np.tile(x, 2)
+    np.lib.stride_tricks.sliding_window_view(x, 2)
     np.tile(x, (2, 1))
     np.repeat(x, 2)
     np.repeat(x, 2, axis=0)

@@ -264,7 +264,7 @@ def test_memory_maps_are_read_like_any_array() -> None:
         ),
         (scipy.sparse.coo_array(np.eye(2)), r"x\.data, x\.row, x\.col"),
         (np.ma.ones(3), r"MaskedArray.*x\.filled\(value\)"),
-        (np.asmatrix(np.eye(2)), r"numpy\.matrix.*np\.asarray\(x\)"),
+        (np.eye(2).view(np.matrix), r"numpy\.matrix.*np\.asarray\(x\)"),
     ],
 )
 def test_what_is_nearly_an_array_says_what_to_pass(value: Any, words: str) -> None:

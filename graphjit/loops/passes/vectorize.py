@@ -75,7 +75,9 @@ def _can_lane(loop: For) -> bool:
     differs = varying(loop)
     for statement in walk(loop.body):
         if isinstance(statement, For) and (
-            statement.when is not None or (statement.bound is not None and statement.bound.start[loop.axis])
+            statement.kind != "serial"
+            or statement.when is not None
+            or (statement.bound is not None and statement.bound.start[loop.axis])
         ):
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, differs):
