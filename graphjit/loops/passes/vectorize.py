@@ -74,11 +74,7 @@ def _can_lane(loop: For) -> bool:
         return False
     differs = varying(loop)
     for statement in walk(loop.body):
-        if isinstance(statement, For) and (
-            statement.kind != "serial"
-            or statement.when is not None
-            or (statement.bound is not None and statement.bound.start[loop.axis])
-        ):
+        if isinstance(statement, For) and _keeps_apart(statement, loop.axis):
             return False
         if isinstance(statement, Store) and _collides(statement, loop.axis, differs):
             return False
@@ -89,6 +85,12 @@ def _can_lane(loop: For) -> bool:
         if isinstance(statement, Choose) and statement.which in differs:
             return False
     return True
+
+
+def _keeps_apart(inner: For, axis: Axis) -> bool:
+    """Whether a loop has lanes of its own, runs under a condition, or ends where ``axis`` says."""
+    depends = inner.bound is not None and bool(inner.bound.start[axis])
+    return inner.kind != "serial" or inner.when is not None or depends
 
 
 def _collides(statement: Store, axis: Axis, varying: set[Ref]) -> bool:
