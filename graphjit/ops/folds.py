@@ -24,7 +24,7 @@ from graphjit.ir.opdef import Decompose, Linear, op
 from graphjit.ir.types import Type
 from graphjit.ops.contraction import free_axes
 from graphjit.ops.samples import FLOATS, INTS, Cases
-from graphjit.ops.windows import Ints, place_of_taps, positions
+from graphjit.ops.windows import Ints, place_of_taps, positions, untransposed
 
 
 def _infer_fold(y: Type, *, axes: Ints, lengths: Ints, steps: Ints, spreads: Ints) -> Type:
@@ -66,11 +66,10 @@ def _fold_transpose(b: Builder, ct: Node, out: Node, y: Node) -> Sequence[Node |
 
 
 class Phase(NamedTuple):
-    """Every step-th element of a fold along one axis, from ``start``: the sum over its taps ``first + stride
-    * t`` at position ``q + offset - spread * t``.
+    """Every step-th element of a fold along one axis: its element q is the sum over ``number`` taps, tap
+    ``first + stride * t`` of the window at ``q + offset - spread * t``.
     """
 
-    start: int
     first: int
     stride: int
     number: int
@@ -86,7 +85,7 @@ def phases(size: int, step: int, spread: int) -> list[Phase]:
         stride = step // common
         first = next((k for k in range(min(size, stride)) if (start - k * spread) % step == 0), size)
         count = -(-(size - first) // stride)
-        found.append(Phase(start, first, stride, count, (start - first * spread) // step, spread // common))
+        found.append(Phase(first, stride, count, (start - first * spread) // step, spread // common))
     return found
 
 
@@ -200,19 +199,18 @@ def _taken_apart(y: Node) -> tuple[Node, Node, Pairs, Pairs, list[Owner]] | None
     """Factors, paired axes and owners of the axes of a contraction whose axes may be in another order. The
     first factor is what lies in memory, also where the contraction reads it with its axes in another order.
     """
-    perm: Any = y.attrs["perm"] if y.op.name == "transpose" else range(len(y.shape))
-    made = y.args[0] if y.op.name == "transpose" else y
+    made, perm = untransposed(y)
     if made.op.name != "contract":
         return None
     g, w = made.args
     attrs: Any = made.attrs
     contract, batch = attrs["contract"], attrs["batch"]
-    inner: Any = g.attrs["perm"] if g.op.name == "transpose" else range(len(g.shape))
     owners = _owners(g, w, contract, batch)
+    g, inner = untransposed(g)
     owners = [(which, a if which == "w" else inner[a]) for which, a in (owners[p] for p in perm)]
     contract = tuple(inner[a] for a in contract[0]), contract[1]
     batch = tuple(inner[a] for a in batch[0]), batch[1]
-    return g.args[0] if g.op.name == "transpose" else g, w, contract, batch, owners
+    return g, w, contract, batch, owners
 
 
 class _Convolution(NamedTuple):

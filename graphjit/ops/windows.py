@@ -38,6 +38,22 @@ def positions(length: int, size: int, step: int, spread: int) -> int:
     return (length - (size - 1) * spread - 1) // step + 1
 
 
+def untransposed(x: Node) -> tuple[Node, Ints]:
+    """What a value is with its axes maybe in another order, and which axis of that each axis of ``x`` is."""
+    if x.op.name != "transpose":
+        return x, tuple(range(len(x.shape)))
+    perm: Any = x.attrs["perm"]
+    return x.args[0], perm
+
+
+def slice_before_transpose(b: Builder, x: Node, starts: Ints, limits: Ints, steps: Ints) -> Node:
+    """The slice of a transposed value, sliced first."""
+    inner, perm = untransposed(x)
+    of = [perm.index(a) for a in range(len(perm))]
+    first, last, every = (tuple(value[a] for a in of) for value in (starts, limits, steps))
+    return b.transpose(b.slice(inner, starts=first, limits=last, steps=every), perm=perm)
+
+
 def place_of_taps(axes: Ints, ndim: int) -> list[int]:
     """The axes of the taps in the result of ``window`` of an array of ``ndim`` axes."""
     return [axes[-1] + 1 + i for i in range(len(axes))]
@@ -105,11 +121,7 @@ def _single_tap(b: Builder, x: Node, *, axes: Ints, sizes: Ints, steps: Ints, sp
 def slice_of_windows(b: Builder, x: Node, *, starts: Ints, limits: Ints, steps: Ints) -> Node | None:
     """Some of the windows and some of their taps are windows with other steps and spreads."""
     if x.op.name == "transpose" and x.args[0].op.name == "window":
-        perm: Any = x.attrs["perm"]
-        of = [perm.index(a) for a in range(len(perm))]
-        attrs = {"starts": starts, "limits": limits, "steps": steps}
-        moved: Any = {name: tuple(value[a] for a in of) for name, value in attrs.items()}
-        return b.transpose(b.slice(x.args[0], **moved), perm=perm)
+        return slice_before_transpose(b, x, starts, limits, steps)
     if x.op.name != "window" or any(start >= limit for start, limit in zip(starts, limits, strict=True)):
         return None
     inner, old = x.args[0], x.attrs
@@ -248,12 +260,7 @@ def _windowed_batch(b: Builder, node: Node, args: Sequence[Node], batched: Seque
     x, y = args
     axes = tuple(axis + 1 for axis in attrs["axes"]) if batched[0] else attrs["axes"]
     windows = b.window(x, **{name: attrs[name] for name in _OF_WINDOW[1:]}, axes=axes)
-    one = b.contract(
-        b.window(node.args[0], **{name: attrs[name] for name in _OF_WINDOW}),
-        node.args[1],
-        contract=attrs["contract"],
-        batch=attrs["batch"],
-    )
+    _, one = _apart(b, node, *node.args)
     rule: Any = one.op.batch
     return rule(b, one, (windows, y), batched)  # type: ignore[no-any-return]
 

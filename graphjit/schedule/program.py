@@ -140,6 +140,16 @@ class Product:
         """Whether rows or terms come in several runs."""
         return bool(self.outer_rows or self.outer_terms)
 
+    @property
+    def rows(self) -> Levels:
+        """All levels of the rows, the last one within a run."""
+        return (*self.outer_rows, (self.m // runs_of(self.outer_rows), self.lhs[0]))
+
+    @property
+    def terms(self) -> Levels:
+        """All levels of the terms."""
+        return (*self.outer_terms, (self.k // runs_of(self.outer_terms), self.lhs[1]))
+
 
 @dataclass(eq=False)
 class Sweep:

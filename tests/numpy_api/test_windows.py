@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from compiled_harness import run
 from numpy.lib.stride_tricks import sliding_window_view
 from threads_harness import same_bits
 
 import graphjit
 from graphjit import pipeline
+from graphjit.backend.llvm.products.runs import plan_runs
+from graphjit.backend.llvm.products.tile import Tile
+from graphjit.backend.llvm.products.workspace import PIECE_BYTES
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
+from graphjit.ir.parser import parse_graph
+from graphjit.limits import host_limits
+from graphjit.loops.ir import For, loads, walk
 from graphjit.schedule.program import Product
 
 LENGTH, CHANNELS, FILTERS = 11, 2, 3
@@ -204,3 +211,74 @@ def test_results_do_not_depend_on_threads() -> None:
         lambda x, w: np.sum(np.sin(convolution2d(x, w, 1, 1, 1))), argnums=(0, 1)
     )
     same_bits(function, x, w)
+
+
+def test_weights_in_any_order() -> None:
+    """Weights whose columns lie apart are packed by panels, or copied where that is not enough."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(2, 9, 8, 12))
+    windows = "nhwckl"
+    for order in ("oklc", "klco", "ockl", "cokl", "lkoc"):
+        sizes = {"k": 3, "l": 2, "c": 12, "o": 20}
+        w = rng.normal(size=[sizes[letter] for letter in order])
+
+        def f(x: Any, w: Any, order: str = order) -> Any:
+            return np.einsum(f"{windows},{order}->nhwo", sliding_window_view(x, (3, 2), axis=(1, 2)), w)
+
+        np.testing.assert_allclose(graphjit.jit(f)(x, w), f(x, w), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("vectors", [2, 4])
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_packed_panels_fit_their_workspace(vectors: int, lanes: int) -> None:
+    """Whatever the widest panel of a machine is: few rows take the widest, transposed weights are packed."""
+    kind = "f32" if lanes == 16 else "f64"
+    tile = Tile(kind, 6, vectors, lanes, True)
+    for length, runs in ((1, 900), (7, 300), (170, 3), (171, 3), (300, 4), (383, 2), (900, 3), (5000, 1)):
+        step = Product(
+            None,
+            4,
+            640,
+            length * runs,
+            (3, 1),
+            (1, length * runs),
+            outer_rows=((2, 99),),
+            outer_terms=((runs, 9),),
+        )  # type: ignore[arg-type]
+        plan = plan_runs(step, tile, host_limits())
+        assert plan.packs
+        widest = max(panel.width for panel in plan.tiling.panels) * tile.vector.nbytes
+        assert plan.turns * plan.term_block * widest <= PIECE_BYTES
+        assert plan.turns == 1 or plan.term_block == length
+
+
+def test_depthwise_convolutions_run_in_lanes_of_channels() -> None:
+    x, w = np.ones((2, 10, 10, 24), np.float32), np.ones((5, 5, 24), np.float32)
+
+    def depthwise(x: Any, w: Any) -> Any:
+        x = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        return np.einsum("nhwckl,klc->nhwc", sliding_window_view(x, (5, 5), axis=(1, 2)), w)
+
+    lowered = graphjit.value_and_grad(lambda x, w: np.sum(depthwise(x, w) ** 2), argnums=(0, 1)).lower(x, w)
+    simd = [
+        s
+        for kernel in lowered.loops.values()
+        for s in walk(kernel.body)
+        if isinstance(s, For) and s.kind == "simd"
+    ]
+    assert len(simd) >= 3  # forward, by x and by w
+    assert all(load.address[loop.axis] in (0, 1) for loop in simd for load in loads(loop.body))
+
+
+def test_windows_of_frames_of_frames_are_proved_to_stay_inside() -> None:
+    """A tap that reads zeros on one axis says which taps there are: the verifier combines both conditions."""
+    text = """
+graph folded
+  %0 = input name='x' : f64[5,2]
+  %1 = embed %0 shape=(5, 3) starts=(0, 0) steps=(1, 1) : f64[5,3]
+  %2 = fold %1 axes=(0,) lengths=(15,) steps=(2,) spreads=(3,) : f64[15]
+  return %2
+"""
+    graph, x = parse_graph(text), np.arange(10.0).reshape(5, 2)
+    (found,) = run(graph, [x])
+    np.testing.assert_array_equal(found, interpret(graph, x)[0])

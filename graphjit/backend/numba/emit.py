@@ -47,7 +47,7 @@ from graphjit.loops.ir import (
     Write,
 )
 from graphjit.schedule.access import storage
-from graphjit.schedule.program import Control, Product, Program, runs_of
+from graphjit.schedule.program import Control, Product, Program
 
 INDENT = "    "
 LONG = 128
@@ -172,8 +172,7 @@ def _product(program: Program, step: Product, used: dict[Buffer, None]) -> list[
             f"{name}[batch * {stride} :]" for name, stride in zip(names, step.batch_strides, strict=True)
         ]
     if step.in_runs:
-        levels = [*step.outer_rows, (step.m // runs_of(step.outer_rows), x_row)]
-        levels += [*step.outer_terms, (step.k // runs_of(step.outer_terms), x_column)]
+        levels = (*step.rows, *step.terms)
         lengths = tuple(length for length, _ in levels)
         apart = tuple(stride * step.node.dtype.itemsize for _, stride in levels)
         left = f"in_runs({names[0]}, {lengths}, {apart})"

@@ -16,6 +16,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import REGISTRY, Reduce, Scalar
 from graphjit.ops.contraction import free_axes
+from graphjit.ops.windows import slice_before_transpose
 from graphjit.passes.rules.contraction import ORDER
 from graphjit.passes.rules.rule import Rule
 
@@ -77,9 +78,8 @@ def _slice_before_transpose(b: Builder, node: Node) -> Node | None:
     (moved,) = node.args
     if moved.op.name != "transpose" or moved.args[0].op.name != "contract":
         return None
-    perm: Any = moved.attrs["perm"]
-    own = {name: tuple(value[perm.index(a)] for a in range(len(perm))) for name, value in node.attrs.items()}  # type: ignore[index]
-    return b.transpose(b.slice(moved.args[0], **own), perm=perm)
+    attrs: Any = node.attrs
+    return slice_before_transpose(b, moved, **attrs)
 
 
 def _of_arguments(b: Builder, x: Node, axis: int, take: Take, count: int) -> Node | None:

@@ -17,7 +17,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.limits import ContractionLimits, Limits
 from graphjit.ops.contraction import free_axes
-from graphjit.ops.windows import positions
+from graphjit.ops.windows import positions, untransposed
 from graphjit.schedule.access import storage
 from graphjit.schedule.program import Levels, Product
 
@@ -185,12 +185,14 @@ def _rewritten(b: Builder, contraction: _Contraction, alone: bool, operand: bool
 
 
 def _multiply_sum_of_windows(b: Builder, contraction: _Contraction) -> Node:
-    """The same as loops that go over windows as they lie in memory: sums innermost, channels before them."""
+    """Products and their sum, as loops that go over windows as they lie in memory: terms innermost, channels
+    before them.
+    """
     c = contraction
     x, y = c.node.args
     if not _is_windows(x):
         return _back(b, c, _multiply_sum_of_windows(b, c.swapped(b)))
-    perm: Any = x.attrs["perm"] if x.op.name == "transpose" else tuple(range(len(x.shape)))
+    _, perm = untransposed(x)
     kept = sorted((*c.batch_x, *c.free_x), key=perm.__getitem__)
     sums = sorted(zip(c.sum_x, c.sum_y, strict=True), key=lambda pair: perm[pair[0]])
     beside = dict(zip(c.batch_x, c.batch_y, strict=True))
@@ -217,7 +219,7 @@ def _back(b: Builder, contraction: _Contraction, made: Node) -> Node:
 
 def _is_windows(x: Node) -> bool:
     """Whether a value is windows, maybe with their axes in another order."""
-    return x.op.name == "window" or (x.op.name == "transpose" and x.args[0].op.name == "window")
+    return untransposed(x)[0].op.name == "window"
 
 
 def _over_windows(b: Builder, contraction: _Contraction) -> Node | None:
@@ -230,8 +232,7 @@ def _over_windows(b: Builder, contraction: _Contraction) -> Node | None:
         return None if made is None else _back(b, contraction, made)
     if _is_windows(y):
         y = b.emit("copy", y, slot=-1)
-    perm: Any = x.attrs["perm"] if x.op.name == "transpose" else tuple(range(len(x.shape)))
-    windows = x.args[0] if x.op.name == "transpose" else x
+    windows, perm = untransposed(x)
     sums = sorted(zip((perm[a] for a in contraction.sum_x), contraction.sum_y, strict=True))
     attrs = {
         **windows.attrs,

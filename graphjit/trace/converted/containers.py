@@ -20,6 +20,7 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.trace.marks import name_of
+from graphjit.trace.outside.code_names import names_in
 from graphjit.trace.outside.inspection import (
     by_user,
     class_dict,
@@ -317,11 +318,7 @@ def _inside(value: Any) -> list[Any]:
     if kind is types.FunctionType:
         return [
             *map(_cell, value.__closure__ or ()),
-            *(
-                _named(value.__globals__, _names(value.__code__))
-                if by_user(package_of(value.__module__))
-                else ()
-            ),
+            *(_named(value) if by_user(package_of(value.__module__)) else ()),
             *value.__dict__.values(),
             *(value.__defaults__ or ()),
         ]
@@ -340,22 +337,22 @@ def _inside(value: Any) -> list[Any]:
     return [kind, *_attributes(value).values(), *_slots(value)]
 
 
-def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Any]:
-    """What code finds by its names in a namespace, and by the same names in the modules that it finds there:
-    not all that a module of a large library holds.
+def _named(function: types.FunctionType) -> Iterator[Any]:
+    """The globals that a function names, and what it names of the modules among them: not all that a module
+    of a large library holds.
     """
+    names = names_in(function.__code__)
+    pending = [(function.__globals__, names.globals)]
     seen: set[int] = set()
-    pending = [namespace]
     while pending:
-        space = pending.pop()
-        if id(space) not in seen:
-            seen.add(id(space))
-            for name in names & space.keys():
-                value = space[name]
-                if isinstance(value, types.ModuleType):
-                    pending += [module_dict(value)] if by_user(value.__name__) else []
-                else:
-                    yield value
+        space, wanted = pending.pop()
+        for name in wanted & space.keys():
+            value = space[name]
+            if names.any_attribute or not isinstance(value, types.ModuleType):
+                yield value
+            elif by_user(value.__name__) and id(value) not in seen:
+                seen.add(id(value))
+                pending.append((module_dict(value), names.attributes))
 
 
 def _slots(value: Any) -> list[Any]:
@@ -371,16 +368,6 @@ def _slots(value: Any) -> list[Any]:
     for descriptor in descriptors:
         with suppress(AttributeError):
             found.append(descriptor.__get__(value))
-    return found
-
-
-@functools.lru_cache(4096)
-def _names(code: types.CodeType) -> set[str]:
-    """Names that code reads, that of functions inside included, and strings that may be names."""
-    found = set(code.co_names) | {part for part in code.co_consts if isinstance(part, str)}
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            found |= _names(part)
     return found
 
 

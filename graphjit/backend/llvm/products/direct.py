@@ -21,6 +21,7 @@ from graphjit.backend.llvm.products.dots import DOTS_PARAMETERS, declare_dots
 from graphjit.backend.llvm.products.extents import (
     Extent,
     block_extents,
+    call_in_blocks,
     each,
     left_of,
     minus,
@@ -28,7 +29,7 @@ from graphjit.backend.llvm.products.extents import (
     plus,
     times,
 )
-from graphjit.backend.llvm.products.panels import call_pack, declare_transpose
+from graphjit.backend.llvm.products.panels import call_pack, declare_transpose, pack_panel
 from graphjit.backend.llvm.products.plan import Packing, Plan, Way
 from graphjit.backend.llvm.products.streamed import ROWS, ROWS_PARAMETERS, declare_rows
 from graphjit.backend.llvm.products.tile import TILE_PARAMETERS, declare_tile
@@ -52,15 +53,7 @@ def call_direct(w: Writer, name: str, plan: Plan, bases: Sequence[str]) -> None:
     `Plan.order`.
     """
     partial = take_workspace(w, 1) if plan.partial_bytes else "null"
-    context = w.fn.shared_slot("[4 x ptr]")
-    for i, pointer in enumerate([*bases, partial]):
-        w.store("ptr", pointer, w.at(context, 8 * i))
-    blocks = plan.cuts.blocks
-    if blocks == 1:
-        w.call(name, [f"ptr {context}", "i64 0"])
-        return
-    w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-    w.call("gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {blocks}", f"i64 {plan.nanoseconds}"])
+    call_in_blocks(w, name, [*bases, partial], plan.cuts.blocks, plan.nanoseconds)
     if plan.cuts.segments > 1:
         _add_segments(w, plan, bases[2], partial)
         give_workspace(w, partial)
@@ -185,17 +178,10 @@ class _TilesBlock(_Block):
 
     def pack(self, strip: Strip, vector: Value) -> None:
         """Copy a panel of B into the buffer."""
-        p, tile = self.product, self.tile
-        if p.rhs[0] == 1:
-            declare_transpose(self.module, tile)
-        row, column = (step * self.size for step in p.rhs)
-        columns = strip.width * tile.lanes
-        rest = minus(self, p.n, times(self, vector, tile.lanes))
-        valid = min(columns, rest) if isinstance(rest, int) else self.min(columns, rest)
-        source = self.at(self.b_k, times(self, vector, p.rhs[1] * self.vector_bytes))
         alone = self.plan.packing is Packing.PANEL
         target = self.buffer if alone else self.panel_of_b(strip, vector)[0]
-        call_pack(self, tile, [target, source, row, column, self.count, valid, columns])
+        p = self.product
+        pack_panel(self, self.tile, p.n, p.rhs, strip, vector, (target, self.b_k, self.count))
 
     def panel_of_b(self, strip: Strip, vector: Value) -> tuple[str, Value]:
         """Where a panel of B lies, and the distance of its rows."""

@@ -16,6 +16,20 @@ Extent = tuple[Value, Value]
 """The first number and the one behind the last."""
 
 
+def call_in_blocks(w: Writer, name: str, pointers: Sequence[str], blocks: int, nanoseconds: int) -> None:
+    """Call ``name(context, block)`` for all blocks, on all threads if there are several; context holds
+    ``pointers``, four at the most.
+    """
+    context = w.fn.shared_slot("[4 x ptr]")
+    for i, pointer in enumerate(pointers):
+        w.store("ptr", pointer, w.at(context, 8 * i))
+    if blocks == 1:
+        w.call(name, [f"ptr {context}", "i64 0"])
+        return
+    w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
+    w.call("gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {blocks}", f"i64 {nanoseconds}"])
+
+
 def block_extents(w: Writer, block: str, counts: Sequence[int], cuts: Sequence[int]) -> list[Extent]:
     """What ``block`` covers of each axis: ``counts`` numbers, cut into ``cuts`` parts; the last axis varies
     fastest.
@@ -64,9 +78,11 @@ def times(w: Writer, value: Value, factor: int) -> Value:
     return value * factor if isinstance(value, int) else w.mul(value, factor) if factor else 0
 
 
-def plus(w: Writer, value: Value, number: int) -> Value:
-    """value + number."""
-    return value + number if isinstance(value, int) else w.add(value, number) if number else value
+def plus(w: Writer, one: Value, two: Value) -> Value:
+    """one + two."""
+    if isinstance(one, int) and isinstance(two, int):
+        return one + two
+    return two if one == 0 else one if two == 0 else w.add(one, two)
 
 
 def minus(w: Writer, number: int, value: Value) -> Value:

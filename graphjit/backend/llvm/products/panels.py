@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphjit.backend.llvm.products.choose_tiles import Strip
+from graphjit.backend.llvm.products.extents import minus, times
 from graphjit.backend.llvm.products.tile import Tile
 from graphjit.backend.llvm.products.vectors import arguments
 from graphjit.backend.llvm.writing.text import Module
@@ -66,6 +68,29 @@ def call_pack(w: Writer, tile: Tile, values: Sequence[Value]) -> None:
     name = pack_symbol(tile)
     w.module.declare(name, f"declare void @{name}({', '.join(kind for kind, _ in PACK_PARAMETERS)})")
     w.call(name, arguments(PACK_PARAMETERS, values))
+
+
+def pack_panel(
+    w: Writer,
+    tile: Tile,
+    n: int,
+    rhs: tuple[int, int],
+    strip: Strip,
+    vector: Value,
+    what: tuple[str, str, Value],
+) -> None:
+    """Copy the panel of a strip that begins at ``vector``; ``what``: the target, where the first column of B
+    lies, and how many terms. B has ``n`` columns, and ``rhs`` are its strides in elements.
+    """
+    if rhs[0] == 1:
+        declare_transpose(w.module, tile)
+    target, b, terms = what
+    row, column = (step * tile.size for step in rhs)
+    columns = strip.width * tile.lanes
+    rest = minus(w, n, times(w, vector, tile.lanes))
+    valid = min(columns, rest) if isinstance(rest, int) else w.min(columns, rest)
+    source = w.at(b, times(w, vector, rhs[1] * tile.vector.nbytes))
+    call_pack(w, tile, [target, source, row, column, terms, valid, columns])
 
 
 def emit_pack(module: Module, tile: Tile) -> None:

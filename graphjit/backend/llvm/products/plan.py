@@ -278,11 +278,16 @@ class _Planner:
         return max(1, min(p.k // limits.segment, fitting, limits.max_segments))
 
 
-def _cuts(batch: int, segments: int, tiling: Tiling, nanoseconds: int, limits: ProductLimits) -> Cuts:
-    """Blocks for threads to share: of the batch, then of panels, then of rows."""
+def wanted_blocks(nanoseconds: int, limits: ProductLimits) -> int:
+    """Into how many blocks a product of so many nanoseconds had better be cut."""
     # Workers that are awake halve a product of a few microseconds.
     small = min(nanoseconds // WORTH_SPINNING_NS, limits.small_blocks)
-    want = min(max(nanoseconds // limits.block_ns, small, 1), limits.max_blocks)
+    return max(nanoseconds // limits.block_ns, small, 1)
+
+
+def _cuts(batch: int, segments: int, tiling: Tiling, nanoseconds: int, limits: ProductLimits) -> Cuts:
+    """Blocks for threads to share: of the batch, then of panels, then of rows."""
+    want = min(wanted_blocks(nanoseconds, limits), limits.max_blocks)
     products = min(batch, want)
     want = -(-want // (products * segments))
     panels = min(len(tiling.panels), want)

@@ -15,20 +15,30 @@ Terms of several runs are one chain: the tile itself goes from one run to the ne
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphjit.backend.llvm.products.choose_tiles import Strip, Tiling, choose_tiles
-from graphjit.backend.llvm.products.extents import block_extents, each, left_of, minus, overlap, plus, times
-from graphjit.backend.llvm.products.panels import call_pack, declare_transpose
+from graphjit.backend.llvm.products.extents import (
+    block_extents,
+    call_in_blocks,
+    each,
+    left_of,
+    minus,
+    overlap,
+    plus,
+    times,
+)
+from graphjit.backend.llvm.products.panels import pack_panel
+from graphjit.backend.llvm.products.plan import wanted_blocks
 from graphjit.backend.llvm.products.tile import TURN_PARAMETERS, Tile, declare_tile
 from graphjit.backend.llvm.products.vectors import arguments
 from graphjit.backend.llvm.products.workspace import PIECE_BYTES, give_workspace, take_workspace
-from graphjit.backend.llvm.threads.waiting import WORTH_SPINNING_NS
 from graphjit.backend.llvm.writing.text import Module
 from graphjit.backend.llvm.writing.writer import DRIVER, Value, Writer
-from graphjit.limits import Limits
+from graphjit.limits import Limits, ProductLimits
 from graphjit.schedule.program import Levels, Product, runs_of
 
 
@@ -60,7 +70,7 @@ class RunsPlan:
     turns: int
     term_block: int
     packs: bool
-    cuts: tuple[int, int, int, int]
+    cuts: tuple[int, ...]
     nanoseconds: int
 
     @property
@@ -81,29 +91,13 @@ class RunsPlan:
 
 def plan_runs(step: Product, tile: Tile, limits: Limits) -> RunsPlan:
     """How to compute a product in runs."""
-    products = limits.products
-    rows, terms = (
-        (*step.outer_rows, (step.m // runs_of(step.outer_rows), step.lhs[0])),
-        (
-            *step.outer_terms,
-            (step.k // runs_of(step.outer_terms), step.lhs[1]),
-        ),
-    )
-    length = terms[-1][0]
-    # Runs of terms that one call of a tile goes through: as many as make a chain of the usual length.
-    inner_runs = terms[-2][0] if len(terms) > 1 else 1
-    turns = max(1, min(inner_runs, round(products.k_block / length)))
-    turns = -(-inner_runs // -(-inner_runs // turns))
-    term_block = -(-length // max(1, round(length / products.k_block)))
-    deep = turns * term_block
-    tiling = choose_tiles(tile, rows[-1][0], step.n, deep, limits.tiles)
-    nanoseconds = (
-        step.batch * runs_of(step.outer_rows) * step.k * tiling.multiplications // products.vectors_per_ns
-    )
-    widest = max(panel.width for panel in tiling.panels) * tile.vector.nbytes
-    several = len(tiling.panels) > 1 and tiling.tiles * runs_of(step.outer_rows) > products.few_tiles
-    packs = (several or step.rhs[1] != 1) and deep * widest <= PIECE_BYTES
-    counts = (step.batch, runs_of(step.outer_rows), len(tiling.panels), tiling.tiles)
+    products, rows, terms = limits.products, step.rows, step.terms
+    turns, term_block = _chain(terms, tile, products)
+    tiling = choose_tiles(tile, rows[-1][0], step.n, turns * term_block, limits.tiles)
+    runs = runs_of(step.outer_rows)
+    several = len(tiling.panels) > 1 and tiling.tiles * runs > products.few_tiles
+    nanoseconds = step.batch * runs * step.k * tiling.multiplications // products.vectors_per_ns
+    counts = (step.batch, runs, len(tiling.panels), tiling.tiles)
     return RunsPlan(
         rows,
         terms,
@@ -115,25 +109,34 @@ def plan_runs(step: Product, tile: Tile, limits: Limits) -> RunsPlan:
         tiling,
         turns,
         term_block,
-        packs,
-        _cuts(counts, nanoseconds, limits),
+        several or step.rhs[1] != 1,
+        _cuts(counts, nanoseconds, products),
         nanoseconds,
     )
 
 
-def _cuts(counts: tuple[int, int, int, int], nanoseconds: int, limits: Limits) -> tuple[int, int, int, int]:
+def _chain(terms: Levels, tile: Tile, limits: ProductLimits) -> tuple[int, int]:
+    """Runs of terms, and terms of each, that one call of a tile goes through: about the usual length of a
+    chain, and never more than a piece of workspace holds of the widest panel.
+    """
+    length, most = terms[-1][0], PIECE_BYTES // (2 * tile.vectors * tile.vector.nbytes)
+    runs = terms[-2][0] if len(terms) > 1 else 1
+    turns = max(1, min(runs, round(limits.k_block / length), most // length))
+    turns = -(-runs // -(-runs // turns))
+    parts = max(1, round(length / limits.k_block), -(-length // most))
+    return turns, -(-length // parts)
+
+
+def _cuts(counts: tuple[int, int, int, int], nanoseconds: int, limits: ProductLimits) -> tuple[int, ...]:
     """Blocks for threads to share: of the batch, then of runs, then of panels, then of tiles. Each block
     packs its own panels, so there are not more than threads share well.
     """
-    products = limits.products
-    small = min(nanoseconds // WORTH_SPINNING_NS, products.small_blocks)
-    want = min(max(nanoseconds // products.block_ns, small, 1), products.run_blocks)
+    want = min(wanted_blocks(nanoseconds, limits), limits.run_blocks)
     found = []
     for count in counts:
-        part = min(count, want)
-        found.append(part)
-        want = -(-want // part)
-    return found[0], found[1], found[2], found[3]
+        found.append(min(count, want))
+        want = -(-want // found[-1])
+    return tuple(found)
 
 
 def emit_runs(module: Module, name: str, plan: RunsPlan) -> None:
@@ -145,16 +148,7 @@ def emit_runs(module: Module, name: str, plan: RunsPlan) -> None:
 
 def call_runs(w: Writer, name: str, plan: RunsPlan, bases: Sequence[str]) -> None:
     """Call the function that `emit_runs` made, in blocks; ``bases`` are the addresses of A, B and C."""
-    context = w.fn.shared_slot("[4 x ptr]")
-    for i, pointer in enumerate(bases):
-        w.store("ptr", pointer, w.at(context, 8 * i))
-    if plan.blocks == 1:
-        w.call(name, [f"ptr {context}", "i64 0"])
-        return
-    w.module.declare("gj_parallel_for", "declare void @gj_parallel_for(ptr, ptr, i64, i64)")
-    w.call(
-        "gj_parallel_for", [f"ptr @{name}", f"ptr {context}", f"i64 {plan.blocks}", f"i64 {plan.nanoseconds}"]
-    )
+    call_in_blocks(w, name, bases, plan.blocks, plan.nanoseconds)
 
 
 class _Block(Writer):
@@ -182,13 +176,13 @@ class _Block(Writer):
             with each(self, (0, runs_of(outer))) as run, each(self, (0, turns), plan.turns) as turn:
                 a_run = self.at(self.at(a, self.offset(run, outer)), times(self, turn, jump * size))
                 # All terms before: B lies in their order.
-                before = plus_of(self, times(self, run, turns * length), times(self, turn, length))
+                before = plus(self, times(self, run, turns * length), times(self, turn, length))
                 with each(self, (0, length), plan.term_block) as first:
                     self.count = left_of(self, plan.term_block, length, first)
                     self.turns = left_of(self, plan.turns, turns, turn)
                     self.jump = (jump - length * step) * size
                     self.a_k = self.at(a_run, times(self, first, step * size))
-                    self.b_k = self.at(b, times(self, plus_of(self, before, first), plan.rhs[0] * size))
+                    self.b_k = self.at(b, times(self, plus(self, before, first), plan.rhs[0] * size))
                     self.c_k = c
                     self.continues = self.later(run, turn, first)
                     self.chunk()
@@ -198,29 +192,21 @@ class _Block(Writer):
     def later(self, *counters: Value) -> str:
         """Whether one of the counters is beyond its first value: C holds a partial sum then."""
         tests = [self.test("ne", counter, 0) for counter in counters if not isinstance(counter, int)]
-        if any(isinstance(counter, int) and counter for counter in counters):
-            return "1"
-        if not tests:
-            return "0"
-        found = tests[0]
-        for test in tests[1:]:
-            found = self.either(found, test)
-        return found
+        assert not any(isinstance(counter, int) and counter for counter in counters)
+        return functools.reduce(self.either, tests) if tests else "0"
 
     def offset(self, number: Value, levels: Levels) -> Value:
         """Bytes from the first run to run ``number`` of these levels."""
         total: Value = 0
-        rest = number
-        for length, stride in reversed(levels):
-            if isinstance(rest, int):
-                rest, digit = divmod(rest, length)
-                part: Value = digit * stride * self.size
+        for level in reversed(range(len(levels))):
+            length, stride = levels[level]
+            digit: Value
+            if isinstance(number, int):
+                number, digit = divmod(number, length)
             else:
-                last = levels[0] == (length, stride)
-                digit_at = rest if last else self.rem(rest, length)
-                part = self.mul(digit_at, stride * self.size)
-                rest = rest if last else self.div(rest, length)
-            total = plus_of(self, total, part)
+                digit = self.rem(number, length) if level else number
+                number = self.div(number, length) if level else number
+            total = plus(self, total, times(self, digit, stride * self.size))
         return total
 
     def chunk(self) -> None:
@@ -239,17 +225,11 @@ class _Block(Writer):
     def panel_of_b(self, strip: Strip, vector: Value) -> tuple[str, Value]:
         """Where the panel lies, packed or not, and the distance of its rows."""
         plan, tile = self.plan, self.tile
-        source = self.at(self.b_k, times(self, vector, plan.rhs[1] * self.vector_bytes))
-        row, column = (stride * self.size for stride in plan.rhs)
         if not plan.packs:
-            return source, row
-        if plan.rhs[0] == 1:
-            declare_transpose(self.module, tile)
-        columns = strip.width * tile.lanes
-        rest = minus(self, plan.n, times(self, vector, tile.lanes))
-        valid = min(columns, rest) if isinstance(rest, int) else self.min(columns, rest)
-        terms = self.mul(self.count, self.turns)
-        call_pack(self, tile, [self.buffer, source, row, column, terms, valid, columns])
+            source = self.at(self.b_k, times(self, vector, plan.rhs[1] * self.vector_bytes))
+            return source, plan.rhs[0] * self.size
+        what = self.buffer, self.b_k, self.mul(self.count, self.turns)
+        pack_panel(self, tile, plan.n, plan.rhs, strip, vector, what)
         return self.buffer, strip.width * self.vector_bytes
 
     def one_tile(
@@ -272,10 +252,3 @@ class _Block(Writer):
         ]
         function = declare_tile(self.module, tile, rows, strip.width, strip.half, turns=True)
         self.call(function, arguments(TURN_PARAMETERS, values))
-
-
-def plus_of(w: Writer, one: Value, two: Value) -> Value:
-    """one + two, either known now or not."""
-    if isinstance(one, int):
-        return plus(w, two, one)
-    return plus(w, one, two) if isinstance(two, int) else w.add(one, two)
