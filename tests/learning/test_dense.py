@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,6 @@ def test_dropout_that_drops_nothing_or_all() -> None:
         nn.dropout(None, x, 0.5, broadcast_axes=2)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("graphjit.random") is None, reason="needs graphjit.random")
 @pytest.mark.parametrize("axes", [(), 1, (-1, 1)])
 def test_dropout(axes: Any) -> None:
     key = graphjit.random.key(3)
