@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, DTypeLike
 SQRT_2_OVER_PI = 0.7978845608028654
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
-"""Of Klambauer and others, "Self-Normalizing Neural Networks", 2017."""
 
 
 def relu(x: ArrayLike) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from graphjit.nn.checks import axis_of, complain
+from graphjit import random
+from graphjit.nn.checks import axes_of, complain
 
 
 def linear(x: Any, w: Any, b: ArrayLike | None = None) -> Any:
@@ -110,13 +111,10 @@ def dropout(
     """
     if not 0.0 <= rate <= 1.0:
         raise complain("dropout", f"rate is between 0 and 1, not {rate!r}")
-    axes = (broadcast_axes,) if isinstance(broadcast_axes, int | np.integer) else tuple(broadcast_axes)
-    shared = {axis_of("dropout", axis, x.ndim) for axis in axes}
+    shared = axes_of("dropout", broadcast_axes, x.ndim)
     if not training or rate == 0.0:
         return x
     if rate == 1.0:
         return np.zeros_like(x)
-    from graphjit import random  # only who drops waits for it
-
     shape = tuple(1 if i in shared else n for i, n in enumerate(x.shape))
     return np.where(random.bernoulli(key, 1.0 - rate, shape), x / (1.0 - rate), 0)

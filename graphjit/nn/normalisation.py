@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from graphjit.nn.checks import axis_of, complain
+from graphjit.nn.checks import axes_of, axis_of, complain
 
 
 def layer_norm(
@@ -58,7 +58,7 @@ def layer_norm(
     >>> graphjit.nn.layer_norm(np.array([[1.0, 2.0, 3.0]]), np.array([1.0, 1.0, 10.0])).round(3)
     array([[-1.225,  0.   , 12.247]])
     """
-    axes = _axes("layer_norm", axis, x.ndim)
+    axes = axes_of("layer_norm", axis, x.ndim)
     return _affine("layer_norm", _standard(x, axes, eps), weight, bias, axes)
 
 
@@ -100,7 +100,7 @@ def rms_norm(
     array([[1.   , 1.   ],
            [0.849, 1.131]])
     """
-    axes = _axes("rms_norm", axis, x.ndim)
+    axes = axes_of("rms_norm", axis, x.ndim)
     scaled = x / np.sqrt(np.mean(np.square(x), axis=axes, keepdims=True) + eps)
     return _affine("rms_norm", scaled, weight, None, axes)
 
@@ -151,7 +151,7 @@ def group_norm(
     >>> graphjit.nn.group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2).round(3)
     array([[-1.,  1., -1.,  1.]])
     """
-    (channel,) = _axes("group_norm", axis, x.ndim)
+    channel = axis_of("group_norm", axis, x.ndim)
     channels = x.shape[channel]
     if channel == 0:
         raise complain("group_norm", "the first axis is that of samples, not of channels")
@@ -224,7 +224,7 @@ def batch_norm(
     (array([[-1., -1.],
            [ 1.,  1.]]), array([0.2, 2. ]), array([ 1.1, 20.9]))
     """
-    (channel,) = _axes("batch_norm", axis, x.ndim)
+    channel = axis_of("batch_norm", axis, x.ndim)
     mean = _along("batch_norm", "running_mean", running_mean, x.shape, (channel,))
     var = _along("batch_norm", "running_var", running_var, x.shape, (channel,))
     if training:
@@ -245,12 +245,6 @@ def _standard(x: Any, axes: tuple[int, ...], eps: float) -> Any:
     """Mean 0 and variance 1 over the axes."""
     centred = x - np.mean(x, axis=axes, keepdims=True)
     return centred / np.sqrt(np.mean(np.square(centred), axis=axes, keepdims=True) + eps)
-
-
-def _axes(name: str, axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """Axes in order, counted from the front."""
-    given = axis if isinstance(axis, tuple) else (axis,)
-    return tuple(sorted(axis_of(name, one, ndim) for one in given))
 
 
 def _affine(name: str, x: Any, weight: Any, bias: Any, axes: tuple[int, ...]) -> Any:
