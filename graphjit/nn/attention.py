@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike
 
 from graphjit.nn.activations import softmax
@@ -94,8 +93,7 @@ def _weights(scores: Any, mask: Any, is_causal: bool) -> Any:
     allowed = _up_to_now(scores) if is_causal else None
     if mask is None:
         # a query may always look at the first position, so no row is empty
-        hidden = scores if allowed is None else np.where(allowed, scores, -np.inf)
-        return scipy.special.softmax(hidden, axis=-1)
+        return softmax(scores if allowed is None else np.where(allowed, scores, -np.inf))
     if mask.dtype == np.bool_:
         return softmax(scores, where=mask if allowed is None else np.logical_and(mask, allowed))
     seen = np.greater(mask, -np.inf)  # a row of -inf alone would be a row of NaN
@@ -105,7 +103,7 @@ def _weights(scores: Any, mask: Any, is_causal: bool) -> Any:
 
 def _up_to_now(scores: Any) -> Any:
     """True up to the diagonal. Traced, this is a comparison of positions, and no array that is read."""
-    return np.tril(np.ones_like(scores[(0,) * (scores.ndim - 2)], dtype=bool))
+    return np.tril(np.ones_like(scores, dtype=bool, shape=scores.shape[-2:]))
 
 
 def multi_head_attention(

@@ -82,7 +82,7 @@ def rotary_positions(
     Raises
     ------
     ShapeError
-        The width is odd.
+        The width is odd, or there are less than two axes.
 
     Notes
     -----

@@ -64,6 +64,11 @@ def test_axes_in_front_broadcast() -> None:
     assert_near(values(attend, (Q[0, 0], one, V[0, 0]), "d"), loops(Q, K, V)[0, 0])
 
 
+def test_a_batch_may_be_empty() -> None:
+    layer = lambda q, k, v: attend(q, k, v, is_causal=True)
+    assert values(layer, (Q[:0], K[:0], V[:0]), "d").shape == (0, 3, 4, 2)
+
+
 @pytest.mark.parametrize("added", [False, True])
 def test_nothing_leaves_an_empty_row(added: bool) -> None:
     """Query 1 may look at nothing: zeros, no derivative of its own, and none in keys and values by it."""
