@@ -14,7 +14,7 @@ import scipy.special
 from numpy.typing import ArrayLike
 
 from graphjit.nn.activations import relu
-from graphjit.nn.checks import complain
+from graphjit.nn.checks import axis_of, complain
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -179,8 +179,8 @@ def kl_divergence(
     axis : int, optional
         The axis along which they sum to 1.
     reduction : {"mean", "sum", "none"}, optional
-        What is returned of the divergences, one for each distribution. The mean is that of PyTorch's
-        ``reduction="batchmean"``.
+        What is returned of the divergences, one for each distribution. For matrices the mean is that of
+        PyTorch's ``reduction="batchmean"``.
 
     Returns
     -------
@@ -196,6 +196,7 @@ def kl_divergence(
     ...     graphjit.nn.kl_divergence(np.log(q), p, reduction="none").round(4)
     array([0.1438, 0.    ])
     """
+    targets = _numbers(targets, log_predictions)
     probabilities: Any
     if log_targets:
         probabilities = np.exp(targets)
@@ -305,7 +306,7 @@ def cross_entropy(
     Raises
     ------
     ShapeError
-        The shape of `targets` or of `weight` does not fit.
+        The shape of `targets` or of `weight` does not fit, or there is no such axis.
 
     Examples
     --------
@@ -320,6 +321,7 @@ def cross_entropy(
     """
     name = "cross_entropy"
     _smoothing(name, label_smoothing)
+    axis = axis_of(name, axis, np.ndim(logits))
     classes = np.shape(logits)[axis]
     logarithms = np.moveaxis(scipy.special.log_softmax(logits, axis=axis), axis, -1)
     if weight is not None and np.shape(weight) != (classes,):

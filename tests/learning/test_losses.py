@@ -195,6 +195,9 @@ def test_integers_are_targets_too() -> None:
         for targets in (whole, Y > 0):
             found = values(loss, (X, targets), "f")
             assert_near(found, loss(X, whole.astype(float)).astype("f"))
+    labels = np.eye(3, dtype=int)[[0, 2, 1, 1]]
+    found = values(nn.kl_divergence, (X, labels), "f")
+    assert_near(found, nn.kl_divergence(X, labels.astype(float)).astype("f"))
     assert nn.mse(3.0, np.array([1, 2])) == 2.5
 
 
@@ -206,6 +209,7 @@ def test_what_does_not_fit_is_an_error() -> None:
         (lambda: nn.cross_entropy(X, np.zeros(4, int), weight=np.ones(4)), "for 3 classes it is"),
         (lambda: nn.cross_entropy(X, np.zeros(4, int), label_smoothing=2.0), "label_smoothing is between"),
         (lambda: nn.cross_entropy(X, Y, ignore_index=0), "ignore_index is a label"),
+        (lambda: nn.cross_entropy(X, Y, axis=2), "there is no axis 2"),
     ]
     for call, said in cases:
         with pytest.raises(graphjit.ShapeError, match=said) as error:
