@@ -20,8 +20,12 @@ import scipy.special
 from graphjit.api.control import scan
 from graphjit.nn.activations import relu
 from graphjit.nn.checks import complain
+from graphjit.trace.pytree import flatten, tree_map
 
 Nonlinearity = Literal["tanh", "relu"]
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+"""How many blocks of rows the weights of a layer have."""
 
 
 # ---------------------------------------------------------------------------------------------------- cells
@@ -69,8 +73,8 @@ def rnn_cell(
     >>> graphjit.nn.rnn_cell(np.ones((1, 2)), np.ones((1, 1)), np.ones((1, 2)), np.ones((1, 1))).round(4)
     array([[0.9951]])
     """
-    _fitting("rnn_cell", 1, x, w_ih, w_hh, b_ih, b_hh)
-    return _rnn_step(nonlinearity, w_hh, None, h, _inputs(x, w_ih, b_ih, b_hh))
+    _fitting("rnn_cell", x, h, w_ih, w_hh, b_ih, b_hh)
+    return _rnn_step(_applied("rnn_cell", nonlinearity), w_hh, None, h, _inputs(x, w_ih, b_ih, b_hh))
 
 
 def lstm_cell(
@@ -113,7 +117,7 @@ def lstm_cell(
     >>> h.round(4), c
     (array([[0.2311]]), array([[0.5]]))
     """
-    _fitting("lstm_cell", 4, x, w_ih, w_hh, b_ih, b_hh)
+    _fitting("lstm_cell", x, state, w_ih, w_hh, b_ih, b_hh)
     return _lstm_step(w_hh, None, state, _inputs(x, w_ih, b_ih, b_hh))
 
 
@@ -154,7 +158,7 @@ def gru_cell(x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any =
     >>> graphjit.nn.gru_cell(np.ones((1, 2)), np.ones((1, 1)), np.zeros((3, 2)), np.zeros((3, 1)))
     array([[0.5]])
     """
-    _fitting("gru_cell", 3, x, w_ih, w_hh, b_ih, b_hh)
+    _fitting("gru_cell", x, h, w_ih, w_hh, b_ih, b_hh)
     return _gru_step(w_hh, b_hh, h, _inputs(x, w_ih, b_ih, None))
 
 
@@ -166,11 +170,15 @@ def _inputs(x: Any, w_ih: Any, b_ih: Any, b_hh: Any) -> Any:
     return gates
 
 
-def _rnn_step(nonlinearity: str, w_hh: Any, _: Any, h: Any, gates: Any) -> Any:
+def _applied(name: str, nonlinearity: str) -> Callable[[Any], Any]:
+    """The function that a nonlinearity names."""
     if nonlinearity not in ("tanh", "relu"):
-        raise complain("rnn_cell", f'nonlinearity is "tanh" or "relu", not {nonlinearity!r}')
-    total = gates + np.matmul(h, w_hh.T)
-    return np.tanh(total) if nonlinearity == "tanh" else relu(total)
+        raise complain(name, f'nonlinearity is "tanh" or "relu", not {nonlinearity!r}')
+    return np.tanh if nonlinearity == "tanh" else relu
+
+
+def _rnn_step(applied: Callable[[Any], Any], w_hh: Any, _: Any, h: Any, gates: Any) -> Any:
+    return applied(gates + np.matmul(h, w_hh.T))
 
 
 def _lstm_step(w_hh: Any, _: Any, state: tuple[Any, Any], gates: Any) -> tuple[Any, Any]:
@@ -248,7 +256,7 @@ def rnn(
     (array([[0.7616, 0.9427, 0.9597],
            [0.7616, 0.    , 0.    ]]), array([0.9597, 0.7616]))
     """
-    step = partial(_rnn_step, nonlinearity)
+    step = partial(_rnn_step, _applied("rnn", nonlinearity))
     return _sequence("rnn", step, x, h, (w_ih, w_hh, b_ih, b_hh), lengths, batch_first, reverse)
 
 
@@ -361,9 +369,6 @@ def gru(
     return _sequence("gru", _gru_step, x, h, (w_ih, w_hh, b_ih, b_hh), lengths, batch_first, reverse)
 
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-
-
 def _sequence(
     name: str,
     step: Callable[..., Any],
@@ -381,7 +386,7 @@ def _sequence(
             name,
             f"x has shape {np.shape(x)}, not (time, batch, features) or, batch_first, (batch, time, ...)",
         )
-    _fitting(name, GATES[name], x, *weights)
+    _fitting(name, x, state, *weights)
     x = np.swapaxes(x, 0, 1) if batch_first else x
     time, batch, _ = x.shape
     going = None
@@ -407,16 +412,15 @@ def _step_of_some(
     """A step of the sequences that have not ended; the state of the others is held."""
     gates, going = given
     new = step(w_hh, b_hh, state, gates)
+    output = new[0] if isinstance(new, tuple) else new
     if going is None:
-        return new, new[0] if isinstance(new, tuple) else new
-    if not isinstance(new, tuple):
-        return np.where(going, new, state), np.where(going, new, 0)
-    held = tuple(np.where(going, a, b) for a, b in zip(new, state, strict=True))
-    return held, np.where(going, new[0], 0)
+        return new, output
+    return tree_map(partial(np.where, going), new, state), np.where(going, output, 0)
 
 
-def _fitting(name: str, gates: int, x: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> None:
-    """Weights of one number of gates, of hidden units and of features."""
+def _fitting(name: str, x: Any, state: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> None:
+    """Weights of one number of gates, of hidden units and of features, and a state of these units."""
+    gates = GATES[name.removesuffix("_cell")]
     if np.ndim(w_hh) != 2 or w_hh.shape[0] != gates * w_hh.shape[1]:
         raise complain(name, f"w_hh has shape {np.shape(w_hh)}, not ({gates} * hidden, hidden)")
     wanted = w_hh.shape[0], x.shape[-1]
@@ -427,3 +431,8 @@ def _fitting(name: str, gates: int, x: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_h
     for what, shift in (("b_ih", b_ih), ("b_hh", b_hh)):
         if shift is not None and np.shape(shift) != wanted[:1]:
             raise complain(name, f"{what} has shape {np.shape(shift)}, for this w_hh it is {wanted[:1]}")
+    for part in () if state is None else flatten(state)[0]:
+        if np.shape(part)[-1:] != w_hh.shape[1:]:
+            raise complain(
+                name, f"a state has shape {np.shape(part)}, for this w_hh it is (..., {w_hh.shape[1]})"
+            )

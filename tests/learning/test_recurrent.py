@@ -97,7 +97,7 @@ def test_second_derivatives_of_sequences(name: str) -> None:
     graphjit.check_grads(layer_of(name, lengths=np.array([3, 2])), (x, None, w), 2)
 
 
-@pytest.mark.parametrize("name", ["lstm"])
+@pytest.mark.parametrize("name", GATES)
 def test_batch_first_and_what_fills_up(name: str) -> None:
     """What comes after the end of a sequence may be anything: neither values nor derivatives read it."""
     w, x, lengths = weights(name, 3, 2, True), RNG.normal(size=(5, 4, 3)), np.array([5, 1, 0, 3])
@@ -130,7 +130,10 @@ def test_what_does_not_fit_is_an_error() -> None:
         (lambda: nn.lstm(x[..., :2], None, *w), r"w_ih has shape \(8, 3\), for x of shape"),
         (lambda: nn.lstm(x, None, *w[:3], np.ones(2)), r"b_hh has shape \(2,\)"),
         (lambda: nn.lstm(x, None, *w, lengths=np.ones(5, int)), r"lengths have shape \(5,\)"),
-        (lambda: nn.rnn_cell(x, x, np.eye(3), np.eye(3), nonlinearity="sin"), "nonlinearity is"),
+        (lambda: nn.lstm(x, (x[0], x[0]), *w), r"lstm: a state has shape \(4, 3\), .* it is \(..., 2\)"),
+        (lambda: nn.rnn_cell(x, x[..., :2], np.eye(3), np.eye(3)), "rnn_cell: a state has shape"),
+        (lambda: nn.rnn_cell(x, x, np.eye(3), np.eye(3), nonlinearity="sin"), "rnn_cell: nonlinearity is"),
+        (lambda: nn.rnn(x, None, np.eye(3), np.eye(3), nonlinearity="sin"), "rnn: nonlinearity is"),
     ]
     for call, said in cases:
         with pytest.raises(graphjit.ShapeError, match=said):
