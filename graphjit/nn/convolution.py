@@ -9,7 +9,6 @@ convolution is one convolution for each phase of the stride, so no zero is multi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +25,7 @@ from graphjit.nn.windows import (
     pairs,
     windows,
 )
+from graphjit.ops.folds import Phase, phases
 
 
 def conv1d(
@@ -197,9 +197,7 @@ def conv_transpose2d(
     array([1., 1., 3., 2., 2.])
     """
     name = "conv_transpose2d"
-    x, moved = channels_last(name, x, layout, 2)
-    w = np.transpose(w, (2, 3, 1, 0)) if moved and np.ndim(w) == 4 else w
-    _check_weights(name, w, x.shape[-1], groups, transposed=True)
+    x, w, moved = _arranged(name, x, w, groups, layout, transposed=True)
     sizes, taps, split = x.shape[1:-1], w.shape[:2], w.shape[-1] // groups
     steps, spreads = (
         each_axis(name, what, value, 2) for what, value in (("stride", stride), ("dilation", dilation))
@@ -220,10 +218,10 @@ def conv_transpose2d(
     # (taps..., out / groups, in) -> (taps..., in / groups, out)
     w = np.reshape(w, (*taps, w.shape[-2], groups, split))
     w = np.reshape(np.transpose(w, (0, 1, 4, 3, 2)), (*taps, split, -1))
-    phases = [
-        _phases(*each) for each in zip(sizes, taps, steps, spreads, (c[0] for c in cut), outs, strict=True)
+    by_axis = [
+        _phases(*each) for each in zip(taps, steps, spreads, (before for before, _ in cut), strict=True)
     ]
-    return _shifted(name, _by_phases(x, w, groups, phases, outs), b, moved)
+    return _shifted(name, _by_phases(x, w, groups, by_axis, outs), b, moved)
 
 
 class _Options(NamedTuple):
@@ -237,10 +235,8 @@ class _Options(NamedTuple):
 
 def _convolved(name: str, x: Any, w: Any, b: Any, options: _Options, layout: str) -> Any:
     """A convolution over any number of spatial axes."""
-    spatial = len(layout) - 2
-    x, moved = channels_last(name, x, layout, 1 if name == "conv1d" else 2)
-    w = np.transpose(w, (*range(2, spatial + 2), 1, 0)) if moved and np.ndim(w) == spatial + 2 else w
-    _check_weights(name, w, x.shape[-1], options.groups)
+    x, w, moved = _arranged(name, x, w, options.groups, layout)
+    spatial = np.ndim(x) - 2
     strides = each_axis(name, "stride", options.stride, spatial)
     dilations = each_axis(name, "dilation", options.dilation, spatial)
     spans = _spans(w.shape[:-2], dilations)
@@ -254,11 +250,19 @@ def _spans(taps: Sequence[int], dilations: Sequence[int]) -> tuple[int, ...]:
     return tuple((n - 1) * d + 1 for n, d in zip(taps, dilations, strict=True))
 
 
-def _check_weights(name: str, w: Any, channels: int, groups: int, transposed: bool = False) -> None:
-    """Weights are of shape (taps..., in / groups, out), or (taps..., out / groups, in)."""
+def _arranged(
+    name: str, x: Any, w: Any, groups: int, layout: str, transposed: bool = False
+) -> tuple[Any, Any, bool]:
+    """Images or series, and weights that fit them, with channels last; and whether channels were elsewhere.
+
+    Weights are then of shape (taps..., in / groups, out), or (taps..., out / groups, in).
+    """
     spatial = 1 if name == "conv1d" else 2
+    x, moved = channels_last(name, x, layout, spatial)
     if np.ndim(w) != spatial + 2:
         raise complain(name, f"w has shape {np.shape(w)}, not {spatial + 2} axes")
+    w = np.transpose(w, (*range(2, spatial + 2), 1, 0)) if moved else w
+    channels = x.shape[-1]
     if groups < 1 or channels % groups:
         raise complain(name, f"{groups} groups do not divide {channels} channels of x")
     if transposed:
@@ -270,6 +274,7 @@ def _check_weights(name: str, w: Any, channels: int, groups: int, transposed: bo
         raise complain(
             name, f"w has, channels last, the shape {w.shape}; for {channels} channels of x it is {what}"
         )
+    return x, w, moved
 
 
 def _grouped(x: Any, groups: int) -> Any:
@@ -298,59 +303,44 @@ def _shifted(name: str, out: Any, b: Any, moved: bool) -> Any:
     return channels_back(out, moved)
 
 
-class _Phase(NamedTuple):
-    """Results at one place between two strides, along one axis: a convolution with every so-many-th tap."""
-
-    taps: slice
-    """Those that reach these results."""
-    reach: int
-    """How many they are."""
-    spread: int
-    """How far apart the elements of `x` are that they multiply, the last tap first."""
-    before: int
-    """How far before `x` the first window begins; negative: behind."""
-    length: int
-    """How many results there are."""
-
-
-def _phases(size: int, taps: int, stride: int, dilation: int, cut: int, out: int) -> list[_Phase]:
-    """Result r + stride * m is the sum over taps t of ``x[m + (r + cut - t * dilation) / stride] * w[t]``, as
-    far as these are integers: of taps that are ``stride / gcd`` apart.
+def _phases(taps: int, stride: int, dilation: int, cut: int) -> list[Phase]:
+    """Those of a fold whose first ``cut`` elements are left out: it begins with another phase, or later in
+    the same one.
     """
-    common = math.gcd(stride, dilation)
-    apart, length = stride // common, -(-out // stride)
-    found = []
-    for r in range(stride):
-        first = next((t for t in range(min(apart, taps)) if (r + cut - t * dilation) % stride == 0), None)
-        count = 0 if first is None else -(-(taps - first) // apart)
-        last = 0 if first is None else first + (count - 1) * apart
-        begin = (r + cut - last * dilation) // stride
-        found.append(_Phase(slice(first, None, apart), count, dilation // common, -begin, length))
-    return found
+    whole = phases(taps, stride, dilation)
+    turned = (divmod(start + cut, stride) for start in range(stride))
+    return [whole[start]._replace(offset=whole[start].offset + later) for later, start in turned]
 
 
-def _by_phases(x: Any, w: Any, groups: int, phases: list[list[_Phase]], outs: tuple[int, ...]) -> Any:
+def _by_phases(x: Any, w: Any, groups: int, by_axis: list[list[Phase]], outs: tuple[int, ...]) -> Any:
     """One convolution for each pair of phases, side by side."""
-    rows, columns = phases
+    rows, columns = by_axis
+    lengths = tuple(-(-out // len(each)) for out, each in zip(outs, by_axis, strict=True))
     blocks = np.stack(
-        [np.stack([_one_phase(x, w, groups, (row, column)) for column in columns], axis=3) for row in rows],
+        [
+            np.stack([_one_phase(x, w, groups, (row, column), lengths) for column in columns], axis=3)
+            for row in rows
+        ],
         axis=2,
     )  # (batch, m, row, n, column, out)
     batch, m, down, n, right, channels = blocks.shape
     return np.reshape(blocks, (batch, m * down, n * right, channels))[:, : outs[0], : outs[1]]
 
 
-def _one_phase(x: Any, w: Any, groups: int, both: tuple[_Phase, _Phase]) -> Any:
-    lengths = tuple(phase.length for phase in both)
-    if not all(phase.reach for phase in both):
+def _one_phase(x: Any, w: Any, groups: int, both: tuple[Phase, Phase], lengths: tuple[int, ...]) -> Any:
+    """The results of a phase, ``lengths`` of them along the two axes: a convolution with some of the taps."""
+    if not all(phase.number for phase in both):
         return np.zeros((x.shape[0], *lengths, w.shape[-1]), np.result_type(x, w))
-    spans = _spans([phase.reach for phase in both], [phase.spread for phase in both])
+    spreads = [phase.spread for phase in both]
+    spans = _spans([phase.number for phase in both], spreads)
     added, needed = [], []
-    for phase, size, span in zip(both, x.shape[1:3], spans, strict=True):
-        count = phase.length - 1 + span
-        added.append((max(phase.before, 0), max(count - phase.before - size, 0)))
-        needed.append(slice(max(-phase.before, 0), max(-phase.before, 0) + count))
+    for phase, size, span, length in zip(both, x.shape[1:3], spans, lengths, strict=True):
+        before = span - 1 - phase.offset  # the first window begins so far before x; negative: behind
+        count = length - 1 + span
+        added.append((max(before, 0), max(count - before - size, 0)))
+        needed.append(slice(max(-before, 0), max(-before, 0) + count))
     x = padded(x, tuple(added))[:, needed[0], needed[1]]
-    part = np.flip(w[both[0].taps, both[1].taps], axis=(0, 1))
-    parts = windows("conv_transpose2d", _grouped(x, groups), spans, (1, 1), [phase.spread for phase in both])
+    row, column = (slice(phase.first, None, phase.stride) for phase in both)
+    part = np.flip(w[row, column], axis=(0, 1))
+    parts = windows("conv_transpose2d", _grouped(x, groups), spans, (1, 1), spreads)
     return _contracted(parts, part, groups)
