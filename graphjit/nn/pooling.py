@@ -75,7 +75,7 @@ def max_pool(
     x, moved = channels_last("max_pool", x, layout)
     sizes, strides, around = _geometry("max_pool", x, window, stride, padding)
     least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    parts = windows("max_pool", padded(x, around, least), sizes, strides, (1,) * len(sizes))
+    parts = windows("max_pool", padded(x, around, least), sizes, strides)
     return channels_back(np.max(parts, axis=_taps(sizes)), moved)
 
 
@@ -126,11 +126,11 @@ def avg_pool(
     """
     x, moved = channels_last("avg_pool", x, layout)
     sizes, strides, around = _geometry("avg_pool", x, window, stride, padding)
-    parts = windows("avg_pool", padded(x, around), sizes, strides, (1,) * len(sizes))
+    parts = windows("avg_pool", padded(x, around), sizes, strides)
     if count_include_pad or not any(map(any, around)):
         return channels_back(np.mean(parts, axis=_taps(sizes)), moved)
     inside = np.ones((1, *x.shape[1:-1], 1), x.dtype)  # windows that no value decides: counted once
-    counts = windows("avg_pool", padded(inside, around), sizes, strides, (1,) * len(sizes))
+    counts = windows("avg_pool", padded(inside, around), sizes, strides)
     means = np.sum(parts, axis=_taps(sizes)) / np.sum(counts, axis=_taps(sizes))
     return channels_back(means, moved)
 

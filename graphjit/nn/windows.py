@@ -96,9 +96,11 @@ def padded(x: Any, added: Pairs, value: float = 0) -> Any:
     return np.pad(x, around, constant_values=value)
 
 
-def windows(name: str, x: Any, spans: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Any:
+def windows(
+    name: str, x: Any, spans: Sequence[int], strides: Sequence[int], dilations: Sequence[int] = ()
+) -> Any:
     """(batch, positions..., rest..., taps...): every stride-th window over the spatial axes, and of each of
-    them every dilation-th element.
+    them every dilation-th element; all of them by default.
     """
     axes = tuple(range(1, len(spans) + 1))
     if any(span > x.shape[axis] for span, axis in zip(spans, axes, strict=True)):
