@@ -45,6 +45,11 @@ COMMON = tuple(
 )
 """Ops that make up most of real programs and most patterns of rules: drawn more often."""
 
+SMOOTH: dict[str, Callable[..., bool]] = {
+    "cofactors": lambda a: bool((np.abs(np.linalg.det(a)) > 1e-3).all()),
+}
+"""Where the derivatives of an op are numbers too: those of cofactors are NaN for singular matrices."""
+
 MAX_VALUE = 1e4
 AXES = (1, 2, 3, 3, 4, 5, 8)
 
@@ -257,35 +262,33 @@ class _Maker:
     def all_values(self, op: OpDef, args: list[Node], attrs: Attrs) -> list[np.ndarray] | None:
         """The same for all results."""
         given = [self.values[arg] for arg in args]
-        moved = [self._moved(value) for value in given]
+        if op.name in SMOOTH and not SMOOTH[op.name](*given):
+            return None
+        around = zip(*map(self._moved, given), strict=True) if given else ()
         try:
             with np.errstate(all="ignore"):
-                values, others = op.impl(*given, **attrs), op.impl(*moved, **attrs)
+                values, *others = (_results(op.impl(*x, **attrs)) for x in (given, *around))
         except (ArithmeticError, LookupError, ValueError):
             return None
-        if not isinstance(values, tuple):
-            values, others = (values,), (others,)
-        found = [self._tame(np.asarray(x), np.asarray(y)) for x, y in zip(values, others, strict=True)]
-        return None if any(x is None for x in found) else found  # type: ignore[return-value]
+        tame = all(self._tame(x, y) for other in others for x, y in zip(values, other, strict=True))
+        return values if tame else None
 
-    def _tame(self, value: np.ndarray, other: np.ndarray) -> np.ndarray | None:
-        """A value, unless it is wild or differs from that of slightly moved arguments."""
+    def _tame(self, value: np.ndarray, other: np.ndarray) -> bool:
+        """Whether a value is neither wild nor other than that of slightly moved arguments."""
         if value.dtype.kind == "f":
-            size = np.abs(value).max(initial=0.0)
-            if not size < MAX_VALUE:
-                return None
-            near = np.abs(other - value) <= 1e-4 * (0.01 + np.abs(value))
-            return value if near.all() else None
+            if not np.abs(value).max(initial=0.0) < MAX_VALUE:
+                return False
+            return bool((np.abs(other - value) <= 1e-4 * (0.01 + np.abs(value))).all())
         if value.dtype.kind in "iu" and np.abs(value.astype(np.int64)).max(initial=0) > MAX_VALUE:
-            return None
-        return value if np.array_equal(value, other) else None
+            return False
+        return np.array_equal(value, other)
 
-    def _moved(self, value: np.ndarray) -> np.ndarray:
-        """``value`` with every float off by up to a part in a million, 0.0 too."""
+    def _moved(self, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``value`` with every float off by up to a part in a million, 0.0 too, one way and the other."""
         if value.dtype.kind != "f":
-            return value
-        factor = self.rng.uniform(-1e-6, 1e-6, value.shape)
-        return np.asarray(value + (np.abs(value) + 1e-3) * factor).astype(value.dtype)
+            return value, value
+        step = (np.abs(value) + 1e-3) * self.rng.uniform(-1e-6, 1e-6, value.shape)
+        return np.asarray(value + step).astype(value.dtype), np.asarray(value - step).astype(value.dtype)
 
     def _outputs(self, inputs: list[Node]) -> list[Node]:
         used = {arg for node in self.nodes for arg in node.args}
@@ -294,6 +297,11 @@ class _Maker:
             sinks = [node for node in self.nodes if node.dtype == F64 and node.op.name != "const"][-2:]
         count = int(self.rng.integers(1, 9))
         return sinks[-count:] or inputs[:1]
+
+
+def _results(values: Any) -> list[np.ndarray]:
+    """The results of an op, of which most have one."""
+    return [np.asarray(x) for x in (values if isinstance(values, tuple) else (values,))]
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
