@@ -360,6 +360,54 @@ def _concatenate_transpose(b: Builder, ct: Node, out: Node, *args: Node) -> Sequ
     return pieces
 
 
+def joined_slices(b: Builder, pieces: Sequence[Node], axis: int) -> list[Node]:
+    """Pieces to be joined along ``axis``, where slices of one array that lie side by side are one slice:
+    ``x[:k], x[k:m], y`` are ``x[:m], y``.
+    """
+    found: list[Node] = []
+    first = last = pieces[0]
+    for piece in (*pieces[1:], None):
+        if piece is not None and _goes_on(last, piece, axis):
+            last = piece
+            continue
+        whole: Any = first.attrs
+        if last is not first:
+            limits = list(whole["limits"])
+            limits[axis] = last.attrs["limits"][axis]  # type: ignore[index]
+            first = b.slice(first.args[0], starts=whole["starts"], limits=tuple(limits), steps=whole["steps"])
+        found.append(first)
+        if piece is not None:
+            first = last = piece
+    return found
+
+
+def _goes_on(left: Node, right: Node, axis: int) -> bool:
+    """Whether a slice of an array begins along ``axis`` where another one ends."""
+    if left.op.name != "slice" or right.op.name != "slice" or left.args[0] is not right.args[0]:
+        return False
+    first: Any = left.attrs
+    second: Any = right.attrs
+    return (
+        first["steps"] == second["steps"]
+        and first["steps"][axis] == 1
+        and first["limits"][axis] == second["starts"][axis]
+        and all(
+            p == q
+            for name in ("starts", "limits")
+            for i, (p, q) in enumerate(zip(first[name], second[name], strict=True))
+            if i != axis
+        )
+    )
+
+
+def _concatenate_fewer(b: Builder, *xs: Node, axis: int) -> Node | None:
+    """Slices that lie side by side are one; one piece alone is the result."""
+    pieces = joined_slices(b, xs, axis) if xs else []
+    if len(pieces) == 1:
+        return pieces[0]
+    return b.concatenate(*pieces, axis=axis) if len(pieces) < len(xs) else None
+
+
 op(
     "concatenate",
     doc="Join along an existing axis.",
@@ -370,7 +418,7 @@ op(
     grad=Linear(_concatenate_transpose, args=None),
     lower=Special("concatenate"),
     batch=same_op,
-    simplify=[lambda b, *xs, axis: xs[0] if len(xs) == 1 else None],
+    simplify=[_concatenate_fewer],
     samples=Cases(
         lambda rng, draw: [
             ([draw(2), draw(3)], {"axis": 0}),

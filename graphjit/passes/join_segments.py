@@ -22,8 +22,8 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node, reachable
 from graphjit.ir.patterns import splat
 from graphjit.ir.types import I64
+from graphjit.ops.shapes import joined_slices
 from graphjit.passes.bodies import inside, joined, remade
-from graphjit.passes.rules.shapes import join_slices
 from graphjit.transforms.control.loops import Loop, Values, elements, kinds_of, opened, run
 from graphjit.transforms.substitute import body_of
 
@@ -204,7 +204,7 @@ def _place(b: Builder, loop: Loop, further: Node) -> int:
     """Which array of a loop goes on with ``further``; -1: none."""
     for i, x in enumerate(loop.args.slices):
         left, right = (further, x) if loop.reverse else (x, further)
-        if join_slices(b, left, right, 0) is not None:
+        if len(joined_slices(b, (left, right), 0)) == 1:
             return i
     return -1
 
@@ -219,7 +219,7 @@ def _one(
     slices = list(loop.args.slices)
     for i, y in zip(order.slices, further, strict=True):
         left, right = (y, slices[i]) if loop.reverse else (slices[i], y)
-        slices[i] = join_slices(b, left, right, 0) or b.concatenate(left, right, axis=0)
+        slices[i] = b.concatenate(left, right, axis=0)
     whole = replace(loop, args=loop.args._replace(slices=slices), length=loop.length + size)
     results = run(b, whole)
     border = size if loop.reverse else loop.length

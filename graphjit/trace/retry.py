@@ -15,7 +15,7 @@ from graphjit import config
 from graphjit.errors import TraceError
 from graphjit.trace.converted import operators as operators  # which fills `conversion.OPERATORS`
 from graphjit.trace.converted.calls import entered, reasons
-from graphjit.trace.converted.whole import Whole
+from graphjit.trace.converted.loops.whole import Whole
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE
 from graphjit.trace.recording.recorder import LongTrace
 
@@ -45,11 +45,13 @@ def traced_again(error: TraceError, name: str, trace: Callable[[Callable[[Any], 
         raise
 
 
-def traced_whole(name: str, trace: Callable[[Callable[[Any], Any], Any], Traced]) -> Traced | None:
-    """What ``trace`` returns, which gets what converts functions and what is known of loops that are recorded
-    as a whole; None where no loop was, or something cannot be traced in this way.
+def traced_whole(
+    name: str, function: Any, trace: Callable[[Callable[[Any], Any], Any], Traced]
+) -> Traced | None:
+    """What ``trace`` returns of ``function``, which gets what converts functions and what is known of loops
+    that are recorded as a whole; None where no loop was, or something cannot be traced in this way.
     """
-    whole = Whole()
+    whole = Whole(function)
     try:
         found = trace(entered, whole)
     except (Exception, LongTrace) as error:

@@ -187,7 +187,7 @@ def stage(
     except LongTrace:
         from graphjit.trace.retry import traced_whole  # not needed before
 
-        found = traced_whole(name, lambda user, whole: once(user, LONG, whole))
+        found = traced_whole(name, function, lambda user, whole: once(user, LONG, whole))
         return as_it_is(math.inf) if found is None else found
 
 

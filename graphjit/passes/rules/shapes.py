@@ -335,38 +335,6 @@ def _cut_pieces(b: Builder, node: Node, axis: int) -> list[Node]:
     return pieces
 
 
-def _concatenate_slices(b: Builder, node: Node) -> Node | None:
-    axis: Any = node.attrs["axis"]
-    pieces: list[Node] = []
-    for arg in node.args:
-        joined = join_slices(b, pieces[-1], arg, axis) if pieces else None
-        if joined is None:
-            pieces.append(arg)
-        else:
-            pieces[-1] = joined
-    return b.concatenate(*pieces, axis=axis) if len(pieces) < len(node.args) else None
-
-
-def join_slices(b: Builder, left: Node, right: Node, axis: int) -> Node | None:
-    """Two slices of one array that lie side by side along ``axis``, as one slice."""
-    if left.op.name != "slice" or right.op.name != "slice" or left.args[0] is not right.args[0]:
-        return None
-    first: Any = left.attrs
-    second: Any = right.attrs
-    if (
-        first["steps"] != second["steps"]
-        or first["steps"][axis] != 1
-        or first["limits"][axis] != second["starts"][axis]
-    ):
-        return None
-    for name in ("starts", "limits"):
-        if any(i != axis and p != q for i, (p, q) in enumerate(zip(first[name], second[name], strict=True))):
-            return None
-    limits = list(first["limits"])
-    limits[axis] = second["limits"][axis]
-    return b.slice(left.args[0], starts=first["starts"], limits=tuple(limits), steps=first["steps"])
-
-
 RULES = (
     Rule(
         "hoist_broadcast",
@@ -446,11 +414,5 @@ RULES = (
         ("concatenate",),
         _concatenate_cut,
         "concatenate(slice(concatenate(x, y)), z) -> concatenate(slice(x), slice(y), z): a roll of a roll is one.",
-    ),
-    Rule(
-        "concatenate_slices",
-        ("concatenate",),
-        _concatenate_slices,
-        "concatenate(x[:k], x[k:]) -> x, and any adjacent slices of one array -> one slice.",
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 from graphjit.ir.types import I64
 from graphjit.trace.converted.choices import pick
 from graphjit.trace.converted.containers import changed
-from graphjit.trace.converted.iteration import range_
+from graphjit.trace.converted.loops.iteration import range_
 from graphjit.trace.converted.values import is_traced, truth
 from graphjit.trace.recording.tracer import Array, Number
 

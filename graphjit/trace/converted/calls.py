@@ -18,8 +18,8 @@ from graphjit import config
 from graphjit.trace.converted import conversion
 from graphjit.trace.converted.builtin_functions import REPLACED
 from graphjit.trace.converted.containers import changing, has_hooks
+from graphjit.trace.converted.loops.whole import is_pure
 from graphjit.trace.converted.sources import Refused
-from graphjit.trace.converted.whole import is_pure
 from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, function_of_compiled, package_of
 from graphjit.trace.recording.location import LIBRARIES, PACKAGE

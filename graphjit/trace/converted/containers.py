@@ -241,9 +241,9 @@ def parts_of(thing: Any) -> list[Any]:
     found, pending = [], list(_inside(thing))
     while pending:
         part = pending.pop()
-        if isinstance(part, tuple):
+        if issubclass(type(part), tuple):
             pending += part
-        elif isinstance(part, CONTAINERS) or is_stateful(part) or _is_users(part):
+        elif issubclass(type(part), CONTAINERS) or is_stateful(part) or _is_users(part):
             found.append(part)
     return found
 
@@ -251,7 +251,9 @@ def parts_of(thing: Any) -> list[Any]:
 def _is_users(thing: Any) -> bool:
     """Whether an object of a class of the user's keeps attributes."""
     return (
-        not isinstance(thing, type) and by_user(type(thing).__module__) and instance_dict(thing) is not None
+        not issubclass(type(thing), type)
+        and by_user(type(thing).__module__)
+        and instance_dict(thing) is not None
     )
 
 
@@ -302,7 +304,7 @@ def reaches(function: Callable[..., Any], things: list[Any]) -> set[int]:
         if len(seen) > MOST:
             return wanted
         value = pending.pop()
-        if id(value) not in seen and not isinstance(value, ATOMS):
+        if id(value) not in seen and not issubclass(type(value), ATOMS):
             seen[id(value)] = value
             pending += _inside(value)
     return wanted & seen.keys()
@@ -326,13 +328,13 @@ def _inside(value: Any) -> list[Any]:
         return [value.__self__, getattr(value, "__func__", None)]
     if kind is functools.partial:
         return [value.func, value.args, value.keywords]
-    if isinstance(value, dict):
+    if issubclass(kind, dict):
         return [*dict.values(value), *_attributes(value).values()]
-    if isinstance(value, list | tuple | set | collections.deque):
+    if issubclass(kind, list | tuple | set | collections.deque):
         return [*value, *_attributes(value).values()]
-    if isinstance(value, types.ModuleType):
+    if issubclass(kind, types.ModuleType):
         return list(module_dict(value).values()) if by_user(value.__name__) else []
-    if isinstance(value, type):
+    if issubclass(kind, type):
         return list(class_dict(value).values()) if by_user(value.__module__) else []
     return [kind, *_attributes(value).values(), *_slots(value)]
 

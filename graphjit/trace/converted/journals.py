@@ -14,6 +14,7 @@ from typing import Any
 from graphjit.ir.node import Node
 from graphjit.trace.arrays.buffers import Stored, from_storage, storage_of, stored
 from graphjit.trace.arrays.storage import Owned
+from graphjit.trace.converted.values import held
 from graphjit.trace.pytree import flatten
 from graphjit.trace.recording.recorder import Journal, Within
 from graphjit.trace.recording.tracer import Array, Outside, Trace
@@ -64,10 +65,12 @@ def owner(array: Array) -> Owned:
     return storage
 
 
-def owners(tree: Any) -> list[Owned]:
-    """Those of all arrays in a value of the user's."""
+def owners(variable: Any) -> list[Owned]:
+    """Those of all arrays in what a variable holds, if it holds something."""
     return [
-        owner(leaf) for leaf in flatten(tree)[0] if isinstance(leaf, Array) and not isinstance(leaf, Outside)
+        owner(leaf)
+        for leaf in flatten(held(variable))[0]
+        if isinstance(leaf, Array) and not isinstance(leaf, Outside)
     ]
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from graphjit.trace.converted import calls, loops
+from graphjit.trace.converted import calls
 from graphjit.trace.converted.choices import assumed, both, choose
 from graphjit.trace.converted.containers import added_to, asked, changed
 from graphjit.trace.converted.conversion import OPERATORS
 from graphjit.trace.converted.errors import raised
+from graphjit.trace.converted.loops.for_loops import for_stmt
+from graphjit.trace.converted.loops.loop import while_stmt
 from graphjit.trace.converted.scopes import FunctionScope, with_function_scope
 from graphjit.trace.converted.values import Undefined, UndefinedReturnValue, is_traced, ld, truth
 from graphjit.trace.recording.tracer import Scalar, Tracer
@@ -159,8 +161,8 @@ def shown(value: Any, text: str) -> Any:
 
 vars(OPERATORS).update(
     if_stmt=if_stmt,
-    while_stmt=loops.while_stmt,
-    for_stmt=loops.for_stmt,
+    while_stmt=while_stmt,
+    for_stmt=for_stmt,
     if_exp=if_exp,
     and_=and_,
     or_=or_,

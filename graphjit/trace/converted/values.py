@@ -94,6 +94,11 @@ class Maybe(Undefined):
         return self
 
 
+def held(variable: Any) -> Any:
+    """What a variable holds where it holds something."""
+    return variable.value if type(variable) is Maybe else variable
+
+
 class UndefinedReturnValue(Undefined):
     """What a function returns before it returns."""
 

@@ -28,9 +28,8 @@ def is_stateful(thing: Any) -> bool:
     """Whether an object says another thing each time. Iterators of the user's classes keep what comes next in
     attributes, as any object does.
     """
-    return isinstance(thing, STATEFUL) or (
-        isinstance(thing, Iterator) and not by_user(type(thing).__module__)
-    )
+    kind = type(thing)
+    return issubclass(kind, STATEFUL) or (issubclass(kind, Iterator) and not by_user(kind.__module__))
 
 
 def state_of(thing: Any) -> Any:

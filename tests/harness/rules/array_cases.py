@@ -385,38 +385,6 @@ SHAPES = (
             "return %4",
         ),
     ),
-    case(
-        "concatenate_slices",
-        inputs("T[7]", "T[2]")
-        + body(
-            "%2 = slice %0 starts=(0,) limits=(3,) steps=(1,) : T[3]",
-            "%3 = slice %0 starts=(3,) limits=(7,) steps=(1,) : T[4]",
-            "%4 = concatenate %2 %3 %1 axis=0 : T[9]",
-            "return %4",
-        ),
-        inputs("T[7]", "T[2]") + body("%2 = concatenate %0 %1 axis=0 : T[9]", "return %2"),
-        inputs("T[7]", "T[2]")
-        + body(
-            "%2 = slice %0 starts=(3,) limits=(7,) steps=(1,) : T[4]",
-            "%3 = slice %0 starts=(0,) limits=(3,) steps=(1,) : T[3]",
-            "%4 = concatenate %2 %3 %1 axis=0 : T[9]",
-            "return %4",
-        ),
-        inputs("T[7]", "T[7]")
-        + body(
-            "%2 = slice %0 starts=(0,) limits=(3,) steps=(1,) : T[3]",
-            "%3 = slice %1 starts=(3,) limits=(7,) steps=(1,) : T[4]",
-            "%4 = concatenate %2 %3 axis=0 : T[7]",
-            "return %4",
-        ),
-        inputs("T[2,4]")
-        + body(
-            "%1 = slice %0 starts=(0, 0) limits=(1, 2) steps=(1, 1) : T[1,2]",
-            "%2 = slice %0 starts=(1, 2) limits=(2, 4) steps=(1, 1) : T[1,2]",
-            "%3 = concatenate %1 %2 axis=1 : T[1,4]",
-            "return %3",
-        ),
-    ),
 )
 
 INDEXING = (

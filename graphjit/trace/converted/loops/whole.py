@@ -22,8 +22,8 @@ import numpy as np
 
 from graphjit.errors import TraceError
 from graphjit.passes.reroll.recording import STEPS
-from graphjit.trace.converted.containers import ATOMS, has_hooks, parts_of
-from graphjit.trace.converted.iteration import Steps
+from graphjit.trace.converted.containers import ATOMS, has_hooks, parts_of, reaches
+from graphjit.trace.converted.loops.iteration import Steps
 from graphjit.trace.outside.inspection import function_of_compiled
 from graphjit.trace.outside.states import is_stateful
 from graphjit.trace.recording.location import user_location
@@ -52,7 +52,9 @@ class NotWhole(TraceError):
 class Whole:
     """The loops of one trace that become nodes."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        """What is traced."""
         self.made = 0
         """How many did."""
         self.failed: dict[types.CodeType, str] = {}
@@ -69,6 +71,10 @@ class Whole:
             and body.__code__ not in self.failed
             and not acts_unseen(_reached(body))
         )
+
+    def is_from_outside(self, thing: Any) -> bool:
+        """Whether something was there before the trace, and will be after it."""
+        return bool(reaches(self.function, [thing]))
 
     @contextmanager
     def recording(self) -> Iterator[None]:

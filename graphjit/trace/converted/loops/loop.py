@@ -1,4 +1,4 @@
-"""``while`` and ``for`` in converted code.
+"""Loops in converted code: ``while``, and what ``for`` shares with it (`for_loops`).
 
 Job: run the loop in Python as long as all that decides how it goes on is known; then make one node.
 Input: the test, the body and the variables as functions. Output: variables and arrays as they are afterwards.
@@ -8,27 +8,34 @@ writes. Which these are is found by recording the body until nothing new turns u
 
 from __future__ import annotations
 
-import functools
-import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from graphjit import config
 from graphjit.errors import GraphjitError, TraceError
+from graphjit.ir.node import Node
 from graphjit.ir.types import I64
 from graphjit.trace.arrays.storage import Owned
-from graphjit.trace.converted.choices import choose
-from graphjit.trace.converted.containers import Place, asked, here_before, places
-from graphjit.trace.converted.iteration import Steps, steps_of
+from graphjit.trace.converted.containers import Contents, Place, here_before, places
 from graphjit.trace.converted.journals import array_of, become, journal, outside, owners, undo, written
-from graphjit.trace.converted.values import Maybe, Undefined, blank, frozen, is_exit, ld, same, truth
-from graphjit.trace.converted.whole import NotWhole
+from graphjit.trace.converted.loops.growing import Growing, Items, LastItem, same_nodes
+from graphjit.trace.converted.loops.whole import NotWhole
+from graphjit.trace.converted.values import (
+    Maybe,
+    Undefined,
+    blank,
+    frozen,
+    held,
+    is_exit,
+    ld,
+    same,
+    trace_node,
+    truth,
+)
 from graphjit.trace.pytree import tree_map
 from graphjit.trace.recording.active import active_trace
 from graphjit.trace.recording.location import user_location
@@ -42,8 +49,6 @@ Thunk = Callable[[], Any]
 Getter = Callable[[], tuple[Any, ...]]
 Setter = Callable[[Sequence[Any]], None]
 
-SHORT = 32
-"""Steps of a loop over something that is no array, or that a node cannot do, which are written out."""
 ROUNDS = 20
 """How often the body is recorded to find what it changes."""
 
@@ -59,12 +64,18 @@ class Loop:
     get_state: Getter
     set_state: Setter
     names: list[str]
-    places: list[Place] = field(default_factory=list)
+    places: list[Place | LastItem] = field(default_factory=list)
     """Attributes and items that the body changes: variables too, behind the others."""
+    lists: list[Growing] = field(default_factory=list)
+    """Lists to which each step of a loop that is recorded as a whole appends."""
     length: int | None = None
     """The number of steps, of a loop that is recorded as a whole (`whole`)."""
     begin: Callable[[Any], None] = lambda number: None
     """Called with the number of each step of such a loop."""
+
+    def __contains__(self, thing: Any) -> bool:
+        """Whether it is one of those lists."""
+        return any(each.thing is thing for each in self.lists)
 
     def get(self) -> tuple[Any, ...]:
         """The values of all variables."""
@@ -86,12 +97,12 @@ def while_stmt(
     loop = Loop("while", test, body, get_state, set_state, list(names))
     answer = truth(test())
     while answer is True:
-        answer = _step(loop)
+        answer = step_of(loop)
     if answer is not False:
-        _recorded(loop, answer._trace)
+        recorded(loop, answer._trace)
 
 
-def _step(loop: Loop) -> bool | Scalar:
+def step_of(loop: Loop) -> bool | Scalar:
     """One step of a loop whose test holds; the answer of the test after it.
 
     If that is traced then, the step was taken back: all of the loop becomes a node, this step too. If a node
@@ -111,7 +122,7 @@ def _step(loop: Loop) -> bool | Scalar:
     loop.set(before)
     trace.builder.told.take(told)
     try:
-        _recorded(loop, trace)
+        recorded(loop, trace)
     except (GraphjitError, TypeError, IndexError, UnboundLocalError):
         loop.body()
         return truth(loop.test())
@@ -142,21 +153,28 @@ class _Again(Exception):
     """Control flow of this module: the plan was changed."""
 
 
-def _recorded(loop: Loop, trace: Trace) -> None:
+def recorded(loop: Loop, trace: Trace) -> None:
     """The loop as one node."""
     plan = _Plan(loop.get())
     for i, value in enumerate(plan.before):
         if is_python_number(value) or isinstance(value, bool | Number | Scalar):
             plan.carried[i] = value
     for _ in range(ROUNDS):
+        recording = _Recording(loop, trace, plan)
         try:
-            found = _Recording(loop, trace, plan).node()
+            found = recording.node()
         except _Again:
+            continue
+        except Exception:  # a `NotWhole`, or what a library makes of it
+            if not _more_last_items(loop, plan):
+                raise
             continue
         _spoil(loop, plan)
         now = dict(enumerate(_variables(loop, plan, found))) | plan.lost
         if plan.left is not None:
             now[plan.left] = True
+        if loop.length is not None:
+            now |= recording.items.extend(trace, recording.stacks, loop.length, plan.before)
         loop.set([*now.values()])
         for storage, value in zip(plan.arrays, found[len(plan.carried) :], strict=True):
             become(trace, storage, value._node)
@@ -173,6 +191,12 @@ class _Recording:
     loop: Loop
     trace: Trace
     plan: _Plan
+    items: Items = field(default_factory=Items)
+    """What a step appends to lists."""
+    stacks: Sequence[Any] = ()
+    """All of that after the loop."""
+    more: int = 0
+    """How many items more than before the loop these lists seem to have."""
 
     def node(self) -> Sequence[Any]:
         """The carries after the loop.
@@ -193,8 +217,32 @@ class _Recording:
         init = (*plan.carried.values(), *map(array_of, plan.arrays))
         names = (*(loop.names[i] for i in plan.carried), *("an array from outside" for _ in plan.arrays))
         if loop.length is not None:
-            return counted(self.trace, step, init, loop.length, loop.begin, names)
+            return self.of_known_length(step, init, names)
         found: Sequence[Any] = while_loop(self.trace, test, step, init, loop.what, names, opened=True)
+        return found
+
+    def of_known_length(
+        self, step: Callable[[Any], Any], init: Sequence[Any], names: tuple[str, ...]
+    ) -> Sequence[Any]:
+        """The carries after a loop of known length.
+
+        Raises:
+            NotWhole: the body is another one where a list has another length.
+        """
+        trace, told, length = self.trace, self.trace.builder.told, self.loop.length
+        assert length is not None
+        known: list[tuple[Items, list[Node]]] = []
+        for more in (3 * length + 7, 1, 0) if self.loop.lists else (0,):
+            self.more = more
+            with told.silence() if more else nullcontext():
+                found, self.stacks = counted(
+                    trace, step, lambda: self.items.stacked(), init, length, self.loop.begin, names
+                )
+            known.append(
+                (self.items, [trace_node(x) for x in (*found, *self.stacks) if isinstance(x, Tracer)])
+            )
+        if not all(items.equals(self.items) and same_nodes(nodes, known[-1][1]) for items, nodes in known):
+            raise NotWhole("what a step does depends on how long a list is")
         return found
 
     @contextmanager
@@ -205,6 +253,8 @@ class _Recording:
         loop, plan = self.loop, self.plan
         with journal(self.trace) as notes:
             try:
+                for each in loop.lists:
+                    each.show(self.more)
                 now = _variables(loop, plan, values)
                 if inside:
                     now = [False if is_exit(name) else x for name, x in zip(loop.names, now, strict=True)]
@@ -214,6 +264,8 @@ class _Recording:
                 yield notes
             finally:
                 undo(notes)
+                for each in loop.lists:
+                    each.shown = []
                 loop.set_state(plan.before[: len(plan.before) - len(loop.places)])
 
     def test(self, values: Sequence[Any]) -> Any:
@@ -245,19 +297,54 @@ class _Recording:
             new = [each for each in written(notes, self.trace.within) if each not in plan.arrays]
             if not again and not new:
                 plan.spoilt = self.overwritten(mine, after, notes)
-            ends = [_held(frozen(after[i])) for i in plan.carried]
-            ends += [Tracer(self.trace, storage.node()) for storage in plan.arrays]
-        there, grown = here_before(loop.body, found, broken)
-        for each in grown:
-            raise each.refused(loop.what)
+                self.appended(mine, after)
+            ends = self.ends(after)
+            longer = [*map(Growing.of, broken)]
+        there, grown = here_before(loop.body, found, [each for each in broken if each.thing not in loop])
+        grew = self.more_lists(grown, longer)
         if loop.length is not None:
             _only_arrays(there)
         more = _more_places(loop, plan, [place for place, _ in there])
         # A variable that turns out to be carried may be the only one that was written.
         plan.arrays = [] if again or more else plan.arrays + new
-        if again or more or new:
+        if again or more or new or grew:
             raise _Again
         return tuple(ends)
+
+    def ends(self, after: Sequence[Any]) -> list[Any]:
+        """What the step hands on, where the variables hold ``after``."""
+        arrays = [Tracer(self.trace, storage.node()) for storage in self.plan.arrays]
+        return [*(held(frozen(after[i])) for i in self.plan.carried), *arrays]
+
+    def more_lists(self, grown: Sequence[Contents], longer: Sequence[Growing | None]) -> bool:
+        """Whether some lists were not known to grow; now they are.
+
+        Raises:
+            TraceError: an object whose structure is another one after the step, and that is no such list.
+            NotWhole: a list that outlives the trace.
+        """
+        trace, lists = self.trace, {id(each.thing): each for each in longer if each is not None}
+        for each in grown:
+            if self.loop.length is None or id(each.thing) not in lists:
+                raise each.refused(self.loop.what)
+            if trace.whole is None or trace.whole.is_from_outside(each.thing):
+                raise NotWhole("a list from outside gets items")
+            self.loop.lists.append(lists[id(each.thing)])
+        return bool(grown)
+
+    def appended(self, mine: Sequence[Any], after: Sequence[Any]) -> None:
+        """Find what the step appended to lists.
+
+        Raises:
+            NotWhole: something that is not the same each time, or that later writes could change.
+        """
+        carried, around = self.plan.carried, outside(self.trace.within)
+        start, end = dict(zip(carried, mine, strict=False)), {i: after[i] for i in carried}
+        self.items = Items()
+        for each in self.loop.lists:
+            self.items.add(each, start, end, around)
+        spoilt = self.plan.spoilt
+        self.items.refuse_written([x for i in spoilt for x in (start[i], end[i])])
 
     def overwritten(self, mine: Sequence[Any], after: Sequence[Any], notes: Journal) -> set[int]:
         """The carried variables whose arrays some step writes into, at once or when another variable holds
@@ -267,11 +354,11 @@ class _Recording:
             TraceError: what such a write shows in differs from step to step.
         """
         carried = self.plan.carried
-        begins = {i: _owners(value) for i, value in zip(carried, mine, strict=False)}
+        begins = {i: owners(value) for i, value in zip(carried, mine, strict=False)}
         spoilt = {i for i in carried if any(id(each) in notes for each in begins[i])}
         if not spoilt:
             return spoilt
-        ends = {i: _owners(after[i]) for i in carried}
+        ends = {i: owners(after[i]) for i in carried}
         own = {id(each) for each in chain.from_iterable(begins.values())}
         self.refuse_aliases([*chain.from_iterable(ends.values())], own)
         while more := {i for i in carried if i not in spoilt and _meet(begins[i], ends, spoilt)}:
@@ -309,16 +396,6 @@ def _holds_arrays(value: Any) -> bool:
     return isinstance(value, Tracer | np.ndarray | np.generic)
 
 
-def _held(value: Any) -> Any:
-    """What a variable holds where it holds something."""
-    return value.value if type(value) is Maybe else value
-
-
-def _owners(value: Any) -> list[Owned]:
-    """The storages of the arrays in a variable."""
-    return [] if isinstance(_held(value), Undefined) else owners(_held(value))
-
-
 def _more_variables(
     loop: Loop, trace: Trace, plan: _Plan, start: Sequence[Any], after: Sequence[Any]
 ) -> bool:
@@ -326,11 +403,11 @@ def _more_variables(
     known = dict(plan.carried)
     for i, (value, was) in enumerate(zip(after, start, strict=True)):
         if i in known:
-            if isinstance(_held(value), Undefined):
+            if isinstance(held(value), Undefined):
                 raise TraceError(
                     f"{loop.what}: {loop.names[i]} has no value after some steps of the loop at {user_location()}: {value.message}"
                 )
-            plan.carried[i] = _wider(trace, known[i], _held(value))
+            plan.carried[i] = _wider(trace, known[i], held(value))
         elif type(value) is Maybe and isinstance(was, Undefined):
             plan.maybe[i] = value
             plan.carried[i] = blank(value.value)
@@ -346,11 +423,25 @@ def _more_places(loop: Loop, plan: _Plan, found: Sequence[Place]) -> bool:
     known = {(id(place.thing), place.key) for place in loop.places}
     new = [place for place in found if (id(place.thing), place.key) not in known]
     for place in new:
-        plan.carried[len(plan.before)] = place.get()
-        plan.before = (*plan.before, place.get())
-        loop.places.append(place)
-        loop.names.append(place.name)
+        _add_place(loop, plan, place)
     return bool(new)
+
+
+def _more_last_items(loop: Loop, plan: _Plan) -> bool:
+    """Whether the last items of some lists that grow were not known to be variables; now they are."""
+    known = {id(place.thing) for place in loop.places if isinstance(place, LastItem)}
+    new = [each for each in loop.lists if each.last_is_read and each.before and id(each.thing) not in known]
+    for each in new:
+        _add_place(loop, plan, LastItem(each))
+    return bool(new)
+
+
+def _add_place(loop: Loop, plan: _Plan, place: Place | LastItem) -> None:
+    """Let an attribute or an item be a variable."""
+    plan.carried[len(plan.before)] = place.get()
+    plan.before = (*plan.before, place.get())
+    loop.places.append(place)
+    loop.names.append(place.name)
 
 
 def _variables(loop: Loop, plan: _Plan, values: Sequence[Any]) -> list[Any]:
@@ -368,7 +459,7 @@ def _spoil(loop: Loop, plan: _Plan) -> None:
     Raises:
         TraceError: two of them are one array.
     """
-    begins = [(i, each) for i in plan.spoilt for each in _owners(plan.before[i])]
+    begins = [(i, each) for i in plan.spoilt for each in owners(plan.before[i])]
     if len({id(each) for _, each in begins}) < len(begins):
         raise _aliased(loop, plan)
     for i, storage in begins:
@@ -394,172 +485,27 @@ def _wider(trace: Trace, begin: Any, value: Any) -> Any:
     return Tracer(trace, trace.narrow(node, value._node.dtype))
 
 
-# ------------------------------------------------------------------------------------------------------- for
-
-
-def for_stmt(
-    iterated: Any,
-    extra_test: Thunk | None,
-    body: Callable[[Any], None],
-    get_state: Getter,
-    set_state: Setter,
-    names: Sequence[str],
-    options: Any,
-) -> None:
-    """``for x in iterated: body(x)``, as long as ``extra_test()`` holds."""
-    steps = steps_of(asked(iterated))
-    if extra_test is None and as_a_whole(steps, body, get_state, set_state, names):
-        return
-    if steps is not None and (extra_test is not None or not steps.known):
-        _for_steps(steps, extra_test or (lambda: True), body, get_state, set_state, names)
-        return
-    if extra_test is not None:
-        _written_out(iterated, extra_test, body, get_state, set_state, names)
-        return
-    for x in iterated:
-        body(x)
-
-
-def as_a_whole(
-    steps: Steps | None,
-    body: Callable[[Any], None],
-    get_state: Getter,
-    set_state: Setter,
-    names: Sequence[str],
-) -> bool:
-    """Record a loop of known length as one node, in a trace that would be long. False: it cannot be done."""
-    trace = active_trace()
-    whole = None if trace is None else trace.whole
-    if trace is None or whole is None or steps is None or not whole.wants(steps, body):
-        return False
-    number: list[Any] = [0]
-
-    def step() -> None:
-        body(steps.element(number[0]))
-
-    def begin(k: Any) -> None:
-        number[0] = k
-
-    stands_for(step, body)
-    loop = Loop("for", step, step, get_state, set_state, list(names), [], steps.length, begin)
-    before = get_state()
-    # Only what is recorded step by step makes a trace long.
-    rest, trace.patience = trace.patience - trace.latest(), math.inf
-    try:
-        with whole.recording():
-            _recorded(loop, trace)
-    except Exception as error:  # whatever it is, the steps will meet it too, or do without
-        set_state(before)
-        trace.patience = trace.latest() + rest
-        whole.failed[body.__code__] = str(error)
-        if "reroll" in config.log_topics:
-            print(f"graphjit: for at {user_location()} is recorded step by step: {error}", file=sys.stderr)
-        return False
-    whole.made += 1
-    return True
-
-
 def counted(
     trace: Trace,
     step: Callable[[Any], Any],
+    kept: Thunk,
     init: Any,
     length: int,
     begin: Callable[[Any], None],
     names: tuple[str, ...],
-) -> Sequence[Any]:
-    """The carries after a loop of known length."""
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The carries after a loop of known length; what each step leaves in ``kept()``, stacked."""
     numbers = Tracer(trace, trace.emit("iota", dtype=I64, shape=(length,), axis=0))
 
     def numbered(values: Any, number: Any) -> Any:
         begin(number)
-        return step(values), None
+        return step(values), kept()
 
     stands_for(numbered, step)
     found: Sequence[Any]
-    found, _ = scan(trace, numbered, init, numbers, length, False, 1, "for", names, Number, opened=True)
+    found, stacks = scan(trace, numbered, init, numbers, length, False, 1, "for", names, Number, opened=True)
     for value in found:
         if isinstance(value, Tracer) and value._node.op.name == "item":
             check_integers(value._node.args[0])
             break
-    return found
-
-
-def _written_out(
-    iterated: Iterable[Any],
-    extra_test: Thunk,
-    body: Callable[[Any], None],
-    get_state: Getter,
-    set_state: Setter,
-    names: Sequence[str],
-) -> None:
-    """All steps one after the other, each under the condition that the loop was not left before."""
-    for x in iterated:
-        answer = truth(extra_test())
-        if answer is False:
-            break
-        if answer is True:
-            body(x)
-        else:
-            _maybe(answer, functools.partial(body, x), get_state, set_state, names)
-
-
-def _maybe(answer: Scalar, body: Thunk, get_state: Getter, set_state: Setter, names: Sequence[str]) -> None:
-    """A step that happens only if the loop was not left."""
-    before = get_state()
-
-    def run() -> Any:
-        try:
-            body()
-            return get_state()
-        finally:
-            set_state(before)
-
-    stands_for(run, getattr(body, "func", body))
-    set_state(choose(answer._trace, answer, "for", (lambda: before, run), names))
-
-
-def _for_steps(
-    steps: Steps,
-    extra_test: Thunk,
-    body: Callable[[Any], None],
-    get_state: Getter,
-    set_state: Setter,
-    names: Sequence[str],
-) -> None:
-    """A loop over something that has an element for each number."""
-    number: list[Any] = [steps.first]
-
-    def get() -> tuple[Any, ...]:
-        return (number[0], *get_state())
-
-    def set_(values: Sequence[Any]) -> None:
-        number[0] = values[0]
-        set_state(tuple(values[1:]))
-
-    def step() -> None:
-        k = number[0]
-        number[0] = k + 1
-        body(steps.element(k))
-
-    def test() -> Any:
-        more = number[0] < steps.end
-        if more is False:
-            return False
-        on = truth(extra_test())
-        if isinstance(on, bool) or more is True:
-            return more if on is True else on
-        return more & on
-
-    stands_for(step, body)
-    loop = Loop("for", test, step, get, set_, ["the number of steps", *names])
-    try:
-        answer = truth(test())
-        while answer is True:
-            answer = _step(loop)
-        if answer is not False:
-            _recorded(loop, answer._trace)
-    except (GraphjitError, TypeError, IndexError, UnboundLocalError):
-        if not steps.known or steps.end - number[0] > SHORT:
-            raise
-        rest = (steps.element(k) for k in range(number[0], steps.end))
-        _written_out(rest, extra_test, body, get_state, set_state, names)
+    return found, stacks

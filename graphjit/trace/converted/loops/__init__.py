@@ -1,0 +1,1 @@
+"""Loops in converted code: ``while`` and ``for``, and how one recording of a body stands for all steps."""
