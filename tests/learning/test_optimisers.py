@@ -44,6 +44,14 @@ def test_schedules_are_optaxs(name):
     close([float(compiled(np.int32(count))) for count in COUNTS], RECORDED["schedules"][name])
 
 
+def test_a_decay_that_begins_late_is_quiet_before():
+    """No power of a large negative number, which overflows and warns."""
+    decay = optim.exponential_decay(1.0, 1, 0.5, transition_begin=2000)
+    later = optim.join_schedules([optim.constant_schedule(3.0), optim.exponential_decay(1.0, 1, 0.5)], [2000])
+    assert [decay(count) for count in (0, 2000, 2001)] == [1.0, 1.0, 0.5]
+    assert [later(count) for count in (0, 2000, 2001)] == [3.0, 1.0, 0.5]
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optax_itself(name):
     optax = pytest.importorskip("optax")
@@ -165,6 +173,8 @@ def test_errors():
         optim.masked(optim.trace(0.9), {"v": True}).init(params)
     with pytest.raises(ValueError, match="decay_steps must be positive"):
         optim.cosine_decay_schedule(1.0, 0)
+    with pytest.raises(ValueError, match="must be more than warmup_steps, not 10 and 10"):
+        optim.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10)
     with pytest.raises(ValueError, match="no factor may be negative"):
         optim.piecewise_constant_schedule(1.0, {3: -1.0})
     with pytest.raises(ValueError, match="2 schedules need 1 boundaries, not 2"):
