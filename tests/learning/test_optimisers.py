@@ -113,6 +113,17 @@ def test_any_container():
     assert state[0].mu[0].b is None
 
 
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_parameter_may_be_a_python_number(name):
+    optimiser = OPTIMISERS[name](optim)
+    params, grads = {"w": 2.0, "b": -1.0}, {"w": 0.5, "b": 3.0}
+    arrays, array_grads = ({key: np.array([x]) for key, x in tree.items()} for tree in (params, grads))
+    updates, _ = optimiser.update(grads, optimiser.init(params), params)
+    want, _ = optimiser.update(array_grads, optimiser.init(arrays), arrays)
+    new, wanted = optim.apply_updates(params, updates), optim.apply_updates(arrays, want)
+    close([new["w"], new["b"]], [wanted["w"][0], wanted["b"][0]])
+
+
 def test_moments_of_another_dtype():
     params = np.ones(3, np.float32)
     for optimiser in (optim.adam(0.1, mu_dtype=np.float64), optim.lion(0.1, mu_dtype=np.float64)):
