@@ -498,12 +498,8 @@ def input_tree(value: Any) -> Any:
 def _input_container(value: Any) -> Any:
     """The native description of a container, or None when only the slow path understands what is in it."""
     kind = type(value)
-    parts = [
-        input_tree(v)
-        for v in (
-            value.values() if kind is dict else tuple.__iter__(value) if issubclass(kind, tuple) else value
-        )
-    ]
+    items = tuple.__iter__(value) if issubclass(kind, tuple) else value.values() if kind is dict else value
+    parts = [input_tree(item) for item in items]
     if any(part is None for part in parts):
         return None
     if kind is dict:

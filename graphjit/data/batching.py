@@ -27,6 +27,8 @@ class Batches:
         self.size = operator.index(size)
         if self.size < 1:
             raise ValueError(f"batches: size must be at least 1, not {size}")
+        if isinstance(seed, int | np.integer) and seed < 0:
+            raise ValueError(f"batches: seed must not be negative, not {seed}")
         self.seed = seed
         self.drop_last = drop_last
         self.epoch = 0
@@ -77,7 +79,7 @@ def batches(arrays: Any, size: int, seed: int | None = None, drop_last: bool = F
     seed : int, optional
         Where the orders come from; not negative. Without it rows stay in order.
     drop_last : bool, optional
-        Leave out the last batch if it is shorter. A compiled function is compiled once more for it.
+        Leave out the last batch if it is shorter. Kept, it makes a compiled function compile once more.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def batches(arrays: Any, size: int, seed: int | None = None, drop_last: bool = F
     Raises
     ------
     ValueError
-        The arrays have not equally many rows, or ``size`` is not positive.
+        The arrays have not equally many rows, ``size`` is not positive, or ``seed`` is negative.
 
     Notes
     -----

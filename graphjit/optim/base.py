@@ -82,11 +82,9 @@ def dtype_of(leaf: Any) -> np.dtype[Any]:
     return dtype
 
 
-def like(scalar: Any, leaf: Any) -> Any:
-    """A number as a factor of a leaf, so that the product has the leaf's dtype. Python's have no dtype of
-    their own.
-    """
-    return scalar.astype(dtype_of(leaf), copy=False) if hasattr(scalar, "astype") else scalar
+def like(value: Any, leaf: Any) -> Any:
+    """A value in the dtype of a leaf. Python's numbers stay: in NumPy they take the dtype of the other."""
+    return value.astype(dtype_of(leaf), copy=False) if hasattr(value, "astype") else value
 
 
 def full_like(tree: Tree, value: float, dtype: Any = None) -> Tree:
@@ -104,6 +102,11 @@ def full_like(tree: Tree, value: float, dtype: Any = None) -> Tree:
 def zeros_like(tree: Tree, dtype: Any = None) -> Tree:
     """Zeros for each leaf."""
     return full_like(tree, 0, dtype)
+
+
+def scaled(tree: Tree, factor: Any) -> Tree:
+    """The leaves times a number, in their own dtypes."""
+    return each(lambda leaf: leaf * like(factor, leaf), tree)
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
@@ -218,7 +221,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     >>> optim.apply_updates({"w": np.ones(2, np.float32)}, {"w": np.array([0.5, -0.5])})
     {'w': array([1.5, 0.5], dtype=float32)}
     """
-    return each(lambda p, u: p if u is None else (p + u).astype(dtype_of(p), copy=False), params, updates)
+    return each(lambda p, u: p if u is None else like(p + u, p), params, updates)
 
 
 def masked(inner: GradientTransformation, mask: Mask) -> GradientTransformation:

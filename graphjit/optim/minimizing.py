@@ -7,7 +7,7 @@ gradient, and puts the gradient together, so that no Python runs between the vec
 from __future__ import annotations
 
 import functools
-import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,15 +27,12 @@ MOST_KEPT = 16
 
 def _tree(vector: Any, spec: Any, shapes: Shapes) -> Tree:
     """The container whose numbers are those of a vector."""
-    sizes = [int(np.prod(shape)) for shape, _ in shapes]
-    ends = list(itertools.accumulate(sizes))
-    return unflatten(
-        spec,
-        [
-            vector[end - size : end].reshape(shape).astype(dtype)
-            for (shape, dtype), size, end in zip(shapes, sizes, ends, strict=True)
-        ],
-    )
+    leaves, start = [], 0
+    for shape, dtype in shapes:
+        end = start + math.prod(shape)
+        leaves.append(vector[start:end].reshape(shape).astype(dtype))
+        start = end
+    return unflatten(spec, leaves)
 
 
 @functools.lru_cache(MOST_KEPT)
@@ -68,7 +65,7 @@ def minimize(
     x0 : pytree
         Where to start: arrays and numbers of floating point.
     args : tuple, optional
-        Further arguments.
+        Further arguments. What is no tuple is the only one.
     method : str, optional
         One of SciPy's methods that use a gradient and no Hessian.
     bounds : tuple of two pytrees, optional
@@ -78,21 +75,22 @@ def minimize(
         As in SciPy.
     callback : callable, optional
         ``callback(intermediate_result)`` is called after each iteration with an ``OptimizeResult`` that has
-        ``x``, a container, and ``fun``. It may raise ``StopIteration``.
+        ``x``, a container, and ``fun``. It may raise ``StopIteration``. Not for TNC, which has no such
+        result.
     options : mapping, optional
         As in SciPy: ``{"maxiter": 100}``.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
-        SciPy's, with ``x`` and ``jac`` as containers like ``x0``.
+        SciPy's, with ``x`` and the gradient, ``jac`` (of trust-constr ``grad``), as containers like ``x0``.
 
     Raises
     ------
     TypeError
         A leaf of ``x0`` is no number of floating point.
     ValueError
-        ``bounds`` do not fit ``x0``.
+        ``bounds`` do not fit ``x0``; a callback is given to TNC.
 
     Examples
     --------
@@ -108,6 +106,8 @@ def minimize(
     from scipy.optimize import minimize as minimize_vector
 
     require_callable(fun, "minimize")
+    if callback is not None and str(method).lower() == "tnc":
+        raise ValueError("minimize: TNC has no intermediate results for a callback; L-BFGS-B has them")
     leaves, spec = flatten(x0)
     arrays = [np.asarray(leaf) for leaf in leaves]
     for leaf, array in zip(leaves, arrays, strict=True):
@@ -115,16 +115,15 @@ def minimize(
             raise TypeError(f"minimize: x0 must consist of numbers of floating point, not {leaf!r}")
     shapes = tuple((array.shape, array.dtype) for array in arrays)
     evaluate = _compiled(fun, spec, shapes)
-
-    def as_tree(vector: Any) -> Tree:
-        return _tree(np.array(vector, np.float64), spec, shapes)
+    more = args if isinstance(args, tuple) else (args,)
+    as_tree = functools.partial(_tree, spec=spec, shapes=shapes)
 
     def told(intermediate_result: Any) -> None:
         assert callback is not None
         callback(OptimizeResult(x=as_tree(intermediate_result.x), fun=intermediate_result.fun))
 
     found = minimize_vector(
-        lambda vector: evaluate(vector, args),
+        lambda vector: evaluate(vector, more),
         np.concatenate([array.ravel() for array in arrays], dtype=np.float64),
         method=method,
         jac=True,
@@ -133,7 +132,9 @@ def minimize(
         callback=None if callback is None else told,
         options=None if options is None else dict(options),
     )
-    found.x, found.jac = as_tree(found.x), as_tree(found.jac)
+    gradient = "grad" if "grad" in found else "jac"  # jac of trust-constr are those of constraints
+    for name in {"x", gradient} & found.keys():  # Nelder and Mead have no gradient
+        found[name] = as_tree(found[name])
     return found
 
 
@@ -141,6 +142,8 @@ def _vectors(bounds: tuple[Tree, Tree], x0: Tree, arrays: Sequence[np.ndarray[An
     """SciPy's bounds; None is no bound."""
     from scipy.optimize import Bounds
 
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(f"minimize: bounds are a pair, smallest and largest values, not {bounds!r}")
     sides = []
     for tree, default in zip(bounds, (-np.inf, np.inf), strict=True):
         ends = prefix_leaves(tree, x0, "bounds")

@@ -281,9 +281,7 @@ def _scale_by_means(
 
     def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, NamedTuple]:
         count = increment(state.count) if bias_correction else None
-        corrected = (
-            (lambda means: unbiased(means, decay, count)) if bias_correction else (lambda means: means)
-        )
+        corrected = lambda means: unbiased(means, decay, count) if bias_correction else means
         mu, nu = None, moment(updates, state.nu, decay, 2)
         spread = corrected(nu)
         if centered:

@@ -1,4 +1,4 @@
-"""Optimisers, made of the steps in `graphjit.optim.steps` exactly as optax makes them."""
+"""Optimisers, made of the steps in `moments` and `steps` exactly as optax makes them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from graphjit.optim.moments import (
     scale_by_stddev,
     trace,
 )
-from graphjit.optim.steps import (
-    add_decayed_weights,
-    scale_by_learning_rate,
-)
+from graphjit.optim.steps import add_decayed_weights, scale_by_learning_rate
 
 
 def sgd(

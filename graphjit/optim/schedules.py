@@ -187,11 +187,10 @@ def exponential_decay(
     begin = max(transition_begin, 0)
 
     def schedule(count: Any) -> Any:
-        after = count - begin
-        times = after / transition_steps
+        times = np.maximum(count - begin, 0) / transition_steps
         if staircase:
             times = np.floor(times)
-        value = np.where(after <= 0, init_value, init_value * np.power(decay_rate, times))
+        value = init_value * np.power(decay_rate, times)
         if end_value is not None:
             value = (np.maximum if decay_rate < 1.0 else np.minimum)(value, end_value)
         return value
@@ -273,7 +272,7 @@ def warmup_cosine_decay_schedule(
     Raises
     ------
     ValueError
-        No step is left for the way down.
+        ``decay_steps`` is not more than ``warmup_steps``: no step is left for the way down.
 
     Examples
     --------
@@ -282,6 +281,11 @@ def warmup_cosine_decay_schedule(
     >>> print(rate(5), rate(10), rate(20), rate(30))
     0.5 1.0 0.5 0.0
     """
+    if not decay_steps > warmup_steps:
+        raise ValueError(
+            "warmup_cosine_decay_schedule: decay_steps counts the warm-up too and must be more than "
+            f"warmup_steps, not {decay_steps!r} and {warmup_steps!r}"
+        )
     alpha = 0.0 if peak_value == 0.0 else end_value / peak_value
     down = cosine_decay_schedule(peak_value, decay_steps - warmup_steps, alpha, exponent)
     return join_schedules([linear_schedule(init_value, peak_value, warmup_steps), down], [warmup_steps])

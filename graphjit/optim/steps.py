@@ -1,10 +1,7 @@
-"""The steps of optimisers that keep a count at most: clipping, scaling. Formulas and names are optax's."""
+"""Steps that keep a count, or nothing: clipping, scaling. Formulas and names are optax's."""
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,13 +18,14 @@ from graphjit.optim.base import (
     like,
     masked,
     new_count,
+    scaled,
     stateless,
 )
 from graphjit.trace.pytree import flatten
 
 
 class CountState(NamedTuple):
-    """The number of steps done, of whoever needs no more than that."""
+    """The number of steps done, and nothing else."""
 
     count: Any
 
@@ -85,7 +83,7 @@ def global_norm(updates: Tree) -> Any:
     np.float64(5.0)
     """
     squares = [np.sum(np.square(leaf)) for leaf in flatten(updates)[0] if leaf is not None]
-    return np.sqrt(functools.reduce(operator.add, squares, 0.0))
+    return np.sqrt(sum(squares, 0.0))
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
@@ -112,8 +110,7 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
 
     def shortened(updates: Tree, params: Tree) -> Tree:
         norm = global_norm(updates)
-        factor = max_norm / np.maximum(norm, max_norm)  # 1 within the bound
-        return each(lambda leaf: leaf * like(factor, leaf), updates)
+        return scaled(updates, max_norm / np.maximum(norm, max_norm))  # 1 within the bound
 
     return stateless(shortened)
 
@@ -140,12 +137,7 @@ def scale(step_size: float) -> GradientTransformation:
     >>> optim.scale(-0.5).update({"w": 3.0}, optim.EmptyState())[0]
     {'w': -1.5}
     """
-    return _scaled(lambda: step_size)
-
-
-def _scaled(factor: Callable[[], Any]) -> GradientTransformation:
-    """Multiply by a number that is asked for in each step: an array may have been changed."""
-    return stateless(lambda updates, params: each(lambda leaf: like(factor(), leaf) * leaf, updates))
+    return stateless(lambda updates, params: scaled(updates, step_size))
 
 
 def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
@@ -171,9 +163,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
     """
 
     def update(updates: Tree, state: CountState, params: Tree = None) -> tuple[Tree, CountState]:
-        step_size = step_size_fn(state.count)
-        scaled = each(lambda leaf: like(step_size, leaf) * leaf, updates)
-        return scaled, CountState(increment(state.count))
+        return scaled(updates, step_size_fn(state.count)), CountState(increment(state.count))
 
     return GradientTransformation(lambda params: CountState(new_count()), update)
 
@@ -207,7 +197,8 @@ def scale_by_learning_rate(
     sign = -1 if flip_sign else 1
     if callable(learning_rate):
         return scale_by_schedule(lambda count: sign * learning_rate(count))
-    return _scaled(lambda: sign * learning_rate)
+    # Multiplied in each step: an array may have changed.
+    return stateless(lambda updates, params: scaled(updates, sign * learning_rate))
 
 
 def add_decayed_weights(

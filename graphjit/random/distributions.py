@@ -10,19 +10,13 @@ first, as NumPy's generators do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from graphjit.random.keys import require_key
-from graphjit.random.philox import HALF, LOW, Word, counters, philox, product
-
-Shape = int | Sequence[int]
-
-
-def _shape(shape: Shape) -> tuple[int, ...]:
-    return (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
+from graphjit.random.keys import Shape, as_shape, require_key
+from graphjit.random.philox import Word, counters, philox, product
 
 
 def _laid_out(key: Word, shape: tuple[int, ...], turned: Callable[[list[Word]], list[Any]], each: int) -> Any:
@@ -33,21 +27,17 @@ def _laid_out(key: Word, shape: tuple[int, ...], turned: Callable[[list[Word]], 
     return np.stack(columns, axis=-1).reshape(-1)[:size].reshape(shape)
 
 
-def _halves(words: list[Word]) -> list[Any]:
-    return [half.astype(np.uint32) for word in words for half in (word & LOW, word >> HALF)]
-
-
-def _parts(words: list[Word], bits: int) -> list[Any]:
-    """Words cut into numbers of so many bits, the lowest first."""
-    dtype = np.dtype(f"uint{bits}")
-    mask = (1 << bits) - 1
-    return [((word >> shift) & mask).astype(dtype) for word in words for shift in range(0, 64, bits)]
+def _parts(words: list[Word], dtype: Any) -> list[Any]:
+    """Words cut into unsigned integers of a dtype, the lowest first."""
+    shifts = range(0, 64, 8 * np.dtype(dtype).itemsize)
+    shifted = [word >> shift if shift else word for word in words for shift in shifts]
+    return [word.astype(dtype, copy=False) for word in shifted]  # without the bits above
 
 
 def _unit(words: list[Word], single: bool) -> list[Any]:
     """Numbers in [0, 1), as NumPy's generators make them."""
     if single:
-        return [(half >> 8).astype(np.float32) * np.float32(2.0**-24) for half in _halves(words)]
+        return [(half >> 8).astype(np.float32) * np.float32(2.0**-24) for half in _parts(words, np.uint32)]
     return [(word >> 11).astype(np.float64) * 2.0**-53 for word in words]
 
 
@@ -86,9 +76,8 @@ def bits(key: Any, shape: Shape = (), dtype: Any = np.uint64) -> Any:
     wanted = np.dtype(dtype)
     if wanted.kind != "u":
         raise TypeError(f"random.bits: the dtype must be an unsigned integer, not {wanted}")
-    width = wanted.itemsize * 8
-    turned = (lambda words: words) if width == 64 else (lambda words: _parts(words, width))
-    return _laid_out(require_key(key, "bits"), _shape(shape), turned, 64 // width)
+    turned = lambda words: _parts(words, wanted)
+    return _laid_out(require_key(key, "bits"), as_shape(shape, "bits"), turned, 8 // wanted.itemsize)
 
 
 def uniform(
@@ -120,7 +109,7 @@ def uniform(
     """
     single = _is_single(dtype, "uniform")
     turned = lambda words: _unit(words, single)
-    unit = _laid_out(require_key(key, "uniform"), _shape(shape), turned, 2 if single else 1)
+    unit = _laid_out(require_key(key, "uniform"), as_shape(shape, "uniform"), turned, 2 if single else 1)
     if isinstance(minval, int | float) and isinstance(maxval, int | float) and (minval, maxval) == (0, 1):
         return unit
     return (unit * (maxval - minval) + minval).astype(unit.dtype, copy=False)
@@ -159,7 +148,7 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
     kind: type[Any] = np.float32 if single else np.float64
 
     def turned(words: list[Word]) -> list[Any]:
-        numbers, width, kept = (_halves(words), 32, 24) if single else (words, 64, 53)
+        numbers, width, kept = (_parts(words, np.uint32), 32, 24) if single else (words, 64, 53)
         drawn = []
         for first, second in zip(numbers[::2], numbers[1::2], strict=True):
             radius = np.sqrt(-2.0 * np.log((first.astype(kind) + 0.5) * 2.0**-width))
@@ -167,7 +156,7 @@ def normal(key: Any, shape: Shape = (), dtype: Any = np.float64) -> Any:
             drawn += [radius * np.cos(angle), radius * np.sin(angle)]
         return drawn
 
-    return _laid_out(require_key(key, "normal"), _shape(shape), turned, 2 if single else 1)
+    return _laid_out(require_key(key, "normal"), as_shape(shape, "normal"), turned, 2 if single else 1)
 
 
 def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None) -> Any:
@@ -194,7 +183,7 @@ def bernoulli(key: Any, p: Any = 0.5, shape: Shape | None = None) -> Any:
     array([False,  True,  True,  True,  True])
     """
     single = getattr(p, "dtype", None) == np.float32
-    wanted = np.shape(p) if shape is None else _shape(shape)
+    wanted = np.shape(p) if shape is None else as_shape(shape, "bernoulli")
     if np.ndim(p):
         return uniform(require_key(key, "bernoulli"), wanted, np.float32 if single else np.float64) < p
     turned = lambda words: [number < p for number in _unit(words, single)]  # what is stored is a byte
@@ -239,7 +228,7 @@ def categorical(key: Any, logits: Any, axis: int = -1, shape: Shape | None = Non
     """
     logits = np.moveaxis(logits, axis, -1)
     batch = logits.shape[:-1]
-    wanted = batch if shape is None else _shape(shape)
+    wanted = batch if shape is None else as_shape(shape, "categorical")
     ahead = len(wanted) - len(batch)
     if ahead < 0 or wanted[ahead:] != batch:
         raise ValueError(f"random.categorical: shape {wanted} does not end with {batch}, that of the logits")
@@ -294,9 +283,10 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = np.in
             f"random.randint: ends and dtype must be integers, not {low.dtype}, {high.dtype} and {wanted}"
         )
     span = np.where(high > low, high.astype(np.uint64) - low.astype(np.uint64), np.uint64(0))
+    key, shape = require_key(key, "randint"), as_shape(shape, "randint")
     if low.shape == high.shape == ():
         turned = lambda words: [product(word, span)[0] for word in words]
-        above = _laid_out(require_key(key, "randint"), _shape(shape), turned, 1)
+        above = _laid_out(key, shape, turned, 1)
     else:
         above = product(bits(key, shape), span)[0]
     return (above + low.astype(np.uint64)).astype(wanted)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphjit.random.philox import Word, counters, philox
+
+Shape = int | Sequence[int]
 
 WORD = (1 << 64) - 1
 SPLIT, FOLD_IN = 1, 2
@@ -58,6 +61,14 @@ def require_key(key: Any, function: str) -> Word:
     return key
 
 
+def as_shape(shape: Shape, function: str) -> tuple[int, ...]:
+    """A shape, or the number of elements on one axis, as a shape."""
+    sizes = (int(shape),) if isinstance(shape, int | np.integer) else tuple(shape)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"random.{function}: no axis may have a negative size, not {shape!r}")
+    return sizes
+
+
 def split(key: Any, num: int | tuple[int, ...] = 2) -> Any:
     """Make several keys from one. Do not use the old one any more.
 
@@ -80,7 +91,7 @@ def split(key: Any, num: int | tuple[int, ...] = 2) -> Any:
     >>> bool((first == second).any())
     False
     """
-    shape = (num,) if isinstance(num, int | np.integer) else tuple(num)
+    shape = as_shape(num, "split")
     words = philox(require_key(key, "split"), counters(math.prod(shape)), SPLIT)
     return np.stack(words[:2], axis=-1).reshape((*shape, 2))
 

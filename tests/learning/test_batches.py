@@ -92,5 +92,7 @@ def test_errors():
         data.batches((X, 3.0), 4)
     with pytest.raises(ValueError, match="size must be at least 1, not 0"):
         data.batches(X, 0)
+    with pytest.raises(ValueError, match="seed must not be negative, not -1"):
+        data.batches(X, 4, seed=-1)
     with pytest.raises(ValueError, match="there is none"):
         data.batches((None,), 4)

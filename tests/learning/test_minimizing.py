@@ -33,6 +33,19 @@ def test_it_is_scipys_minimum(method):
     assert (found.nit, found.nfev) == (plain.nit, plain.nfev)
 
 
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG", "SLSQP", "TNC", "Newton-CG", "trust-constr"])
+def test_the_gradient_is_a_container(method):
+    found = optim.minimize(
+        lambda p: np.sum((p["first"] - 2.0) ** 2) + np.sum(p["rest"] ** 2), START, method=method
+    )
+    assert found.success
+    gradient = found.grad if method == "trust-constr" else found.jac
+    assert gradient.keys() == START.keys()
+    np.testing.assert_allclose(gradient["first"], 2 * (found.x["first"] - 2.0), atol=1e-6)
+    np.testing.assert_allclose(gradient["first"], 0.0, atol=1e-4)
+    np.testing.assert_allclose(gradient["rest"], 0.0, atol=1e-4)
+
+
 def test_arguments_bounds_and_callback():
     def distance(p, target):
         return np.sum((p[0] - target) ** 2) + (p[1] - 5.0) ** 2
@@ -53,6 +66,20 @@ def test_arguments_bounds_and_callback():
     np.testing.assert_allclose(found.x[0], [0.0, 2.0, 4.0], atol=1e-6)
     assert found.x[1] == pytest.approx(3.0)
     np.testing.assert_allclose(told[-1][0], found.x[0])
+
+
+def test_an_argument_that_is_no_tuple_is_the_only_one():
+    found = optim.minimize(lambda p, target: np.sum((p - target) ** 2), np.zeros(2), np.array([3.0, -2.0]))
+    np.testing.assert_allclose(found.x, [3.0, -2.0], atol=1e-6)
+
+
+def test_methods_without_a_gradient_are_scipys_too():
+    with pytest.warns(RuntimeWarning, match="does not use gradient"):
+        found = optim.minimize(
+            lambda p: np.sum((p["x"] - 1.0) ** 2), {"x": np.zeros(2)}, method="Nelder-Mead"
+        )
+    np.testing.assert_allclose(found.x["x"], 1.0, atol=1e-3)
+    assert "jac" not in found
 
 
 def test_a_callback_may_stop():
@@ -94,5 +121,9 @@ def test_errors():
         optim.minimize(rosenbrock, {"first": 1, "rest": 2.0})
     with pytest.raises(ValueError, match=r"bounds=.* does not fit"):
         optim.minimize(rosenbrock, START, bounds=({"third": 0.0}, None))
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match=r"bounds are a pair, .*, not \(0.0,\)"):
+        optim.minimize(rosenbrock, START, bounds=(0.0,))
+    with pytest.raises(ValueError, match="TNC has no intermediate results"):
+        optim.minimize(rosenbrock, START, method="TNC", callback=print)
+    with pytest.raises(TypeError, match="minimize takes a function, not float"):
         optim.minimize(3.0, START)

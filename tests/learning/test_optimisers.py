@@ -44,6 +44,14 @@ def test_schedules_are_optaxs(name):
     close([float(compiled(np.int32(count))) for count in COUNTS], RECORDED["schedules"][name])
 
 
+def test_a_decay_that_begins_late_is_quiet_before():
+    """No power of a large negative number, which overflows and warns."""
+    decay = optim.exponential_decay(1.0, 1, 0.5, transition_begin=2000)
+    later = optim.join_schedules([optim.constant_schedule(3.0), optim.exponential_decay(1.0, 1, 0.5)], [2000])
+    assert [decay(count) for count in (0, 2000, 2001)] == [1.0, 1.0, 0.5]
+    assert [later(count) for count in (0, 2000, 2001)] == [3.0, 1.0, 0.5]
+
+
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optax_itself(name):
     optax = pytest.importorskip("optax")
@@ -103,6 +111,17 @@ def test_any_container():
     assert new[0].b is None
     assert new[1]["b"] == pytest.approx(1.9, abs=1e-4)
     assert state[0].mu[0].b is None
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_parameter_may_be_a_python_number(name):
+    optimiser = OPTIMISERS[name](optim)
+    params, grads = {"w": 2.0, "b": -1.0}, {"w": 0.5, "b": 3.0}
+    arrays, array_grads = ({key: np.array([x]) for key, x in tree.items()} for tree in (params, grads))
+    updates, _ = optimiser.update(grads, optimiser.init(params), params)
+    want, _ = optimiser.update(array_grads, optimiser.init(arrays), arrays)
+    new, wanted = optim.apply_updates(params, updates), optim.apply_updates(arrays, want)
+    close([new["w"], new["b"]], [wanted["w"][0], wanted["b"][0]])
 
 
 def test_moments_of_another_dtype():
@@ -165,6 +184,8 @@ def test_errors():
         optim.masked(optim.trace(0.9), {"v": True}).init(params)
     with pytest.raises(ValueError, match="decay_steps must be positive"):
         optim.cosine_decay_schedule(1.0, 0)
+    with pytest.raises(ValueError, match="must be more than warmup_steps, not 10 and 10"):
+        optim.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10)
     with pytest.raises(ValueError, match="no factor may be negative"):
         optim.piecewise_constant_schedule(1.0, {3: -1.0})
     with pytest.raises(ValueError, match="2 schedules need 1 boundaries, not 2"):

@@ -228,6 +228,8 @@ def test_errors_name_the_function():
         random.normal(random.split(random.key(0), 3))
     with pytest.raises(TypeError, match=r"random\.bits takes one key.*not 7"):
         random.bits(7)
+    with pytest.raises(TypeError, match=r"random\.randint takes one key"):
+        random.randint(7, (3,), 0, np.arange(3))
     with pytest.raises(TypeError, match=r"random\.key takes one integer, not 1\.5"):
         random.key(1.5)
     with pytest.raises(TypeError, match=r"random\.fold_in takes one integer"):
@@ -238,5 +240,8 @@ def test_errors_name_the_function():
         random.bits(random.key(0), dtype=float)
     with pytest.raises(TypeError, match=r"random\.randint: ends and dtype must be integers"):
         random.randint(random.key(0), (3,), 0.0, 5)
+    for draw in (random.uniform, random.split):
+        with pytest.raises(ValueError, match=rf"random\.{draw.__name__}: no axis may have a negative size"):
+            draw(random.key(0), (-1, 4))
     with pytest.raises(ValueError, match=r"random\.categorical: shape \(4,\) does not end with \(2,\)"):
         random.categorical(random.key(0), np.zeros((2, 3)), shape=(4,))
