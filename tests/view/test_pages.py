@@ -490,9 +490,22 @@ def test_notebooks_show_the_page(monkeypatch):
         Reader(inside)
         assert items_of(data_of(inside), "trace")[0]["type"] == type
     monkeypatch.setitem(sys.modules, "igraph", None)
-    note = doubled._repr_html_()
-    assert "pip install" in html.unescape(note)
-    assert "<iframe" not in note
+    for shown in (doubled, lower):
+        note = html.unescape(shown._repr_html_())
+        assert note.startswith(f"<code>{shown!r}</code>")
+        assert "pip install" in note
+        assert "<iframe" not in note
+
+
+def test_notebooks_show_which_arguments_are_given_up():
+    def doubled(x):
+        return x * 2.0
+
+    given_up = graphjit.jit(doubled, donate_argnums=0)
+    given_up(np.ones(3))
+    assert given_up._repr_html_() == given_up.lower(np.ones(3))._repr_html_()
+    kept = graphjit.jit(doubled).lower(np.ones(3))
+    assert given_up.lower(np.ones(3)).memory().total < kept.memory().total
 
 
 @pytest.mark.parametrize("name", ["network", "plain", "long"])
