@@ -87,7 +87,7 @@ def arena_of(lowered: Lowered) -> Arena:
     kept = {node for node in readers if node not in makers or readers[node][-1] > makers[node]}
     nodes = {program.buffers[node]: node for node in makers if node in program.buffers}
     kept_buffers = {program.buffers[node] for node in kept if node in program.buffers}
-    for one in arena_intervals(program, lowered.fusion):
+    for one in sorted(arena_intervals(program, lowered.fusion), key=lambda one: (one.first, one.offset)):
         node = nodes[one.buffer]
         waits = one.buffer in kept_buffers
         found.lives.append(

@@ -98,7 +98,7 @@ class _Programs:
                 label = value_text(scope.program, value)
                 why = _why(scope.fusion, value, step)
                 self.board.edges.append(Edge(scope.holder[value], box, label, why))
-        for node in written(scope.program, step):
+        for node in sorted(written(scope.program, step), key=lambda node: node.serial):
             if node in scope.holder and node not in work.reads:
                 label = f"{value_text(scope.program, node)}, a piece"
                 self.board.edges.append(Edge(scope.holder[node], box, label))

@@ -85,6 +85,12 @@ def test_pages_are_small_besides_the_graph(name):
     assert len(data[1]) < 100_000 + 400 * nodes
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_pages_of_one_call_are_equal(name):
+    """Who keeps a page beside a result can compare it with a later one."""
+    assert page(*lowered.__wrapped__(name)) == page_of(name)
+
+
 def test_what_users_write_stays_text():
     def hostile(x):
         return np.sin(x) + 2.0  # </script><script>document.title = "</title>"</script><!-- /* the data */
