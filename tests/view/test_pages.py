@@ -459,6 +459,19 @@ def test_mistakes_are_one_line(model, options, message):
     assert result.stderr.count("\n") == 1
 
 
+def test_mistakes_of_the_function_are_no_fault_of_the_file(model):
+    (model / "wrong.py").write_text(
+        "import graphjit\n\n\ndef last(x):\n    return graphjit.scan(lambda c, _: (c * x, None), x, None)[0]\n"
+        "\n\nlast.example = (1.0,)\n"
+    )
+    told = [
+        CliRunner().invoke(app, ["inspect", "wrong.py:last", *options]).stderr
+        for options in ([], ["--html", "page.html"])
+    ]
+    assert "length is not given" in told[0]
+    assert told[1] == told[0]
+
+
 @pytest.mark.parametrize(
     ("library", "options"),
     [("igraph", ["--html", "p.html"]), ("matplotlib.figure", ["--plot-cost", "c.png"])],
