@@ -85,8 +85,9 @@ def _loops(lowered: Lowered) -> list[list[str]]:
     room = LOOPS
     for name, kernel in lowered.loops.items():
         text = print_kernel(kernel)
-        room -= len(text)
-        if room < 0:
+        if len(text) <= room:
+            room -= len(text)
+        else:
             text = "not in this page, which would be too large: graphjit inspect --stage loops"
         found.append([name, text.rstrip("\n")])
     return found

@@ -21,8 +21,10 @@ import graphjit
 from graphjit.cli.main import app
 from graphjit.ir.node import with_bodies
 from graphjit.ir.printer import number_nodes
+from graphjit.loops.printer import print_kernel
 from graphjit.schedule.fuse import why_not_fused
 from graphjit.schedule.printer import arena_intervals
+from graphjit.view import encode
 from graphjit.view.board import Board, Item
 from graphjit.view.encode import graph_board
 from graphjit.view.figures import plot_cost, plot_memory
@@ -161,6 +163,17 @@ def test_steps_are_those_of_the_program(name):
     assert data["memory"]["arena"] == found.program.arena
     assert data["arena"]["steps"] == [step.name for step in found.program.steps]
     assert [loop for loop, _ in data["loops"]] == list(found.loops)
+
+
+def test_loops_that_do_not_fit_leave_room_for_others(monkeypatch):
+    found, _ = lowered("network")
+    sizes = {name: len(print_kernel(kernel)) for name, kernel in found.loops.items()}
+    assert len(sizes) > 1
+    assert next(iter(sizes.values())) > min(sizes.values())
+    monkeypatch.setattr(encode, "LOOPS", min(sizes.values()))
+    shown = dict(encode.as_data(found)["loops"])
+    assert set(shown) == set(sizes)
+    assert [sizes[name] for name, text in shown.items() if "too large" not in text] == [min(sizes.values())]
 
 
 @pytest.mark.parametrize("name", NAMES)
