@@ -128,8 +128,8 @@ function keptSummary() {
 
 /** What the way back keeps, and what it reads besides. */
 function showKept() {
+  showGraph("program");
   state.chosen = null;
-  if (state.stage.key !== "program") showStage("program");
   const groups = [
     ["kept", "In the arena, from the way there to the way back"],
     ["tape", "On tapes, as long as their loops run"],
@@ -145,7 +145,7 @@ function showKept() {
     const word = DATA.stages.some((stage) => stage.key === "gradient") ? "Nothing but what is listed: way there and way back share their steps." : "There is no way back in this program.";
     details.append(el("p", {}, word));
   }
-  highlight(new Set());
+  highlight();
   markLives((life) => life[7]);
 }
 
