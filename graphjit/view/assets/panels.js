@@ -173,7 +173,7 @@ function showItem(item) {
   if (item.text) rows.push(...row(item.number >= 0 ? "with" : "is", el("code", {}, item.text)));
   if (item.origin) rows.push(...row("from", item.origin));
   if (item.line >= 0) rows.push(...row("line", lineLink(item.line)));
-  if (item.ns) rows.push(...row("time", `about ${timeText(item.ns)}, ${shareText(item.ns, stage.total)}`));
+  if (item.ns) rows.push(...row("time", `about ${timeText(item.ns)}, ${shareText(item.ns, DATA.total.ns)}`));
   for (const [name, value] of item.facts) rows.push(...row(name, value));
   details.replaceChildren(el("h2", {}, item.label), el("p", {}, ...badges), el("dl", {}, ...rows));
   if (item.line >= 0) details.append(el("p", { class: "mono" }, lineText(item.line)));
