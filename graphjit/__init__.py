@@ -43,7 +43,7 @@ from graphjit.errors import (
 from graphjit.trace.nonfinite import debug_nans
 from graphjit.trace.pytree import register_dataclass, register_pytree_node
 from graphjit.trace.recording.concrete import disable_jit
-from graphjit.view import notebook as _notebook
+from graphjit.view import notebook as _notebook  # noqa: F401  a method of every compiled function
 
 __all__ = [
     "ConfigError",
@@ -97,7 +97,6 @@ __all__ = [
     "while_loop",
 ]
 __version__ = "0.1.0"
-_notebook.register()
 
 _ON_DEMAND = ("dask", "data", "distributed", "nn", "optim", "random")
 """Modules that are loaded when they are first asked for, so that who only differentiates does not wait."""

@@ -543,7 +543,9 @@ def compiled_function(
 
 
 METHODS: dict[str, Callable[..., Any]] = {}
-"""Methods of compiled functions that others write, by name (`graphjit.api.lowering`, `api.pickling`)."""
+"""Methods of compiled functions that others write, by name (`graphjit.api.lowering`, `api.pickling`,
+`view.notebook`).
+"""
 
 
 def _complete_type(kind: Any) -> None:

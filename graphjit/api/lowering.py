@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from graphjit.lowered import Lowered
 
 
-SHOW: list[Callable[[Lowered], str]] = []
-"""How notebooks show a `Lowered`: `graphjit.view.notebook`, a layer above, puts a function here."""
-
-
 @hides_frames
 def make_graph(
     fun: Callable[..., Any], *, static_argnums: Positions = (), static_argnames: Names = ()
@@ -130,7 +126,7 @@ def lower(self: Any, *args: Any, **kwargs: Any) -> Lowered:
         fixed = Fixed(dispatcher, key, staged, donated)
         return compiled_function(fixed, self, (functools.partial(lower), (self,)))
 
-    return Lowered(staged.graph, donated, len(staged.captured), make, SHOW[0] if SHOW else None)
+    return Lowered(staged.graph, donated, len(staged.captured), make, METHODS["_repr_html_"])
 
 
 METHODS["lower"] = lower

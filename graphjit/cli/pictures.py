@@ -22,11 +22,12 @@ def write_pictures(stages: Stages, html: Path | None, memory: Path | None, cost:
     from graphjit.view.figures import plot_cost, plot_memory  # rarely asked for
     from graphjit.view.page import write_page
 
+    whole = stages.whole  # what is wrong with the function is no fault of a file
     trace = stages.own.graph if stages.derivative else None
     wanted: tuple[tuple[Path | None, Callable[[Path], None]], ...] = (
-        (html, lambda path: write_page(path, stages.whole, trace)),
-        (memory, lambda path: plot_memory(path, stages.whole)),
-        (cost, lambda path: plot_cost(path, stages.whole)),
+        (html, lambda path: write_page(path, whole, trace)),
+        (memory, lambda path: plot_memory(path, whole)),
+        (cost, lambda path: plot_cost(path, whole)),
     )
     written = []
     for path, write in wanted:

@@ -52,7 +52,7 @@ def answer(board: Board, places: Mapping[Node, int]) -> None:
 
 def _chosen(name: str, nodes: Sequence[Node], candidates: Sequence[Node]) -> dict[Node, list[Node]]:
     """The candidates that each derived node may answer, as far as something says so."""
-    touching = _touching(candidates)
+    touching, without_values = _touching(candidates), _without_values(name, candidates)
     found: dict[Node, list[Node]] = {}
     for node in sorted(nodes, key=lambda node: node.serial):
         shared = [touching[arg] for arg in node.args if arg in touching]
@@ -62,7 +62,7 @@ def _chosen(name: str, nodes: Sequence[Node], candidates: Sequence[Node]) -> dic
         elif before:  # a rule runs through the way there from its end: the earliest one is meant
             those = min(before, key=lambda some: some[0].serial)
         else:
-            those = _without_values(name, candidates)
+            those = without_values
         if not shared and _reads_nothing(name):
             those = [each for each in those if _fits(node, each)]
         if those:

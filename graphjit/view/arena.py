@@ -17,7 +17,7 @@ from graphjit.schedule.control import scratch
 from graphjit.schedule.printer import arena_intervals
 from graphjit.schedule.program import Control, Program
 from graphjit.view.board import BACKWARD, FORWARD
-from graphjit.view.graphs import PLACES, phase
+from graphjit.view.graphs import PLACES, made_by, phase
 from graphjit.view.work import step_work
 
 
@@ -87,7 +87,7 @@ def arena_of(lowered: Lowered) -> Arena:
     kept = {node for node in readers if node not in makers or readers[node][-1] > makers[node]}
     nodes = {program.buffers[node]: node for node in makers if node in program.buffers}
     kept_buffers = {program.buffers[node] for node in kept if node in program.buffers}
-    for one in arena_intervals(program, lowered.fusion):
+    for one in sorted(arena_intervals(program, lowered.fusion), key=lambda one: (one.first, one.offset)):
         node = nodes[one.buffer]
         waits = one.buffer in kept_buffers
         found.lives.append(
@@ -139,11 +139,7 @@ def _listed(
         kind = "tape" if node.type.record is not None else kinds[buffer.kind]
         made = program.steps[makers[node]].name if node in makers else ""
         read = tuple(program.steps[i].name for i in readers[node])
-        of = str(node.attrs["name"]) if node.op.name == "input" else _made_by(node)
+        of = str(node.attrs["name"]) if node.op.name == "input" else made_by(node)
         rows.append(Kept(buffer.name, kind, buffer.nbytes, str(node.type), of, node.loc, made, read))
     order = ("tape", "kept", "result", "argument")
     return sorted(rows, key=lambda row: (order.index(row.kind), -row.nbytes, row.name))
-
-
-def _made_by(node: Node) -> str:
-    return node.args[0].op.name if node.op.name == "item" else node.op.name

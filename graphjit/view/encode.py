@@ -8,6 +8,7 @@ in no box has the number -1 for it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -85,8 +86,9 @@ def _loops(lowered: Lowered) -> list[list[str]]:
     room = LOOPS
     for name, kernel in lowered.loops.items():
         text = print_kernel(kernel)
-        room -= len(text)
-        if room < 0:
+        if len(text) <= room:
+            room -= len(text)
+        else:
             text = "not in this page, which would be too large: graphjit inspect --stage loops"
         found.append([name, text.rstrip("\n")])
     return found
@@ -241,33 +243,22 @@ class _Tables:
 def _first_leaves(board: Board) -> list[int]:
     """For each item the first that is in it: groups are made last, but stand where their first one stood."""
     order = list(range(len(board.items)))
-    depth = [0] * len(board.items)
-    for number in range(len(board.items)):
-        depth[number] = len(_boxes_around(board.items, number))
-    for number in sorted(order, key=lambda n: -depth[n]):
-        parent = board.items[number].parent
-        if parent != TOP:
-            grouped = board.items[parent].kind == "group"
-            order[parent] = min(order[parent], order[number]) if grouped else order[parent]
+    for number, item in enumerate(board.items):
+        around = item.parent
+        while around != TOP and board.items[around].kind == "group":
+            order[around] = min(order[around], number)
+            around = board.items[around].parent
     return order
-
-
-def _boxes_around(items: Sequence[Item], number: int) -> list[int]:
-    """An item and the boxes around it, from the outermost on."""
-    found = [number]
-    while items[found[-1]].parent != TOP:
-        found.append(items[found[-1]].parent)
-    return found[::-1]
 
 
 def _edges_by_box(board: Board) -> dict[int, dict[tuple[int, int], list[Edge]]]:
     """For each box the edges between what is directly in it; values between the same two are one edge."""
-    around: dict[int, list[int]] = {}
 
-    def boxes(number: int) -> list[int]:
-        if number not in around:
-            around[number] = _boxes_around(board.items, number)
-        return around[number]
+    @functools.cache
+    def boxes(number: int) -> tuple[int, ...]:
+        """An item and the boxes around it, from the outermost on."""
+        parent = board.items[number].parent
+        return (number,) if parent == TOP else (*boxes(parent), number)
 
     found: dict[int, dict[tuple[int, int], list[Edge]]] = {}
     for edge in board.drawn_edges():

@@ -30,6 +30,7 @@ def plot_memory(path: Path, lowered: Lowered) -> None:
     arena = arena_of(lowered)
     figure, axes = _figure(path, (8, 4.5))
     scale, unit = _byte_unit(arena.nbytes)
+    rectangle = library("matplotlib.patches", "draws figures").Rectangle
     for life in arena.lives:
         colour = BACK if life.kept else THERE
         corner, width, height = (
@@ -37,7 +38,7 @@ def plot_memory(path: Path, lowered: Lowered) -> None:
             life.last - life.first + 1,
             life.nbytes / scale,
         )
-        patch = library("matplotlib.patches", "draws figures").Rectangle(
+        patch = rectangle(
             corner, width, height, facecolor=colour, alpha=0.35, edgecolor=colour, linewidth=0.8
         )
         axes.add_patch(patch)

@@ -104,6 +104,11 @@ def kind_of(node: Node) -> str:
     return next((kind for of, kind in KINDS if isinstance(lower, of)), "special")
 
 
+def made_by(node: Node) -> str:
+    """The operation that computes a value, also where it makes several."""
+    return node.args[0].op.name if node.op.name == "item" else node.op.name
+
+
 def phase(node: Node) -> str:
     """Which part of the computation a node belongs to.
 

@@ -20,8 +20,8 @@ from graphjit.schedule.fuse import Fusion, why_not_fused
 from graphjit.schedule.printer import step_head, written
 from graphjit.schedule.program import Control, Cost, Kernel, Product, Program, Step, Sweep
 from graphjit.view.board import FORWARD, MIXED, TOP, Board, Edge, Item
-from graphjit.view.graphs import PLACES, add_bodies, node_item, phase
-from graphjit.view.work import Part, Work, parts_of, runs_of, step_work, work_of
+from graphjit.view.graphs import PLACES, add_bodies, made_by, node_item, phase
+from graphjit.view.work import Part, Work, nanoseconds, parts_of, runs_of, step_work, work_of
 
 KINDS: tuple[tuple[type, str], ...] = (
     (Kernel, "kernel"),
@@ -98,7 +98,7 @@ class _Programs:
                 label = value_text(scope.program, value)
                 why = _why(scope.fusion, value, step)
                 self.board.edges.append(Edge(scope.holder[value], box, label, why))
-        for node in written(scope.program, step):
+        for node in sorted(written(scope.program, step), key=lambda node: node.serial):
             if node in scope.holder and node not in work.reads:
                 label = f"{value_text(scope.program, node)}, a piece"
                 self.board.edges.append(Edge(scope.holder[node], box, label))
@@ -143,9 +143,8 @@ class _Programs:
                 self.add(next(iter(step.inner.values())), box, None, runs)
                 return
             for role, inner in step.inner.items():
-                each = sum(costs(inner, self.kernels).values(), Cost()).nanoseconds
                 item = Item(role, "body", text=name_text(inner.name), loc=step.node.loc, parent=box)
-                item.nanoseconds = float(each * runs)
+                item.nanoseconds = float(nanoseconds(inner, self.kernels) * runs)
                 self.add(inner, self.board.add(item), None, runs)
         else:
             parts = parts_of(step)
@@ -203,9 +202,7 @@ def value_text(program: Program, node: Node) -> str:
 
 def _names(nodes: Iterable[Node]) -> str:
     """The operations of a step, each once."""
-    return " ".join(
-        dict.fromkeys(node.args[0].op.name if node.op.name == "item" else node.op.name for node in nodes)
-    )
+    return " ".join(dict.fromkeys(map(made_by, nodes)))
 
 
 def _traffic(program: Program, values: Iterable[Node]) -> str:

@@ -86,6 +86,11 @@ def step_work(program: Program, step: Step) -> Work:
 # ---------------------------------------------------------------------------------------------------- shares
 
 
+def nanoseconds(program: Program, kernels: Mapping[str, LoopKernel]) -> int:
+    """What all steps of a program take in one run."""
+    return sum(costs(program, kernels).values(), Cost()).nanoseconds
+
+
 def node_costs(program: Program, kernels: Mapping[str, LoopKernel]) -> dict[Node, float]:
     """Estimated nanoseconds of every node in one run, those in bodies of loops over all steps."""
     found: dict[Node, float] = {}
@@ -108,10 +113,7 @@ def _share_step(
     found: dict[Node, float], program: Program, step: Step, kernels: Mapping[str, LoopKernel], total: float
 ) -> None:
     if isinstance(step, Control) and step.inner:
-        each = {
-            role: sum(costs(inner, kernels).values(), Cost()).nanoseconds
-            for role, inner in step.inner.items()
-        }
+        each = {role: nanoseconds(inner, kernels) for role, inner in step.inner.items()}
         whole = sum(each.values())
         for role, inner in step.inner.items():
             _share_program(found, inner, kernels, total * each[role] / whole if whole else 0.0)

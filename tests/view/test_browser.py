@@ -227,6 +227,60 @@ def test_keys(tmp_path):
     assert told["help"]
 
 
+def test_the_loops_have_an_address(tmp_path):
+    """All keys work where the page opens with them, and what is asked for is shown."""
+    told = answers(
+        tmp_path,
+        "network",
+        """
+        const stage = () => document.body.dataset.stage;
+        answers.opened = [stage(), location.hash];
+        press("c");
+        press("ArrowDown");
+        press("0");
+        press("Escape");
+        answers.stays = [stage(), location.hash];
+        press("k");
+        answers.kept = [stage(), document.getElementById("canvas").hidden, text("#details h2")[0]];
+        press("5");
+        press("k");
+        answers.again = [stage(), document.getElementById("canvas").hidden];
+        press("5");
+        const field = document.getElementById("search");
+        field.value = "kernel";
+        field.dispatchEvent(new Event("input"));
+        field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+        answers.found = [stage(), document.querySelectorAll(".item.chosen").length];
+        """,
+        address="#loops",
+    )
+    assert told["opened"] == told["stays"] == ["loops", "#loops"]
+    assert told["kept"] == ["program", False, "What the way back keeps"]
+    assert told["again"] == ["program", False]
+    assert told["found"] == ["program", 1]
+
+
+def test_what_a_line_keeps_is_shown_in_the_program(tmp_path):
+    """The list of a line leads there from every stage."""
+    data = data_of(page_of("recurrent"))
+    kept = next(row for row in data["arena"]["kept"] if row[1] == "kept")
+    told = answers(
+        tmp_path,
+        "recurrent",
+        f"""document.querySelector('#details tr[data-life="{kept[0]}"]').click();"""
+        """
+        answers.stage = document.body.dataset.stage;
+        answers.chosen = [...document.querySelectorAll(".life.chosen")].map((life) => life.dataset.name);
+        document.querySelector("#details dd a").click();
+        answers.step = text("#details h2");
+        """,
+        address=f"#gradient/line/{kept[5]}",
+    )
+    assert told["stage"] == "program"
+    assert told["chosen"] == [kept[0]]
+    assert told["step"] == [kept[6]]
+
+
 def test_edges_say_why(tmp_path):
     told = answers(
         tmp_path,

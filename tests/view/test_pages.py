@@ -21,8 +21,10 @@ import graphjit
 from graphjit.cli.main import app
 from graphjit.ir.node import with_bodies
 from graphjit.ir.printer import number_nodes
+from graphjit.loops.printer import print_kernel
 from graphjit.schedule.fuse import why_not_fused
 from graphjit.schedule.printer import arena_intervals
+from graphjit.view import encode
 from graphjit.view.board import Board, Item
 from graphjit.view.encode import graph_board
 from graphjit.view.figures import plot_cost, plot_memory
@@ -83,6 +85,12 @@ def test_pages_are_small_besides_the_graph(name):
     assert len(text.encode()) - len(data[1].encode()) < 100_000
     nodes = len(items_of(data_of(text), "optimized"))
     assert len(data[1]) < 100_000 + 400 * nodes
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pages_of_one_call_are_equal(name):
+    """Who keeps a page beside a result can compare it with a later one."""
+    assert page(*lowered.__wrapped__(name)) == page_of(name)
 
 
 def test_what_users_write_stays_text():
@@ -155,6 +163,17 @@ def test_steps_are_those_of_the_program(name):
     assert data["memory"]["arena"] == found.program.arena
     assert data["arena"]["steps"] == [step.name for step in found.program.steps]
     assert [loop for loop, _ in data["loops"]] == list(found.loops)
+
+
+def test_loops_that_do_not_fit_leave_room_for_others(monkeypatch):
+    found, _ = lowered("network")
+    sizes = {name: len(print_kernel(kernel)) for name, kernel in found.loops.items()}
+    assert len(sizes) > 1
+    assert next(iter(sizes.values())) > min(sizes.values())
+    monkeypatch.setattr(encode, "LOOPS", min(sizes.values()))
+    shown = dict(encode.as_data(found)["loops"])
+    assert set(shown) == set(sizes)
+    assert [sizes[name] for name, text in shown.items() if "too large" not in text] == [min(sizes.values())]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -334,8 +353,8 @@ def test_the_arena_is_the_memory_plan(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_box_has_a_place_and_none_too_many(name):
     data = data_of(page_of(name))
-    for stage in ("trace", "optimized", "program"):
-        items, boxes = items_of(data, stage), boxes_of(data, stage)
+    for key in [stage["key"] for stage in data["stages"]]:
+        items, boxes = items_of(data, key), boxes_of(data, key)
         placed: list[int] = []
         for parent, box in boxes.items():
             members = [number for row in box["rows"] for number in row[1::2] if number >= 0]
@@ -453,6 +472,19 @@ def test_mistakes_are_one_line(model, options, message):
     assert result.stderr.count("\n") == 1
 
 
+def test_mistakes_of_the_function_are_no_fault_of_the_file(model):
+    (model / "wrong.py").write_text(
+        "import graphjit\n\n\ndef last(x):\n    return graphjit.scan(lambda c, _: (c * x, None), x, None)[0]\n"
+        "\n\nlast.example = (1.0,)\n"
+    )
+    told = [
+        CliRunner().invoke(app, ["inspect", "wrong.py:last", *options]).stderr
+        for options in ([], ["--html", "page.html"])
+    ]
+    assert "length is not given" in told[0]
+    assert told[1] == told[0]
+
+
 @pytest.mark.parametrize(
     ("library", "options"),
     [("igraph", ["--html", "p.html"]), ("matplotlib.figure", ["--plot-cost", "c.png"])],
@@ -490,9 +522,22 @@ def test_notebooks_show_the_page(monkeypatch):
         Reader(inside)
         assert items_of(data_of(inside), "trace")[0]["type"] == type
     monkeypatch.setitem(sys.modules, "igraph", None)
-    note = doubled._repr_html_()
-    assert "pip install" in html.unescape(note)
-    assert "<iframe" not in note
+    for shown in (doubled, lower):
+        note = html.unescape(shown._repr_html_())
+        assert note.startswith(f"<code>{shown!r}</code>")
+        assert "pip install" in note
+        assert "<iframe" not in note
+
+
+def test_notebooks_show_which_arguments_are_given_up():
+    def doubled(x):
+        return x * 2.0
+
+    given_up = graphjit.jit(doubled, donate_argnums=0)
+    given_up(np.ones(3))
+    assert given_up._repr_html_() == given_up.lower(np.ones(3))._repr_html_()
+    kept = graphjit.jit(doubled).lower(np.ones(3))
+    assert given_up.lower(np.ones(3)).memory().total < kept.memory().total
 
 
 @pytest.mark.parametrize("name", ["network", "plain", "long"])
@@ -517,10 +562,9 @@ def test_figures_have_the_numbers_of_the_page(tmp_path, monkeypatch):
     found, _ = lowered("network")
     plot_cost(tmp_path / "cost.svg", found)
     data = data_of(page_of("network"))
-    lines = sorted((line for line in data["lines"] if line[2] >= 0), key=lambda line: -line[2])
-    assert [round(a + b, 2) for a, b in zip(drawn[0][0], drawn[1][0], strict=True)][
-        : len(lines) - 1
-    ] == pytest.approx([line[2] for line in lines][: len(lines) - 1], abs=0.05)
+    shown = sorted([*(line[2] for line in data["lines"]), data["other"]], reverse=True)
+    bars = [round(there + back, 2) for there, back in zip(drawn[0][0], drawn[1][0], strict=True)]
+    assert [bar for bar in bars if bar] == pytest.approx([ns for ns in shown if ns], abs=0.05)
     assert drawn[2][0] == sorted(
         (float(cost.nanoseconds) for cost in found.cost().steps.values()), reverse=True
     )

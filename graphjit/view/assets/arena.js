@@ -86,6 +86,7 @@ function chooseLife(name) {
   }
   const [, offset, nbytes, first, last, type, line] = life;
   const { steps } = DATA.arena;
+  showGraph("program");
   markLives(() => false);
   arena.querySelector(`.life[data-name="${CSS.escape(name)}"]`)?.classList.add("chosen");
   markLine(line);

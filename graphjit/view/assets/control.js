@@ -16,6 +16,7 @@ const keys = [...DATA.stages.map((stage) => stage.key), loopsKey];
 /** Show a stage; of the loops those of one step. */
 function showStage(key, step = null) {
   const asText = key === loopsKey;
+  if (asText && !state.stage) showStage("program"); // what is chosen is always in a graph
   for (const tab of document.querySelectorAll("#tabs button")) {
     tab.setAttribute("aria-selected", String(tab.dataset.key === key));
   }
@@ -27,7 +28,8 @@ function showStage(key, step = null) {
   if (asText) {
     note.textContent = "The loops of each step as they are compiled.";
     drawLoops(step);
-    return remember(key);
+    remember();
+    return;
   }
   if (state.stage) state.stage.view = { ...view };
   const known = Boolean(stages.get(key)?.view);
@@ -44,10 +46,15 @@ function showStage(key, step = null) {
   if (state.line >= 0) chooseLine(state.line, false);
   else {
     showOverview();
-    highlight(null);
+    highlight();
   }
   search(false);
-  return remember(key);
+  remember();
+}
+
+/** Show a stage unless it is shown already. */
+function showGraph(key) {
+  if (document.body.dataset.stage !== key) showStage(key);
 }
 
 function countOf(stage) {
@@ -75,11 +82,11 @@ function drawLoops(step) {
 }
 
 /** Keep the stage, and what is chosen in it, in the address, so that a link leads back. */
-function remember(key) {
+function remember() {
   const item = state.chosen === null ? null : state.stage.items[state.chosen];
   const chosen = item ? `/${item.id}` : state.line >= 0 ? `/line/${state.line}` : "";
   try {
-    history.replaceState(null, "", `#${key}${chosen}`);
+    history.replaceState(null, "", `#${document.body.dataset.stage}${chosen}`);
   } catch {
     // a frame without an address of its own, as in notebooks
   }
@@ -87,11 +94,10 @@ function remember(key) {
 
 // ----------------------------------------------------------------------------------------------------- choosing
 
-/** Light up some items, or the boxes around them where those are closed; null lights nothing. */
-function highlight(numbers) {
-  world.classList.toggle("dimmed", numbers !== null && numbers.size > 0);
-  const lit = new Set();
-  for (const number of numbers || []) lit.add(visible(number));
+/** Light up some items, or the boxes around them where those are closed; all others are dimmed. */
+function highlight(numbers = []) {
+  const lit = new Set(numbers.map(visible));
+  world.classList.toggle("dimmed", lit.size > 0);
   for (const [number] of drawn.places) {
     const group = itemGroup(number);
     group?.classList.toggle("lit", lit.has(number));
@@ -117,7 +123,7 @@ function choose(id) {
   const item = state.stage.items[id];
   state.chosen = id;
   state.line = -1;
-  highlight(null);
+  highlight();
   itemGroup(id)?.classList.add("chosen");
   for (const { edge, group } of drawn.edges) {
     if (edge.source === id || edge.target === id) group.classList.add("lit");
@@ -133,7 +139,7 @@ function choose(id) {
     markStep(outermost(item));
   }
   showItem(item);
-  remember(state.stage.key);
+  remember();
 }
 
 /** A dotted line from an item of the way back to the one that it answers. */
@@ -153,6 +159,7 @@ const outermost = (item) => (item.parent === TOP || state.stage.items[item.paren
 /** Choose an item wherever it is: open the boxes around it, and bring it into sight. */
 function reach(id) {
   const { stage } = state;
+  showGraph(stage.key);
   let changed = false;
   for (let at = stage.items[id].parent; at !== TOP; at = stage.items[at].parent) {
     if (!stage.open.has(at)) {
@@ -192,7 +199,7 @@ function chooseEdge(event, edge) {
   event.stopPropagation();
   if (drag.moved) return;
   state.chosen = null;
-  highlight(null);
+  highlight();
   drawn.edges.find((one) => one.edge === edge).group.classList.add("chosen");
   showEdge(edge);
 }
@@ -202,27 +209,26 @@ function chooseLine(line, move = true) {
   if (document.body.dataset.stage === loopsKey) showStage("program");
   state.line = line;
   state.chosen = null;
-  const numbers = new Set(state.stage.items.filter((item) => item.line === line && !item.hidden).map((item) => item.id));
+  const numbers = state.stage.items.filter((item) => item.line === line && !item.hidden).map((item) => item.id);
   highlight(numbers);
   if (state.stage.key === "program") markLives((life) => life[6] === line);
   markLine(line);
   showLine(line);
-  const first = [...numbers].map(visible)[0];
-  if (move && first !== undefined) bring(first);
-  remember(state.stage.key);
+  if (move && numbers.length) bring(visible(numbers[0]));
+  remember();
 }
 
 function clear() {
   state.chosen = null;
   state.line = -1;
   markLine(-1);
-  highlight(null);
+  highlight();
   if (state.stage.key === "program") {
     markLives(() => false);
     markStep(null);
   }
   showOverview();
-  remember(state.stage.key);
+  remember();
 }
 
 canvas.addEventListener("click", () => { if (!drag.moved) clear(); });
@@ -240,16 +246,16 @@ function search(move = true) {
   state.matches = [...exactly, ...state.matches.filter((id) => !exactly.includes(id))];
   state.at = 0;
   document.getElementById("matches").textContent = query ? `${state.matches.length}` : "";
-  if (query && move) highlight(new Set(state.matches));
+  if (query && move) highlight(state.matches);
 }
 
 /** Go to the next match, or to the one before. */
 function nextMatch(step) {
-  if (!state.matches.length) return;
-  const { matches } = state;
-  reach(matches[(state.at + matches.length) % matches.length]);
-  document.getElementById("matches").textContent = `${((state.at + matches.length) % matches.length) + 1}/${matches.length}`;
-  state.at = (state.at + step + matches.length) % matches.length;
+  const { matches, at } = state;
+  if (!matches.length) return;
+  reach(matches[at]);
+  document.getElementById("matches").textContent = `${at + 1}/${matches.length}`;
+  state.at = (at + step + matches.length) % matches.length;
 }
 
 field.addEventListener("input", () => search());
@@ -321,10 +327,11 @@ document.addEventListener("keydown", (event) => {
   const named = KEYS.find(([key, , run]) => run && (key === event.key || (key === "Esc" && event.key === "Escape")));
   if (named) named[2]();
   else if (number >= 1 && number <= keys.length) showStage(keys[number - 1]);
+  else if (document.body.dataset.stage === loopsKey) return; // other keys move in the text
   else if (event.key === "0") fit();
   else if (event.key === "+" || event.key === "=") zoom(1.25);
   else if (event.key === "-") zoom(0.8);
-  else if (state.stage && arrows[event.key]) walk(...arrows[event.key]);
+  else if (arrows[event.key]) walk(...arrows[event.key]);
   else if (event.key === "Enter" && state.chosen !== null && !event.target.closest?.("button")) openItem(event, state.stage.items[state.chosen]);
   else return;
   event.preventDefault();
@@ -365,12 +372,14 @@ function toggleTheme() {
 /** What the address asks for: #stage, #stage/item, #stage/line/number, #kept. */
 function followAddress() {
   const [key, chosen, line] = decodeURIComponent(location.hash.slice(1)).split("/");
-  if (key === "kept") return showStage("program"), showKept();
+  if (key === "kept") {
+    showKept();
+    return;
+  }
   const known = keys.includes(key);
   showStage(known ? key : keys.includes("gradient") ? "gradient" : keys[0]);
   if (known && chosen === "line" && DATA.lines[Number(line)]) chooseLine(Number(line));
   else if (known && chosen && key !== loopsKey && state.stage.items[Number(chosen)]) reach(Number(chosen));
-  return null;
 }
 
 function start() {

@@ -50,7 +50,7 @@ function readStage(raw) {
   for (const [key, box] of Object.entries(raw.boxes)) {
     boxes.set(Number(key), { rows: box.rows, edges: box.edges.map(readEdge) });
   }
-  return { key: raw.key, title: raw.title, note: raw.note, items, users, answered, boxes, open: new Set(), total: DATA.total.ns };
+  return { key: raw.key, title: raw.title, note: raw.note, items, users, answered, boxes, open: new Set() };
 }
 
 function push(map, key, value) {

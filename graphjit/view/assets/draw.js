@@ -3,11 +3,10 @@
 const canvas = document.getElementById("graph");
 const world = svg("g");
 canvas.append(world);
-const drawn = { items: new Map(), edges: [], places: new Map(), w: 0, h: 0 };
+const drawn = { edges: [], places: new Map(), w: 0, h: 0 };
 
 /** Draw a stage. */
 function draw(stage) {
-  drawn.items.clear();
   drawn.edges = [];
   drawn.places.clear();
   const placed = placeBox(stage, TOP);
@@ -15,7 +14,7 @@ function draw(stage) {
   world.replaceChildren(drawBox(stage, TOP, placed, 0, 0));
 }
 
-/** All that is in a box: edges below, boxes above, names of values on top. */
+/** All that is in a box, whose inside begins at x, y of the world: edges below, boxes above, names of values on top. */
 function drawBox(stage, id, placed, x, y) {
   const box = stage.boxes.get(id);
   const below = svg("g");
@@ -29,7 +28,7 @@ function drawBox(stage, id, placed, x, y) {
     drawn.places.set(number, { x: x + place.x, y: y + place.y, w: place.w, h: place.h });
     above.append(drawItem(stage, stage.items[number], place, placed.inner.get(number), x, y));
   }
-  return svg("g", { transform: `translate(${x} ${y})` }, below, above, drawShapes(edges, placed.places, ways));
+  return svg("g", {}, below, above, drawShapes(edges, placed.places, ways));
 }
 
 function drawEdge(stage, edge, way) {
@@ -76,7 +75,7 @@ function drawShapes(edges, places, ways) {
 
 function drawItem(stage, item, place, inner, x, y) {
   const opens = stage.boxes.has(item.id);
-  const part = stage.total ? Math.min(1, costOf(item) / stage.total) : 0;
+  const part = DATA.total.ns ? Math.min(1, costOf(item) / DATA.total.ns) : 0;
   const round = ["input", "output", "value"].includes(item.kind) ? place.h / 2 : 7;
   const group = svg("g", {
     class: `item ${item.kind}${inner ? " open" : ""}${part > 0.42 ? " hot" : ""}`,
@@ -103,26 +102,18 @@ function drawItem(stage, item, place, inner, x, y) {
     const title = small.includes(item.text) ? small : [small, item.text].filter(Boolean).join(" · ");
     const start = left + 10 + widthOf(item.label, 7.4);
     group.append(svg("text", { class: "small", x: start, y: 18 }, cut(title, place.w - start - 20, 6.7)));
-    group.append(drawBox(stage, item.id, inner, (place.w - inner.w) / 2, HEAD));
-    shift(inner, x + place.x + (place.w - inner.w) / 2, y + place.y + HEAD);
+    const side = (place.w - inner.w) / 2;
+    const inside = drawBox(stage, item.id, inner, x + place.x + side, y + place.y + HEAD);
+    inside.setAttribute("transform", `translate(${side} ${HEAD})`);
+    group.append(inside);
   } else if (small) {
     group.append(svg("text", { class: "small", x: left, y: 34 }, cut(small, place.w - left - 8, 6.7)));
   }
-  const own = stage.total ? Math.min(1, item.ns / stage.total) : 0;
+  const own = DATA.total.ns ? Math.min(1, item.ns / DATA.total.ns) : 0;
   if (own >= 0.005 && !inner) {
     group.append(svg("rect", { class: "bar", x: 7, y: place.h - 4, width: (place.w - 14) * own, height: 2.5, rx: 1 }));
   }
   return group;
-}
-
-/** Places inside a box were noted relative to it: correct them. */
-function shift(inner, x, y) {
-  for (const [number, place] of inner.places) {
-    if (number < 0) continue;
-    drawn.places.set(number, { x: x + place.x, y: y + place.y, w: place.w, h: place.h });
-    const own = inner.inner.get(number);
-    if (own) shift(own, x + place.x + (place.w - own.w) / 2, y + place.y + HEAD);
-  }
 }
 
 /** What an item takes; in stages before the passes that is what its line takes. */

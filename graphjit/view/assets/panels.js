@@ -128,8 +128,8 @@ function keptSummary() {
 
 /** What the way back keeps, and what it reads besides. */
 function showKept() {
+  showGraph("program");
   state.chosen = null;
-  if (state.stage.key !== "program") showStage("program");
   const groups = [
     ["kept", "In the arena, from the way there to the way back"],
     ["tape", "On tapes, as long as their loops run"],
@@ -145,7 +145,7 @@ function showKept() {
     const word = DATA.stages.some((stage) => stage.key === "gradient") ? "Nothing but what is listed: way there and way back share their steps." : "There is no way back in this program.";
     details.append(el("p", {}, word));
   }
-  highlight(new Set());
+  highlight();
   markLives((life) => life[7]);
 }
 
@@ -173,7 +173,7 @@ function showItem(item) {
   if (item.text) rows.push(...row(item.number >= 0 ? "with" : "is", el("code", {}, item.text)));
   if (item.origin) rows.push(...row("from", item.origin));
   if (item.line >= 0) rows.push(...row("line", lineLink(item.line)));
-  if (item.ns) rows.push(...row("time", `about ${timeText(item.ns)}, ${shareText(item.ns, stage.total)}`));
+  if (item.ns) rows.push(...row("time", `about ${timeText(item.ns)}, ${shareText(item.ns, DATA.total.ns)}`));
   for (const [name, value] of item.facts) rows.push(...row(name, value));
   details.replaceChildren(el("h2", {}, item.label), el("p", {}, ...badges), el("dl", {}, ...rows));
   if (item.line >= 0) details.append(el("p", { class: "mono" }, lineText(item.line)));
