@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import HUNG
 from processes.model import arguments, digest, loss, total
 
 import graphjit
+from graphjit.dask import worker
 
 dask = pytest.importorskip("dask", reason="the dask extra brings it")
 pytest.importorskip("mpi4py", reason="bits are compared with those of the mpi extra")
@@ -22,6 +24,23 @@ distributed = pytest.importorskip("distributed", reason="the dask extra brings i
 da = pytest.importorskip("dask.array", reason="the dask extra brings it")
 
 ROWS = 203
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """What dask never answers is an error after a long time, where the test waits. Nothing has to be quick:
+    workers that begin on a busy machine are waited for as long.
+    """
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError(f"no answer in {HUNG} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(HUNG)
+    with dask.config.set({"distributed.comm.timeouts.connect": HUNG}):
+        yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +76,6 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Any]]:
 
 def programs() -> list[int]:
     """On a worker: for how many signatures each program was compiled."""
-    from graphjit.dask import worker
-
     return [len(value[1].dispatcher.known) for value in worker._loaded.values()]
 
 
