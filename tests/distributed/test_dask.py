@@ -152,6 +152,25 @@ def test_decorated_and_with_the_last_client(client: Any) -> None:
     assert (fit.__name__, value, da_, db) == ("fit", 4.0, 1.5, 1.0)
 
 
+def test_what_a_function_reads_from_outside_is_never_stale(client: Any) -> None:
+    factor, shift = 2.0, np.zeros(2)
+
+    def scaled(w: Any, x: Any) -> Any:
+        return factor * np.mean(x @ (w + shift))
+
+    def compiled() -> int:
+        return len(set(worker._loaded) - known)
+
+    known = set(worker._loaded)
+    made = graphjit.dask.value_and_grad(scaled, client)
+    given = np.ones(2), da.ones((4, 2), chunks=2)
+    assert [made(*given)[0], made(*given)[0], compiled()] == [4.0, 4.0, 1]
+    factor = 3.0
+    assert [made(*given)[0], made(*given)[0], compiled()] == [6.0, 6.0, 2]
+    shift[0] = 1.0
+    assert [made(*given)[0], made(*given)[0], compiled()] == [9.0, 9.0, 3]
+
+
 def test_progress_counts_blocks(client: Any) -> None:
     seen: list[tuple[int, int]] = []
     made = graphjit.dask.value_and_grad(
