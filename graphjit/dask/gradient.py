@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from graphjit.dask import worker
 from graphjit.dask.library import is_array, library, pickled
 from graphjit.distributed.blocks import bounds, fold, require_rows
 from graphjit.distributed.call import Call, Task
+from graphjit.distributed.flat import Flat, summed
 from graphjit.distributed.progress import Progress, Show
 from graphjit.errors import ShapeError
 from graphjit.trace.pytree import flatten, texts
@@ -53,7 +54,7 @@ def value_and_grad(
         The function, written with NumPy, as for `graphjit.value_and_grad`. With ``reduction="mean"`` it
         returns a mean over its rows, to which terms may be added that do not depend on rows, such as
         penalties. With ``reduction="sum"`` it returns a sum over its rows, and nothing else is added. It is
-        pickled by cloudpickle. Without `fun` the result is a decorator.
+        pickled by cloudpickle at every call. Without `fun` the result is a decorator.
     client : distributed.Client, optional
         The cluster; without it the client that was made last.
     argnums : int or sequence of int, optional
@@ -134,8 +135,6 @@ def value_and_grad(
     return run
 
 
-_numbers = itertools.count()
-
 MOST_REMEMBERED = 8
 """Lists of partitions whose shapes are remembered."""
 
@@ -145,7 +144,7 @@ class _Gradient:
 
     def __init__(self, task: Task, client: Any, retries: int, show: Show) -> None:
         self.task, self.client, self.retries, self.show = task, client, retries, show
-        self.pickled = b""
+        self.program = task.program()
         self.shapes: OrderedDict[Any, Any] = OrderedDict()
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -165,25 +164,25 @@ class _Gradient:
     def _graph(self, call: Call) -> tuple[list[Any], Any]:
         """Delayed results of blocks, and that of all."""
         delayed = library().delayed
-        serial = f"{os.getpid()}-{next(_numbers)}"  # a call is computed anew: data may have changed on disk
+        # No two calls share tasks, not those of other clients either: data may have changed on disk.
+        serial = uuid4().hex
 
         def task(function: Callable[..., Any], key: str) -> Any:
             made = delayed(function, pure=False)
             return lambda *args: made(*args, dask_key_name=f"graphjit-{key}-{serial}")
 
-        self.pickled = self.pickled or pickled((self.task, self.task.program()))
-        held = delayed((self.pickled, call.without_data()), name=f"graphjit-task-{serial}", traverse=False)
+        # Pickled at every call: what the function reads from outside may have changed.
+        function = pickled((self.task, self.program))
+        held = delayed((function, call.without_data()), name=f"graphjit-task-{serial}", traverse=False)
         cuts = bounds(call.rows, self.task.blocks)
         arrays = [call.leaves[i] for i in call.cut]
         leaves = [
-            task(_block, f"block-{i}")(held, call.rows, [_rows(array, *cut) for array in arrays])
+            task(worker.block, f"block-{i}")(held, call.rows, [_rows(array, *cut) for array in arrays])
             for i, cut in enumerate(cuts)
         ]
         count = itertools.count()
-        root = fold(
-            len(cuts), leaves.__getitem__, lambda a, b: task(worker.join, f"join-{next(count)}")(a, b)
-        )
-        return leaves, task(worker.finish, "result")(root)
+        root = fold(len(cuts), leaves.__getitem__, lambda a, b: task(summed, f"join-{next(count)}")(a, b))
+        return leaves, task(Flat.tree, "result")(root)
 
     # ------------------------------------------------------------------------------------------- the data
 
@@ -215,10 +214,6 @@ class _Gradient:
             for part, (shape, dtype) in zip(partitions, shapes, strict=True)
         ]
         return arrays.concatenate(parts)
-
-
-def _block(held: tuple[bytes, Any], total: int, rows: list[np.ndarray]) -> Any:
-    return worker.block(*held, total, rows)
 
 
 def _is_partitions(value: Any) -> bool:

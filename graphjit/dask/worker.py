@@ -1,6 +1,6 @@
-"""What dask's workers run: a block, a join of two, the end. A worker compiles once for each shape of blocks.
+"""What dask's workers run on a block or a chunk. A worker compiles once for each shape of them.
 
-Input: a pickled task, arguments without data, rows of a block. Output: flat buffers, at last the result.
+Input: a pickled function, arguments without data, rows of a block. Output: a flat buffer.
 Invariant: nothing that a task was given is written to: dask may run it again.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphjit.distributed.call import Call
-from graphjit.distributed.flat import Flat, summed
+from graphjit.distributed.flat import Flat
 
 MOST_PROGRAMS = 32
 """Programs that a worker keeps; the one that was not used for longest goes."""
@@ -37,8 +37,11 @@ def loaded(pickled: bytes) -> Any:
         return _loaded[key]
 
 
-def block(pickled: bytes, whole: Any, total: int, rows: Sequence[np.ndarray]) -> Flat:
-    """The weighted result for rows of a block."""
+def block(held: tuple[bytes, Any], total: int, rows: Sequence[np.ndarray]) -> Flat:
+    """The weighted result for the rows of a block, of ``total`` rows that there are. ``held`` is the same for
+    all blocks: the pickled task with its program, and the arguments without data.
+    """
+    pickled, whole = held
     task, program = loaded(pickled)
     weight = task.weight(len(rows[0]), total)
     return Call.again(task, whole).block(program, rows, weight)
@@ -50,16 +53,6 @@ def chunk(pickled: bytes, kwargs: dict[str, Any], *args: Any) -> np.ndarray:
         np.require(arg, requirements=("C", "A", "E")) if isinstance(arg, np.ndarray) else arg for arg in args
     ]
     return np.asarray(loaded(pickled)(*ready, **kwargs))
-
-
-def join(left: Flat, right: Flat) -> Flat:
-    """The sum of two."""
-    return summed(left, right)
-
-
-def finish(root: Flat) -> Any:
-    """The result in its containers."""
-    return root.tree()
 
 
 def described(part: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

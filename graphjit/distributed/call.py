@@ -110,9 +110,8 @@ class Call:
         """The weighted result for one block, given the rows of its arrays."""
         leaves = list(self.leaves)
         for i, part in zip(self.cut, parts, strict=True):
-            leaves[i] = np.require(
-                part, requirements=("C", "A", "E")
-            )  # the same program wherever the rows come from
+            # The same program wherever the rows come from.
+            leaves[i] = np.require(part, requirements=("C", "A", "E"))
         args = unflatten(self.spec, leaves)
         return packed(program(*args, **self.kwargs), weight, self.task.reduction)
 
@@ -138,7 +137,7 @@ class Call:
             )
         names = self.names()
         for i in self.cut:
-            _require_rows(self.leaves[i], names[i])
+            _require_array(self.leaves[i], names[i])
         first = self.cut[0]
         for i in self.cut:
             if self.leaves[i].shape[0] != self.rows:
@@ -200,7 +199,7 @@ def has_type(leaf: Any) -> bool:
     return declares(leaf, "dtype") and declares(leaf, "shape")
 
 
-def _require_rows(leaf: Any, name: str) -> None:
+def _require_array(leaf: Any, name: str) -> None:
     """Raises: TypeError: ``leaf`` is no array with rows of numbers."""
     if not has_type(leaf):
         raise TypeError(

@@ -130,7 +130,7 @@ def channel(comm: Any, timeout: float | None) -> Channel:
     if not _key:
         _key.append(library.Comm.Create_keyval(delete_fn=_freed))
     own = comm.Get_attr(_key[0])
-    if comm.handle in _broken or (own is not None and own.handle in _broken):
+    if (comm if own is None else own).handle in _broken:
         raise RuntimeError(
             "an earlier call on this communicator ran out of time: begin again from a checkpoint"
         )
@@ -138,10 +138,6 @@ def channel(comm: Any, timeout: float | None) -> Channel:
         own, request = comm.Idup()
         Channel(comm, timeout).wait([request], "all ranks to make their first call", own)
         comm.Set_attr(_key[0], own)
-    if own.handle in _broken or comm.handle in _broken:
-        raise RuntimeError(
-            "an earlier call on this communicator ran out of time: begin again from a checkpoint"
-        )
     return Channel(own, timeout)
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import HUNG
 from processes.model import arguments, digest, loss, total
 
 import graphjit
+from graphjit.dask import worker
 
 dask = pytest.importorskip("dask", reason="the dask extra brings it")
 pytest.importorskip("mpi4py", reason="bits are compared with those of the mpi extra")
@@ -22,6 +24,23 @@ distributed = pytest.importorskip("distributed", reason="the dask extra brings i
 da = pytest.importorskip("dask.array", reason="the dask extra brings it")
 
 ROWS = 203
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """What dask never answers is an error after a long time, where the test waits. Nothing has to be quick:
+    workers that begin on a busy machine are waited for as long.
+    """
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError(f"no answer in {HUNG} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(HUNG)
+    with dask.config.set({"distributed.comm.timeouts.connect": HUNG}):
+        yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +76,6 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Any]]:
 
 def programs() -> list[int]:
     """On a worker: for how many signatures each program was compiled."""
-    from graphjit.dask import worker
-
     return [len(value[1].dispatcher.known) for value in worker._loaded.values()]
 
 
@@ -133,6 +150,25 @@ def test_decorated_and_with_the_last_client(client: Any) -> None:
 
     value, (da_, db) = fit(2.0, 1.0, da.arange(4.0, chunks=3))
     assert (fit.__name__, value, da_, db) == ("fit", 4.0, 1.5, 1.0)
+
+
+def test_what_a_function_reads_from_outside_is_never_stale(client: Any) -> None:
+    factor, shift = 2.0, np.zeros(2)
+
+    def scaled(w: Any, x: Any) -> Any:
+        return factor * np.mean(x @ (w + shift))
+
+    def compiled() -> int:
+        return len(set(worker._loaded) - known)
+
+    known = set(worker._loaded)
+    made = graphjit.dask.value_and_grad(scaled, client)
+    given = np.ones(2), da.ones((4, 2), chunks=2)
+    assert [made(*given)[0], made(*given)[0], compiled()] == [4.0, 4.0, 1]
+    factor = 3.0
+    assert [made(*given)[0], made(*given)[0], compiled()] == [6.0, 6.0, 2]
+    shift[0] = 1.0
+    assert [made(*given)[0], made(*given)[0], compiled()] == [9.0, 9.0, 3]
 
 
 def test_progress_counts_blocks(client: Any) -> None:
