@@ -28,6 +28,11 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def needs(*libraries: str) -> None:
+    for library in libraries:
+        pytest.importorskip(library, reason="the example needs the examples extra")
+
+
 @pytest.fixture(scope="module")
 def textbook() -> ModuleType:
     return load("textbook")
@@ -312,8 +317,7 @@ def test_filter_over_a_gap_knows_less(tmp_path: Path) -> None:
 
 
 def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     target, picture = tmp_path / "pixels.json", tmp_path / "pixels.png"
     files = ["--json", str(target), "--plot", str(picture)]
     result = load("pixels").main(["--quick", "--no-progress", *files])
@@ -325,6 +329,68 @@ def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(target.read_text()) == result
     assert picture.read_bytes().startswith(PNG)
     assert "test accuracy" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def sequence() -> ModuleType:
+    needs("statsmodels", "tqdm", "matplotlib")
+    return load("sequence")
+
+
+def test_gradients_vanish_explode_and_pass_gates(sequence: ModuleType) -> None:
+    series = sequence.SERIES[120:221]
+    found = {
+        name: sequence.reach(start[0], sequence.initial_parameters(*start), series)
+        for name, start in sequence.STARTS.items()
+    }
+    left = {name: norms[0] / norms[-1] for name, norms in found.items()}
+    assert left["RNN, weights x 0.9"] < 1e-9
+    assert left["RNN, weights x 2"] > 1e3
+    for kind in ("LSTM", "GRU"):
+        assert left[f"{kind}, half open"] < left["RNN, weights x 0.9"]
+        assert found[f"{kind}, open"].max() < 1e3 * found[f"{kind}, open"].min()
+
+
+def test_reach_is_that_of_the_chain_rule(sequence: ModuleType) -> None:
+    """Back-propagation through time by hand."""
+    params = sequence.initial_parameters("RNN", 0.9, 0.0)
+    series = sequence.SERIES[:31]
+    states = [np.zeros(sequence.HIDDEN)]
+    for value in series[:-1]:
+        states.append(np.tanh(params["w_ih"][:, 0] * value + params["w_hh"] @ states[-1]))
+    forecast = series[-2] + states[-1] @ params["out"][:, 0]
+    np.testing.assert_allclose(sequence.forecasts("RNN", params, series[:-1])[-1], forecast, rtol=1e-12)
+    slope = 2.0 * (forecast - series[-1]) * params["out"][:, 0]
+    norms = [np.linalg.norm(slope)]
+    for state in states[:1:-1]:
+        slope = params["w_hh"].T @ ((1.0 - state**2) * slope)
+        norms.append(np.linalg.norm(slope))
+    np.testing.assert_allclose(sequence.reach("RNN", params, series), norms[::-1], rtol=1e-10)
+
+
+def test_clipping_saves_a_network_that_explodes(sequence: ModuleType) -> None:
+    thrown, clipped = sequence.clipping(300).values()
+    assert clipped["loss"][0] == thrown["loss"][0] > 1.0
+    assert np.median(clipped["loss"][-50:]) < 0.2
+    assert clipped["largest weight"] < 10.0 < 100.0 < thrown["largest weight"]
+    assert not np.median(thrown["loss"][-50:]) < 0.2  # it may be no number
+
+
+@pytest.mark.slow
+def test_sunspots_are_forecast(
+    sequence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, picture = tmp_path / "sequence.json", tmp_path / "sequence.png"
+    result = sequence.main(["--quick", "--no-progress", "--json", str(target), "--plot", str(picture)])
+    off_by = result["off_by"]
+    networks = off_by["RNN"], off_by["LSTM, half open"], off_by["GRU, half open"]
+    assert max(networks) < 0.8 * off_by["like this year"]
+    assert min(networks) > 0.85 * off_by["linear, nine years"]
+    for kind in ("LSTM", "GRU"):
+        assert off_by[f"{kind}, half open"] < off_by[f"{kind}, open"]
+    assert json.loads(target.read_text())["off_by"] == off_by
+    assert picture.read_bytes().startswith(PNG)
+    assert "length of dL/dh" in capsys.readouterr().out
 
 
 @pytest.mark.slow
