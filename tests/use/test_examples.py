@@ -393,6 +393,62 @@ def test_sunspots_are_forecast(
     assert "length of dL/dh" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def characters() -> ModuleType:
+    needs("tqdm", "matplotlib")
+    return load("characters")
+
+
+def test_a_character_says_nothing_of_those_before(characters: ModuleType) -> None:
+    learn, _, alphabet = characters.load()
+    params = characters.initial_parameters(len(alphabet), 0)
+    text, changed = learn[: characters.LENGTH], learn[: characters.LENGTH].copy()
+    changed[40] = (changed[40] + 1) % len(alphabet)
+    ours, theirs = characters.logits(params, text), characters.logits(params, changed)
+    np.testing.assert_array_equal(ours[:40], theirs[:40])
+    assert np.all(np.any(ours[40:] != theirs[40:], axis=1))
+
+
+def test_a_step_of_the_transformer_learns_where_the_parameters_lie(characters: ModuleType) -> None:
+    learn, _, alphabet = characters.load()
+    text = learn[: 4 * (characters.LENGTH + 1)].reshape(4, -1)
+    params, optimiser = characters.initial_parameters(len(alphabet), 0), characters.make_optimiser(30)
+    state, step, place = optimiser.init(params), characters.make_step(optimiser), params["out"]
+    values = []
+    for _ in range(30):
+        params, state, value = step(params, state, text)
+        values.append(float(value))
+    assert values[0] == pytest.approx(np.log(len(alphabet)), rel=0.05)
+    assert values[-1] < 0.8 * values[0]
+    assert params["out"] is place
+
+
+def test_table_of_counts(characters: ModuleType) -> None:
+    learn, kept = np.array([0, 1, 0, 1, 1]), np.array([0, 1])
+    chance = [(2 + 5 / 2) / 10, (3 + 5 / 2) / 10]  # 0 was seen twice in five, 1 thrice
+    assert characters.table_loss(learn, kept, 0, 2) == pytest.approx(-np.mean(np.log(chance)))
+    after = (2 + 5 * chance[1]) / 7  # each 0 was followed by a 1
+    assert characters.table_loss(learn, kept, 1, 2) == pytest.approx(-np.log(after))
+
+
+@pytest.mark.slow
+def test_transformer_foresees_characters(
+    characters: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, picture = tmp_path / "characters.json", tmp_path / "characters.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = characters.main(["--steps", "800", "--write", "100", "--no-progress", *files])
+    assert result["kept"][300] < result["tables"][1]
+    assert result["foreseen"] < result["tables"][2]
+    assert len(result["before"]) == len(result["after"]) == 100
+    # Words of the manual are written with letters, before training all characters are as likely.
+    letters = {when: np.mean([c.isalpha() or c == " " for c in result[when]]) for when in ("before", "after")}
+    assert letters["after"] > letters["before"] + 0.1
+    assert json.loads(target.read_text())["loss"] == result["loss"]
+    assert picture.read_bytes().startswith(PNG)
+    assert "training step" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_accidents_change_nothing() -> None:
     """As a script, since workers read its functions by value where it is one."""
