@@ -449,6 +449,36 @@ def test_transformer_foresees_characters(
     assert "training step" in capsys.readouterr().out
 
 
+def test_a_truck_is_steered_by_forward_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("tqdm", "matplotlib")
+    target, picture = tmp_path / "sensitivity.json", tmp_path / "sensitivity.png"
+    example = load("sensitivity")
+    result = example.main(["--quick", "--no-progress", "--json", str(target), "--plot", str(picture)])
+    assert abs(result["mass"] - example.TRUE_MASS) < 0.05 * example.TRUE_MASS
+    assert abs(result["mass"] - example.TRUE_MASS) < 3.0 * result["mass_error"]
+    assert result["off_by"]["learns the mass"] < result["off_by"]["never learns"] / 3.0
+    assert result["difference"] <= 1e-6
+    # A call that compiles would be the longest by far: no type of an argument may change on the way.
+    assert sum(map(len, example.drive_and_slope.dispatcher.known.values())) == 1
+    assert 0.0 < result["call"]["p50"] <= result["call"]["p99"] <= result["call"]["max"]
+    assert result["call"]["number"] > 2 * 60 / example.PERIOD
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "p99" in capsys.readouterr().out
+
+
+def test_a_truck_on_a_hill_obeys_physics() -> None:
+    """At the right speed on an even slope the force holds what pulls back."""
+    needs("tqdm", "matplotlib")
+    example = load("sensitivity")
+    place = 5_000.0
+    slope = np.interp(place, example.PLACES, example.SLOPE)
+    force = example.DRAG * 400.0 + 15_000.0 * example.GRAVITY * (slope + example.ROLLING)
+    assert example.change(15_000.0, force, 20.0, place) == pytest.approx(0.0, abs=1e-12)
+    once = example.drive(15_000.0, np.array([force + 3_000.0]), 20.0, place)
+    assert once - 20.0 == pytest.approx(example.PERIOD * 3_000.0 / 15_000.0, rel=0.05)
+
+
 @pytest.mark.slow
 def test_accidents_change_nothing() -> None:
     """As a script, since workers read its functions by value where it is one."""
