@@ -9,6 +9,7 @@ import pytest
 from expressions.shapes import ALL
 from numpy_harness import OPERANDS, check_expression, function_of, lines, record, run
 
+import graphjit
 from graphjit.errors import TraceError, UnsupportedError
 
 
@@ -41,6 +42,11 @@ ERRORS = lines(
     np.pad(v, -1)
     np.pad(m, 1, mode='edge', constant_values=1)
     np.convolve(m, v)
+    np.searchsorted(m, v)
+    np.searchsorted(v, m, side='middle')
+    np.interp(v, m, m)
+    np.interp(v, w, v)
+    np.interp(v, v[:0], v[:0])
     np.where(b, m)
     np.choose([5, 0], [v[:2], v[2:]])
     np.atleast_3d(m)[9]
@@ -128,3 +134,37 @@ def test_lists_of_tracers_become_arrays() -> None:
         (found,) = run(function, s)
         wanted = np.asarray(function(float(s)), dtype=np.float64)
         np.testing.assert_allclose(found, wanted, rtol=1e-13)
+
+
+def test_straight_lines_between_knots_have_derivatives() -> None:
+    rng = np.random.default_rng(3)
+    knots, heights = np.cumsum(rng.uniform(0.1, 1.0, 9)), rng.normal(size=9)
+    x = np.concatenate([rng.uniform(knots[0], knots[-1], 20), [knots[0] - 1.0, knots[-1] + 1.0]])
+    lines = graphjit.jit(lambda x, knots, heights: np.sum(np.interp(x, knots, heights) ** 2))
+    graphjit.check_grads(lines, (x, knots, heights), order=2)
+    slopes = np.diff(heights) / np.diff(knots)
+    at_knots = graphjit.vmap(graphjit.grad(np.interp), in_axes=(0, None, None))(knots, knots, heights)
+    np.testing.assert_allclose(at_knots, [*slopes, slopes[-1]], rtol=1e-12)
+
+
+def test_places_are_found_in_a_loop() -> None:
+    """A walk whose steps depend on where it is, in a table of which each place is read."""
+    table = np.linspace(0.0, 10.0, 1000) ** 2
+
+    @graphjit.jit
+    def walk(x: float, table: np.ndarray) -> float:
+        for _ in range(60):
+            x = x + 0.01 * np.searchsorted(table, x)
+        return x
+
+    x = 3.0
+    for _ in range(60):
+        x = x + 0.01 * np.searchsorted(table, x)
+    assert walk(3.0, table) == x
+
+
+def test_sorted_tables_say_what_they_lack() -> None:
+    with pytest.raises(UnsupportedError, match=r"pass a\[sorter\]"):
+        graphjit.jit(lambda x: np.searchsorted(x, 1.0, sorter=np.array([1, 0])))(np.ones(2))
+    with pytest.raises(UnsupportedError, match="x % period"):
+        graphjit.jit(lambda x: np.interp(x, [0.0, 1.0], [1.0, 2.0], period=1.0))(0.5)

@@ -28,6 +28,11 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def needs(*libraries: str) -> None:
+    for library in libraries:
+        pytest.importorskip(library, reason="the example needs the examples extra")
+
+
 @pytest.fixture(scope="module")
 def textbook() -> ModuleType:
     return load("textbook")
@@ -312,8 +317,7 @@ def test_filter_over_a_gap_knows_less(tmp_path: Path) -> None:
 
 
 def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     target, picture = tmp_path / "pixels.json", tmp_path / "pixels.png"
     files = ["--json", str(target), "--plot", str(picture)]
     result = load("pixels").main(["--quick", "--no-progress", *files])
@@ -325,6 +329,154 @@ def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(target.read_text()) == result
     assert picture.read_bytes().startswith(PNG)
     assert "test accuracy" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def sequence() -> ModuleType:
+    needs("statsmodels", "tqdm", "matplotlib")
+    return load("sequence")
+
+
+def test_gradients_vanish_explode_and_pass_gates(sequence: ModuleType) -> None:
+    series = sequence.SERIES[120:221]
+    found = {
+        name: sequence.reach(start[0], sequence.initial_parameters(*start), series)
+        for name, start in sequence.STARTS.items()
+    }
+    left = {name: norms[0] / norms[-1] for name, norms in found.items()}
+    assert left["RNN, weights x 0.9"] < 1e-9
+    assert left["RNN, weights x 2"] > 1e3
+    for kind in ("LSTM", "GRU"):
+        assert left[f"{kind}, half open"] < left["RNN, weights x 0.9"]
+        assert found[f"{kind}, open"].max() < 1e3 * found[f"{kind}, open"].min()
+
+
+def test_reach_is_that_of_the_chain_rule(sequence: ModuleType) -> None:
+    """Back-propagation through time by hand."""
+    params = sequence.initial_parameters("RNN", 0.9, 0.0)
+    series = sequence.SERIES[:31]
+    states = [np.zeros(sequence.HIDDEN)]
+    for value in series[:-1]:
+        states.append(np.tanh(params["w_ih"][:, 0] * value + params["w_hh"] @ states[-1]))
+    forecast = series[-2] + states[-1] @ params["out"][:, 0]
+    np.testing.assert_allclose(sequence.forecasts("RNN", params, series[:-1])[-1], forecast, rtol=1e-12)
+    slope = 2.0 * (forecast - series[-1]) * params["out"][:, 0]
+    norms = [np.linalg.norm(slope)]
+    for state in states[:1:-1]:
+        slope = params["w_hh"].T @ ((1.0 - state**2) * slope)
+        norms.append(np.linalg.norm(slope))
+    np.testing.assert_allclose(sequence.reach("RNN", params, series), norms[::-1], rtol=1e-10)
+
+
+def test_clipping_saves_a_network_that_explodes(sequence: ModuleType) -> None:
+    thrown, clipped = sequence.clipping(300).values()
+    assert clipped["loss"][0] == thrown["loss"][0] > 1.0
+    assert np.median(clipped["loss"][-50:]) < 0.2
+    assert clipped["largest weight"] < 10.0 < 100.0 < thrown["largest weight"]
+    assert not np.median(thrown["loss"][-50:]) < 0.2  # it may be no number
+
+
+@pytest.mark.slow
+def test_sunspots_are_forecast(
+    sequence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, picture = tmp_path / "sequence.json", tmp_path / "sequence.png"
+    result = sequence.main(["--quick", "--no-progress", "--json", str(target), "--plot", str(picture)])
+    off_by = result["off_by"]
+    networks = off_by["RNN"], off_by["LSTM, half open"], off_by["GRU, half open"]
+    assert max(networks) < 0.8 * off_by["like this year"]
+    assert min(networks) > 0.85 * off_by["linear, nine years"]
+    for kind in ("LSTM", "GRU"):
+        assert off_by[f"{kind}, half open"] < off_by[f"{kind}, open"]
+    assert json.loads(target.read_text())["off_by"] == off_by
+    assert picture.read_bytes().startswith(PNG)
+    assert "length of dL/dh" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def characters() -> ModuleType:
+    needs("tqdm", "matplotlib")
+    return load("characters")
+
+
+def test_a_character_says_nothing_of_those_before(characters: ModuleType) -> None:
+    learn, _, alphabet = characters.load()
+    params = characters.initial_parameters(len(alphabet), 0)
+    text, changed = learn[: characters.LENGTH], learn[: characters.LENGTH].copy()
+    changed[40] = (changed[40] + 1) % len(alphabet)
+    ours, theirs = characters.logits(params, text), characters.logits(params, changed)
+    np.testing.assert_array_equal(ours[:40], theirs[:40])
+    assert np.all(np.any(ours[40:] != theirs[40:], axis=1))
+
+
+def test_a_step_of_the_transformer_learns_where_the_parameters_lie(characters: ModuleType) -> None:
+    learn, _, alphabet = characters.load()
+    text = learn[: 4 * (characters.LENGTH + 1)].reshape(4, -1)
+    params, optimiser = characters.initial_parameters(len(alphabet), 0), characters.make_optimiser(30)
+    state, step, place = optimiser.init(params), characters.make_step(optimiser), params["out"]
+    values = []
+    for _ in range(30):
+        params, state, value = step(params, state, text)
+        values.append(float(value))
+    assert values[0] == pytest.approx(np.log(len(alphabet)), rel=0.05)
+    assert values[-1] < 0.8 * values[0]
+    assert params["out"] is place
+
+
+def test_table_of_counts(characters: ModuleType) -> None:
+    learn, kept = np.array([0, 1, 0, 1, 1]), np.array([0, 1])
+    chance = [(2 + 5 / 2) / 10, (3 + 5 / 2) / 10]  # 0 was seen twice in five, 1 thrice
+    assert characters.table_loss(learn, kept, 0, 2) == pytest.approx(-np.mean(np.log(chance)))
+    after = (2 + 5 * chance[1]) / 7  # each 0 was followed by a 1
+    assert characters.table_loss(learn, kept, 1, 2) == pytest.approx(-np.log(after))
+
+
+@pytest.mark.slow
+def test_transformer_foresees_characters(
+    characters: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, picture = tmp_path / "characters.json", tmp_path / "characters.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = characters.main(["--steps", "800", "--write", "100", "--no-progress", *files])
+    assert result["kept"][300] < result["tables"][1]
+    assert result["foreseen"] < result["tables"][2]
+    assert len(result["before"]) == len(result["after"]) == 100
+    # Words of the manual are written with letters, before training all characters are as likely.
+    letters = {when: np.mean([c.isalpha() or c == " " for c in result[when]]) for when in ("before", "after")}
+    assert letters["after"] > letters["before"] + 0.1
+    assert json.loads(target.read_text())["loss"] == result["loss"]
+    assert picture.read_bytes().startswith(PNG)
+    assert "training step" in capsys.readouterr().out
+
+
+def test_a_truck_is_steered_by_forward_mode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("tqdm", "matplotlib")
+    target, picture = tmp_path / "sensitivity.json", tmp_path / "sensitivity.png"
+    example = load("sensitivity")
+    result = example.main(["--quick", "--no-progress", "--json", str(target), "--plot", str(picture)])
+    assert abs(result["mass"] - example.TRUE_MASS) < 0.05 * example.TRUE_MASS
+    assert abs(result["mass"] - example.TRUE_MASS) < 3.0 * result["mass_error"]
+    assert result["off_by"]["learns the mass"] < result["off_by"]["never learns"] / 3.0
+    assert result["difference"] <= 1e-6
+    # A call that compiles would be the longest by far: no type of an argument may change on the way.
+    assert sum(map(len, example.drive_and_slope.dispatcher.known.values())) == 1
+    assert 0.0 < result["call"]["p50"] <= result["call"]["p99"] <= result["call"]["max"]
+    assert result["call"]["number"] > 2 * 60 / example.PERIOD
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "p99" in capsys.readouterr().out
+
+
+def test_a_truck_on_a_hill_obeys_physics() -> None:
+    """At the right speed on an even slope the force holds what pulls back."""
+    needs("tqdm", "matplotlib")
+    example = load("sensitivity")
+    place = 5_000.0
+    slope = np.interp(place, example.PLACES, example.SLOPE)
+    force = example.DRAG * 400.0 + 15_000.0 * example.GRAVITY * (slope + example.ROLLING)
+    assert example.change(15_000.0, force, 20.0, place) == pytest.approx(0.0, abs=1e-12)
+    once = example.drive(15_000.0, np.array([force + 3_000.0]), 20.0, place)
+    assert once - 20.0 == pytest.approx(example.PERIOD * 3_000.0 / 15_000.0, rel=0.05)
 
 
 @pytest.mark.slow

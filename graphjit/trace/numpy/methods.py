@@ -74,7 +74,7 @@ def layout(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
     )
 
 
-@method("searchsorted", "sort", "argsort", "partition", "argpartition")
+@method("sort", "argsort", "partition", "argpartition")
 def ordering(x: Tracer, *args: Any, **kwargs: Any) -> NoReturn:
     """Sorting methods, refused."""
     raise UnsupportedError(

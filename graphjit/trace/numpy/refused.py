@@ -47,9 +47,9 @@ _refuse(
     "the shape of the result depends on values; compute it outside the compiled function",
 )
 _refuse(
-    [np.searchsorted, np.digitize, np.histogram, np.bincount, np.interp],
+    [np.digitize, np.histogram, np.bincount],
     UnsupportedError,
-    "compute positions outside and pass them as an integer array, or compare with all edges: np.sum(x[:, None] >= edges, axis=1)",
+    "np.searchsorted(edges, x, side='right') gives positions in edges that increase",
 )
 _refuse(
     [
