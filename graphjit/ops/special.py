@@ -22,7 +22,7 @@ from graphjit.errors import ShapeError
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Node
 from graphjit.ir.opdef import Decompose, Lowering, Partial, Partials, Scalar, op
-from graphjit.ir.types import Type
+from graphjit.ir.types import F64, Type
 from graphjit.ops.infer import floating
 from graphjit.ops.samples import EDGES, Cases, uniform
 from graphjit.ops.transcendental import logistic_parts
@@ -379,10 +379,20 @@ op(
 
 
 def _polygamma(x: Any, *, n: int) -> Any:
+    """SciPy's; left of -1000 by the recurrence (DLMF 5.15.5), since SciPy adds -x terms there: hours for
+    -1e12.
+    """
     import scipy.special  # as in _scipy
 
     x = np.asarray(x)
-    return np.asarray(scipy.special.polygamma(n, x)).astype(x.dtype)
+    given = x.astype(F64)
+    far = (given < -1000) & np.isfinite(given)
+    steps = np.where(far, np.floor(-given) - 1000, 0)
+    found = scipy.special.polygamma(n, given + steps)
+    if far.any():
+        between = scipy.special.zeta(n + 1, 1 - given - steps) - scipy.special.zeta(n + 1, 1 - given)
+        found = np.where(far, found + math.factorial(n) * between, found)
+    return np.asarray(found).astype(x.dtype)
 
 
 op(
