@@ -9,14 +9,15 @@ them bodies of loops go the same way, `join_batches` joins loops whose bodies ar
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from graphjit import config, progress
 from graphjit.backend.llvm.program import emit_program
 from graphjit.backend.llvm.writing.text import Module
-from graphjit.ir.node import Graph
+from graphjit.ir.node import Graph, Node
 from graphjit.limits import Limits, host_limits
 from graphjit.loops.cost import program_nanoseconds
 from graphjit.loops.ir import LoopKernel, Lowered
@@ -47,8 +48,9 @@ from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.passes.turn_constants import turn_constants
 from graphjit.running.runner import Runner
 from graphjit.schedule.batches.join import join_batches
-from graphjit.schedule.control import name_steps, own_arguments, programs_of, share_errors
 from graphjit.schedule.fuse import Fusion, by_level, fuse
+from graphjit.schedule.loops.control import name_steps, own_arguments, programs_of, share_errors
+from graphjit.schedule.loops.staying import chains_of, lasting, readers_first
 from graphjit.schedule.memory import own_outputs, plan
 from graphjit.schedule.pieces import own_pieces
 from graphjit.schedule.program import Assembly, Control, Kernel, Product, Program, Sweep
@@ -185,8 +187,11 @@ def schedule(
     donated: Collection[int] = (),
     runner: Runner | None = None,
     limits: Limits | None = None,
+    handed: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Fusion, Program]:
-    """Fuse and place; results may take over the memory of the inputs numbered in ``donated``.
+    """Fuse and place; results may take over the memory of the inputs numbered in ``donated``. Where the
+    result of a number in ``handed`` is the input of that number but for some elements, it stays where that
+    lies.
 
     Values that would go through memory are kept or computed again as `recompute` decides, if that makes the
     schedule cheaper. Where intermediate values outgrow the first-level cache, steps are also tried in order
@@ -195,18 +200,23 @@ def schedule(
     """
     runner, limits = runner or new_runner(), limits or host_limits()
     inner = {
-        node: programs_of(node, lambda body: schedule(body, (), Runner(), limits)[1])
+        node: programs_of(node, lambda body, handed: schedule(body, (), Runner(), limits, handed)[1])
         for node in graph.nodes()
         if node.is_bundle
     }
 
-    def fused(**options: Any) -> Fusion:
-        work = functools.partial(fuse, limits=limits, inner=inner, **options)
+    chains = chains_of(graph, handed, inner)
+    order = readers_first(graph, chains) if chains else None
+
+    def fused(order: list[Node] | None = order, **options: Any) -> Fusion:
+        work = functools.partial(fuse, limits=limits, inner=inner, order=order, **options)
         apart = runner.run("schedule", "fuse", work, graph)
         return runner.run("schedule", "join_sweeps", functools.partial(join_sweeps, limits=limits), apart)
 
     def placed(fusion: Fusion) -> Program:
-        return runner.run("schedule", "plan", lambda fusion: plan(graph, fusion, donated), fusion)
+        return runner.run(
+            "schedule", "plan", lambda fusion: plan(graph, fusion, donated, lasting(fusion, chains)), fusion
+        )
 
     fusion = fused()
     decided = runner.run("schedule", "decide", lambda fusion: decide(graph, fusion, limits), fusion)
@@ -223,7 +233,7 @@ def schedule(
     if program.arena > limits.schedule.small_arena and len(program.steps) <= limits.schedule.many_steps:
         by_distance = fused(order=by_level(graph), decided=decided)
         other = placed(by_distance)
-        if _fresh_bytes(other) < _fresh_bytes(program):
+        if _fresh_bytes(other) < _fresh_bytes(program) and len(other.staying) >= len(program.staying):
             fusion, program = by_distance, other
     if inner:  # programs inside are shared by all that was tried
         name_steps(program)

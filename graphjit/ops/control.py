@@ -37,8 +37,8 @@ from graphjit.ir.opdef import ByRule, OverBody, Special, op
 from graphjit.ir.types import BOOL, I64, Bundle, Type, tape_of
 
 SMALL = 16
-"""Elements that a value may have to be in registers while a loop runs (`graphjit.schedule.registers`). Larger
-arrays lie in memory, and are better changed element by element.
+"""Elements that a value may have to be in registers while a loop runs (`graphjit.schedule.loops.registers`).
+Larger arrays lie in memory, and are better changed element by element.
 """
 
 

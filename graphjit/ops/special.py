@@ -390,7 +390,8 @@ def _polygamma(x: Any, *, n: int) -> Any:
     steps = np.where(far, np.floor(-given) - 1000, 0)
     found = scipy.special.polygamma(n, given + steps)
     if far.any():
-        between = scipy.special.zeta(n + 1, 1 - given - steps) - scipy.special.zeta(n + 1, 1 - given)
+        first, last = (np.where(far, 1 - given - moved, 1.0) for moved in (steps, 0))
+        between = scipy.special.zeta(n + 1, first) - scipy.special.zeta(n + 1, last)
         found = np.where(far, found + math.factorial(n) * between, found)
     return np.asarray(found).astype(x.dtype)
 

@@ -21,7 +21,7 @@ from graphjit.ir.opdef import Special
 from graphjit.limits import FusionLimits, Limits
 from graphjit.schedule.access import Read, is_framed, operands, reads, storage, waits_for
 from graphjit.schedule.constraints import Root, joined
-from graphjit.schedule.control import control_step
+from graphjit.schedule.loops.control import control_step
 from graphjit.schedule.pieces import Destination, find_destinations
 from graphjit.schedule.program import Assembly, Kernel, Member, Program, Step
 from graphjit.schedule.rewrite.contractions import as_product

@@ -11,8 +11,9 @@ do not, or when the second is written at each point right after the first was re
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,9 +21,9 @@ from graphjit.ir.buffers import Buffer
 from graphjit.ir.builder import Builder
 from graphjit.ir.node import Graph, Node
 from graphjit.schedule.access import storage
-from graphjit.schedule.control import name_steps, scratch
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads, read_only_here, take_over
+from graphjit.schedule.loops.control import name_steps, scratch
 from graphjit.schedule.program import (
     ALIGN,
     Control,
@@ -51,9 +52,18 @@ def own_outputs(graph: Graph) -> Graph:
     return Graph(graph.name, graph.inputs, outputs)
 
 
-def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program:
-    """Assign storage; ``donated`` are the numbers of the inputs whose memory results may take over."""
+def plan(
+    graph: Graph,
+    fusion: Fusion,
+    donated: Collection[int] = (),
+    staying: Mapping[int, Sequence[Node]] = MappingProxyType({}),
+) -> Program:
+    """Assign storage; ``donated`` are the numbers of the inputs whose memory results may take over,
+    ``staying`` the versions of arrays that stay where an input lies, by the number of the output.
+    """
     buffers, constants = _tables(graph, fusion)
+    for versions in staying.values():
+        buffers.update(dict.fromkeys(versions, buffers[versions[-1]]))
     planner = _Planner(graph, fusion, buffers)
     for i, step in enumerate(fusion.steps):
         planner.place_all(i, step)
@@ -61,6 +71,7 @@ def plan(graph: Graph, fusion: Fusion, donated: Collection[int] = ()) -> Program
     program = Program(
         graph, fusion.steps, buffers, constants, planner.arena.peak, fusion.destinations, in_place
     )
+    program.staying = {out: graph.inputs.index(versions[0]) for out, versions in staying.items()}
     name_steps(program)
     return program
 

@@ -19,8 +19,8 @@ from graphjit.ir.printer import node_text, number_nodes
 from graphjit.ir.types import short
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.inplace import last_reads
+from graphjit.schedule.loops.registers import batches_in_registers
 from graphjit.schedule.program import Control, Cost, Kernel, Product, Program, Step, Sweep
-from graphjit.schedule.registers import batches_in_registers
 
 WIDE = 64
 """Columns of the memory chart: with more steps than this, a column stands for several."""
@@ -187,6 +187,8 @@ def _control_head(step: Control) -> str:
     batches = [f"{batch.extent} elements" for batch in batches_in_registers(step.node)]
     each = f", for each of {' by '.join(batches)}" if batches else ""
     where = f"{each}, in registers" if step.in_registers else ""
+    if step.staying:
+        where += f", changes {'an array' if len(step.staying) == 1 else f'{len(step.staying)} arrays'} where it lies"
     branches: Any = attrs.get("branches", ())
     if step.node.op.name == "scan":
         order = ", last step first" if attrs["reverse"] else ""

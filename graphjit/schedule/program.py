@@ -181,7 +181,7 @@ class Sweep:
 
 @dataclass(eq=False)
 class Control:
-    """A loop or a choice (`graphjit.schedule.control`).
+    """A loop or a choice (`graphjit.schedule.loops.control`).
 
     Attributes:
         node: what is computed; its op says how.
@@ -205,8 +205,13 @@ class Control:
 
     @property
     def in_registers(self) -> bool:
-        """Whether it is one kernel (`schedule.registers`)."""
+        """Whether it is one kernel (`schedule.loops.registers`)."""
         return not self.inner
+
+    @property
+    def staying(self) -> frozenset[int]:
+        """The carries that stay where they lie, by number."""
+        return frozenset(self.inner["body"].staying) if "body" in self.inner else frozenset()
 
 
 Step = Kernel | Assembly | Product | Sweep | Control
@@ -268,6 +273,8 @@ class Program:
         arena: bytes of the block of memory for intermediate values.
         destinations: where else a root is written, as a piece of concatenations.
         in_place: number of an output -> of the donated input that it may be written into.
+        staying: number of an output -> of the input that it lies in: who runs the program gives one place for
+            both (`graphjit.schedule.loops.staying`).
         errors: what kernels may report.
     """
 
@@ -278,6 +285,7 @@ class Program:
     arena: int
     destinations: dict[Node, list[Destination]] = field(default_factory=dict)
     in_place: dict[int, int] = field(default_factory=dict)
+    staying: dict[int, int] = field(default_factory=dict)
     errors: list[Failure] = field(default_factory=list)
 
     @property

@@ -9,7 +9,7 @@ Invariant: what cannot be computed at a point (a reduction, a product, the argum
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
 
     These are the results, and what is read as a whole or at any point: arguments of products and
     correlations, of loops and choices, arrays that a gather picks from, pieces of concatenations, arguments
-    of reshapes.
+    of reshapes; what is made of an array to be written into it, which may then be changed where it lies.
     """
     stored = {storage(node) for node in graph.outputs}
     paired = {arg for node in nodes if node.op.name == "pair_axes" for arg in node.args}
@@ -50,7 +50,23 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
         # Windows read an element many times, but for those of which one tap a position is wanted.
         if node.op.name == "window" and node not in paired and _shows_frame(node.args[0]):
             stored.add(storage(node.args[0]))
+    for node in nodes:
+        if node.op.name == "scatter_set":
+            stored.update(storage(arg) for arg in node.args[1:] if _reads_inline(arg, node.args[0], stored))
     return stored
+
+
+def _reads_inline(arg: Node, array: Node, stored: Collection[Node]) -> bool:
+    """Whether ``arg`` would read ``array`` while that is changed: ``a[i] = a[j] * 2``."""
+    stack, seen = [arg], set[Node]()
+    while stack:
+        node = stack.pop()
+        if storage(node) is storage(array):
+            return True
+        if node not in seen and storage(node) not in stored:
+            seen.add(node)
+            stack += node.args
+    return False
 
 
 def _shows_frame(node: Node) -> bool:

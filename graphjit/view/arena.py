@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from graphjit.ir.node import Location, Node
 from graphjit.lowered import Lowered
-from graphjit.schedule.control import scratch
+from graphjit.schedule.loops.control import scratch
 from graphjit.schedule.printer import arena_intervals
 from graphjit.schedule.program import Control, Program
 from graphjit.view.board import BACKWARD, FORWARD

@@ -283,6 +283,7 @@ def test_batched_and_permuted_products():
     check(make, b.contract(x, y, contract=((1, 2), (2, 0)), batch=((), ())), 100)
 
 
+@pytest.mark.slow
 def test_scalar_program_splits_into_kernels():
     make = Make()
     b = make.b

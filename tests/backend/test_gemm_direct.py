@@ -168,7 +168,7 @@ def test_few_columns_as_dot_products(kind: str, tile: str) -> None:
     assert bool(used) == (TILES[tile](kind).lanes >= 8)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("tile", ["host", "avx2", "neon"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_times_a_matrix_that_streams(kind: str, tile: str) -> None:

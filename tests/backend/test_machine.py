@@ -89,6 +89,7 @@ def test_a_file_replaces_fields(tmp_path: Path) -> None:
     assert done.stdout.strip() == f"(1024, 2048, 4096) {machine().name}"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "text",
     ["nonsense", '{"colour": 1}', "[]", '{"features": "avx2"}', '{"features": ["avx2"]}', '{"caches": [1]}'],

@@ -415,6 +415,7 @@ def test_exact_functions_have_numpys_bits(name: str, kind: str) -> None:
         assert identical(run(name, kind, *args), expected, kind).all()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_lanes_calls_and_processors_agree_bitwise(name: str, kind: str) -> None:

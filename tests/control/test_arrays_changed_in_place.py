@@ -12,8 +12,9 @@ import pytest
 import graphjit
 from graphjit import pipeline
 from graphjit.interpret import interpret
+from graphjit.schedule.loops.versions import changed_carries, order
 from graphjit.schedule.program import Control, Program
-from graphjit.schedule.versions import changed_carries, order
+from graphjit.trace import stage
 
 RNG = np.random.default_rng(7)
 N = 9
@@ -235,3 +236,146 @@ def test_the_interpreter_and_both_programs_agree() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-13)
     compiled = graphjit.grad(lambda a, n: np.sum(lu(a, n) ** 2))(MATRIX, N)
     np.testing.assert_allclose(compiled, wanted, rtol=1e-13)
+
+
+# ------------------------------------------------------------------------------- loops that run as programs
+
+WIDE, STEPS = 40, 20
+BIG = RNG.normal(size=(WIDE, WIDE)) / 8
+ROWS = RNG.normal(size=(STEPS, WIDE))
+PLACES = RNG.permutation(STEPS)
+
+
+def rows_at_places(w: Any, x: Any, at: Any) -> Any:
+    h, out = np.zeros(WIDE), np.zeros((STEPS, WIDE))
+    for t in range(STEPS):
+        h = np.tanh(w @ h + x[t])
+        out[at[t]] = h
+    return out
+
+
+def read_before(w: Any, x: Any, at: Any) -> Any:
+    out = x.copy()
+    for t in range(STEPS):
+        mean, old = np.sum(out) / 100, out[at[t]]
+        out[at[t]] = np.tanh(w @ old + mean)
+    return out
+
+
+def read_after(w: Any, x: Any, at: Any) -> Any:
+    out, total = x.copy(), 0.0
+    for t in range(STEPS):
+        out[at[t]] = np.tanh(w @ out[at[t]])
+        total = total + np.sum(np.sin(out))
+        out[at[t - 1]] = out[at[t]] * 0.5
+    return out, total
+
+
+def old_and_new(w: Any, x: Any, at: Any) -> Any:
+    out, before = x.copy(), x * 2.0
+    for t in range(STEPS):
+        before = out.copy()
+        out[at[t]] = np.tanh(w @ before[at[t] - 1])
+    return out, before
+
+
+def swapped(w: Any, x: Any, at: Any) -> Any:
+    a, b = x.copy(), x * 2.0
+    for t in range(STEPS):
+        a = a.copy()
+        a[at[t]] = np.tanh(w @ b[t])
+        a, b = b, a
+    return a, b
+
+
+def read_with_what_was_written(w: Any, x: Any, at: Any) -> Any:
+    out, kept = x.copy(), x[0]
+    for t in range(STEPS):
+        new = out.copy()
+        new[at[t]] = np.tanh(w @ kept)
+        kept = new[at[t]] + np.sum(out) + out[at[t]]
+        out = new
+    return out, kept
+
+
+def loop_inside(w: Any, x: Any, at: Any) -> Any:
+    out = x.copy()
+    for t in range(STEPS):
+        h = np.tanh(w @ out[at[t]])
+        for k in range(STEPS):
+            out[at[k]] = out[at[k]] * 0.5 + (w @ h) * 0.1
+    return out
+
+
+def single_elements(w: Any, x: Any, at: Any) -> Any:
+    out, h = np.zeros((STEPS, WIDE)), x[0]
+    for t in range(STEPS):
+        h = np.tanh(w @ h)
+        for k in range(STEPS):
+            out[at[k], t] = out[at[k] - 1, t] + h[k]
+    return out
+
+
+AS_PROGRAMS = [
+    rows_at_places,
+    read_before,
+    read_after,
+    old_and_new,
+    swapped,
+    read_with_what_was_written,
+    loop_inside,
+    single_elements,
+]
+
+
+def arrays_of(results: Any) -> list[Any]:
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+@pytest.mark.parametrize("function", AS_PROGRAMS)
+@pytest.mark.parametrize("backend", ["llvm", "numba"])
+def test_rows_are_written_where_they_lie(
+    function: Callable[..., Any], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "LONG", 30)
+    want = function(BIG, ROWS.copy(), PLACES)
+    got = graphjit.jit(function, backend=backend)(BIG, ROWS, PLACES)
+    for g, w in zip(*map(arrays_of, (got, want)), strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("function", AS_PROGRAMS)
+def test_their_gradients(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LONG", 30)
+
+    def loss(w: Any, x: Any) -> Any:
+        return sum(np.sum(np.sin(y) ** 2) for y in arrays_of(function(w, x.copy(), PLACES)))
+
+    gradient = graphjit.grad(loss, argnums=(0, 1))
+    direction = RNG.normal(size=BIG.shape), RNG.normal(size=ROWS.shape)
+    _, tangent = graphjit.jvp(loss, (BIG, ROWS), direction)
+    step = 1e-6
+    ends = [loss(BIG + s * direction[0], ROWS + s * direction[1]) for s in (step, -step)]
+    np.testing.assert_allclose(tangent, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-6)
+    found = sum(np.sum(g * d) for g, d in zip(gradient(BIG, ROWS), direction, strict=True))
+    np.testing.assert_allclose(found, tangent, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [rows_at_places, read_before, read_after, loop_inside, single_elements])
+def test_a_step_of_a_program_costs_what_it_changes(
+    function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "LONG", 30)
+    program = program_of(function, BIG, ROWS, PLACES)
+    steps = [step for inner in program.with_inner() for step in inner.steps if isinstance(step, Control)]
+    outer = [step for step in steps if step.node.op.name == "scan" and not step.in_registers]
+    assert any(step.staying for step in outer)
+
+
+@pytest.mark.parametrize("function", [swapped, read_with_what_was_written])
+def test_what_is_read_later_is_kept(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "LONG", 30)
+    program = program_of(function, BIG, ROWS, PLACES)
+    steps = [step for inner in program.with_inner() for step in inner.steps if isinstance(step, Control)]
+    assert steps
+    assert not any(step.staying for step in steps)

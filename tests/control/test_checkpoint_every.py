@@ -72,7 +72,7 @@ def number(f: Callable[..., Any]) -> Callable[..., Any]:
     return total
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_scans(reverse: bool, unroll: int) -> None:
@@ -181,6 +181,7 @@ def nested(every: int | None) -> Callable[[Any], Any]:
     return f
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "transform", [graphjit.grad, graphjit.hessian, lambda f: graphjit.jacrev(graphjit.grad(f))]
 )
@@ -241,6 +242,7 @@ def growth(code: str, *args: int) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("size", [4, 64], ids=["in registers", "as programs"])
 def test_memory_of_a_loop_of_unknown_length(size: int) -> None:
     """A record is a link and a value: all of them without segments, with segments a hundredth."""

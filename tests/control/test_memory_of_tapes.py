@@ -100,7 +100,7 @@ def script(code: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("size", [4, 64], ids=["in registers", "as programs"])
 @pytest.mark.parametrize("name", ["plain", "nested"])
 def test_a_tape_that_cannot_grow_is_a_memory_error(name: str, size: int) -> None:

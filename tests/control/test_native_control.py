@@ -304,7 +304,7 @@ NEWTON = """graph newton
 @pytest.mark.parametrize("in_registers", [True, False])
 def test_tapes(in_registers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not in_registers:
-        monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+        monkeypatch.setattr("graphjit.schedule.loops.control.runs_in_registers", lambda *_: False)
     graph = parse_graph(NEWTON)
     for start in (1.0, 2.0**0.5, 1e200):
         xs = [start]
@@ -364,7 +364,7 @@ def test_elements_of_a_batch_take_their_own_numbers_of_steps(monkeypatch: pytest
 @pytest.mark.parametrize("in_registers", [True, False])
 def test_a_loop_in_which_something_fails_ends(in_registers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not in_registers:
-        monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+        monkeypatch.setattr("graphjit.schedule.loops.control.runs_in_registers", lambda *_: False)
     b = Builder()
     k, n = b.input(Type(I64, ()), "k"), b.input(Type(I64, ()), "n")
 
@@ -464,7 +464,7 @@ def small_systems(n: int, dtype: str) -> Graph:
 @pytest.mark.parametrize("n", [3, 4, 5, 6, 8])
 def test_steps_on_small_matrices(n: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of a step are written out and joined, and elements stay in registers: no bit is another."""
-    monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    monkeypatch.setattr("graphjit.schedule.loops.control.runs_in_registers", lambda *_: False)
     graph = small_systems(n, dtype)
     rng = np.random.default_rng(n)
     inputs = [np.asarray(rng.normal(size=x.shape), x.dtype) for x in graph.inputs]
@@ -497,7 +497,7 @@ def results(graph: Graph, inputs: Sequence[np.ndarray], limits: Limits) -> list[
 @pytest.mark.parametrize("seed", range(24))
 def test_steps_of_random_loops(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written out computes the same bits, whatever it is."""
-    monkeypatch.setattr("graphjit.schedule.control.runs_in_registers", lambda *_: False)
+    monkeypatch.setattr("graphjit.schedule.loops.control.runs_in_registers", lambda *_: False)
     graph = random_graph(60_000 + seed, 16, differentiable=True, control=True)
     graph = with_gradient(graph) if seed % 2 else graph
     inputs = random_inputs(graph, rng_for(seed))

@@ -95,6 +95,7 @@ def test_any_number_of_workers_gives_the_same_bits(
     assert digest(made(*data(ROWS, (203, 203)))) == expected
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_changes_nothing(expected: str, start: Callable[[int], Any]) -> None:
     client = start(2)
     victims = list(client.run(os.getpid).values())[:1]

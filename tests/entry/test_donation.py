@@ -251,7 +251,7 @@ def test_values_never_change(name, argnums):
         np.testing.assert_equal(step(x.copy(), y.copy()), wanted)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("derive", [lambda graph: graph, with_gradient], ids=["forward", "gradient"])
 @pytest.mark.parametrize("chunk", range(6))
 def test_random_programs(chunk, derive):

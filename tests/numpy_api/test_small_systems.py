@@ -55,7 +55,7 @@ def condition(a: np.ndarray) -> float:
     return float(np.max(np.linalg.cond(a), initial=1.0)) if a.shape[-1] else 1.0
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("number", parts(2))
 @pytest.mark.parametrize("n", SIZES)
 def test_values(n: int, number: int) -> None:

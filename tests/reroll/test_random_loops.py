@@ -128,6 +128,7 @@ def test_the_same_bits(seed: int) -> None:
         np.testing.assert_array_equal(before, after, err_msg=text)
 
 
+@pytest.mark.slow
 def test_most_programs_are_rolled_up() -> None:
     loops = [any(node.op.name == "scan" for node in with_bodies(rolled_up(seed).graph)) for seed in range(20)]
     assert sum(loops) >= 15

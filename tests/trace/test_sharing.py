@@ -165,6 +165,7 @@ WRITERS = {"copyto", "putmask", "fill_diagonal"}
 """Functions that return nothing; `random_views` and other tests run them."""
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("number", parts(4))
 @pytest.mark.parametrize("expression", TABLE)
 def test_values_sharing_classes_and_memory_order(expression: str, number: int) -> None:
@@ -195,7 +196,7 @@ MOVING = [
 """Expressions that only move elements, or are linear in them."""
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("expression", MOVING)
 def test_gradients_through_views_and_writes(expression: str) -> None:
     for layout in LAYOUTS:

@@ -239,6 +239,7 @@ def test_mistakes_are_one_line() -> None:
         assert text.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_graphjit_bench_becomes_the_benchmarks_of_the_checkout(
     tmp_path: Path, record_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,6 +242,7 @@ def test_retrace_log_names_what_changed(monkeypatch, capsys):
     assert "'rate', which was 1.0, was changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_equal_lambdas_in_a_loop_are_compiled_once(monkeypatch):
     compiled = []
     original = pipeline.compile_graph

@@ -80,6 +80,7 @@ def answers(folder: Path, name: str, script: str, address: str = "") -> dict[str
     return told
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ["network", "recurrent", "choice", "newton", "plain"])
 def test_every_stage_is_drawn(name, tmp_path):
     told = answers(
@@ -296,6 +297,7 @@ def test_edges_say_why(tmp_path):
     assert told["why"][0] in whys
 
 
+@pytest.mark.slow
 def test_ten_thousand_operations_open_quickly(tmp_path):
     """Collapsed; opening a group draws its parts. The best of up to five times counts on a busy machine."""
     items = items_of(data_of(page_of("long")), "gradient")

@@ -41,6 +41,7 @@ SMALL = [name for name in NAMES if name != "long"]
 # --------------------------------------------------------------------------------------------------- the file
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_pages_are_well_formed(name):
     reader = Reader(page_of(name))

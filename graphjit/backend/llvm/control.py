@@ -6,7 +6,8 @@ Invariants: nothing is copied but a result that a loop of unknown length left in
 takes long looks for signals.
 
 A carry has two places. Step t reads one and writes the other, and the first reads the initial value where it
-lies. Three pointers follow each other: what is read, what is written, what will be written next.
+lies. Three pointers follow each other: what is read, what is written, what will be written next. A carry that
+stays has one place, to which its initial value is copied.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 from graphjit.backend.llvm.tapes import LINK, Tapes, give_back, mark, record_bytes
 from graphjit.backend.llvm.writing.text import Function, Phi
 from graphjit.ir.types import Type
-from graphjit.schedule.control import Scratch, scratch, tapes_end_in
+from graphjit.schedule.loops.control import Scratch, scratch, tapes_end_in
 from graphjit.schedule.program import Control, Program
 
 
@@ -268,15 +269,22 @@ class Carries:
         self.fn = around.fn
         self.start = start
         self.homes = around.results[: len(start)]
+        self.staying = around.step.staying
         self.spares = [around.at(offset) for offset in around.layout.spares]
         self.sizes = [type.nbytes for type in around.node.parts[: len(start)]]
         self.firsts: list[tuple[str, str, str]] = []
         self.phis: list[tuple[Phi, Phi, Phi]] = []
 
     def begin(self, swapped: bool) -> None:
-        """Where the first step reads and writes; ``swapped``: it writes the spare place."""
-        for start, home, spare in zip(self.start, self.homes, self.spares, strict=True):
-            self.firsts.append((start, spare, home) if swapped else (start, home, spare))
+        """Where the first step reads and writes; ``swapped``: it writes the spare place. Carries that stay
+        are at home from the beginning.
+        """
+        for k, (start, home, spare) in enumerate(zip(self.start, self.homes, self.spares, strict=True)):
+            if k in self.staying:
+                self.copy(home, start, self.sizes[k])
+                self.firsts.append((home, home, home))
+            else:
+                self.firsts.append((start, spare, home) if swapped else (start, home, spare))
 
     def enter(self, before: str) -> None:
         """At the head of the loop, which is entered from block ``before``."""
@@ -305,13 +313,18 @@ class Carries:
 
     def deliver(self) -> None:
         """After the loop: copy what did not end at home."""
+        for place, home, nbytes in zip(self.read or self.start, self.homes, self.sizes, strict=True):
+            self.copy(home, place, nbytes)
+
+    def copy(self, home: str, place: str, nbytes: int) -> None:
+        """Copy a carry home, unless it is there."""
+        if place == home:
+            return
         fn = self.fn
         fn.module.declare("llvm.memcpy.p0.p0.i64", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
-        places = self.read or self.start
-        for place, home, nbytes in zip(places, self.homes, self.sizes, strict=True):
-            away, there = fn.label("away"), fn.label("there")
-            fn.do(f"br i1 {fn.op(f'icmp eq ptr {place}, {home}')}, label %{there}, label %{away}")
-            fn.start(away)
-            fn.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {home}, ptr {place}, i64 {nbytes}, i1 false)")
-            fn.do(f"br label %{there}")
-            fn.start(there)
+        away, there = fn.label("away"), fn.label("there")
+        fn.do(f"br i1 {fn.op(f'icmp eq ptr {place}, {home}')}, label %{there}, label %{away}")
+        fn.start(away)
+        fn.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {home}, ptr {place}, i64 {nbytes}, i1 false)")
+        fn.do(f"br label %{there}")
+        fn.start(there)

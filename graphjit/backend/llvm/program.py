@@ -25,7 +25,7 @@ from graphjit.loops.cost import nanoseconds, trips
 from graphjit.loops.ir import LoopKernel, parameters
 from graphjit.loops.signature import signature
 from graphjit.schedule.access import storage
-from graphjit.schedule.control import scratch
+from graphjit.schedule.loops.control import scratch
 from graphjit.schedule.program import Control, Product, Program, Step
 
 

@@ -8,7 +8,7 @@ Invariant: never compiled: the functions are drivers, which call compiled kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,15 +24,19 @@ def scan(
     results: Sequence[Array],
     status: Array,
     attrs: tuple[int, int, int, bool],
+    staying: Collection[int],
 ) -> None:
-    """``attrs`` are carried, sliced, length, reverse."""
+    """``attrs`` are carried, sliced, length, reverse; ``staying`` the carries that a step changes where they
+    lie.
+    """
     carried, sliced, length, reverse = attrs
     first = len(args) - sliced
-    constants, carries, arrays = args[: first - carried], args[first - carried : first], args[first:]
+    constants, arrays = args[: first - carried], args[first:]
+    carries = _own(args[first - carried : first], staying)
     for t in reversed(range(length)) if reverse else range(length):
         slices = [_element(array, length, t) for array in arrays]
         stacked = [_element(array, length, t) for array in results[carried:]]
-        written = [np.empty_like(x) for x in carries]
+        written = _places(carries, staying)
         body([*constants, *carries, *slices], [*written, *stacked], status)
         carries = written
     _deliver(carries, results)
@@ -46,16 +50,17 @@ def while_loop(
     status: Array,
     carried: int,
     records: Sequence[tuple[int, Any]],
+    staying: Collection[int],
 ) -> None:
     """A loop that ``test`` ends; ``records`` are sizes and dtypes of the values that are written on tapes."""
-    constants, carries = args[: len(args) - carried], args[len(args) - carried :]
+    constants, carries = args[: len(args) - carried], _own(args[len(args) - carried :], staying)
     holds = np.zeros(1, np.bool_)
     tapes = [0] * len(records)
     while True:
         test([*constants, *carries], [holds], status)
         if not holds[0]:
             break
-        after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
+        after, made = _places(carries, staying), [np.empty(*record) for record in records]
         body([*constants, *carries], [*after, *made], status)
         carries, tapes = after, _written(made, tapes)
         if status[0]:  # with what stands in for a value that failed, the loop might not end
@@ -72,15 +77,16 @@ def unwind(
     carried: int,
     tapes: int,
     records: Sequence[tuple[int, Any]],
+    staying: Collection[int],
 ) -> None:
     """A loop over tapes; ``records`` are sizes and dtypes of the values that are written on new ones."""
     first = len(args) - tapes
-    constants, carries = args[: first - carried], args[first - carried : first]
+    constants, carries = args[: first - carried], _own(args[first - carried : first], staying)
     read = [int(word[0]) for word in args[first:]]
     written = [0] * len(records)
     while read[0]:
         values, read = [_TAPES[word][0] for word in read], [_TAPES[word][1] for word in read]
-        after, made = [np.empty_like(x) for x in carries], [np.empty(*record) for record in records]
+        after, made = _places(carries, staying), [np.empty(*record) for record in records]
         body([*constants, *carries, *values], [*after, *made], status)
         carries, written = after, _written(made, written)
         if status[0]:
@@ -124,6 +130,16 @@ def cond(branches: Sequence[Run], args: Sequence[Array], results: Sequence[Array
 def _element(array: Array, length: int, t: int) -> Array:
     size = array.size // length
     return array[t * size : (t + 1) * size]
+
+
+def _own(carries: Sequence[Array], staying: Collection[int]) -> list[Array]:
+    """The carries at first; those that steps change where they lie are copies."""
+    return [x.copy() if k in staying else x for k, x in enumerate(carries)]
+
+
+def _places(carries: Sequence[Array], staying: Collection[int]) -> list[Array]:
+    """Where a step writes its carries."""
+    return [x if k in staying else np.empty_like(x) for k, x in enumerate(carries)]
 
 
 def _deliver(carries: Sequence[Array], results: Sequence[Array]) -> None:

@@ -128,11 +128,12 @@ class _Program:
         attrs = step.node.attrs
         name = {"while": "while_loop"}.get(step.node.op.name, step.node.op.name)
         self.controls.add(name)
+        staying = tuple(sorted(step.staying))
         if name == "cond":
             return f"cond([{', '.join(runs)}], {lists})"
         if name == "scan":
             numbers = tuple(attrs[key] for key in ("carried", "sliced", "length", "reverse"))
-            return f"scan({runs[0]}, {lists}, {numbers})"
+            return f"scan({runs[0]}, {lists}, {numbers}, {staying})"
         carried: Any = attrs["carried"]
         parts = step.node.parts[carried:]
         records = [
@@ -141,7 +142,7 @@ class _Program:
             if part.record
         ]
         counts = [str(attrs[key]) for key in ("carried", "tapes") if key in attrs]
-        return f"{name}({', '.join(runs)}, {lists}, {', '.join(counts)}, [{', '.join(records)}])"
+        return f"{name}({', '.join(runs)}, {lists}, {', '.join(counts)}, [{', '.join(records)}], {staying})"
 
     def inside(self, name: str, program: Program) -> str:
         """Print the driver of a program inside; its name."""

@@ -24,6 +24,7 @@ from graphjit.limits import Limits, ScatterLimits
 from graphjit.loops import ir
 from graphjit.loops.ir import Address, Axis, Let, LoopKernel, Statement, Store
 from graphjit.loops.lowering.kernels import Nest
+from graphjit.schedule.access import storage
 from graphjit.schedule.program import Assembly, Program
 
 
@@ -84,6 +85,8 @@ def _scatter(program: Program, node: Node, limits: Limits) -> list[Statement]:
     updates, indices = (node.args[0], node.args[1:]) if adding else (node.args[1], node.args[2:])
     if adding:
         first = _fill(program, node, 0)
+    elif program.buffers.get(storage(node.args[0])) is program.buffers[node]:
+        first = []  # the array is changed where it lies
     else:
         first = _push(program, node.args[0], node, lambda index: linear(node.shape, index))
     empty = next((a for a in axes if node.shape[a] == 0), None)

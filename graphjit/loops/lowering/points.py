@@ -1,11 +1,11 @@
 """Loops and choices in registers: every element of every value is a value of its own.
 
-Job: one kernel of a loop whose steps work on a few numbers (`graphjit.schedule.registers` says which).
+Job: one kernel of a loop whose steps work on a few numbers (`graphjit.schedule.loops.registers` says which).
 Carries are handed on in registers, elements of arrays are loaded and stored where a step needs them.
 Input: a program, a step. Output: a loop kernel.
 Invariants: a value is computed as far outside as what it depends on allows, but never before a branch is
-taken; nothing that can fail moves. Arrays that steps change lie in memory (`graphjit.schedule.versions`):
-each version is read before the next is written over it.
+taken; nothing that can fail moves. Arrays that steps change lie in memory
+(`graphjit.schedule.loops.versions`): each version is read before the next is written over it.
 
     scan f64[2] of 100 steps       ->    t0 = load in0[0]; t1 = load in0[1]
       h = h * w + x                      repeat i0 in 0..100 from t2 = t0, t3 = t1:
@@ -53,10 +53,9 @@ from graphjit.loops.lowering.stacks import Layout
 from graphjit.loops.lowering.tapes import Tapes
 from graphjit.schedule.access import SHARES, storage
 from graphjit.schedule.batches.axes import Batch, shared_loop, shared_results
-from graphjit.schedule.control import graphs_of, scratch, tapes_end_in
-from graphjit.schedule.program import Control, Program
-from graphjit.schedule.registers import batches_in_registers, is_stack, is_stacked
-from graphjit.schedule.versions import (
+from graphjit.schedule.loops.control import graphs_of, scratch, tapes_end_in
+from graphjit.schedule.loops.registers import batches_in_registers, is_stack, is_stacked
+from graphjit.schedule.loops.versions import (
     ADDED,
     Versions,
     changed_carries,
@@ -64,6 +63,7 @@ from graphjit.schedule.versions import (
     changed_results,
     order,
 )
+from graphjit.schedule.program import Control, Program
 from graphjit.transforms.control.loops import kinds_of
 
 
@@ -412,9 +412,11 @@ class Points(OpenLoops):
     # ------------------------------------------------------------------------------------- arrays that change
 
     def begin(self, start: Node, home: Buffer) -> Array:
-        """Copy an array to where steps change it."""
+        """Copy an array to where steps change it, unless it lies there."""
         array = self.array(start)
         assert array is not None
+        if array.buffer is home:
+            return Array(home)
         axis, found = Axis(f"i{next(self._numbers)}"), self.fresh(home.dtype)
         load = Let(found, Load(array.buffer, array.address + axis_index(axis)))
         copy = (load, Store(home, axis_index(axis), found))

@@ -26,7 +26,7 @@ from graphjit.ir.node import Body, Graph, Node, bodies
 from graphjit.ir.opdef import Reduce, Scalar, View
 from graphjit.passes.tidy_loops import tidy_loops
 from graphjit.schedule.access import is_window, operands
-from graphjit.schedule.versions import once
+from graphjit.schedule.loops.versions import once
 from graphjit.transforms.control.loops import kinds_of
 
 MANY = 4

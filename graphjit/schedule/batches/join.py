@@ -22,7 +22,7 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, reachable
 from graphjit.ir.opdef import Scalar, View
 from graphjit.schedule.batches.axes import shared_results
-from graphjit.schedule.registers import batches_in_registers, is_pointwise, is_stack
+from graphjit.schedule.loops.registers import batches_in_registers, is_pointwise, is_stack
 
 
 def join_batches(graph: Graph) -> Graph:

@@ -1,12 +1,13 @@
 """Loops and choices as steps: which programs run inside them, and what memory they need besides.
 
-A node of control flow becomes one step, `Control`. A small one is one kernel (`schedule.registers`). In
+A node of control flow becomes one step, `Control`. A small one is one kernel (`schedule.loops.registers`). In
 others each body is scheduled like any graph, to a program of its own. Its arguments and results are the
 loop's: step t of a ``scan`` reads element t of an array where it lies and writes its results where they
 belong, so nothing is copied.
 
 Carries alternate between two places, their *home*, where the result of the loop is wanted, and a *spare* one.
-Step t reads one and writes the other; the first step reads the initial values where they lie.
+Step t reads one and writes the other; the first step reads the initial values where they lie. Those that a
+step changes in part only stay at home (`schedule.loops.staying`).
 
 Input: a node, the programs of its bodies. Output: a `Control`; the layout of its scratch memory.
 Invariant: scratch is used while the step runs only, and steps of one loop use the same.
@@ -22,9 +23,10 @@ from graphjit.ir.builder import Builder
 from graphjit.ir.node import Body, Graph, Node, with_bodies
 from graphjit.ir.types import Type
 from graphjit.schedule.access import storage
+from graphjit.schedule.loops.registers import runs_in_registers
+from graphjit.schedule.loops.versions import changed_in_place
 from graphjit.schedule.program import ALIGN, Control, Program, padded
-from graphjit.schedule.registers import runs_in_registers
-from graphjit.schedule.versions import changed_in_place
+from graphjit.transforms.control.loops import kinds_of
 
 FLAG = 8
 """Bytes of the answer of a test."""
@@ -38,12 +40,17 @@ def graphs_of(node: Node) -> dict[str, Graph]:
     return {name: value.graph for name, value in node.attrs.items() if isinstance(value, Body)}
 
 
-def programs_of(node: Node, scheduled: Callable[[Graph], Program]) -> dict[str, Program]:
-    """The programs that a loop or a choice runs, made by ``scheduled``; none if it runs in registers."""
+def programs_of(node: Node, scheduled: Callable[[Graph, dict[int, int]], Program]) -> dict[str, Program]:
+    """The programs that a loop or a choice runs, made by ``scheduled``; none if it runs in registers.
+
+    ``scheduled`` is told which results of a body are handed on to which of its inputs.
+    """
     graphs = graphs_of(node)
     if runs_in_registers(node):
         return {}
-    return {role: scheduled(graph) for role, graph in graphs.items()}
+    carries = range(len(node.args))[kinds_of(node)[1]] if "carried" in node.attrs else ()
+    handed = {"body": dict(enumerate(carries))}
+    return {role: scheduled(graph, handed.get(role, {})) for role, graph in graphs.items()}
 
 
 def tapes_end_in(graph: Graph) -> bool:
@@ -112,10 +119,11 @@ def scratch(step: Control) -> Scratch:
     at += ALIGN if "test" in step.inner else 0
     spares, homes = [], {}
     in_memory = changed_in_place(node) if step.in_registers else range(len(node.parts))
-    for part in node.parts[:carried]:
+    for number, part in enumerate(node.parts[:carried]):
         spares.append(at)
-        at += padded(part.nbytes)
-        at = -(-at // ALIGN) * ALIGN
+        if number not in step.staying:
+            at += padded(part.nbytes)
+            at = -(-at // ALIGN) * ALIGN
     for number, result in enumerate(step.results):
         if result is None and number in in_memory:
             homes[number] = at

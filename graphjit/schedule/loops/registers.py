@@ -24,8 +24,8 @@ from graphjit.ir.opdef import Reduce, Scalar, View
 from graphjit.ops.control import SMALL
 from graphjit.schedule.access import is_framed, operands, storage
 from graphjit.schedule.batches.axes import Batch, batches_of, shared_loop
+from graphjit.schedule.loops.versions import ADDED, Versions, changed_carries, changed_results, once
 from graphjit.schedule.roots import CONTROL
-from graphjit.schedule.versions import ADDED, Versions, changed_carries, changed_results, once
 from graphjit.transforms.control.loops import kinds_of
 
 CARRIED = 32
