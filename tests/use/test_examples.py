@@ -327,6 +327,39 @@ def test_recurrent_network_learns_to_read(tmp_path: Path, capsys: pytest.Capture
     assert "test accuracy" in capsys.readouterr().out
 
 
+def test_convolutional_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    target, picture = tmp_path / "cnn.json", tmp_path / "cnn.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = load("digits_cnn").main(["--quick", "--no-progress", *files])
+    assert len(result["losses"]) == 10
+    assert result["losses"][-1] < 0.05 * result["losses"][0]
+    assert result["mean_test_accuracy"] > 0.98
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_convolutional_network_is_that_of_pytorch() -> None:
+    pytest.importorskip("torch", reason="PyTorch is what is compared with")
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    found = load("digits_cnn").beside_torch(3, 1)
+    assert found["gradient_difference"] <= 1e-5
+    assert found["graphjit"] > 0.0 < found["torch"]
+
+
+@pytest.mark.slow
+def test_convolutional_network_keeps_its_promise() -> None:
+    """Five seeds, each with its own digits to be tested on."""
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    result = load("digits_cnn").main(["--no-progress"])
+    assert len(result["test_accuracy"]) == 5
+    assert result["mean_test_accuracy"] > 0.985
+
+
 @pytest.mark.slow
 def test_accidents_change_nothing() -> None:
     """As a script, since workers read its functions by value where it is one."""
