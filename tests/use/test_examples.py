@@ -360,6 +360,34 @@ def test_convolutional_network_keeps_its_promise() -> None:
     assert result["mean_test_accuracy"] > 0.985
 
 
+def test_gradients_through_residual_and_convnext_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("sklearn", "tqdm", "matplotlib", "PIL"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    target, picture = tmp_path / "blocks.json", tmp_path / "blocks.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = load("resnet_and_convnext").main(["--quick", "--no-progress", *files])
+    norms = result["norms"]
+    assert all(len(found) == 7 for found in norms.values())
+    growth = {name: (found[0] / found[-1]) ** (1 / 6) for name, found in norms.items()}
+    assert 1.35 < growth["residual, no skips"] < 1.55
+    assert growth["residual, skips"] < 0.92 * growth["residual, no skips"]
+    assert max(norms["ConvNeXt, skips"]) < 1.001 * min(norms["ConvNeXt, skips"])
+    assert norms["ConvNeXt, no skips"][0] < 1e-20 < 1e-5 < norms["ConvNeXt, no skips"][-1]
+    assert 0.9 < growth["ConvNeXt, no skips, no layer scale"] < 1.2
+    assert result["skip_difference"] <= 1e-12
+    for found in result["cost"].values():
+        assert 2.5 < found["gradient"]["flops"] / found["forward"]["flops"] < 3.5
+        assert found["gradient"]["bytes"] > 2 * found["forward"]["bytes"]
+    ours, theirs = (result["cost"][name]["gradient"] for name in ("residual", "ConvNeXt"))
+    assert theirs["flops"] < ours["flops"]
+    assert theirs["bytes"] > 2 * ours["bytes"]
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "growth towards the input" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_accidents_change_nothing() -> None:
     """As a script, since workers read its functions by value where it is one."""
