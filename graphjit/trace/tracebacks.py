@@ -13,25 +13,16 @@ A library that the user called keeps its frames when it raised by itself. Where 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from types import CodeType, TracebackType
 from typing import TypeVar, cast
 
 from graphjit import config
 from graphjit.errors import GraphjitError, IRError
-from graphjit.trace.recording.location import LIBRARIES, PACKAGE
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE, PLUMBING
 
 Function = TypeVar("Function", bound=Callable[..., object])
-
-PLUMBING = (
-    os.path.join(os.path.dirname(LIBRARIES[0].rstrip(os.sep)), "optree") + os.sep,
-    os.path.abspath(contextlib.__file__),
-    os.path.abspath(functools.__file__),
-)
-"""What graphjit calls itself through: hidden right after a frame of graphjit."""
 
 
 def hides_frames(function: Function) -> Function:

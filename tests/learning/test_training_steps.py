@@ -125,3 +125,12 @@ def test_a_loss_goes_down_as_untraced():
     assert values[-1] < 0.2 * values[0]
     for got, want in zip(flatten(compiled)[0], flatten(untraced)[0], strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9)
+
+
+def test_operations_of_an_optimiser_name_the_users_line():
+    """And no line of the library that walks over containers."""
+    params, x, y = network()
+    optimiser = CASES["clipped"][0]
+    step = step_of(optimiser)
+    places = {node.loc for node in step.lower(params, optimiser.init(params), x, y).graph.nodes()}
+    assert {place.file for place in places - {None}} == {__file__}

@@ -479,6 +479,69 @@ def test_a_truck_on_a_hill_obeys_physics() -> None:
     assert once - 20.0 == pytest.approx(example.PERIOD * 3_000.0 / 15_000.0, rel=0.05)
 
 
+def test_convolutional_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    target, picture = tmp_path / "cnn.json", tmp_path / "cnn.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = load("digits_cnn").main(["--quick", "--no-progress", *files])
+    assert len(result["losses"]) == 10
+    assert result["losses"][-1] < 0.05 * result["losses"][0]
+    assert result["mean_test_accuracy"] > 0.98
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "test accuracy" in capsys.readouterr().out
+
+
+def test_convolutional_network_is_that_of_pytorch() -> None:
+    pytest.importorskip("torch", reason="PyTorch is what is compared with")
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    found = load("digits_cnn").beside_torch(3, 1)
+    assert found["gradient_difference"] <= 1e-5
+    assert found["graphjit"] > 0.0 < found["torch"]
+
+
+@pytest.mark.slow
+def test_convolutional_network_keeps_its_promise() -> None:
+    """Five seeds, each with its own digits to be tested on."""
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    result = load("digits_cnn").main(["--no-progress"])
+    assert len(result["test_accuracy"]) == 5
+    assert result["mean_test_accuracy"] > 0.985
+
+
+def test_gradients_through_residual_and_convnext_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library in ("sklearn", "tqdm", "matplotlib", "PIL"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
+    target, picture = tmp_path / "blocks.json", tmp_path / "blocks.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    example = load("resnet_and_convnext")
+    result = example.main(["--quick", "--no-progress", *files])
+    norms = result["norms"]
+    assert all(len(found) == 7 for found in norms.values())
+    growth = {name: example.growth(found) for name, found in norms.items()}
+    assert all(1.3 < each < 1.6 for each in growth["residual, no skips"])
+    assert growth["residual, skips"][1] < 1.3
+    assert norms["residual, skips"][0] < 0.5 * norms["residual, no skips"][0]
+    assert max(norms["ConvNeXt, skips"]) < 1.001 * min(norms["ConvNeXt, skips"])
+    assert norms["ConvNeXt, no skips"][0] < 1e-20 < 1e-5 < norms["ConvNeXt, no skips"][-1]
+    assert all(0.8 < each < 1.25 for each in growth["ConvNeXt, no skips, no layer scale"])
+    assert result["skip_difference"] <= 1e-12
+    for found in result["cost"].values():
+        assert 2.5 < found["gradient"]["flops"] / found["forward"]["flops"] < 3.5
+        assert found["gradient"]["bytes"] > 2 * found["forward"]["bytes"]
+    ours, theirs = (result["cost"][name]["gradient"] for name in ("residual", "ConvNeXt"))
+    assert theirs["flops"] < ours["flops"]
+    assert theirs["bytes"] > 2 * ours["bytes"]
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "its growth with each block" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_accidents_change_nothing() -> None:
     """As a script, since workers read its functions by value where it is one."""

@@ -22,9 +22,8 @@ from graphjit.trace.converted.loops.whole import is_pure
 from graphjit.trace.converted.sources import Refused
 from graphjit.trace.marks import name_of
 from graphjit.trace.outside.inspection import by_user, function_of_compiled, package_of
-from graphjit.trace.recording.location import LIBRARIES, PACKAGE
+from graphjit.trace.recording.location import LIBRARIES, PACKAGE, PLUMBING
 from graphjit.trace.recording.recorder import current
-from graphjit.trace.tracebacks import PLUMBING
 
 INSTALLED = f"{os.sep}site-packages{os.sep}"
 TYPES = [function for function in REPLACED if isinstance(function, type)]

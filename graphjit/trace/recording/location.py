@@ -1,13 +1,16 @@
 """Where in the user's code we are: the line that nodes and messages show, and what that line is doing.
 
-Job: find the innermost frame that belongs neither to graphjit nor to NumPy or SciPy.
+Job: find the innermost frame that belongs neither to graphjit nor to NumPy or SciPy, nor to what only
+passes calls on.
 Output: a `Location`, cached for each position in the code, so that a traced operation pays about a
 microsecond for it; whether the line calls a function, reads an item or assigns to one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
+import functools
 import linecache
 import os
 import sys
@@ -25,6 +28,13 @@ _NUMPY = os.path.dirname(os.path.abspath(np.__file__))
 LIBRARIES = (_NUMPY + os.sep, os.path.join(os.path.dirname(_NUMPY), "scipy") + os.sep)
 """Folders of NumPy and SciPy."""
 
+PLUMBING = (
+    os.path.join(os.path.dirname(_NUMPY), "optree") + os.sep,
+    os.path.abspath(contextlib.__file__),
+    os.path.abspath(functools.__file__),
+)
+"""What graphjit and users call functions through. No line of these says anything."""
+
 _skipped: dict[str, bool] = {}
 """By file."""
 _places: dict[int, tuple[CodeType, dict[int, Location]]] = {}
@@ -35,13 +45,13 @@ _LIMIT = 100_000
 
 
 def in_library(frame: FrameType) -> bool:
-    """Whether a frame belongs to NumPy, SciPy or this package, not to the user."""
+    """Whether a frame belongs to this package, NumPy, SciPy or plumbing, not to the user."""
     file = frame.f_code.co_filename
     skip = _skipped.get(file)
     if skip is None:
         if len(_skipped) > _LIMIT:
             _skipped.clear()
-        skip = _skipped[file] = file.startswith((PACKAGE, *LIBRARIES, "<__array_function__"))
+        skip = _skipped[file] = file.startswith((PACKAGE, *LIBRARIES, *PLUMBING, "<__array_function__"))
     return skip
 
 
