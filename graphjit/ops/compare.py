@@ -86,8 +86,8 @@ def _infer_select(condition: Type, x: Type, y: Type) -> Type:
     return x
 
 
-# A cut and the comparison that decides it: of max(x, bound) or min(x, bound), for both orders of branches. The
-# result compares with the bound as x does: also where both are equal, and where either is NaN.
+# Comparisons of x with a bound, and the place of x among the branches, that make max(x, bound) or
+# min(x, bound). The result then compares with the bound as x does, also where they are equal or one is NaN.
 _CUTS = {("le", 1), ("ge", 1), ("gt", 0), ("lt", 0)}
 _TURNED = {"le": "ge", "ge": "le", "lt": "gt", "gt": "lt"}
 
