@@ -94,9 +94,9 @@ def test_regularised_perceptron(textbook: ModuleType, cases: dict[str, Any]) -> 
             [0.05, 0.47827217876963072, -0.28913072787818892],
         ],
     )
-    by_formula = textbook.regularised_by_formula(*textbook.PERCEPTRON)
-    close(d_w1, by_formula[0])
-    close(d_w2, by_formula[1])
+    by_hand = textbook.perceptron_by_hand(*textbook.PERCEPTRON)
+    close(d_w1, by_hand["dJ/dW1 = dJ/dz x^T + lambda W1"])
+    close(d_w2, by_hand["dJ/dW2 = dJ/do h^T + lambda W2"])
 
 
 def test_textbook_declares_arguments_of_every_function(textbook: ModuleType) -> None:
@@ -105,7 +105,7 @@ def test_textbook_declares_arguments_of_every_function(textbook: ModuleType) -> 
 
 
 def test_textbook_prints_its_numbers(textbook: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    textbook.main()
+    textbook.main([])
     printed = capsys.readouterr().out
     for line in ("L = 1.", "dL/d(a, w, b, y) = (-6., -4., -2., 2.)", "(0., 0., 0.)", "0.316042", "0.825939"):
         assert line in printed
