@@ -86,10 +86,36 @@ def _infer_select(condition: Type, x: Type, y: Type) -> Type:
     return x
 
 
+# Comparisons of x with a bound, and the place of x among the branches, that make max(x, bound) or
+# min(x, bound). The result then compares with the bound as x does, also where they are equal or one is NaN.
+_CUTS = {("le", 1), ("ge", 1), ("gt", 0), ("lt", 0)}
+_TURNED = {"le": "ge", "ge": "le", "lt": "gt", "gt": "lt"}
+
+
+def _is_same(x: Node, y: Node) -> bool:
+    """Whether both are one value, or filled with one known number other than NaN."""
+    return x is y or (x.type == y.type and splat(x) is not None and bool(splat(x) == splat(y)))
+
+
+def _condition_of_result(b: Builder, out: Node, condition: Node, x: Node, y: Node) -> Node:
+    """The condition, read off the result where that cuts off: the way back then needs not keep what was cut.
+
+    ``where(z <= 0, 0, z)``, which is relu, keeps its result alone, which the next layer keeps anyway.
+    """
+    if condition.op.name not in _TURNED:
+        return condition
+    left, right = condition.args
+    for name, z, bound in ((condition.op.name, left, right), (_TURNED[condition.op.name], right, left)):
+        for place, branch, other in ((0, x, y), (1, y, x)):
+            if (name, place) in _CUTS and branch is z and _is_same(other, bound):
+                return getattr(b, name)(out, bound)
+    return condition
+
+
 def _select_transpose(
     b: Builder, ct: Node, out: Node, condition: Node, x: Node, y: Node
 ) -> Sequence[Node | None]:
-    zero = b.full(0.0, ct.type)
+    condition, zero = _condition_of_result(b, out, condition, x, y), b.full(0.0, ct.type)
     return None, b.select(condition, ct, zero), b.select(condition, zero, ct)
 
 

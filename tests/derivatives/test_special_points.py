@@ -1,5 +1,5 @@
 """Derivatives where a factor is 0 and another inf: norms, deviations, padding and triangles, in both modes;
-true infinities stay.
+true infinities stay. Cuts (relu) at and beyond their bound.
 """
 
 from __future__ import annotations
@@ -132,3 +132,44 @@ def test_values_are_numpys() -> None:
         lambda x: np.std(x, axis=0) ** 2,
     ):
         np.testing.assert_allclose(graphjit.jit(function)(x), function(x), rtol=4e-16 * 8)
+
+
+CUTS: tuple[Callable[[Any], Any], ...] = (
+    lambda x: np.where(x <= 0.5, 0.5, x),
+    lambda x: np.where(x >= 0.5, 0.5, x),
+    lambda x: np.where(x > 0.5, x, 0.5),
+    lambda x: np.where(x < 0.5, x, 0.5),
+    lambda x: np.where(np.less_equal(0.5, x), 0.5, x),
+    lambda x: np.where(np.greater(0.5, x), x, 0.5),
+    # Here the result cannot say which branch it came from.
+    lambda x: np.where(x < 0.5, 0.5, x),
+    lambda x: np.where(x >= 0.5, x, 0.5),
+    lambda x: np.where(x <= 0.5, 0.0, x),
+    lambda x: np.where(x <= 0.5, x, 0.5),
+)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_cut_passes_what_forward_mode_passes(cut: Callable[[Any], Any]) -> None:
+    """The way back may read the condition off the result; also at the bound, at -0.0 and at NaN."""
+    x = np.array([-np.inf, -1.0, -0.0, 0.0, 0.25, 0.5, 0.75, np.inf, np.nan])
+    one = np.ones_like(x)
+    forward = graphjit.jvp(cut, (x,), (one,))[1]
+    np.testing.assert_array_equal(graphjit.vjp(cut, x)[1](one)[0], forward)
+    assert set(forward) == {0.0, 1.0}
+
+
+def test_the_way_back_through_relu_keeps_one_array_a_layer() -> None:
+    def network(activation: Callable[[Any], Any], depth: int) -> int:
+        def loss(weights: list[Any], x: Any) -> Any:
+            for w in weights:
+                x = activation(x @ w)
+            return np.sum(x)
+
+        weights, x = [np.zeros((64, 64))] * depth, np.zeros((256, 64))
+        return graphjit.grad(loss).lower(weights, x).memory().arena
+
+    layer = 256 * 64 * 8
+    for relu in (graphjit.nn.relu, lambda x: np.where(x > 0.0, x, 0.0)):
+        assert network(relu, 12) - network(relu, 4) == 8 * layer
+        assert network(relu, 12) == network(np.tanh, 12)
