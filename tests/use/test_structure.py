@@ -343,8 +343,8 @@ def test_type_checkers_read_the_package() -> None:
 
 
 MOST_FILES = 15
-WIDE = {"graphjit/ops", "graphjit/trace/numpy", "benchmarks/workloads"}
-"""Folders whose files are alike: one family of operations, functions or workloads each."""
+WIDE = {"graphjit/ops", "graphjit/trace/numpy", "benchmarks/workloads", "examples"}
+"""Folders whose files are alike: one family of operations, functions or workloads, one program each."""
 
 
 @pytest.mark.parametrize("folder", ["graphjit", "tests", "benchmarks", "examples"])
