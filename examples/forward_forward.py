@@ -260,9 +260,10 @@ def plot(result: dict[str, Any], target: Path) -> None:
             axes[0].plot(epochs, 100.0 * (1.0 - np.array(history)), color, alpha=0.7, label=label)
         arena = np.array(result["arena"][name]) / 2**20
         axes[1].plot(result["depths"], arena, f"{color}o-", label=name)
-    axes[0].set(
-        xlabel="epoch", ylabel="test digits misread [%]", yscale="log", title="Learning (a line a seed)"
-    )
+    axes[0].set(xlabel="epoch", ylabel="test digits misread [%]", yscale="log")
+    axes[0].set_title("Learning (a line a seed)")
+    axes[0].set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+    axes[0].set_yticks([], minor=True)
     axes[1].set(xlabel="hidden layers", ylabel="temporary memory [MiB]", ylim=(0.0, None))
     axes[1].set_title(f"Memory of a training step, batch {result['memory_batch']}")
     bins = np.linspace(0.0, max(np.max(found) for found in result["goodness"].values()), 50)

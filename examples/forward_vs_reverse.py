@@ -1,17 +1,26 @@
 """What forward mode, reverse mode, numerical and symbolic differentiation cost: measured, printed, plotted.
 
-Input: none (`--quick` for fewer sizes). Output: tables on the terminal and a PNG.
+Input: the handwritten digits that ship with scikit-learn, for the gradient of a network; functions written
+here for the rest (`--quick` for fewer sizes). Output: tables on the terminal and a PNG.
 
+- The gradient of a network with n parameters: n forward passes, one by one or 32 at a time, against one
+  backward pass. Per layer both a forward pass (a product with a tangent) and a backward pass multiply three
+  times, where an evaluation of the loss multiplies once: each costs about three evaluations, whatever n is.
+  So forward mode does about n times the work. What one pass of it takes less of is memory, since it never
+  comes back to what an earlier layer computed; 32 passes at a time need 32 of everything.
 - Time of a whole Jacobian of a map from n to m numbers: forward mode takes n products with a basis tangent,
   reverse mode m products with a basis cotangent, numerical differentiation n + 1 evaluations.
 - Memory: reverse mode must keep what the way back needs, forward mode need not.
 - Error of numerical differentiation over its step: truncation on one side, rounding on the other.
 - Expression swell: nodes of the symbolic derivative beside nodes of the compiled graph.
+
+    pip install '.[examples]' && python examples/forward_vs_reverse.py
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +29,93 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from sklearn.datasets import load_digits
+from tqdm import tqdm
 
 import graphjit
-from graphjit import pipeline
+from graphjit import nn, pipeline
 
 matplotlib.use("Agg")  # before pyplot is imported
 from matplotlib import pyplot
 
 Map = Callable[[np.ndarray], np.ndarray]
+
+
+# n forward passes against one backward pass, for a network with n parameters.
+
+PIXELS, CLASSES, HIDDEN_LAYERS, BATCH, AT_ONCE = 64, 10, 8, 256, 32
+METHODS = ("evaluation", "one by one", f"{AT_ONCE} at a time", "backward")
+
+
+def layers_of(parameters: np.ndarray, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights and biases of the layers, cut from one vector."""
+    sizes, start, layers = (PIXELS, *[width] * HIDDEN_LAYERS, CLASSES), 0, []
+    for n, m in itertools.pairwise(sizes):
+        middle = start + n * m
+        layers.append((parameters[start:middle].reshape(n, m), parameters[middle : middle + m]))
+        start = middle + m
+    return layers
+
+
+def parameter_count(width: int) -> int:
+    return (PIXELS + 1) * width + (HIDDEN_LAYERS - 1) * (width + 1) * width + (width + 1) * CLASSES
+
+
+def network_loss(parameters: np.ndarray, width: int, images: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of a network of `HIDDEN_LAYERS` layers of tanh."""
+    x, layers = images, layers_of(parameters, width)
+    for w, b in layers[:-1]:
+        x = np.tanh(x @ w + b)
+    return nn.cross_entropy(nn.linear(x, *layers[-1]), labels)
+
+
+def gradient_methods(width: int) -> dict[str, tuple[Any, Sequence[Any]]]:
+    """Each of METHODS as a compiled function and the arguments of all calls for one gradient; each call
+    gives a part of the gradient ("evaluation": the loss alone).
+    """
+    images, labels = load_digits(return_X_y=True)
+    images, labels, n = images[:BATCH] / 16.0, labels[:BATCH], parameter_count(width)
+
+    def loss(x: np.ndarray) -> float:
+        return network_loss(x, width, images, labels)
+
+    def push(x: np.ndarray, i: int) -> float:
+        """The derivative with respect to parameter `i`: the tangent is 1 there, else 0."""
+        return graphjit.jvp(loss, (x,), ((np.arange(n) == i).astype(float),))[1]
+
+    starts = [np.minimum(np.arange(start, start + AT_ONCE), n - 1) for start in range(0, n, AT_ONCE)]
+    several = graphjit.jit(graphjit.vmap(push, in_axes=(None, 0)))
+    calls: tuple[tuple[Any, Sequence[Any]], ...] = (
+        (graphjit.jit(loss), [()]),
+        (graphjit.jit(push), [(i,) for i in range(n)]),
+        (several, [(start,) for start in starts]),
+        (graphjit.grad(loss), [()]),
+    )
+    return dict(zip(METHODS, calls, strict=True))
+
+
+def gradient_costs(width: int, repeats: int) -> dict[str, Any]:
+    """Seconds of the whole gradient by each method, floating-point operations and temporary memory as the
+    compiler plans them, and the largest disagreement with the backward pass.
+    """
+    n = parameter_count(width)
+    x = np.random.default_rng(0).normal(size=n) / np.sqrt(width)
+    found: dict[str, Any] = {"n": n, "seconds": {}, "flops": {}, "arena": {}, "disagreement": 0.0}
+    gradients = {}
+    for name, (compiled, calls) in gradient_methods(width).items():
+
+        def whole(x: np.ndarray, compiled: Any = compiled, calls: Any = calls) -> np.ndarray:
+            return np.concatenate([np.atleast_1d(compiled(x, *call)) for call in calls])[:n]
+
+        gradients[name] = whole(x)
+        lowered = compiled.lower(x, *calls[0])
+        found["arena"][name] = lowered.memory().arena
+        found["flops"][name] = lowered.cost().total.flops * len(calls)
+        found["seconds"][name] = seconds_of(whole, x, repeats)
+    for name in METHODS[1:3]:
+        difference = np.max(np.abs(gradients[name] - gradients["backward"]))
+        found["disagreement"] = max(found["disagreement"], float(difference))
+    return found
 
 
 # Time against the number of inputs and outputs.
@@ -207,8 +295,27 @@ def swell(turns: Sequence[int]) -> dict[str, list[int]]:
     }
 
 
+def plot_gradients(axes: Any, rows: list[dict[str, Any]]) -> None:
+    sizes = [row["n"] for row in rows]
+    looks = dict(zip(METHODS, ("k:", "C0o-", "C4s-", "C1o-"), strict=True))
+    names = {"one by one": "n forward passes", "backward": "one backward pass"}
+    names[METHODS[2]] = f"n forward passes, {METHODS[2]}"
+    names["evaluation"] = "one evaluation of the loss"
+    for name, look in looks.items():
+        axes[0].loglog(sizes, [row["seconds"][name] * 1e3 for row in rows], look, label=names[name])
+        axes[1].loglog(sizes, [row["arena"][name] / 2**20 for row in rows], look, label=names[name])
+    axes[0].set(ylabel="time of the whole gradient [ms]", title="Gradient of a network: time")
+    axes[1].set(ylabel="temporary storage [MiB]", title="Gradient of a network: memory")
+    for axis in axes:
+        axis.set_xlabel("parameters n")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set_ylim(top=200.0 * axis.get_ylim()[1])  # room for the legend
+
+
 def plot(results: dict[str, Any], target: Path) -> None:
-    figure, axes = pyplot.subplots(2, 3, figsize=(15, 8), layout="constrained")
+    figure, axes = pyplot.subplots(2, 4, figsize=(19, 8), layout="constrained")
+    plot_gradients(axes[:, 3], results["gradients"])
     for axis, key, label in (
         (axes[0, 0], "inputs", "inputs n (m = 1)"),
         (axes[0, 1], "outputs", "outputs m (n = 1)"),
@@ -216,7 +323,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
         sizes, found = results[key]["sizes"], results[key]["seconds"]
         for method in ("forward", "reverse", "numerical"):
             axis.loglog(sizes, np.array(found[method]) * 1e6, "o-", label=method)
-        axis.set(xlabel=label, ylabel="time of the whole Jacobian [us]")
+        axis.set(xlabel=label, ylabel="time of the whole Jacobian [us]", title=f"Jacobian: many {key}")
     rows = results["memory"]
     deepest, largest = max(row["depth"] for row in rows), max(row["batch"] for row in rows)
     for axis, key, fixed, value in (
@@ -227,6 +334,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
         for mode in ("forward", "reverse"):
             axis.plot([row[key] for row in chosen], [row[mode] / 2**20 for row in chosen], "o-", label=mode)
         axis.set(xlabel=f"{key} ({fixed} {value})", ylabel="temporary storage [MiB]")
+        axis.set_title(f"What is kept, by {key}")
     errors = results["errors"]
     for name in ("one-sided", "central"):
         # An error of exactly zero has no place on a logarithmic axis.
@@ -235,10 +343,11 @@ def plot(results: dict[str, Any], target: Path) -> None:
         max(errors["compiled"], 1e-17), color="black", linestyle=":", label="compiled gradient"
     )
     axes[1, 1].set(xlabel="step h", ylabel="relative error of the derivative")
+    axes[1, 1].set_title("Numerical differentiation")
     nodes = results["swell"]
     axes[1, 2].semilogy(nodes["turns"], nodes["symbolic"], "o-", label="symbolic derivative")
     axes[1, 2].semilogy(nodes["turns"], nodes["graph"], "o-", label="compiled graph")
-    axes[1, 2].set(xlabel="iterations of the logistic map", ylabel="nodes")
+    axes[1, 2].set(xlabel="iterations of the logistic map", ylabel="nodes", title="Expression swell")
     for axis in axes.flat:
         axis.legend()
         axis.grid(True, alpha=0.3)
@@ -246,7 +355,21 @@ def plot(results: dict[str, Any], target: Path) -> None:
     pyplot.close(figure)
 
 
+def report_gradients(rows: list[dict[str, Any]]) -> None:
+    print(f"the gradient of a network of {HIDDEN_LAYERS} hidden layers: time, operations, temporary memory")
+    print(f"  {'parameters':>10} {'':>14}" + "".join(f" {name:>14}" for name in METHODS))
+    for row in rows:
+        for what, factor, unit in (
+            ("seconds", 1e3, "ms"),
+            ("flops", 1e-6, "Mflop"),
+            ("arena", 2**-10, "KiB"),
+        ):
+            numbers = "".join(f" {row[what][name] * factor:14.2f}" for name in METHODS)
+            print(f"  {row['n'] if what == 'seconds' else '':10} {unit:>14}{numbers}")
+
+
 def report(results: dict[str, Any]) -> None:
+    report_gradients(results["gradients"])
     for key, one in (("inputs", "m = 1"), ("outputs", "n = 1")):
         print(f"time of the whole Jacobian against the number of {key} ({one}), in us")
         print(f"  {key:>9} {'forward':>10} {'reverse':>10} {'numerical':>10}")
@@ -277,6 +400,7 @@ def report(results: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer and smaller sizes")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--plot", type=Path, default=Path("forward_vs_reverse.png"), metavar="FILE")
     options = parser.parse_args(arguments)
     sizes = (1, 8, 64) if options.quick else (1, 4, 16, 64, 256, 1024)
@@ -285,10 +409,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     depths = (2, 8) if options.quick else (2, 4, 8, 16, 32)
     batches = (16, 64) if options.quick else (64, 256, 1024)
     turns = (1, 2, 4, 6) if options.quick else tuple(range(1, 11))
+    widths = (2, 8) if options.quick else (2, 4, 8, 16, 24)
+    bar = tqdm(widths, desc="gradients of networks", disable=options.no_progress)
     results = {
+        "gradients": [gradient_costs(width, 3) for width in bar],
         "inputs": {"sizes": sizes, "seconds": time_jacobians([(size, 1) for size in sizes], repeats)},
         "outputs": {"sizes": sizes, "seconds": time_jacobians([(1, size) for size in sizes], repeats)},
-        "memory": memory(depths, batches, 32),
+        # Many rows of narrower layers are swept block by block: forward and back, and nothing is kept.
+        "memory": memory(depths, batches, 32 if options.quick else 128),
         "errors": {"steps": steps} | step_errors(0.7, steps),
         "swell": {"turns": turns} | swell(turns),
     }

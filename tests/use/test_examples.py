@@ -131,10 +131,21 @@ def test_digits_reach_the_promised_accuracy(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib", reason="the plot needs the examples extra")
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example needs the examples extra")
     target = tmp_path / "modes.png"
-    results = load("forward_vs_reverse").main(["--quick", "--plot", str(target)])
+    results = load("forward_vs_reverse").main(["--quick", "--no-progress", "--plot", str(target)])
     assert target.read_bytes().startswith(PNG)
+    for row in results["gradients"]:
+        _, one_by_one, at_a_time, backward = row["flops"].values()
+        assert row["disagreement"] <= 1e-12
+        assert 0.9 * row["n"] < one_by_one / backward < 1.25 * row["n"]
+        assert 2.0 < backward / row["flops"]["evaluation"] < 4.0
+        assert backward < at_a_time < one_by_one
+        arena = row["arena"]
+        assert arena["evaluation"] <= arena["one by one"] < 0.6 * arena["backward"]
+        assert arena["32 at a time"] > 4 * arena["backward"]
+        assert all(seconds > 0.0 for seconds in row["seconds"].values())
     for key in ("inputs", "outputs"):
         assert max(results[key]["seconds"]["disagreement"]) <= 1e-12
         for method in ("forward", "reverse", "numerical"):
@@ -156,7 +167,8 @@ def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="module")
 def memory() -> dict[tuple[int, int], dict[str, int]]:
-    pytest.importorskip("matplotlib", reason="the example imports it from the examples extra")
+    for library in ("sklearn", "tqdm", "matplotlib"):
+        pytest.importorskip(library, reason="the example imports it from the examples extra")
     rows = load("forward_vs_reverse").memory((2, 8), (16, 64), 32)
     return {(row["depth"], row["batch"]): row for row in rows}
 
