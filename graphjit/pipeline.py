@@ -57,6 +57,7 @@ from graphjit.schedule.program import Assembly, Control, Kernel, Product, Progra
 from graphjit.schedule.recompute import decide, traffic_and_work
 from graphjit.schedule.rewrite.align import align
 from graphjit.schedule.rewrite.contractions import split_contractions
+from graphjit.schedule.rewrite.merge_batches import merge_batches
 from graphjit.schedule.rewrite.splice import splice
 from graphjit.schedule.rewrite.squeeze import squeeze
 from graphjit.schedule.rewrite.unstack import unstack
@@ -91,6 +92,7 @@ GRAPH_PASSES = (
     turn_constants,
     decompose,
     simplify,
+    merge_batches,
     join_embeds,
     Tuned(split_contractions),
     simplify,

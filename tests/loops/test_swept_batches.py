@@ -14,7 +14,9 @@ from graphjit import pipeline
 from graphjit.backend.numba.executable import NumbaExecutable
 from graphjit.interpret import interpret
 from graphjit.limits import host_limits
+from graphjit.pipeline import GRAPH_PASSES
 from graphjit.schedule.program import Kernel, Product, Sweep
+from graphjit.schedule.rewrite.merge_batches import merge_batches
 from graphjit.schedule.sweep import sums_over_rows
 
 
@@ -234,3 +236,90 @@ def test_results_do_not_depend_on_threads():
     compiled = graphjit.value_and_grad(attention, argnums=(0, 1, 2))
     assert sweeps(scheduled(attention, args)[1])
     same_bits(compiled, *args)
+
+
+# ------------------------------------------------------------------------------------ several axes of a batch
+
+
+def of_heads(q, k, v):
+    """Over (batch, heads, length, width), looking back only."""
+    scores = q @ np.swapaxes(k, -1, -2) / 4
+    later = np.triu(np.ones(scores.shape[-2:], bool), 1)
+    weights = np.exp(np.where(later, -np.inf, scores))
+    return np.sum(np.tanh((weights / np.sum(weights, axis=-1, keepdims=True)) @ v))
+
+
+def heads_between(q, k, v):
+    """Over (batch, length, heads, width), as a projection leaves it."""
+    q, k, v = (np.swapaxes(x, 1, 2) for x in (q, k, v))
+    return of_heads(q * 0.5, k, v)
+
+
+def bias_of_each_head(q, k, v):
+    """What differs from head to head is the same in the batch: axes that cannot be one."""
+    slopes = np.arange(1.0, 1.0 + q.shape[1])[:, None, None]
+    distance = np.arange(q.shape[2])[:, None] - np.arange(q.shape[2])
+    weights = np.exp(q @ np.swapaxes(k, -1, -2) / 4 - slopes * abs(distance))
+    return np.sum(np.tanh((weights / np.sum(weights, axis=-1, keepdims=True)) @ v))
+
+
+def sums_of_heads(q, k, v):
+    """Sums over one of the axes, over both, and in other orders."""
+    scores = np.tanh(q @ np.swapaxes(k, -1, -2))
+    mixed = scores @ v
+    total = np.sum(np.sum(mixed, axis=1) ** 2) + np.sum(np.max(scores, axis=(0, 1)))
+    return total + np.sum(np.swapaxes(mixed, 1, 2) * np.cumsum(np.swapaxes(v, 1, 2), axis=0))
+
+
+def weights_kept(q, k, v):
+    """The weights are read as a whole too, and the batch has one axis at one place, two at another."""
+    weights = np.exp(q @ np.swapaxes(k, -1, -2) / 8)
+    flat = np.reshape(weights, (-1, *weights.shape[2:]))
+    return (
+        np.sum(np.sin(flat @ np.reshape(v, (-1, *v.shape[2:]))))
+        + np.sum((weights @ v)[0])
+        + weights[0, 0, 0, 0]
+    )
+
+
+HEADS = {f.__name__: f for f in (of_heads, heads_between, bias_of_each_head, sums_of_heads, weights_kept)}
+
+
+def heads_of(name, sizes):
+    batch, heads, length, width = sizes
+    shape = (batch, length, heads, width) if name == "heads_between" else sizes
+    rng = np.random.default_rng(length)
+    return [rng.normal(size=shape) / 2 for _ in range(3)]
+
+
+@pytest.mark.parametrize("limits", [None, EVERYWHERE], ids=["as always", "everywhere"])
+@pytest.mark.parametrize("sizes", [(2, 3, 12, 5), (4, 2, 7, 7), (3, 1, 16, 8), (1, 1, 4, 4)])
+@pytest.mark.parametrize("name", HEADS)
+def test_several_batch_axes(name, sizes, limits):
+    f, args = HEADS[name], heads_of(name, sizes)
+    graph, _ = scheduled(f, args, limits)
+    wanted = interpret(graph, *args)
+    found = run_function(graphjit.value_and_grad(f, argnums=(0, 1, 2)), *args, limits=limits)
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-11 * max(1.0, float(np.abs(want).max())))
+
+
+@pytest.mark.parametrize("name", ["of_heads", "heads_between"])
+def test_several_batch_axes_are_swept_as_one(name):
+    _, program = scheduled(HEADS[name], heads_of(name, (3, 2, 128, 16)))
+    forward, backward = sweeps(program)
+    assert [type(part) for part in forward.parts] == [Product, Kernel, Product]
+    assert [type(part) for part in backward.parts].count(Product) == 4
+    assert forward.batch == backward.batch == 6
+
+
+def test_what_cannot_be_merged_is_not_stored_for_it(monkeypatch):
+    """A bias of each head would be spread over the whole batch."""
+    args = heads_of("", (3, 2, 128, 16))
+    merged = scheduled(bias_of_each_head, args)[1]
+    passes = tuple(step for step in pipeline.GRAPH_PASSES if step is not merge_batches)
+    monkeypatch.setattr(pipeline, "GRAPH_PASSES", passes)
+    apart = scheduled(bias_of_each_head, args)[1]
+    assert len(passes) + 1 == len(GRAPH_PASSES)
+    assert merged.arena <= apart.arena
+    assert len(merged.buffers) <= len(apart.buffers)
