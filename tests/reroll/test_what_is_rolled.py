@@ -94,6 +94,23 @@ def test_separate_arrays_are_not_copied_together(
     assert loops(staged(deep_from_one, together, np.ones(64))) == 1
 
 
+def test_the_log_says_something_of_every_loop_that_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = rng.integers(0, 4, 200).tolist()
+
+    def differs(x: Any) -> Any:
+        for number in order:
+            x = (np.sin, np.cos, np.tanh, np.exp)[number](x) * 0.5 + 0.1 * x
+        return x
+
+    assert "stay: no two steps are equal" in log_of(monkeypatch, capsys, differs, np.ones(3))
+    said = log_of(monkeypatch, capsys, lambda x: steps(x, 20), np.ones(3))
+    assert "about 20 repetitions at " in said
+    assert "stay: there is too little in them" in said
+    assert log_of(monkeypatch, capsys, lambda x: steps(x, 10), np.ones(3)) == ""
+
+
 def test_the_log_says_what_was_rolled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ Invariant: what depends on no loop is the node that it was.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -37,6 +38,33 @@ def reroll(b: Builder, roots: Sequence[Node], since: int = 0, say: Say | None = 
     """``roots`` with loops in the place of what repeats among the nodes from serial number ``since`` on.
     ``say`` is told what was rolled, and what was not.
     """
+    if say is None:
+        return _with_loops(b, roots, since, None)
+    told: list[str] = []
+    found = _with_loops(b, roots, since, told.append)
+    told += _passed_over(recorded_since(found, since), told)
+    for text in told:
+        say(text)
+    return found
+
+
+def _passed_over(nodes: Sequence[Node], told: Sequence[str]) -> list[str]:
+    """What is left to say: of lines that were recorded again and again, and of which nothing was said."""
+    times: dict[str, Counter[str]] = {}
+    for node in nodes:
+        if node.loc is not None and node.args:
+            times.setdefault(str(node.loc), Counter())[f"{node.op.name} {node.type}"] += 1
+    why = (
+        "there is too little in them" if len(nodes) < LEAST else "no two steps are equal, or too few in a row"
+    )
+    return [
+        f"about {min(many)} repetitions at {where} stay: {why}"
+        for where, counts in times.items()
+        if (many := [n for n in counts.values() if n > STEPS]) and not any(where in text for text in told)
+    ]
+
+
+def _with_loops(b: Builder, roots: Sequence[Node], since: int, say: Say | None) -> list[Node]:
     if b.count() < WORTH:
         return list(roots)
     order = recorded_since(roots, since)
