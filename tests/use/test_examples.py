@@ -479,8 +479,7 @@ def test_a_truck_on_a_hill_obeys_physics() -> None:
 
 
 def test_convolutional_network_learns_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     target, picture = tmp_path / "cnn.json", tmp_path / "cnn.png"
     files = ["--json", str(target), "--plot", str(picture)]
     result = load("digits_cnn").main(["--quick", "--no-progress", *files])
@@ -494,8 +493,7 @@ def test_convolutional_network_learns_to_read(tmp_path: Path, capsys: pytest.Cap
 
 def test_convolutional_network_is_that_of_pytorch() -> None:
     pytest.importorskip("torch", reason="PyTorch is what is compared with")
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     found = load("digits_cnn").beside_torch(3, 1)
     assert found["gradient_difference"] <= 1e-5
     assert found["graphjit"] > 0.0 < found["torch"]
@@ -504,8 +502,7 @@ def test_convolutional_network_is_that_of_pytorch() -> None:
 @pytest.mark.slow
 def test_convolutional_network_keeps_its_promise() -> None:
     """Five seeds, each with its own digits to be tested on."""
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     result = load("digits_cnn").main(["--no-progress"])
     assert len(result["test_accuracy"]) == 5
     assert result["mean_test_accuracy"] > 0.985
@@ -514,8 +511,7 @@ def test_convolutional_network_keeps_its_promise() -> None:
 def test_gradients_through_residual_and_convnext_blocks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib", "PIL"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib", "PIL")
     target, picture = tmp_path / "blocks.json", tmp_path / "blocks.png"
     files = ["--json", str(target), "--plot", str(picture)]
     example = load("resnet_and_convnext")
@@ -539,6 +535,39 @@ def test_gradients_through_residual_and_convnext_blocks(
     assert json.loads(target.read_text()) == result
     assert picture.read_bytes().startswith(PNG)
     assert "its growth with each block" in capsys.readouterr().out
+
+
+def test_memory_of_gradients_is_what_the_formula_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("sklearn", "tqdm", "matplotlib")
+    target, picture = tmp_path / "memory.json", tmp_path / "memory.png"
+    files = ["--json", str(target), "--plot", str(picture)]
+    result = load("memory").main(["--quick", "--no-progress", *files])
+    rows = {(row["depth"], row["batch"], row["segment"]): row for row in result["rows"]}
+    for row in rows.values():
+        # To a hundredth where the second-level cache has 512 KB; a larger one changes what is swept at once.
+        assert row["planned_bytes"] / row["layer_bytes"] == pytest.approx(row["formula"], abs=2.01)
+        assert 0.9 * row["planned_bytes"] < max(row["over_time"]) <= row["planned_bytes"]
+    planned = {k: rows[16, 1792, k]["planned_bytes"] for k in (0, 2, 4, 8)}
+    assert planned[4] < 0.6 * planned[0]
+    assert planned[4] <= min(planned.values())
+    assert rows[16, 1792, 4]["flops"] == pytest.approx(4 / 3 * rows[16, 1792, 0]["flops"], rel=0.02)
+    assert result["gradient_difference"] <= 1e-13
+    assert json.loads(target.read_text()) == result
+    assert picture.read_bytes().startswith(PNG)
+    assert "in layers" in capsys.readouterr().out
+
+
+def test_memory_is_measured_as_planned() -> None:
+    needs("sklearn", "tqdm", "matplotlib")
+    example = load("memory")
+    example.examine(example.Case(1, 8, 0), 0)
+    for segment in (0, 3):  # of a depth that no other test has: equal functions share their memory
+        row, _ = example.examine(example.Case(12, 1792, segment), 0)
+        if row["measured_bytes"] is None:
+            pytest.skip("the system does not tell the peak of a process")
+        assert row["planned_bytes"] < row["measured_bytes"] < row["planned_bytes"] + 2**21
 
 
 @pytest.mark.slow
