@@ -8,7 +8,7 @@ Invariant: what depends on no loop is the node that it was.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -58,10 +58,14 @@ def _passed_over(nodes: Sequence[Node], told: Sequence[str]) -> list[str]:
         "there is too little in them" if len(nodes) < LEAST else "no two steps are equal, or too few in a row"
     )
     return [
-        f"about {min(many)} repetitions at {where} stay: {why}"
+        f"about {count} repetitions at {where} stay: {why}"
         for where, counts in times.items()
-        if (many := [n for n in counts.values() if n > STEPS]) and not any(where in text for text in told)
+        if (count := _median(counts.values())) > STEPS and not any(where in text for text in told)
     ]
+
+
+def _median(counts: Collection[int]) -> int:
+    return sorted(counts)[(len(counts) - 1) // 2]
 
 
 def _with_loops(b: Builder, roots: Sequence[Node], since: int, say: Say | None) -> list[Node]:
