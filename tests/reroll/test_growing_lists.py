@@ -106,6 +106,25 @@ def copies_of_an_array_in_place(x: Any) -> Any:
     return np.stack(kept), h
 
 
+def filled_before_it_is_appended(x: Any) -> Any:
+    """What a step writes into an array that it makes itself is in the list."""
+    kept = []
+    for t in range(len(x)):
+        row = np.zeros(4)
+        row[1:] = x[t, 1:]
+        kept.append((row, t))
+    return np.stack([row for row, _ in kept])
+
+
+def filled_after_it_is_appended(x: Any) -> Any:
+    h, kept = np.zeros(4), []
+    for t in range(len(x)):
+        h = np.tanh(W @ h + x[t])
+        kept.append(h)
+        h[0] = x[t, 0]
+    return np.stack(kept), h
+
+
 def changed_afterwards(x: Any) -> Any:
     h, kept = np.zeros(4), []
     for t in range(len(x)):
@@ -136,6 +155,8 @@ WHOLE = [
     inner_loop,
     in_an_object,
     copies_of_an_array_in_place,
+    filled_before_it_is_appended,
+    filled_after_it_is_appended,
     changed_afterwards,
     first_is_the_array_before,
 ]

@@ -123,6 +123,8 @@ class _Leaf:
 
     value: Any
     """That of the recorded step."""
+    node: Node
+    """Its elements at the end of the step: what is written into it meanwhile is undone after recording."""
     begin: int | None = None
     """The variable that it is at the beginning of the step: the first item is what it was before the loop."""
     end: int | None = None
@@ -158,7 +160,7 @@ class Items:
         for k, each in enumerate(self.leaves):
             if each.value is leaf:
                 return _Place(k)
-        made = _Leaf(leaf, _held_by(leaf, start), _held_by(leaf, end))
+        made = _Leaf(leaf, trace_node(leaf), _held_by(leaf, start), _held_by(leaf, end))
         if isinstance(leaf, Array):
             self._refuse_aliases(made, start, end, around)
         self.leaves.append(made)
@@ -187,7 +189,7 @@ class Items:
 
     def stacked(self) -> tuple[Tracer, ...]:
         """The values to stack."""
-        return tuple(kind_of(x.value)(x.value._trace, trace_node(x.value)) for x in self.leaves)
+        return tuple(kind_of(x.value)(x.value._trace, x.node) for x in self.leaves)
 
     def refuse_written(self, variables: Sequence[Any]) -> None:
         """Refuse arrays that some step writes into, ``variables`` that hold them."""
