@@ -293,7 +293,7 @@ def read_with_what_was_written(w: Any, x: Any, at: Any) -> Any:
     for t in range(STEPS):
         new = out.copy()
         new[at[t]] = np.tanh(w @ kept)
-        kept = new[at[t]] + np.sum(out) + out[at[t]]
+        kept = new[at[t]] + 0.01 * np.sum(out) + 0.5 * out[at[t]]
         out = new
     return out, kept
 
@@ -305,6 +305,19 @@ def loop_inside(w: Any, x: Any, at: Any) -> Any:
         for k in range(STEPS):
             out[at[k]] = out[at[k]] * 0.5 + (w @ h) * 0.1
     return out
+
+
+def kept_between(w: Any, x: Any, at: Any) -> Any:
+    """Each step changes the array twice, and what it was in between is a result of its own."""
+
+    def step(out: Any, t: Any) -> Any:
+        first = out.copy()
+        first[at[t]] = np.tanh(w @ out[at[t] - 1])
+        second = first.copy()
+        second[at[t] - 2] = first[at[t]] * 0.5
+        return second, first
+
+    return graphjit.scan(step, x.copy(), np.arange(STEPS))
 
 
 def single_elements(w: Any, x: Any, at: Any) -> Any:
@@ -324,6 +337,7 @@ AS_PROGRAMS = [
     swapped,
     read_with_what_was_written,
     loop_inside,
+    kept_between,
     single_elements,
 ]
 
@@ -338,7 +352,7 @@ def test_rows_are_written_where_they_lie(
     function: Callable[..., Any], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "LONG", 30)
-    want = function(BIG, ROWS.copy(), PLACES)
+    want = function(BIG, ROWS.copy(), PLACES)  # loops by hand, or by the interpreter
     got = graphjit.jit(function, backend=backend)(BIG, ROWS, PLACES)
     for g, w in zip(*map(arrays_of, (got, want)), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)

@@ -38,6 +38,7 @@ def chains_of(graph: Graph, handed: Mapping[int, int], inner: Inner) -> dict[int
     by number; ``inner`` are the programs inside loops and choices.
     """
     found: dict[int, Chain] = {}
+    wanted = {storage(out) for out in graph.outputs}
     for out, number in handed.items():
         start, node = graph.inputs[number], storage(graph.outputs[out])
         chain = [node]
@@ -47,7 +48,9 @@ def chains_of(graph: Graph, handed: Mapping[int, int], inner: Inner) -> dict[int
                 break
             node = before
             chain.append(node)
-        if node is start and len(chain) > 1 and start.type.nbytes == chain[0].type.nbytes:
+        # A version that is a result of its own, stacked for the way back, has a place of its own.
+        kept = any(version in wanted for version in chain[1:])
+        if node is start and len(chain) > 1 and not kept and start.type.nbytes == chain[0].type.nbytes:
             found[out] = chain[::-1]
     return found
 
