@@ -75,6 +75,7 @@ print(count)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 @pytest.mark.parametrize(("backend", "delay"), [("llvm", 0.004), ("llvm", 0.0007)])
 def test_the_state_after_an_interrupted_first_call(backend, delay):

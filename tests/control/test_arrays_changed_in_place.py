@@ -346,6 +346,7 @@ def arrays_of(results: Any) -> list[Any]:
     return list(results) if isinstance(results, tuple) else [results]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("function", AS_PROGRAMS)
 @pytest.mark.parametrize("backend", ["llvm", "numba"])
 def test_rows_are_written_where_they_lie(

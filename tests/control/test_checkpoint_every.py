@@ -111,7 +111,7 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_transformations(transform: Callable[..., Any]) -> None:
     xs = RNG.normal(size=(7, 4))

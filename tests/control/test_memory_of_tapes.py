@@ -108,6 +108,7 @@ def test_a_tape_that_cannot_grow_is_a_memory_error(name: str, size: int) -> None
     script(NO_MEMORY.format(name=name, size=size))
 
 
+@pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("size", [4, 64], ids=["in registers", "as programs"])
 @pytest.mark.parametrize("code", [FAILS, INTERRUPTED, UNREAD], ids=["fails", "interrupted", "unread"])

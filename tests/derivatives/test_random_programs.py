@@ -23,6 +23,7 @@ def check(seeds: range) -> None:
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chunk", parts(2))
 def test_derivatives_agree(chunk: int) -> None:
     check(range(chunk * CHUNK, (chunk + 1) * CHUNK))

@@ -46,6 +46,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return run("bits", 1, tmp_path_factory.mktemp("alone"))[0]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "processes", [2, 4, pytest.param(3, marks=pytest.mark.slow), pytest.param(11, marks=pytest.mark.slow)]
 )

@@ -292,6 +292,7 @@ def heads_of(name, sizes):
     return [rng.normal(size=shape) / 2 for _ in range(3)]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("limits", [None, EVERYWHERE], ids=["as always", "everywhere"])
 @pytest.mark.parametrize("sizes", [(2, 3, 12, 5), (4, 2, 7, 7), (3, 1, 16, 8), (1, 1, 4, 4)])
 @pytest.mark.parametrize("name", HEADS)

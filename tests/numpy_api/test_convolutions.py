@@ -35,6 +35,7 @@ def compiled(function: Function, mode: str, backend: str = "llvm") -> Function:
     return graphjit.jit(lambda a, v: function(a, v, mode), backend=backend)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", parts(3))
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_size(function: Function, number: int) -> None:

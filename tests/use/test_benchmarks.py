@@ -173,6 +173,7 @@ def record_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_json_holds_raw_samples_machine_and_versions(record_file: Path) -> None:
     data = json.loads(record_file.read_text())
     (row,) = data["rows"]

@@ -21,7 +21,7 @@ from graphjit.cli.main import app
 PAGES = [name for name in DOCUMENTS if any(block.language == "python" for block in blocks(name))]
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("document", PAGES)
 def test_python_blocks_run_in_order(document: str, tmp_path: Path) -> None:
     where = os.pathsep.join(

@@ -130,6 +130,7 @@ def test_digits_reach_the_promised_accuracy(tmp_path: Path, capsys: pytest.Captu
     assert "test accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for library in ("sklearn", "tqdm", "matplotlib"):
         pytest.importorskip(library, reason="the example needs the examples extra")
@@ -508,6 +509,7 @@ def test_convolutional_network_keeps_its_promise() -> None:
     assert result["mean_test_accuracy"] > 0.985
 
 
+@pytest.mark.slow
 def test_gradients_through_residual_and_convnext_blocks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_broken_pages_are_noticed():
         Reader("<div>")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_pages_make_no_request(name):
     reader = Reader(page_of(name))
