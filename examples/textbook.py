@@ -8,7 +8,7 @@ intermediate derivatives, convolution, pooling, a recurrent network, a step of a
 At the end each function is differentiated in reverse mode, in forward mode and numerically. The two modes
 agree to rounding. Central differences, (f(x + h) - f(x - h)) / 2h, agree to some digits: a large h is wrong
 by what the curve does in between (nothing where it is a parabola), a small h by what is lost in the
-subtraction. `--plot FILE.png` shows both.
+subtraction. `--plot FILE.png` shows both; `--quick` tries five values of h only, `--no-progress` has no bar.
 
     pip install '.[examples]' && python examples/textbook.py --plot textbook.png
 
@@ -19,7 +19,7 @@ can show them at every stage; EXAMPLES has arguments for each.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +299,7 @@ def adam_steps(steps: int) -> list[dict[str, float]]:
 # Numerical differentiation against both modes.
 
 
-STEPS = np.logspace(-1, -13, 25)
+STEPS, FEW_STEPS = np.logspace(-1, -13, 25), np.logspace(-1, -13, 5)
 
 
 def of_vector(name: str) -> tuple[Callable[[np.ndarray], Any], np.ndarray]:
@@ -329,18 +329,27 @@ def central_differences(f: Callable[[np.ndarray], Any], x: np.ndarray, h: float)
     return np.array([(f(x + step) - f(x - step)) / (2.0 * h) for step in h * np.eye(len(x))])
 
 
-def compare(name: str) -> dict[str, Any]:
-    """How far forward mode, and central differences for each of STEPS, are from reverse mode: the largest
-    difference, relative to the largest derivative (or to 1, where that is less).
+def compare(name: str, steps: np.ndarray) -> dict[str, Any]:
+    """How far forward mode, and central differences for each of some steps, are from reverse mode: the
+    largest difference, relative to the largest derivative (or to 1, where that is less).
     """
     f, x = of_vector(name)
     reverse, forward = graphjit.grad(f)(x), graphjit.jacfwd(f)(x)
     size = max(1.0, np.max(np.abs(reverse)))
-    numerical = [np.max(np.abs(central_differences(f, x, h) - reverse)) / size for h in STEPS]
+    numerical = [np.max(np.abs(central_differences(f, x, h) - reverse)) / size for h in steps]
     return {"modes": np.max(np.abs(forward - reverse)) / size, "numerical": np.array(numerical)}
 
 
-def cases() -> dict[str, Any]:
+def with_bar(names: Iterable[str], bar: bool) -> Iterable[str]:
+    """The names, with a bar of how many of them are done."""
+    if not bar:
+        return names
+    from tqdm import tqdm  # `graphjit inspect` loads this file where there is none
+
+    return tqdm(names, desc="functions")
+
+
+def cases(steps: np.ndarray = STEPS, bar: bool = False) -> dict[str, Any]:
     """Every case by name; what each holds is printed by `main`."""
     relu_value, relu_pullback = graphjit.vjp(relu_neuron, *EXAMPLES["relu_neuron"])
     return {
@@ -360,7 +369,8 @@ def cases() -> dict[str, Any]:
         "recurrent": graphjit.value_and_grad(recurrent, argnums=(0, 1, 2, 3))(*SEQUENCE),
         "lstm_step": graphjit.value_and_grad(lstm_step, argnums=range(6))(*EXAMPLES["lstm_step"]),
         "adam": adam_steps(3),
-        "compare": {name: compare(name) for name in EXAMPLES},
+        "steps": steps,
+        "compare": {name: compare(name, steps) for name in with_bar(EXAMPLES, bar)},
     }
 
 
@@ -444,7 +454,7 @@ def print_comparison(results: dict[str, Any]) -> None:
     for name, found in results["compare"].items():
         best = int(np.argmin(found["numerical"]))
         numbers = f"{found['modes']:14.1e}{found['numerical'][best]:22.1e}"
-        print(f"    {name:20}{numbers}  {STEPS[best]:.0e}")
+        print(f"    {name:20}{numbers}  {results['steps'][best]:.0e}")
 
 
 def plot(results: dict[str, Any], target: Path) -> None:
@@ -458,7 +468,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
     for name, marker in zip(shown, "osv^Dx", strict=True):
         # A difference of exactly zero has no place on a logarithmic axis.
         numerical = np.maximum(results["compare"][name]["numerical"], 1e-17)
-        axis.loglog(STEPS, numerical, f"{marker}-", markersize=4, label=name)
+        axis.loglog(results["steps"], numerical, f"{marker}-", markersize=4, label=name)
     modes = max(found["modes"] for found in results["compare"].values())
     axis.axhline(modes, color="black", linestyle=":", label="forward mode, worst of all functions")
     axis.set(xlabel="step h of the central difference", ylabel="largest relative difference to reverse mode")
@@ -471,9 +481,11 @@ def plot(results: dict[str, Any], target: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="five steps of differences instead of 25")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot")
     options = parser.parse_args(arguments)
-    results = cases()
+    results = cases(FEW_STEPS if options.quick else STEPS, bar=not options.no_progress)
     for show in (
         print_neurons,
         print_networks,

@@ -138,7 +138,8 @@ def _relu(layers: Layers, x: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------- inputs
 
 
-def _draw(rng: Any, dtype: str, *shape: int) -> Any:
+def draw(rng: Any, dtype: str, *shape: int) -> Any:
+    """Weights whose products keep the size of what they multiply."""
     fan = max(1, math.prod(shape[:-1]))
     return (rng.normal(size=shape) / math.sqrt(fan)).astype(dtype)
 
@@ -151,7 +152,7 @@ def convolution_inputs(
     images: tuple[int, ...], w: tuple[int, ...], seed: int, dtype: str
 ) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
-    return _images(rng, dtype, *images), _draw(rng, dtype, *w)
+    return _images(rng, dtype, *images), draw(rng, dtype, *w)
 
 
 def pooling_inputs(images: tuple[int, ...], seed: int, dtype: str) -> tuple[Pytree, ...]:
@@ -162,23 +163,23 @@ def lenet_inputs(batch: int, size: int, seed: int, dtype: str) -> tuple[Pytree, 
     rng = numpy.random.default_rng(seed)
     flat = (size // 4) ** 2 * 16
     shapes = {"c1": (5, 5, 1, 8), "c2": (5, 5, 8, 16), "w3": (flat, 64), "w4": (64, 10)}
-    weights = {name: _draw(rng, dtype, *shape) for name, shape in shapes.items()}
-    weights |= {f"b{i}": _draw(rng, dtype, n) for i, n in ((1, 8), (2, 16), (3, 64), (4, 10))}
+    weights = {name: draw(rng, dtype, *shape) for name, shape in shapes.items()}
+    weights |= {f"b{i}": draw(rng, dtype, n) for i, n in ((1, 8), (2, 16), (3, 64), (4, 10))}
     return weights, _images(rng, dtype, batch, size, size, 1), rng.integers(0, 10, batch)
 
 
 def residual_inputs(images: tuple[int, ...], seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
     c = images[-1]
-    return _images(rng, dtype, *images), _draw(rng, dtype, 3, 3, c, c), _draw(rng, dtype, 3, 3, c, c)
+    return _images(rng, dtype, *images), draw(rng, dtype, 3, 3, c, c), draw(rng, dtype, 3, 3, c, c)
 
 
 def convnext_inputs(images: tuple[int, ...], seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
     c = images[-1]
     shapes = {"depthwise": (7, 7, 1, c), "wide": (c, 4 * c), "narrow": (4 * c, c)}
-    weights = {name: _draw(rng, dtype, *shape) for name, shape in shapes.items()}
-    weights |= {name: _draw(rng, dtype, c) for name in ("scale", "shift", "gamma")}
+    weights = {name: draw(rng, dtype, *shape) for name, shape in shapes.items()}
+    weights |= {name: draw(rng, dtype, c) for name in ("scale", "shift", "gamma")}
     return weights, _images(rng, dtype, *images)
 
 

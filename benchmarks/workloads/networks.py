@@ -19,11 +19,11 @@ import numpy
 
 from benchmarks.workload import BOTH, TEST, Namespace, Pytree, Workload
 from benchmarks.workloads import convolutions
-from benchmarks.workloads.convolutions import Layers
+from benchmarks.workloads.convolutions import Layers, draw
 from benchmarks.workloads.recurrent import lstm_cell
+from benchmarks.workloads.train_step import BETA1, BETA2, EPSILON, RATE
 
-RATE, BETA1, BETA2, EPSILON, DECAY = 1e-3, 0.9, 0.999, 1e-8, 1e-2
-HEADS = 4
+DECAY, HEADS = 1e-2, 4
 
 
 class Library(NamedTuple):
@@ -203,10 +203,6 @@ def dropout(lib: Library, x: Any, number: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------- inputs
 
 
-def _draw(rng: Any, dtype: str, *shape: int) -> Any:
-    return (rng.normal(size=shape) / math.sqrt(max(1, math.prod(shape[:-1])))).astype(dtype)
-
-
 def _with_moments(rng: Any, dtype: str, params: dict[str, Any]) -> tuple[Pytree, ...]:
     moments = [
         {key: (scale * rng.uniform(0.5, 1.0, leaf.shape)).astype(dtype) for key, leaf in params.items()}
@@ -223,8 +219,8 @@ def lenet_inputs(batch: int, size: int, seed: int, dtype: str) -> tuple[Pytree, 
 def lstm_inputs(sizes: tuple[int, int, int, int], seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng, (time, batch, features, hidden) = numpy.random.default_rng(seed), sizes
     shapes = {"w": (features, 4 * hidden), "u": (hidden, 4 * hidden), "b": (4 * hidden,), "out": (hidden, 1)}
-    params = {name: _draw(rng, dtype, *shape) for name, shape in shapes.items()}
-    data = rng.normal(size=(time, batch, features)).astype(dtype), _draw(rng, dtype, time, batch, 1)
+    params = {name: draw(rng, dtype, *shape) for name, shape in shapes.items()}
+    data = rng.normal(size=(time, batch, features)).astype(dtype), draw(rng, dtype, time, batch, 1)
     return (*_with_moments(rng, dtype, params), *data)
 
 
@@ -234,16 +230,16 @@ def transformer_inputs(sizes: tuple[int, int, int], seed: int, dtype: str) -> tu
         "wide": (width, 4 * width),
         "narrow": (4 * width, width),
     }
-    params = {name: _draw(rng, dtype, *shape) for name, shape in shapes.items()}
+    params = {name: draw(rng, dtype, *shape) for name, shape in shapes.items()}
     params |= {name: rng.uniform(0.5, 1.5, width).astype(dtype) for name in ("scale1", "scale2")}
-    params |= {name: _draw(rng, dtype, width) for name in ("shift1", "shift2")}
+    params |= {name: draw(rng, dtype, width) for name in ("shift1", "shift2")}
     data = [rng.normal(size=sizes).astype(dtype) for _ in range(2)]
     return (*_with_moments(rng, dtype, params), *data)
 
 
 def embedding_inputs(rows: int, width: int, count: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
-    params = {"table": rng.normal(size=(rows, width)).astype(dtype), "out": _draw(rng, dtype, width, 8)}
+    params = {"table": rng.normal(size=(rows, width)).astype(dtype), "out": draw(rng, dtype, width, 8)}
     data = rng.integers(0, rows, count), rng.normal(size=(count, 8)).astype(dtype)
     return (*_with_moments(rng, dtype, params), *data)
 
@@ -251,7 +247,7 @@ def embedding_inputs(rows: int, width: int, count: int, seed: int, dtype: str) -
 def linear_inputs(n: int, batch: int, seed: int, dtype: str) -> tuple[Pytree, ...]:
     rng = numpy.random.default_rng(seed)
     data = [rng.normal(size=(batch, n)).astype(dtype) for _ in range(2)]
-    return (*_with_moments(rng, dtype, {"w": _draw(rng, dtype, n, n)}), *data)
+    return (*_with_moments(rng, dtype, {"w": draw(rng, dtype, n, n)}), *data)
 
 
 def norm_inputs(images: tuple[int, ...], seed: int, dtype: str) -> tuple[Pytree, ...]:

@@ -188,7 +188,8 @@ def _control_head(step: Control) -> str:
     each = f", for each of {' by '.join(batches)}" if batches else ""
     where = f"{each}, in registers" if step.in_registers else ""
     if step.staying:
-        where += f", changes {'an array' if len(step.staying) == 1 else f'{len(step.staying)} arrays'} where it lies"
+        arrays = "an array" if len(step.staying) == 1 else f"{len(step.staying)} arrays"
+        where += f", changes {arrays} in place"
     branches: Any = attrs.get("branches", ())
     if step.node.op.name == "scan":
         order = ", last step first" if attrs["reverse"] else ""

@@ -52,12 +52,14 @@ def must_be_stored(graph: Graph, nodes: Iterable[Node]) -> set[Node]:
             stored.add(storage(node.args[0]))
     for node in nodes:
         if node.op.name == "scatter_set":
-            stored.update(storage(arg) for arg in node.args[1:] if _reads_inline(arg, node.args[0], stored))
+            stored.update(storage(arg) for arg in node.args[1:] if reads_inline(arg, node.args[0], stored))
     return stored
 
 
-def _reads_inline(arg: Node, array: Node, stored: Collection[Node]) -> bool:
-    """Whether ``arg`` would read ``array`` while that is changed: ``a[i] = a[j] * 2``."""
+def reads_inline(arg: Node, array: Node, stored: Collection[Node]) -> bool:
+    """Whether the step that reads ``arg`` reads ``array``, since nothing in between is ``stored``: it would
+    read what it is changing, in ``a[i] = a[j] * 2``.
+    """
     stack, seen = [arg], set[Node]()
     while stack:
         node = stack.pop()

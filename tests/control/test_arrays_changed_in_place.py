@@ -353,7 +353,7 @@ def test_rows_are_written_where_they_lie(
     function: Callable[..., Any], backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "LONG", 30)
-    want = function(BIG, ROWS.copy(), PLACES)  # loops by hand, or by the interpreter
+    want = function(BIG, ROWS.copy(), PLACES)
     got = graphjit.jit(function, backend=backend)(BIG, ROWS, PLACES)
     for g, w in zip(*map(arrays_of, (got, want)), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-10)

@@ -142,6 +142,31 @@ def test_attribute_order_does_not_matter() -> None:
     assert tuple(first.attrs) == ("starts", "limits", "steps")
 
 
+def test_slices_side_by_side_are_joined_and_others_are_not() -> None:
+    b = Builder()
+    x, y, z = b.input(Type(F64, (7,)), "x"), b.input(Type(F64, (7,)), "y"), b.input(Type(F64, (2, 4)), "z")
+
+    def cut(array: Node, *ends: tuple[int, int], step: int = 1) -> Node:
+        starts, limits = zip(*ends, strict=True)
+        return b.slice(array, starts=starts, limits=limits, steps=(step,) * len(ends))
+
+    assert b.concatenate(cut(x, (0, 3)), cut(x, (3, 5)), cut(x, (5, 7)), axis=0) is x
+    assert b.concatenate(cut(x, (1, 3)), cut(x, (3, 5)), axis=0) is cut(x, (1, 5))
+    assert b.concatenate(y, cut(x, (0, 3)), cut(x, (3, 7)), y, axis=0).args == (y, x, y)
+    assert b.concatenate(cut(z, (0, 2), (1, 2)), cut(z, (0, 2), (2, 4)), axis=1) is cut(z, (0, 2), (1, 4))
+    assert b.concatenate(x, axis=0) is x
+    apart = [
+        (cut(x, (3, 7)), cut(x, (0, 3))),
+        (cut(x, (0, 3)), cut(y, (3, 7))),
+        (cut(x, (0, 3)), cut(x, (4, 7))),
+        (cut(x, (0, 2), step=2), cut(x, (2, 7), step=2)),
+    ]
+    for pair in apart:
+        assert b.concatenate(*pair, axis=0).args == pair
+    corners = cut(z, (0, 1), (0, 2)), cut(z, (1, 2), (2, 4))
+    assert b.concatenate(*corners, axis=1).args == corners
+
+
 def test_inline_copies_a_body() -> None:
     graph = small()
     b = Builder()

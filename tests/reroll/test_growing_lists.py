@@ -42,7 +42,7 @@ def losses(x: Any) -> Any:
     for t in range(len(x)):
         h = np.tanh(W @ h + x[t])
         errors.append(np.sum(h * h))
-    return sum(errors), errors[3], max(errors, key=float) if False else errors[-1]
+    return sum(errors), errors[3], errors[-1]
 
 
 def two_lists_and_tuples(x: Any) -> Any:

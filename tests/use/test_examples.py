@@ -110,7 +110,7 @@ def test_textbook_declares_arguments_of_every_function(textbook: ModuleType) -> 
 
 
 def test_textbook_prints_its_numbers(textbook: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    textbook.main([])
+    textbook.main(["--quick", "--no-progress"])
     printed = capsys.readouterr().out
     for line in ("L = 1.", "dL/d(a, w, b, y) = (-6., -4., -2., 2.)", "(0., 0., 0.)", "0.316042", "0.825939"):
         assert line in printed

@@ -25,6 +25,7 @@ from graphjit.schedule.access import storage
 from graphjit.schedule.fuse import Fusion
 from graphjit.schedule.loops.versions import changed_in_place, maker
 from graphjit.schedule.program import Program
+from graphjit.schedule.roots import reads_inline
 from graphjit.transforms.control.loops import kinds_of
 
 Chain = list[Node]
@@ -38,7 +39,7 @@ def chains_of(graph: Graph, handed: Mapping[int, int], inner: Inner) -> dict[int
     by number; ``inner`` are the programs inside loops and choices.
     """
     found: dict[int, Chain] = {}
-    wanted = {storage(out) for out in graph.outputs}
+    results = {storage(out) for out in graph.outputs}
     for out, number in handed.items():
         start, node = graph.inputs[number], storage(graph.outputs[out])
         chain = [node]
@@ -49,7 +50,7 @@ def chains_of(graph: Graph, handed: Mapping[int, int], inner: Inner) -> dict[int
             node = before
             chain.append(node)
         # A version that is a result of its own, stacked for the way back, has a place of its own.
-        kept = any(version in wanted for version in chain[1:])
+        kept = any(version in results for version in chain[1:])
         if node is start and len(chain) > 1 and not kept and start.type.nbytes == chain[0].type.nbytes:
             found[out] = chain[::-1]
     return found
@@ -108,26 +109,13 @@ def _lasts(fusion: Fusion, chain: Sequence[Node]) -> bool:
     if any(fusion.destinations.get(version) for version in chain):
         return False
     for version, following in pairwise(chain):
-        writes = fusion.position.get(maker(following), fusion.position.get(following, -1))
-        last = max((i for i, loads in enumerate(fusion.loads) if version in loads), default=-1)
-        # The step that writes reads the version only as what it changes (`_before`), unless others are in it.
-        if last > writes or following not in fusion.steps[writes].nodes:
+        writes = fusion.position[following]
+        if any(version in loads for loads in fusion.loads[writes + 1 :]):
             return False
+        # The step that writes reads the version as what it changes (`_before`), and in no other way.
         made = maker(following)
-        if made.op.name == "scatter_set" and any(_inlines(arg, version, fusion) for arg in made.args[1:]):
+        if made.op.name == "scatter_set" and any(
+            reads_inline(arg, version, fusion.stored) for arg in made.args[1:]
+        ):
             return False
     return True
-
-
-def _inlines(arg: Node, version: Node, fusion: Fusion) -> bool:
-    """Whether a version is read where an argument is computed, by the step that reads that."""
-    stack, seen = [arg], set[Node]()
-    while stack:
-        node = stack.pop()
-        base = storage(node)
-        if base is version:
-            return True
-        if node not in seen and base not in fusion.stored:
-            seen.add(node)
-            stack += node.args
-    return False

@@ -1,12 +1,11 @@
 """Several batch axes as one: attention over (batch, heads, length, width) then runs like one over (batch x
 heads, length, width), whose steps are swept block by block.
 
-Job: where a product of matrices has several leading batch axes, merge these in the product and in all that is
+Job: where a product of matrices has several batch axes, merge these in the product and in all that is
 computed between such products over the same elements: elementwise values, sums along rows, masks that are the
-same for the whole batch. A reshape, which costs nothing, leads in and out.
+same for the whole batch. A reshape, which costs nothing, leads in and out. Batch axes that do not lead, as
+the heads of (batch, length, heads, width), are brought forward first: a copy, which products need anyway.
 Input and output: a graph. Invariant: the same operations on the same elements.
-
-Heads that are axes of their own between others, (batch, length, heads, width), are brought forward first.
 
 Example: ``q @ k`` of shape (8, 4, 128, 128) becomes (32, 128, 128), and so does its softmax.
 """
@@ -73,11 +72,13 @@ def _merged(graph: Graph, nodes: list[Node]) -> dict[Node, Shape]:
             if other not in found and _way(other, found[node]):
                 found[other] = found[node]
                 stack.append(other)
-    while gone := [
-        x for x in found if not _batch(x) and _stores(x, found, readers.get(x, ()), graph.outputs)
-    ]:
-        for node in gone:
+    outputs, pending = set(graph.outputs), list(found)
+    while pending:
+        node = pending.pop()
+        beside = readers.get(node, ())
+        if node in found and not _batch(node) and _stores(node, found, beside, outputs):
             del found[node]
+            pending += [*node.args, *beside]
     return found
 
 
@@ -100,7 +101,7 @@ def _stores(
 def _way(node: Node, lead: Shape) -> str:
     """How a node is computed with merged axes; "" if it is not."""
     depth = len(lead)
-    if not isinstance(getattr(node.type, "shape", None), tuple) or node.shape[:depth] != lead:
+    if node.is_bundle or node.shape[:depth] != lead:
         return ""
     if node.op.name == "contract":
         return "product" if _batch(node) == lead else ""
@@ -160,7 +161,7 @@ class _Merge:
         return self.short[node, lead]
 
     def add(self, node: Node) -> None:
-        """The next node of the graph."""
+        """The next node of the graph; one with merged axes by the method that `_way` names."""
         self.b.like(node)
         lead = self.merged.get(node)
         if lead is not None:
@@ -168,10 +169,7 @@ class _Merge:
             return
         over = self.merged.get(node.args[0]) if node.args else None
         if over is not None and _sums_all(node, over):
-            axes: Any = node.attrs["axes"]
-            moved = tuple(a - len(over) + 1 for a in axes if a >= len(over))
-            attrs = {**node.attrs, "axes": (0, *moved)}
-            self.made[node] = self.b.emit(node.op, self.batched(node.args[0], over), **attrs)
+            self.made[node] = self.sum(node, over)
         else:
             self.made[node] = self.b.copy(node, tuple(map(self.whole, node.args)))
 
@@ -197,7 +195,7 @@ class _Merge:
 
     def sum(self, node: Node, lead: Shape) -> Node:
         axes: Any = node.attrs["axes"]
-        moved = tuple(axis - len(lead) + 1 for axis in axes)
+        moved = tuple(sorted({max(axis - len(lead) + 1, 0) for axis in axes}))  # all of the batch, or none
         return self.b.emit(node.op, self.batched(node.args[0], lead), **{**node.attrs, "axes": moved})
 
     def spread(self, node: Node, lead: Shape) -> Node:

@@ -237,7 +237,10 @@ def has_hooks(kind: type) -> bool:
 
 
 def parts_of(thing: Any) -> list[Any]:
-    """The containers and objects of the user's classes that an object consists of."""
+    """The containers and objects of the user's classes that an object consists of.
+
+    By their types: items of a list that grows (`loops.growing`) refuse to be asked what they are.
+    """
     found, pending = [], list(_inside(thing))
     while pending:
         part = pending.pop()
