@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import PNG, load
+from scripts import PNG, load, needs
 
 import graphjit
 
@@ -28,8 +28,7 @@ def close(actual: Any, expected: Any) -> None:
 
 
 def test_layers_learn_from_their_own_activities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     example, picture = load("forward_forward"), tmp_path / "forward_forward.png"
     result = example.main(["--quick", "--no-progress", "--plot", str(picture)])
     ours, theirs = (result["accuracy"][name] for name in (example.FORWARD, example.BACK))
@@ -51,8 +50,7 @@ def test_layers_learn_from_their_own_activities(tmp_path: Path, capsys: pytest.C
 
 def test_no_gradient_passes_through_layers() -> None:
     """What a training step does to a layer is the same whatever lies above it."""
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     example = load("forward_forward")
     (images, labels), _ = example.load(0)
     batch = images[:64], labels[:64], example.random.key(0)
@@ -66,8 +64,7 @@ def test_no_gradient_passes_through_layers() -> None:
 
 @pytest.mark.slow
 def test_forward_forward_comes_close() -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     example = load("forward_forward")
     result = example.main(["--no-progress"])
     assert result["accuracy"][example.FORWARD] > 0.945

@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import EXAMPLES, PNG, load
-
-
-def needs(*libraries: str) -> None:
-    for library in libraries:
-        pytest.importorskip(library, reason="the example needs the examples extra")
+from scripts import EXAMPLES, PNG, load, needs
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +112,7 @@ def test_textbook_prints_its_numbers(textbook: ModuleType, capsys: pytest.Captur
 
 
 def test_digits_reach_the_promised_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn", reason="the digits example needs the examples extra")
-    pytest.importorskip("tqdm", reason="the digits example needs the examples extra")
+    needs("sklearn", "tqdm")
     target = tmp_path / "digits.json"
     result = load("digits").main(["--epochs", "30", "--no-progress", "--json", str(target)])
     assert result["test_accuracy"] > 0.96
@@ -132,8 +126,7 @@ def test_digits_reach_the_promised_accuracy(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example needs the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     target = tmp_path / "modes.png"
     results = load("forward_vs_reverse").main(["--quick", "--no-progress", "--plot", str(target)])
     assert target.read_bytes().startswith(PNG)
@@ -168,8 +161,7 @@ def test_cost_of_the_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="module")
 def memory() -> dict[tuple[int, int], dict[str, int]]:
-    for library in ("sklearn", "tqdm", "matplotlib"):
-        pytest.importorskip(library, reason="the example imports it from the examples extra")
+    needs("sklearn", "tqdm", "matplotlib")
     rows = load("forward_vs_reverse").memory((2, 8), (16, 64), 32)
     return {(row["depth"], row["batch"]): row for row in rows}
 
@@ -211,8 +203,7 @@ def test_newton_fits_what_others_fit(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_gradients_of_each_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn", reason="the example needs the examples extra")
-    pytest.importorskip("tqdm", reason="the example needs the examples extra")
+    needs("sklearn", "tqdm")
     target = tmp_path / "gradients.json"
     result = load("per_example_gradients").main(["--epochs", "8", "--no-progress", "--json", str(target)])
     assert result["difference"] <= 1e-12
@@ -229,8 +220,7 @@ def test_gradients_of_each_example(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_norms_are_those_of_the_gradients() -> None:
-    pytest.importorskip("sklearn", reason="the example needs the examples extra")
-    pytest.importorskip("tqdm", reason="the example needs the examples extra")
+    needs("sklearn", "tqdm")
     example = load("per_example_gradients")
     images, labels = example.load(0)
     batch = example.initial_parameters(0), images[:9], np.eye(example.CLASSES)[labels[:9]]

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 PNG = b"\x89PNG\r\n\x1a\n"
 """What a file of that format begins with."""
@@ -21,3 +23,9 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def needs(*libraries: str) -> None:
+    """Skip the test where libraries of the extra `examples` are missing."""
+    for library in libraries:
+        pytest.importorskip(library, reason="the example needs the examples extra")
